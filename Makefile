@@ -1,0 +1,51 @@
+# make demo    set up what is missing, run the demo, print where the report is
+# make test    set up what is missing, run the tests
+# make check   everything that must be green before a change lands
+PYTHON ?= python3
+CORES ?= 2
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test test-slurm test-gpu check lint setup bench clean
+
+demo: setup
+	$(BIN)/snakemake --cores $(CORES) --quiet host rules -- demo
+	@echo "The report: $(CURDIR)/results/reports/demo/index.html"
+
+setup: $(READY)
+
+# Extras may be fewer on a machine that only computes: make setup EXTRAS=cpu,demo
+EXTRAS ?= cpu,demo,slurm,dev
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Python 3.11 or newer is needed, and $(PYTHON) is older. Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv .venv || \
+	    { echo "This Python cannot make virtual environments. On Debian: sudo apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+test: setup
+	$(BIN)/python -m pytest $(TESTS)
+
+# needs a SLURM that answers on this machine (docs/cluster.md)
+test-slurm: setup
+	$(BIN)/python -m pytest -m slurm $(TESTS)
+
+# needs a CUDA device
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu $(TESTS)
+
+check: lint test
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+bench: setup
+	$(BIN)/python benchmarks/demo.py
+
+clean:
+	rm -rf .venv results .snakemake
