@@ -1,0 +1,35 @@
+"""What all tests share: pictures of their own making."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def picture(seed: int, size: tuple[int, int] = (60, 48)) -> Image.Image:
+    """A colorful picture (width, height) in which no two seeds look alike: blocks and a gradient."""
+    draw = np.random.default_rng(seed)
+    blocks = draw.integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    image = Image.fromarray(blocks).resize(size, Image.Resampling.BICUBIC)
+    ramp = np.linspace(0, 60, size[0])[None, :, None]
+    return Image.fromarray(np.clip(np.asarray(image, float) + ramp, 0, 255).astype(np.uint8))
+
+
+MakePictures = Callable[..., Path]
+
+
+@pytest.fixture
+def make_pictures() -> MakePictures:
+    """Fill a folder with pictures named p0.png, p1.png, ..."""
+
+    def make(folder: Path, count: int, first: int = 0) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(first, first + count):
+            picture(number).save(folder / f"p{number}.png")
+        return folder
+
+    return make

@@ -1,0 +1,179 @@
+import copy
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import REPOSITORY
+from lookalike import config
+from lookalike.errors import ConfigError
+
+CATALOGUE = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+RULES = frozenset({"sample"})
+
+
+def edited(path: str, value: Any) -> dict[str, Any]:
+    """The catalogue with one place set to a value."""
+    raw = copy.deepcopy(CATALOGUE)
+    *parents, last = path.split("/")
+    place = raw
+    for parent in parents:
+        place = place.setdefault(parent, {})
+    place[last] = value
+    return raw
+
+
+def test_the_catalogue_is_valid() -> None:
+    assert config.load(REPOSITORY / "config.yaml", RULES).run == ("demo",)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        # unknown keys, at every level
+        ("modles", {}, "modles: unknown key. Did you mean 'models'?"),
+        ("datasets/photo-tiles/tiel", 1, "datasets.photo-tiles.tiel: unknown key. Did you mean 'tile'?"),
+        ("models/pixels/lable", "x", "models.pixels.lable: unknown key. Did you mean 'label'?"),
+        ("models/pixels/embed/siz", 1, "models.pixels.embed.siz: unknown key. Did you mean 'size'?"),
+        (
+            "models/pixels/runtime",
+            {"batchsize": 2},
+            "models.pixels.runtime.batchsize: unknown key. Did you mean 'batch_size'?",
+        ),
+        ("indexes/flat/factor", 1, "indexes.flat.factor: unknown key. Did you mean 'factory'?"),
+        ("experiments/demo/modles", [], "experiments.demo.modles: unknown key. Did you mean 'models'?"),
+        (
+            "datasets/photo-tiles-copies/shards",
+            {"reference": 2},
+            "datasets.photo-tiles-copies.shards.reference: unknown pool. Did you mean 'references'?",
+        ),
+        (
+            "models/pixels/embed/variant",
+            "lite0",
+            "models.pixels.embed.variant: unknown key. It belongs to family 'efficientnet_lite', and this entry's "
+            "family is 'pixels'. Entries of a --configfile are merged over the catalogue's: to change the family, "
+            "give the entry another name.",
+        ),
+        # wrong values
+        (
+            "models/pixels/embed/size",
+            1,
+            "models.pixels.embed.size: input should be greater than or equal to 2, found 1 "
+            "(side of the thumbnail, in pixels).",
+        ),
+        (
+            "models/pixels/embed/family",
+            "pixel",
+            "models.pixels.embed.family: unknown family 'pixel'. Did you mean 'pixels'?",
+        ),
+        (
+            "models/pixels/embed",
+            {},
+            "models.pixels.embed.family: is missing. Known: color_histogram, efficientnet_lite, pixels.",
+        ),
+        (
+            "datasets/mine",
+            {"kind": "folder"},
+            "datasets.mine.root: is missing. Add it; config.yaml explains every key.",
+        ),
+        (
+            "datasets/photo-tiles-copies/operations",
+            ["crop", "blurr"],
+            "datasets.photo-tiles-copies.operations.1: input should be 'crop', 'blur', 'jpeg', 'rotate', 'color', "
+            "'brightness', 'text', 'shapes', 'flip', 'pad' or 'paste', found 'blurr' (what may be done to a picture). "
+            "Did you mean 'blur'?",
+        ),
+        (
+            "datasets/photo-tiles-copies/operations",
+            [],
+            "datasets.photo-tiles-copies.operations: is empty. Name at least one.",
+        ),
+        ("models", None, "models: should be a mapping (key: value), found None."),
+        # names that lead nowhere
+        ("run", ["deno"], "run: experiment 'deno' is not defined. Did you mean 'demo'?"),
+        (
+            "experiments/demo/dataset",
+            "photo-tile-copies",
+            "experiments.demo.dataset: data set 'photo-tile-copies' is not defined. Did you mean 'photo-tiles-copies'?",
+        ),
+        (
+            "experiments/demo/models",
+            ["pixel"],
+            "experiments.demo.models: model 'pixel' is not defined. Did you mean 'pixels'?",
+        ),
+        (
+            "experiments/demo/indexes",
+            ["hnsw"],
+            "experiments.demo.indexes: index 'hnsw' is not defined. Known: flat.",
+        ),
+        (
+            "datasets/photo-tiles-copies/of",
+            "photo-tile",
+            "datasets.photo-tiles-copies.of: data set 'photo-tile' is not defined. Did you mean 'photo-tiles'?",
+        ),
+        (
+            "experiments/demo/dataset",
+            "photo-tiles",
+            "experiments.demo.dataset: 'photo-tiles' has no queries. Add a data set {kind: copies, of: photo-tiles} "
+            "and name that one (docs/copies.md).",
+        ),
+        (
+            "experiments/demo/models",
+            ["pixels", "pixels"],
+            "experiments.demo.models: 'pixels' is named twice. Name it once.",
+        ),
+        # names that are taken or cannot be paths
+        (
+            "experiments/sample",
+            CATALOGUE["experiments"]["demo"],
+            "experiments.sample: is the name of a rule of the workflow. Choose another name, for example 'my-sample'.",
+        ),
+        (
+            "datasets/logs",
+            CATALOGUE["datasets"]["photo-tiles"],
+            "datasets.logs: results/logs/ is used by the workflow itself. Choose another name, for example 'my-logs'.",
+        ),
+        (
+            "models/a b",
+            CATALOGUE["models"]["pixels"],
+            "models.a b: names are parts of paths. "
+            "Use letters, digits, '.', '_' and '-', and start with a letter or digit.",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_and_its_remedy(path: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.parse(edited(path, value), RULES)
+    assert str(caught.value) == message
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    raw = edited("models/pixels/embed/siz", 1)
+    raw["runn"] = 1
+    with pytest.raises(ConfigError) as caught:
+        config.parse(raw, RULES)
+    assert str(caught.value).splitlines() == [
+        "models.pixels.embed.siz: unknown key. Did you mean 'size'?",
+        "runn: unknown key. Did you mean 'run'?",
+    ]
+
+
+def test_copies_of_copies_are_refused() -> None:
+    raw = edited("datasets/again", {"kind": "copies", "of": "photo-tiles-copies"})
+    with pytest.raises(ConfigError, match=r"datasets\.again\.of: 'photo-tiles-copies' is itself made of copies"):
+        config.parse(raw, RULES)
+
+
+def test_a_file_that_is_not_yaml_is_named(tmp_path: Any) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("models: [")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: is not valid YAML"):
+        config.load(path)
+    with pytest.raises(ConfigError, match="there is no such configuration file"):
+        config.load(tmp_path / "other.yaml")
+
+
+def test_every_line_of_the_catalogue_survives_json() -> None:
+    """Snakemake hands the configuration to jobs as JSON."""
+    assert config.parse(json.loads(json.dumps(CATALOGUE))) == config.parse(CATALOGUE)

@@ -1,0 +1,94 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import REPOSITORY
+from lookalike import plan
+from lookalike.plan import Plan
+
+CATALOGUE = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+
+
+def changed(model: str, **sections: Any) -> Plan:
+    raw = copy.deepcopy(CATALOGUE)
+    for section, value in sections.items():
+        raw["models"][model][section] = value
+    return Plan.of(raw)
+
+
+def test_key_order_and_defaults_spelled_out_do_not_change_a_key() -> None:
+    spelled = {"resize": "squash", "stored_dtype": "float32", "variant": "lite0", "family": "efficientnet_lite"}
+    expected = Plan.of(CATALOGUE).embedding_key("efficientnet-lite0")
+    assert changed("efficientnet-lite0", embed=spelled).embedding_key("efficientnet-lite0") == expected
+    assert expected == '{"family": "efficientnet_lite", "variant": "lite0"}'
+
+
+def test_what_changes_vectors_changes_the_key_and_what_does_not_does_not() -> None:
+    before = Plan.of(CATALOGUE).embedding_key("pixels")
+    assert changed("pixels", embed={"family": "pixels", "size": 8}).embedding_key("pixels") != before
+    assert changed("pixels", runtime={"batch_size": 1}, label="other").embedding_key("pixels") == before
+
+
+def test_neighbors_kept_shards_and_strictness_do_not_change_which_pictures_a_data_set_has() -> None:
+    raw = copy.deepcopy(CATALOGUE)
+    raw["datasets"]["photo-tiles-copies"] |= {"k": 3, "shards": {"references": 4}, "on_bad_image": "fail"}
+    assert Plan.of(raw).dataset_key("photo-tiles-copies") == Plan.of(CATALOGUE).dataset_key("photo-tiles-copies")
+
+
+def test_shard_names_follow_from_the_configuration() -> None:
+    raw = copy.deepcopy(CATALOGUE)
+    raw["datasets"]["photo-tiles-copies"]["shards"] = {"references": 2}
+    made = Plan.of(raw)
+    assert made.shard_ids("photo-tiles-copies") == ["references-00000", "references-00001", "queries-00000"]
+    assert made.embeddings("photo-tiles-copies", "pixels")[1] == (
+        "results/photo-tiles-copies/embeddings/pixels/references-00001.parquet"
+    )
+
+
+def test_batch_size_halves_with_every_retry_and_stays_at_least_one() -> None:
+    made = changed("pixels", runtime={"batch_size": 3})
+    assert [made.batch_size("pixels", attempt) for attempt in (1, 2, 3)] == [3, 1, 1]
+
+
+def test_patterns_match_whole_names_only() -> None:
+    import re
+
+    pattern = re.compile(Plan.pattern(["a", "a.b"]))
+    assert [bool(pattern.fullmatch(name)) for name in ("a", "a.b", "axb", "")] == [True, True, False, False]
+
+
+def test_an_experiment_may_not_have_the_name_of_a_data_sets_checkpoint() -> None:
+    raw = copy.deepcopy(CATALOGUE)
+    raw["experiments"]["shard_photo-tiles"] = raw["experiments"]["demo"]
+    with pytest.raises(plan.configuration.ConfigError, match="is the name of a rule"):
+        Plan.of(raw)
+
+
+def test_the_code_of_one_family_decides_about_that_family_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    library = tmp_path / "lookalike"
+    shutil.copytree(plan.LIBRARY, library)
+    monkeypatch.setattr(plan, "LIBRARY", library)
+    made = Plan.of(CATALOGUE)
+
+    def codes() -> dict[str, str]:
+        models = {model: made.code("embed", model=model) for model in made.config.models}
+        return {**models, **{stage: made.code(stage) for stage in ("index", "measure", "compare", "report")}}
+
+    def edit(file: str) -> set[str]:
+        before = codes()
+        with (library / file).open("a") as source:
+            source.write("# edited\n")
+        return {name for name, code in codes().items() if code != before[name]}
+
+    assert edit("models/pixels.py") == {"pixels"}
+    assert edit("metrics.py") == {"measure", "compare"}
+    assert edit("embedding.py") == set(made.config.models)
+    assert edit("report/__init__.py") == {"report"}
+    assert edit("config.py") == set()
+    (library / "models" / "__pycache__").mkdir(exist_ok=True)
+    assert edit("models/__pycache__/pixels.cpython-311.pyc") == set()

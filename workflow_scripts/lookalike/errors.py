@@ -1,0 +1,21 @@
+"""Errors that people read: each says where, what, and what to do, and is shown without a traceback."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class LookalikeError(Exception):
+    """Something a user can mend. The message names the place, the fact and the remedy."""
+
+
+class ConfigError(LookalikeError):
+    """The configuration is wrong; the message has one line a mistake."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"``, or the list of what is known where nothing is near."""
+    names = sorted(known)
+    close = get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f" Did you mean '{close[0]}'?"
+    return f" Known: {', '.join(names)}." if names else ""

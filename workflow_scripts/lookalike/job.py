@@ -1,0 +1,36 @@
+"""What every job of the workflow shares: its log, and errors that people can read."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lookalike.errors import LookalikeError
+
+log = logging.getLogger("lookalike")
+
+
+@contextmanager
+def job(name: str, log_file: str) -> Iterator[None]:
+    """Log to ``log_file`` and, under the job's name, to the terminal.
+
+    A LookalikeError ends the process with its message alone; anything else is a mistake of ours and keeps its
+    traceback.
+    """
+    Path(log_file).parent.mkdir(parents=True, exist_ok=True)
+    to_file = logging.FileHandler(log_file, mode="w", encoding="utf-8")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    to_terminal = logging.StreamHandler(sys.stderr)
+    to_terminal.setFormatter(logging.Formatter(f"{name}: %(message)s"))
+    log.handlers = [to_file, to_terminal]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    except LookalikeError as error:
+        log.error("%s", error)
+        sys.exit(1)
+    except Exception:
+        log.exception("an error that should not happen; please report it with this log")
+        sys.exit(1)

@@ -1,0 +1,242 @@
+"""From a configuration: targets, shards, paths, and the keys that decide what runs again.
+
+The Snakefile imports this module, so it never imports torch, and takes no decision that Snakemake cannot see:
+every input, output and param of a rule is computed here, from the configuration alone.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from lookalike import config as configuration
+from lookalike.config import Config, Runtime
+
+LIBRARY = Path(__file__).parent
+RULES = ("make_images", "sample", "shard", "fetch_weights", "embed", "index", "search", "measure", "compare", "report")
+
+# The modules that make each stage's numbers, relative to the library. They import nothing else of the library but the
+# neutral errors, formats, store and config (tests/contract/test_structure.py). `{kind}` and `{family}` are filled in.
+STAGES: dict[str, tuple[str, ...]] = {
+    "make_images": ("images", "datasets/__init__", "datasets/{kind}"),
+    "sample": ("images", "datasets/__init__", "datasets/{kind}"),
+    "shard": ("sharding",),
+    "embed": ("images", "preprocess", "embedding", "models/{family}"),
+    "index": ("index",),
+    "search": ("index",),
+    "measure": ("metrics", "statistics", "measurement"),
+    "compare": ("metrics", "statistics", "comparison"),
+    "report": ("images", "report"),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Answers every question that a rule file asks. Paths are relative to the working directory."""
+
+    config: Config
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> "Plan":
+        """Check a configuration as YAML gives it. Raises ConfigError."""
+        datasets = raw.get("datasets")
+        shards = [f"shard_{name}" for name in datasets] if isinstance(datasets, Mapping) else []
+        return cls(configuration.parse(dict(raw), frozenset({"all", *RULES, *shards})))
+
+    # --- names, and the patterns that wildcards are held to ---
+
+    def creating_datasets(self) -> list[str]:
+        """Data sets whose pictures a run makes itself."""
+        return [name for name, dataset in self.config.datasets.items() if dataset.creates_images]
+
+    @staticmethod
+    def pattern(names: Iterable[str]) -> str:
+        """A regular expression that matches exactly these names."""
+        return "|".join(re.escape(name) for name in sorted(names, reverse=True)) or "(?!)"
+
+    @property
+    def environment(self) -> str:
+        """The conda environment of the rules, relative to the rule files."""
+        return f"../envs/{self.config.environment}.yaml"
+
+    # --- targets ---
+
+    def targets(self, experiment: str) -> list[str]:
+        """Every file that an experiment needs, the report last.
+
+        All of them and not only the report: Snakemake makes no missing file that lies between files that are there, so
+        after a failed job, whose output it removed, it would find an older report and say "Nothing to be done".
+        """
+        entry = self.config.experiments[experiment]
+        dataset, folder = entry.dataset, f"results/reports/{experiment}"
+        return [
+            *(path for name in self._with_sources(dataset) for path in self._sample_files(name)),
+            *self.shard_files(dataset),
+            *(f"results/weights/{model}.json" for model in entry.models),
+            *(path for model in entry.models for path in self.embeddings(dataset, model)),
+            *self.rejected_of(experiment),
+            *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.faiss"),
+            *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.ids.parquet"),
+            *self.per_model(experiment, "results/{dataset}/neighbors/{model}/{index}.parquet"),
+            *self.per_model(experiment, "results/{dataset}/metrics/{model}/{index}.json"),
+            *(f"{folder}/{name}" for name in ("leaderboard.csv", "comparisons.json", "index.html")),
+        ]
+
+    def _with_sources(self, dataset: str) -> list[str]:
+        entry = self.config.datasets[dataset]
+        return [entry.of, dataset] if isinstance(entry, configuration.Copies) else [dataset]
+
+    def _sample_files(self, dataset: str) -> list[str]:
+        folder = f"results/{dataset}/sample"
+        return [*self.sample_input(dataset), f"{folder}/images.parquet", f"{folder}/truth.parquet"]
+
+    def all_targets(self) -> list[str]:
+        """What a bare `snakemake` builds."""
+        return [target for experiment in self.config.run for target in self.targets(experiment)]
+
+    # --- images, samples, shards ---
+
+    def images_input(self, dataset: str) -> list[str]:
+        """What make_images reads: for copies, the sample of the data set that is copied."""
+        entry = self.config.datasets[dataset]
+        return [f"results/{entry.of}/sample/images.parquet"] if isinstance(entry, configuration.Copies) else []
+
+    def sample_input(self, dataset: str) -> list[str]:
+        """What sample reads, for data sets whose pictures are made here."""
+        return [f"results/{dataset}/images/manifest.parquet"] if self.config.datasets[dataset].creates_images else []
+
+    def shard_ids(self, dataset: str) -> list[str]:
+        """Names of a data set's shards, such as ``references-00000``; they follow from the configuration alone."""
+        entry = self.config.datasets[dataset]
+        return [f"{pool}-{number:05d}" for pool in entry.source_pools for number in range(entry.shards.get(pool, 1))]
+
+    def shard_files(self, dataset: str) -> list[str]:
+        """Paths of all shard files of a data set."""
+        return [f"results/{dataset}/sample/shards/{shard}.parquet" for shard in self.shard_ids(dataset)]
+
+    def all_shard_ids(self) -> list[str]:
+        """Every shard id of the catalogue, for the wildcard's pattern."""
+        return sorted({shard for dataset in self.config.datasets for shard in self.shard_ids(dataset)})
+
+    # --- embeddings, neighbors, metrics ---
+
+    def embeddings(self, dataset: str, model: str) -> list[str]:
+        """All embedding shards of a model on a data set."""
+        return [f"results/{dataset}/embeddings/{model}/{shard}.parquet" for shard in self.shard_ids(dataset)]
+
+    def rejected(self, dataset: str, model: str) -> list[str]:
+        """The tables of rejected pictures that belong to ``embeddings``."""
+        return [f"results/{dataset}/embeddings/{model}/{shard}.rejected.parquet" for shard in self.shard_ids(dataset)]
+
+    def timings(self, dataset: str, model: str) -> list[str]:
+        """Where the embed jobs leave their timings: beside the logs, so that no rule's input changes with the clock."""
+        return [f"results/logs/embed/{dataset}/{model}/{shard}.json" for shard in self.shard_ids(dataset)]
+
+    def per_model(self, experiment: str, pattern: str) -> list[str]:
+        """``pattern`` filled in for every model and index of an experiment, in the order of the configuration."""
+        entry = self.config.experiments[experiment]
+        return [
+            pattern.format(dataset=entry.dataset, model=model, index=index)
+            for model in entry.models
+            for index in entry.indexes
+        ]
+
+    def rejected_of(self, experiment: str) -> list[str]:
+        """The rejected tables of all models of an experiment."""
+        entry = self.config.experiments[experiment]
+        return [path for model in entry.models for path in self.rejected(entry.dataset, model)]
+
+    def runtime(self, model: str) -> Runtime:
+        """How a model is run; nothing of it changes a vector."""
+        return self.config.models[model].runtime
+
+    def batch_size(self, model: str, attempt: int) -> int:
+        """Pictures per forward pass: halved with every retry, since memory may have run out."""
+        return max(1, self.runtime(model).batch_size >> (attempt - 1))
+
+    def on_bad_image(self, dataset: str) -> str:
+        """What happens to a picture that cannot be used: "reject" or "fail"."""
+        return self.config.datasets[dataset].on_bad_image
+
+    def dataset_of(self, experiment: str) -> str:
+        """The data set of an experiment."""
+        return self.config.experiments[experiment].dataset
+
+    # --- keys: what decides about reruns ---
+
+    def dataset_key(self, dataset: str) -> str:
+        """What decides which pictures a data set has: its entry without what later stages use."""
+        return key(self.config.datasets[dataset], leave_out=frozenset({"k", "shards", "on_bad_image"}))
+
+    def shard_key(self, dataset: str) -> str:
+        """What decides about the shard files, and what is checked before any model runs."""
+        entry = self.config.datasets[dataset]
+        return json.dumps(
+            {
+                "dataset": dataset,
+                "k": entry.k,
+                "shards": {pool: entry.shards.get(pool, 1) for pool in entry.source_pools},
+            },
+            sort_keys=True,
+        )
+
+    def embedding_key(self, model: str) -> str:
+        """What changes a model's vectors: its `embed:` entry, sorted, defaults left out."""
+        return key(self.config.models[model].embed)
+
+    def index_key(self, index: str) -> str:
+        """What changes an index."""
+        return key(self.config.indexes[index])
+
+    def report_key(self, experiment: str) -> str:
+        """What the report shows besides its inputs: the experiment and the models' labels."""
+        entry = self.config.experiments[experiment]
+        labels = {model: self.label(model) for model in entry.models}
+        return json.dumps(
+            {
+                "experiment": experiment,
+                "title": entry.title,
+                "dataset": entry.dataset,
+                "labels": labels,
+                "k": self.config.datasets[entry.dataset].k,
+            },
+            sort_keys=True,
+        )
+
+    def label(self, model: str) -> str:
+        """A model's name for people."""
+        return self.config.models[model].label or model
+
+    def code(self, stage: str, *, dataset: str = "", model: str = "") -> str:
+        """A hash over the modules that make a stage's numbers: editing one of them runs the stage again."""
+        kind = self.config.datasets[dataset].kind if dataset else ""
+        family = self.config.models[model].embed.family if model else ""
+        return code_hash(*(module.format(kind=kind, family=family) for module in STAGES[stage]))
+
+
+def share_library() -> None:
+    """Make the scripts, which run in processes of their own, find this copy of the library before any installed one."""
+    paths = [str(LIBRARY.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+
+
+def key(entry: BaseModel, leave_out: frozenset[str] = frozenset()) -> str:
+    """One sorted JSON string of an entry, defaults left out: neither a new option nor key order reruns anything."""
+    return json.dumps(entry.model_dump(mode="json", exclude_defaults=True, exclude=set(leave_out)), sort_keys=True)
+
+
+def code_hash(*modules: str) -> str:
+    """Hash the source of modules and packages of the library, named relative to it, such as ``models/pixels``."""
+    digest = hashlib.sha256()
+    for module in modules:
+        path = LIBRARY / module
+        for file in sorted(path.rglob("*.*")) if path.is_dir() else [path.with_suffix(".py")]:
+            if "__pycache__" not in file.parts:
+                digest.update(str(file.relative_to(LIBRARY)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
