@@ -1,0 +1,326 @@
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lookalike.config import Folder
+from lookalike.datasets import folder
+from lookalike.errors import LookalikeError
+from lookalike.formats import IMAGES, TRUTH
+from lookalike.images import EXTENSIONS
+
+CHECK_THE_PATH = "Check the path: relative paths start at the folder where snakemake is run."
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def pictures(*paths):
+    for number, path in enumerate(paths):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4 + number, 4)).save(path, format="PNG")
+
+
+def sample(**entry):
+    images, truth = folder.sample(Folder(kind="folder", **{"root": "pictures"} | entry), "datasets.mine")
+    return IMAGES.check(images, "images").to_pylist(), TRUTH.check(truth, "truth").to_pylist()
+
+
+def ids(rows):
+    return [row["image_id"] for row in rows]
+
+
+def message(**entry):
+    with pytest.raises(LookalikeError) as error:
+        sample(**entry)
+    return str(error.value)
+
+
+def with_truth(text, **entry):
+    pictures("pictures/a.png", "pictures/b.png", "queries/q1.png", "queries/q2.png")
+    Path("truth.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return {"queries": "queries", "truth": "truth.csv"} | entry
+
+
+# --- which files are pictures ---
+
+
+def test_pictures_are_found_in_all_folders_and_sorted_by_id():
+    pictures("pictures/b/2.jpeg", "pictures/a.png", "pictures/b/1.PNG", "pictures/b/c/d.TiF", "pictures/b.webp")
+
+    images, truth = sample()
+
+    assert ids(images) == ["a.png", "b.webp", "b/1.PNG", "b/2.jpeg", "b/c/d.TiF"]
+    assert truth == []
+
+
+def test_a_row_says_where_the_picture_is_and_how_large():
+    pictures("pictures/sub/a.png")
+
+    images, _ = sample(root="./pictures/")
+
+    size = Path("pictures/sub/a.png").stat().st_size
+    assert images == [
+        {
+            "image_id": "sub/a.png",
+            "reference": True,
+            "query": False,
+            "training": False,
+            "root": "./pictures/",
+            "path": "sub/a.png",
+            "bytes": size,
+            "group": None,
+        }
+    ]
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_every_known_extension_is_a_picture(extension):
+    pictures(f"pictures/a{extension}", f"pictures/b{extension.upper()}")
+
+    assert len(sample()[0]) == 2
+
+
+def test_other_files_are_counted_and_an_example_is_given(caplog):
+    pictures("pictures/a.png", "pictures/x.txt", "pictures/sub/notes.txt", "pictures/sub/z.pdf", "pictures/.DS_Store")
+
+    with caplog.at_level(logging.INFO):
+        images, _ = sample()
+
+    assert ids(images) == ["a.png"]
+    assert "pictures: 3 files with other extensions left out, e.g. sub/notes.txt" in caplog.text
+    assert "pictures: 1 hidden files and folders left out, e.g. .DS_Store" in caplog.text
+
+
+def test_hidden_files_and_folders_are_left_out():
+    pictures("pictures/a.png", "pictures/.b.png", "pictures/.thumbnails/c.png")
+
+    assert ids(sample()[0]) == ["a.png"]
+
+
+def test_unreadable_pictures_are_sampled_since_embedding_lists_them_as_rejected():
+    pictures("pictures/a.png")
+    Path("pictures/broken.jpg").write_bytes(b"")
+
+    assert ids(sample()[0]) == ["a.png", "broken.jpg"]
+
+
+def test_links_are_followed_but_not_in_circles(caplog):
+    pictures("pictures/a.png", "elsewhere/b.png")
+    Path("pictures/linked").symlink_to(Path("elsewhere").absolute())
+    Path("elsewhere/back").symlink_to(Path("pictures").absolute())
+    Path("pictures/dangling.png").symlink_to("nowhere.png")
+
+    with caplog.at_level(logging.INFO):
+        images, _ = sample()
+
+    assert ids(images) == ["a.png", "linked/b.png"]
+    assert "links to a folder that they are in themselves left out, e.g. linked/back" in caplog.text
+    assert "links that lead nowhere, and other things that are no files, left out, e.g. dangling.png" in caplog.text
+
+
+# --- what is wrong with a folder ---
+
+
+def test_a_missing_folder():
+    assert message() == f"datasets.mine.root: the folder 'pictures' does not exist. {CHECK_THE_PATH}"
+
+
+def test_a_missing_folder_of_queries():
+    pictures("pictures/a.png")
+
+    assert message(queries="q") == f"datasets.mine.queries: the folder 'q' does not exist. {CHECK_THE_PATH}"
+
+
+def test_a_root_that_is_a_file():
+    pictures("pictures")
+
+    assert message() == (
+        "datasets.mine.root: 'pictures' is a file, not a folder. Name the folder that holds the pictures."
+    )
+
+
+def test_an_empty_folder():
+    Path("pictures").mkdir()
+
+    assert message() == (
+        "datasets.mine.root: 'pictures' holds no pictures "
+        "(looked for .jpg, .jpeg, .png, .webp, .gif, .bmp, .tif, .tiff)."
+    )
+
+
+def test_a_sub_folder_that_cannot_be_read(monkeypatch):
+    pictures("pictures/a.png", "pictures/private/b.png")
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("private"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+    assert message() == (
+        "datasets.mine.root: the folder 'pictures/private' cannot be read (Permission denied). "
+        "Give yourself the right to read it, or move it out."
+    )
+
+
+def test_a_file_name_that_is_not_utf8():
+    pictures("pictures/a.png")
+    Path(os.fsdecode(b"pictures/\xff.png")).write_bytes(b"")
+
+    assert message() == (r"datasets.mine.root: the file name '\udcff.png' is not valid UTF-8. Rename the file.")
+
+
+# --- queries ---
+
+
+def test_queries_have_ids_inside_their_own_folder():
+    pictures("pictures/a.png", "queries/sub/q.png")
+
+    images, _ = sample(queries="queries")
+
+    assert [(row["image_id"], row["root"], row["reference"], row["query"]) for row in images] == [
+        ("a.png", "pictures", True, False),
+        ("sub/q.png", "queries", False, True),
+    ]
+
+
+def test_queries_inside_root_are_queries_only():
+    pictures("pictures/a.png", "pictures/asked/q.png")
+
+    images, _ = sample(queries="pictures/asked")
+
+    assert [(row["image_id"], row["query"]) for row in images] == [("a.png", False), ("q.png", True)]
+
+
+def test_root_inside_the_queries_holds_references_only():
+    pictures("all/a/r.png", "all/q.png")
+
+    images, _ = sample(root="all/a", queries="all")
+
+    assert [(row["image_id"], row["query"]) for row in images] == [("r.png", False), ("q.png", True)]
+
+
+def test_root_and_queries_must_differ():
+    pictures("pictures/a.png")
+
+    assert message(queries="./pictures") == (
+        "datasets.mine.queries: './pictures' is also the root. Put the queries into a folder of their own."
+    )
+
+
+def test_the_same_id_in_root_and_queries():
+    pictures("pictures/sub/a.png", "queries/sub/a.png")
+
+    assert message(queries="queries") == (
+        "datasets.mine.queries: 'sub/a.png' is both in root ('pictures') and in queries ('queries'), and every id, the "
+        "path inside its folder, must be unique. Rename one of the two, or move all queries into a sub-folder of "
+        "'queries'."
+    )
+
+
+def test_queries_without_truth_are_said_to_have_no_matches(caplog):
+    pictures("pictures/a.png", "queries/q.png")
+
+    assert sample(queries="queries")[1] == []
+    assert "datasets.mine: there is no truth file, so the queries have no true matches" in caplog.text
+
+
+# --- truth ---
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "query_id,reference_id\nq1.png,a.png\nq1.png,b.png\n",
+        "reference_id,query_id\na.png,q1.png\nb.png,q1.png\n",
+        'query_id,reference_id\r\n"q1.png",a.png\r\n\r\nq1.png,b.png\r\nq2.png,\r\n,\r\n',
+        "\ufeffquery_id,reference_id\nq1.png,a.png\nq1.png,b.png",
+    ],
+    ids=["plain", "columns the other way", "quotes, blank lines, no match", "as spreadsheets save it"],
+)
+def test_truth_is_read(text):
+    _, truth = sample(**with_truth(text))
+
+    assert truth == [
+        {"query_id": "q1.png", "reference_id": "a.png"},
+        {"query_id": "q1.png", "reference_id": "b.png"},
+    ]
+
+
+def test_ids_that_look_like_numbers_stay_text():
+    pictures("pictures/007.png", "queries/1e5.png")
+    Path("truth.csv").write_text("query_id,reference_id\n1e5.png,007.png\n")
+
+    _, truth = sample(queries="queries", truth="truth.csv")
+
+    assert truth == [{"query_id": "1e5.png", "reference_id": "007.png"}]
+
+
+def test_truth_without_queries():
+    pictures("pictures/a.png")
+
+    assert message(truth="truth.csv") == (
+        "datasets.mine.truth: there are no queries. Name their folder with 'queries', or remove 'truth'."
+    )
+
+
+def test_a_missing_truth_file():
+    entry = with_truth("") | {"truth": "thruth.csv"}
+
+    assert message(**entry) == f"datasets.mine.truth: the file 'thruth.csv' does not exist. {CHECK_THE_PATH}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "query_id,reference\nq1.png,a.png\n",
+            "line 1: unknown column 'reference'. Did you mean 'reference_id'? "
+            "The first line must be: query_id,reference_id",
+        ),
+        (
+            "query_id;reference_id\n",
+            "line 1: unknown column 'query_id;reference_id'. Did you mean 'reference_id'? "
+            "The first line must be: query_id,reference_id",
+        ),
+        ("query_id\nq1.png\n", "line 1: has the columns 'query_id'. The first line must be: query_id,reference_id"),
+        ("", "line 1: has the columns ''. The first line must be: query_id,reference_id"),
+        (
+            "query_id,reference_id\nq1.png,a.png\nq3.png,a.png\n",
+            "line 3: query_id 'q3.png' is not in queries. Did you mean 'q2.png'?",
+        ),
+        (
+            "query_id,reference_id\n\nq1.png,a.jpg\n",
+            "line 3: reference_id 'a.jpg' is not in root. Did you mean 'a.png'?",
+        ),
+        (
+            "query_id,reference_id\nq1.png,elephant-in-the-room\n",
+            "line 2: reference_id 'elephant-in-the-room' is not in root. "
+            "Ids are paths inside 'pictures', for example 'a.png'.",
+        ),
+        (
+            "query_id,reference_id\nq1.png,a.png\nq1.png,a.png\n",
+            "line 3: says the same as line 2. Delete one of the two.",
+        ),
+        (
+            "query_id,reference_id\nq1.png,a,b.png\n",
+            "line 2: has 3 cells, expected 2. Put a name that holds a comma into double quotes.",
+        ),
+        ('query_id,reference_id\nq1.png,"a.png', "line 2: is not valid CSV (unexpected end of data)."),
+    ],
+)
+def test_what_is_wrong_with_truth_is_named_by_line(text, expected):
+    assert message(**with_truth(text)) == f"datasets.mine.truth: truth.csv, {expected}"
+
+
+def test_truth_that_is_not_utf8():
+    text = "query_id,reference_id\nq1.png,ü.png\n".encode("latin-1")
+
+    assert message(**with_truth(text)) == ("datasets.mine.truth: truth.csv is not UTF-8 text. Save it as CSV (UTF-8).")

@@ -1,0 +1,130 @@
+import hashlib
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lookalike import datasets
+from lookalike.config import PhotoTiles
+from lookalike.datasets import photo_tiles
+from lookalike.errors import LookalikeError
+from lookalike.formats import MANIFEST
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def make(tile=144, folder="results/photo-tiles/images"):
+    return photo_tiles.make_images(PhotoTiles(kind="photo_tiles", tile=tile), None, Path(folder))
+
+
+def hashes(folder):
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in Path(folder).iterdir()}
+
+
+def test_the_demo_has_about_175_references_from_19_photographs():
+    table = MANIFEST.check(make(), "the manifest")
+
+    assert 170 <= table.num_rows <= 180
+    assert (
+        len(set(table["group"].to_pylist())) == sum(len(carrier.photographs) for carrier in photo_tiles.CARRIERS) == 19
+    )
+
+
+def test_every_row_is_a_reference_whose_file_has_the_size_that_it_says():
+    for row in make().to_pylist():
+        file = Path(row["root"]) / row["path"]
+        assert row["root"] == "results/photo-tiles/images"
+        assert row["image_id"] == row["path"]
+        assert row["image_id"].rsplit("-", 2)[0] == row["group"]
+        assert (row["reference"], row["query"], row["training"], row["source"]) == (True, False, False, None)
+        assert file.stat().st_size == row["bytes"]
+        with Image.open(file) as tile:
+            assert (tile.format, tile.mode, tile.size) == ("PNG", "RGB", (144, 144))
+
+
+def test_flat_tiles_are_left_out_and_counted(caplog):
+    with caplog.at_level(logging.INFO):
+        table = make()
+
+    assert f"{table.num_rows} tiles of 144 px written, 18 flat ones left out" in caplog.text
+    for row in table.to_pylist():
+        with Image.open(Path(row["root"]) / row["path"]) as tile:
+            assert np.asarray(tile.convert("L")).std() >= photo_tiles.FLAT
+
+
+def test_two_runs_give_the_same_bytes():
+    make(tile=200, folder="a")
+    make(tile=200, folder="b")
+
+    assert hashes("a") == hashes("b")
+
+
+def test_the_grid_is_centred():
+    photograph = Image.new("RGB", (110, 70))
+    photograph.putpixel((5, 10), (255, 0, 0))
+
+    tiles = photo_tiles._tiles(photograph, 50)
+
+    assert [(row, column) for row, column, _ in tiles] == [(0, 0), (0, 1)]
+    assert tiles[0][2].getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_tiles_of_an_earlier_run_are_removed_and_nothing_else():
+    folder = Path("tiles")
+    folder.mkdir()
+    others = ["manifest.parquet", "mine.png", "note-1-2.txt"]
+    for name in ["astronaut-77-0.png", *others]:
+        (folder / name).write_text("x")
+
+    table = make(tile=200, folder="tiles")
+
+    assert {file.name for file in folder.iterdir()} == {*table["image_id"].to_pylist(), *others}
+
+
+def test_the_packages_are_not_imported():
+    script = (
+        "import sys; from lookalike.datasets import photo_tiles\n"
+        "for carrier in photo_tiles.CARRIERS: assert photo_tiles._folder(carrier).is_dir()\n"
+        "assert not {'skimage', 'sklearn'} & set(sys.modules), sys.modules"
+    )
+    library = Path(datasets.__file__).parents[2]
+    subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": str(library)})
+
+
+@pytest.mark.parametrize(("module", "distribution"), [("skimage", "scikit-image"), ("sklearn", "scikit-learn")])
+def test_a_missing_package_is_named_before_anything_is_written(monkeypatch, module, distribution):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else find(name))
+
+    with pytest.raises(LookalikeError) as error:
+        make()
+
+    assert str(error.value) == (
+        f"kind: the package {distribution}, whose photographs are cut into tiles, is not installed. "
+        f"Run: pip install 'lookalike[demo]', or: pip install {distribution}"
+    )
+    assert not Path("results").exists()
+
+
+def test_a_missing_photograph_is_named_with_its_package(monkeypatch):
+    carrier = photo_tiles.Carrier("scikit-image", "skimage", "data", ("gone.png",))
+    monkeypatch.setattr(photo_tiles, "CARRIERS", (carrier,))
+
+    with pytest.raises(
+        LookalikeError, match=r"skimage/data/gone\.png of the package scikit-image cannot be used: .* Run"
+    ):
+        make()
+
+
+def test_tiles_that_fit_nowhere_are_an_error():
+    with pytest.raises(LookalikeError, match=r"^tile: no photograph is large enough for tiles of 1024 px\. Choose"):
+        make(tile=1024)

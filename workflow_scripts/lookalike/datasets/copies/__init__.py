@@ -1,0 +1,186 @@
+"""Altered copies of another data set's references, as queries whose true match is known because it was made.
+
+References are put into an order by hash. Copies are made of its first pictures, one round after the other; pictures
+that are kept out of the references are its last ones. So more queries, or a grown folder, leave the copies that were
+there before as they were, to the byte.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from lookalike import images
+from lookalike.config import Copies
+from lookalike.datasets.copies.operations import apply, as_jpeg, scaled_down
+from lookalike.datasets.copies.recipes import Draw, describe, digest, draw_steps
+from lookalike.errors import LookalikeError
+from lookalike.formats import IMAGES, MANIFEST
+from lookalike.progress import Progress
+
+log = logging.getLogger(__name__)
+
+BACKGROUNDS = 8  # pictures that others are pasted into, and at most a tenth of all
+QUALITY = 95
+
+Row = dict[str, Any]  # a row of the images table
+
+
+@dataclass(frozen=True)
+class Background:
+    """A picture that is no reference, for others to be pasted into."""
+
+    image_id: str
+    image: Image.Image
+
+
+def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
+    """Write the copies into ``folder`` and return the MANIFEST table of references and copies.
+
+    ``sources`` is the images table of the data set that is copied. Raises LookalikeError where it has too few
+    pictures to keep any out, or none that can be decoded.
+    """
+    references = sources.filter(sources["reference"]).select(list(IMAGES.columns)).to_pylist()
+    ranked = sorted(references, key=lambda row: digest(entry.seed, row["image_id"]))
+    held_out = _hold_out(entry, ranked)
+    held_ids = {row["image_id"] for row in held_out}
+    pastes = "paste" in entry.operations
+    backgrounds = [_background(row, entry.max_side) for row in held_out[:BACKGROUNDS]] if pastes else []
+    references = [row for row in references if row["image_id"] not in held_ids]
+
+    if held_out:
+        log.info("%d of %d pictures are kept out of the references", len(held_out), len(ranked))
+    folder.mkdir(parents=True, exist_ok=True)
+    progress = Progress("made", entry.queries + entry.without_match, "copies")
+    copies: list[Row] = []
+    for row, number, image in _with_match(entry.queries, [row for row in ranked if row["image_id"] not in held_ids]):
+        copies.append(
+            _copy(entry, row, number, image, backgrounds=backgrounds, folder=folder) | {"source": row["image_id"]}
+        )
+        progress.advance()
+    for row in held_out[: entry.without_match]:
+        image, _ = images.read(row["root"], row["path"])
+        copies.append(_copy(entry, row, 0, image, backgrounds=backgrounds, folder=folder) | {"source": None})
+        progress.advance()
+    _remove_stale(folder, {copy["image_id"] for copy in copies})
+
+    unaltered = {"query": False, "training": False, "source": None, "operations": None, "parameters": None}
+    schema = MANIFEST.schema("operations", "parameters")
+    return pa.Table.from_pylist([row | unaltered for row in references] + copies, schema=schema)
+
+
+def _hold_out(entry: Copies, ranked: Sequence[Row]) -> list[Row]:
+    """The pictures to keep out of the references, from the end of the order; undecodable ones are no use for that."""
+    if not ranked:
+        raise LookalikeError("of: that data set has no references to copy. Choose one that has.")
+    if entry.without_match >= len(ranked):
+        raise LookalikeError(
+            f"without_match: {entry.without_match} pictures are to be kept out, but the data set has only "
+            f"{len(ranked)}. Lower without_match, or add pictures: at least one must stay as a reference."
+        )
+    wanted = entry.without_match
+    if "paste" in entry.operations:
+        wanted = max(wanted, min(BACKGROUNDS, len(ranked) // 10))
+    held_out: list[Row] = []
+    for row in reversed(ranked[1:]):
+        if len(held_out) == wanted:
+            break
+        try:
+            images.read(row["root"], row["path"])
+        except images.BadImage as error:
+            _log_undecodable(row, error)
+            continue
+        held_out.append(row)
+    if len(held_out) < entry.without_match:
+        raise LookalikeError(
+            f"without_match: {entry.without_match} pictures are to be kept out, but of {len(ranked)} only "
+            f"{len(held_out)} can be decoded and spared. Lower without_match, or mend the pictures that the log names."
+        )
+    return held_out
+
+
+def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, int, Image.Image]]:
+    """Yield references to copy, with the number of the round and the decoded picture, until there are enough."""
+    made = 0
+    first_reason = ""
+    for number in count():
+        decodable = []
+        for row in references:
+            if made == queries:
+                return
+            try:
+                image, _ = images.read(row["root"], row["path"])
+            except images.BadImage as error:
+                _log_undecodable(row, error)
+                first_reason = first_reason or f"{row['path']}: {error}"
+                continue
+            decodable.append(row)
+            made += 1
+            yield row, number, image
+        if not decodable:
+            raise LookalikeError(
+                f"of: none of the {len(references)} references that were tried can be decoded; the first: "
+                f"{first_reason}. Mend or replace the pictures."
+            )
+        references = decodable
+
+
+def _log_undecodable(row: Row, error: images.BadImage) -> None:
+    log.warning("%s is not copied, the next picture is taken instead: %s", row["path"], error)
+
+
+def _background(row: Row, max_side: int) -> Background:
+    image, _ = images.read(row["root"], row["path"])
+    return Background(row["image_id"], scaled_down(image, max_side))
+
+
+def _copy(
+    entry: Copies, row: Row, number: int, image: Image.Image, *, backgrounds: Sequence[Background], folder: Path
+) -> Row:
+    """Make one copy, write it, and return its row, without ``source``."""
+    steps = draw_steps(Draw(entry.seed, number, row["image_id"]), entry.operations, entry.strengths, entry.chains)
+    background = _choose(entry.seed, number, row["image_id"], backgrounds)
+    for step in steps:
+        if step["operation"] == "paste" and background:
+            del step["color"]
+            step["background"] = background.image_id
+    data = as_jpeg(
+        apply(image, steps, entry.max_side, background.image if background else None), QUALITY, full_color=True
+    )
+    parameters = json.dumps({"round": number, "steps": steps}, sort_keys=True)
+    # Shards are compared by id and size: an id must not stay where the picture changed. So it is made of the picture's
+    # bytes, and of where it came from, since a flipped picture is the same in every round.
+    image_id = f"copy-{digest(row['image_id'], parameters, hashlib.sha256(data).hexdigest())[:16]}.jpg"
+    (folder / image_id).write_bytes(data)
+    return {
+        "image_id": image_id,
+        "reference": False,
+        "query": True,
+        "training": False,
+        "root": folder.as_posix(),
+        "path": image_id,
+        "bytes": len(data),
+        "group": row["group"] if row["group"] is not None else row["image_id"],
+        "operations": describe(steps),
+        "parameters": parameters,
+    }
+
+
+def _choose(seed: int, number: int, image_id: str, backgrounds: Sequence[Background]) -> Background | None:
+    """The background for a copy: by hash, so that another set of backgrounds changes few copies."""
+    others = [one for one in backgrounds if one.image_id != image_id]
+    return min(others, key=lambda one: digest(seed, number, image_id, one.image_id), default=None)
+
+
+def _remove_stale(folder: Path, current: set[str]) -> None:
+    """Remove the copies of an earlier run, and nothing else."""
+    for file in folder.glob("copy-*.jpg"):
+        if file.name not in current and file.is_file() and not file.is_symlink():
+            file.unlink()

@@ -1,0 +1,68 @@
+"""The one decoder: bytes of a picture file to RGB, or a refusal that a person understands."""
+
+import hashlib
+import io
+import warnings
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 250_000_000
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+class BadImage(Exception):
+    """A picture that cannot be used; the message is the reason, for the table of rejected pictures."""
+
+
+def read(root: str, path: str) -> tuple[Image.Image, str]:
+    """Read and decode one picture.
+
+    Returns the picture as ``decode`` does, and the SHA-256 of the bytes that were decoded. Raises BadImage.
+    """
+    try:
+        data = (Path(root) / path).read_bytes()
+    except FileNotFoundError:
+        raise BadImage("the file is gone: it was there when the data set was sampled") from None
+    except OSError as error:
+        raise BadImage(f"cannot be read: {error.strerror}") from None
+    return decode(data), hashlib.sha256(data).hexdigest()
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode a picture to 8-bit RGB, upright.
+
+    The orientation that the camera noted is applied; transparency is laid over white; 16-bit grey is scaled to 8 bits;
+    of an animation the first frame is taken. Raises BadImage.
+    """
+    if not data:
+        raise BadImage("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata; size is checked below
+            image = Image.open(io.BytesIO(data))
+            if image.width * image.height > MAX_PIXELS:
+                raise BadImage(f"has {image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,} in all")
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image))
+    except BadImage:
+        raise
+    except UnidentifiedImageError:
+        raise BadImage("not a picture in a known format") from None
+    except Image.DecompressionBombError:
+        raise BadImage(f"has too many pixels; the limit is {MAX_PIXELS:,}") from None
+    except MemoryError:
+        raise BadImage("is too large for the memory of this machine") from None
+    except Exception as error:  # decoders raise whatever a broken file leads them to
+        raise BadImage(f"damaged: {error}") from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to 8-bit RGB; see ``decode`` for what happens to transparency and 16-bit grey."""
+    if image.mode.startswith("I;16"):
+        image = image.point(lambda value: value / 256).convert("L")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,67 @@
+"""A data set cut into shards: which picture is embedded in which job."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lookalike import store
+from lookalike.errors import LookalikeError
+from lookalike.formats import IMAGES, SHARD
+
+ROLES = {"references": "reference", "queries": "query", "training": "training"}
+
+
+def shard_of(image_id: str, count: int) -> int:
+    """The number of the shard that an image belongs to: ``sha256(image_id) mod count``.
+
+    It depends on nothing else, so a growing data set changes only the shards of its new pictures.
+    """
+    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()) % count
+
+
+def write_shards(images: str, key: str, outputs: Sequence[str]) -> None:
+    """Write a data set's shard files; their names (``plan.Plan.shard_files``) say which pool and number each is.
+
+    ``key`` is ``plan.Plan.shard_key``. Raises LookalikeError where the data set has fewer references than the
+    neighbors that are asked for: better now than after hours of embedding.
+    """
+    settings = json.loads(key)
+    table = store.read_table(images, IMAGES)
+    references = pc.sum(table["reference"]).as_py() or 0
+    if references < settings["k"]:
+        raise LookalikeError(
+            f"datasets.{settings['dataset']}.k: {settings['k']} neighbors are asked for, "
+            f"but the data set has only {references} references. Set k to {references} or less, or add pictures."
+        )
+    divided = pools(table, list(settings["shards"]))
+    numbers = {pool: _numbers(rows, settings["shards"][pool]) for pool, rows in divided.items()}
+    for output in outputs:
+        pool, number = Path(output).stem.rsplit("-", 1)
+        part = divided[pool].filter(pc.equal(numbers[pool], int(number)))
+        # nothing but these rows decides about the file's bytes, and so about embedding them again
+        rows = part.sort_by([("root", "ascending"), ("path", "ascending")])
+        store.write_table(rows, output, SHARD, {"made_by": "lookalike shard"})
+
+
+def _numbers(rows: pa.Table, count: int) -> pa.Array:
+    return pa.array([shard_of(image_id, count) for image_id in rows["image_id"].to_pylist()], pa.int64())
+
+
+def pools(images: pa.Table, names: list[str]) -> dict[str, pa.Table]:
+    """Divide an images table into a data set's pools, each picture into one: the first of ROLES that it has."""
+    rows = images.select(list(SHARD.columns))
+    if names == ["images"]:
+        return {"images": rows}
+    divided = {}
+    left = pa.array([True] * images.num_rows, pa.bool_())
+    for name in (role for role in ROLES if role in names):
+        here = pc.and_(left, images[ROLES[name]].combine_chunks())
+        divided[name] = rows.filter(here)
+        left = pc.and_not(left, here)
+    if forgotten := images.filter(left)["image_id"].to_pylist():
+        raise LookalikeError(f"picture '{forgotten[0]}' has no role that belongs to the pools {', '.join(names)}.")
+    return divided
