@@ -1,0 +1,245 @@
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lookalike import index, store
+from lookalike.errors import LookalikeError
+from lookalike.formats import EMBEDDINGS, IMAGES, INDEX_IDS, NEIGHBORS, REJECTED, SearchTiming
+
+KEY = '{"family": "pixels"}'
+FOOTER = {
+    "key": KEY,
+    "weights": {"source": "none"},
+    "weights_sha256": "w",
+    "dtypes": {"compute": "float32", "stored": "float32"},
+    "versions": {"numpy": "2"},
+}
+
+
+class Chain:
+    """Embedding shards on disk, then index and search over them."""
+
+    def __init__(self, folder: Path, references: int = 40, queries: int = 7, dimension: int = 8) -> None:
+        draw = np.random.default_rng(0)
+        self.folder = folder
+        self.vectors = {f"r{n}": draw.normal(size=dimension).astype(np.float32) for n in range(references)}
+        self.vectors |= {f"q{n}": draw.normal(size=dimension).astype(np.float32) for n in range(queries)}
+        self.sample({name: name[0] for name in self.vectors})
+        self.shard("references", [name for name in self.vectors if name[0] == "r"])
+        self.shard("queries", [name for name in self.vectors if name[0] == "q"])
+        self.rejected = self.reject([])
+
+    def sample(self, roles: dict[str, str]) -> None:
+        names = list(roles)
+        columns = {
+            "image_id": names,
+            "reference": ["r" in role for role in roles.values()],
+            "query": ["q" in role for role in roles.values()],
+            "training": [False] * len(names),
+            "root": ["x"] * len(names),
+            "path": names,
+            "bytes": [1] * len(names),
+            "group": pa.nulls(len(names), pa.string()),
+        }
+        store.write_table(pa.table(columns, IMAGES.schema()), self.folder / "images.parquet", IMAGES, {})
+
+    def shard(self, name: str, ids: list[str], **footer: Any) -> None:
+        values = np.concatenate([self.vectors[one] for one in ids])
+        table = pa.table(
+            {
+                "image_id": ids,
+                "sha256": ["s"] * len(ids),
+                "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values), len(values) // len(ids)),
+            }
+        )
+        store.write_table(table, self.folder / f"{name}.parquet", EMBEDDINGS, FOOTER | footer)
+
+    def reject(self, rows: list[dict[str, str]]) -> Path:
+        path = self.folder / "rejected.parquet"
+        store.write_table(pa.Table.from_pylist(rows, REJECTED.schema()), path, REJECTED, {})
+        return path
+
+    @property
+    def shards(self) -> list[str]:
+        return [str(self.folder / "references.parquet"), str(self.folder / "queries.parquet")]
+
+    def build(self, factory: str = "Flat", on_bad_image: str = "reject") -> None:
+        index.build(
+            embeddings=self.shards,
+            rejected=[str(self.rejected)],
+            images=str(self.folder / "images.parquet"),
+            out=str(self.folder / "flat.faiss"),
+            ids_out=str(self.folder / "flat.ids.parquet"),
+            key=f'{{"factory": "{factory}"}}',
+            embedding_key=KEY,
+            on_bad_image=on_bad_image,
+        )
+
+    def search(self, k: int = 5, key: str | None = None) -> pa.Table:
+        index.search(
+            index=str(self.folder / "flat.faiss"),
+            ids=str(self.folder / "flat.ids.parquet"),
+            embeddings=self.shards,
+            images=str(self.folder / "images.parquet"),
+            out=str(self.folder / "neighbors.parquet"),
+            timing_out=str(self.folder / "timing.json"),
+            key='{"factory": "Flat"}' if key is None else key,
+            embedding_key=KEY,
+            model="pixels",
+            index_name="flat",
+            k=k,
+        )
+        return store.read_table(self.folder / "neighbors.parquet", NEIGHBORS)
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Chain:
+    return Chain(tmp_path)
+
+
+def expected(chain: Chain, query: str, references: list[str]) -> list[str]:
+    def cosine(reference: str) -> float:
+        a, b = chain.vectors[query].astype(float), chain.vectors[reference].astype(float)
+        return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+    return sorted((one for one in references if one != query), key=cosine, reverse=True)
+
+
+def test_neighbors_are_those_of_plain_arithmetic_one_more_than_k(chain: Chain) -> None:
+    chain.build()
+    found = chain.search(k=5).to_pandas()
+    references = [name for name in chain.vectors if name[0] == "r"]
+    for query, rows in found.groupby("query_id"):
+        assert rows["reference_id"].tolist() == expected(chain, str(query), references)[:6]
+        assert rows["rank"].tolist() == [1, 2, 3, 4, 5, 6]
+        a, b = chain.vectors[str(query)], chain.vectors[rows["reference_id"].iloc[0]]
+        np.testing.assert_allclose(rows["score"].iloc[0], a @ b / np.linalg.norm(a) / np.linalg.norm(b), rtol=1e-5)
+    assert found["query_id"].nunique() == 7
+
+
+def test_a_picture_is_never_its_own_neighbor(tmp_path: Path) -> None:
+    chain = Chain(tmp_path)
+    chain.sample(dict.fromkeys(chain.vectors, "rq"))
+    chain.build()
+    found = chain.search(k=5).to_pandas()
+    assert not (found["query_id"] == found["reference_id"]).any()
+    for query, rows in found.groupby("query_id"):
+        assert rows["reference_id"].tolist() == expected(chain, str(query), list(chain.vectors))[:6]
+        assert rows["rank"].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_fewer_references_than_k_give_all_there_are(tmp_path: Path) -> None:
+    chain = Chain(tmp_path, references=3)
+    chain.build()
+    assert chain.search(k=3).num_rows == 7 * 3
+
+
+def test_other_factories_are_trained(chain: Chain) -> None:
+    chain.build("PCA4,Flat")
+    assert chain.search(key='{"factory": "PCA4,Flat"}').num_rows == 7 * 6
+
+
+def test_footers_carry_the_embedding_on(chain: Chain) -> None:
+    chain.build()
+    chain.search()
+    ids = store.read_provenance(chain.folder / "flat.ids.parquet")
+    assert ids["index_sha256"] == store.sha256_file(chain.folder / "flat.faiss")
+    neighbors = store.read_provenance(chain.folder / "neighbors.parquet")
+    assert (neighbors["model"], neighbors["index"], neighbors["references"], neighbors["k"]) == (
+        "pixels",
+        "flat",
+        40,
+        5,
+    )
+    assert neighbors["key"] == ids["key"] == KEY
+    timing = store.read_json(chain.folder / "timing.json", SearchTiming)
+    assert (timing.queries, timing.index_bytes) == (7, (chain.folder / "flat.faiss").stat().st_size)
+
+
+def test_shards_of_another_configuration_are_refused(chain: Chain) -> None:
+    queries = [name for name in chain.vectors if name[0] == "q"]
+    chain.shard("queries", queries, key='{"family": "pixels", "size": 8}')
+    with pytest.raises(LookalikeError) as caught:
+        chain.build()
+    assert str(caught.value) == (
+        f"{chain.folder}/queries.parquet: was made by another configuration: "
+        f'its key is {{"family": "pixels", "size": 8}}, expected {KEY}. Delete this file and run again.'
+    )
+
+
+@pytest.mark.parametrize("footer", [{"weights_sha256": "v"}, {"dtypes": {"compute": "float16", "stored": "float32"}}])
+def test_shards_of_other_weights_or_precision_are_refused(chain: Chain, footer: dict[str, Any]) -> None:
+    chain.shard("queries", [name for name in chain.vectors if name[0] == "q"], **footer)
+    with pytest.raises(LookalikeError, match=rf"queries\.parquet: was made by another .* its {next(iter(footer))} is"):
+        chain.build()
+
+
+def test_shards_of_other_library_versions_are_a_warning(chain: Chain, caplog: pytest.LogCaptureFixture) -> None:
+    chain.shard("queries", [name for name in chain.vectors if name[0] == "q"], versions={"numpy": "3"})
+    with caplog.at_level(logging.WARNING, "lookalike"):
+        chain.build()
+    assert "queries.parquet: was made with {'numpy': '3'}, other shards with {'numpy': '2'}" in caplog.text
+
+
+def test_an_index_without_its_own_ids_is_refused(chain: Chain) -> None:
+    chain.build()
+    (chain.folder / "flat.faiss").write_bytes(b"another")
+    with pytest.raises(
+        LookalikeError, match=r"flat\.faiss: is not the index that .*flat\.ids\.parquet was written for"
+    ):
+        chain.search()
+
+
+def test_an_index_over_another_models_vectors_is_refused(chain: Chain) -> None:
+    chain.build()
+    ids = chain.folder / "flat.ids.parquet"
+    footer = store.read_provenance(ids) | {"weights_sha256": "other"}
+    store.write_table(store.read_table(ids, INDEX_IDS), ids, INDEX_IDS, footer)
+    with pytest.raises(LookalikeError, match=r"flat\.ids\.parquet: was made by another .* its weights_sha256 is other"):
+        chain.search()
+
+
+def test_an_index_of_another_factory_is_refused(chain: Chain) -> None:
+    chain.build("PCA4,Flat")
+    with pytest.raises(LookalikeError, match=r"flat\.ids\.parquet: was made by another .* its index_key is"):
+        chain.search()
+
+
+def test_counts_add_up_or_nothing_is_built(chain: Chain) -> None:
+    chain.shard("references", [name for name in chain.vectors if name[0] == "r"][:-1])
+    with pytest.raises(LookalikeError, match=r"47 pictures were sampled, but 46 are embedded and 0 rejected.*'r39'"):
+        chain.build()
+    chain.rejected = chain.reject([{"image_id": "r39", "path": "r39", "reason": "damaged"}])
+    chain.build()
+    assert store.read_table(chain.folder / "flat.ids.parquet", INDEX_IDS).num_rows == 39
+
+
+def test_rejected_pictures_are_fatal_where_the_configuration_says_so(chain: Chain) -> None:
+    chain.rejected = chain.reject([{"image_id": "r39", "path": "a/r39.jpg", "reason": "damaged"}])
+    with pytest.raises(LookalikeError, match=r"a/r39\.jpg: damaged \(1 such pictures\)\. Mend or remove them"):
+        chain.build(on_bad_image="fail")
+
+
+def test_an_index_of_nothing_says_why(tmp_path: Path) -> None:
+    chain = Chain(tmp_path, references=1)
+    chain.sample({"lost": "r", **{name: "q" for name in chain.vectors if name[0] == "q"}})
+    chain.shard("references", ["q0"])
+    chain.shard("queries", [f"q{n}" for n in range(1, 7)])
+    chain.rejected = chain.reject([{"image_id": "lost", "path": "lost.jpg", "reason": "the file is empty"}])
+    with pytest.raises(
+        LookalikeError, match=r"not one reference could be embedded\. The first: lost\.jpg: the file is"
+    ):
+        chain.build()
+
+
+def test_a_vector_of_zeros_scores_nothing(tmp_path: Path) -> None:
+    chain = Chain(tmp_path)
+    chain.vectors["q0"] = np.zeros(8, np.float32)
+    chain.shard("queries", [name for name in chain.vectors if name[0] == "q"])
+    chain.build()
+    found = chain.search().to_pandas()
+    assert found.loc[found["query_id"] == "q0", "score"].tolist() == [0.0] * 6
