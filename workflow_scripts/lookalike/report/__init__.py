@@ -1,0 +1,109 @@
+"""The report: one HTML file that opens anywhere, without a network, and answers the question first.
+
+Sections are templates of their own (``templates/*.html.j2``), listed in ``SECTIONS`` and in the page's order; each
+draws what a function of this package computed. A new section is a template, a name in that list and its data here.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from lookalike import __version__, store
+from lookalike.report import evidence as inputs
+from lookalike.report import figures, gallery, headline, tables, words
+from lookalike.report.evidence import Evidence, StrPath
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+# Template and heading, in the page's order. A section whose data is missing says so rather than vanishing.
+SECTIONS = (
+    ("leaderboard", "Leaderboard"),
+    ("pairs", "Model against model"),
+    ("operations", "Accuracy by operation"),
+    ("speed", "Accuracy against speed"),
+    ("gallery", "See for yourself"),
+    ("rejected", "Rejected pictures"),
+    ("made", "How this was made"),
+)
+
+
+def write_report(
+    *,
+    key: str,
+    metrics: Sequence[StrPath],
+    comparisons: StrPath,
+    neighbors: Sequence[StrPath],
+    rejected: Sequence[StrPath],
+    images: StrPath,
+    truth: StrPath,
+    out: StrPath,
+) -> None:
+    """Write an experiment's report as one self-contained HTML file.
+
+    ``key`` is ``plan.Plan.report_key``; ``metrics`` come in the experiment's order, and ``neighbors`` and ``rejected``
+    in any, since their footers say which model they are of. The same input gives the same bytes. Raises LookalikeError
+    where an input is missing or damaged, or where inputs contradict each other.
+    """
+    evidence = inputs.read(
+        key=key,
+        metrics=metrics,
+        comparisons=comparisons,
+        neighbors=neighbors,
+        rejected=rejected,
+        images=images,
+        truth=truth,
+    )
+    page = render(evidence)
+    with store.atomic(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def render(evidence: Evidence) -> str:
+    """The page."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,  # ids, paths and labels are other people's text
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        name: getattr(words, name)
+        for name in ("percent", "interval", "points", "probability", "number", "size", "listing", "metric", "operation")
+    }
+    environment.globals |= {"count": words.count, "raw": _raw}
+    return environment.get_template("index.html.j2").render(_content(evidence))
+
+
+def _raw(name: str) -> str:
+    """A template file that is no template: style and script, put into the page as they are."""
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def _content(evidence: Evidence) -> dict[str, Any]:
+    return {
+        "evidence": evidence,
+        "sections": SECTIONS,
+        "sentence": headline.sentence(evidence),
+        "facts": headline.facts(evidence),
+        "metrics": tables.metric_names(evidence),
+        "leaderboard": tables.leaderboard(evidence),
+        "matrices": tables.matrices(evidence),
+        "breakdowns": [
+            ("operations", "By operation", figures.dot_rows(evidence, "operations")),
+            ("strength", "By strength", figures.dot_rows(evidence, "strength", ("light", "medium", "heavy"))),
+        ],
+        "scatter": figures.scatter(evidence),
+        "gallery": gallery.make(evidence),
+        "rejected": tables.rejected(evidence),
+        "made": tables.how_made(evidence),
+        "definitions": tables.definitions(evidence),
+        "shares": figures.shares,
+        "colors": figures.COLORS,
+        "shapes": figures.SHAPES,
+        "best_by": inputs.BEST_BY,
+        "versions": {"lookalike": __version__, **store.versions("pyarrow", "pillow", "jinja2")},
+    }

@@ -1,0 +1,248 @@
+"""What the report is made of: every input read, checked against the others, and counted."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lookalike import store
+from lookalike.errors import LookalikeError
+from lookalike.formats import IMAGES, REJECTED, TRUTH, Comparison, Comparisons, EmbedTiming, Estimate, Metrics
+
+StrPath = str | Path
+BEST_BY = "accuracy_at_1"  # what the articles call accuracy, and what a system that takes the first hit lives by
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model searched with one index. ``number`` is the model's place in the experiment: its color and marker."""
+
+    number: int
+    model: str
+    label: str
+    index: str
+    metrics: Metrics
+    neighbors: Path
+    provenance: dict[str, Any]
+
+    def estimate(self, metric: str) -> Estimate:
+        """The estimate of a metric; one that was not measured has no value."""
+        return self.metrics.metrics.get(metric) or Estimate(value=None, low=None, high=None, n=0)
+
+    @property
+    def embed(self) -> EmbedTiming | None:
+        """How long embedding took, where that is known. Other keys than ours are no concern of the report."""
+        found = self.metrics.timing.get("embed")
+        if not found or not found.get("images") or not found.get("seconds"):
+            return None
+        return EmbedTiming(
+            images=found["images"],
+            seconds=found["seconds"],
+            load_seconds=found.get("load_seconds") or 0.0,
+            device=found.get("device") or "unknown device",
+            batch_size=found.get("batch_size") or 0,
+        )
+
+    @property
+    def search(self) -> dict[str, Any]:
+        """What searching took; empty where that is not known."""
+        return self.metrics.timing.get("search") or {}
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """One picture, the reason why it cannot be used, and the models that say so."""
+
+    image_id: str
+    path: str
+    reason: str
+    models: tuple[str, ...]
+    file: str
+
+
+@dataclass(frozen=True)
+class Counts:
+    """References and queries of one model: sampled = embedded + rejected."""
+
+    references: int
+    queries: int
+    rejected_references: int
+    rejected_queries: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All inputs of a report."""
+
+    experiment: str
+    title: str
+    dataset: str
+    k: int
+    runs: list[Run]
+    comparisons: list[Comparison]
+    images: pa.Table
+    truth: pa.Table
+    rejected: list[Rejected]
+    counts: dict[str, Counts]  # of each model, in the experiment's order
+
+    @property
+    def models(self) -> list[Run]:
+        """One run for each model: with the experiment's first index, which is the one that pictures are shown for."""
+        return [run for run in self.runs if run.index == self.runs[0].index]
+
+    @property
+    def indexes(self) -> list[str]:
+        """The indexes, in the experiment's order."""
+        return list(dict.fromkeys(run.index for run in self.runs))
+
+    @cached_property
+    def queries(self) -> pa.Table:
+        """The rows of the images table that are queries."""
+        return self.images.filter(self.images["query"])
+
+    @cached_property
+    def matched(self) -> frozenset[str]:
+        """Ids of the queries that have a match."""
+        found = pc.is_in(self.queries["image_id"], value_set=self.truth["query_id"].combine_chunks())
+        return frozenset(self.queries.filter(found)["image_id"].to_pylist())
+
+    @cached_property
+    def references(self) -> int:
+        """Number of references that were sampled."""
+        return int(pc.sum(self.images["reference"]).as_py() or 0)
+
+    def label(self, model: str) -> str:
+        """A model's name for people."""
+        return next((run.label for run in self.runs if run.model == model), model)
+
+    def verdict(self, metric: str, a: Run, b: Run) -> Comparison | None:
+        """The comparison of two runs as seen from ``a``, or None where they were not compared."""
+        for one in self.comparisons:
+            if one.metric == metric and one.index == a.index == b.index:
+                if (one.a, one.b) == (a.model, b.model):
+                    return one
+                if (one.a, one.b) == (b.model, a.model):
+                    return _from_the_other_side(one)
+        return None
+
+
+def read(
+    *,
+    key: str,
+    metrics: Sequence[StrPath],
+    comparisons: StrPath,
+    neighbors: Sequence[StrPath],
+    rejected: Sequence[StrPath],
+    images: StrPath,
+    truth: StrPath,
+) -> Evidence:
+    """Read all inputs of a report.
+
+    Raises LookalikeError where a file is missing or damaged, or where files contradict each other.
+    """
+    settings = json.loads(key)
+    labels: dict[str, str] = settings["labels"]
+    footers = {}
+    for path in neighbors:
+        footer = store.read_provenance(path)
+        footers[_named(footer, "model", path), _named(footer, "index", path)] = (Path(path), footer)
+    runs: list[Run] = []
+    numbers: dict[str, int] = {}
+    for path in metrics:
+        measured = store.read_json(path, Metrics)
+        pair = (measured.model, measured.index)
+        if pair not in footers:
+            raise LookalikeError(
+                f"{path}: no table of neighbors says that it is of model '{measured.model}' and index "
+                f"'{measured.index}'. Delete the file and run again."
+            )
+        number = numbers.setdefault(measured.model, len(numbers))
+        label = labels.get(measured.model) or measured.model
+        runs.append(Run(number, measured.model, label, measured.index, measured, *footers[pair]))
+    if not runs:
+        raise LookalikeError(f"experiment '{settings['experiment']}' has no measured model, so there is no report.")
+    table = store.read_table(images, IMAGES)
+    tables = _read_rejected(rejected)
+    return Evidence(
+        experiment=settings["experiment"],
+        title=settings.get("title") or settings["experiment"],
+        dataset=settings["dataset"],
+        k=settings["k"],
+        runs=runs,
+        comparisons=store.read_json(comparisons, Comparisons).comparisons,
+        images=table,
+        truth=store.read_table(truth, TRUTH),
+        rejected=_grouped(tables, list(numbers)),
+        counts=_counts(runs, table, tables),
+    )
+
+
+def _named(footer: dict[str, Any], entry: str, path: StrPath) -> str:
+    if entry not in footer:
+        raise LookalikeError(f"{path}: its footer does not name its {entry}. Delete the file and run again.")
+    return str(footer[entry])
+
+
+Tables = list[tuple[str, str, list[dict[str, Any]]]]  # model, file, rows
+
+
+def _read_rejected(paths: Sequence[StrPath]) -> Tables:
+    return [
+        (_named(store.read_provenance(path), "model", path), str(path), store.read_table(path, REJECTED).to_pylist())
+        for path in paths
+    ]
+
+
+def _grouped(tables: Tables, models: list[str]) -> list[Rejected]:
+    """Each rejected picture once for each reason, with the models that rejected it, in the order of their ids."""
+    found: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for model, file, rows in tables:
+        for row in rows:
+            found.setdefault((row["image_id"], row["path"], row["reason"]), []).append((model, file))
+    return [
+        Rejected(*what, tuple(model for model in models if model in dict(by)), by[0][1])
+        for what, by in sorted(found.items())
+    ]
+
+
+def _counts(runs: list[Run], images: pa.Table, tables: Tables) -> dict[str, Counts]:
+    """Count for each model what was sampled and rejected. Raises LookalikeError where the metrics say otherwise."""
+    ids = pa.array(sorted({row["image_id"] for _, _, rows in tables for row in rows}), pa.string())
+    concerned = images.filter(pc.is_in(images["image_id"], value_set=ids)) if len(ids) else images.slice(0, 0)
+    roles = {row["image_id"]: row for row in concerned.select(["image_id", "reference", "query"]).to_pylist()}
+    rejected: dict[str, Counter[str]] = {run.model: Counter() for run in runs}
+    for model, _, rows in tables:
+        for row in rows:
+            role = roles.get(row["image_id"], {})
+            rejected.setdefault(model, Counter()).update(name for name in ("reference", "query") if role.get(name))
+    references, queries = (int(pc.sum(images[role]).as_py() or 0) for role in ("reference", "query"))
+    counts = {}
+    for run in runs:
+        found = Counts(references, queries, rejected[run.model]["reference"], rejected[run.model]["query"])
+        for name, amount in vars(found).items():
+            if getattr(run.metrics, name) != amount:
+                raise LookalikeError(
+                    f"metrics of model '{run.model}' with index '{run.index}': {name.replace('_', ' ')} is "
+                    f"{getattr(run.metrics, name)} there, but the sample and the tables of rejected pictures "
+                    f"hold {amount}. The files are of different runs: delete the metrics and run again."
+                )
+        counts[run.model] = found
+    return counts
+
+
+def _from_the_other_side(one: Comparison) -> Comparison:
+    value, low, high = one.difference.value, one.difference.low, one.difference.high
+    turned = Estimate(
+        value=None if value is None else -value,
+        low=None if high is None else -high,
+        high=None if low is None else -low,
+        n=one.difference.n,
+    )
+    verdict = {"better": "worse", "worse": "better"}.get(one.verdict, one.verdict)
+    return one.model_copy(update={"a": one.b, "b": one.a, "difference": turned, "verdict": verdict})

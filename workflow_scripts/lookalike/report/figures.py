@@ -1,0 +1,225 @@
+"""Where the marks of each figure stand. The templates draw them, as SVG within the page.
+
+Not plotly: these are four small figures, and as SVG they need no 4.8 MB of script, follow the reader's light or dark
+mode, print sharply, work with scripts switched off, and lay themselves out anew on a phone, since all horizontal
+positions are percentages of the figure's width while text keeps its size.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lookalike.formats import Estimate
+from lookalike.report import words
+from lookalike.report.evidence import BEST_BY, Evidence, Run
+
+# A model is a color *and* a shape, so that nobody depends on telling colors apart; 24 pairs before one repeats.
+COLORS = 8
+SHAPES = ("circle", "square", "diamond", "up", "down", "hexagon")
+ROW = 13  # height in pixels of one model's interval within a row
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One estimate of one model. Horizontal positions in percent of the width, vertical ones in pixels."""
+
+    run: Run
+    estimate: Estimate
+    x: float
+    low: float
+    high: float
+    y: float
+
+
+@dataclass(frozen=True)
+class DotRow:
+    """All models on one kind of query."""
+
+    name: str
+    n: int
+    marks: list[Mark]
+    height: float
+
+
+def dot_rows(evidence: Evidence, column: str, order: tuple[str, ...] = ()) -> list[DotRow]:
+    """Accuracy of each model for each value of a breakdown.
+
+    Rows follow ``order`` where it names them; else the easiest comes first, judged by all models' mean, since that is
+    how a reader compares them.
+    """
+    found: dict[str, dict[int, tuple[Run, Estimate]]] = {}
+    for run in evidence.models:
+        for value, metrics in run.metrics.breakdowns.get(column, {}).items():
+            if BEST_BY in metrics and metrics[BEST_BY].value is not None:
+                found.setdefault(value, {})[run.number] = (run, metrics[BEST_BY])
+
+    def rank(value: str) -> tuple[float, float, str]:
+        accuracies = [estimate.value or 0.0 for _, estimate in found[value].values()]
+        place = order.index(value) if value in order else len(order)
+        return place, -sum(accuracies) / len(accuracies), value
+
+    rows = []
+    for value in sorted(found, key=rank):
+        marks = [
+            Mark(run, estimate, *shares(estimate), (place + 0.5) * ROW)
+            for place, (run, estimate) in enumerate(found[value].values())
+        ]
+        rows.append(DotRow(value, max(mark.estimate.n for mark in marks), marks, len(marks) * ROW))
+    return rows
+
+
+def shares(estimate: Estimate) -> tuple[float, float, float]:
+    """Value, low and high in percent; an interval that is not known has no length."""
+    value = estimate.value or 0.0
+    low = value if estimate.low is None else estimate.low
+    high = value if estimate.high is None else estimate.high
+    return 100 * value, 100 * low, 100 * high
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A line of the grid with its text."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Label:
+    """A model's name beside its mark: an offset in pixels, and which end of the text stands there."""
+
+    dx: float
+    dy: float
+    anchor: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model in the scatter: ``x`` in percent of the width, the rest in pixels."""
+
+    run: Run
+    estimate: Estimate
+    speed: float
+    device: str
+    x: float
+    y: float
+    low: float
+    high: float
+    label: Label
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Accuracy against speed."""
+
+    points: list[Point]
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    unknown: list[str]  # labels of the models whose speed is not known
+    devices: list[tuple[str, list[str]]]  # each with the labels of the models that ran on it
+    height: int = 380
+    top: int = 18
+    bottom: int = 340
+
+
+def scatter(evidence: Evidence) -> Scatter:
+    """Accuracy against pictures a second, on a logarithmic axis: models differ by factors, not by amounts."""
+    measured = [run for run in evidence.models if run.estimate(BEST_BY).value is not None]
+    known = [(run, run.embed) for run in measured if run.embed]
+    unknown = [run.label for run in evidence.models if not run.embed]
+    devices = devices_of(evidence)
+    if not known:
+        return Scatter([], [], [], unknown, devices)
+    speeds = [embed.images_per_second for _, embed in known if embed]
+    left, right = math.log10(min(speeds) / 1.6), math.log10(max(speeds) * 1.6)
+    bounds = [shares(run.estimate(BEST_BY)) for run, _ in known]
+    floor, ceiling = _nice(min(low for _, low, _ in bounds), max(high for _, _, high in bounds))
+
+    def across(speed: float) -> float:
+        return 100 * (math.log10(speed) - left) / (right - left)
+
+    def down(share: float) -> float:
+        return Scatter.bottom - (Scatter.bottom - Scatter.top) * (share - floor) / (ceiling - floor)
+
+    points: list[Point] = []
+    columns = [(across(speed) * WIDTH / 100, bound) for speed, bound in zip(speeds, bounds, strict=True)]
+    whiskers = [(at - 2, down(high), at + 2, down(low)) for at, (_, low, high) in columns]
+    taken = [(at - 8, down(value) - 8, at + 8, down(value) + 8) for at, (value, _, _) in columns]
+    for (run, embed), speed, (value, low, high) in zip(known, speeds, bounds, strict=True):
+        label = _place(run.label, across(speed), down(value), whiskers, taken)
+        device = embed.device if embed else ""
+        points.append(
+            Point(run, run.estimate(BEST_BY), speed, device, across(speed), down(value), down(low), down(high), label)
+        )
+    step = 10 if ceiling - floor <= 50 else 20
+    return Scatter(
+        points,
+        [Tick(across(speed), words.number(speed)) for speed in _round_numbers(10**left, 10**right)],
+        [Tick(down(share), f"{share}{words.SPACE}%") for share in range(floor, ceiling + 1, step)],
+        unknown,
+        devices,
+    )
+
+
+def devices_of(evidence: Evidence) -> list[tuple[str, list[str]]]:
+    """The devices that models were embedded on, each with the models' labels."""
+    found: dict[str, list[str]] = {}
+    for run in evidence.models:
+        if run.embed:
+            found.setdefault(run.embed.device, []).append(run.label)
+    return list(found.items())
+
+
+def _nice(low: float, high: float) -> tuple[int, int]:
+    """Whole tens around an interval, at least 40 points apart, within 0 to 100; twenties where the span is wide."""
+    step = 10 if high - low <= 35 else 20
+    floor, ceiling = step * math.floor(low / step), step * math.ceil(high / step)
+    while ceiling - floor < 40:
+        floor, ceiling = max(0, floor - step), min(100, ceiling + step)
+    return floor, ceiling
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """Numbers of few digits between two numbers: as many as fit, only powers of ten over a wide range."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in (range(1, 10), (1, 2, 5), (1, 3), (1,)):
+        numbers = [digit * 10.0**decade for decade in decades for digit in digits]
+        inside = [number for number in numbers if low <= number <= high]
+        if len(inside) <= 8:
+            break
+    return inside
+
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
+WIDTH = 1000  # what the page gives a figure on a screen; on a phone the names give way to the legend
+ON_A_WHISKER, ON_A_NAME, OUTSIDE = 1, 10, 100  # how bad a place for a name is
+
+
+def _place(text: str, x: float, y: float, whiskers: list[Box], taken: list[Box]) -> Label:
+    """The best place for a name around its mark, the nearest of equally good ones; remembered in ``taken``."""
+    width, at = 7.2 * len(text), x * WIDTH / 100
+    sides = ((13, "start"), (-13, "end")) if x < 65 else ((-13, "end"), (13, "start"))  # inwards first
+    candidates = [
+        (Label(dx, dy, anchor), _text_box(at + dx, y + dy, width, anchor))
+        for dy in (5, -12, 22, -28, 38, -44, 54)
+        for dx, anchor in sides
+    ]
+
+    def badness(box: Box) -> int:
+        inside = box[0] >= 0 and box[2] <= WIDTH and box[1] >= 0
+        return ON_A_WHISKER * _met(box, whiskers) + ON_A_NAME * _met(box, taken) + (0 if inside else OUTSIDE)
+
+    label, box = min(candidates, key=lambda one: badness(one[1]))
+    taken.append(box)
+    return label
+
+
+def _text_box(x: float, y: float, width: float, anchor: str) -> Box:
+    left = x if anchor == "start" else x - width
+    return left, y - 13, left + width, y + 4
+
+
+def _met(box: Box, others: Iterable[Box]) -> int:
+    return sum(
+        box[0] < right and left < box[2] and box[1] < bottom and top < box[3] for left, top, right, bottom in others
+    )

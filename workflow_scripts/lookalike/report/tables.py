@@ -1,0 +1,144 @@
+"""Rows of the report's tables: leaderboard, models against each other, rejected pictures, how it was made."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from lookalike.formats import Comparison, Estimate
+from lookalike.report import headline, words
+from lookalike.report.evidence import BEST_BY, Evidence, Rejected, Run
+
+MOST_REJECTED = 100  # rows; a person does not read more, and a page with 100,000 does not open
+# How a verdict is shown: never by its color alone.
+SYMBOLS = {"better": "▲", "worse": "▼", "cannot tell": "≈"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A row of the leaderboard."""
+
+    run: Run
+    estimates: dict[str, Estimate]
+    standing: str  # against the best of the same index: best, behind, cannot tell apart, not compared
+
+
+def metric_names(evidence: Evidence) -> list[str]:
+    """All metrics that any run has, in the order of the files."""
+    return list(dict.fromkeys(name for run in evidence.runs for name in run.metrics.metrics))
+
+
+def leaderboard(evidence: Evidence) -> list[Place]:
+    """Rows by falling accuracy; equal ones in the experiment's order, those without a value last."""
+    names = metric_names(evidence)
+    bests = {index: headline.best([run for run in evidence.runs if run.index == index]) for index in evidence.indexes}
+
+    def standing(run: Run) -> str:
+        top = bests[run.index]
+        if top is None or run.estimate(BEST_BY).value is None:
+            return "not measured"
+        if run is top:
+            return "best"
+        verdict = evidence.verdict(BEST_BY, top, run)
+        if verdict is None:
+            return "not compared"
+        return "behind" if verdict.verdict == "better" else "cannot tell apart"
+
+    places = [Place(run, {name: run.estimate(name) for name in names}, standing(run)) for run in evidence.runs]
+    return sorted(
+        places, key=lambda place: -(value if (value := place.run.estimate(BEST_BY).value) is not None else -1)
+    )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the row's model is to the column's; no ``comparison`` where a model would meet itself, or was not met."""
+
+    comparison: Comparison | None
+    self: bool
+
+    @property
+    def symbol(self) -> str:
+        """The verdict's sign."""
+        return SYMBOLS.get(self.comparison.verdict, "?") if self.comparison else ""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All models against each other, by one metric and with one index."""
+
+    metric: str
+    index: str
+    runs: list[Run]
+    rows: list[tuple[Run, list[Cell]]]
+
+
+def matrices(evidence: Evidence) -> list[Matrix]:
+    """One matrix for each index and metric that was compared, in the order of the comparisons, best models first."""
+    order = [place.run for place in leaderboard(evidence)]
+    found = []
+    for index, metric in dict.fromkeys((one.index, one.metric) for one in evidence.comparisons):
+        runs = [run for run in order if run.index == index]
+        rows = [(a, [Cell(None if a is b else evidence.verdict(metric, a, b), a is b) for b in runs]) for a in runs]
+        found.append(Matrix(metric, index, runs, rows))
+    return found
+
+
+@dataclass(frozen=True)
+class RejectedTable:
+    """The first rejected pictures, and where the others are."""
+
+    shown: list[Rejected]
+    more: int
+    files: list[str]
+
+
+def rejected(evidence: Evidence) -> RejectedTable:
+    """At most MOST_REJECTED pictures; of the rest, how many there are and which files list them."""
+    rest = evidence.rejected[MOST_REJECTED:]
+    return RejectedTable(evidence.rejected[:MOST_REJECTED], len(rest), sorted({one.file for one in rest}))
+
+
+@dataclass(frozen=True)
+class Made:
+    """How one model's numbers came to be."""
+
+    run: Run
+    key: str
+    weights: str
+    everything: str
+
+
+def how_made(evidence: Evidence) -> list[Made]:
+    """What the footers of the neighbor tables say, in the experiment's order."""
+    return [
+        Made(
+            run,
+            _text(run.provenance.get("key", "")),
+            _weights(run.provenance.get("weights")),
+            json.dumps(run.provenance, indent=2, sort_keys=True, ensure_ascii=False),
+        )
+        for run in evidence.runs
+    ]
+
+
+def _weights(found: Any) -> str:
+    if isinstance(found, dict):
+        return ", ".join(str(found[name]) for name in ("source", "revision") if found.get(name))
+    return _text(found or "")
+
+
+def _text(found: Any) -> str:
+    """A key as ``family: pixels, size: 16``, be it an object or, as in the footers, one in a string."""
+    if isinstance(found, str):
+        try:
+            found = json.loads(found)
+        except ValueError:
+            return str(found)
+    if isinstance(found, dict):
+        return ", ".join(f"{name}: {value}" for name, value in found.items())
+    return str(found)
+
+
+def definitions(evidence: Evidence) -> list[tuple[str, str]]:
+    """Each metric of the report with a sentence on what it means."""
+    return [(words.metric(name), words.meaning(name)) for name in metric_names(evidence) if words.meaning(name)]
