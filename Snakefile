@@ -1,0 +1,54 @@
+"""Which image embedding finds your pictures? Targets: the experiments of the configuration, each by its name."""
+
+import sys
+
+sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
+
+from lookalike.errors import ConfigError
+from lookalike.plan import Plan, share_library
+
+share_library()
+
+
+configfile: f"{workflow.basedir}/config.yaml"
+
+
+try:
+    plan = Plan.of(config)
+except ConfigError as error:
+    sys.exit(f"The configuration is wrong; nothing was run.\n{error}")
+
+
+wildcard_constraints:
+    dataset=plan.pattern(plan.config.datasets),
+    model=plan.pattern(plan.config.models),
+    index=plan.pattern(plan.config.indexes),
+    shard=plan.pattern(plan.all_shard_ids()),
+    experiment=plan.pattern(plan.config.experiments),
+
+
+localrules:
+    all,
+    fetch_weights,
+
+
+rule all:
+    input:
+        plan.all_targets(),
+
+
+include: "rules/sample.smk"
+include: "rules/embed.smk"
+include: "rules/index.smk"
+include: "rules/search.smk"
+include: "rules/measure.smk"
+include: "rules/report.smk"
+
+
+for experiment in plan.config.experiments:
+
+    rule:
+        name:
+            experiment
+        input:
+            plan.targets(experiment),

@@ -1,0 +1,28 @@
+"""Vectors of the references to a FAISS index.
+
+inputs:   all embedding shards of a model on a data set, and the roles of its pictures
+outputs:  results/{dataset}/indexes/{model}/{index}.faiss
+          results/{dataset}/indexes/{model}/{index}.ids.parquet     row i names the picture of vector i
+refuses:  shards that were made with another configuration, other weights or other precision
+"""
+
+
+rule index:
+    input:
+        embeddings=lambda wildcards: plan.embeddings(wildcards.dataset, wildcards.model),
+        rejected=lambda wildcards: plan.rejected(wildcards.dataset, wildcards.model),
+        images="results/{dataset}/sample/images.parquet",
+    output:
+        index="results/{dataset}/indexes/{model}/{index}.faiss",
+        ids="results/{dataset}/indexes/{model}/{index}.ids.parquet",
+    log:
+        "results/logs/index/{dataset}/{model}/{index}.log",
+    conda:
+        plan.environment
+    params:
+        key=lambda wildcards: plan.index_key(wildcards.index),
+        embedding_key=lambda wildcards: plan.embedding_key(wildcards.model),
+        on_bad_image=lambda wildcards: plan.on_bad_image(wildcards.dataset),
+        code=plan.code("index"),
+    script:
+        "../workflow_scripts/index.py"

@@ -1,0 +1,32 @@
+"""Neighbors and truth to numbers with intervals.
+
+inputs:   the neighbors of one model and index, the sample, and the tables of rejected pictures
+outputs:  results/{dataset}/metrics/{model}/{index}.json
+reads besides: timings beside the logs, which may be missing (a clock must not decide about reruns)
+"""
+
+
+rule measure:
+    input:
+        neighbors="results/{dataset}/neighbors/{model}/{index}.parquet",
+        rejected=lambda wildcards: plan.rejected(wildcards.dataset, wildcards.model),
+        images="results/{dataset}/sample/images.parquet",
+        truth="results/{dataset}/sample/truth.parquet",
+    output:
+        "results/{dataset}/metrics/{model}/{index}.json",
+    log:
+        "results/logs/measure/{dataset}/{model}/{index}.log",
+    conda:
+        plan.environment
+    params:
+        k=lambda wildcards: plan.config.datasets[wildcards.dataset].k,
+        timings=lambda wildcards: plan.timings(wildcards.dataset, wildcards.model),
+        search_timing="results/logs/search/{dataset}/{model}/{index}.json",
+        # not read by the script: numbers of an older model must not stand when a job above this one failed
+        made_with=lambda wildcards: [
+            plan.embedding_key(wildcards.model),
+            plan.index_key(wildcards.index),
+        ],
+        code=plan.code("measure"),
+    script:
+        "../workflow_scripts/measure.py"

@@ -1,0 +1,62 @@
+"""The models of an experiment against each other, and a page to look at.
+
+inputs:   metrics, neighbors and rejected pictures of every model and index of the experiment, and the sample
+outputs:  results/reports/{experiment}/leaderboard.csv    tidy: one row a model, index and metric
+          results/reports/{experiment}/comparisons.json   every two models: better, worse, cannot tell
+          results/reports/{experiment}/index.html         self-contained
+"""
+
+
+rule compare:
+    input:
+        metrics=lambda wildcards: plan.per_model(
+            wildcards.experiment, "results/{dataset}/metrics/{model}/{index}.json"
+        ),
+        neighbors=lambda wildcards: plan.per_model(
+            wildcards.experiment, "results/{dataset}/neighbors/{model}/{index}.parquet"
+        ),
+        images=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/images.parquet",
+        truth=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/truth.parquet",
+    output:
+        leaderboard=report(
+            "results/reports/{experiment}/leaderboard.csv",
+            caption="captions/leaderboard.rst",
+            category="{experiment}",
+        ),
+        comparisons="results/reports/{experiment}/comparisons.json",
+    log:
+        "results/logs/compare/{experiment}.log",
+    conda:
+        plan.environment
+    params:
+        models=lambda wildcards: list(
+            plan.config.experiments[wildcards.experiment].models
+        ),
+        code=plan.code("compare"),
+    script:
+        "../workflow_scripts/compare.py"
+
+
+rule report:
+    input:
+        metrics=rules.compare.input.metrics,
+        comparisons=rules.compare.output.comparisons,
+        neighbors=rules.compare.input.neighbors,
+        rejected=lambda wildcards: plan.rejected_of(wildcards.experiment),
+        images=rules.compare.input.images,
+        truth=rules.compare.input.truth,
+    output:
+        report(
+            "results/reports/{experiment}/index.html",
+            caption="captions/report.rst",
+            category="{experiment}",
+        ),
+    log:
+        "results/logs/report/{experiment}.log",
+    conda:
+        plan.environment
+    params:
+        key=lambda wildcards: plan.report_key(wildcards.experiment),
+        code=plan.code("report"),
+    script:
+        "../workflow_scripts/report.py"

@@ -1,0 +1,66 @@
+"""Which pictures a data set has, in which roles, and how they are cut into shards.
+
+inputs:   the configuration; for `copies` the sample of the data set that is copied
+outputs:  results/{dataset}/images/                   pictures that the run makes itself, and their manifest.parquet
+          results/{dataset}/sample/images.parquet     one row a picture (docs/file-formats.md)
+          results/{dataset}/sample/truth.parquet      the true matches
+          results/{dataset}/sample/shards/{shard}.parquet
+"""
+
+
+rule make_images:
+    input:
+        lambda wildcards: plan.images_input(wildcards.dataset),
+    output:
+        manifest="results/{dataset}/images/manifest.parquet",
+    log:
+        "results/logs/make_images/{dataset}.log",
+    wildcard_constraints:
+        dataset=plan.pattern(plan.creating_datasets()),
+    conda:
+        plan.environment
+    params:
+        key=lambda wildcards: plan.dataset_key(wildcards.dataset),
+        code=lambda wildcards: plan.code("make_images", dataset=wildcards.dataset),
+    script:
+        "../workflow_scripts/make_images.py"
+
+
+# A snapshot: pictures that come later are not seen until `--forcerun sample` looks again.
+rule sample:
+    input:
+        lambda wildcards: plan.sample_input(wildcards.dataset),
+    output:
+        images="results/{dataset}/sample/images.parquet",
+        truth="results/{dataset}/sample/truth.parquet",
+    log:
+        "results/logs/sample/{dataset}.log",
+    conda:
+        plan.environment
+    params:
+        key=lambda wildcards: plan.dataset_key(wildcards.dataset),
+        code=lambda wildcards: plan.code("sample", dataset=wildcards.dataset),
+    script:
+        "../workflow_scripts/sample.py"
+
+
+# A checkpoint, so that Snakemake decides about embedding again once the shards are there, by their content; one for
+# each data set, since their names follow from its configuration.
+for dataset in plan.config.datasets:
+
+    checkpoint:
+        name:
+            f"shard_{dataset}"
+        input:
+            images=f"results/{dataset}/sample/images.parquet",
+        output:
+            plan.shard_files(dataset),
+        log:
+            f"results/logs/shard/{dataset}.log",
+        conda:
+            plan.environment
+        params:
+            key=plan.shard_key(dataset),
+            code=plan.code("shard"),
+        script:
+            "../workflow_scripts/shard.py"

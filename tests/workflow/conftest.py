@@ -1,0 +1,142 @@
+"""Real Snakemake on copies of the workflow, with pictures of the tests' own making."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import REPOSITORY, picture
+
+WORKFLOW = ("Snakefile", "rules", "workflow_scripts", "profiles", "envs", "config.yaml")
+MINE = {
+    "run": ["mine"],
+    "datasets": {
+        "pictures": {"kind": "folder", "root": "pictures"},
+        "copies": {
+            "kind": "copies",
+            "of": "pictures",
+            "queries": 6,
+            "k": 3,
+            "shards": {"references": 2, "queries": 2},
+        },
+    },
+    "experiments": {"mine": {"dataset": "copies", "models": ["pixels", "color-histogram"]}},
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one call of Snakemake did."""
+
+    status: int
+    output: str
+
+    @property
+    def jobs(self) -> list[str]:
+        """The jobs that were started, each as its rule and wildcards: ``embed copies pixels references-00000``."""
+        started = []
+        for block in re.split(r"\n(?=\[)", self.output):
+            if rule := re.search(r"^(?:local)?(?:rule|checkpoint) (\S+):$", block, re.MULTILINE):
+                wildcards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
+                values = [part.split("=")[1] for part in wildcards[1].split(", ")] if wildcards else []
+                started.append(" ".join([rule[1], *values]))
+        return sorted(job for job in started if job not in ("mine", "all", "demo", "own"))
+
+    def of(self, rule: str) -> list[str]:
+        """The jobs of one rule, without its name."""
+        return [job.removeprefix(f"{rule} ") for job in self.jobs if job.split()[0] == rule]
+
+    @property
+    def rules(self) -> set[str]:
+        """The rules of which jobs were started."""
+        return {job.split()[0] for job in self.jobs}
+
+
+class Tree:
+    """A copy of the workflow in a folder of its own, with a configuration file beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def new(cls, folder: Path, config: dict[str, Any]) -> "Tree":
+        folder.mkdir(parents=True)
+        for name in WORKFLOW:
+            source = REPOSITORY / name
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, folder / name)
+        tree = cls(folder)
+        tree.configure(config)
+        return tree
+
+    def copy(self, folder: Path) -> "Tree":
+        """Everything copied, as `cp -r` does: the same contents, new dates."""
+        shutil.copytree(self.folder, folder, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns("locks"))
+        return Tree(folder)
+
+    def configure(self, config: dict[str, Any]) -> None:
+        (self.folder / "mine.yaml").write_text(yaml.safe_dump(config))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = yaml.safe_load((self.folder / "mine.yaml").read_text())
+        return loaded
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "mine.yaml", "--", *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(self, *targets: str, options: tuple[str, ...] = (), status: int = 0) -> Run:
+        """Run Snakemake to a status; its output names every job that was started."""
+        command = self.command(*targets)
+        command[3:3] = options
+        ended = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=300
+        )
+        output = ended.stdout + ended.stderr
+        assert ended.returncode == status, output[-5000:]
+        return Run(ended.returncode, output)
+
+    def edit(self, file: str, addition: str = "\n# edited\n") -> None:
+        with (self.folder / file).open("a") as source:
+            source.write(addition)
+
+    def write_pictures(self, folder: str, *numbers: int) -> None:
+        (self.folder / folder).mkdir(exist_ok=True)
+        for number in numbers:
+            picture(number).save(self.folder / folder / f"p{number}.png")
+
+    def bytes_of(self, pattern: str) -> dict[str, tuple[bytes, int]]:
+        """Contents and dates of the files that match a pattern."""
+        return {
+            str(path.relative_to(self.folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+            for path in sorted(self.folder.glob(pattern))
+        }
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """A finished run over twelve pictures and a broken one. Tests work on copies of it."""
+    tree = Tree.new(tmp_path_factory.mktemp("finished") / "tree", MINE)
+    tree.write_pictures("pictures", *range(12))
+    (tree.folder / "pictures/broken.jpg").write_bytes(b"no picture")
+    tree.run()
+    return tree
+
+
+@pytest.fixture
+def tree(finished: Tree, tmp_path: Path) -> Tree:
+    """A copy of the finished run."""
+    return finished.copy(tmp_path / "tree")

@@ -1,0 +1,144 @@
+"""Mistakes that people make: each stops with a message that says where, what, and what to do, and no traceback."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from workflow.conftest import MINE, Tree
+
+
+def with_change(**sections: dict[str, Any]) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(json.dumps(MINE))
+    for section, entries in sections.items():
+        for name, entry in entries.items():
+            known = config.setdefault(section, {})
+            known[name] = {**known.get(name, {}), **entry}
+    return config
+
+
+def failure(tree: Tree, *targets: str) -> str:
+    """The output of a run that fails."""
+    output = tree.run(*targets, status=1).output
+    assert "Traceback" not in output
+    return output
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            with_change(models={"pixels": {"embed": {"siz": 3}}}),
+            "models.pixels.embed.siz: unknown key. Did you mean 'size'?",
+        ),
+        (
+            with_change(experiments={"mine": {"models": ["pixel"]}}),
+            "experiments.mine.models: model 'pixel' is not defined. Did you mean 'pixels'?",
+        ),
+        (
+            with_change(experiments={"search": {"dataset": "copies", "models": ["pixels"]}}),
+            "experiments.search: is the name of a rule of the workflow. Choose another name, for example 'my-search'.",
+        ),
+        (
+            with_change(models={"pixels": {"embed": {"family": "color_histogram"}}}),
+            "models.pixels.embed.size: unknown key. It belongs to family 'pixels', and this entry's family is "
+            "'color_histogram'. Entries of a --configfile are merged over the catalogue's: to change the family, give "
+            "the entry another name.",
+        ),
+    ],
+)
+def test_a_wrong_configuration_stops_before_any_job(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    tree = Tree.new(tmp_path / "tree", config)
+    output = failure(tree)
+    assert f"The configuration is wrong; nothing was run.\n{message}\n" in output
+    assert not (tree.folder / "results").exists()
+
+
+def test_a_missing_folder_an_empty_one_and_one_that_is_too_small(tmp_path: Path) -> None:
+    tree = Tree.new(tmp_path / "tree", MINE)
+    assert (
+        "sample pictures: datasets.pictures.root: the folder 'pictures' does not exist. "
+        "Check the path: relative paths start at the folder where snakemake is run.\n"
+    ) in failure(tree)
+    (tree.folder / "pictures").mkdir()
+    assert (
+        "sample pictures: datasets.pictures.root: 'pictures' holds no pictures "
+        "(looked for .jpg, .jpeg, .png, .webp, .gif, .bmp, .tif, .tiff).\n"
+    ) in failure(tree)
+    tree.write_pictures("pictures", 0, 1)
+    output = failure(tree)
+    assert (
+        "shard_copies: datasets.copies.k: 3 neighbors are asked for, but the data set has only 2 references. "
+        "Set k to 2 or less, or add pictures.\n"
+    ) in output
+    assert "rule embed" not in output
+
+
+def test_a_duplicate_image_id_is_named_with_both_places(tmp_path: Path) -> None:
+    config = with_change(
+        datasets={"own": {"kind": "folder", "root": "pictures", "queries": "asked"}},
+        experiments={"mine": {"dataset": "own"}},
+    )
+    tree = Tree.new(tmp_path / "tree", config)
+    tree.write_pictures("pictures", 0, 1)
+    tree.write_pictures("asked", 1)
+    assert (
+        "sample own: datasets.own.queries: 'p1.png' is both in root ('pictures') and in queries ('asked'), "
+        "and every id, the path inside its folder, must be unique. Rename one of the two, or move all queries "
+        "into a sub-folder of 'asked'.\n"
+    ) in failure(tree)
+
+
+def test_a_broken_picture_is_listed_counted_and_never_fatal(finished: Tree) -> None:
+    rejected = {
+        row["image_id"]: row["reason"]
+        for path in finished.folder.glob("results/copies/embeddings/pixels/*.rejected.parquet")
+        for row in pq.read_table(path).to_pylist()
+    }
+    assert rejected == {"broken.jpg": "not a picture in a known format"}
+    page = (finished.folder / "results/reports/mine/index.html").read_text()
+    assert "broken.jpg" in page
+    assert "not a picture in a known format" in page
+    metrics = json.loads((finished.folder / "results/copies/metrics/pixels/flat.json").read_text())
+    assert (metrics["references"], metrics["rejected_references"], metrics["rejected_queries"]) == (12, 1, 0)
+
+
+def test_a_broken_picture_is_fatal_where_the_configuration_says_so(tree: Tree) -> None:
+    tree.configure(with_change(datasets={"copies": {"on_bad_image": "fail"}}))
+    assert (
+        "broken.jpg: not a picture in a known format (1 such pictures). "
+        "Mend or remove them, or set on_bad_image: reject.\n"
+    ) in failure(tree)
+    shutil.rmtree(tree.folder / "results/copies/embeddings")
+    assert (
+        "broken.jpg: not a picture in a known format. Mend or remove the picture, or set on_bad_image: reject.\n"
+    ) in failure(tree)
+
+
+def test_results_of_another_configuration_are_refused_by_name(tree: Tree) -> None:
+    embeddings = tree.folder / "results/copies/embeddings"
+    shard = "queries-00000.parquet"
+    shutil.copy(embeddings / "color-histogram" / shard, embeddings / "pixels" / shard)
+    assert (
+        "index copies pixels flat: results/copies/embeddings/pixels/queries-00000.parquet: was made by another "
+        'configuration: its key is {"family": "color_histogram"}, expected {"family": "pixels"}. '
+        "Delete this file and run again.\n"
+    ) in failure(tree)
+
+
+def test_a_failed_job_is_not_forgotten(tree: Tree) -> None:
+    """Snakemake removes a failed job's output and would find the older report: nothing to be done."""
+    (tree.folder / "pictures").rename(tree.folder / "elsewhere")
+    tree.configure(with_change(models={"pixels": {"embed": {"size": 4}}}))
+    for targets in ((), (), ("results/copies/metrics/pixels/flat.json",)):
+        assert (
+            "its pictures are in pictures, and that folder does not exist now. "
+            "Bring it back (a disk that is not mounted?)"
+        ) in failure(tree, *targets)
+    (tree.folder / "elsewhere").rename(tree.folder / "pictures")
+    ran = tree.run()
+    assert {"copies pixels references-00000", "copies pixels references-00001"} <= set(ran.of("embed"))
+    assert {"index", "search", "measure", "compare", "report"} <= ran.rules

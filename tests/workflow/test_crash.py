@@ -1,0 +1,75 @@
+"""A killed run resumes: what was finished stays as it was, what was half-done is done again."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from workflow.conftest import MINE, Tree
+
+SHARDS = 4
+
+
+def test_killed_run_resumes_without_redoing_finished_shards(tmp_path: Path) -> None:
+    config = {**MINE, "datasets": {**MINE["datasets"]}}  # type: ignore[dict-item]
+    config["datasets"] = {
+        "pictures": MINE["datasets"]["pictures"],  # type: ignore[index]
+        "copies": {**MINE["datasets"]["copies"], "shards": {"references": SHARDS}},  # type: ignore[index]
+    }
+    undisturbed = Tree.new(tmp_path / "undisturbed", config)
+    undisturbed.write_pictures("pictures", *range(12))
+    tree = undisturbed.copy(tmp_path / "killed")
+    undisturbed.run()
+
+    _kill_in_the_middle_of_embedding(tree)
+    finished = tree.bytes_of("results/copies/embeddings/*/*[0-9].parquet")
+    assert 2 <= len(finished) < 2 * (SHARDS + 1)
+    left_over = [path.name for path in tree.folder.glob("results/copies/embeddings/*/.*.tmp")]
+
+    locked = tree.run(status=1)
+    assert "--unlock" in locked.output
+    tree.run("mine", options=("--unlock",))
+    ran = tree.run()
+    again = tree.bytes_of("results/copies/embeddings/*/*[0-9].parquet")
+    recorded = {name for name in finished if again[name] == finished[name]}
+    # the job that was running may have written its file already; Snakemake had not recorded it, so it is redone
+    assert len(finished) - len(recorded) <= 2, left_over
+    assert len(ran.of("embed")) == 2 * (SHARDS + 1) - len(recorded)
+
+    for path in undisturbed.folder.glob("results/copies/**/*.parquet"):
+        other = tree.folder / path.relative_to(undisturbed.folder)
+        assert pq.read_table(other).equals(pq.read_table(path)), path
+    leaderboard = "results/reports/mine/leaderboard.csv"
+    assert _numbers(tree.folder / leaderboard) == _numbers(undisturbed.folder / leaderboard)
+
+
+def _numbers(leaderboard: Path) -> list[str]:
+    return [line for line in leaderboard.read_text().splitlines() if "images_per_second" not in line]
+
+
+def _kill_in_the_middle_of_embedding(tree: Tree) -> None:
+    """SIGKILL Snakemake and all its jobs once two shards are there and another is being embedded."""
+    with (tree.folder / "killed.log").open("w") as output:
+        process = subprocess.Popen(
+            tree.command(),
+            cwd=tree.folder,
+            env=tree.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            done = list(tree.folder.glob("results/copies/embeddings/*/*[0-9].parquet"))
+            started = list(tree.folder.glob("results/logs/embed/copies/*/*.log"))
+            if len(done) >= 2 and len(started) > len(done):
+                break
+            time.sleep(0.02)
+        assert process.poll() is None, (tree.folder / "killed.log").read_text()[-3000:]
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,45 @@
+"""The demo, as the README runs it: real photographs, real trained networks."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from workflow.conftest import Tree
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    tree = Tree.new(tmp_path_factory.mktemp("demo") / "tree", {"run": ["demo"]})
+    tree.run("demo")
+    return tree
+
+
+def accuracy(folder: Path) -> dict[str, float]:
+    with (folder / "leaderboard.csv").open() as file:
+        return {row["model"]: float(row["value"]) for row in csv.DictReader(file) if row["metric"] == "accuracy_at_1"}
+
+
+def test_the_networks_are_above_the_floors_and_cannot_be_told_apart(demo: Tree) -> None:
+    report = demo.folder / "results/reports/demo"
+    found = accuracy(report)
+    floors = max(found["pixels"], found["color-histogram"])
+    assert min(found["efficientnet-lite0"], found["efficientnet-lite2"]) > floors > 0.2
+    comparisons = json.loads((report / "comparisons.json").read_text())["comparisons"]
+    (verdict,) = (
+        one["verdict"]
+        for one in comparisons
+        if one["metric"] == "accuracy_at_1" and {one["a"], one["b"]} == {"efficientnet-lite0", "efficientnet-lite2"}
+    )
+    assert verdict == "cannot tell"
+
+
+def test_the_report_is_one_page_that_names_every_model(demo: Tree) -> None:
+    page = (demo.folder / "results/reports/demo/index.html").read_text()
+    for label in ("Grey thumbnail", "Color histogram", "EfficientNet-Lite0", "EfficientNet-Lite2"):
+        assert label in page
+
+
+def test_a_second_run_has_nothing_to_do(demo: Tree) -> None:
+    assert demo.run("demo").jobs == []

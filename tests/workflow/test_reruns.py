@@ -1,0 +1,197 @@
+"""What runs again, and what does not: counted in executed jobs. The recipes are those of docs/reruns.md."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from conftest import REPOSITORY
+from workflow.conftest import MINE, Tree
+
+RECIPES = (REPOSITORY / "docs/reruns.md").read_text()
+BELOW_METRICS = {"compare", "report"}
+BELOW_EMBED = {"index", "search", "measure", *BELOW_METRICS}
+
+
+def test_a_finished_run_has_every_file_of_every_stage(finished: Tree) -> None:
+    results = finished.folder / "results"
+    for path in (
+        "copies/images/manifest.parquet",
+        "copies/sample/images.parquet",
+        "copies/sample/truth.parquet",
+        "copies/sample/shards/references-00001.parquet",
+        "weights/pixels.json",
+        "copies/embeddings/pixels/queries-00000.parquet",
+        "copies/embeddings/pixels/queries-00000.rejected.parquet",
+        "copies/indexes/pixels/flat.faiss",
+        "copies/indexes/pixels/flat.ids.parquet",
+        "copies/neighbors/pixels/flat.parquet",
+        "copies/metrics/pixels/flat.json",
+        "reports/mine/leaderboard.csv",
+        "reports/mine/comparisons.json",
+        "reports/mine/index.html",
+        "logs/embed/copies/pixels/queries-00000.log",
+        "logs/embed/copies/pixels/queries-00000.json",
+    ):
+        assert (results / path).stat().st_size, path
+
+
+def test_a_second_run_has_nothing_to_do(tree: Tree) -> None:
+    assert tree.run().jobs == []
+
+
+def test_touching_every_file_runs_nothing(tree: Tree) -> None:
+    for path in sorted(tree.folder.rglob("*"), reverse=True):
+        os.utime(path)
+    assert tree.run().jobs == []
+
+
+def test_another_options_of_running_a_model_or_its_label_embeds_nothing(tree: Tree) -> None:
+    config = tree.config
+    config["models"] = {"pixels": {"runtime": {"batch_size": 3, "mem_mb": 999}}}
+    tree.configure(config)
+    assert tree.run().jobs == []
+    config["models"]["pixels"]["label"] = "Tiny pictures"
+    tree.configure(config)
+    assert tree.run().jobs == ["report mine"]
+    assert "Tiny pictures" in (tree.folder / "results/reports/mine/index.html").read_text()
+
+
+def test_editing_a_models_entry_runs_that_model_only(tree: Tree) -> None:
+    config = tree.config
+    config["models"] = {"pixels": {"embed": {"size": 8}}}
+    tree.configure(config)
+    ran = tree.run()
+    assert len(ran.of("embed")) == 4
+    assert ran.rules == {"fetch_weights", "embed", *BELOW_EMBED}
+    assert not [job for job in ran.jobs if "color-histogram" in job]
+
+
+def test_other_queries_embed_only_new_pictures(tree: Tree) -> None:
+    before = tree.bytes_of("results/copies/embeddings/*/references-*.parquet")
+    config = tree.config
+    config["datasets"]["copies"]["queries"] = 7
+    tree.configure(config)
+    ran = tree.run()
+    # one more picture: one of the two shards of queries, under both models
+    assert len(ran.of("embed")) == 2
+    assert all("queries-" in job for job in ran.of("embed"))
+    assert tree.bytes_of("results/copies/embeddings/*/references-*.parquet") == before
+    assert pq.read_table(tree.folder / "results/copies/sample/truth.parquet").num_rows == 7
+
+
+def test_keeping_more_neighbors_embeds_nothing(tree: Tree) -> None:
+    config = tree.config
+    config["datasets"]["copies"]["k"] = 4
+    tree.configure(config)
+    ran = tree.run()
+    assert ran.of("embed") == []
+    assert {"search", "measure"} <= ran.rules
+
+
+def test_editing_the_metrics_measures_again_and_does_not_embed(tree: Tree) -> None:
+    tree.edit("workflow_scripts/lookalike/metrics.py")
+    ran = tree.run()
+    assert ran.rules == {"measure", *BELOW_METRICS}
+    assert len(ran.of("measure")) == 2
+
+
+def test_editing_a_family_embeds_that_family_only(tree: Tree) -> None:
+    tree.edit("workflow_scripts/lookalike/models/color_histogram.py")
+    ran = tree.run()
+    assert len(ran.of("embed")) == 4
+    assert all("color-histogram" in job for job in ran.jobs if job.split()[0] not in BELOW_METRICS)
+    assert ran.rules == {"embed", *BELOW_EMBED}
+
+
+def test_adding_a_model_adds_its_jobs_the_comparison_and_the_report(tree: Tree) -> None:
+    config = tree.config
+    config["models"] = {"tiny": {"embed": {"family": "pixels", "size": 4}}}
+    config["experiments"]["mine"]["models"].append("tiny")
+    tree.configure(config)
+    ran = tree.run()
+    assert ran.of("fetch_weights") == ["tiny"]
+    assert len(ran.of("embed")) == 4
+    assert all("tiny" in job for job in ran.jobs if job.split()[0] not in BELOW_METRICS)
+    assert ran.rules >= BELOW_METRICS
+
+
+def own_pictures(folder: Path) -> Tree:
+    """References and queries in folders of their own, with a truth file."""
+    config: dict[str, Any] = {
+        "run": ["own"],
+        "datasets": {
+            "own": {
+                "kind": "folder",
+                "root": "pictures",
+                "queries": "asked",
+                "truth": "truth.csv",
+                "k": 3,
+                "shards": {"references": 3},
+            }
+        },
+        "experiments": {"own": {"dataset": "own", "models": ["pixels"]}},
+    }
+    tree = Tree.new(folder, config)
+    tree.write_pictures("pictures", *range(9))
+    tree.write_pictures("asked", 100, 101)
+    (tree.folder / "truth.csv").write_text("query_id,reference_id\np100.png,p3.png\np101.png,p5.png\n")
+    return tree
+
+
+def test_one_more_picture_in_a_folder_embeds_one_shard(tmp_path: Path) -> None:
+    tree = own_pictures(tmp_path / "tree")
+    assert len(tree.run().of("embed")) == 4
+    command = "snakemake --cores 2 --forcerun sample -- demo"
+    assert command in RECIPES
+    tree.write_pictures("pictures", 9)
+    assert tree.run().jobs == [], "a sample is a snapshot"
+    ran = tree.run("own", options=("--forcerun", "sample"))
+    assert len(ran.of("embed")) == 1
+    assert pq.read_table(tree.folder / "results/own/indexes/pixels/flat.ids.parquet").num_rows == 10
+    # looking again at a folder that is as it was
+    assert tree.run("own", options=("--forcerun", "sample")).of("embed") == []
+
+
+def test_the_recipe_for_one_model_runs_that_model(tree: Tree) -> None:
+    assert "snakemake --cores 2 --forcerun results/weights/pixels.json -- demo" in RECIPES
+    ran = tree.run("mine", options=("--forcerun", "results/weights/pixels.json"))
+    assert len(ran.of("embed")) == 4
+    assert ran.rules == {"fetch_weights", "embed", *BELOW_EMBED}
+    assert not [job for job in ran.jobs if "color-histogram" in job]
+
+
+def test_the_recipe_for_one_shard_embeds_that_shard(tree: Tree) -> None:
+    shard = "embeddings/pixels/queries-00000.parquet"
+    assert f"snakemake --cores 2 --forcerun results/photo-tiles-copies/{shard} -- demo" in RECIPES
+    ran = tree.run("mine", options=("--forcerun", f"results/copies/{shard}"))
+    assert ran.of("embed") == ["copies pixels queries-00000"]
+    assert ran.rules == {"embed", *BELOW_EMBED}
+    assert not [job for job in ran.jobs if "color-histogram" in job]
+
+
+def test_one_models_metrics_and_nothing_else(tmp_path: Path) -> None:
+    assert "snakemake --cores 2 results/photo-tiles-copies/metrics/pixels/flat.json" in RECIPES
+    tree = Tree.new(tmp_path / "tree", MINE)
+    tree.write_pictures("pictures", *range(12))
+    ran = tree.run("results/copies/metrics/pixels/flat.json")
+    assert ran.of("measure") == ["copies pixels flat"]
+    assert not [job for job in ran.jobs if "color-histogram" in job]
+    assert not ran.rules & BELOW_METRICS
+
+
+def test_after_touch_an_edited_comment_runs_nothing(tree: Tree) -> None:
+    assert "snakemake --cores 2 --touch demo" in RECIPES
+    tree.edit("workflow_scripts/lookalike/embedding.py")
+    tree.run("mine", options=("--touch",))
+    assert tree.run().jobs == []
+
+
+def test_the_workflow_runs_from_another_folder(finished: Tree, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine.yaml").write_text((finished.folder / "mine.yaml").read_text())
+    (elsewhere / "pictures").symlink_to(finished.folder / "pictures")
+    ran = Tree(elsewhere).run(options=("-s", str(finished.folder / "Snakefile"), "-n"))
+    assert len(ran.of("embed")) == 8

@@ -1,0 +1,15 @@
+from lookalike.index import build
+from lookalike.job import job
+
+wildcards = snakemake.wildcards
+with job(f"index {wildcards.dataset} {wildcards.model} {wildcards.index}", snakemake.log[0]):
+    build(
+        embeddings=snakemake.input.embeddings,
+        rejected=snakemake.input.rejected,
+        images=snakemake.input.images,
+        out=snakemake.output.index,
+        ids_out=snakemake.output.ids,
+        key=snakemake.params.key,
+        embedding_key=snakemake.params.embedding_key,
+        on_bad_image=snakemake.params.on_bad_image,
+    )

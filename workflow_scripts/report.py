@@ -1,0 +1,14 @@
+from lookalike.job import job
+from lookalike.report import write_report
+
+with job(f"report {snakemake.wildcards.experiment}", snakemake.log[0]):
+    write_report(
+        key=snakemake.params.key,
+        metrics=snakemake.input.metrics,
+        comparisons=snakemake.input.comparisons,
+        neighbors=snakemake.input.neighbors,
+        rejected=snakemake.input.rejected,
+        images=snakemake.input.images,
+        truth=snakemake.input.truth,
+        out=snakemake.output[0],
+    )

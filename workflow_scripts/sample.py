@@ -1,0 +1,11 @@
+from lookalike.datasets import sample
+from lookalike.job import job
+
+with job(f"sample {snakemake.wildcards.dataset}", snakemake.log[0]):
+    sample(
+        name=snakemake.wildcards.dataset,
+        key=snakemake.params.key,
+        manifest=snakemake.input[0] if snakemake.input else None,
+        images_out=snakemake.output.images,
+        truth_out=snakemake.output.truth,
+    )
