@@ -177,3 +177,11 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path: Any) -> None:
 def test_every_line_of_the_catalogue_survives_json() -> None:
     """Snakemake hands the configuration to jobs as JSON."""
     assert config.parse(json.loads(json.dumps(CATALOGUE))) == config.parse(CATALOGUE)
+
+
+def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    raw = edited("datasets/mine", {"kind": "folder", "root": "~/pictures", "queries": "asked"})
+    mine = config.parse(raw).datasets["mine"]
+    assert isinstance(mine, config.Folder)
+    assert (mine.root, mine.queries, mine.truth) == ("/home/me/pictures", "asked", None)

@@ -4,17 +4,21 @@ Unknown keys are errors with a suggestion. A default, once released, is frozen: 
 about reruns (see ``plan.Plan.embedding_key``), so a changed meaning gets a new name.
 """
 
+import os
 import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lookalike.errors import ConfigError, did_you_mean
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+UserPath = Annotated[str, AfterValidator(os.path.expanduser)]  # ~ is the user's home
 
 
 class Entry(BaseModel):
@@ -63,9 +67,9 @@ class Folder(DatasetBase):
     """Anybody's pictures: a folder of references, and, where there are any, queries with their true matches."""
 
     kind: Literal["folder"]
-    root: str = Field(min_length=1, description="folder of the references, searched recursively")
-    queries: str | None = Field(None, description="folder of the queries")
-    truth: str | None = Field(None, description="CSV with the columns query_id,reference_id")
+    root: UserPath = Field(min_length=1, description="folder of the references, searched recursively")
+    queries: UserPath | None = Field(None, description="folder of the queries")
+    truth: UserPath | None = Field(None, description="CSV with the columns query_id,reference_id")
 
     @property
     def source_pools(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """What every job of the workflow shares: its log, and errors that people can read."""
 
 import logging
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ log = logging.getLogger("lookalike")
 
 @contextmanager
 def job(name: str, log_file: str) -> Iterator[None]:
-    """Log to ``log_file`` and, under the job's name, to the terminal.
+    """Log to ``log_file`` and, under the job's name, to the terminal; the file ends with what the job cost.
 
     A LookalikeError ends the process with its message alone; anything else is a mistake of ours and keeps its
     traceback.
@@ -23,8 +24,9 @@ def job(name: str, log_file: str) -> Iterator[None]:
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter(f"{name}: %(message)s"))
+    to_terminal.setLevel(logging.INFO)
     log.handlers = [to_file, to_terminal]
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)
     log.propagate = False
     try:
         yield
@@ -34,3 +36,7 @@ def job(name: str, log_file: str) -> Iterator[None]:
     except Exception:
         log.exception("an error that should not happen; please report it with this log")
         sys.exit(1)
+    finally:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        peak = used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        log.debug("took %.2f s of CPU and at most %.0f MB of memory", used.ru_utime + used.ru_stime, peak)

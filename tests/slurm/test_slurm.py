@@ -1,0 +1,74 @@
+"""The same targets on a real SLURM. Options for the cluster at hand come from SNAKEMAKE_SLURM (docs/cluster.md)."""
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from workflow.conftest import Run, Tree
+
+pytestmark = pytest.mark.slurm
+
+CONFIG = {
+    "run": ["mine"],
+    "datasets": {
+        "pictures": {"kind": "folder", "root": "pictures"},
+        "copies": {"kind": "copies", "of": "pictures", "queries": 6, "k": 3},
+    },
+    "experiments": {"mine": {"dataset": "copies", "models": ["pixels", "efficientnet-lite0"]}},
+}
+
+
+def on_slurm(tree: Tree, status: int = 0) -> Run:
+    options = ("--profile", "profiles/slurm", *shlex.split(os.environ.get("SNAKEMAKE_SLURM", "")))
+    return tree.run("mine", options=options, status=status)
+
+
+def requests(ran: Run) -> dict[str, str]:
+    """What each submitted job asked for, as SLURM tells it, by the name of the job."""
+    found = {}
+    for number in re.findall(r"has been submitted with SLURM jobid (\d+)", ran.output):
+        told = subprocess.run(["scontrol", "-o", "show", "job", number], capture_output=True, text=True, check=True)
+        name = re.search(r"Comment=(\S+)", told.stdout)
+        found[name[1] if name else number] = told.stdout
+    return found
+
+
+def test_a_cluster_gives_what_one_machine_gives(tmp_path: Path) -> None:
+    here = Tree.new(tmp_path / "here", CONFIG)
+    here.write_pictures("pictures", *range(12))
+    tree = here.copy(tmp_path / "there")
+    here.run()
+    ran = on_slurm(tree)
+
+    asked = requests(ran)
+    assert not [name for name in asked if "fetch_weights" in name], "network steps run where the network is"
+    network = [told for name, told in asked.items() if "embed" in name and "efficientnet-lite0" in name]
+    assert len(network) == 2
+    for told in network:
+        assert "gres:gpu:1" in told or "gres/gpu=1" in told
+        assert "MinMemoryNode=2000M" in told
+        assert "TimeLimit=00:30:00" in told
+    assert not [told for name, told in asked.items() if "embed" not in name and "gpu:1" in told]
+
+    for path in here.folder.glob("results/copies/**/*.parquet"):
+        ours, theirs = pq.read_table(path), pq.read_table(tree.folder / path.relative_to(here.folder))
+        for name in ours.column_names:
+            if name in ("embedding", "score"):  # another CPU may round otherwise
+                ours_values, theirs_values = (np.stack(one[name].to_pylist()) for one in (ours, theirs))
+                np.testing.assert_allclose(theirs_values, ours_values, rtol=1e-4, atol=1e-4)
+            else:
+                assert theirs[name].equals(ours[name]), (path, name)
+    assert on_slurm(tree).jobs == []
+
+
+def test_a_failed_job_shows_its_reason_here(tmp_path: Path) -> None:
+    tree = Tree.new(tmp_path / "tree", CONFIG)
+    (tree.folder / "pictures").mkdir()
+    output = on_slurm(tree, status=1).output
+    assert "datasets.pictures.root: 'pictures' holds no pictures" in output
