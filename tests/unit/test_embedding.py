@@ -140,6 +140,41 @@ def test_the_footer_and_the_timing_say_how_it_was_made(shard: Shard) -> None:
     timing = store.read_json(shard.folder / "timing.json", EmbedTiming)
     assert (timing.images, timing.batch_size, timing.device) == (11, 4, "CPU (2 threads)")
     assert timing.images_per_second > 0
+    assert set(timing.stages) == {"read", "decode", "preprocess", "wait", "forward", "write"}
+    assert timing.stages["wait"] + timing.stages["forward"] + timing.stages["write"] <= timing.seconds
+
+
+@pytest.mark.parametrize("overlaps", [True, False])
+def test_memory_is_bounded_by_the_batch_and_not_by_the_number_of_pictures(
+    tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch, overlaps: bool
+) -> None:
+    alive: set[int] = set()
+    most = 0
+    real = models.load
+
+    class Tracked(np.ndarray):  # type: ignore[type-arg]
+        def __del__(self) -> None:
+            alive.discard(id(self))
+
+    def load(*arguments: Any) -> Any:
+        encoder = real(*arguments)
+        prepare = encoder.prepare
+
+        def tracked(image: Any) -> Any:
+            nonlocal most
+            array = prepare(image).view(Tracked)
+            alive.add(id(array))
+            most = max(most, len(alive))
+            return array
+
+        encoder.prepare = tracked  # type: ignore[method-assign]
+        encoder.overlaps = overlaps
+        return encoder
+
+    monkeypatch.setattr(models, "load", load)
+    embedded, _ = Shard(tmp_path, make_pictures(tmp_path / "many", 40)).embed(batch_size=3)
+    assert embedded.num_rows == 40
+    assert 3 <= most <= 3 * 3 + 2  # a batch, two more ahead, and one in each thread
 
 
 def test_an_empty_shard_gives_empty_tables(tmp_path: Path, make_pictures: MakePictures) -> None:

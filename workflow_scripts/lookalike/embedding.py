@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from lookalike.progress import Progress
 
 log = logging.getLogger(__name__)
 
+Seconds = dict[str, float]  # what is done -> how long it took
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -32,6 +34,17 @@ class Picture:
     sha256: str = ""
     prepared: NDArray[Any] | None = None
     reason: str = ""
+    seconds: Seconds = field(default_factory=dict)
+
+
+@dataclass
+class Embedded:
+    """What came of a shard's rows. ``vectors`` are (n, d) float32, one row for each of ``pictures``, in order."""
+
+    pictures: list[Picture]
+    vectors: NDArray[np.float32]
+    rejected: list[Picture]
+    seconds: Seconds
 
 
 def embed_shard(
@@ -51,8 +64,8 @@ def embed_shard(
     """Embed the pictures of one shard file.
 
     ``model`` is its name, for the footers; ``key`` its `embed:` entry (``plan.Plan.embedding_key``). Memory is bounded
-    by ``batch_size`` and ``threads``, not by the number of pictures. Raises LookalikeError for a missing root folder,
-    for vectors that are not finite, and, where ``on_bad_image`` is "fail", at the first picture that cannot be used.
+    by ``batch_size`` and ``threads``, but for the vectors. Raises LookalikeError for a missing root folder, for vectors
+    that are not finite, and, where ``on_bad_image`` is "fail", at the first picture that cannot be used.
     """
     rows = store.read_table(shard, SHARD)
     _check_roots(rows, shard)
@@ -60,57 +73,78 @@ def embed_shard(
     started = time.perf_counter()
     encoder = models.load(key, fetched, models.Machine(threads, gpu))
     loaded = time.perf_counter()
+    done = embed_rows(rows, encoder, batch_size=batch_size, threads=threads, on_bad_image=on_bad_image)
+    embedded = time.perf_counter()
+    log.info("%d embedded + %d rejected = %d in the shard", len(done.pictures), len(done.rejected), rows.num_rows)
 
-    embedded: list[Picture] = []
-    rejected: list[Picture] = []
-    vectors: list[NDArray[np.float32]] = []
-    progress = Progress("embedded", rows.num_rows, "pictures")
-    batch: list[Picture] = []
-    for picture in _prepared(rows, encoder, threads, ahead=2 * batch_size):
-        if picture.prepared is None:
-            if on_bad_image == "fail":
-                raise LookalikeError(
-                    f"{picture.path}: {picture.reason}. Mend or remove the picture, or set on_bad_image: reject."
-                )
-            log.warning("rejected %s: %s", picture.path, picture.reason)
-            rejected.append(picture)
-        else:
-            batch.append(picture)
-        if len(batch) == batch_size:
-            vectors.append(_encode(encoder, batch))
-            embedded += (_without_pixels(one) for one in batch)
-            batch.clear()
-        progress.advance()
-    if batch:
-        vectors.append(_encode(encoder, batch))
-        embedded += (_without_pixels(one) for one in batch)
-    log.info("%d embedded + %d rejected = %d in the shard", len(embedded), len(rejected), rows.num_rows)
-
-    entry = models.parse(key)
+    stored_dtype = models.parse(key).stored_dtype
     provenance = {
         "made_by": "lookalike embed",
         "model": model,
         "key": key,
         "weights": fetched.model_dump(),
         "weights_sha256": hashlib.sha256(fetched.model_dump_json().encode()).hexdigest(),
-        "dtypes": {"compute": encoder.compute_dtype, "stored": entry.stored_dtype},
+        "dtypes": {"compute": encoder.compute_dtype, "stored": stored_dtype},
         "versions": {**encoder.versions, **store.versions("pyarrow")},
     }
-    reasons = {"image_id": [one.image_id for one in rejected], "path": [one.path for one in rejected]}
-    reasons["reason"] = [one.reason for one in rejected]
-    store.write_table(pa.table(reasons, schema=REJECTED.schema()), rejected_out, REJECTED, provenance)
-    table = _table(embedded, vectors, encoder.dimension, entry.stored_dtype)
-    store.write_table(table, out, EMBEDDINGS, provenance)
-    store.write_json(
-        EmbedTiming(
-            images=len(embedded),
-            seconds=time.perf_counter() - loaded,
-            load_seconds=loaded - started,
-            device=encoder.device,
-            batch_size=batch_size,
-        ),
-        timing_out,
+    store.write_table(_rejected_table(done.rejected), rejected_out, REJECTED, provenance)
+    store.write_table(_table(done, stored_dtype), out, EMBEDDINGS, provenance)
+    written = time.perf_counter()
+    timing = EmbedTiming(
+        images=len(done.pictures),
+        seconds=written - loaded,
+        load_seconds=loaded - started,
+        device=encoder.device,
+        batch_size=batch_size,
+        stages={**done.seconds, "write": written - embedded},
     )
+    store.write_json(timing, timing_out)
+
+
+def embed_rows(
+    rows: pa.Table, encoder: models.Encoder, *, batch_size: int, threads: int, on_bad_image: str = "reject"
+) -> Embedded:
+    """Embed the rows of a SHARD table, in order, in batches of ``batch_size``; rejected pictures leave no gap.
+
+    ``seconds`` of the result: `wait` (for pictures) and `forward` are wall time; `read`, `decode` and `preprocess` are
+    sums over the threads.
+    """
+    embedded: list[Picture] = []
+    rejected: list[Picture] = []
+    vectors: list[NDArray[np.float32]] = []
+    seconds: Seconds = dict.fromkeys(("read", "decode", "preprocess", "wait", "forward"), 0.0)
+    progress = Progress("embedded", rows.num_rows, "pictures")
+    batch: list[Picture] = []
+
+    def flush() -> None:
+        started = time.perf_counter()
+        vectors.append(_encode(encoder, batch))
+        seconds["forward"] += time.perf_counter() - started
+        embedded.extend(replace(one, prepared=None) for one in batch)  # a shard's pixels would not fit into memory
+        batch.clear()
+
+    asked = time.perf_counter()
+    for picture in _prepared(rows, encoder, threads, batch_size):
+        seconds["wait"] += time.perf_counter() - asked
+        for stage, took in picture.seconds.items():
+            seconds[stage] += took
+        if picture.prepared is not None:
+            batch.append(picture)
+        elif on_bad_image == "fail":
+            raise LookalikeError(
+                f"{picture.path}: {picture.reason}. Mend or remove the picture, or set on_bad_image: reject."
+            )
+        else:
+            log.warning("rejected %s: %s", picture.path, picture.reason)
+            rejected.append(picture)
+        if len(batch) == batch_size:
+            flush()
+        progress.advance()
+        asked = time.perf_counter()
+    if batch:
+        flush()
+    matrix = np.concatenate(vectors) if vectors else np.empty((0, encoder.dimension), np.float32)
+    return Embedded(embedded, matrix, rejected, seconds)
 
 
 def _check_roots(rows: pa.Table, shard: str) -> None:
@@ -123,23 +157,35 @@ def _check_roots(rows: pa.Table, shard: str) -> None:
             )
 
 
-def _prepared(rows: pa.Table, encoder: models.Encoder, threads: int, ahead: int) -> Iterator[Picture]:
-    """Read, decode and prepare in threads, at most ``ahead`` pictures before they are needed, in order."""
+def _prepared(rows: pa.Table, encoder: models.Encoder, threads: int, batch_size: int) -> Iterator[Picture]:
+    """Read, decode and prepare in threads, in order, with at most two batches in memory.
 
-    def prepare(row: dict[str, Any]) -> Picture:
-        try:
-            image, sha256 = images.read(row["root"], row["path"])
-        except images.BadImage as bad:
-            return Picture(row["image_id"], row["path"], reason=str(bad))
-        return Picture(row["image_id"], row["path"], sha256, encoder.prepare(image))
-
+    Where the encoder computes on a device of its own, the next pictures are prepared meanwhile. On a CPU they are not:
+    forward pass and preparing need the same cores, and each is fastest while it has them for itself.
+    """
     remaining = iter(rows.to_pylist())
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Picture]] = deque(pool.submit(prepare, row) for row in islice(remaining, ahead))
-        while waiting:
-            picture = waiting.popleft().result()
-            waiting.extend(pool.submit(prepare, row) for row in islice(remaining, 1))
-            yield picture
+        waiting: deque[Future[Picture]] = deque()
+        while True:
+            room = 2 * batch_size - len(waiting) if encoder.overlaps else batch_size if not waiting else 0
+            waiting.extend(pool.submit(_prepare, row, encoder) for row in islice(remaining, room))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+
+
+def _prepare(row: dict[str, Any], encoder: models.Encoder) -> Picture:
+    started = time.perf_counter()
+    try:
+        data = images.read(row["root"], row["path"])
+        was_read = time.perf_counter()
+        image = images.decode(data)
+    except images.BadImage as bad:
+        return Picture(row["image_id"], row["path"], reason=str(bad))
+    decoded = time.perf_counter()
+    prepared = encoder.prepare(image)
+    seconds = {"read": was_read - started, "decode": decoded - was_read, "preprocess": time.perf_counter() - decoded}
+    return Picture(row["image_id"], row["path"], hashlib.sha256(data).hexdigest(), prepared, seconds=seconds)
 
 
 def _encode(encoder: models.Encoder, batch: list[Picture]) -> NDArray[np.float32]:
@@ -153,17 +199,17 @@ def _encode(encoder: models.Encoder, batch: list[Picture]) -> NDArray[np.float32
     return vectors
 
 
-def _without_pixels(picture: Picture) -> Picture:
-    return Picture(picture.image_id, picture.path, picture.sha256)
+def _rejected_table(rejected: list[Picture]) -> pa.Table:
+    columns = {name: [getattr(one, name) for one in rejected] for name in REJECTED.columns}
+    return pa.table(columns, schema=REJECTED.schema())
 
 
-def _table(embedded: list[Picture], vectors: list[NDArray[np.float32]], dimension: int, dtype: str) -> pa.Table:
-    matrix = np.concatenate(vectors) if vectors else np.empty((0, dimension), np.float32)
-    values = pa.array(matrix.astype(dtype).reshape(-1))
+def _table(done: Embedded, dtype: str) -> pa.Table:
+    values = pa.array(done.vectors.astype(dtype).reshape(-1))
     return pa.table(
         {
-            "image_id": pa.array([one.image_id for one in embedded], pa.string()),
-            "sha256": pa.array([one.sha256 for one in embedded], pa.string()),
-            "embedding": pa.FixedSizeListArray.from_arrays(values, dimension),
+            "image_id": pa.array([one.image_id for one in done.pictures], pa.string()),
+            "sha256": pa.array([one.sha256 for one in done.pictures], pa.string()),
+            "embedding": pa.FixedSizeListArray.from_arrays(values, done.vectors.shape[1]),
         }
     )

@@ -155,13 +155,18 @@ class Estimate(Record):
 
 
 class EmbedTiming(Record):
-    """What one embed job, or all jobs of one model, took. Seconds are wall time of the whole stage after loading."""
+    """What one embed job took. ``seconds`` is wall time of the whole stage after loading the model.
+
+    ``stages``: `wait` (for pictures), `forward` and `write` are wall time; `read`, `decode` and `preprocess` are sums
+    over the threads.
+    """
 
     images: int
     seconds: float
     load_seconds: float
     device: str
     batch_size: int
+    stages: dict[str, float] = {}
 
     @property
     def images_per_second(self) -> float:

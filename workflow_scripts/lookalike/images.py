@@ -1,6 +1,5 @@
 """The one decoder: bytes of a picture file to RGB, or a refusal that a person understands."""
 
-import hashlib
 import io
 import warnings
 from pathlib import Path
@@ -15,18 +14,19 @@ class BadImage(Exception):
     """A picture that cannot be used; the message is the reason, for the table of rejected pictures."""
 
 
-def read(root: str, path: str) -> tuple[Image.Image, str]:
-    """Read and decode one picture.
-
-    Returns the picture as ``decode`` does, and the SHA-256 of the bytes that were decoded. Raises BadImage.
-    """
+def read(root: str, path: str) -> bytes:
+    """The bytes of one picture's file. Raises BadImage."""
     try:
-        data = (Path(root) / path).read_bytes()
+        return (Path(root) / path).read_bytes()
     except FileNotFoundError:
         raise BadImage("the file is gone: it was there when the data set was sampled") from None
     except OSError as error:
         raise BadImage(f"cannot be read: {error.strerror}") from None
-    return decode(data), hashlib.sha256(data).hexdigest()
+
+
+def load(root: str, path: str) -> Image.Image:
+    """Read and decode one picture. Raises BadImage."""
+    return decode(read(root, path))
 
 
 def decode(data: bytes) -> Image.Image:

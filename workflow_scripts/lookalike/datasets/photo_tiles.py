@@ -104,7 +104,7 @@ def _folder(carrier: Carrier) -> Path:
 
 def _read(carrier: Carrier, where: Path, name: str) -> Image.Image:
     try:
-        photograph, _ = images.read(str(where), name)
+        photograph = images.load(str(where), name)
     except images.BadImage as error:
         raise LookalikeError(
             f"kind: the photograph {carrier.module}/{carrier.folder}/{name} of the package "

@@ -24,6 +24,7 @@ class Encoder(Protocol):
 
     dimension: int
     device: str  # for people, such as "CPU (2 threads)"
+    overlaps: bool  # computes on a device of its own, so that the CPU is free to prepare the next pictures
     compute_dtype: str
     versions: dict[str, str]  # of the libraries that make the numbers
 

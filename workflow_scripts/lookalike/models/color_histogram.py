@@ -29,6 +29,7 @@ class Histogram:
     """
 
     compute_dtype = "float32"
+    overlaps = False
 
     def __init__(self, bins: int, device: str) -> None:
         self.device = device

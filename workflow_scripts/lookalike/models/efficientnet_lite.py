@@ -76,6 +76,7 @@ class Network:
         self.resize = entry.resize
         self.size = SIZES[entry.variant]
         self.torch_device, self.device = torch_device(machine)
+        self.overlaps = self.torch_device.type != "cpu"
         network = EfficientNet.from_name(f"efficientnet-{entry.variant}")
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         self.network = network.eval().to(self.torch_device, memory_format=torch.channels_last)

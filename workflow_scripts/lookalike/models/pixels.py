@@ -25,6 +25,7 @@ class Thumbnail:
     """Grey values of a size x size thumbnail less their mean; zero for a picture of one color."""
 
     compute_dtype = "float32"
+    overlaps = False
 
     def __init__(self, size: int, device: str) -> None:
         self.device = device

@@ -268,7 +268,7 @@ class _Pictures:
 
     def _load(self, image_id: str, root: str, path: str) -> Picture:
         try:
-            image, _ = images.read(root, path)
+            image = images.load(root, path)
         except images.BadImage as bad:
             return Picture("", image_id, str(bad))
         uri = thumbnail(image)

@@ -66,7 +66,7 @@ def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
         )
         progress.advance()
     for row in held_out[: entry.without_match]:
-        image, _ = images.read(row["root"], row["path"])
+        image = images.load(row["root"], row["path"])
         copies.append(_copy(entry, row, 0, image, backgrounds=backgrounds, folder=folder) | {"source": None})
         progress.advance()
     _remove_stale(folder, {copy["image_id"] for copy in copies})
@@ -93,7 +93,7 @@ def _hold_out(entry: Copies, ranked: Sequence[Row]) -> list[Row]:
         if len(held_out) == wanted:
             break
         try:
-            images.read(row["root"], row["path"])
+            images.load(row["root"], row["path"])
         except images.BadImage as error:
             _log_undecodable(row, error)
             continue
@@ -116,7 +116,7 @@ def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, 
             if made == queries:
                 return
             try:
-                image, _ = images.read(row["root"], row["path"])
+                image = images.load(row["root"], row["path"])
             except images.BadImage as error:
                 _log_undecodable(row, error)
                 first_reason = first_reason or f"{row['path']}: {error}"
@@ -137,7 +137,7 @@ def _log_undecodable(row: Row, error: images.BadImage) -> None:
 
 
 def _background(row: Row, max_side: int) -> Background:
-    image, _ = images.read(row["root"], row["path"])
+    image = images.load(row["root"], row["path"])
     return Background(row["image_id"], scaled_down(image, max_side))
 
 
