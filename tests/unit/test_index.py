@@ -121,6 +121,16 @@ def test_neighbors_are_those_of_plain_arithmetic_one_more_than_k(chain: Chain) -
     assert found["query_id"].nunique() == 7
 
 
+def test_a_single_vector_finds_what_the_search_of_the_stage_finds(chain: Chain) -> None:
+    chain.build()
+    stored = chain.search(k=5).to_pandas().query("query_id == 'q3'")
+    (vector,) = index.unit(chain.vectors["q3"][None].copy())
+    files = {"index": str(chain.folder / "flat.faiss"), "ids": str(chain.folder / "flat.ids.parquet")}
+    found = index.nearest(**files, vector=vector, k=6)
+    assert found == list(zip(stored["reference_id"], stored["score"], strict=True))
+    assert len(index.nearest(**files, vector=vector, k=1000)) == 40
+
+
 def test_a_picture_is_never_its_own_neighbor(tmp_path: Path) -> None:
     chain = Chain(tmp_path)
     chain.sample(dict.fromkeys(chain.vectors, "rq"))

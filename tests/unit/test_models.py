@@ -26,6 +26,20 @@ def test_pixels_are_a_grey_thumbnail_without_its_mean() -> None:
     assert encoder.dimension == 4
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        '{"family": "pixels", "size": 3}',
+        '{"family": "color_histogram"}',
+        '{"family": "efficientnet_lite", "variant": "lite0"}',
+    ],
+)
+def test_a_family_knows_its_dimension_without_loading(key: str) -> None:
+    entry = models.parse(key)
+    family = models.family(entry)
+    assert family.dimension(entry) == models.load(key, family.fetch(entry), MACHINE).dimension
+
+
 def test_color_histogram_counts_colors_wherever_they_stand() -> None:
     encoder = models.load('{"family": "color_histogram", "bins": 4}', NO_WEIGHTS, MACHINE)
     image = picture(2)

@@ -200,13 +200,17 @@ class Config(Entry):
 
 def load(path: str | Path, rule_names: frozenset[str] = frozenset()) -> Config:
     """Read and check a configuration file. Raises ConfigError with one line a mistake."""
+    return parse(read(path), rule_names)
+
+
+def read(path: str | Path) -> Any:
+    """Read a configuration file, unchecked: it may be a part that is merged over another. Raises ConfigError."""
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such configuration file.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not valid YAML: {error}") from None
-    return parse(raw, rule_names)
 
 
 def parse(raw: Any, rule_names: frozenset[str] = frozenset()) -> Config:

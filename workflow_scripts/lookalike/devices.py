@@ -90,6 +90,6 @@ def claim(devices: list[str], wait: float = 1.0) -> int:
             _claimed.append(file)
             return number
         if not waited:
-            log.info("all %d GPUs are taken by other jobs: waiting for one", len(devices))
+            log.warning("all %d GPUs are taken by other jobs: waiting for one", len(devices))
             waited = True
         time.sleep(wait)

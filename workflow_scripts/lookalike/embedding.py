@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from PIL import Image
 
 from lookalike import images, models, store
 from lookalike.errors import LookalikeError
@@ -83,7 +84,7 @@ def embed_shard(
         "model": model,
         "key": key,
         "weights": fetched.model_dump(),
-        "weights_sha256": hashlib.sha256(fetched.model_dump_json().encode()).hexdigest(),
+        "weights_sha256": weights_sha256(fetched),
         "dtypes": {"compute": encoder.compute_dtype, "stored": stored_dtype},
         "versions": {**encoder.versions, **store.versions("pyarrow")},
     }
@@ -145,6 +146,21 @@ def embed_rows(
         flush()
     matrix = np.concatenate(vectors) if vectors else np.empty((0, encoder.dimension), np.float32)
     return Embedded(embedded, matrix, rejected, seconds)
+
+
+def embed_picture(image: Image.Image, path: str, encoder: models.Encoder, key: str) -> NDArray[np.float32]:
+    """One picture, as ``images.decode`` gives it, to (d,) float32: what an index of the stage's files would hold of it.
+
+    Not normalised. Rounded as the file's ``stored_dtype`` rounds. Raises LookalikeError, which names ``path``, for
+    numbers that are not finite.
+    """
+    (vector,) = _encode(encoder, [Picture(path, path, prepared=encoder.prepare(image))])
+    return np.asarray(vector.astype(models.parse(key).stored_dtype).astype(np.float32))
+
+
+def weights_sha256(weights: Weights) -> str:
+    """What tells weights apart in footers."""
+    return hashlib.sha256(weights.model_dump_json().encode()).hexdigest()
 
 
 def _check_roots(rows: pa.Table, shard: str) -> None:

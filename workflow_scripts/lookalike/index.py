@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, IMAGES, INDEX_IDS, NEIGHBORS, REJECTED, SearchTiming
 
 log = logging.getLogger(__name__)
+F = TypeVar("F", np.float32, np.float64)
 
 
 def build(
@@ -94,10 +95,7 @@ def search(
     import faiss
 
     made_with = check_shards(embeddings, embedding_key)
-    footer = store.read_provenance(ids)
-    if footer.get("index_sha256") != store.sha256_file(index):
-        raise LookalikeError(f"{index}: is not the index that {ids} was written for. Delete both and run again.")
-    check_same(ids, footer, {"index_key": key, **{name: made_with[name] for name in IDENTITY}})
+    check_index(index, ids, {"index_key": key, **{name: made_with[name] for name in IDENTITY}})
     reference_ids = np.array(store.read_table(ids, INDEX_IDS)["image_id"].to_pylist(), object)
     query_ids, vectors = _vectors(embeddings, store.read_table(images, IMAGES), "query")
     log.info("searching %d queries among %d references", len(query_ids), len(reference_ids))
@@ -137,6 +135,18 @@ def search(
     store.write_json(timing, timing_out)
 
 
+def nearest(*, index: str, ids: str, vector: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
+    """Ids and scores of the k references nearest to one unit vector (d,), nearest first; all where there are fewer.
+
+    The files are taken as they are: ``check_index`` says whether they belong together and to the vector.
+    """
+    import faiss
+
+    reference_ids = store.read_table(ids, INDEX_IDS)["image_id"].to_pylist()
+    scores, rows = faiss.read_index(index).search(vector[None], min(k, len(reference_ids)))
+    return [(reference_ids[row], float(score)) for row, score in zip(rows[0], scores[0], strict=True) if row >= 0]
+
+
 IDENTITY = ("key", "weights_sha256", "dtypes")  # what vectors must share to be compared with each other
 
 
@@ -159,6 +169,18 @@ def check_shards(embeddings: Iterable[str], embedding_key: str) -> dict[str, Any
     return shared
 
 
+def check_index(index: str, ids: str, expected: dict[str, Any]) -> dict[str, Any]:
+    """Check that an index is the one that its ids were written for, and that their footer says what is expected.
+
+    Returns the footer.
+    """
+    footer = store.read_provenance(ids)
+    if footer.get("index_sha256") != store.sha256_file(index):
+        raise LookalikeError(f"{index}: is not the index that {ids} was written for. Delete both and run again.")
+    check_same(ids, footer, expected)
+    return footer
+
+
 def check_same(path: str, footer: dict[str, Any], expected: dict[str, Any]) -> None:
     """Raise LookalikeError where a file's footer says other than expected."""
     for name, value in expected.items():
@@ -170,10 +192,7 @@ def check_same(path: str, footer: dict[str, Any], expected: dict[str, Any]) -> N
 
 
 def _vectors(embeddings: Sequence[str], sample: pa.Table, role: str) -> tuple[list[str], NDArray[np.float32]]:
-    """Ids and unit vectors (n, d) of the embedded pictures that have a role, in the order of the shards.
-
-    A vector of zeros (a plain picture under `pixels`) stays zero: it scores 0 with everything.
-    """
+    """Ids and unit vectors (n, d) of the embedded pictures that have a role, in the order of the shards."""
     wanted = set(sample.filter(sample[role])["image_id"].to_pylist())
     ids: list[str] = []
     parts: list[NDArray[np.float32]] = []
@@ -184,9 +203,17 @@ def _vectors(embeddings: Sequence[str], sample: pa.Table, role: str) -> tuple[li
         chosen = [row for row, image_id in enumerate(table["image_id"].to_pylist()) if image_id in wanted]
         ids += table["image_id"].take(pa.array(chosen, pa.int64())).to_pylist()
         parts.append(matrix[chosen].astype(np.float32))
-    vectors = np.concatenate(parts)
+    return ids, unit(np.concatenate(parts))
+
+
+def unit(vectors: NDArray[F]) -> NDArray[F]:
+    """(n, d) vectors to length 1, in place.
+
+    A vector of zeros (a plain picture under `pixels`) stays zero: it scores 0 with everything.
+    """
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return ids, np.divide(vectors, lengths, out=vectors, where=lengths > 0)
+    normalised: NDArray[F] = np.divide(vectors, lengths, out=vectors, where=lengths > 0)
+    return normalised
 
 
 def _check_counts(sample: pa.Table, embeddings: Sequence[str], bad: pa.Table, images: str) -> None:

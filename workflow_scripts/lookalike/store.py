@@ -79,6 +79,11 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     return dict(json.loads(entry))
 
 
+def read_schema(path: str | Path) -> pa.Schema:
+    """Return a table's columns and their types, without reading the rows."""
+    return _open(path).schema_arrow
+
+
 def _open(path: str | Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)

@@ -2,6 +2,7 @@
 
 A family module has ``fetch(entry) -> Weights``, which runs where the network is and says what was found, and
 ``load(entry, weights, machine) -> Encoder``, which runs offline and refuses weights that are not those.
+``dimension(entry) -> int | None`` says without loading how long a vector is, where the entry alone tells.
 """
 
 import importlib

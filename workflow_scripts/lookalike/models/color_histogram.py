@@ -16,6 +16,11 @@ def fetch(entry: ColorHistogram) -> Weights:
     return Weights(source="computed from pixels", revision="", files={})
 
 
+def dimension(entry: ColorHistogram) -> int:
+    """Numbers in a vector."""
+    return entry.bins**3
+
+
 def load(entry: ColorHistogram, weights: Weights, machine: Machine) -> "Histogram":
     """The encoder; it needs no weights."""
     return Histogram(entry.bins, cpu(machine))

@@ -16,6 +16,11 @@ def fetch(entry: Pixels) -> Weights:
     return Weights(source="computed from pixels", revision="", files={})
 
 
+def dimension(entry: Pixels) -> int:
+    """Numbers in a vector."""
+    return entry.size**2
+
+
 def load(entry: Pixels, weights: Weights, machine: Machine) -> "Thumbnail":
     """The encoder; it needs no weights."""
     return Thumbnail(entry.size, cpu(machine))
