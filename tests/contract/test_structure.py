@@ -21,6 +21,7 @@ LAYERS = [
     {"store", "job"},
     {"datasets", "models", "index", "metrics", "statistics", "sharding"},
     {"embedding", "measurement", "comparison", "plan", "report"},
+    {"cli"},
 ]
 
 

@@ -1,0 +1,39 @@
+"""The command line: the catalogue's models and a run's indexes, asked about single pictures. One module a command."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from lookalike.cli import models, pair, search
+from lookalike.errors import LookalikeError
+
+
+class Commands(TyperGroup):
+    """What a user can mend ends with its message alone and status 1; typer gives a wrong command line status 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except LookalikeError as error:
+            typer.echo(f"lookalike: {error}", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="lookalike",
+    help="Which image embedding finds your pictures? Ask the models of config.yaml about pictures of yours.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # what is left is a mistake of ours, and its plain traceback is what we need
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (pair.pair, search.search, models.models):
+    app.command()(command)
+
+
+def main() -> None:
+    """The entry point `lookalike`."""
+    app()

@@ -1,0 +1,130 @@
+"""The catalogue as commands use it: config.yaml found and merged, its models loaded as the embed stage loads them."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lookalike import config, images, models, store
+from lookalike.config import Experiment
+from lookalike.errors import ConfigError, LookalikeError, did_you_mean
+from lookalike.formats import Weights
+from lookalike.plan import LIBRARY, Plan
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """A configuration, and the results of its runs."""
+
+    plan: Plan
+    configfiles: tuple[Path, ...]
+    results: Path
+
+    @classmethod
+    def open(cls, configfiles: Sequence[Path] | None, results: Path) -> "Catalogue":
+        """The workflow's config.yaml with a user's files merged over it. Raises ConfigError."""
+        raw = _mapping(find())
+        for path in configfiles or ():
+            raw = merge(raw, _mapping(path))
+        return cls(Plan.of(raw), tuple(configfiles or ()), results)
+
+    @property
+    def model_names(self) -> list[str]:
+        """Names of all models."""
+        return list(self.plan.config.models)
+
+    def check_models(self, names: Sequence[str]) -> None:
+        """Raise LookalikeError for a model that is not in the catalogue."""
+        for name in names:
+            if name not in self.plan.config.models:
+                raise LookalikeError(f"models: there is no model '{name}'.{did_you_mean(name, self.model_names)}")
+
+    def experiment(self, name: str) -> Experiment:
+        """An experiment's entry."""
+        known = self.plan.config.experiments
+        if name not in known:
+            raise LookalikeError(f"experiments: there is no experiment '{name}'.{did_you_mean(name, known)}")
+        return known[name]
+
+    def recorded(self, model: str) -> Path:
+        """Where a run writes down which weights it used."""
+        return self.results / "weights" / f"{model}.json"
+
+    def weights(self, model: str) -> Weights:
+        """The weights that the run used, or where there was none, those that a run would use now."""
+        if self.recorded(model).exists():
+            return store.read_json(self.recorded(model), Weights)
+        return self.fetched(model)
+
+    def fetched(self, model: str) -> Weights:
+        """The weights that a run would use now; written nowhere."""
+        entry = self.plan.config.models[model].embed
+        with redirect_stdout(sys.stderr):
+            weights: Weights = models.family(entry).fetch(entry)
+        return weights
+
+    def encoder(self, model: str, weights: Weights, threads: int) -> models.Encoder:
+        """A model on the device that its embed jobs use, as far as there is one here."""
+        machine = models.Machine(threads, bool(self.plan.runtime(model).gpu))
+        with redirect_stdout(sys.stderr):  # standard output is for the answer, whatever a library has to say
+            return models.load(self.plan.embedding_key(model), weights, machine)
+
+    def how_to_run(self, experiment: str) -> str:
+        """The command that makes an experiment's results."""
+        files = f" --configfile {' '.join(map(str, self.configfiles))}" if self.configfiles else ""
+        folder = self.results.parent
+        place = "" if folder == Path() else f" (in {folder})"
+        return f"Run it{place}: snakemake --cores 2{files} -- {experiment}"
+
+
+def find() -> Path:
+    """The workflow's config.yaml: the one beside this copy of the library, else that of the working directory."""
+    places = [LIBRARY.parents[1] / "config.yaml", Path("config.yaml")]
+    for path in places:
+        if path.is_file():
+            return path
+    raise ConfigError(
+        f"config.yaml: the catalogue is neither at {places[0]} nor in this folder. "
+        "Change to the folder of the workflow, or install the workflow from there: pip install -e ."
+    )
+
+
+def merge(base: Any, over: Any) -> Any:
+    """As Snakemake merges a --configfile: mappings key by key, all else replaced."""
+    if not isinstance(over, Mapping):
+        return over
+    known = base if isinstance(base, Mapping) else {}
+    return {**known, **{key: merge(known.get(key), value) for key, value in over.items()}}
+
+
+def _mapping(path: Path) -> Mapping[str, Any]:
+    raw = config.read(path)
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{path}: should be a mapping (key: value), found {raw!r}.")
+    return raw
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Look only at what is on this machine: the model hub's library heeds this variable when it is imported."""
+    before = os.environ.get("HF_HUB_OFFLINE")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["HF_HUB_OFFLINE"]
+        if before is not None:
+            os.environ["HF_HUB_OFFLINE"] = before
+
+
+def read_picture(path: Path) -> Image.Image:
+    """A picture file as the embed stage decodes it. Raises LookalikeError with the reason where it cannot be used."""
+    try:
+        return images.load("", str(path))
+    except images.BadImage as bad:
+        raise LookalikeError(f"{path}: {bad}. Name another picture, or mend this one.") from None

@@ -1,0 +1,73 @@
+"""`lookalike models`: the catalogue, and which of its models are at hand."""
+
+from pathlib import Path
+from typing import Any
+
+from lookalike import models as families
+from lookalike import store
+from lookalike.cli.catalogue import Catalogue, offline
+from lookalike.cli.options import ConfigFiles, Json, Results
+from lookalike.cli.output import print_json, print_table
+from lookalike.errors import LookalikeError
+
+
+def models(configfile: ConfigFiles = None, results: Results = Path("results"), as_json: Json = False) -> None:
+    """List the catalogue's models: how long their vectors are, and whether their weights are at hand.
+
+    "at hand" means found on this machine, without a network; "recorded" that a run wrote down which weights it used.
+
+    \b
+    Example:
+      lookalike models --configfile mine.yaml
+    """
+    catalogue = Catalogue.open(configfile, results)
+    rows = [_row(catalogue, name) for name in catalogue.model_names]
+    if as_json:
+        print_json({"models": rows})
+        return
+    print_table(
+        "Models of the catalogue",
+        ["model", "label", "family", "dimensions", "at hand", "recorded"],
+        [
+            [
+                *(row[column] for column in ("model", "label", "family")),
+                "?" if row["dimensions"] is None else row["dimensions"],
+                *("yes" if row[column] else "no" for column in ("at_hand", "recorded")),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _row(catalogue: Catalogue, model: str) -> dict[str, Any]:
+    entry = catalogue.plan.config.models[model].embed
+    missing = _why_missing(catalogue, model)
+    return {
+        "model": model,
+        "label": catalogue.plan.label(model),
+        "family": entry.family,
+        "dimensions": families.family(entry).dimension(entry) or _embedded_dimension(catalogue, model),
+        "at_hand": missing is None,
+        "recorded": catalogue.recorded(model).exists(),
+        "missing": missing,
+    }
+
+
+def _why_missing(catalogue: Catalogue, model: str) -> str | None:
+    """Why a model's weights cannot be had without a network; None where they can."""
+    try:
+        with offline():
+            catalogue.fetched(model)
+    except LookalikeError as error:
+        return str(error)
+    return None
+
+
+def _embedded_dimension(catalogue: Catalogue, model: str) -> int | None:
+    """The length of the vectors that a run made with a model's present entry."""
+    for path in sorted(catalogue.results.glob(f"*/embeddings/{model}/*.parquet")):
+        if path.name.endswith(".rejected.parquet"):
+            continue
+        if store.read_provenance(path).get("key") == catalogue.plan.embedding_key(model):
+            return int(store.read_schema(path).field("embedding").type.list_size)
+    return None

@@ -1,0 +1,189 @@
+"""`lookalike search`: the neighbors of one picture in an index that a run made."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import typer
+from numpy.typing import NDArray
+
+from lookalike import embedding, index, store
+from lookalike.cli import sheet as contact_sheet
+from lookalike.cli.catalogue import Catalogue, read_picture
+from lookalike.cli.options import THREADS, ConfigFiles, Json, Results, Threads
+from lookalike.cli.output import print_json, print_table
+from lookalike.errors import LookalikeError, did_you_mean
+from lookalike.formats import IMAGES
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """A reference that was found; ``path`` is its file, as seen from the working directory."""
+
+    rank: int
+    image_id: str
+    score: float
+    path: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The files of a model's index in an experiment."""
+
+    experiment: str
+    dataset: str
+    model: str
+    index: str
+    folder: Path  # of the data set
+
+    @property
+    def faiss(self) -> Path:
+        """The index."""
+        return self.folder / "indexes" / self.model / f"{self.index}.faiss"
+
+    @property
+    def ids(self) -> Path:
+        """The pictures of its rows."""
+        return self.folder / "indexes" / self.model / f"{self.index}.ids.parquet"
+
+    @property
+    def images(self) -> Path:
+        """The sample."""
+        return self.folder / "sample" / "images.parquet"
+
+
+def search(
+    photo: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The picture to search for.")],
+    *,
+    experiment: Annotated[str, typer.Option("--experiment", help="The experiment whose references are searched.")],
+    model: Annotated[str, typer.Option("--model", help="One of the experiment's models.")],
+    index_name: Annotated[
+        str | None, typer.Option("--index", help="One of the experiment's indexes; the first where not given.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Neighbors to find; fewer where the index holds fewer.")] = 5,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            "--sheet",
+            dir_okay=False,
+            help="Where to draw the contact sheet; PHOTO-MODEL.png in this folder where not given.",
+        ),
+    ] = None,
+    no_sheet: Annotated[bool, typer.Option("--no-sheet", help="Draw no contact sheet.")] = False,
+    configfile: ConfigFiles = None,
+    results: Results = Path("results"),
+    threads: Threads = THREADS,
+    as_json: Json = False,
+) -> None:
+    """Find a picture's nearest references in an index that a run made, and draw them on a contact sheet.
+
+    The picture is embedded exactly as the run embedded its own. The score is cosine similarity: higher is nearer.
+
+    \b
+    Example:
+      lookalike search photo.jpg --experiment demo --model efficientnet-lite0 -k 5
+    """
+    out = None if no_sheet else _sheet_path(photo, sheet or Path(f"{photo.stem}-{model}.png"))
+    if no_sheet and sheet:
+        raise typer.BadParameter("--sheet and --no-sheet contradict each other.")
+    catalogue = Catalogue.open(configfile, results)
+    stored = _stored(catalogue, experiment, model, index_name)
+    footer = _check(catalogue, stored)
+    vector = _vector(catalogue, stored, footer, photo, threads)
+    found = index.nearest(index=str(stored.faiss), ids=str(stored.ids), vector=vector, k=k)
+    neighbors = _neighbors(stored, found, results.parent)
+    title = f"{photo}: {len(neighbors)} nearest in {stored.dataset} by {catalogue.plan.label(model)} ({stored.index})"
+    if out:
+        contact_sheet.draw(title, photo, [(one.rank, one.score, one.image_id, one.path) for one in neighbors], out)
+
+    if as_json:
+        print_json(
+            {
+                "photo": str(photo),
+                "experiment": experiment,
+                "dataset": stored.dataset,
+                "model": model,
+                "index": stored.index,
+                "neighbors": [asdict(one) for one in neighbors],
+                "sheet": str(out) if out else None,
+            }
+        )
+        return
+    print_table(title, ["rank", "id", "score", "path"], [asdict(one).values() for one in neighbors])
+    if out:
+        typer.echo(f"contact sheet: {typer.format_filename(out)}")
+
+
+def _sheet_path(photo: Path, out: Path) -> Path:
+    if out.suffix.lower() not in contact_sheet.FORMATS:
+        raise typer.BadParameter(f"--sheet {out}: should end with one of {', '.join(contact_sheet.FORMATS)}.")
+    if out.resolve() == photo.resolve():
+        raise typer.BadParameter(f"--sheet {out}: is the picture that is searched for. Name another file.")
+    return out
+
+
+def _stored(catalogue: Catalogue, experiment: str, model: str, index_name: str | None) -> Stored:
+    """The files that were asked for. Raises LookalikeError where a name is unknown or a run has not made them yet."""
+    entry = catalogue.experiment(experiment)
+    catalogue.check_models([model])
+    name = index_name or entry.indexes[0]
+    for key, chosen in (("models", model), ("indexes", name)):
+        known = getattr(entry, key)
+        if chosen not in known:
+            raise LookalikeError(f"experiments.{experiment}.{key}: has no '{chosen}'.{did_you_mean(chosen, known)}")
+    stored = Stored(experiment, entry.dataset, model, name, catalogue.results / entry.dataset)
+    for path in (stored.faiss, stored.ids, stored.images):
+        if not path.exists():
+            raise LookalikeError(
+                f"{path}: does not exist, so experiment '{experiment}' has not been run, or not to its end. "
+                f"{catalogue.how_to_run(experiment)}"
+            )
+    return stored
+
+
+def _check(catalogue: Catalogue, stored: Stored) -> dict[str, Any]:
+    """The footer of an index that is whole and made with the present configuration; any other is refused."""
+    expected = {
+        "index_key": catalogue.plan.index_key(stored.index),
+        "key": catalogue.plan.embedding_key(stored.model),
+    }
+    return index.check_index(str(stored.faiss), str(stored.ids), expected)
+
+
+def _vector(
+    catalogue: Catalogue, stored: Stored, footer: dict[str, Any], photo: Path, threads: int
+) -> NDArray[np.float32]:
+    """The photo's unit vector (d,), made with the weights that the index was made with."""
+    image = read_picture(photo)
+    weights = catalogue.weights(stored.model)
+    index.check_same(str(stored.ids), footer, {"weights_sha256": embedding.weights_sha256(weights)})
+    encoder = catalogue.encoder(stored.model, weights, threads)
+    computed = footer["dtypes"]["compute"]
+    if encoder.compute_dtype != computed:  # a laptop may ask an index that a GPU made: rounding, not another model
+        typer.echo(
+            f"{stored.ids}: was computed in {computed}, and this picture in {encoder.compute_dtype}: "
+            "scores may differ slightly.",
+            err=True,
+        )
+    key = catalogue.plan.embedding_key(stored.model)
+    vector: NDArray[np.float32] = index.unit(embedding.embed_picture(image, str(photo), encoder, key)[None])[0]
+    return vector
+
+
+def _neighbors(stored: Stored, found: list[tuple[str, float]], folder: Path) -> list[Neighbor]:
+    """What was found, with its files. ``folder`` is the one that Snakemake ran in, where relative roots start."""
+    sample = store.read_table(stored.images, IMAGES).select(["image_id", "root", "path"])
+    wanted = sample.filter(pc.is_in(sample["image_id"], pa.array([image_id for image_id, _ in found], pa.string())))
+    files = {row["image_id"]: folder / row["root"] / row["path"] for row in wanted.to_pylist()}
+    for image_id, _ in found:
+        if image_id not in files:
+            raise LookalikeError(
+                f"{stored.images}: has no picture '{image_id}', which {stored.faiss} holds, so the index is of another "
+                "sample. Run the experiment again."
+            )
+    return [
+        Neighbor(rank, image_id, score, str(files[image_id])) for rank, (image_id, score) in enumerate(found, start=1)
+    ]

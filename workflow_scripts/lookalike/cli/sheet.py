@@ -1,0 +1,86 @@
+"""A contact sheet: a picture and its neighbors, with their ranks and scores, as one image."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from lookalike import images, store
+from lookalike.errors import LookalikeError
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+COLUMNS = 6
+SIDE = 224  # of a picture's square, in pixels
+GAP = 16
+LINE = 20  # height of a line of text
+CELL = (SIDE + GAP, SIDE + 2 * LINE + GAP)
+TOP = GAP + LINE + GAP
+MOST = 300  # neighbors on one sheet; a longer list is for the table
+
+PAPER, INK, QUIET, FRAME = "white", "#1f2328", "#6e7781", "#0969da"
+
+Neighbor = tuple[int, float, str, str]  # rank, score, id, path
+
+
+def draw(title: str, photo: Path, neighbors: Sequence[Neighbor], out: Path) -> None:
+    """Draw the sheet and write it to ``out``; the photo comes first, in a frame.
+
+    A neighbor whose file cannot be read any more is an empty square with the reason. Raises LookalikeError where
+    ``out`` cannot be written.
+    """
+    shown = neighbors[:MOST]
+    cells = [
+        ("query", photo.name, str(photo)),
+        *((f"{rank} · {score:.4f}", name, path) for rank, score, name, path in shown),
+    ]
+    columns = min(COLUMNS, len(cells))
+    rows = -(-len(cells) // columns)
+    sheet = Image.new("RGB", (max(columns, 3) * CELL[0] + GAP, TOP + rows * CELL[1]), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    if len(shown) < len(neighbors):
+        title = f"{title}, the first {MOST}"
+    _write(pen, (GAP, GAP), title, INK, sheet.width - 2 * GAP)
+    for (left, top), (caption, name, path) in zip(corners(len(cells)), cells, strict=True):
+        _paste(sheet, pen, (left, top), path)
+        if caption == "query":
+            pen.rectangle((left - 4, top - 4, left + SIDE + 3, top + SIDE + 3), outline=FRAME, width=3)
+        _write(pen, (left, top + SIDE + 6), caption, INK, SIDE)
+        _write(pen, (left, top + SIDE + 6 + LINE), name, QUIET, SIDE)
+    try:
+        with store.atomic(out) as temporary:
+            sheet.save(temporary, FORMATS[out.suffix.lower()])
+    except OSError as error:
+        raise LookalikeError(
+            f"{out}: the contact sheet cannot be written: {error.strerror or error}. Name another --sheet."
+        ) from None
+
+
+def corners(count: int) -> Iterable[tuple[int, int]]:
+    """The upper left corners of the pictures' squares (left, top), in pixels."""
+    for number in range(count):
+        row, column = divmod(number, COLUMNS)
+        yield GAP + column * CELL[0], TOP + row * CELL[1]
+
+
+def _paste(sheet: Image.Image, pen: ImageDraw.ImageDraw, corner: tuple[int, int], path: str) -> None:
+    """Put a picture into the middle of its square, as large as fits."""
+    left, top = corner
+    try:
+        picture = images.load("", path)
+    except images.BadImage as bad:
+        pen.rectangle((left, top, left + SIDE - 1, top + SIDE - 1), outline=QUIET)
+        _write(pen, (left + GAP, top + SIDE // 2), str(bad), QUIET, SIDE - 2 * GAP)
+        return
+    scale = SIDE / max(picture.size)
+    fitted = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    sheet.paste(fitted, (left + (SIDE - fitted.width) // 2, top + (SIDE - fitted.height) // 2))
+
+
+def _write(pen: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, color: str, width: int) -> None:
+    """Write a line of text; what does not fit is cut from its front, since the ends of paths tell them apart."""
+    font = ImageFont.load_default(14)
+    text = " ".join(text.split()).encode(errors="replace").decode()  # names may hold bytes that are no text
+    shown = text
+    while shown and font.getlength(shown if shown == text else f"...{shown}") > width:
+        shown = shown[1:]
+    pen.text(corner, shown if shown == text else f"...{shown}", fill=color, font=font)
