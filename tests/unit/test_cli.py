@@ -9,6 +9,7 @@ import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -442,6 +443,22 @@ def test_nothing_is_downloaded_that_nobody_named(
     monkeypatch.setattr(color_histogram, "fetch", fetch)
     assert answer(*arguments)
     assert "HF_HUB_OFFLINE" not in os.environ
+
+
+@pytest.mark.parametrize("imported", ["before", "meanwhile"])
+def test_the_hubs_library_is_offline_only_meanwhile(monkeypatch: pytest.MonkeyPatch, imported: str) -> None:
+    hub = ModuleType("huggingface_hub.constants")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delitem(sys.modules, hub.__name__, raising=False)
+    if imported == "before":
+        vars(hub)["HF_HUB_OFFLINE"] = False
+        monkeypatch.setitem(sys.modules, hub.__name__, hub)
+    with catalogue.offline():
+        if imported == "meanwhile":
+            vars(hub)["HF_HUB_OFFLINE"] = os.environ["HF_HUB_OFFLINE"] == "1"
+            monkeypatch.setitem(sys.modules, hub.__name__, hub)
+        assert vars(hub)["HF_HUB_OFFLINE"]
+    assert not vars(hub)["HF_HUB_OFFLINE"]
 
 
 # --- the catalogue ---

@@ -111,15 +111,25 @@ def _mapping(path: Path) -> Mapping[str, Any]:
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Look only at what is on this machine: the model hub's library heeds this variable when it is imported."""
-    before = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    """Keep the model hub's library to what is on this machine.
+
+    It reads the variable once, when it is imported; where it has been, its own switch is set and set back too.
+    """
+    variable, library = "HF_HUB_OFFLINE", "huggingface_hub.constants"
+    before = os.environ.get(variable)
+    hub = sys.modules.get(library)
+    was_offline = getattr(hub, variable) if hub else (before or "").upper() in ("1", "ON", "YES", "TRUE")
+    os.environ[variable] = "1"
+    if hub:
+        setattr(hub, variable, True)
     try:
         yield
     finally:
-        del os.environ["HF_HUB_OFFLINE"]
+        del os.environ[variable]
         if before is not None:
-            os.environ["HF_HUB_OFFLINE"] = before
+            os.environ[variable] = before
+        if hub := sys.modules.get(library):
+            setattr(hub, variable, was_offline)
 
 
 def read_picture(path: Path) -> Image.Image:
