@@ -9,7 +9,7 @@ READY := .venv/ready
 .PHONY: demo test test-slurm test-gpu check lint setup bench clean
 
 demo: setup
-	$(BIN)/snakemake --cores $(CORES) --quiet host rules -- demo
+	$(BIN)/snakemake --cores $(CORES) demo
 	@echo "The report: $(CURDIR)/results/reports/demo/index.html"
 
 setup: $(READY)
@@ -17,6 +17,7 @@ setup: $(READY)
 # Extras may be fewer on a machine that only computes: make setup EXTRAS=cpu,demo
 EXTRAS ?= cpu,demo,slurm,dev
 $(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here. Install Python 3.11 or newer."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "Python 3.11 or newer is needed, and $(PYTHON) is older. Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv .venv || \

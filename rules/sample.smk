@@ -29,7 +29,7 @@ rule make_images:
 # A snapshot: pictures that come later are not seen until `--forcerun sample` looks again.
 rule sample:
     input:
-        lambda wildcards: plan.sample_input(wildcards.dataset),
+        unpack(lambda wildcards: plan.sample_input(wildcards.dataset)),
     output:
         images="results/{dataset}/sample/images.parquet",
         truth="results/{dataset}/sample/truth.parquet",

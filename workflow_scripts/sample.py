@@ -5,7 +5,7 @@ with job(f"sample {snakemake.wildcards.dataset}", snakemake.log[0]):
     sample(
         name=snakemake.wildcards.dataset,
         key=snakemake.params.key,
-        manifest=snakemake.input[0] if snakemake.input else None,
+        manifest=snakemake.input.get("manifest"),
         images_out=snakemake.output.images,
         truth_out=snakemake.output.truth,
     )

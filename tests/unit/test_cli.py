@@ -298,7 +298,7 @@ def test_a_sheet_that_cannot_be_meant_is_a_usage_error(ran: Path, options: list[
 
 def test_a_sheet_that_cannot_be_written_says_so(ran: Path) -> None:
     asked = refusal("search", "queries/p9.png", *SEARCH, "--sheet", "mine.yaml/sheet.png")
-    assert asked.startswith("mine.yaml/sheet.png: the contact sheet cannot be written:")
+    assert asked.startswith("mine.yaml/sheet.png: cannot be written (")
 
 
 def test_pictures_are_found_from_another_folder(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,7 +203,16 @@ def test_a_missing_model_is_refused(searched: Callable[..., Files]) -> None:
         compare(**{**files, "neighbors": files["neighbors"][:1]})
 
 
-def test_models_on_other_pictures_are_refused(searched: Callable[..., Files]) -> None:
+def test_models_that_saw_other_bytes_are_refused(searched: Callable[..., Files]) -> None:
+    files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
+    path = files["neighbors"][1]
+    footer = store.read_provenance(path) | {"pictures_sha256": "other"}
+    store.write_table(store.read_table(path, formats.NEIGHBORS), path, formats.NEIGHBORS, footer)
+    with pytest.raises(LookalikeError, match=r"b.flat\.parquet: model 'b' saw other pictures than 'a': "):
+        compare(**files)
+
+
+def test_models_on_other_data_sets_are_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
     record = store.read_json(files["metrics"][1], Metrics)
     store.write_json(record.model_copy(update={"dataset": "plants"}), files["metrics"][1])

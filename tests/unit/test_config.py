@@ -89,6 +89,12 @@ def test_the_catalogue_is_valid() -> None:
             [],
             "datasets.photo-tiles-copies.operations: is empty. Name at least one.",
         ),
+        ("run", "demo", "run: should be a list, such as [demo], found 'demo'."),
+        (
+            "models/pixels/label",
+            "Color histogram",
+            "experiments.demo.models: two models have the label 'Color histogram'. Give them different labels.",
+        ),
         ("models", None, "models: should be a mapping (key: value), found None."),
         # names that lead nowhere
         ("run", ["deno"], "run: experiment 'deno' is not defined. Did you mean 'demo'?"),

@@ -20,10 +20,15 @@ class Shard:
 
     def __init__(self, folder: Path, root: Path) -> None:
         self.folder, self.root = folder, root
-        names = sorted(path.name for path in root.iterdir())
-        rows = {"image_id": names, "root": [str(root)] * len(names), "path": names, "bytes": [1] * len(names)}
-        store.write_table(pa.table(rows, SHARD.schema()), folder / "shard.parquet", SHARD, {})
+        self.sample()
         store.write_json(Weights(source="none", revision="", files={}), folder / "weights.json")
+
+    def sample(self) -> None:
+        """Look at the folder."""
+        paths = sorted(self.root.iterdir())
+        names, sizes = [path.name for path in paths], [path.stat().st_size for path in paths]
+        rows = {"image_id": names, "root": [str(self.root)] * len(names), "path": names, "bytes": sizes}
+        store.write_table(pa.table(rows, SHARD.schema()), self.folder / "shard.parquet", SHARD, {})
 
     def embed(self, name: str = "out", **settings: Any) -> tuple[pa.Table, pa.Table]:
         out, rejected = self.folder / f"{name}.parquet", self.folder / f"{name}.rejected.parquet"
@@ -72,6 +77,7 @@ def test_bad_pictures_are_listed_with_their_reasons_and_counts_add_up(
     shard: Shard, caplog: pytest.LogCaptureFixture
 ) -> None:
     (shard.root / "p3.png").write_bytes(b"no picture")
+    shard.sample()
     (shard.root / "p5.png").unlink()
     with caplog.at_level(logging.INFO, "lookalike"):
         embedded, rejected = shard.embed()
@@ -90,6 +96,7 @@ def test_bad_pictures_are_listed_with_their_reasons_and_counts_add_up(
 
 def test_a_bad_picture_is_fatal_where_the_configuration_says_so(shard: Shard) -> None:
     (shard.root / "p3.png").write_bytes(b"no picture")
+    shard.sample()
     with pytest.raises(LookalikeError) as caught:
         shard.embed(on_bad_image="fail")
     assert str(caught.value) == (
@@ -101,6 +108,19 @@ def test_a_bad_picture_is_fatal_where_the_configuration_says_so(shard: Shard) ->
 def test_a_missing_root_stops_the_job_rather_than_rejecting_everything(shard: Shard) -> None:
     shard.root.rename(shard.root.with_name("elsewhere"))
     with pytest.raises(LookalikeError, match=r"that folder does not exist now\. Bring it back"):
+        shard.embed()
+
+
+def test_a_picture_that_changed_since_it_was_sampled_stops_the_job(shard: Shard) -> None:
+    picture(99, (61, 48)).save(shard.root / "p3.png")
+    with pytest.raises(LookalikeError, match=r"p3\.png: has changed since the data set was sampled: it had \d+ bytes"):
+        shard.embed()
+
+
+def test_pictures_that_a_run_made_and_somebody_removed_are_not_rejected(shard: Shard) -> None:
+    (shard.root / "manifest.parquet").write_bytes(b"")
+    (shard.root / "p3.png").unlink()
+    with pytest.raises(LookalikeError, match=r"p3\.png: is gone, and 0 more .* again: --forcerun make_images"):
         shard.embed()
 
 

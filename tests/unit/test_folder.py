@@ -310,6 +310,10 @@ def test_a_missing_truth_file():
             "line 3: says the same as line 2. Delete one of the two.",
         ),
         (
+            "query_id,reference_id\nq1.png,a.png\nq1.png,\n",
+            "'q1.png' has a match in line 2, and none in line 3. Delete one of the two.",
+        ),
+        (
             "query_id,reference_id\nq1.png,a,b.png\n",
             "line 2: has 3 cells, expected 2. Put a name that holds a comma into double quotes.",
         ),
@@ -317,7 +321,17 @@ def test_a_missing_truth_file():
     ],
 )
 def test_what_is_wrong_with_truth_is_named_by_line(text, expected):
-    assert message(**with_truth(text)) == f"datasets.mine.truth: truth.csv, {expected}"
+    separator = ", " if expected.startswith("line") else ": "
+    assert message(**with_truth(text)) == f"datasets.mine.truth: truth.csv{separator}{expected}"
+
+
+def test_a_name_in_another_unicode_form_is_told_apart_from_a_typo():
+    pictures("pictures/a.png", "queries/o\u0308.png")  # as macOS writes it
+    Path("truth.csv").write_text("query_id,reference_id\n\u00f6.png,a.png\n", encoding="utf-8")
+
+    asked = message(queries="queries", truth="truth.csv")
+
+    assert "query_id '\u00f6.png' is not in queries. 'o\u0308.png' looks the same, but is written with other" in asked
 
 
 def test_truth_that_is_not_utf8():

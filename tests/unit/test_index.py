@@ -166,6 +166,7 @@ def test_footers_carry_the_embedding_on(chain: Chain) -> None:
         5,
     )
     assert neighbors["key"] == ids["key"] == KEY
+    assert neighbors["pictures_sha256"] == ids["pictures_sha256"]
     timing = store.read_json(chain.folder / "timing.json", SearchTiming)
     assert (timing.queries, timing.index_bytes) == (7, (chain.folder / "flat.faiss").stat().st_size)
 
@@ -226,6 +227,24 @@ def test_counts_add_up_or_nothing_is_built(chain: Chain) -> None:
     chain.rejected = chain.reject([{"image_id": "r39", "path": "r39", "reason": "damaged"}])
     chain.build()
     assert store.read_table(chain.folder / "flat.ids.parquet", INDEX_IDS).num_rows == 39
+
+
+def test_a_vector_of_other_bytes_than_those_that_were_sampled_is_refused(chain: Chain) -> None:
+    """A picture edited in place, to the byte as large, and copies made of it since."""
+    path = chain.folder / "images.parquet"
+    sampled = store.read_table(path, IMAGES)
+    known = pa.array(["s"] + [None] * (sampled.num_rows - 1), pa.string())
+    store.write_table(sampled.append_column("sha256", known), path, IMAGES, {})
+    chain.build()
+    other = pa.array(["t"] + [None] * (sampled.num_rows - 1), pa.string())
+    store.write_table(sampled.append_column("sha256", other), path, IMAGES, {})
+    with pytest.raises(LookalikeError) as caught:
+        chain.build()
+    shard = chain.folder / "references.parquet"
+    assert str(caught.value) == (
+        f"{shard}: holds the vector of another picture under the name 'r0': its file was changed after it was "
+        f"embedded. Embed this shard again: --forcerun {shard}"
+    )
 
 
 def test_rejected_pictures_are_fatal_where_the_configuration_says_so(chain: Chain) -> None:

@@ -41,6 +41,13 @@ def test_an_error_for_people_has_no_traceback(tmp_path: Path) -> None:
     assert "ERROR k: too large. Lower it." in log
 
 
+def test_an_interrupted_job_says_so_without_a_traceback(tmp_path: Path) -> None:
+    status, terminal, log = run(tmp_path, "raise KeyboardInterrupt")
+    assert status == 130
+    assert terminal == "embed pixels: half way\nembed pixels: interrupted\n"
+    assert "WARNING interrupted" in log
+
+
 def test_a_mistake_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
     status, terminal, log = run(tmp_path, "1 / 0")
     assert status == 1

@@ -47,6 +47,12 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path
     assert path.read_text() == "old"
 
 
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file where a folder should be")
+    with pytest.raises(LookalikeError, match=r"truth\.parquet: cannot be written \(.*\)\. Check the rights"):
+        store.write_table(truth(), tmp_path / "results/truth.parquet", TRUTH, {})
+
+
 def test_a_killed_writer_leaves_the_old_file_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")

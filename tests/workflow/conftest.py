@@ -92,7 +92,10 @@ class Tree:
         return loaded
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "mine.yaml", "--", *arguments]
+        return [
+            *(sys.executable, "-m", "snakemake", "--cores", "2", "--quiet", "host"),
+            *("--configfile", "mine.yaml", "--", *arguments),
+        ]
 
     @property
     def environment(self) -> dict[str, str]:

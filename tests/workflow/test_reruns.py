@@ -154,6 +154,30 @@ def test_one_more_picture_in_a_folder_embeds_one_shard(tmp_path: Path) -> None:
     assert tree.run("own", options=("--forcerun", "sample")).of("embed") == []
 
 
+def test_an_edited_truth_file_is_measured_and_embeds_nothing(tmp_path: Path) -> None:
+    tree = own_pictures(tmp_path / "tree")
+    tree.run()
+    (tree.folder / "truth.csv").write_text("query_id,reference_id\np100.png,p4.png\np101.png,p5.png\n")
+    ran = tree.run()
+    assert ran.of("embed") == []
+    assert {"sample", "measure", "report"} <= ran.rules
+
+
+def test_models_that_saw_other_pictures_are_not_compared(tree: Tree) -> None:
+    """A picture edited in place, to the byte as large, before another model is added."""
+    path = tree.folder / "pictures/p3.png"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1  # behind the picture's end: it still decodes
+    path.write_bytes(data)
+    config = tree.config
+    config["models"] = {"tiny": {"embed": {"family": "pixels", "size": 4}}}
+    config["experiments"]["mine"]["models"].append("tiny")
+    tree.configure(config)
+    output = tree.run(status=1).output
+    assert "holds the vector of another picture under the name 'p3.png'" in output or "saw other pictures" in output
+    assert "Traceback" not in output
+
+
 def test_the_recipe_for_one_model_runs_that_model(tree: Tree) -> None:
     assert "snakemake --cores 2 --forcerun results/weights/pixels.json -- demo" in RECIPES
     ran = tree.run("mine", options=("--forcerun", "results/weights/pixels.json"))

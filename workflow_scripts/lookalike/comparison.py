@@ -132,4 +132,10 @@ def _matching_footers(
                 f"{neighbors_path}: was made for model '{made_for[0]}', index '{made_for[1]}' and k = {made_for[2]}, "
                 f"expected '{expected[0]}', '{expected[1]}' and {expected[2]}. Delete it and run again."
             )
+        if footer.get("pictures_sha256") != footers[0].get("pictures_sha256"):
+            raise LookalikeError(
+                f"{neighbors_path}: model '{record.model}' saw other pictures than '{records[0].model}': a file was "
+                "changed, or was gone, between the two. Embed both from the same pictures: look again with "
+                f"--forcerun sample; if that is not enough, --forcerun results/weights/{record.model}.json"
+            )
     return footers

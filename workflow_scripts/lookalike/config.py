@@ -284,6 +284,8 @@ def _explain(error: Any, raw: Any) -> str:
     found = error.get("input")
     if error["type"] in ("model_type", "dict_type", "model_attributes_type"):
         return f"{where}: should be a mapping (key: value), found {found!r}."
+    if error["type"] == "tuple_type":
+        return f"{where}: should be a list, such as [{found}], found {found!r}."
     if error["type"] == "too_short":
         return f"{where}: is empty. Name at least one."
     message = f"{error['msg'][0].lower()}{error['msg'][1:]}"
@@ -380,6 +382,10 @@ def _dangling(config: Config) -> list[str]:
                 f"{where}.dataset: '{experiment.dataset}' has no queries. "
                 f"Add a data set {{kind: copies, of: {experiment.dataset}}} and name that one (docs/copies.md)."
             )
+        known_models = [model for model in dict.fromkeys(experiment.models) if model in config.models]
+        labels = [config.models[model].label or model for model in known_models]
+        for twice in sorted({one for one in labels if labels.count(one) > 1}):
+            mistakes.append(f"{where}.models: two models have the label '{twice}'. Give them different labels.")
         for key in ("models", "indexes"):
             names = getattr(experiment, key)
             for twice in sorted({one for one in names if names.count(one) > 1}):

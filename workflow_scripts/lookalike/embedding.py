@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -138,12 +139,10 @@ def embed_rows(
         else:
             log.warning("rejected %s: %s", picture.path, picture.reason)
             rejected.append(picture)
-        if len(batch) == batch_size:
+        if len(batch) == batch_size or (batch and progress.done + 1 == rows.num_rows):
             flush()
         progress.advance()
         asked = time.perf_counter()
-    if batch:
-        flush()
     matrix = np.concatenate(vectors) if vectors else np.empty((0, encoder.dimension), np.float32)
     return Embedded(embedded, matrix, rejected, seconds)
 
@@ -164,13 +163,20 @@ def weights_sha256(weights: Weights) -> str:
 
 
 def _check_roots(rows: pa.Table, shard: str) -> None:
-    """An unmounted disk must not turn a whole data set into rejected pictures."""
+    """An unmounted disk, or pictures that a run made and somebody removed, must not become rejected pictures."""
     for root in rows["root"].unique().to_pylist():
         if not Path(root).is_dir():
             raise LookalikeError(
                 f"{shard}: its pictures are in {root}, and that folder does not exist now. Bring it back "
                 "(a disk that is not mounted?); pictures under results/ are made again by --forcerun make_images."
             )
+        if (Path(root) / "manifest.parquet").exists():
+            made = rows.filter(pc.equal(rows["root"], root))["path"].to_pylist()
+            if gone := [path for path in made if not (Path(root) / path).exists()]:
+                raise LookalikeError(
+                    f"{root}/{gone[0]}: is gone, and {len(gone) - 1} more pictures that a run had made. "
+                    "Make them again: --forcerun make_images"
+                )
 
 
 def _prepared(rows: pa.Table, encoder: models.Encoder, threads: int, batch_size: int) -> Iterator[Picture]:
@@ -195,6 +201,11 @@ def _prepare(row: dict[str, Any], encoder: models.Encoder) -> Picture:
     try:
         data = images.read(row["root"], row["path"])
         was_read = time.perf_counter()
+        if len(data) != row["bytes"]:
+            raise LookalikeError(
+                f"{row['root']}/{row['path']}: has changed since the data set was sampled: it had {row['bytes']} bytes "
+                f"and has {len(data)} now. Look again, so that every model sees the same pictures: --forcerun sample"
+            )
         image = images.decode(data)
     except images.BadImage as bad:
         return Picture(row["image_id"], row["path"], reason=str(bad))

@@ -98,6 +98,7 @@ IMAGES = Format(
         "labels": pa.list_(STRING),
         "operations": STRING,  # copies: "crop:medium" or "crop:medium + jpeg:heavy"; null for references
         "parameters": STRING,  # copies: the exact draws, as JSON
+        "sha256": STRING,  # of the file's bytes, where sampling read them; null where it only listed the file
     },
     unique=("image_id",),
     nullable=frozenset({"group"}),

@@ -1,5 +1,6 @@
 """FAISS indexes: built from embedding shards that belong together, and searched. Ids ride along with the vectors."""
 
+import hashlib
 import json
 import logging
 import time
@@ -48,7 +49,7 @@ def build(
             "Mend or remove them, or set on_bad_image: reject."
         )
     ids, vectors = _vectors(embeddings, sample, "reference")
-    _check_counts(sample, embeddings, bad, images)
+    pictures_sha256 = _check_pictures(sample, embeddings, bad, images)
     if not ids:
         first = bad.slice(0, 1).to_pylist()[0]
         raise LookalikeError(
@@ -65,6 +66,7 @@ def build(
         "made_by": "lookalike index",
         "index_key": key,
         "index_sha256": store.sha256_file(out),
+        "pictures_sha256": pictures_sha256,
         **made_with,
         "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),
     }
@@ -95,7 +97,7 @@ def search(
     import faiss
 
     made_with = check_shards(embeddings, embedding_key)
-    check_index(index, ids, {"index_key": key, **{name: made_with[name] for name in IDENTITY}})
+    footer = check_index(index, ids, {"index_key": key, **{name: made_with[name] for name in IDENTITY}})
     reference_ids = np.array(store.read_table(ids, INDEX_IDS)["image_id"].to_pylist(), object)
     query_ids, vectors = _vectors(embeddings, store.read_table(images, IMAGES), "query")
     log.info("searching %d queries among %d references", len(query_ids), len(reference_ids))
@@ -128,6 +130,7 @@ def search(
         "index_key": key,
         "k": k,
         "references": len(reference_ids),
+        "pictures_sha256": footer["pictures_sha256"],
         **made_with,
         "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),
     }
@@ -216,18 +219,30 @@ def unit(vectors: NDArray[F]) -> NDArray[F]:
     return normalised
 
 
-def _check_counts(sample: pa.Table, embeddings: Sequence[str], bad: pa.Table, images: str) -> None:
-    """Sampled = embedded + rejected, picture by picture."""
-    embedded = [
-        image_id for path in embeddings for image_id in store.read_table(path, EMBEDDINGS)["image_id"].to_pylist()
-    ]
-    seen = [*embedded, *bad["image_id"].to_pylist()]
-    sampled = set(sample["image_id"].to_pylist())
-    odd = sorted(sampled.symmetric_difference(seen))
-    if odd or len(seen) != len(sampled):
-        example = odd[0] if odd else next(one for one in seen if seen.count(one) > 1)
+def _check_pictures(sample: pa.Table, embeddings: Sequence[str], bad: pa.Table, images: str) -> str:
+    """Check, picture by picture, that sampled = embedded + rejected, and that what was embedded is what was sampled.
+
+    Returns a hash over all ids and the bytes that were decoded for them: models whose hashes differ saw other pictures.
+    """
+    known = sample["sha256"].to_pylist() if "sha256" in sample.column_names else [None] * sample.num_rows
+    expected = dict(zip(sample["image_id"].to_pylist(), known, strict=True))
+    seen = [(image_id, "rejected") for image_id in bad["image_id"].to_pylist()]
+    for path in embeddings:
+        table = store.read_table(path, EMBEDDINGS)
+        for image_id, sha256 in zip(table["image_id"].to_pylist(), table["sha256"].to_pylist(), strict=True):
+            if (expected.get(image_id) or sha256) != sha256:
+                raise LookalikeError(
+                    f"{path}: holds the vector of another picture under the name '{image_id}': its file was changed "
+                    f"after it was embedded. Embed this shard again: --forcerun {path}"
+                )
+            seen.append((image_id, sha256))
+    odd = sorted(set(expected).symmetric_difference(image_id for image_id, _ in seen))
+    if odd or len(seen) != len(expected):
+        ids = [image_id for image_id, _ in seen]
+        example = odd[0] if odd else next(image_id for image_id in ids if ids.count(image_id) > 1)
         raise LookalikeError(
-            f"{images}: {len(sampled)} pictures were sampled, but {len(embedded)} are embedded and {bad.num_rows} "
-            f"rejected; for example '{example}'. The embeddings belong to another sample: "
+            f"{images}: {len(expected)} pictures were sampled, but {len(seen) - bad.num_rows} are embedded and "
+            f"{bad.num_rows} rejected; for example '{example}'. The embeddings belong to another sample: "
             f"delete {Path(embeddings[0]).parent} and run again."
         )
+    return hashlib.sha256(json.dumps(sorted(seen)).encode()).hexdigest()

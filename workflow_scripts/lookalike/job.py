@@ -33,6 +33,9 @@ def job(name: str, log_file: str) -> Iterator[None]:
     except LookalikeError as error:
         log.error("%s", error)
         sys.exit(1)
+    except KeyboardInterrupt:
+        log.warning("interrupted")
+        sys.exit(130)
     except Exception:
         log.exception("an error that should not happen; please report it with this log")
         sys.exit(1)

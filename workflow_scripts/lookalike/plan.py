@@ -93,8 +93,8 @@ class Plan:
         return [entry.of, dataset] if isinstance(entry, configuration.Copies) else [dataset]
 
     def _sample_files(self, dataset: str) -> list[str]:
-        folder = f"results/{dataset}/sample"
-        return [*self.sample_input(dataset), f"{folder}/images.parquet", f"{folder}/truth.parquet"]
+        made = [f"results/{dataset}/images/manifest.parquet"] if self.config.datasets[dataset].creates_images else []
+        return [*made, f"results/{dataset}/sample/images.parquet", f"results/{dataset}/sample/truth.parquet"]
 
     def all_targets(self) -> list[str]:
         """What a bare `snakemake` builds."""
@@ -107,9 +107,16 @@ class Plan:
         entry = self.config.datasets[dataset]
         return [f"results/{entry.of}/sample/images.parquet"] if isinstance(entry, configuration.Copies) else []
 
-    def sample_input(self, dataset: str) -> list[str]:
-        """What sample reads, for data sets whose pictures are made here."""
-        return [f"results/{dataset}/images/manifest.parquet"] if self.config.datasets[dataset].creates_images else []
+    def sample_input(self, dataset: str) -> dict[str, str]:
+        """What sample reads besides a folder: the manifest of pictures that are made here, or the file of true matches.
+
+        A truth file that is missing is left to the stage, which says so better than Snakemake.
+        """
+        entry = self.config.datasets[dataset]
+        if entry.creates_images:
+            return {"manifest": f"results/{dataset}/images/manifest.parquet"}
+        truth = entry.truth if isinstance(entry, configuration.Folder) else None
+        return {"truth": truth} if truth and Path(truth).is_file() else {}
 
     def shard_ids(self, dataset: str) -> list[str]:
         """Names of a data set's shards, such as ``references-00000``; they follow from the configuration alone."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from lookalike import images, store
-from lookalike.errors import LookalikeError
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 COLUMNS = 6
@@ -46,13 +45,8 @@ def draw(title: str, photo: Path, neighbors: Sequence[Neighbor], out: Path) -> N
             pen.rectangle((left - 4, top - 4, left + SIDE + 3, top + SIDE + 3), outline=FRAME, width=3)
         _write(pen, (left, top + SIDE + 6), caption, INK, SIDE)
         _write(pen, (left, top + SIDE + 6 + LINE), name, QUIET, SIDE)
-    try:
-        with store.atomic(out) as temporary:
-            sheet.save(temporary, FORMATS[out.suffix.lower()])
-    except OSError as error:
-        raise LookalikeError(
-            f"{out}: the contact sheet cannot be written: {error.strerror or error}. Name another --sheet."
-        ) from None
+    with store.atomic(out) as temporary:
+        sheet.save(temporary, FORMATS[out.suffix.lower()])
 
 
 def corners(count: int) -> Iterable[tuple[int, int]]:

@@ -3,6 +3,7 @@
 import csv
 import logging
 import os
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -157,6 +158,7 @@ def _truth(
 ) -> list[dict[str, str]]:
     """Read and check the CSV of true matches. A query without a match has no row, or an empty reference_id."""
     first_lines: dict[tuple[str, str], int] = {}
+    without: dict[str, int] = {}
     for line, query_id, reference_id in _truth_lines(path, where):
         place = f"{where}: {path}, line {line}"
         if query_id not in queries:
@@ -164,6 +166,7 @@ def _truth(
                 f"{place}: query_id '{query_id}' is not in queries.{_nearest(query_id, queries, entry.queries)}"
             )
         if not reference_id:
+            without.setdefault(query_id, line)
             continue
         if reference_id not in references:
             raise LookalikeError(
@@ -173,6 +176,12 @@ def _truth(
         first = first_lines.setdefault((query_id, reference_id), line)
         if first != line:
             raise LookalikeError(f"{place}: says the same as line {first}. Delete one of the two.")
+    for (query_id, _), line in first_lines.items():
+        if query_id in without:
+            raise LookalikeError(
+                f"{where}: {path}: '{query_id}' has a match in line {line}, and none in line {without[query_id]}. "
+                "Delete one of the two."
+            )
     return [{"query_id": query_id, "reference_id": reference_id} for query_id, reference_id in first_lines]
 
 
@@ -222,6 +231,12 @@ def _check_header(header: list[str], path: str, where: str) -> None:
 
 def _nearest(word: str, ids: dict[str, int], folder: str | None) -> str:
     """A suggestion, or an example of an id: a list of all of them would help nobody."""
+    for image_id in ids:
+        if unicodedata.normalize("NFC", image_id) == unicodedata.normalize("NFC", word):
+            return (
+                f" '{image_id}' looks the same, but is written with other Unicode characters (composed or decomposed, "
+                "as macOS does). Copy the name from the folder's listing."
+            )
     close = get_close_matches(word, ids, n=1, cutoff=0.6)
     if close:
         return f" Did you mean '{close[0]}'?"

@@ -4,6 +4,7 @@ Sections are templates of their own (``templates/*.html.j2``), listed in ``SECTI
 draws what a function of this package computed. A new section is a template, a name in that list and its data here.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from lookalike.report import evidence as inputs
 from lookalike.report import figures, gallery, headline, tables, words
 from lookalike.report.evidence import Evidence, StrPath
 
+log = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
 
 # Template and heading, in the page's order. A section whose data is missing says so rather than vanishing.
@@ -59,6 +61,7 @@ def write_report(
     page = render(evidence)
     with store.atomic(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
+    log.info("the report: %s", Path(out).resolve())
 
 
 def render(evidence: Evidence) -> str:

@@ -60,7 +60,11 @@ def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
     folder.mkdir(parents=True, exist_ok=True)
     progress = Progress("made", entry.queries + entry.without_match, "copies")
     copies: list[Row] = []
-    for row, number, image in _with_match(entry.queries, [row for row in ranked if row["image_id"] not in held_ids]):
+    hashes: dict[str, str] = {}  # of the sources' bytes: a model must have embedded the picture that was copied
+    for row, number, image, sha256 in _with_match(
+        entry.queries, [row for row in ranked if row["image_id"] not in held_ids]
+    ):
+        hashes[row["image_id"]] = sha256
         copies.append(
             _copy(entry, row, number, image, backgrounds=backgrounds, folder=folder) | {"source": row["image_id"]}
         )
@@ -72,8 +76,8 @@ def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
     _remove_stale(folder, {copy["image_id"] for copy in copies})
 
     unaltered = {"query": False, "training": False, "source": None, "operations": None, "parameters": None}
-    schema = MANIFEST.schema("operations", "parameters")
-    return pa.Table.from_pylist([row | unaltered for row in references] + copies, schema=schema)
+    kept = [row | unaltered | {"sha256": hashes.get(row["image_id"])} for row in references]
+    return pa.Table.from_pylist(kept + copies, schema=MANIFEST.schema("operations", "parameters", "sha256"))
 
 
 def _hold_out(entry: Copies, ranked: Sequence[Row]) -> list[Row]:
@@ -106,8 +110,8 @@ def _hold_out(entry: Copies, ranked: Sequence[Row]) -> list[Row]:
     return held_out
 
 
-def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, int, Image.Image]]:
-    """Yield references to copy, with the number of the round and the decoded picture, until there are enough."""
+def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, int, Image.Image, str]]:
+    """Yield references to copy until there are enough: with the number of the round, the picture and its hash."""
     made = 0
     first_reason = ""
     for number in count():
@@ -116,14 +120,15 @@ def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, 
             if made == queries:
                 return
             try:
-                image = images.load(row["root"], row["path"])
+                data = images.read(row["root"], row["path"])
+                image = images.decode(data)
             except images.BadImage as error:
                 _log_undecodable(row, error)
                 first_reason = first_reason or f"{row['path']}: {error}"
                 continue
             decodable.append(row)
             made += 1
-            yield row, number, image
+            yield row, number, image, hashlib.sha256(data).hexdigest()
         if not decodable:
             raise LookalikeError(
                 f"of: none of the {len(references)} references that were tried can be decoded; the first: "
@@ -168,6 +173,7 @@ def _copy(
         "path": image_id,
         "bytes": len(data),
         "group": row["group"] if row["group"] is not None else row["image_id"],
+        "sha256": hashlib.sha256(data).hexdigest(),
         "operations": describe(steps),
         "parameters": parameters,
     }
