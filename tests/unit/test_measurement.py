@@ -118,6 +118,16 @@ def test_tiles_of_one_photograph_are_one_observation(run: Measure) -> None:
     assert alone.metrics["accuracy_at_1"].low == wilson(4, 4)[0]
     assert together.metrics["accuracy_at_1"].low == wilson(2, 2)[0]
     assert together.metrics["accuracy_at_1"].n == 4
+    assert (alone.groups, together.groups) == (4, 2)
+
+
+def test_only_groups_of_queries_that_count_are_counted(run: Measure) -> None:
+    # x has no match, and nobody asks for r7; b is of no group and so is one by itself.
+    groups = {"a": "astronaut", "b": None, "c": "astronaut", "x": "coffee", "r7": "dune"}
+    truth = {"a": "r1", "b": "r2", "c": "r3"}
+    found = {query: first(reference) for query, reference in truth.items()}
+    assert run(found, truth, queries=["a", "b", "c", "x"], groups=groups).groups == 2
+    assert run(found, {}, queries=["a", "b", "c"]).groups == 0
 
 
 def test_copies_are_broken_down_by_operation_and_strength(run: Measure) -> None:

@@ -43,6 +43,7 @@ class Experiment:
     verdict: str = "cannot tell"
     timing: dict[str, dict[str, object]] = field(default_factory=dict)
     indexes: list[str] = field(default_factory=lambda: ["flat"])
+    groups: dict[str, str] = field(default_factory=dict)
 
     def report(self) -> str:
         """Write the files and the report; return its text."""
@@ -77,7 +78,7 @@ class Experiment:
             "root": [str(self.folder)] * len(ids),
             "path": [f"{number}.png" for number, _ in enumerate(ids)],
             "bytes": [1] * len(ids),
-            "group": [None] * len(ids),
+            "group": [self.groups.get(one) for one in ids],
         }
         schema = formats.IMAGES.schema()
         if self.operations is not None:
@@ -124,6 +125,7 @@ class Experiment:
             index=index,
             references=len(self.references),
             queries=len(self.queries),
+            groups=len({self.groups.get(query, query) for query, match in self.queries.items() if match}),
             rejected_references=sum(one in self.references for one in bad),
             rejected_queries=sum(one in self.queries for one in bad),
             metrics={"accuracy_at_1": estimate, "accuracy_at_3": estimate, "recall_at_3": estimate},
@@ -319,6 +321,14 @@ def test_counts_that_contradict_the_metrics_stop_the_report(experiment: Experime
     experiment.rejected = {"good": {"q-0": "damaged"}}
     experiment._rejected("good")
     with pytest.raises(LookalikeError, match=r"'good'.*rejected queries is 0 there.* hold 1\."):
+        write_report(**inputs, out=experiment.folder / "index.html")  # type: ignore[arg-type]
+
+
+def test_groups_that_contradict_the_metrics_stop_the_report(experiment: Experiment) -> None:
+    inputs = experiment.inputs()
+    experiment.groups = {"q-0": "dune", "q-1": "dune"}
+    experiment._images()
+    with pytest.raises(LookalikeError, match=r"'good'.*groups is 2 there.* hold 1\."):
         write_report(**inputs, out=experiment.folder / "index.html")  # type: ignore[arg-type]
 
 

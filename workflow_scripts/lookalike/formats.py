@@ -184,13 +184,18 @@ class SearchTiming(Record):
 
 
 class Metrics(Record):
-    """``results/{dataset}/metrics/{model}/{index}.json``."""
+    """``results/{dataset}/metrics/{model}/{index}.json``.
+
+    ``groups`` counts the independent observations among the queries that have a match: those of one photograph or
+    picture are one, and a query without a group is one by itself.
+    """
 
     dataset: str
     model: str
     index: str
     references: int
     queries: int
+    groups: int
     rejected_references: int
     rejected_queries: int
     metrics: dict[str, Estimate]

@@ -65,6 +65,7 @@ def measure(
         index=index,
         references=references,
         queries=_count(sample, "query"),
+        groups=len(set(groups.tolist())),
         rejected_references=rejected_references,
         rejected_queries=_count(refused, "query"),
         metrics=estimates(np.ones(counted.num_rows, dtype=np.bool_)),

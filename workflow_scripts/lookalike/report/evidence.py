@@ -68,10 +68,11 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Counts:
-    """References and queries of one model: sampled = embedded + rejected."""
+    """References and queries of one model: sampled = embedded + rejected; ``groups`` as in ``formats.Metrics``."""
 
     references: int
     queries: int
+    groups: int
     rejected_references: int
     rejected_queries: int
 
@@ -167,7 +168,7 @@ def read(
         runs.append(Run(number, measured.model, label, measured.index, measured, *footers[pair]))
     if not runs:
         raise LookalikeError(f"experiment '{settings['experiment']}' has no measured model, so there is no report.")
-    table = store.read_table(images, IMAGES)
+    table, matches = store.read_table(images, IMAGES), store.read_table(truth, TRUTH)
     tables = _read_rejected(rejected)
     return Evidence(
         experiment=settings["experiment"],
@@ -177,9 +178,9 @@ def read(
         runs=runs,
         comparisons=store.read_json(comparisons, Comparisons).comparisons,
         images=table,
-        truth=store.read_table(truth, TRUTH),
+        truth=matches,
         rejected=_grouped(tables, list(numbers)),
-        counts=_counts(runs, table, tables),
+        counts=_counts(runs, table, matches, tables),
     )
 
 
@@ -211,7 +212,7 @@ def _grouped(tables: Tables, models: list[str]) -> list[Rejected]:
     ]
 
 
-def _counts(runs: list[Run], images: pa.Table, tables: Tables) -> dict[str, Counts]:
+def _counts(runs: list[Run], images: pa.Table, truth: pa.Table, tables: Tables) -> dict[str, Counts]:
     """Count for each model what was sampled and rejected. Raises LookalikeError where the metrics say otherwise."""
     ids = pa.array(sorted({row["image_id"] for _, _, rows in tables for row in rows}), pa.string())
     concerned = images.filter(pc.is_in(images["image_id"], value_set=ids)) if len(ids) else images.slice(0, 0)
@@ -222,9 +223,10 @@ def _counts(runs: list[Run], images: pa.Table, tables: Tables) -> dict[str, Coun
             role = roles.get(row["image_id"], {})
             rejected.setdefault(model, Counter()).update(name for name in ("reference", "query") if role.get(name))
     references, queries = (int(pc.sum(images[role]).as_py() or 0) for role in ("reference", "query"))
+    groups = _groups(images, truth)
     counts = {}
     for run in runs:
-        found = Counts(references, queries, rejected[run.model]["reference"], rejected[run.model]["query"])
+        found = Counts(references, queries, groups, rejected[run.model]["reference"], rejected[run.model]["query"])
         for name, amount in vars(found).items():
             if getattr(run.metrics, name) != amount:
                 raise LookalikeError(
@@ -234,6 +236,13 @@ def _counts(runs: list[Run], images: pa.Table, tables: Tables) -> dict[str, Coun
                 )
         counts[run.model] = found
     return counts
+
+
+def _groups(images: pa.Table, truth: pa.Table) -> int:
+    """How many independent groups the queries with a match come from; one without a group is one by itself."""
+    asked = pc.is_in(images["image_id"], value_set=truth["query_id"].combine_chunks())
+    names = images["group"].filter(pc.and_(images["query"], asked))
+    return int(pc.count_distinct(names, mode="only_valid").as_py() + names.null_count)
 
 
 def _from_the_other_side(one: Comparison) -> Comparison:
