@@ -167,6 +167,8 @@ def test_footers_carry_the_embedding_on(chain: Chain) -> None:
     )
     assert neighbors["key"] == ids["key"] == KEY
     assert neighbors["pictures_sha256"] == ids["pictures_sha256"]
+    assert neighbors["embed_versions"] == ids["embed_versions"] == {"numpy": "2"}
+    assert "faiss-cpu" in neighbors["versions"]
     timing = store.read_json(chain.folder / "timing.json", SearchTiming)
     assert (timing.queries, timing.index_bytes) == (7, (chain.folder / "flat.faiss").stat().st_size)
 
@@ -190,10 +192,14 @@ def test_shards_of_other_weights_or_precision_are_refused(chain: Chain, footer: 
 
 
 def test_shards_of_other_library_versions_are_a_warning(chain: Chain, caplog: pytest.LogCaptureFixture) -> None:
-    chain.shard("queries", [name for name in chain.vectors if name[0] == "q"], versions={"numpy": "3"})
+    chain.shard("queries", [name for name in chain.vectors if name[0] == "q"], versions={"numpy": "3", "torch": "2.9"})
     with caplog.at_level(logging.WARNING, "lookalike"):
         chain.build()
-    assert "queries.parquet: was made with {'numpy': '3'}, other shards with {'numpy': '2'}" in caplog.text
+    assert (
+        "queries.parquet: was made with {'numpy': '3', 'torch': '2.9'}, other shards with {'numpy': '2'}" in caplog.text
+    )
+    ids = store.read_provenance(chain.folder / "flat.ids.parquet")
+    assert ids["embed_versions"] == {"numpy": "2 / 3", "torch": "2.9"}
 
 
 def test_an_index_without_its_own_ids_is_refused(chain: Chain) -> None:

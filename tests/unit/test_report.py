@@ -106,6 +106,8 @@ class Experiment:
             "index": index,
             "key": '{"family": "pixels"}',
             "weights": {"source": "w", "revision": "r7"},
+            "embed_versions": {"torch": "2.9.1", "pillow": "11.3.0 / 12.0.0"},
+            "versions": {"faiss-cpu": "1.13.0"},
         }
         return self._table(f"{model}-{index}", columns, formats.NEIGHBORS, formats.NEIGHBORS.schema(), made)
 
@@ -422,6 +424,11 @@ def test_hostile_text_stays_text(experiment: Experiment) -> None:
     assert balanced(html)
     assert HOSTILE in {one.get("title") for one in page.named("p")}
     assert "alert('x')" in page.words
+
+
+def test_the_libraries_that_made_the_vectors_are_named(experiment: Experiment) -> None:
+    page = Page(experiment.report()).words
+    assert "w, r7 Embedded with pillow 11.3.0 / 12.0.0, torch 2.9.1 Everything recorded" in page
 
 
 def test_one_model_needs_no_rival(experiment: Experiment) -> None:

@@ -156,11 +156,13 @@ IDENTITY = ("key", "weights_sha256", "dtypes")  # what vectors must share to be 
 def check_shards(embeddings: Iterable[str], embedding_key: str) -> dict[str, Any]:
     """Check that embedding shards belong together and were made with ``embedding_key``.
 
-    Returns what they share, for the footers of what is made from them. Differing library versions are a warning.
+    Returns what they share, for the footers of what is made from them; ``embed_versions`` are the library versions that
+    made the vectors. Differing ones are a warning, and all of them are named, such as ``11.3.0 / 12.0.0``.
     """
     expected: dict[str, Any] = {"key": embedding_key}
     versions: dict[str, Any] = {}
     shared: dict[str, Any] = {}
+    found: dict[str, set[str]] = {}
     for path in embeddings:
         footer = store.read_provenance(path)
         check_same(path, footer, expected)
@@ -169,7 +171,9 @@ def check_shards(embeddings: Iterable[str], embedding_key: str) -> dict[str, Any
         if versions and footer["versions"] != versions:
             log.warning("%s: was made with %s, other shards with %s", path, footer["versions"], versions)
         versions = versions or footer["versions"]
-    return shared
+        for library, version in footer["versions"].items():
+            found.setdefault(library, set()).add(version)
+    return {**shared, "embed_versions": {library: " / ".join(sorted(all_of)) for library, all_of in found.items()}}
 
 
 def check_index(index: str, ids: str, expected: dict[str, Any]) -> dict[str, Any]:

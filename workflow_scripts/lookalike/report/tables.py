@@ -105,6 +105,7 @@ class Made:
     run: Run
     key: str
     weights: str
+    embedded_with: str
     everything: str
 
 
@@ -115,6 +116,9 @@ def how_made(evidence: Evidence) -> list[Made]:
             run,
             _text(run.provenance.get("key", "")),
             _weights(run.provenance.get("weights")),
+            ", ".join(
+                f"{name} {version}" for name, version in sorted(run.provenance.get("embed_versions", {}).items())
+            ),
             json.dumps(run.provenance, indent=2, sort_keys=True, ensure_ascii=False),
         )
         for run in evidence.runs
