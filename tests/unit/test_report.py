@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from lookalike import formats, metrics, store
+from lookalike import formats, metrics, statistics, store
 from lookalike.errors import LookalikeError
 from lookalike.formats import Comparison, Comparisons, Estimate, Metrics
-from lookalike.report import gallery, words, write_report
+from lookalike.report import gallery, headline, words, write_report
 
 HOSTILE = "\"><script>alert('x')</script>\n<img src=https://evil.example/a.png> 図 \u202e.png"
 CPU = {
@@ -42,6 +42,7 @@ class Experiment:
     breakdowns: dict[str, dict[str, dict[str, Estimate]]] = field(default_factory=dict)
     verdict: str = "cannot tell"
     timing: dict[str, dict[str, object]] = field(default_factory=dict)
+    too_easy: set[str] = field(default_factory=set)  # metrics without a value, since any order is right
     indexes: list[str] = field(default_factory=lambda: ["flat"])
     groups: dict[str, str] = field(default_factory=dict)
 
@@ -121,6 +122,7 @@ class Experiment:
         value = self.accuracy.get(model, 0.5) if matched else None
         estimate = Estimate(value=value, low=value and value / 2, high=value, n=matched)
         bad = self.rejected.get(model, {})
+        names = ("accuracy_at_1", "accuracy_at_3", "recall_at_3")
         record = Metrics(
             dataset="tiles",
             model=model,
@@ -130,7 +132,7 @@ class Experiment:
             groups=len({self.groups.get(query, query) for query, match in self.queries.items() if match}),
             rejected_references=sum(one in self.references for one in bad),
             rejected_queries=sum(one in self.queries for one in bad),
-            metrics={"accuracy_at_1": estimate, "accuracy_at_3": estimate, "recall_at_3": estimate},
+            metrics={name: statistics.NOTHING if name in self.too_easy else estimate for name in names},
             breakdowns=self.breakdowns,
             timing=self.timing.get(model, CPU),
         )
@@ -144,7 +146,19 @@ class Experiment:
             Comparison(
                 index=index, metric="accuracy_at_1", a=a, b=b, difference=gap, p=0.01, p_holm=0.02, verdict=self.verdict
             )
+            if metric not in self.too_easy
+            else Comparison(
+                index=index,
+                metric=metric,
+                a=a,
+                b=b,
+                difference=statistics.NOTHING,
+                p=1.0,
+                p_holm=1.0,
+                verdict="cannot tell",
+            )
             for index in self.indexes
+            for metric in sorted({"accuracy_at_1", *self.too_easy})
             for place, a in enumerate(self.models)
             for b in self.models[place + 1 :]
         ]
@@ -284,6 +298,96 @@ def test_the_leaderboard_is_sorted_by_accuracy_and_says_who_is_behind(experiment
     assert "★ best" in board
     assert "▼ behind" in board
     assert "50.0 % 25.0–50.0 %" in board
+
+
+def test_nobody_is_best_who_is_better_than_nobody(experiment: Experiment) -> None:
+    board = Page(experiment.report().partition('<section id="leaderboard"')[2].partition("</section>")[0]).words
+    assert "% highest 4 " in board
+    assert "≈ cannot tell apart" in board
+    assert "★ best" not in board
+
+
+def test_one_model_is_not_measured_against_itself(experiment: Experiment) -> None:
+    experiment.models = ["good"]
+    board = Page(experiment.report().partition('<section id="leaderboard"')[2].partition("</section>")[0]).words
+    assert not re.search("highest|best|★", board)
+
+
+def test_the_head_says_how_many_pictures_the_queries_come_from(experiment: Experiment) -> None:
+    experiment.queries = {f"q-{number}": f"ref-{number % 6}" for number in range(30)}
+    experiment.groups = {query: f"picture-{number % 3}" for number, query in enumerate(experiment.queries)}
+    page = Page(experiment.report()).words
+    assert "with a match 30 without a match 0 independent groups 3 models 2" in page
+    assert (
+        "These 30 queries were made from only 3 pictures: what comes from one is found or missed together, so this is "
+        "no more than 3 observations. The intervals are wide for that reason. With fewer than 6, no test can tell "
+        "models apart. Add pictures, not copies of the same ones." in page
+    )
+    assert "are one independent group: they are found or missed together" in page
+    experiment.operations = None
+    assert "These 30 queries come from only 3 independent groups" in Page(experiment.report()).words
+
+
+def test_few_queries_are_said_and_ten_groups_are_not_few(experiment: Experiment) -> None:
+    page = Page(experiment.report()).words
+    assert "There are only 2 queries with a match: others could be found quite differently." in page
+    assert "one independent group" not in page
+    experiment.queries = {f"q-{number}": "ref-0" for number in range(10)}
+    page = Page(experiment.report()).words
+    assert "independent groups 10" in page
+    assert "Few observations" not in page
+
+
+def test_few_means_the_same_in_the_report_as_in_the_intervals() -> None:
+    assert headline.FEW_GROUPS == statistics.FEW_GROUPS
+    undecided, decided = np.arange(headline.DECIDABLE - 1), np.arange(headline.DECIDABLE)
+    for groups, significant in ((undecided, False), (decided, True)):
+        p = statistics.sign_flip(np.ones(len(groups)), np.zeros(len(groups)), groups)
+        assert (p < statistics.SIGNIFICANCE) == significant
+
+
+def test_a_metric_that_any_order_satisfies_says_so_and_is_not_compared(experiment: Experiment) -> None:
+    experiment.too_easy = {"recall_at_3"}
+    html = experiment.report()
+    page = Page(html).words
+    assert page.count("any order is right, with so few references") == 2
+    assert "nothing to count" not in page
+    assert "No table for Recall@3: with so few references any order of them is right, whatever the model." in page
+    assert html.count('<table class="matrix') == 1
+    assert "p = 1.000" not in page
+
+
+def test_a_single_reference_is_no_competition(experiment: Experiment) -> None:
+    experiment.too_easy = {"accuracy_at_1", "accuracy_at_3", "recall_at_3"}
+    html = experiment.report()
+    page = Page(html).words
+    assert "With so few references any order of them is right, so accuracy cannot be measured." in page
+    assert "No table for Accuracy@1, Accuracy@3 and Recall@3" in page
+    assert "has a known match" not in page
+    assert "No query has a match" not in page
+    assert balanced(html)
+
+
+def test_a_rejected_reference_that_nobody_asks_for_counts_against_nobody(experiment: Experiment) -> None:
+    experiment.rejected = {model: {"ref-4": "empty", "ref-5": "empty"} for model in experiment.models}
+    page = Page(experiment.report()).words
+    assert "references searched, of 6 4 queries 3 with" in page
+    assert page.count("The 2 rejected pictures count against no model: no query with a match needs them.") == 2
+    assert "pictures rejected 2" in page
+
+
+def test_it_is_said_which_rejected_pictures_count(experiment: Experiment) -> None:
+    experiment.rejected = {"good": {"q-0": "damaged", "ref-5": "empty"}, "fair": {"ref-1": "damaged", "ref-5": "bad"}}
+    page = Page(experiment.report()).words
+    assert "references searched, of 6 4–5 queries, 0–1 of them rejected 3 with" in page
+    assert (
+        "2 rejected pictures count against the models that rejected them, as a query or as its match. "
+        "The other rejected picture counts against no model." in page
+    )
+    experiment.rejected = {"good": {"q-0": "damaged"}}
+    page = Page(experiment.report()).words
+    assert "The rejected picture counts against the models that rejected it, as a query or as its match." in page
+    assert "references 6 queries, 0–1 of them rejected 3" in page
 
 
 def test_speed_that_is_not_known_is_said(experiment: Experiment) -> None:
@@ -482,7 +586,8 @@ def test_several_indexes_get_a_row_each(experiment: Experiment) -> None:
     experiment.indexes = ["flat", "quick"]
     board = Page(experiment.report().partition('<section id="leaderboard"')[2].partition("</section>")[0]).words
     assert board.count("index flat") == board.count("index quick") == 2
-    assert board.count("★ best") == 2
+    assert board.count("≈ cannot tell apart") == 2
+    assert "compared with the one that has the highest Accuracy@1 with the same index" in board
 
 
 def test_twelve_models_with_long_labels(experiment: Experiment) -> None:

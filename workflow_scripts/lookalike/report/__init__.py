@@ -92,9 +92,12 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "sections": SECTIONS,
         "sentence": headline.sentence(evidence),
         "facts": headline.facts(evidence),
+        "few": headline.few(evidence),
+        "grouped": headline.grouped(evidence),
         "metrics": tables.metric_names(evidence),
         "leaderboard": tables.leaderboard(evidence),
         "matrices": tables.matrices(evidence),
+        "left_out": tables.left_out(evidence),
         "breakdowns": [
             ("operations", "By operation", figures.dot_rows(evidence, "operations")),
             ("strength", "By strength", figures.dot_rows(evidence, "strength", ("light", "medium", "heavy"))),

@@ -118,14 +118,25 @@ class Evidence:
         """Number of references that were sampled."""
         return int(pc.sum(self.images["reference"]).as_py() or 0)
 
+    @property
+    def groups(self) -> int:
+        """Number of independent groups that the queries with a match come from."""
+        return self.runs[0].metrics.groups
+
+    @cached_property
+    def missed(self) -> frozenset[str]:
+        """Ids of the rejected pictures that count against a model: queries with a match, and matches of queries."""
+        wanted = {*self.truth["query_id"].to_pylist(), *self.truth["reference_id"].to_pylist()}
+        return frozenset(one.image_id for one in self.rejected if one.image_id in wanted)
+
     def label(self, model: str) -> str:
         """A model's name for people."""
         return next((run.label for run in self.runs if run.model == model), model)
 
     def verdict(self, metric: str, a: Run, b: Run) -> Comparison | None:
-        """The comparison of two runs as seen from ``a``, or None where they were not compared."""
+        """The comparison of two runs as seen from ``a``, or None where they were not, or could not be, compared."""
         for one in self.comparisons:
-            if one.metric == metric and one.index == a.index == b.index:
+            if one.difference.value is not None and one.metric == metric and one.index == a.index == b.index:
                 if (one.a, one.b) == (a.model, b.model):
                     return one
                 if (one.a, one.b) == (b.model, a.model):

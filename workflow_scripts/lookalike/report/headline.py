@@ -1,9 +1,12 @@
 """The answer in a sentence or two, and the facts that it rests on. Never a winner by the larger number alone."""
 
+from dataclasses import dataclass
+
 from lookalike.report import words
 from lookalike.report.evidence import BEST_BY, Evidence, Run
 
-NO_WINNER = "cannot tell"
+FEW_GROUPS = 10  # as in ``statistics``, which the report must not depend on; a test compares them
+DECIDABLE = 6  # groups: five that all favor one model still have p = 2 / 2**5 = 0.06
 
 
 def best(runs: list[Run]) -> Run | None:
@@ -15,6 +18,8 @@ def best(runs: list[Run]) -> Run | None:
 def sentence(evidence: Evidence) -> str:
     """What came out: the best model, how good it is, and which of the others may be as good."""
     top = best(evidence.runs)
+    if top is None and evidence.matched:
+        return "With so few references any order of them is right, so accuracy cannot be measured. Add references."
     if top is None:
         return (
             f"None of the {words.count(evidence.queries.num_rows, 'query', 'queries')} has a known match, so accuracy "
@@ -55,15 +60,85 @@ def _name(evidence: Evidence, run: Run) -> str:
     return run.label if len(evidence.indexes) == 1 else f"{run.label} (index {run.index})"
 
 
-def facts(evidence: Evidence) -> list[tuple[str, str]]:
-    """The numbers under the sentence, each with what it counts."""
+@dataclass(frozen=True)
+class Fact:
+    """A number of the page's head, what it counts, and what that means where the name does not say it."""
+
+    value: str
+    name: str
+    explanation: str = ""
+
+
+def facts(evidence: Evidence) -> list[Fact]:
+    """The numbers under the sentence: sampled = searched + rejected, queries = with a match + without one."""
     matched = len(evidence.matched)
     queries = evidence.queries.num_rows
+    counts = list(evidence.counts.values())
+    lost = sorted({one.rejected_queries for one in counts})
+    rejected = len({one.image_id for one in evidence.rejected})
     return [
-        (words.number(evidence.references), "reference" if evidence.references == 1 else "references"),
-        (words.number(queries), "query" if queries == 1 else "queries"),
-        (words.number(matched), "with a match"),
-        (words.number(queries - matched), "without a match"),
-        (words.number(len(evidence.counts)), "model" if len(evidence.counts) == 1 else "models"),
-        (words.number(len({one.image_id for one in evidence.rejected})), "pictures rejected"),
+        _references(evidence),
+        Fact(
+            words.number(queries),
+            ("query" if queries == 1 else "queries") + (f", {_range(lost)} of them rejected" if lost[-1] else ""),
+        ),
+        Fact(words.number(matched), "with a match"),
+        Fact(words.number(queries - matched), "without a match"),
+        Fact(
+            words.number(evidence.groups),
+            "independent group" if evidence.groups == 1 else "independent groups",
+            "The pictures or photographs that the queries with a match come from. What comes from one of them is found "
+            "or missed together, so intervals and tests count it once.",
+        ),
+        Fact(words.number(len(counts)), "model" if len(counts) == 1 else "models"),
+        Fact(words.number(rejected), "picture rejected" if rejected == 1 else "pictures rejected"),
     ]
+
+
+def _references(evidence: Evidence) -> Fact:
+    sampled = evidence.references
+    searched = sorted({one.references - one.rejected_references for one in evidence.counts.values()})
+    if searched == [sampled]:
+        return Fact(words.number(sampled), "reference" if sampled == 1 else "references")
+    return Fact(
+        _range(searched),
+        f"references searched, of {words.number(sampled)}",
+        "A rejected reference is not searched." + (" How many are depends on the model." if len(searched) > 1 else ""),
+    )
+
+
+def _range(numbers: list[int]) -> str:
+    """``25``, or ``25–27`` where models differ."""
+    return "–".join(words.number(number) for number in dict.fromkeys((numbers[0], numbers[-1])))
+
+
+def grouped(evidence: Evidence) -> str:
+    """Why the queries are fewer observations than they seem, where they are; else nothing."""
+    if evidence.groups == len(evidence.matched):
+        return ""
+    return (
+        "Queries that come from the same picture or photograph are one independent group: they are found or missed "
+        "together, so intervals and tests count them as one."
+    )
+
+
+def few(evidence: Evidence) -> str:
+    """A warning where the queries come from so few groups that hardly anything can be known; else nothing."""
+    groups, matched = evidence.groups, len(evidence.matched)
+    if not 0 < groups < FEW_GROUPS:
+        return ""
+    queries = words.count(matched, "query", "queries")
+    if groups == matched:
+        are = "is" if matched == 1 else "are"
+        said = f"There {are} only {queries} with a match: others could be found quite differently."
+    else:
+        copies = "operations" in evidence.queries.column_names
+        source = words.count(groups, "picture" if copies else "independent group")
+        said = (
+            f"These {queries} {'were made' if copies else 'come'} from only {source}: what comes from one "
+            f"is found or missed together, so this is no more than {words.count(groups, 'observation')}."
+        )
+    said += " The intervals are wide for that reason."
+    if groups < DECIDABLE and len(evidence.counts) > 1:
+        said += f" With fewer than {DECIDABLE}, no test can tell models apart."
+    return f"{said} Add pictures{', not copies of the same ones' if groups < matched else ''}."

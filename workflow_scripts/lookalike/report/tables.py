@@ -19,7 +19,8 @@ class Place:
 
     run: Run
     estimates: dict[str, Estimate]
-    standing: str  # against the best of the same index: best, behind, cannot tell apart, not compared
+    standing: str  # against the highest of the same index: best, highest, behind, cannot tell apart, not compared
+    reason: str  # why a metric has no value
 
 
 def metric_names(evidence: Evidence) -> list[str]:
@@ -30,20 +31,28 @@ def metric_names(evidence: Evidence) -> list[str]:
 def leaderboard(evidence: Evidence) -> list[Place]:
     """Rows by falling accuracy; equal ones in the experiment's order, those without a value last."""
     names = metric_names(evidence)
-    bests = {index: headline.best([run for run in evidence.runs if run.index == index]) for index in evidence.indexes}
+    tops = {index: headline.best([run for run in evidence.runs if run.index == index]) for index in evidence.indexes}
+    reason = "any order is right, with so few references" if evidence.matched else "nothing to count"
+
+    def beats(top: Run, run: Run) -> bool:
+        verdict = evidence.verdict(BEST_BY, top, run)
+        return verdict is not None and verdict.verdict == "better"
 
     def standing(run: Run) -> str:
-        top = bests[run.index]
+        top = tops[run.index]
         if top is None or run.estimate(BEST_BY).value is None:
             return "not measured"
         if run is top:
-            return "best"
+            # The larger number alone wins nothing: best is who is better than somebody by the tests.
+            return (
+                "best" if any(beats(top, rival) for rival in evidence.runs if rival.index == run.index) else "highest"
+            )
         verdict = evidence.verdict(BEST_BY, top, run)
         if verdict is None:
             return "not compared"
-        return "behind" if verdict.verdict == "better" else "cannot tell apart"
+        return "behind" if beats(top, run) else "cannot tell apart"
 
-    places = [Place(run, {name: run.estimate(name) for name in names}, standing(run)) for run in evidence.runs]
+    places = [Place(run, {name: run.estimate(name) for name in names}, standing(run), reason) for run in evidence.runs]
     return sorted(
         places, key=lambda place: -(value if (value := place.run.estimate(BEST_BY).value) is not None else -1)
     )
@@ -73,20 +82,36 @@ class Matrix:
 
 
 def matrices(evidence: Evidence) -> list[Matrix]:
-    """One matrix for each index and metric that was compared, in the order of the comparisons, best models first."""
+    """One matrix for each index and metric that was compared, in the order of the comparisons, best models first.
+
+    Metrics without a value for any two models are left out: ``left_out`` names them.
+    """
     order = [place.run for place in leaderboard(evidence)]
     found = []
-    for index, metric in dict.fromkeys((one.index, one.metric) for one in evidence.comparisons):
+    for index, metric in _compared(evidence):
         runs = [run for run in order if run.index == index]
         rows = [(a, [Cell(None if a is b else evidence.verdict(metric, a, b), a is b) for b in runs]) for a in runs]
         found.append(Matrix(metric, index, runs, rows))
     return found
 
 
+def left_out(evidence: Evidence) -> list[str]:
+    """Metrics that say nothing of any two models, since with so few references any order of them is right."""
+    compared = {metric for _, metric in _compared(evidence)}
+    return [metric for metric in dict.fromkeys(one.metric for one in evidence.comparisons) if metric not in compared]
+
+
+def _compared(evidence: Evidence) -> list[tuple[str, str]]:
+    return list(
+        dict.fromkeys((one.index, one.metric) for one in evidence.comparisons if one.difference.value is not None)
+    )
+
+
 @dataclass(frozen=True)
 class RejectedTable:
-    """The first rejected pictures, and where the others are."""
+    """The first rejected pictures, where the others are, and against whom they all count."""
 
+    effect: str
     shown: list[Rejected]
     more: int
     files: list[str]
@@ -95,7 +120,31 @@ class RejectedTable:
 def rejected(evidence: Evidence) -> RejectedTable:
     """At most MOST_REJECTED pictures; of the rest, how many there are and which files list them."""
     rest = evidence.rejected[MOST_REJECTED:]
-    return RejectedTable(evidence.rejected[:MOST_REJECTED], len(rest), sorted({one.file for one in rest}))
+    return RejectedTable(
+        _effect(evidence), evidence.rejected[:MOST_REJECTED], len(rest), sorted({one.file for one in rest})
+    )
+
+
+def _effect(evidence: Evidence) -> str:
+    """Which rejected pictures count against a model: those that a query asks for, or that ask for something."""
+    total, missed = len({one.image_id for one in evidence.rejected}), len(evidence.missed)
+    if not missed:
+        return f"{_pictures('The', total)} against no model: no query with a match needs {_them(total)}."
+    if missed == total:
+        return f"{_pictures('The', total)} against the models that rejected {_them(total)}, as a query or as its match."
+    return (
+        f"{_pictures(str(missed), missed)} against the models that rejected {_them(missed)}, as a query or as its "
+        f"match. {_pictures('The other', total - missed)} against no model."
+    )
+
+
+def _pictures(which: str, amount: int) -> str:
+    many = f" {amount}" if amount > 1 and not which.isdigit() else ""
+    return f"{which}{many} rejected {'picture counts' if amount == 1 else 'pictures count'}"
+
+
+def _them(amount: int) -> str:
+    return "it" if amount == 1 else "them"
 
 
 @dataclass(frozen=True)
