@@ -70,7 +70,8 @@ def test_the_catalogue_is_valid() -> None:
         (
             "models/pixels/embed",
             {},
-            "models.pixels.embed.family: is missing. Known: color_histogram, efficientnet_lite, pixels.",
+            "models.pixels.embed.family: is missing. Known: blip2, color_histogram, efficientnet_lite, "
+            "pixels, python, torchscript, transformers.",
         ),
         (
             "datasets/mine",
