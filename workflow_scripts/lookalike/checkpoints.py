@@ -148,6 +148,8 @@ def _download(checkpoint: str, revision: str, code: bool, parts: tuple[str, ...]
         names = _wanted(checkpoint, folder, present, code, parts)
         for name in names:
             get(name)
+        if revision != info.sha:  # by its name too, which the cache then knows when the hub cannot be reached
+            hf_hub_download(checkpoint, "config.json", revision=revision)
     except errors.HFValidationError as error:
         raise LookalikeError(f"{checkpoint}: is no name on the hub, and no folder here: {error}") from None
     except errors.GatedRepoError:
@@ -160,15 +162,22 @@ def _download(checkpoint: str, revision: str, code: bool, parts: tuple[str, ...]
             f"{checkpoint}: has no revision '{revision}'. Name a branch, a tag or a whole commit hash of it."
         ) from None
     except errors.RepositoryNotFoundError:
-        raise LookalikeError(
-            f"{checkpoint}: the hub has no such model, or it is private. Check the name at {api.endpoint}; for a "
-            "private one, log in (hf auth login, or HF_TOKEN)."
-        ) from None
+        raise LookalikeError(_unknown(checkpoint, api.endpoint)) from None
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, httpx.TransportError) as error:
         return _from_cache(checkpoint, revision, code, parts, f"{type(error).__name__}: {error}")
     except errors.HfHubHTTPError as error:
-        raise LookalikeError(f"{checkpoint}: the hub answered: {error}. Try again later.") from None
+        if error.response.status_code == 401:
+            raise LookalikeError(_unknown(checkpoint, api.endpoint)) from None
+        reason = str(error).splitlines()[0]
+        raise LookalikeError(f"{checkpoint}: the hub answered: {reason} Try again later.") from None
     return folder, names
+
+
+def _unknown(checkpoint: str, endpoint: str) -> str:
+    return (
+        f"{checkpoint}: the hub has no such model, or it is private. Check the name at {endpoint}; for a private one, "
+        "log in (hf auth login, or HF_TOKEN)."
+    )
 
 
 def _from_cache(
