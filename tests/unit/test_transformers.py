@@ -247,6 +247,63 @@ def test_the_entry_overrides_the_processor(
         assert np.abs(found - default).max() > 10 * TOLERANCE * np.abs(default).max(), "the override changes something"
 
 
+OLD = {"do_resize": True, "do_normalize": True, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
+
+
+@pytest.mark.parametrize(
+    ("case", "settings"),
+    [
+        ("vit-cls", {"feature_extractor_type": "ViTFeatureExtractor", "size": 32, "resample": 2}),
+        (
+            "clip",
+            {
+                "feature_extractor_type": "CLIPFeatureExtractor",
+                "size": 32,
+                "crop_size": 32,
+                "do_center_crop": True,
+                "resample": 3,
+            },
+        ),
+        ("convnext", {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 64, "crop_pct": 0.875}),
+        ("convnext", {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 384, "crop_pct": 0.95}),
+    ],
+    ids=str,
+)
+def test_settings_files_as_older_versions_wrote_them_are_understood(
+    case: str,
+    settings: dict[str, Any],
+    checkpoint: Callable[[str], Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As most published checkpoints still have them."""
+    name, feature, pooling, get = CASES[case]
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / file).write_bytes((checkpoint(name) / file).read_bytes())
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(OLD | settings))
+    encoder = load(tmp_path, feature, pooling)
+    image = picture(1, (131, 64))
+    assert_equal(ours(encoder, image)[0], straightforward(tmp_path, image, get))
+    assert encoder.prepare(image).dtype == np.uint8
+    assert not [one for one in caplog.records if one.name.startswith("lookalike")]
+
+
+@pytest.mark.parametrize("case", ["vit-cls", "siglip"])
+def test_a_larger_size_is_given_to_the_network_and_its_position_embeddings_follow(
+    case: str, checkpoint: Callable[[str], Path]
+) -> None:
+    name, feature, pooling, get = CASES[case]
+    image = picture(1, (131, 64))
+    (found,) = ours(load(checkpoint(name), feature, pooling, size=48), image)
+    expected = straightforward(
+        checkpoint(name),
+        image,
+        lambda m, x: get(m, {**x, "interpolate_pos_encoding": True}),
+        size={"height": 48, "width": 48},
+    )
+    assert_equal(found, expected)
+
+
 def test_another_size_interpolates_position_embeddings(checkpoint: Callable[[str], Path]) -> None:
     image = picture(1, (131, 64))
     (found,) = ours(load(checkpoint("clip"), "image_features", size=48), image)
@@ -477,7 +534,9 @@ def architectures() -> dict[str, Callable[[], tuple[Any, Any]]]:
     )
 
     large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
-    small = OPTConfig(vocab_size=500, hidden_size=64, word_embed_proj_dim=64, ffn_dim=128, num_hidden_layers=1)
+    small = OPTConfig(
+        vocab_size=500, hidden_size=64, word_embed_proj_dim=64, ffn_dim=128, num_hidden_layers=1, num_attention_heads=2
+    )
     square = {"height": 224, "width": 224}
     return {
         "efficientnet-b7": lambda: (
