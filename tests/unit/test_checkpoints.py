@@ -35,6 +35,7 @@ class Hub:
         self.refs = {"main": MAIN, "refs/pr/7": CONVERTED, MAIN: MAIN, CONVERTED: CONVERTED}
         self.status: dict[str, tuple[int, str]] = {}  # of a model: answer to everything, with the hub's error code
         self.requests: list[str] = []
+        self.parent = MAIN  # of the conversion's commit
         self.declared: dict[str, str] = {}  # file name -> a hash that its bytes do not have
         hub = self
 
@@ -56,7 +57,7 @@ class Hub:
         return f"http://127.0.0.1:{self.server.server_port}"
 
     def answer(self, handler: BaseHTTPRequestHandler, body: bool) -> None:
-        path = unquote(urlsplit(handler.path).path)
+        path = urlsplit(handler.path).path
         self.requests.append(path)
         content, headers, status = self.route(path)
         handler.send_response(status)
@@ -68,7 +69,7 @@ class Hub:
 
     def route(self, path: str) -> tuple[bytes, dict[str, str], int]:
         api = path.startswith("/api/models/")
-        parts = path.removeprefix("/api/models/").strip("/").split("/")
+        parts = [unquote(part) for part in path.removeprefix("/api/models/").strip("/").split("/")]
         model, rest = "/".join(parts[:2]), parts[2:]
         if model in self.status:
             status, code = self.status[model]
@@ -90,7 +91,7 @@ class Hub:
         if api and rest[:1] == ["commits"]:
             commits = [
                 {"id": commit, "authors": [], "date": "2023-01-01T00:00:00.000Z", "title": "", "message": ""}
-                for commit in (CONVERTED, MAIN)
+                for commit in (CONVERTED, self.parent)
             ]
             return json.dumps(commits).encode(), {}, 200
         if api:
@@ -297,6 +298,18 @@ def test_where_the_owners_published_no_safetensors_the_hubs_own_conversion_is_ta
     assert "taking the hub's conversion, refs/pr/7" in fetched.stderr
     assert store.read_json(client.weights, Weights).revision == CONVERTED
     assert client.load(entry()).returncode == 0
+
+
+def test_a_conversion_of_other_weights_is_not_taken_but_named(client: Client, hub: Hub, vit: dict[str, bytes]) -> None:
+    without = {name: data for name, data in vit.items() if name != "model.safetensors"}
+    hub.files["owner/vit"] = {MAIN: {**without, "pytorch_model.bin": b"a pickle"}, CONVERTED: vit}
+    hub.parent = "c" * 40
+    fetched = client.fetch(entry())
+    assert fetched.returncode == 1
+    assert "refs/pr/7 converts another commit to safetensors; to use it, set revision: refs/pr/7" in fetched.stderr
+    named = client.fetch(entry(revision="refs/pr/7"))
+    assert named.returncode == 0, named.stderr
+    assert store.read_json(client.weights, Weights).revision == CONVERTED
 
 
 def test_without_safetensors_nothing_else_is_loaded(client: Client, hub: Hub, vit: dict[str, bytes]) -> None:

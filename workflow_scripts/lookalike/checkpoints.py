@@ -203,20 +203,29 @@ def _with_safetensors(api: Any, checkpoint: str, info: Any) -> Any:
     The hub's bot offers it as a pull request, which transformers itself loads too. It is taken only where it was made
     from this very commit: older weights would be other weights.
     """
+    from huggingface_hub import errors
+
     present = {file.rfilename for file in info.siblings or []}
     if present & {WEIGHTS, INDEX} or "config.json" not in present:
         return info
-    for request in api.get_repo_discussions(
-        checkpoint, author="SFconvertbot", discussion_type="pull_request", discussion_status="open"
-    ):
-        history = api.list_repo_commits(checkpoint, revision=request.git_reference)
+    try:
+        requests = list(
+            api.get_repo_discussions(
+                checkpoint, author="SFconvertbot", discussion_type="pull_request", discussion_status="open"
+            )
+        )
+    except errors.HfHubHTTPError:  # a model may have its discussions closed
+        return info
+    for request in requests:
+        reference = request.git_reference
+        history = api.list_repo_commits(checkpoint, revision=reference)
         if len(history) > 1 and history[1].commit_id == info.sha:
-            log.info("%s: no safetensors; taking the hub's conversion, %s", checkpoint, request.git_reference)
-            return api.model_info(checkpoint, revision=request.git_reference, files_metadata=True)
-        log.info(
-            "%s: %s is a conversion to safetensors of another commit; to use it, set revision: %s",
+            log.info("%s: no safetensors; taking the hub's conversion, %s", checkpoint, reference)
+            return api.model_info(checkpoint, revision=reference, files_metadata=True)
+        log.warning(
+            "%s: %s converts another commit to safetensors; to use it, set revision: %s",
             checkpoint,
-            request.git_reference,
-            request.git_reference,
+            reference,
+            reference,
         )
     return info
