@@ -6,7 +6,7 @@ CORES ?= 2
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-slurm test-gpu check lint setup bench clean
+.PHONY: demo test test-slow test-slurm test-gpu check lint setup bench clean
 
 demo: setup
 	$(BIN)/snakemake --cores $(CORES) demo
@@ -27,6 +27,10 @@ $(READY): pyproject.toml constraints.txt
 
 test: setup
 	$(BIN)/python -m pytest $(TESTS)
+
+# networks at full size: minutes, and some gigabytes of memory and disk
+test-slow: setup
+	$(BIN)/python -m pytest -m slow $(TESTS)
 
 # needs a SLURM that answers on this machine (docs/cluster.md)
 test-slurm: setup

@@ -17,6 +17,7 @@ rule fetch_weights:
         plan.environment
     params:
         key=lambda wildcards: plan.embedding_key(wildcards.model),
+        factory=lambda wildcards: plan.factory_hash(wildcards.model),
     script:
         "../workflow_scripts/fetch_weights.py"
 

@@ -1,8 +1,12 @@
 """On a CUDA device: the same vectors as on the CPU, up to rounding, and one device a job."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import tiny
 from conftest import picture
 from lookalike import models
 
@@ -20,3 +24,37 @@ def test_a_gpu_gives_what_the_cpu_gives() -> None:
         assert encoder.device.startswith("CPU") is not gpu
         vectors[gpu] = encoder.encode(np.stack([encoder.prepare(picture(seed)) for seed in range(5)]))
     np.testing.assert_allclose(vectors[True], vectors[False], rtol=1e-3, atol=1e-3 * np.abs(vectors[False]).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "tolerance"),
+    [
+        ("clip", {"family": "transformers", "feature": "image_features"}, 1e-4),
+        ("efficientnet", {"family": "transformers", "feature": "hidden_states[-1]", "pooling": "mean"}, 1e-3),
+        ("dinov2", {"family": "transformers", "feature": "last_hidden_state", "pooling": "mean"}, 1e-4),
+        (
+            "dinov2",
+            {
+                "family": "transformers",
+                "feature": "last_hidden_state",
+                "pooling": "mean",
+                "compute_dtype": "float16",
+            },
+            1e-2,
+        ),
+        ("blip2", {"family": "blip2", "compute_dtype": "float32"}, 1e-4),
+        ("blip2", {"family": "blip2"}, 1e-2),
+    ],
+)
+def test_a_gpu_gives_what_the_cpu_gives_for_checkpoints(
+    name: str, entry: dict[str, str], tolerance: float, tmp_path: Path
+) -> None:
+    key = json.dumps({**entry, "checkpoint": str(tiny.MAKERS[name](tmp_path / name))})
+    weights = models.family(models.parse(key)).fetch(models.parse(key))
+    vectors = {}
+    for gpu in (False, True):
+        encoder = models.load(key, weights, models.Machine(threads=2, gpu=gpu))
+        wanted = models.parse(key).compute_dtype if gpu else "float32"
+        assert encoder.compute_dtype == wanted
+        vectors[gpu] = encoder.encode(np.stack([encoder.prepare(picture(seed)) for seed in range(5)]))
+    np.testing.assert_allclose(vectors[True], vectors[False], rtol=0, atol=tolerance * np.abs(vectors[False]).max())

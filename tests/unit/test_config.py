@@ -70,7 +70,20 @@ def test_the_catalogue_is_valid() -> None:
         (
             "models/pixels/embed",
             {},
-            "models.pixels.embed.family: is missing. Known: color_histogram, efficientnet_lite, pixels.",
+            "models.pixels.embed.family: is missing. Known: blip2, color_histogram, efficientnet_lite, "
+            "pixels, python, torchscript, transformers.",
+        ),
+        (
+            "models/clip-vit-b32/embed/pooling",
+            "cls",
+            "models.clip-vit-b32.embed: feature 'image_features' is one vector already, and pooling is 'cls'. "
+            "Leave pooling out, or choose the feature last_hidden_state.",
+        ),
+        (
+            "models/dinov2-base/embed/pooling",
+            "none",
+            "models.dinov2-base.embed: feature 'last_hidden_state' has many vectors for one picture, and pooling says "
+            "not how to make one of them. Add pooling: cls, mean, mean_patches or gem.",
         ),
         (
             "datasets/mine",

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from lookalike import config as configuration
+from lookalike import factory
 from lookalike.config import Config, Runtime
 
 LIBRARY = Path(__file__).parent
@@ -33,6 +34,13 @@ STAGES: dict[str, tuple[str, ...]] = {
     "measure": ("metrics", "statistics", "measurement"),
     "compare": ("metrics", "statistics", "comparison"),
     "report": ("images", "report"),
+}
+
+# What a family's numbers come from besides its own module.
+SHARED: dict[str, tuple[str, ...]] = {
+    "transformers": ("models/pretrained",),
+    "blip2": ("models/pretrained",),
+    "python": ("factory",),
 }
 
 
@@ -224,7 +232,19 @@ class Plan:
         """A hash over the modules that make a stage's numbers: editing one of them runs the stage again."""
         kind = self.config.datasets[dataset].kind if dataset else ""
         family = self.config.models[model].embed.family if model else ""
-        return code_hash(*(module.format(kind=kind, family=family) for module in STAGES[stage]))
+        return code_hash(*modules(stage, kind, family)) + (self.factory_hash(model) if model else "")
+
+    def factory_hash(self, model: str) -> str:
+        """A hash over the user's module, for a model of the family `python`; else, or where it is missing, nothing."""
+        entry = self.config.models[model].embed
+        file = factory.module_file(entry.factory) if isinstance(entry, configuration.PythonFactory) else None
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file else ""
+
+
+def modules(stage: str, kind: str, family: str) -> tuple[str, ...]:
+    """The modules that make a stage's numbers, for one kind of data set or one family of models."""
+    named = tuple(module.format(kind=kind, family=family) for module in STAGES[stage])
+    return named + (SHARED.get(family, ()) if stage == "embed" else ())
 
 
 def share_library() -> None:

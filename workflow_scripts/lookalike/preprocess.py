@@ -1,6 +1,13 @@
-"""From a decoded picture to the pixels that a network sees."""
+"""From a decoded picture to the pixels that a network sees.
 
-from typing import Literal
+A checkpoint's image processor is followed in two steps. Its geometry (resize, crop) is done by ``Geometry`` in 8 bits,
+by the same Pillow calls. Its values (rescale, normalise) are one multiplication and one addition per channel,
+``Values``, done on the device for a whole batch. ``models/pretrained.py`` compares both with the processor itself.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,3 +23,122 @@ def fit(image: Image.Image, size: int, resize: Literal["squash", "crop"]) -> NDA
     left, top = (image.width - side) / 2, (image.height - side) / 2
     box = (left, top, left + side, top + side) if resize == "crop" else None
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Resize, then cut out the middle.
+
+    ``size`` is (height, width), or one number for the shorter side, or None for no resizing; ``crop`` is
+    (height, width) or None; ``resample`` is one of Pillow's filters.
+    """
+
+    size: tuple[int, int] | int | None
+    crop: tuple[int, int] | None
+    resample: int
+
+    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
+        """An RGB picture to (height, width, 3) uint8."""
+        if self.size is not None:
+            height, width = self.size if isinstance(self.size, tuple) else self._sides(image, self.size)
+            image = image.resize((width, height), Image.Resampling(self.resample))
+        if self.crop is not None:
+            height, width = self.crop
+            left, top = (image.width - width) // 2, (image.height - height) // 2
+            image = image.crop((left, top, left + width, top + height))  # black where the picture is too small
+        return np.asarray(image)
+
+    @staticmethod
+    def _sides(image: Image.Image, shorter: int) -> tuple[int, int]:
+        longer = int(shorter * max(image.size) / min(image.size))  # cut off, not rounded, as torchvision does
+        return (longer, shorter) if image.width <= image.height else (shorter, longer)
+
+    def overridden(self, size: int | None, resize: str, interpolation: str | None) -> "Geometry":
+        """The geometry with what an entry says otherwise; ``size`` is the side of the square that the network sees."""
+        changed = self
+        if resize in ("squash", "crop"):
+            side = size or self.side
+            changed = replace(self, size=(side, side), crop=None)
+            if resize == "crop":
+                changed = replace(self, size=side, crop=(side, side))
+        elif size is not None and isinstance(self.size, int) and self.crop:  # the share that is cut off stays the same
+            changed = replace(self, size=round(self.size * size / self.side), crop=(size, size))
+        elif size is not None:
+            changed = replace(self, size=(size, size), crop=None)
+        if interpolation:
+            changed = replace(changed, resample=int(Image.Resampling[interpolation.upper()]))
+        return changed
+
+    @property
+    def side(self) -> int:
+        """The shorter side of what comes out; 0 where that depends on the picture."""
+        known = self.crop or self.size
+        return min(known) if isinstance(known, tuple) else known or 0
+
+
+def geometry_of(settings: Mapping[str, Any]) -> Geometry | None:
+    """What an image processor's settings say about resizing; None where they say what ``Geometry`` cannot do."""
+    size, resample = settings.get("size"), settings.get("resample")
+    if isinstance(size, int):
+        size = {"height": size, "width": size} if settings.get("default_to_square", True) else {"shortest_edge": size}
+    wanted: tuple[int, int] | int | None = None
+    crop: tuple[int, int] | None = None
+    if settings.get("do_resize"):
+        match {key: value for key, value in (size or {}).items() if value}:
+            case {"height": int(height), "width": int(width), **rest} if not rest:
+                wanted = (height, width)
+            case {"shortest_edge": int(shorter), **rest} if not rest:
+                wanted = shorter
+                if share := settings.get("crop_pct"):  # ConvNeXt: large pictures are squashed, small ones cropped
+                    wanted = int(shorter / share) if shorter < 384 else (shorter, shorter)
+                    crop = (shorter, shorter) if shorter < 384 else None
+            case _:
+                return None
+    if settings.get("do_center_crop"):
+        cut = settings.get("crop_size") or {}
+        cut = {"height": cut, "width": cut} if isinstance(cut, int) else cut
+        if not (cut.get("height") and cut.get("width")):
+            return None
+        crop = (cut["height"], cut["width"])
+    if settings.get("do_pad"):
+        return None
+    return Geometry(wanted, crop, int(Image.Resampling.BILINEAR) if resample is None else int(resample))
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a network is given for the 8-bit value v of channel c: v * scale[c] + offset[c]."""
+
+    scale: NDArray[np.float32]
+    offset: NDArray[np.float32]
+
+    @classmethod
+    def normalising(cls, mean: Any, std: Any, rescale: float = 1 / 255) -> "Values":
+        """(v * rescale - mean) / std; a single number holds for all three channels."""
+        mean, std = np.broadcast_to(np.float64(mean), 3), np.broadcast_to(np.float64(std), 3)
+        return cls((rescale / std).astype(np.float32), (-mean / std).astype(np.float32))
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "Values":
+        """What an image processor's settings say about rescaling and normalising."""
+        normalise = settings.get("do_normalize")
+        return cls.normalising(
+            settings["image_mean"] if normalise else 0.0,
+            settings["image_std"] if normalise else 1.0,
+            settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0,
+        )
+
+    @classmethod
+    def through(cls, table: NDArray[np.float32]) -> "Values | None":
+        """From a processor's answers to all 8-bit values, (3, 256); None where no such line goes through them."""
+        answers = table.astype(np.float64)
+        scale, offset = (answers[:, 255] - answers[:, 0]) / 255, answers[:, 0]
+        line = np.arange(256) * scale[:, None] + offset[:, None]
+        if not np.allclose(line, answers, rtol=0, atol=1e-6 * max(1.0, float(np.abs(answers).max()))):
+            return None
+        return cls(scale.astype(np.float32), offset.astype(np.float32))
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(height, width, 3) uint8 to (3, height, width) float32."""
+        values: NDArray[np.float32] = (pixels.astype(np.float32) * self.scale + self.offset).transpose(2, 0, 1)
+        return values

@@ -1,0 +1,120 @@
+"""BLIP-2's vision tower and Q-Former give what the whole model gives, and the language model is never there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tiny
+from conftest import picture
+from lookalike import models
+from lookalike.errors import LookalikeError
+
+PICTURES = [picture(seed, size) for seed, size in enumerate([(131, 64), (41, 97), (32, 32), (9, 13)])]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.blip2(tmp_path_factory.mktemp("checkpoints") / "blip2")
+
+
+def load(folder: Path, **more: Any) -> Any:
+    key = json.dumps({"family": "blip2", "checkpoint": str(folder), **more})
+    entry = models.parse(key)
+    return models.load(key, models.family(entry).fetch(entry), models.Machine(threads=1))
+
+
+def ours(encoder: models.Encoder, *which: int) -> np.ndarray:
+    return encoder.encode(np.stack([encoder.prepare(PICTURES[number]) for number in which]))
+
+
+def whole_model(folder: Path) -> Any:
+    from transformers import Blip2Model
+
+    return Blip2Model.from_pretrained(folder).eval()
+
+
+def test_vectors_equal_the_whole_models_query_tokens_averaged(folder: Path) -> None:
+    import torch
+    from transformers import AutoImageProcessor
+
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    model = whole_model(folder)
+    encoder = load(folder)
+    together = ours(encoder, 0, 1, 2, 3)
+    for row, image in zip(together, PICTURES, strict=True):
+        with torch.no_grad():
+            tokens = model.get_qformer_features(**processor(images=image, return_tensors="pt"))
+        assert tokens.shape == (1, 5, 32)
+        expected = tokens.mean(dim=1)[0].numpy()
+        np.testing.assert_allclose(row, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert encoder.dimension == 32
+
+
+def test_the_two_parts_are_equal_to_the_bit(folder: Path) -> None:
+    """On the same pixels, whose preparation may round otherwise."""
+    import torch
+
+    pixels = torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        found = load(folder).network(pixels, interpolate_pos_encoding=False)
+        expected = whole_model(folder).get_qformer_features(pixel_values=pixels)
+    assert torch.equal(found, expected)
+
+
+def test_the_networks_tell_pictures_apart(folder: Path) -> None:
+    a, b = ours(load(folder), 0, 1)
+    assert np.abs(a - b).max() > 1e-3 * np.abs(a).max()
+
+
+def test_the_language_model_is_never_materialised(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    class Forbidden:
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            raise AssertionError("the language model was made")
+
+    model = whole_model(folder)
+    parts = (
+        sum(parameter.numel() for part in (model.vision_model, model.qformer) for parameter in part.parameters())
+        + model.query_tokens.numel()
+    )
+    whole = sum(parameter.numel() for parameter in model.parameters())
+
+    monkeypatch.setattr("transformers.models.opt.modeling_opt.OPTForCausalLM.__init__", Forbidden.__init__)
+    monkeypatch.setattr("transformers.models.opt.modeling_opt.OPTModel.__init__", Forbidden.__init__)
+    loaded = load(folder).network
+    assert sum(parameter.numel() for parameter in loaded.parameters()) == parts < whole
+    assert all(parameter.device.type == "cpu" for parameter in loaded.parameters())
+    assert not any(torch.isnan(parameter).any() for parameter in loaded.parameters())
+
+
+def test_of_several_files_only_those_with_the_two_parts_are_needed(folder: Path, tmp_path: Path) -> None:
+    """Of the published checkpoint, 15 GB, that is what is downloaded, hashed and read."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    parts = ("vision_model.", "qformer.", "query_tokens")
+    first = {name: tensor for name, tensor in tensors.items() if name.startswith(parts)}
+    second = {name: tensor for name, tensor in tensors.items() if name not in first}
+    assert second
+    for name in ("config.json", "preprocessor_config.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    save_file(first, tmp_path / "model-00001-of-00002.safetensors", metadata={"format": "pt"})
+    names = dict.fromkeys(first, "model-00001-of-00002.safetensors") | dict.fromkeys(
+        second, "model-00002-of-00002.safetensors"
+    )
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    np.testing.assert_array_equal(ours(load(tmp_path), 0), ours(load(folder), 0))
+
+
+def test_half_precision_is_for_gpus(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert load(folder).compute_dtype == "float32"
+    assert "computing in float32, not float16: this is a CPU" in caplog.text
+
+
+def test_another_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LookalikeError, match=r"cannot be loaded|lacks"):
+        load(tiny.vit(tmp_path / "vit"))

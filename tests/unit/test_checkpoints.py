@@ -1,0 +1,343 @@
+"""Checkpoints come from a hub once, are recorded by commit and hash, and are read without the network.
+
+The hub is a server of this test that speaks the real one's protocol; clients run in processes of their own, since
+huggingface_hub reads its address when it is imported.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+import tiny
+from conftest import REPOSITORY
+from lookalike import models, store
+from lookalike.errors import LookalikeError
+from lookalike.formats import Weights
+
+MAIN, CONVERTED = "a" * 40, "b" * 40  # commits
+
+
+class Hub:
+    """Models by name; each has files by commit, and refs."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, dict[str, dict[str, bytes]]] = {}
+        self.refs = {"main": MAIN, "refs/pr/7": CONVERTED, MAIN: MAIN, CONVERTED: CONVERTED}
+        self.status: dict[str, tuple[int, str]] = {}  # of a model: answer to everything, with the hub's error code
+        self.requests: list[str] = []
+        self.parent = MAIN  # of the conversion's commit
+        self.declared: dict[str, str] = {}  # file name -> a hash that its bytes do not have
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                hub.answer(self, body=True)
+
+            def do_HEAD(self) -> None:
+                hub.answer(self, body=False)
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def answer(self, handler: BaseHTTPRequestHandler, body: bool) -> None:
+        path = urlsplit(handler.path).path
+        self.requests.append(path)
+        content, headers, status = self.route(path)
+        handler.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        if body:
+            handler.wfile.write(content)
+
+    def route(self, path: str) -> tuple[bytes, dict[str, str], int]:
+        api = path.startswith("/api/models/")
+        parts = [unquote(part) for part in path.removeprefix("/api/models/").strip("/").split("/")]
+        model, rest = "/".join(parts[:2]), parts[2:]
+        if model in self.status:
+            status, code = self.status[model]
+            return b'{"error": "no"}', {"X-Error-Code": code}, status
+        if model not in self.files:
+            return b"{}", {"X-Error-Code": "RepoNotFound"}, 404
+        if api and rest[:1] == ["discussions"]:
+            request = {
+                "num": 7,
+                "title": "Adding `safetensors` variant of this model",
+                "author": {"name": "SFconvertbot"},
+                "status": "open",
+                "isPullRequest": True,
+                "createdAt": "2023-01-01T00:00:00.000Z",
+                "repo": {"name": model, "type": "model"},
+            }
+            there = CONVERTED in self.files[model]
+            return json.dumps({"discussions": [request] * there, "count": int(there), "start": 0}).encode(), {}, 200
+        if api and rest[:1] == ["commits"]:
+            commits = [
+                {"id": commit, "authors": [], "date": "2023-01-01T00:00:00.000Z", "title": "", "message": ""}
+                for commit in (CONVERTED, self.parent)
+            ]
+            return json.dumps(commits).encode(), {}, 200
+        if api:
+            commit = self.refs.get("/".join(rest[1:]) if rest else "main", "")
+            if commit not in self.files[model]:
+                return b"{}", {"X-Error-Code": "RevisionNotFound"}, 404
+            files = [self.described(name, data) for name, data in self.files[model][commit].items()]
+            return json.dumps({"id": model, "sha": commit, "siblings": files}).encode(), {}, 200
+        commit, name = self.refs.get(rest[1], ""), "/".join(rest[2:])
+        data = self.files[model].get(commit, {}).get(name)
+        if data is None:
+            return b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, 404
+        return data, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": commit}, 200
+
+    def described(self, name: str, data: bytes) -> dict[str, Any]:
+        described = {"rfilename": name, "size": len(data), "blobId": hashlib.sha1(data).hexdigest()}
+        if name.endswith(".safetensors"):
+            sha256 = self.declared.get(name, hashlib.sha256(data).hexdigest())
+            described["lfs"] = {"sha256": sha256, "size": len(data), "pointerSize": 134}
+        return described
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tiny.vit(tmp_path_factory.mktemp("checkpoint") / "vit")
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def hub(vit: dict[str, bytes]) -> Iterator[Hub]:
+    hub = Hub()
+    other_formats = {"pytorch_model.bin": b"a pickle", "tf_model.h5": b"", "onnx/model.safetensors": b"no"}
+    hub.files["owner/vit"] = {MAIN: {**vit, **other_formats}}
+    yield hub
+    hub.server.shutdown()
+    hub.server.server_close()
+
+
+def entry(checkpoint: str = "owner/vit", **more: Any) -> str:
+    return json.dumps(
+        {
+            "family": "transformers",
+            "checkpoint": checkpoint,
+            "feature": "last_hidden_state",
+            "pooling": "cls",
+            **more,
+        }
+    )
+
+
+class Client:
+    """Processes with a cache of their own."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        self.folder, self.address = folder, address
+        self.weights = folder / "weights.json"
+
+    def run(self, code: str, key: str) -> subprocess.CompletedProcess[str]:
+        program = f"""
+import logging, sys
+from lookalike import models, store
+from lookalike.errors import LookalikeError
+from lookalike.formats import Weights
+logging.basicConfig(level=logging.INFO)
+key, weights = {key!r}, {str(self.weights)!r}
+try:
+    {code}
+except LookalikeError as error:
+    sys.exit(str(error))
+"""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+        environment |= {"HF_ENDPOINT": self.address, "HF_HOME": str(self.folder / "cache"), "HF_HUB_DISABLE_XET": "1"}
+        environment |= {"PYTHONPATH": str(REPOSITORY / "workflow_scripts"), "no_proxy": "127.0.0.1"}
+        return subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+        )
+
+    def fetch(self, key: str) -> subprocess.CompletedProcess[str]:
+        return self.run("models.fetch_weights(key, weights)", key)
+
+    def load(self, key: str) -> subprocess.CompletedProcess[str]:
+        code = "print(models.load(key, store.read_json(weights, Weights), models.Machine()).dimension)"
+        return self.run(code, key)
+
+
+@pytest.fixture
+def client(tmp_path: Path, hub: Hub) -> Client:
+    return Client(tmp_path, hub.address)
+
+
+def test_a_checkpoint_is_recorded_by_commit_and_hash_and_then_read_offline(
+    client: Client, hub: Hub, vit: dict[str, bytes]
+) -> None:
+    fetched = client.fetch(entry())
+    assert fetched.returncode == 0, fetched.stderr
+    recorded = store.read_json(client.weights, Weights)
+    assert recorded == Weights(
+        source="hub owner/vit",
+        revision=MAIN,
+        files={
+            name: hashlib.sha256(vit[name]).hexdigest()
+            for name in ("config.json", "preprocessor_config.json", "model.safetensors")
+        },
+    )
+    assert not [path for path in hub.requests if path.endswith((".bin", ".h5", "onnx/model.safetensors"))]
+
+    hub.requests.clear()
+    hub.refs["main"] = CONVERTED  # the branch moves on: the recorded commit is what counts
+    loaded = client.load(entry())
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout.strip() == "32"
+    assert hub.requests == []
+
+
+def test_fetching_again_without_network_takes_what_is_in_the_cache(client: Client, hub: Hub) -> None:
+    assert client.fetch(entry()).returncode == 0
+    first = client.weights.read_text()
+    client.address = "http://127.0.0.1:1"
+    again = client.fetch(entry())
+    assert again.returncode == 0, again.stderr
+    assert f"the hub cannot be reached; using commit {MAIN}" in again.stderr
+    assert client.weights.read_text() == first
+
+
+def test_another_file_than_the_recorded_one_is_refused(client: Client, hub: Hub) -> None:
+    assert client.fetch(entry()).returncode == 0
+    (cached,) = (client.folder / "cache").rglob("snapshots/*/model.safetensors")
+    data = bytearray(cached.read_bytes())
+    data[-1] ^= 1
+    cached.resolve().write_bytes(data)
+    loaded = client.load(entry())
+    assert loaded.returncode == 1
+    assert "is changed or damaged: fetch_weights recorded another. Bring back the files" in loaded.stderr
+
+
+def test_a_machine_without_the_cache_is_told_what_it_needs(client: Client, hub: Hub) -> None:
+    assert client.fetch(entry()).returncode == 0
+    (client.folder / "cache").rename(client.folder / "elsewhere")
+    loaded = client.load(entry())
+    assert loaded.returncode == 1
+    assert f"of revision {MAIN} is not in the cache" in loaded.stderr
+    assert "HF_HOME says where it is), or run fetch_weights again where the network is" in loaded.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        ((403, "GatedRepo"), "owner/vit: its owners ask you to agree to their terms first. Do so at "),
+        ((401, "GatedRepo"), "log in (hf auth login, or HF_TOKEN), and run again."),
+        ((404, "RepoNotFound"), "owner/vit: the hub has no such model, or it is private. Check the name"),
+        ((401, ""), "owner/vit: the hub has no such model, or it is private. Check the name"),
+        ((404, "RevisionNotFound"), "owner/vit: has no revision 'main'. Name a branch, a tag or a whole commit"),
+        ((500, ""), "owner/vit: the hub answered:"),
+    ],
+    ids=str,
+)
+def test_what_the_hub_refuses_is_told_with_a_remedy(
+    status: tuple[int, str], message: str, client: Client, hub: Hub
+) -> None:
+    hub.status["owner/vit"] = status
+    fetched = client.fetch(entry())
+    assert fetched.returncode == 1
+    assert message in fetched.stderr
+    assert "Traceback" not in fetched.stderr
+    assert not client.weights.exists()
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        ("owner/vti", "owner/vti: the hub has no such model"),
+        ("no name", "no name: is no name on the hub, and no folder here"),
+        ("/no/such/folder", "/no/such/folder: there is no such folder."),
+    ],
+)
+def test_a_wrong_name_is_told_with_a_remedy(checkpoint: str, message: str, client: Client) -> None:
+    fetched = client.fetch(entry(checkpoint))
+    assert fetched.returncode == 1
+    assert message in fetched.stderr
+
+
+def test_without_network_and_cache_fetching_says_so(client: Client) -> None:
+    client.address = "http://127.0.0.1:1"
+    fetched = client.fetch(entry())
+    assert fetched.returncode == 1
+    assert "owner/vit: the hub cannot be reached (" in fetched.stderr
+    assert "Run fetch_weights where the network is." in fetched.stderr
+
+
+def test_a_download_that_is_not_what_the_hub_says_is_refused(client: Client, hub: Hub) -> None:
+    hub.declared["model.safetensors"] = "0" * 64
+    fetched = client.fetch(entry())
+    assert fetched.returncode == 1
+    assert "model.safetensors: is damaged: its hash is not the hub's. Delete it and" in fetched.stderr
+
+
+def test_where_the_owners_published_no_safetensors_the_hubs_own_conversion_is_taken(
+    client: Client, hub: Hub, vit: dict[str, bytes]
+) -> None:
+    without = {name: data for name, data in vit.items() if name != "model.safetensors"}
+    hub.files["owner/vit"] = {MAIN: {**without, "pytorch_model.bin": b"a pickle"}, CONVERTED: vit}
+    fetched = client.fetch(entry())
+    assert fetched.returncode == 0, fetched.stderr
+    assert "taking the hub's conversion, refs/pr/7" in fetched.stderr
+    assert store.read_json(client.weights, Weights).revision == CONVERTED
+    assert client.load(entry()).returncode == 0
+
+
+def test_a_conversion_of_other_weights_is_not_taken_but_named(client: Client, hub: Hub, vit: dict[str, bytes]) -> None:
+    without = {name: data for name, data in vit.items() if name != "model.safetensors"}
+    hub.files["owner/vit"] = {MAIN: {**without, "pytorch_model.bin": b"a pickle"}, CONVERTED: vit}
+    hub.parent = "c" * 40
+    fetched = client.fetch(entry())
+    assert fetched.returncode == 1
+    assert "refs/pr/7 converts another commit to safetensors; to use it, set revision: refs/pr/7" in fetched.stderr
+    named = client.fetch(entry(revision="refs/pr/7"))
+    assert named.returncode == 0, named.stderr
+    assert store.read_json(client.weights, Weights).revision == CONVERTED
+
+
+def test_without_safetensors_nothing_else_is_loaded(client: Client, hub: Hub, vit: dict[str, bytes]) -> None:
+    without = {name: data for name, data in vit.items() if name != "model.safetensors"}
+    hub.files["owner/vit"] = {MAIN: {**without, "pytorch_model.bin": b"a pickle"}}
+    fetched = client.fetch(entry())
+    assert fetched.returncode == 1
+    assert "has no model.safetensors. Other formats can run code when they are read" in fetched.stderr
+
+
+# --- local folders: no hub needed ---
+
+
+def test_a_local_folder_is_recorded_by_hash_and_held_to_it(tmp_path: Path, vit: dict[str, bytes]) -> None:
+    for name, data in vit.items():
+        (tmp_path / name).write_bytes(data)
+    key = entry(str(tmp_path))
+    weights = models.family(models.parse(key)).fetch(models.parse(key))
+    assert weights.source == f"folder {tmp_path}"
+    assert set(weights.files) == {"config.json", "preprocessor_config.json", "model.safetensors"}
+
+    (tmp_path / "processor_config.json").write_text("{}")
+    with pytest.raises(LookalikeError, match=r"processor_config\.json came after fetch_weights\. Remove it"):
+        models.load(key, weights, models.Machine())
+    (tmp_path / "processor_config.json").unlink()
+    (tmp_path / "preprocessor_config.json").write_bytes(vit["preprocessor_config.json"].replace(b"0.5", b"0.4"))
+    with pytest.raises(LookalikeError, match=r"preprocessor_config\.json: is changed or damaged"):
+        models.load(key, weights, models.Machine())
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(LookalikeError, match=r"has no model\.safetensors"):
+        models.family(models.parse(key)).fetch(models.parse(key))

@@ -1,0 +1,107 @@
+"""A user's own encoder: called as promised, and the vectors say which code made them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from conftest import REPOSITORY, picture
+from lookalike import models, store
+from lookalike.errors import LookalikeError
+from lookalike.plan import Plan
+
+MODULE = """
+import numpy as np
+
+class Mean:
+    dimension, device, overlaps, compute_dtype = 3, "CPU", False, "float32"
+
+    def __init__(self, scale):
+        self.scale, self.versions = scale, {"numpy": np.__version__}
+
+    def prepare(self, image):
+        return np.asarray(image.resize((4, 4)))
+
+    def encode(self, batch):
+        return self.scale * batch.mean((1, 2), np.float32)
+
+def make(machine, scale=1.0):
+    return Mean(scale)
+
+def nothing(machine):
+    return 3
+
+value = 1
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A module in the folder where the workflow is started; a name of its own, since imports are remembered."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"encoder_{abs(hash(request.node.name))}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    return name
+
+
+def key(factory: str, **options: Any) -> str:
+    return json.dumps({"family": "python", "factory": factory, "options": options})
+
+
+def load(key: str) -> models.Encoder:
+    entry = models.parse(key)
+    return models.load(key, models.family(entry).fetch(entry), models.Machine())
+
+
+def test_the_function_is_called_with_its_options(module: str) -> None:
+    encoder = load(key(f"{module}:make", scale=2.0))
+    found = encoder.encode(np.stack([encoder.prepare(picture(1))]))
+    np.testing.assert_allclose(found[0], 2 * np.asarray(picture(1).resize((4, 4)), float).mean((0, 1)), rtol=1e-5)
+
+
+def test_the_modules_hash_is_recorded_and_a_changed_one_is_refused(module: str) -> None:
+    entry = models.parse(key(f"{module}:make"))
+    weights = models.family(entry).fetch(entry)
+    file = Path(f"{module}.py").resolve()
+    assert weights.files == {file.name: store.sha256_file(file)}
+    file.write_text(MODULE + "# changed\n")
+    with pytest.raises(LookalikeError, match=r"has changed since .* Run fetch_weights again"):
+        models.load(key(f"{module}:make"), weights, models.Machine())
+
+
+def test_editing_the_module_embeds_its_models_again_and_no_others(module: str) -> None:
+    raw = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    raw["models"]["own"] = {"embed": json.loads(key(f"{module}:make"))}
+    plan = Plan.of(raw)
+    before = {model: plan.code("embed", model=model) for model in raw["models"]}
+    fetched = plan.factory_hash("own")
+    Path(f"{module}.py").write_text(MODULE + "# changed\n")
+    assert plan.factory_hash("own") != fetched
+    assert {model for model in before if plan.code("embed", model=model) != before[model]} == {"own"}
+
+
+@pytest.mark.parametrize(
+    ("factory", "options", "message"),
+    [
+        ("no_such_module:make", {}, r"there is no such module\. Put it in the folder where snakemake is started"),
+        ("MODULE:mak", {}, r"has no function 'mak'"),
+        ("MODULE:value", {}, r"has no function 'value'"),
+        ("MODULE:make", {"scal": 1}, r"was called with machine and the entry's options \(scal\)"),
+        ("MODULE:nothing", {}, r"is no encoder: it has no dimension, device"),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_a_remedy(
+    factory: str, options: dict[str, Any], message: str, module: str
+) -> None:
+    with pytest.raises(LookalikeError, match=message):
+        load(key(factory.replace("MODULE", module), **options))
+
+
+def test_a_module_that_cannot_be_imported_says_why(module: str) -> None:
+    Path(f"{module}.py").write_text("import a_package_that_is_not_there")
+    with pytest.raises(LookalikeError, match=r"cannot be imported: ModuleNotFoundError.*a_package_that_is_not_there"):
+        load(key(f"{module}:make"))

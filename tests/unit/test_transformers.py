@@ -1,0 +1,586 @@
+"""Vectors equal what straightforward code computes: the checkpoint's processor and model, one picture at a time."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+from PIL import Image
+
+import tiny
+from conftest import REPOSITORY, picture
+from lookalike import images, models, store
+from lookalike.embedding import embed_shard
+from lookalike.errors import LookalikeError
+from lookalike.formats import EMBEDDINGS, SHARD
+
+MACHINE = models.Machine(threads=1)
+TOLERANCE = 1e-5  # of the largest number of a vector
+
+
+def files() -> dict[str, bytes]:
+    """Picture files of every kind that is odd somewhere, by name."""
+
+    def encoded(image: Image.Image, kind: str, **settings: Any) -> bytes:
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **settings)
+        return buffer.getvalue()
+
+    rotated = Image.Exif()
+    rotated[0x0112] = 6  # the camera lay on its side
+    transparent = picture(7, (50, 70))
+    transparent.putalpha(picture(8, (50, 70)).convert("L"))
+    deep = Image.fromarray(np.asarray(picture(9, (61, 47)).convert("L"), np.uint16) * 257)
+    return {
+        "landscape.png": encoded(picture(1, (131, 64)), "PNG"),
+        "portrait.png": encoded(picture(2, (41, 97)), "PNG"),
+        "odd.jpg": encoded(picture(3, (33, 31)), "JPEG"),
+        "exact.png": encoded(picture(4, (tiny.SIDE, tiny.SIDE)), "PNG"),
+        "small.png": encoded(picture(5, (9, 13)), "PNG"),
+        "grey.png": encoded(picture(6, (60, 48)).convert("L"), "PNG"),
+        "palette.png": encoded(picture(6, (60, 48)).convert("P"), "PNG"),
+        "cmyk.jpg": encoded(picture(6, (60, 48)).convert("CMYK"), "JPEG"),
+        "alpha.png": encoded(transparent, "PNG"),
+        "sixteen-bit.png": encoded(deep, "PNG"),
+        "rotated.jpg": encoded(picture(10, (90, 40)), "JPEG", exif=rotated),
+    }
+
+
+FILES = files()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def make(name: str) -> Path:
+        return folder / name if (folder / name).exists() else tiny.MAKERS[name](folder / name)
+
+    return make
+
+
+def load(folder: Path | str, feature: str = "last_hidden_state", pooling: str = "none", **more: Any) -> models.Encoder:
+    key = json.dumps(
+        {"family": "transformers", "checkpoint": str(folder), "feature": feature, "pooling": pooling, **more}
+    )
+    entry = models.parse(key)
+    return models.load(key, models.family(entry).fetch(entry), MACHINE)
+
+
+def ours(encoder: models.Encoder, *pictures: Image.Image) -> np.ndarray:
+    return encoder.encode(np.stack([encoder.prepare(image) for image in pictures]))
+
+
+def straightforward(folder: Path, image: Image.Image, get: Callable[[Any, Any], Any], **processing: Any) -> np.ndarray:
+    import torch
+    from transformers import AutoImageProcessor, AutoModel
+
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    model = AutoModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        return get(model, processor(images=image, return_tensors="pt", **processing))[0].numpy()
+
+
+def assert_equal(found: np.ndarray, expected: np.ndarray) -> None:
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+
+
+CASES: dict[str, tuple[str, str, str, Callable[[Any, Any], Any]]] = {
+    "vit-cls": ("vit", "last_hidden_state", "cls", lambda m, x: m(**x).last_hidden_state[:, 0]),
+    "vit-pooler": ("vit", "pooler_output", "none", lambda m, x: m(**x).pooler_output),
+    "dinov2-cls": ("dinov2", "last_hidden_state", "cls", lambda m, x: m(**x).last_hidden_state[:, 0]),
+    "dinov2-mean": ("dinov2", "last_hidden_state", "mean", lambda m, x: m(**x).last_hidden_state.mean(dim=1)),
+    "dinov2-patches": (
+        "dinov2",
+        "last_hidden_state",
+        "mean_patches",
+        lambda m, x: m(**x).last_hidden_state[:, 1:].mean(dim=1),
+    ),
+    "registers-cls": ("dinov2_with_registers", "last_hidden_state", "cls", lambda m, x: m(**x).last_hidden_state[:, 0]),
+    "registers-patches": (
+        "dinov2_with_registers",
+        "last_hidden_state",
+        "mean_patches",
+        lambda m, x: m(**x).last_hidden_state[:, 4:].mean(dim=1),
+    ),
+    "registers-gem": (
+        "dinov2_with_registers",
+        "last_hidden_state",
+        "gem",
+        lambda m, x: (m(**x).last_hidden_state[:, 4:].clamp(min=1e-6) ** 3).mean(dim=1) ** (1 / 3),
+    ),
+    "clip": ("clip", "image_features", "none", lambda m, x: m.get_image_features(**x).pooler_output),
+    "clip-tokens": ("clip", "last_hidden_state", "cls", lambda m, x: m.vision_model(**x).last_hidden_state[:, 0]),
+    "siglip": ("siglip", "image_features", "none", lambda m, x: m.get_image_features(**x).pooler_output),
+    "siglip-patches": (
+        "siglip",
+        "last_hidden_state",
+        "mean_patches",
+        lambda m, x: m.vision_model(**x).last_hidden_state.mean(dim=1),
+    ),
+    "efficientnet": (
+        "efficientnet",
+        "hidden_states[-1]",
+        "mean",
+        lambda m, x: m(**x, output_hidden_states=True).hidden_states[-1].mean(dim=(2, 3)),
+    ),
+    "convnext": ("convnext", "pooler_output", "none", lambda m, x: m(**x).pooler_output),
+    "convnext-gem": (
+        "convnext",
+        "last_hidden_state",
+        "gem",
+        lambda m, x: (m(**x).last_hidden_state.clamp(min=1e-6) ** 3).mean(dim=(2, 3)) ** (1 / 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_vectors_equal_processor_and_model_one_picture_at_a_time(
+    case: str, checkpoint: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    name, feature, pooling, get = CASES[case]
+    folder = checkpoint(name)
+    encoder = load(folder, feature, pooling)
+    pictures = [images.decode(data) for data in FILES.values()]
+    together = ours(encoder, *pictures)
+    for row, image in zip(together, pictures, strict=True):
+        assert_equal(row, straightforward(folder, image, get))
+    assert encoder.dimension == together.shape[1]
+    assert encoder.prepare(pictures[0]).dtype == np.uint8, "the fast way is taken"
+    assert not [one for one in caplog.records if one.name.startswith("lookalike")], "and nothing to say about it"
+
+
+def test_the_networks_tell_pictures_apart(checkpoint: Callable[[str], Path]) -> None:
+    """Else the comparisons above would compare constants."""
+    for case in ("vit-cls", "clip", "efficientnet", "convnext"):
+        name, feature, pooling, _ = CASES[case]
+        a, b = ours(load(checkpoint(name), feature, pooling), picture(1), picture(2))
+        assert np.abs(a - b).max() > 1e-3 * np.abs(a).max(), case
+
+
+@pytest.mark.parametrize("case", ["clip", "efficientnet"])
+def test_batches_threads_and_shards_change_no_row_beyond_rounding(
+    case: str, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    name, feature, pooling, _ = CASES[case]
+    key = json.dumps(
+        {"family": "transformers", "checkpoint": str(checkpoint(name)), "feature": feature, "pooling": pooling}
+    )
+    models.fetch_weights(key, tmp_path / "weights.json")
+    for file, data in FILES.items():
+        (tmp_path / file).write_bytes(data)
+
+    def embed(names: list[str], batch_size: int, threads: int) -> dict[str, np.ndarray]:
+        rows = {
+            "image_id": names,
+            "root": [str(tmp_path)] * len(names),
+            "path": names,
+            "bytes": [len(FILES[one]) for one in names],
+        }
+        store.write_table(pa.table(rows, SHARD.schema()), tmp_path / "shard.parquet", SHARD, {})
+        embed_shard(
+            shard=str(tmp_path / "shard.parquet"),
+            weights=str(tmp_path / "weights.json"),
+            out=str(tmp_path / "out.parquet"),
+            rejected_out=str(tmp_path / "rejected.parquet"),
+            timing_out=str(tmp_path / "timing.json"),
+            model="tiny",
+            key=key,
+            batch_size=batch_size,
+            threads=threads,
+            gpu=False,
+            on_bad_image="fail",
+        )
+        table = store.read_table(tmp_path / "out.parquet", EMBEDDINGS)
+        return {row["image_id"]: np.array(row["embedding"], np.float32) for row in table.to_pylist()}
+
+    everything = list(FILES)
+    expected = embed(everything, 1, 1)
+    for found in (
+        embed(everything, 4, 2),  # the last batch is not full
+        embed(everything, 64, 1),
+        embed(everything[:5], 4, 2) | embed(everything[5:], 4, 1),
+    ):
+        assert list(found) == everything
+        for one in everything:
+            assert_equal(found[one], expected[one])
+    again = embed(everything, 4, 2)
+    np.testing.assert_array_equal([*again.values()], [*embed(everything, 4, 2).values()])  # a rerun: to the bit
+
+
+# --- preparation ---
+
+
+@pytest.mark.parametrize(
+    ("overrides", "processing"),
+    [
+        ({"resize": "squash"}, {"size": {"height": 32, "width": 32}, "do_center_crop": False}),
+        ({"resize": "crop"}, {"size": {"shortest_edge": 32}}),
+        ({"interpolation": "bilinear"}, {"resample": 2}),
+        ({"size": 48}, {"size": {"shortest_edge": 54}, "crop_size": {"height": 48, "width": 48}}),
+        (
+            {"size": 24, "resize": "squash", "interpolation": "lanczos"},
+            {"size": {"height": 24, "width": 24}, "do_center_crop": False, "resample": 1},
+        ),
+    ],
+    ids=str,
+)
+def test_the_entry_overrides_the_processor(
+    overrides: dict[str, Any], processing: dict[str, Any], checkpoint: Callable[[str], Path]
+) -> None:
+    folder = checkpoint("dinov2")
+    encoder = load(folder, pooling="cls", **overrides)
+    plain = load(folder, pooling="cls")
+    for image in (picture(1, (131, 64)), picture(2, (41, 97))):
+        expected = straightforward(folder, image, lambda m, x: m(**x).last_hidden_state[:, 0], **processing)
+        (found,), (default,) = ours(encoder, image), ours(plain, image)
+        assert_equal(found, expected)
+        assert np.abs(found - default).max() > 10 * TOLERANCE * np.abs(default).max(), "the override changes something"
+
+
+OLD = {"do_resize": True, "do_normalize": True, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
+
+
+@pytest.mark.parametrize(
+    ("case", "settings"),
+    [
+        ("vit-cls", {"feature_extractor_type": "ViTFeatureExtractor", "size": 32, "resample": 2}),
+        (
+            "clip",
+            {
+                "feature_extractor_type": "CLIPFeatureExtractor",
+                "size": 32,
+                "crop_size": 32,
+                "do_center_crop": True,
+                "resample": 3,
+            },
+        ),
+        ("convnext", {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 64, "crop_pct": 0.875}),
+        ("convnext", {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 384, "crop_pct": 0.95}),
+    ],
+    ids=str,
+)
+def test_settings_files_as_older_versions_wrote_them_are_understood(
+    case: str,
+    settings: dict[str, Any],
+    checkpoint: Callable[[str], Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As most published checkpoints still have them."""
+    name, feature, pooling, get = CASES[case]
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / file).write_bytes((checkpoint(name) / file).read_bytes())
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(OLD | settings))
+    encoder = load(tmp_path, feature, pooling)
+    image = picture(1, (131, 64))
+    assert_equal(ours(encoder, image)[0], straightforward(tmp_path, image, get))
+    assert encoder.prepare(image).dtype == np.uint8
+    assert not [one for one in caplog.records if one.name.startswith("lookalike")]
+
+
+@pytest.mark.parametrize("case", ["vit-cls", "siglip"])
+def test_a_larger_size_is_given_to_the_network_and_its_position_embeddings_follow(
+    case: str, checkpoint: Callable[[str], Path]
+) -> None:
+    name, feature, pooling, get = CASES[case]
+    image = picture(1, (131, 64))
+    (found,) = ours(load(checkpoint(name), feature, pooling, size=48), image)
+    expected = straightforward(
+        checkpoint(name),
+        image,
+        lambda m, x: get(m, {**x, "interpolate_pos_encoding": True}),
+        size={"height": 48, "width": 48},
+    )
+    assert_equal(found, expected)
+
+
+def test_another_size_interpolates_position_embeddings(checkpoint: Callable[[str], Path]) -> None:
+    image = picture(1, (131, 64))
+    (found,) = ours(load(checkpoint("clip"), "image_features", size=48), image)
+    expected = straightforward(
+        checkpoint("clip"),
+        image,
+        lambda m, x: m.get_image_features(**x, interpolate_pos_encoding=True).pooler_output,
+        size={"shortest_edge": 48},
+        crop_size={"height": 48, "width": 48},
+    )
+    assert_equal(found, expected)
+
+
+def test_the_processor_itself_is_used_where_the_fast_way_is_not_equal(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import BitImageProcessorPil
+
+    resize = BitImageProcessorPil.resize
+    # a processor that does more than its settings say
+    monkeypatch.setattr(BitImageProcessorPil, "resize", lambda self, *a, **k: resize(self, *a, **k)[:, ::-1])
+    encoder = load(checkpoint("dinov2"), pooling="cls")
+    assert "the fast way of preparing pictures is not equal to its processor, BitImageProcessorPil" in caplog.text
+    image = picture(1, (131, 64))
+    assert encoder.prepare(image).dtype == np.float32
+    expected = straightforward(checkpoint("dinov2"), image, lambda m, x: m(**x).last_hidden_state[:, 0])
+    assert_equal(ours(encoder, image)[0], expected)
+
+
+def test_one_grey_level_is_not_equal_within_float_rounding(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import BitImageProcessorPil
+
+    resize = BitImageProcessorPil.resize
+
+    def one_more(self: Any, *arguments: Any, **settings: Any) -> Any:
+        resized = resize(self, *arguments, **settings).copy()
+        resized[0, 5, 7] ^= 1
+        return resized
+
+    monkeypatch.setattr(BitImageProcessorPil, "resize", one_more)
+    load(checkpoint("dinov2"), pooling="cls")
+    assert "is not equal to its processor" in caplog.text
+
+
+def dinov3_vector(folder: Path, image: Image.Image) -> np.ndarray:
+    """The processor's settings by hand, since the processor cannot be had."""
+    import torch
+    from transformers import AutoModel
+
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    pixels = np.asarray(image.resize((32, 32), Image.Resampling(settings["resample"])), np.float32) / 255
+    pixels = (pixels - np.float32(settings["image_mean"])) / np.float32(settings["image_std"])
+    with torch.no_grad():
+        model = AutoModel.from_pretrained(folder).eval()
+        return model(torch.from_numpy(pixels).permute(2, 0, 1)[None]).last_hidden_state[0, 5:].mean(dim=0).numpy()
+
+
+def test_a_processor_without_pil_version_is_followed_from_its_settings_and_the_log_says_so(
+    checkpoint: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = load(checkpoint("dinov3"), pooling="mean_patches")
+    assert "DINOv3ViTImageProcessorFast, needs torchvision" in caplog.text
+    assert "could not be compared" in caplog.text
+    for image in (picture(1, (131, 64)), picture(2, (41, 97))):
+        assert_equal(ours(encoder, image)[0], dinov3_vector(checkpoint("dinov3"), image))
+
+
+# Can be imported, so that transformers believes in it, and fails when anything of it is called.
+TORCHVISION = """
+import importlib.abc, importlib.machinery, sys, types
+
+class Poison:
+    def __init__(self, *arguments, **settings): pass
+    def __call__(self, *arguments, **settings): raise RuntimeError("torchvision was used")
+    def __getattr__(self, name):
+        if name.startswith("__"): raise AttributeError(name)
+        return Poison()
+
+class Module(types.ModuleType):
+    __path__ = []
+    def __getattr__(self, name):
+        if name.startswith("__"): raise AttributeError(name)
+        return Poison()
+
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path, target=None):
+        return importlib.machinery.ModuleSpec(name, self) if name.startswith("torchvision.") else None
+    def create_module(self, spec): return Module(spec.name)
+    def exec_module(self, module): pass
+
+sys.meta_path.insert(0, Finder())
+__version__ = "0.99.0"
+def __getattr__(name):
+    if name.startswith("__"): raise AttributeError(name)
+    return Poison()
+"""
+
+
+def test_an_installed_torchvision_changes_nothing(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision/__init__.py").write_text(TORCHVISION)
+    (tmp_path / "torchvision-0.99.0.dist-info").mkdir()
+    (tmp_path / "torchvision-0.99.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: torchvision\nVersion: 0.99.0\n"
+    )
+    code = f"""
+import json
+from transformers import AutoImageProcessor
+from test_transformers import load, ours, picture
+folders = {[str(checkpoint(name)) for name in ("dinov2", "dinov3")]!r}
+for folder in folders:
+    assert AutoImageProcessor.from_pretrained(folder).backend == "torchvision"  # without us it would be taken
+print(json.dumps([ours(load(folder, pooling="cls"), picture(1))[0].tolist() for folder in folders]))
+"""
+    paths = [tmp_path, *(REPOSITORY / folder for folder in ("tests/unit", "tests", "workflow_scripts"))]
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    for name, numbers in zip(("dinov2", "dinov3"), json.loads(ran.stdout.splitlines()[-1]), strict=True):
+        (expected,) = ours(load(checkpoint(name), pooling="cls"), picture(1))
+        assert_equal(np.array(numbers, np.float32), expected)
+
+
+# --- what is refused, or said ---
+
+
+@pytest.mark.parametrize(
+    ("name", "feature", "pooling", "message"),
+    [
+        ("convnext", "last_hidden_state", "cls", r"a map without class token\. Use pooling: mean or gem"),
+        ("efficientnet", "last_hidden_state", "mean_patches", r"a map without class token"),
+        ("siglip", "last_hidden_state", "cls", r"has no class token\. Use pooling: mean"),
+        ("dinov2", "image_features", "none", r"this architecture has none\. Use pooler_output"),
+    ],
+)
+def test_a_combination_without_meaning_is_refused_when_loaded(
+    name: str, feature: str, pooling: str, message: str, checkpoint: Callable[[str], Path]
+) -> None:
+    with pytest.raises(LookalikeError, match=message):
+        load(checkpoint(name), feature, pooling)
+
+
+def test_weights_that_the_checkpoint_lacks_are_refused_where_they_count(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "vit"
+    tiny.vit(folder)
+    expected = ours(load(folder, pooling="cls"), picture(1))
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: weight for name, weight in weights.items() if "pooler" not in name},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(LookalikeError, match=r"gives NaN .* lacks pooler\.dense\.bias, pooler\.dense\.weight"):
+        load(folder, "pooler_output")
+    np.testing.assert_array_equal(ours(load(folder, pooling="cls"), picture(1)), expected)  # they do not count here
+
+
+def test_half_precision_on_a_cpu_falls_back_and_says_so(
+    checkpoint: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = load(checkpoint("vit"), pooling="cls", compute_dtype="bfloat16")
+    assert encoder.compute_dtype == "float32"
+    assert "computing in float32, not bfloat16: this is a CPU" in caplog.text
+    np.testing.assert_array_equal(ours(encoder, picture(1)), ours(load(checkpoint("vit"), pooling="cls"), picture(1)))
+
+
+def test_what_reads_text_is_dropped(checkpoint: Callable[[str], Path]) -> None:
+    encoder: Any = load(checkpoint("clip"), "image_features")
+    assert not [name for name, _ in encoder.network.named_parameters() if "text" in name]
+    assert [name for name, _ in encoder.network.named_parameters() if "visual_projection" in name]
+
+
+def test_attention_is_computed_by_torchs_own_fast_function(checkpoint: Callable[[str], Path]) -> None:
+    encoder: Any = load(checkpoint("vit"), pooling="cls")
+    assert encoder.network.config._attn_implementation == "sdpa"
+
+
+def test_code_of_a_checkpoint_is_not_run_unless_the_entry_says_so(tmp_path: Path) -> None:
+    folder = tiny.vit(tmp_path / "vit")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(LookalikeError, match=r"code of its own\. Read that code; if you trust it, set remote_code"):
+        load(folder, pooling="cls")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_damaged_checkpoint_is_refused_with_a_remedy(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tiny.vit(tmp_path / "vit")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(LookalikeError, match=r"cannot be loaded.*delete them and run fetch_weights again"):
+        load(folder, pooling="cls")
+
+
+# --- full size ---
+
+
+def architectures() -> dict[str, Callable[[], tuple[Any, Any]]]:
+    """Model and processor at full size, by the catalogue's names; random weights."""
+    from transformers import (
+        BitImageProcessorPil,
+        Blip2Config,
+        Blip2Model,
+        BlipImageProcessorPil,
+        CLIPConfig,
+        CLIPImageProcessorPil,
+        CLIPModel,
+        Dinov2Config,
+        Dinov2Model,
+        EfficientNetConfig,
+        EfficientNetImageProcessorPil,
+        EfficientNetModel,
+        OPTConfig,
+        ViTConfig,
+        ViTImageProcessorPil,
+        ViTModel,
+    )
+
+    large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+    small = OPTConfig(
+        vocab_size=500, hidden_size=64, word_embed_proj_dim=64, ffn_dim=128, num_hidden_layers=1, num_attention_heads=2
+    )
+    square = {"height": 224, "width": 224}
+    return {
+        "efficientnet-b7": lambda: (
+            EfficientNetModel(EfficientNetConfig()),
+            EfficientNetImageProcessorPil(size={"height": 600, "width": 600}),
+        ),
+        "vit-large": lambda: (ViTModel(ViTConfig(**large)), ViTImageProcessorPil()),
+        "dinov2-base": lambda: (
+            Dinov2Model(Dinov2Config(image_size=518, patch_size=14)),
+            BitImageProcessorPil(size={"shortest_edge": 256}),
+        ),
+        "clip-vit-b32": lambda: (CLIPModel(CLIPConfig()), CLIPImageProcessorPil()),
+        "blip2-opt-2.7b": lambda: (
+            Blip2Model(Blip2Config(text_config=small.to_dict())).half(),
+            BlipImageProcessorPil(size=square),
+        ),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "dimension"),
+    [
+        ("efficientnet-b7", 640),
+        ("vit-large", 1024),
+        ("dinov2-base", 768),
+        ("clip-vit-b32", 512),
+        ("blip2-opt-2.7b", 768),
+    ],
+)
+def test_the_catalogues_entries_give_the_documented_dimensions_at_full_size(
+    name: str, dimension: int, tmp_path: Path
+) -> None:
+    import torch
+
+    model, processor = architectures()[name]()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.02)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    del model
+    entry = yaml.safe_load((REPOSITORY / "config.yaml").read_text())["models"][name]["embed"]
+    key = json.dumps(entry | {"checkpoint": str(tmp_path)})
+    encoder = models.load(key, models.family(models.parse(key)).fetch(models.parse(key)), models.Machine(threads=2))
+    assert encoder.dimension == dimension
+    assert ours(encoder, picture(1)).shape == (1, dimension)

@@ -1,0 +1,127 @@
+"""Family `blip2`: BLIP-2's vision tower and Q-Former, without the language model behind them.
+
+The vector is the Q-Former's output averaged over its query tokens. Only the weights of these two parts are read, so the
+language model (2.7 billion parameters and more) is never in memory.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lookalike import checkpoints, store
+from lookalike.config import Blip2
+from lookalike.devices import torch_device
+from lookalike.errors import LookalikeError
+from lookalike.formats import Weights
+from lookalike.models import Machine
+from lookalike.models.pretrained import FAILURES, Preparation, choose_dtype, exact_float32, load_model, try_out
+
+if TYPE_CHECKING:
+    import torch
+
+PARTS = ("vision_model.", "query_tokens", "qformer.")  # of the names of the checkpoint's tensors
+
+
+def dimension(entry: Blip2) -> None:
+    """Only the loaded model knows."""
+    return
+
+
+def fetch(entry: Blip2) -> Weights:
+    """Bring those files of the checkpoint here that hold the two parts."""
+    return checkpoints.fetch(entry.checkpoint, entry.revision, parts=PARTS)
+
+
+def load(entry: Blip2, weights: Weights, machine: Machine) -> "QFormer":
+    """Load the recorded files, offline."""
+    return QFormer(entry, checkpoints.locate(entry.checkpoint, weights), machine)
+
+
+def _architecture() -> Any:
+    """``Blip2Model`` without its language model: the same names, so the same weights go to the same places."""
+    import torch
+    from transformers import Blip2QFormerModel, Blip2VisionModel
+    from transformers.models.blip_2.modeling_blip_2 import Blip2PreTrainedModel
+
+    class Blip2VisionAndQFormer(Blip2PreTrainedModel):  # type: ignore[misc]
+        main_input_name = "pixel_values"
+        _keep_in_fp32_modules = ("query_tokens", "qformer")  # as in Blip2Model
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.vision_model = Blip2VisionModel._from_config(config.vision_config)
+            shape = (1, config.num_query_tokens, config.qformer_config.hidden_size)
+            self.query_tokens = torch.nn.Parameter(torch.zeros(shape))
+            self.qformer = Blip2QFormerModel._from_config(config.qformer_config)
+            self.post_init()
+
+        def forward(self, pixel_values: "torch.Tensor", interpolate_pos_encoding: bool) -> "torch.Tensor":
+            """As ``Blip2Model.get_qformer_features``."""
+            seen = self.vision_model(
+                pixel_values=pixel_values, interpolate_pos_encoding=interpolate_pos_encoding
+            ).last_hidden_state
+            everywhere = torch.ones(seen.size()[:-1], dtype=torch.long, device=seen.device)
+            queries = self.query_tokens.expand(seen.shape[0], -1, -1)
+            return self.qformer(
+                query_embeds=queries, encoder_hidden_states=seen, encoder_attention_mask=everywhere
+            ).last_hidden_state
+
+    return Blip2VisionAndQFormer
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, "torch.Tensor"]]:
+    from safetensors import safe_open
+
+    for name in checkpoints.weight_files(folder, PARTS):
+        with safe_open(folder / name, framework="pt") as file:
+            for tensor in file.keys():  # noqa: SIM118  no mapping: it has keys() only
+                if tensor.startswith(PARTS):
+                    yield tensor, file.get_tensor(tensor)
+
+
+class QFormer:
+    """Vision tower and Q-Former on their device."""
+
+    def __init__(self, entry: Blip2, folder: Path, machine: Machine) -> None:
+        import torch
+        from transformers import Blip2Config
+
+        self.torch_device, self.device = torch_device(machine)
+        self.overlaps = self.torch_device.type != "cpu"
+        self.compute_dtype = choose_dtype(entry.compute_dtype, self.torch_device, entry.checkpoint)
+        self.dtype = getattr(torch, self.compute_dtype)
+        exact_float32()
+        self._preparation = Preparation(entry, folder)
+        try:
+            config = Blip2Config.from_pretrained(folder, local_files_only=True)
+            tensors = dict(_tensors(folder))
+        except FAILURES as error:
+            raise LookalikeError(
+                f"{entry.checkpoint}: cannot be read: {error}. If its files are damaged, delete them and run "
+                "fetch_weights again (--forcerun fetch_weights)."
+            ) from None
+        self.network, missing = load_model(
+            _architecture(), entry.checkpoint, None, config=config, state_dict=tensors, dtype=self.dtype
+        )
+        self.network = self.network.to(self.torch_device)
+        self.dimension = try_out(self.encode, self.prepare, entry.checkpoint, missing)
+        self.versions = store.versions("torch", "transformers", "pillow", "numpy")
+
+    def prepare(self, image: Image.Image) -> NDArray[Any]:
+        """(height, width, 3) uint8, or what the checkpoint's own processor makes; see ``Preparation``."""
+        return self._preparation.prepare(image)
+
+    def encode(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """(n, ...) prepared pictures to (n, dimension) float32."""
+        import torch
+
+        trained = self.network.config.vision_config.image_size
+        with torch.inference_mode():
+            pixels = self._preparation.pixels(batch, self.torch_device, self.dtype)
+            tokens = self.network(pixels, interpolate_pos_encoding=tuple(pixels.shape[2:]) != (trained, trained))
+            vectors: NDArray[np.float32] = tokens.float().mean(1).cpu().numpy()
+        return vectors

@@ -1,0 +1,72 @@
+"""Family `python`: an encoder that a function of the user's makes, for what no other family foresaw."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from lookalike import factory, store
+from lookalike.config import PythonFactory
+from lookalike.errors import LookalikeError
+from lookalike.formats import Weights
+from lookalike.models import Encoder, Machine
+
+PROMISED = ("dimension", "device", "overlaps", "compute_dtype", "versions", "prepare", "encode")  # models.Encoder
+
+
+def dimension(entry: PythonFactory) -> None:
+    """Only the loaded model knows."""
+    return
+
+
+def fetch(entry: PythonFactory) -> Weights:
+    """Record the hash of the module's file: the only thing that says what made the vectors."""
+    path = _file(entry)
+    return Weights(source=f"function {entry.factory}", revision="", files={path.name: store.sha256_file(path)})
+
+
+def load(entry: PythonFactory, weights: Weights, machine: Machine) -> Encoder:
+    """Call the function with the machine and the entry's options."""
+    path = _file(entry)
+    if {path.name: store.sha256_file(path)} != weights.files:
+        raise LookalikeError(
+            f"{path}: has changed since fetch_weights recorded it. Run fetch_weights again (--forcerun fetch_weights)."
+        )
+    module, name = entry.factory.split(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        make = getattr(importlib.import_module(module), name, None)
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise LookalikeError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+    if not callable(make):
+        raise LookalikeError(f"{path}: has no function '{name}', which the model's 'factory' names.")
+    try:
+        encoder = make(machine=machine, **entry.options)
+    except TypeError as error:
+        raise LookalikeError(
+            f"{path}: {name} was called with machine and the entry's options ({', '.join(entry.options) or 'none'}): "
+            f"{error}"
+        ) from error
+    return _kept(encoder, f"{path}: what {name} returned")
+
+
+def _file(entry: PythonFactory) -> Path:
+    path = factory.module_file(entry.factory)
+    if path is None:
+        raise LookalikeError(
+            f"factory {entry.factory}: there is no such module. Put it in the folder where snakemake is started, "
+            "or name a module that is installed."
+        )
+    return path
+
+
+def _kept(encoder: Any, where: str) -> Encoder:
+    """``encoder``, if it keeps what ``models.Encoder`` promises."""
+    lacking = [name for name in PROMISED if not hasattr(encoder, name)]
+    if lacking:
+        raise LookalikeError(f"{where} is no encoder: it has no {', '.join(lacking)}. See docs/add-a-model.md.")
+    if not isinstance(encoder.dimension, int) or not isinstance(encoder.versions, dict):
+        raise LookalikeError(f"{where}: dimension must be a number and versions a mapping of names to versions.")
+    kept: Encoder = encoder
+    return kept

@@ -1,0 +1,97 @@
+"""Family `torchscript`: a scripted network in a file. It is code, so its hash is checked before it is loaded."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lookalike import store
+from lookalike.config import TorchScript
+from lookalike.devices import torch_device
+from lookalike.errors import LookalikeError
+from lookalike.formats import Weights
+from lookalike.models import Machine
+from lookalike.preprocess import Geometry, Values
+
+
+def dimension(entry: TorchScript) -> None:
+    """Only the loaded model knows."""
+    return
+
+
+def fetch(entry: TorchScript) -> Weights:
+    """Find the file, and see that it is the one that the entry means."""
+    path = _checked(entry)
+    return Weights(source=f"file {entry.path}", revision="", files={path.name: entry.sha256})
+
+
+def load(entry: TorchScript, weights: Weights, machine: Machine) -> "Script":
+    """Load the file, after its hash was found to be the entry's."""
+    return Script(entry, _checked(entry), machine)
+
+
+def _checked(entry: TorchScript) -> Path:
+    path = Path(entry.path)
+    if not path.is_file():
+        raise LookalikeError(
+            f"{path}: there is no such file. Download it from where its authors publish it (docs/add-a-model.md says "
+            "where SSCD is), or mend the model's 'path'."
+        )
+    found = store.sha256_file(path)
+    if found != entry.sha256:
+        raise LookalikeError(
+            f"{path}: its SHA-256 is {found}, and the model's entry says {entry.sha256}. A scripted file is code and "
+            "is not run unless they agree. Download it again; change 'sha256' only where you trust the new file."
+        )
+    return path
+
+
+class Script:
+    """The network on its device; ``dimension`` is what it gives for one picture."""
+
+    compute_dtype = "float32"
+
+    def __init__(self, entry: TorchScript, path: Path, machine: Machine) -> None:
+        import torch
+
+        self.torch_device, self.device = torch_device(machine)
+        self.overlaps = self.torch_device.type != "cpu"
+        torch.backends.cudnn.allow_tf32 = False  # float32 means float32
+        side, crop = (entry.size, (entry.size, entry.size)) if entry.resize == "crop" else (entry.size, None)
+        self.geometry = Geometry(
+            side if crop else (side, side), crop, int(Image.Resampling[entry.interpolation.upper()])
+        )
+        values = Values.normalising(entry.mean, entry.std)
+        self.scale, self.offset = (torch.from_numpy(one).to(self.torch_device) for one in (values.scale, values.offset))
+        try:
+            self.network = torch.jit.load(path, map_location="cpu").eval().to(self.torch_device)
+        except RuntimeError as error:
+            raise LookalikeError(f"{path}: is no TorchScript file: {str(error).splitlines()[0]}") from None
+        self.path = path
+        self.dimension = 0
+        self.dimension = self.encode(np.stack([self.prepare(Image.new("RGB", (64, 48)))])).shape[1]
+        self.versions = store.versions("torch", "pillow", "numpy")
+
+    def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
+        """(size, size, 3) uint8."""
+        return self.geometry(image)
+
+    def encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(n, size, size, 3) uint8 to (n, dimension) float32."""
+        import torch
+
+        with torch.inference_mode():
+            pixels = torch.from_numpy(batch).to(self.torch_device).float() * self.scale + self.offset
+            try:
+                found = self.network(pixels.permute(0, 3, 1, 2).contiguous())
+            except RuntimeError as error:
+                raise LookalikeError(
+                    f"{self.path}: cannot take pictures of {batch.shape[2]} x {batch.shape[1]} pixels: "
+                    f"{str(error).strip().splitlines()[-1]}"
+                ) from None
+        if not isinstance(found, torch.Tensor) or found.ndim != 2 or len(found) != len(batch):
+            shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+            raise LookalikeError(f"{self.path}: gives {shape} for {len(batch)} pictures, not one vector for each.")
+        vectors: NDArray[np.float32] = found.float().cpu().numpy()
+        return vectors

@@ -1,0 +1,168 @@
+"""Family `transformers`: any vision checkpoint of the Hugging Face hub or a local folder, by configuration alone."""
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lookalike import checkpoints, store
+from lookalike.config import Transformers
+from lookalike.devices import torch_device
+from lookalike.errors import LookalikeError
+from lookalike.formats import Weights
+from lookalike.models import Machine
+from lookalike.models.pretrained import Preparation, choose_dtype, exact_float32, load_model, try_out
+
+if TYPE_CHECKING:
+    import torch
+
+GEM_POWER, GEM_FLOOR = 3.0, 1e-6  # F. Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation (2018)
+
+
+def dimension(entry: Transformers) -> None:
+    """Only the loaded model knows."""
+    return
+
+
+def fetch(entry: Transformers) -> Weights:
+    """Bring the checkpoint here."""
+    return checkpoints.fetch(entry.checkpoint, entry.revision, code=entry.remote_code)
+
+
+def load(entry: Transformers, weights: Weights, machine: Machine) -> "Network":
+    """Load the recorded files, offline."""
+    return Network(entry, checkpoints.locate(entry.checkpoint, weights), machine)
+
+
+class Network:
+    """A vision model on its device, and one of its outputs pooled to a vector."""
+
+    def __init__(self, entry: Transformers, folder: Path, machine: Machine) -> None:
+        import torch
+        import transformers
+
+        self.entry = entry
+        self.where = f"{entry.checkpoint}: feature {entry.feature}, pooling {entry.pooling}"
+        self.torch_device, self.device = torch_device(machine)
+        self.overlaps = self.torch_device.type != "cpu"
+        self.compute_dtype = choose_dtype(entry.compute_dtype, self.torch_device, entry.checkpoint)
+        self.dtype = getattr(torch, self.compute_dtype)
+        exact_float32()
+        self._preparation = Preparation(entry, folder, entry.remote_code)
+        model, missing = load_model(
+            transformers.AutoModel,
+            entry.checkpoint,
+            folder,
+            dtype=self.dtype,
+            use_safetensors=True,
+            trust_remote_code=entry.remote_code,
+        )
+        self.network = _vision_part(model, entry).to(self.torch_device)
+        self.config = self.network.config
+        self.dimension = try_out(self.encode, self.prepare, self.where, missing)
+        self.versions = store.versions("torch", "transformers", "pillow", "numpy")
+
+    def prepare(self, image: Image.Image) -> NDArray[Any]:
+        """(height, width, 3) uint8, or what the checkpoint's own processor makes; see ``Preparation``."""
+        return self._preparation.prepare(image)
+
+    def encode(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """(n, ...) prepared pictures to (n, dimension) float32."""
+        import torch
+
+        with torch.inference_mode():
+            pixels = self._preparation.pixels(batch, self.torch_device, self.dtype)
+            vectors: NDArray[np.float32] = self._pool(self._feature(pixels).float(), pixels).cpu().numpy()
+        return vectors
+
+    def _feature(self, pixels: "torch.Tensor") -> "torch.Tensor":
+        asked: dict[str, Any] = {"pixel_values": pixels}
+        forward = self.network.get_image_features if self.entry.feature == "image_features" else self.network.forward
+        if self._other_size(pixels) and "interpolate_pos_encoding" in inspect.signature(forward).parameters:
+            asked["interpolate_pos_encoding"] = True
+        if self.entry.feature == "image_features":
+            features = forward(**asked)
+            return features if hasattr(features, "shape") else features.pooler_output
+        if self.entry.feature == "hidden_states[-1]":
+            states = self.network(**asked, output_hidden_states=True).hidden_states
+            if states is None:
+                raise LookalikeError(f"{self.where}: this architecture gives no hidden states. Use last_hidden_state.")
+            return states[-1]
+        found = getattr(self.network(**asked), self.entry.feature, None)
+        if found is None:
+            raise LookalikeError(f"{self.where}: this architecture has none. Choose another feature.")
+        return found.flatten(1) if self.entry.feature == "pooler_output" else found
+
+    def _other_size(self, pixels: "torch.Tensor") -> bool:
+        """Whether the pictures have another size than the position embeddings were learnt for."""
+        trained = getattr(_vision_config(self.config), "image_size", None)
+        sides = tuple(trained) if isinstance(trained, list | tuple) else (trained, trained)
+        return trained is not None and tuple(pixels.shape[2:]) != sides
+
+    def _pool(self, feature: "torch.Tensor", pixels: "torch.Tensor") -> "torch.Tensor":
+        pooling = self.entry.pooling
+        if pooling == "none":
+            return feature
+        if feature.ndim == 4:  # a feature map, (n, channels, height, width)
+            if pooling in ("cls", "mean_patches"):
+                raise LookalikeError(
+                    f"{self.where}: the feature is a map without class token. Use pooling: mean or gem."
+                )
+            return feature.mean((2, 3)) if pooling == "mean" else _gem(feature.flatten(2).transpose(1, 2))
+        if feature.ndim != 3:
+            raise LookalikeError(
+                f"{self.where}: the feature has the shape {tuple(feature.shape)}; neither tokens nor a map."
+            )
+        if pooling == "mean":
+            return feature.mean(1)
+        first = self._tokens_before_patches(feature.shape[1], pixels)
+        if pooling == "cls":
+            if not first:
+                raise LookalikeError(f"{self.where}: this architecture has no class token. Use pooling: mean.")
+            return feature[:, 0]
+        patches = feature[:, first:]
+        return patches.mean(1) if pooling == "mean_patches" else _gem(patches)
+
+    def _tokens_before_patches(self, tokens: int, pixels: "torch.Tensor") -> int:
+        """How many class and register tokens stand before the patches."""
+        config = _vision_config(self.config)
+        patch = getattr(config, "patch_size", None)
+        height, width = patch if isinstance(patch, list | tuple) else (patch, patch)
+        special = tokens - (pixels.shape[2] // height) * (pixels.shape[3] // width) if height and width else -1
+        if special not in (0, 1 + (getattr(config, "num_register_tokens", None) or 0), 2):  # 2: DeiT's distillation
+            raise LookalikeError(
+                f"{self.where}: cannot tell which of the {tokens} tokens are patches. "
+                "Use pooling: mean, or feature: pooler_output."
+            )
+        return special
+
+
+def _gem(patches: "torch.Tensor") -> "torch.Tensor":
+    """Generalised mean of (n, patches, channels); negative values count as 0."""
+    return patches.clamp(min=GEM_FLOOR).pow(GEM_POWER).mean(1).pow(1 / GEM_POWER)
+
+
+def _vision_config(config: Any) -> Any:
+    return getattr(config, "vision_config", config)
+
+
+def _vision_part(model: Any, entry: Transformers) -> Any:
+    """The part that sees pictures, of a model that also reads text.
+
+    The whole model is loaded first: which weights belong to the vision part, and under which names, is then decided by
+    transformers and not here. What reads text is dropped before anything is moved to the device.
+    """
+    if entry.feature == "image_features":
+        if not hasattr(model, "get_image_features"):
+            raise LookalikeError(
+                f"{entry.checkpoint}: feature image_features: this architecture has none. "
+                "Use pooler_output, or last_hidden_state with pooling."
+            )
+        for name, _ in list(model.named_children()):
+            if name.startswith("text") or name == "language_model":
+                delattr(model, name)
+        return model
+    return model.vision_model if hasattr(model, "get_image_features") and hasattr(model, "vision_model") else model
