@@ -153,6 +153,12 @@ def test_other_factories_are_trained(chain: Chain) -> None:
     assert chain.search(key='{"factory": "PCA4,Flat"}').num_rows == 7 * 6
 
 
+@pytest.mark.parametrize("factory", ["Flt", "IVF4096,Flat", "PQ3"])
+def test_a_factory_that_faiss_cannot_build_is_named(chain: Chain, factory: str) -> None:
+    with pytest.raises(LookalikeError, match=f"FAISS cannot build factory '{factory}' for 40 references of 8 d"):
+        chain.build(factory)
+
+
 def test_footers_carry_the_embedding_on(chain: Chain) -> None:
     chain.build()
     chain.search()

