@@ -51,6 +51,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python benchmarks/embed.py
 
 clean:
 	rm -rf .venv results .snakemake

@@ -7,7 +7,6 @@ For each model, in pictures a second:
   ours      the embed stage as the workflow runs it, loading the model left out
   loop      the published way: one picture at a time, processor, then model
   pipeline  transformers' image-feature-extraction pipeline, in batches
-  st        sentence-transformers' encode, in batches (CLIP only, where it is installed)
 
 Architectures have their full size and random weights, since speed does not depend on their values. The rows of a model
 are measured in turn, several times, and the medians are printed, so that a noisy machine disturbs all of them alike.
@@ -16,7 +15,6 @@ are measured in turn, several times, and the medians are printed, so that a nois
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -154,20 +152,6 @@ def pipeline(
     return run
 
 
-def sentence_transformers(folder: Path, name: str, paths: list[str], batch_size: int) -> Callable[[], None] | None:
-    """sentence-transformers' encode, for CLIP."""
-    if name != CLIP or importlib.util.find_spec("sentence_transformers") is None:
-        return None
-    from sentence_transformers import SentenceTransformer
-
-    try:
-        model = SentenceTransformer(str(folder))
-    except Exception as error:
-        print(f"sentence-transformers could not load {name}: {error}", file=sys.stderr)
-        return None
-    return lambda: model.encode([Image.open(path) for path in paths], batch_size=batch_size, show_progress_bar=False)
-
-
 def speeds(name: str, folder: Path, rows: pa.Table, threads: int, rounds: int) -> dict[str, float]:
     """Pictures a second of every way, the median of several rounds in turn."""
     entry = {**CATALOGUE[name]["embed"], "checkpoint": str(folder)}
@@ -195,7 +179,6 @@ def speeds(name: str, folder: Path, rows: pa.Table, threads: int, rounds: int) -
         "ours": lambda: embedding.embed_rows(rows, encoder, batch_size=batch_size, threads=threads),
         "loop": loop(folder, name, paths, device),
         "pipeline": pipeline(folder, name, paths, batch_size, device),
-        "st": sentence_transformers(folder, name, paths, batch_size),
     }
     ways = {way: run for way, run in every.items() if run}
     took: dict[str, list[float]] = {way: [] for way in ways}
