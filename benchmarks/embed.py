@@ -217,6 +217,8 @@ def main() -> None:
     asked = parser.parse_args()
     threads = os.cpu_count() or 1
     torch.set_num_threads(threads)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     console = Console(width=110)
     console.print(f"{time.strftime('%Y-%m-%d')}: {describe_machine()}")
     with tempfile.TemporaryDirectory() as temporary:
