@@ -77,11 +77,14 @@ def test_efficientnet_lite_equals_straightforward_code(variant: str, size: int) 
     assert encoder.dimension == len(ours) == 1280
 
 
-def test_crop_takes_the_central_square() -> None:
-    from lookalike.preprocess import fit
+def test_crop_takes_the_central_square_and_squash_all_of_it() -> None:
+    from lookalike.preprocess import Geometry
 
     wide = picture(4, (90, 30))
-    np.testing.assert_array_equal(fit(wide, 30, "crop"), np.asarray(wide.crop((30, 0, 60, 30))))
+    crop = Geometry.square(30, "crop", "bicubic")
+    np.testing.assert_array_equal(crop(wide), np.asarray(wide.crop((30, 0, 60, 30))))
+    squash = Geometry.square(30, "squash", "bicubic")
+    np.testing.assert_array_equal(squash(wide), np.asarray(wide.resize((30, 30), 3)))
 
 
 def test_other_weights_than_those_recorded_are_refused() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from lookalike import config as configuration
-from lookalike import factory
+from lookalike import user_module
 from lookalike.config import Config, Runtime
 
 LIBRARY = Path(__file__).parent
@@ -40,7 +40,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 SHARED: dict[str, tuple[str, ...]] = {
     "transformers": ("models/pretrained",),
     "blip2": ("models/pretrained",),
-    "python": ("factory",),
+    "python": ("user_module",),
 }
 
 
@@ -237,7 +237,7 @@ class Plan:
     def factory_hash(self, model: str) -> str:
         """A hash over the user's module, for a model of the family `python`; else, or where it is missing, nothing."""
         entry = self.config.models[model].embed
-        file = factory.module_file(entry.factory) if isinstance(entry, configuration.PythonFactory) else None
+        file = user_module.module_file(entry.factory) if isinstance(entry, configuration.PythonFactory) else None
         return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file else ""
 
 

@@ -14,17 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 
-def fit(image: Image.Image, size: int, resize: Literal["squash", "crop"]) -> NDArray[np.uint8]:
-    """Bring a picture to a square of ``size`` pixels, bicubic: the whole picture squashed, or its central square.
-
-    Returns (size, size, 3) uint8.
-    """
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    box = (left, top, left + side, top + side) if resize == "crop" else None
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
-
-
 @dataclass(frozen=True)
 class Geometry:
     """Resize, then cut out the middle.
@@ -36,6 +25,12 @@ class Geometry:
     size: tuple[int, int] | int | None
     crop: tuple[int, int] | None
     resample: int
+
+    @classmethod
+    def square(cls, side: int, resize: Literal["squash", "crop"], interpolation: str) -> "Geometry":
+        """A square of ``side`` pixels: the whole picture squashed, or its middle."""
+        resample = int(Image.Resampling[interpolation.upper()])
+        return cls(side, (side, side), resample) if resize == "crop" else cls((side, side), None, resample)
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
         """An RGB picture to (height, width, 3) uint8."""

@@ -74,6 +74,11 @@ def read_table(path: str | Path, format: Format) -> pa.Table:
     return format.check(_open(path).read(), path)
 
 
+def read_columns(path: str | Path, *columns: str) -> pa.Table:
+    """Read some columns of a table that was checked already, without reading the others."""
+    return _open(path).read(columns=list(columns))
+
+
 def read_provenance(path: str | Path) -> dict[str, Any]:
     """Return the footer's ``lookalike`` entry, without reading the rows."""
     entry = (_open(path).schema_arrow.metadata or {}).get(FOOTER_KEY)

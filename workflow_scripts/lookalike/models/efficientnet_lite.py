@@ -17,7 +17,7 @@ from lookalike.devices import torch_device
 from lookalike.errors import LookalikeError
 from lookalike.formats import Weights
 from lookalike.models import Machine
-from lookalike.preprocess import fit
+from lookalike.preprocess import Geometry
 
 SIZES = {"lite0": 224, "lite1": 240, "lite2": 260, "lite3": 280, "lite4": 300}  # of the published checkpoints
 
@@ -78,8 +78,7 @@ class Network:
         import torch
         from efficientnet_lite_pytorch import EfficientNet
 
-        self.resize = entry.resize
-        self.size = SIZES[entry.variant]
+        self.geometry = Geometry.square(SIZES[entry.variant], entry.resize, "bicubic")
         self.torch_device, self.device = torch_device(machine)
         self.overlaps = self.torch_device.type != "cpu"
         network = EfficientNet.from_name(f"efficientnet-{entry.variant}")
@@ -89,7 +88,7 @@ class Network:
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """(size, size, 3) uint8."""
-        return fit(image, self.size, self.resize)
+        return self.geometry(image)
 
     def encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(n, size, size, 3) uint8 to (n, 1280) float32."""
@@ -97,8 +96,7 @@ class Network:
 
         with torch.inference_mode():
             pixels = torch.from_numpy(batch).to(self.torch_device).permute(0, 3, 1, 2)
-            features = self.network.extract_features(
-                (pixels.float() - 127) / 128
-            )  # as TensorFlow's Lite models want it
+            pixels = (pixels.float() - 127) / 128  # as TensorFlow's Lite models want it
+            features = self.network.extract_features(pixels)
             vectors: NDArray[np.float32] = features.mean((2, 3)).cpu().numpy()
         return vectors

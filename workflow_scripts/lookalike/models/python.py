@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lookalike import factory, store
+from lookalike import store, user_module
 from lookalike.config import PythonFactory
 from lookalike.errors import LookalikeError
 from lookalike.formats import Weights
@@ -52,7 +52,7 @@ def load(entry: PythonFactory, weights: Weights, machine: Machine) -> Encoder:
 
 
 def _file(entry: PythonFactory) -> Path:
-    path = factory.module_file(entry.factory)
+    path = user_module.module_file(entry.factory)
     if path is None:
         raise LookalikeError(
             f"factory {entry.factory}: there is no such module. Put it in the folder where snakemake is started, "

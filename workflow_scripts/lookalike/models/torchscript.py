@@ -58,10 +58,7 @@ class Script:
         self.torch_device, self.device = torch_device(machine)
         self.overlaps = self.torch_device.type != "cpu"
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32
-        side, crop = (entry.size, (entry.size, entry.size)) if entry.resize == "crop" else (entry.size, None)
-        self.geometry = Geometry(
-            side if crop else (side, side), crop, int(Image.Resampling[entry.interpolation.upper()])
-        )
+        self.geometry = Geometry.square(entry.size, entry.resize, entry.interpolation)
         values = Values.normalising(entry.mean, entry.std)
         self.scale, self.offset = (torch.from_numpy(one).to(self.torch_device) for one in (values.scale, values.offset))
         try:
