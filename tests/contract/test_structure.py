@@ -17,7 +17,7 @@ NEUTRAL = {"errors", "formats", "store", "config", "progress", "devices", "check
 
 # from the ground up; a module may import only from layers below its own, or from its own package
 LAYERS = [
-    {"errors", "progress", "devices", "user_module"},
+    {"errors", "progress", "devices", "user_module", "archives"},
     {"formats", "images", "config", "preprocess"},
     {"store", "job"},
     {"checkpoints"},

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lookalike import archives
+
 MAX_PIXELS = 250_000_000
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -15,9 +17,14 @@ class BadImage(Exception):
 
 
 def read(root: str, path: str) -> bytes:
-    """The bytes of one picture's file. Raises BadImage."""
+    """The bytes of one picture: of a file, or of an archive's member (``some.zip!member``). Raises BadImage."""
+    file = Path(root) / path
     try:
-        return (Path(root) / path).read_bytes()
+        if (inside := archives.split(path)) and not file.exists():
+            return archives.read(Path(root) / inside[0], inside[1])
+        return file.read_bytes()
+    except archives.ArchiveError as error:
+        raise BadImage(f"the archive {error}") from None
     except FileNotFoundError:
         raise BadImage("the file is gone: it was there when the data set was sampled") from None
     except OSError as error:

@@ -25,15 +25,15 @@ RULES = ("make_images", "sample", "shard", "fetch_weights", "embed", "index", "s
 # The modules that make each stage's numbers, relative to the library. They import nothing else of the library but the
 # neutral errors, formats, store and config (tests/contract/test_structure.py). `{kind}` and `{family}` are filled in.
 STAGES: dict[str, tuple[str, ...]] = {
-    "make_images": ("images", "datasets/__init__", "datasets/{kind}"),
-    "sample": ("images", "datasets/__init__", "datasets/{kind}"),
+    "make_images": ("archives", "images", "datasets/__init__", "datasets/{kind}"),
+    "sample": ("archives", "images", "datasets/__init__", "datasets/{kind}"),
     "shard": ("sharding",),
-    "embed": ("images", "preprocess", "embedding", "models/{family}"),
+    "embed": ("archives", "images", "preprocess", "embedding", "models/{family}"),
     "index": ("index",),
     "search": ("index",),
     "measure": ("metrics", "statistics", "measurement"),
     "compare": ("metrics", "statistics", "comparison"),
-    "report": ("images", "report"),
+    "report": ("archives", "images", "report"),
 }
 
 # What a family's numbers come from besides its own module.

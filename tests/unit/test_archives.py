@@ -1,0 +1,96 @@
+"""Pictures are read out of zip archives where they lie."""
+
+import os
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lookalike import archives, images
+from lookalike.archives import ArchiveError
+
+
+def pack(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_every_member_is_read_whole_and_listed_where_it_lies(tmp_path: Path, method: int) -> None:
+    contents = {f"refs/R{number:06d}.jpg": os.urandom(1000 + number) for number in reversed(range(20))}
+    archive = pack(tmp_path / "refs_0.zip", contents, method)
+    listed = archives.members(archive)
+    assert [(one.name, one.bytes) for one in listed] == [(name, len(data)) for name, data in contents.items()]
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda one: archives.read(archive, one.name), listed)
+    assert list(found) == list(contents.values())
+
+
+def test_folders_are_no_members(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.mkdir("refs")
+        archive.writestr("refs/a.jpg", b"a")
+    assert [one.name for one in archives.members(tmp_path / "a.zip")] == ["refs/a.jpg"]
+
+
+def test_a_picture_of_an_archive_is_named_by_both(tmp_path: Path) -> None:
+    pack(tmp_path / "Refs.ZIP", {"a!b/c.jpg": b"inside"})
+    assert images.read(str(tmp_path), "Refs.ZIP!a!b/c.jpg") == b"inside"
+
+
+def test_a_plain_file_whose_name_looks_like_a_member_is_a_plain_file(tmp_path: Path) -> None:
+    (tmp_path / "a.zip!b.jpg").write_bytes(b"plain")
+    assert images.read(str(tmp_path), "a.zip!b.jpg") == b"plain"
+
+
+def test_an_archive_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"a": b"first"})
+    assert archives.read(archive, "a") == b"first"
+    pack(archive, {"b": b"second one"})
+    assert archives.read(archive, "b") == b"second one"
+
+
+def test_what_cannot_be_read_is_refused_with_its_reason(tmp_path: Path) -> None:
+    whole = pack(tmp_path / "whole.zip", {"a": b"a" * 5000, "b": os.urandom(5000)})
+    bytes_of = whole.read_bytes()
+    (tmp_path / "short.zip").write_bytes(bytes_of[: len(bytes_of) // 2])
+    flipped = bytearray(bytes_of)
+    flipped[len(bytes_of) // 2] ^= 255
+    (tmp_path / "flipped.zip").write_bytes(flipped)
+    odd = pack(tmp_path / "odd.zip", {"a": b"a" * 100}, zipfile.ZIP_LZMA)
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as two:
+        two.writestr("a", b"1")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            two.writestr("a", b"2")
+    locked = bytearray(bytes_of)
+    locked[locked.rindex(b"PK\1\2", 0, locked.rindex(b"PK\1\2")) + 8] |= 1  # the first entry of the table of contents
+    (tmp_path / "locked.zip").write_bytes(locked)
+
+    for archive, name, reason in [
+        (tmp_path / "none.zip", "a", "is gone"),
+        (tmp_path, "a", "cannot be read"),
+        (whole, "c", "has no member 'c'"),
+        (tmp_path / "short.zip", "a", "cut short"),
+        (tmp_path / "flipped.zip", "b", "'b' is damaged"),
+        (odd, "a", r"unusual way \(method 14\)"),
+        (tmp_path / "two.zip", "a", "2 members of the name 'a'"),
+        (tmp_path / "locked.zip", "a", "encrypted"),
+    ]:
+        with pytest.raises(ArchiveError, match=reason):
+            archives.read(archive, name)
+
+
+def test_a_member_that_claims_to_be_huge_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = pack(tmp_path / "bomb.zip", {"a": bytes(100_000)})
+    monkeypatch.setattr(archives, "LARGEST", 99_999)
+    with pytest.raises(ArchiveError, match="100,000 bytes; the limit is 99,999"):
+        archives.read(bomb, "a")
+
+
+def test_a_bad_archive_is_a_bad_picture_with_a_reason(tmp_path: Path) -> None:
+    pack(tmp_path / "a.zip", {"a.jpg": b"a"})
+    with pytest.raises(images.BadImage, match=r"the archive has no member 'b\.jpg'"):
+        images.read(str(tmp_path), "a.zip!b.jpg")
