@@ -34,6 +34,7 @@ class Picture:
     image_id: str
     path: str
     sha256: str = ""
+    size: tuple[int, int] = (0, 0)  # width, height
     prepared: NDArray[Any] | None = None
     reason: str = ""
     seconds: Seconds = field(default_factory=dict)
@@ -212,7 +213,7 @@ def _prepare(row: dict[str, Any], encoder: models.Encoder) -> Picture:
     decoded = time.perf_counter()
     prepared = encoder.prepare(image)
     seconds = {"read": was_read - started, "decode": decoded - was_read, "preprocess": time.perf_counter() - decoded}
-    return Picture(row["image_id"], row["path"], hashlib.sha256(data).hexdigest(), prepared, seconds=seconds)
+    return Picture(row["image_id"], row["path"], hashlib.sha256(data).hexdigest(), image.size, prepared, seconds=seconds)
 
 
 def _encode(encoder: models.Encoder, batch: list[Picture]) -> NDArray[np.float32]:
@@ -237,6 +238,8 @@ def _table(done: Embedded, dtype: str) -> pa.Table:
         {
             "image_id": pa.array([one.image_id for one in done.pictures], pa.string()),
             "sha256": pa.array([one.sha256 for one in done.pictures], pa.string()),
+            "width": pa.array([one.size[0] for one in done.pictures], pa.int32()),
+            "height": pa.array([one.size[1] for one in done.pictures], pa.int32()),
             "embedding": pa.FixedSizeListArray.from_arrays(values, done.vectors.shape[1]),
         }
     )

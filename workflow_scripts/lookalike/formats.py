@@ -99,6 +99,7 @@ IMAGES = Format(
         "operations": STRING,  # copies: "crop:medium" or "crop:medium + jpeg:heavy"; null for references
         "parameters": STRING,  # copies: the exact draws, as JSON
         "sha256": STRING,  # of the file's bytes, where sampling read them; null where it only listed the file
+        "gallery": pa.bool_(),  # shown in the report with what it finds; one that has no other role counts nowhere
     },
     unique=("image_id",),
     nullable=frozenset({"group"}),
@@ -119,8 +120,14 @@ TRUTH = Format("truth", {"query_id": STRING, "reference_id": STRING}, unique=("q
 # What embedding needs and nothing else: a changed role or caption must not change a shard's bytes.
 SHARD = Format("shard", {"image_id": STRING, "root": STRING, "path": STRING, "bytes": pa.int64()}, unique=("image_id",))
 
-# `sha256` is of the bytes that were decoded; vectors are not normalised.
-EMBEDDINGS = Format("embeddings", {"image_id": STRING, "sha256": STRING, "embedding": VECTOR}, unique=("image_id",))
+# `sha256` is of the bytes that were decoded, `width` and `height` the decoded picture's, upright, in pixels; vectors are
+# not normalised.
+EMBEDDINGS = Format(
+    "embeddings",
+    {"image_id": STRING, "sha256": STRING, "embedding": VECTOR},
+    optional={"width": pa.int32(), "height": pa.int32()},
+    unique=("image_id",),
+)
 
 REJECTED = Format("rejected", {"image_id": STRING, "path": STRING, "reason": STRING}, unique=("image_id",))
 
