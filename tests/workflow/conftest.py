@@ -106,7 +106,7 @@ class Tree:
         command = self.command(*targets)
         command[3:3] = options
         ended = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=300
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=900
         )
         output = ended.stdout + ended.stderr
         assert ended.returncode == status, output[-5000:]
