@@ -1,6 +1,8 @@
 """A scripted file is code: it is run only when it is the file that the entry means."""
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,55 @@ def test_the_hash_is_checked_before_the_file_is_loaded(file: Path, monkeypatch: 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(LookalikeError, match=r"there is no such file\. Download it from where its authors publish it"):
         load(key(tmp_path / "sscd.torchscript.pt"))
+
+
+class Site(ThreadingHTTPServer):
+    """A web server with one file; it can break off in the middle."""
+
+    def __init__(self, contents: bytes, sent: int | None = None) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200 if self.path == "/network.pt" else 404)
+                self.send_header("Content-Length", str(len(contents)))
+                self.end_headers()
+                self.wfile.write(contents[:sent])
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def url(self, name: str = "network.pt") -> str:
+        return f"http://127.0.0.1:{self.server_port}/{name}"
+
+
+def test_a_file_that_is_not_there_yet_is_fetched_once_and_checked(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(file.read_bytes())
+    here = tmp_path / "weights/network.pt"
+    wanted = key(file, path=str(here), url=site.url())
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(LookalikeError, match="there is no such file"):
+        load(wanted)  # whoever only asks what is here fetches nothing
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    assert load(wanted).dimension == 8
+    site.shutdown()
+    site.server_close()
+    assert load(wanted).dimension == 8, "the second time it is there"
+    with pytest.raises(LookalikeError, match="is not run unless they agree"):
+        load(key(file, path=str(here), url=site.url(), sha256="0" * 64))
+
+
+def test_what_cannot_be_fetched_says_what_to_do_and_leaves_nothing(file: Path, tmp_path: Path) -> None:
+    site = Site(file.read_bytes(), sent=100)
+    for url in (site.url(), site.url("gone.pt"), "http://127.0.0.1:1/network.pt"):
+        with pytest.raises(LookalikeError, match=r"cannot be fetched: .* put it at .*network\.pt"):
+            load(key(file, path=str(tmp_path / "weights/network.pt"), url=url))
+    assert not (tmp_path / "weights").exists()
+    site.shutdown()
+    site.server_close()
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:

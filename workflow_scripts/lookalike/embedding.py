@@ -213,7 +213,9 @@ def _prepare(row: dict[str, Any], encoder: models.Encoder) -> Picture:
     decoded = time.perf_counter()
     prepared = encoder.prepare(image)
     seconds = {"read": was_read - started, "decode": decoded - was_read, "preprocess": time.perf_counter() - decoded}
-    return Picture(row["image_id"], row["path"], hashlib.sha256(data).hexdigest(), image.size, prepared, seconds=seconds)
+    return Picture(
+        row["image_id"], row["path"], hashlib.sha256(data).hexdigest(), image.size, prepared, seconds=seconds
+    )
 
 
 def _encode(encoder: models.Encoder, batch: list[Picture]) -> NDArray[np.float32]:

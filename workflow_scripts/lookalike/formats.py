@@ -120,8 +120,8 @@ TRUTH = Format("truth", {"query_id": STRING, "reference_id": STRING}, unique=("q
 # What embedding needs and nothing else: a changed role or caption must not change a shard's bytes.
 SHARD = Format("shard", {"image_id": STRING, "root": STRING, "path": STRING, "bytes": pa.int64()}, unique=("image_id",))
 
-# `sha256` is of the bytes that were decoded, `width` and `height` the decoded picture's, upright, in pixels; vectors are
-# not normalised.
+# `sha256` is of the bytes that were decoded, `width` and `height` of the picture, upright, in pixels; vectors are not
+# normalised.
 EMBEDDINGS = Format(
     "embeddings",
     {"image_id": STRING, "sha256": STRING, "embedding": VECTOR},

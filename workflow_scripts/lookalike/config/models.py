@@ -94,6 +94,7 @@ class TorchScript(EmbedBase):
 
     family: Literal["torchscript"]
     path: UserPath = Field(min_length=1, description="the file")
+    url: str | None = Field(None, pattern="^https?://", description="where it is fetched from, if it is not there yet")
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the file, as `sha256sum FILE` prints it")
     size: int = Field(ge=8, le=4096, description="side of the square that the network sees, in pixels")
     mean: tuple[float, float, float] = Field(description="per color channel, of values from 0 to 1")

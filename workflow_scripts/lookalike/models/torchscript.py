@@ -1,6 +1,9 @@
 """Family `torchscript`: a scripted network in a file. It is code, so its hash is checked before it is loaded."""
 
+import logging
+from http.client import HTTPException
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +17,9 @@ from lookalike.formats import Weights
 from lookalike.models import Machine
 from lookalike.preprocess import Geometry, Values
 
+log = logging.getLogger(__name__)
+PATIENCE = 60  # seconds without a byte
+
 
 def dimension(entry: TorchScript) -> None:
     """Only the loaded model knows."""
@@ -21,7 +27,11 @@ def dimension(entry: TorchScript) -> None:
 
 
 def fetch(entry: TorchScript) -> Weights:
-    """Find the file, and see that it is the one that the entry means."""
+    """Find the file, or fetch it, and see that it is the one that the entry means."""
+    from huggingface_hub import constants
+
+    if entry.url and not Path(entry.path).exists() and not constants.HF_HUB_OFFLINE:
+        _download(entry.url, Path(entry.path))
     path = _checked(entry)
     return Weights(source=f"file {entry.path}", revision="", files={path.name: entry.sha256})
 
@@ -31,12 +41,26 @@ def load(entry: TorchScript, weights: Weights, machine: Machine) -> "Script":
     return Script(entry, _checked(entry), machine)
 
 
+def _download(url: str, path: Path) -> None:
+    log.info("fetching %s", url)
+    try:
+        with urlopen(url, timeout=PATIENCE) as answer:
+            contents = answer.read()
+    except (OSError, HTTPException) as error:
+        raise LookalikeError(
+            f"{url}: cannot be fetched: {error}. Run fetch_weights where the network is, or download the file yourself "
+            f"and put it at {path}."
+        ) from None
+    with store.atomic(path) as temporary:
+        temporary.write_bytes(contents)
+
+
 def _checked(entry: TorchScript) -> Path:
     path = Path(entry.path)
     if not path.is_file():
         raise LookalikeError(
-            f"{path}: there is no such file. Download it from where its authors publish it (docs/add-a-model.md says "
-            "where SSCD is), or mend the model's 'path'."
+            f"{path}: there is no such file. Download it from where its authors publish it, give the model's entry a "
+            "'url', or mend its 'path'."
         )
     found = store.sha256_file(path)
     if found != entry.sha256:
