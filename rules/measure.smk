@@ -1,6 +1,7 @@
 """Neighbors and truth to numbers with intervals.
 
-inputs:   the neighbors of one model and index, the sample, and the tables of rejected pictures
+inputs:   the neighbors and pooled predictions of one model and index, the sample, the tables of rejected pictures,
+          and the embedding shards, of which only the pictures' sizes are read
 outputs:  results/{dataset}/metrics/{model}/{index}.json
 reads besides: timings beside the logs, which may be missing (a clock must not decide about reruns)
 """
@@ -8,7 +9,13 @@ reads besides: timings beside the logs, which may be missing (a clock must not d
 
 rule measure:
     input:
+        unpack(
+            lambda wildcards: plan.pools(
+                wildcards.dataset, wildcards.model, wildcards.index
+            )
+        ),
         neighbors="results/{dataset}/neighbors/{model}/{index}.parquet",
+        embeddings=lambda wildcards: plan.embeddings(wildcards.dataset, wildcards.model),
         rejected=lambda wildcards: plan.rejected(wildcards.dataset, wildcards.model),
         images="results/{dataset}/sample/images.parquet",
         truth="results/{dataset}/sample/truth.parquet",

@@ -1,6 +1,7 @@
 """The models of an experiment against each other, and a page to look at.
 
-inputs:   metrics, neighbors and rejected pictures of every model and index of the experiment, and the sample
+inputs:   metrics, neighbors, pooled predictions and rejected pictures of every model and index of the experiment, and
+          the sample
 outputs:  results/reports/{experiment}/leaderboard.csv    tidy: one row a model, index and metric
           results/reports/{experiment}/comparisons.json   every two models: better, worse, cannot tell
           results/reports/{experiment}/index.html         self-contained
@@ -15,6 +16,9 @@ rule compare:
         neighbors=lambda wildcards: plan.per_model(
             wildcards.experiment, "results/{dataset}/neighbors/{model}/{index}.parquet"
         ),
+        pools=lambda wildcards: plan.pools_of(wildcards.experiment, "pool"),
+        trainings=lambda wildcards: plan.pools_of(wildcards.experiment, "training"),
+        pools_sn=lambda wildcards: plan.pools_of(wildcards.experiment, "pool_sn"),
         images=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/images.parquet",
         truth=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/truth.parquet",
     output:

@@ -8,14 +8,16 @@ import pytest
 from lookalike import formats, store
 from lookalike.comparison import compare
 from lookalike.errors import LookalikeError
+from lookalike.evaluation import Results
 from lookalike.formats import Comparisons, EmbedTiming, Metrics
 from lookalike.measurement import measure
 from lookalike.statistics import wilson
-from tables import images_table, neighbors_table, truth_table
+from tables import images_table, neighbors_table, pool_table, truth_table
 
 REFERENCES = [f"r{number:02d}" for number in range(30)]
 QUERIES = [f"q{number:02d}" for number in range(20)]
 TRUTH = dict(zip(QUERIES, REFERENCES, strict=False))
+NAMES = ["accuracy_at_1", "accuracy_at_3", "recall_at_3", "mrr", "uap", "uap_k3", "recall_at_p90"]
 Files = dict[str, Any]
 
 
@@ -42,19 +44,22 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
         images, matches = tmp_path / "images.parquet", tmp_path / "truth.parquet"
         store.write_table(images_table(REFERENCES, QUERIES, groups), images, formats.IMAGES, {})
         store.write_table(truth_table(truth), matches, formats.TRUTH, {})
-        metrics, neighbors = [], []
+        metrics, results = [], []
         for model, found in models.items():
             timing = tmp_path / f"{model}.timing.json"
             store.write_json(EmbedTiming(images=50, seconds=2.0, load_seconds=1.0, device="cpu", batch_size=1), timing)
             for index in indexes:
-                neighbors.append(tmp_path / "neighbors" / model / f"{index}.parquet")
+                folder = tmp_path / "neighbors" / model
+                results.append(Results(folder / f"{index}.parquet", folder / f"{index}.pool.parquet"))
                 metrics.append(tmp_path / "metrics" / model / f"{index}.json")
                 footer = {"model": model, "index": index, "k": 3}
-                store.write_table(neighbors_table(found), neighbors[-1], formats.NEIGHBORS, footer)
+                store.write_table(neighbors_table(found), results[-1].neighbors, formats.NEIGHBORS, footer)
+                store.write_table(pool_table(found, len(QUERIES)), results[-1].pool, formats.NEIGHBORS, footer)
                 measure(
-                    neighbors=neighbors[-1],
+                    results=results[-1],
                     truth=matches,
                     images=images,
+                    embeddings=[],
                     rejected=[],
                     timings=[timing],
                     search_timing=tmp_path / "none.json",
@@ -67,7 +72,7 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
         return {
             "experiment": "mine",
             "metrics": metrics,
-            "neighbors": neighbors,
+            "results": results,
             "truth": matches,
             "images": images,
             "models": list(models),
@@ -96,7 +101,7 @@ def test_every_two_models_meet_on_every_index_and_metric(searched: Callable[...,
     assert found == [
         (index, metric, *pair)
         for index in ["flat", "hnsw"]
-        for metric in ["accuracy_at_1", "accuracy_at_3", "recall_at_3"]
+        for metric in NAMES
         for pair in [("c", "a"), ("c", "b"), ("a", "b")]
     ]
 
@@ -148,7 +153,7 @@ def test_metrics_without_a_number_are_compared_with_nothing(searched: Callable[.
 def test_one_model_has_nobody_to_meet(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3)})
     assert comparisons(files) == {}
-    assert len(leaderboard(files)) == 4
+    assert len(leaderboard(files)) == len(NAMES) + 1
 
 
 def test_the_leaderboard_is_tidy_and_exact(searched: Callable[..., Files]) -> None:
@@ -157,14 +162,12 @@ def test_the_leaderboard_is_tidy_and_exact(searched: Callable[..., Files]) -> No
     rows = leaderboard(files)
     assert tuple(rows[0]) == formats.LEADERBOARD_COLUMNS
     assert [(row["model"], row["index"], row["metric"]) for row in rows] == [
-        (model, "flat", metric)
-        for model in ["a", "b"]
-        for metric in ["accuracy_at_1", "accuracy_at_3", "recall_at_3", "images_per_second"]
+        (model, "flat", metric) for model in ["a", "b"] for metric in [*NAMES, "images_per_second"]
     ]
     low, high = wilson(7, 20)
     assert (float(rows[0]["value"]), float(rows[0]["low"]), float(rows[0]["high"])) == (0.35, low, high)
     assert rows[0]["n"] == "20"
-    assert [rows[3][column] for column in ("value", "low", "high", "n")] == ["25.0", "", "", "50"]
+    assert [rows[len(NAMES)][column] for column in ("value", "low", "high", "n")] == ["25.0", "", "", "50"]
 
 
 def test_without_timings_there_is_no_throughput_row(searched: Callable[..., Files], tmp_path: Path) -> None:
@@ -172,12 +175,12 @@ def test_without_timings_there_is_no_throughput_row(searched: Callable[..., File
     record = store.read_json(files["metrics"][0], Metrics)
     store.write_json(record.model_copy(update={"timing": {}}), files["metrics"][0])
     compare(**files)
-    assert [row["metric"] for row in leaderboard(files)] == ["accuracy_at_1", "accuracy_at_3", "recall_at_3"]
+    assert [row["metric"] for row in leaderboard(files)] == NAMES
 
 
 def test_neighbors_of_another_model_are_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
-    files["neighbors"].reverse()
+    files["results"].reverse()
     with pytest.raises(
         LookalikeError, match=r"b.flat\.parquet: was made for model 'b', index 'flat' and k = 3, expect"
     ):
@@ -188,7 +191,7 @@ def test_neighbors_of_another_model_are_refused(searched: Callable[..., Files]) 
 def test_neighbors_with_another_k_are_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
     table = neighbors_table(neighbors_of(1))
-    store.write_table(table, files["neighbors"][1], formats.NEIGHBORS, {"model": "b", "index": "flat", "k": 5})
+    store.write_table(table, files["results"][1].neighbors, formats.NEIGHBORS, {"model": "b", "index": "flat", "k": 5})
     with pytest.raises(LookalikeError, match="k = 5, expected 'b', 'flat' and 3"):
         compare(**files)
 
@@ -197,16 +200,16 @@ def test_a_missing_model_is_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
     with pytest.raises(LookalikeError, match=r"experiments\.mine: .* found 0 of model 'c' with index 'flat'"):
         compare(**{**files, "models": ["a", "b", "c"]})
-    twice = {**files, "metrics": files["metrics"][:1] * 2, "neighbors": files["neighbors"][:1] * 2, "models": ["a"]}
+    twice = {**files, "metrics": files["metrics"][:1] * 2, "results": files["results"][:1] * 2, "models": ["a"]}
     with pytest.raises(LookalikeError, match="found 2 of model 'a'"):
         compare(**twice)
     with pytest.raises(LookalikeError, match="got 1 for 2"):
-        compare(**{**files, "neighbors": files["neighbors"][:1]})
+        compare(**{**files, "results": files["results"][:1]})
 
 
 def test_models_that_saw_other_bytes_are_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
-    path = files["neighbors"][1]
+    path = files["results"][1].neighbors
     footer = store.read_provenance(path) | {"pictures_sha256": "other"}
     store.write_table(store.read_table(path, formats.NEIGHBORS), path, formats.NEIGHBORS, footer)
     with pytest.raises(LookalikeError, match=r"b.flat\.parquet: model 'b' saw other pictures than 'a': "):

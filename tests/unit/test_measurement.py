@@ -3,14 +3,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from lookalike import formats, store
 from lookalike.errors import LookalikeError
+from lookalike.evaluation import Results
 from lookalike.formats import EmbedTiming, Metrics, SearchTiming
 from lookalike.measurement import measure
 from lookalike.statistics import wilson
-from tables import images_table, neighbors_table, rejected_table, truth_table
+from tables import images_table, neighbors_table, pool_table, rejected_table, sizes_table, truth_table
 
 REFERENCES = [f"r{number}" for number in range(12)]
 Measure = Callable[..., Metrics]
@@ -38,10 +40,17 @@ def run(tmp_path: Path) -> Measure:
         rejected: list[str] | None = None,
         queries: list[str] | None = None,
         k: int = 3,
+        sides: Mapping[str, tuple[int, int]] | None = None,
+        normalised: tuple[pa.Table, pa.Table] | None = None,
         **images: Any,
     ) -> Metrics:
+        training, pool_sn = normalised or (neighbors_table({}), neighbors_table({}))
         tables = [
             ("neighbors", formats.NEIGHBORS, neighbors_table(found)),
+            ("pool", formats.NEIGHBORS, pool_table(found, len(queries or truth))),
+            ("training", formats.NEIGHBORS, training),
+            ("pool_sn", formats.NEIGHBORS, pool_sn),
+            ("sizes", formats.EMBEDDINGS, sizes_table(sides or {})),
             ("truth", formats.TRUTH, truth_table(list(truth.items()))),
             ("images", formats.IMAGES, images_table(REFERENCES, queries or list(truth), **images)),
             ("rejected", formats.REJECTED, rejected_table(rejected or [])),
@@ -49,9 +58,15 @@ def run(tmp_path: Path) -> Measure:
         for name, format, table in tables:
             store.write_table(table, tmp_path / f"{name}.parquet", format, {})
         measure(
-            neighbors=tmp_path / "neighbors.parquet",
+            results=Results(
+                tmp_path / "neighbors.parquet",
+                tmp_path / "pool.parquet",
+                tmp_path / "training.parquet" if normalised else None,
+                tmp_path / "pool_sn.parquet" if normalised else None,
+            ),
             truth=tmp_path / "truth.parquet",
             images=tmp_path / "images.parquet",
+            embeddings=[tmp_path / "sizes.parquet"],
             rejected=[tmp_path / "rejected.parquet"],
             timings=[tmp_path / "embed-0.json", tmp_path / "embed-1.json"],
             search_timing=tmp_path / "search.json",
@@ -71,14 +86,17 @@ def test_what_was_measured_is_named_and_counted(run: Measure) -> None:
     assert (record.dataset, record.model, record.index) == ("animals", "dinov2", "flat")
     assert (record.references, record.queries) == (12, 3)
     assert (record.rejected_references, record.rejected_queries) == (0, 0)
-    assert list(record.metrics) == ["accuracy_at_1", "accuracy_at_3", "recall_at_3"]
+    assert list(record.metrics) == [
+        *("accuracy_at_1", "accuracy_at_3", "recall_at_3", "mrr"),
+        *("uap", "uap_k3", "recall_at_p90"),
+    ]
     one = record.metrics["accuracy_at_1"]
     assert (one.value, one.low, one.high, one.n) == (0.5, *wilson(1, 2), 2)
 
 
 def test_top_three_needs_three_neighbors(run: Measure) -> None:
     found = {"a": first("r1")[:3]}
-    assert list(run(found, {"a": "r1"}, k=2).metrics) == ["accuracy_at_1", "recall_at_2"]
+    assert list(run(found, {"a": "r1"}, k=2).metrics)[:3] == ["accuracy_at_1", "recall_at_2", "mrr"]
 
 
 def test_rejected_pictures_are_counted_and_are_misses(run: Measure) -> None:
@@ -154,7 +172,7 @@ def test_copies_are_broken_down_by_operation_and_strength(run: Measure) -> None:
     }
     assert list(rates["operations"]) == ["crop", "flip", "jpeg", "chain"]
     assert list(rates["strength"]) == ["light", "heavy"]
-    assert list(parts["operations"]["crop"]) == ["accuracy_at_1", "accuracy_at_3", "recall_at_3"]
+    assert list(parts["operations"]["crop"]) == ["accuracy_at_1", "accuracy_at_3", "recall_at_3", "mrr"]
 
 
 @pytest.mark.parametrize("operations", [None, {}])

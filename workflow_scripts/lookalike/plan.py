@@ -31,8 +31,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "embed": ("archives", "images", "preprocess", "embedding", "models/{family}"),
     "index": ("index",),
     "search": ("index",),
-    "measure": ("metrics", "statistics", "measurement"),
-    "compare": ("metrics", "statistics", "comparison"),
+    "measure": ("metrics", "statistics", "evaluation", "measurement"),
+    "compare": ("metrics", "statistics", "evaluation", "comparison"),
     "report": ("archives", "images", "report"),
 }
 
@@ -92,6 +92,7 @@ class Plan:
             *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.faiss"),
             *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.ids.parquet"),
             *self.per_model(experiment, "results/{dataset}/neighbors/{model}/{index}.parquet"),
+            *(path for name in ("pool", "training", "pool_sn") for path in self.pools_of(experiment, name)),
             *self.per_model(experiment, "results/{dataset}/metrics/{model}/{index}.json"),
             *(f"{folder}/{name}" for name in ("leaderboard.csv", "comparisons.json", "index.html")),
         ]
@@ -116,15 +117,17 @@ class Plan:
         return [f"results/{entry.of}/sample/images.parquet"] if isinstance(entry, configuration.Copies) else []
 
     def sample_input(self, dataset: str) -> dict[str, str]:
-        """What sample reads besides a folder: the manifest of pictures that are made here, or the file of true matches.
+        """What sample reads besides a folder: the manifest of pictures that are made here, or the user's CSV files.
 
-        A truth file that is missing is left to the stage, which says so better than Snakemake.
+        A file that is missing is left to the stage, which says so better than Snakemake.
         """
         entry = self.config.datasets[dataset]
         if entry.creates_images:
             return {"manifest": f"results/{dataset}/images/manifest.parquet"}
-        truth = entry.truth if isinstance(entry, configuration.Folder) else None
-        return {"truth": truth} if truth and Path(truth).is_file() else {}
+        if not isinstance(entry, configuration.Folder):
+            return {}
+        tables = {"truth": entry.truth, "about": entry.about}
+        return {name: path for name, path in tables.items() if path and Path(path).is_file()}
 
     def shard_ids(self, dataset: str) -> list[str]:
         """Names of a data set's shards, such as ``references-00000``; they follow from the configuration alone."""
@@ -161,6 +164,22 @@ class Plan:
             for model in entry.models
             for index in entry.indexes
         ]
+
+    def has_training(self, dataset: str) -> bool:
+        """Whether a data set has training images, so that scores are normalised as well."""
+        return "training" in self.config.datasets[dataset].source_pools
+
+    def pools(self, dataset: str, model: str, index: str) -> dict[str, str]:
+        """What a search writes besides neighbors, by name: the pools, and the nearest training images."""
+        folder = f"results/{dataset}/neighbors/{model}"
+        names = ("pool", "training", "pool_sn") if self.has_training(dataset) else ("pool",)
+        return {name: f"{folder}/{index}.{name}.parquet" for name in names}
+
+    def pools_of(self, experiment: str, name: str) -> list[str]:
+        """The files of one name of ``pools`` for every model and index of an experiment; none where it has none."""
+        entry = self.config.experiments[experiment]
+        found = [self.pools(entry.dataset, model, index) for model in entry.models for index in entry.indexes]
+        return [pools[name] for pools in found if name in pools]
 
     def rejected_of(self, experiment: str) -> list[str]:
         """The rejected tables of all models of an experiment."""

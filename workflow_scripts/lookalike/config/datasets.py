@@ -47,6 +47,7 @@ class Folder(DatasetBase):
     root: UserPath = Field(min_length=1, description="folder of the references, searched recursively")
     queries: UserPath | None = Field(None, description="folder of the queries")
     truth: UserPath | None = Field(None, description="CSV with the columns query_id,reference_id")
+    about: UserPath | None = Field(None, description="CSV with image_id and columns to break the numbers down by")
 
     @property
     def source_pools(self) -> tuple[str, ...]:
