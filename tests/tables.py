@@ -12,6 +12,7 @@ def images_table(
     queries: Sequence[str],
     groups: Mapping[str, str] | None = None,
     operations: Mapping[str, str] | None = None,
+    *,
     brought: Mapping[str, Mapping[str, str]] | None = None,
     labels: Mapping[str, list[str]] | None = None,
 ) -> pa.Table:
@@ -53,7 +54,7 @@ def neighbors_table(found: Mapping[str, Sequence[tuple[str, float]]]) -> pa.Tabl
 
 
 def pool_table(found: Mapping[str, Sequence[tuple[str, float]]], queries: int) -> pa.Table:
-    """The pool of DISC21's rule: the ten times ``queries`` best pairs of all, those that tie with the next one left out."""
+    """The pool of DISC21's rule: the ten times ``queries`` best pairs of all; those that tie with the next stay out."""
     scores = sorted((score for pairs in found.values() for _, score in pairs), reverse=True)
     bar = scores[10 * queries] if len(scores) > 10 * queries else float("-inf")
     return neighbors_table({query: [pair for pair in pairs if pair[1] > bar] for query, pairs in found.items()})

@@ -40,6 +40,7 @@ def run(tmp_path: Path) -> Measure:
         rejected: list[str] | None = None,
         queries: list[str] | None = None,
         k: int = 3,
+        *,
         sides: Mapping[str, tuple[int, int]] | None = None,
         normalised: tuple[pa.Table, pa.Table] | None = None,
         **images: Any,

@@ -86,7 +86,7 @@ def test_the_code_of_one_family_decides_about_that_family_only(tmp_path: Path, m
         return {name for name, code in codes().items() if code != before[name]}
 
     assert edit("models/pixels.py") == {"pixels"}
-    assert edit("metrics.py") == {"measure", "compare"}
+    assert edit("metrics/pooled.py") == {"measure", "compare"}
     assert edit("embedding.py") == set(made.config.models)
     assert edit("report/__init__.py") == {"report"}
     assert edit("config.py") == set()

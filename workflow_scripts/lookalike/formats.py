@@ -310,4 +310,9 @@ class Weights(Record):
     files: dict[str, str]  # file name -> sha256
 
 
+# Breakdowns by size: the longer side in pixels, by fixed classes, so that they mean the same for every model and data
+# set. Most networks see 224 to 518 pixels: pictures of the first classes are enlarged for them.
+SIDES = (128, 256, 512, 1024, 2048)
+SIZES = (*(f"up to {side} px" for side in SIDES), f"above {SIDES[-1]} px", "unknown")
+
 LEADERBOARD_COLUMNS = ("model", "index", "metric", "value", "low", "high", "n")

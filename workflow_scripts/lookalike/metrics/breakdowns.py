@@ -6,17 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from lookalike.formats import BY
+from lookalike.formats import BY, SIDES, SIZES
 from lookalike.metrics.joining import Bools
 
 log = logging.getLogger(__name__)
 
 CHAIN = "chain"  # copies made by two or three operations in a row
 STRENGTHS = ("light", "medium", "heavy")
-# The longer side in pixels, by fixed classes, so that they mean the same for every model and data set: most networks
-# see 224 to 518 pixels, so pictures of the first classes are enlarged for them.
-SIDES = (128, 256, 512, 1024, 2048)
-SIZES = (*(f"up to {side} px" for side in SIDES), f"above {SIDES[-1]} px", "unknown")
 MOST_VALUES = 20  # of a column; more parts than that hold too few queries each, and nobody reads them
 
 Parts = dict[str, Bools]
