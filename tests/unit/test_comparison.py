@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from lookalike import formats, store
+from lookalike import comparison, formats, store
 from lookalike.comparison import compare
 from lookalike.errors import LookalikeError
-from lookalike.evaluation import Results
+from lookalike.evaluation import Results, results_of
 from lookalike.formats import Comparisons, EmbedTiming, Metrics
 from lookalike.measurement import measure
 from lookalike.statistics import wilson
@@ -122,6 +122,75 @@ def test_better_worse_and_cannot_tell(searched: Callable[..., Files]) -> None:
     assert 0.4 < good_bad.difference.low < 0.65 < good_bad.difference.high < 0.9
     assert bad_near.difference.value == -0.55
     assert good_near.difference.low <= 0
+
+
+def test_pooled_metrics_are_compared_by_drawing_groups_again(searched: Callable[..., Files]) -> None:
+    found = comparisons(searched({"good": neighbors_of(18), "bad": neighbors_of(2), "same": neighbors_of(18)}))
+    good_bad, good_same = (found["flat", "uap", "good", other] for other in ("bad", "same"))
+    assert good_bad.verdict == "better"
+    assert good_bad.difference.value > 0.4  # type: ignore[operator]
+    assert good_bad.difference.n == len(QUERIES)
+    assert good_bad.p_holm == pytest.approx(3 * good_bad.p)
+    assert (good_same.difference.value, good_same.p, good_same.verdict) == (0, 1, "cannot tell")
+    groups = {query: f"photograph-{number // 5}" for number, query in enumerate(QUERIES)}
+    together = comparisons(searched({"good": neighbors_of(18), "bad": neighbors_of(2)}, groups=groups))
+    assert together["flat", "uap", "good", "bad"].p >= 2 / 2**4
+    assert together["flat", "uap", "good", "bad"].verdict == "cannot tell"
+
+
+def cases(files: Files) -> dict[tuple[str, str], formats.Cases]:
+    compare(**files)
+    return {(one.a, one.b): one for one in store.read_json(files["comparisons_out"], Comparisons).cases}
+
+
+def test_the_four_cases_are_counted_and_listed(searched: Callable[..., Files]) -> None:
+    a = neighbors_of(6)  # q00 to q05
+    b = neighbors_of(8, first=4)  # q04 to q11
+    for number in (0, 1):  # of these b has the match second, and third
+        query, match = QUERIES[number], REFERENCES[number]
+        wrong = [reference for reference, _ in b[query]]
+        order = [wrong[0], match, wrong[1]] if number == 0 else [wrong[0], wrong[1], match]
+        b[query] = [(reference, 1 - place / 10) for place, reference in enumerate([*order, wrong[2]])]
+    one = cases(searched({"a": a, "b": b}))["a", "b"]
+    assert one.both.queries == ["q04", "q05"]
+    assert one.only_a.queries == ["q00", "q01", "q02", "q03"]
+    assert one.only_b.queries == [f"q{number:02d}" for number in range(6, 12)]
+    assert (one.neither.count, len(one.neither.queries)) == (8, 8)
+    assert one.only_a_b_near is not None
+    assert one.only_b_a_near is not None
+    assert (one.only_a_b_near.count, one.only_a_b_near.queries) == (2, ["q00", "q01"])
+    assert one.only_b_a_near.count == 0
+    assert sum(case.count for case in (one.both, one.neither, one.only_a, one.only_b)) == len(QUERIES)
+
+
+def test_long_lists_of_a_case_are_cut_by_a_fixed_rule(
+    searched: Callable[..., Files], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "MOST_QUERIES", 3)
+    one = cases(searched({"a": neighbors_of(9), "b": neighbors_of(0)}))["a", "b"]
+    assert (one.only_a.count, len(one.only_a.queries), one.neither.count) == (9, 3, 11)
+    fewer = cases(searched({"a": neighbors_of(8), "b": neighbors_of(0)}))["a", "b"]
+    assert len(set(fewer.only_a.queries) & set(one.only_a.queries)) >= 2
+
+
+def test_without_a_match_there_are_no_cases(searched: Callable[..., Files]) -> None:
+    assert cases(searched({"a": neighbors_of(9), "b": neighbors_of(0)}, truth=[])) == {}
+
+
+def test_a_pool_of_another_model_is_refused(searched: Callable[..., Files]) -> None:
+    files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
+    one, other = files["results"]
+    files["results"] = [Results(one.neighbors, other.pool), other]
+    with pytest.raises(LookalikeError, match=r"b.flat\.pool\.parquet: was made for model 'b'.*expected 'a'"):
+        compare(**files)
+
+
+def test_files_of_every_kind_go_together() -> None:
+    assert results_of(neighbors=["n"], pools=["p"], trainings=[], pools_sn=[]) == [Results("n", "p")]
+    both = results_of(neighbors=["n"], pools=["p"], trainings=["t"], pools_sn=["s"])
+    assert both == [Results("n", "p", "t", "s")]
+    with pytest.raises(LookalikeError, match=r"one file of each kind, got \[1, 1, 0, 2\]"):
+        results_of(neighbors=["n"], pools=["p"], trainings=[], pools_sn=["s", "s"])
 
 
 def test_a_correction_is_within_one_index(searched: Callable[..., Files]) -> None:

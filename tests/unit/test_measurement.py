@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -174,6 +175,99 @@ def test_copies_are_broken_down_by_operation_and_strength(run: Measure) -> None:
     assert list(rates["operations"]) == ["crop", "flip", "jpeg", "chain"]
     assert list(rates["strength"]) == ["light", "heavy"]
     assert list(parts["operations"]["crop"]) == ["accuracy_at_1", "accuracy_at_3", "recall_at_3", "mrr"]
+
+
+def test_breakdowns_by_size_and_by_what_the_data_set_brings(run: Measure) -> None:
+    truth = {"a": "r1", "b": "r2", "c": "r3", "d": "r4"}
+    found = {**{query: first(reference) for query, reference in truth.items()}, "c": fourth("r3")}
+    found.pop("d")  # rejected: a miss, and nobody knows its size
+    parts = run(
+        found,
+        truth,
+        rejected=["d"],
+        sides={"a": (128, 90), "b": (60, 129), "c": (100, 200), "r1": (5000, 1)},
+        brought={"by_camera": {"a": "old", "c": "old", "b": "new"}, "by_place": {}},
+        labels={"a": ["dog", "cat"], "b": ["dog"], "c": []},
+    ).breakdowns
+    rates = {
+        column: {value: (one["accuracy_at_1"].value, one["accuracy_at_1"].n) for value, one in values.items()}
+        for column, values in parts.items()
+    }
+    assert rates == {
+        "size": {"up to 128 px": (1.0, 1), "up to 256 px": (0.5, 2), "unknown": (0.0, 1)},
+        "by_camera": {"new": (1.0, 1), "old": (0.5, 2)},
+        "labels": {"cat": (1.0, 1), "dog": (1.0, 2)},
+    }
+
+
+def test_a_column_of_many_values_is_not_broken_down_and_the_log_says_so(
+    run: Measure, caplog: pytest.LogCaptureFixture
+) -> None:
+    truth = {f"q{number}": "r1" for number in range(21)}
+    found = {query: first("r1") for query in truth}
+    with caplog.at_level("INFO"):
+        assert run(found, truth, brought={"by_place": {query: query for query in truth}}).breakdowns == {}
+    assert "no breakdown by 'by_place': 21 values" in caplog.text
+    twenty = {query: query for query in list(truth)[:20]}
+    assert len(run(found, truth, brought={"by_place": twenty}).breakdowns["by_place"]) == 20
+
+
+def test_the_threshold_is_written_with_how_it_holds_on_the_other_half(run: Measure) -> None:
+    queries = {f"q{number}": f"r{number % 12}" for number in range(40)}
+    found = {query: [(match, 0.9 - int(query[1:]) / 100)] for query, match in queries.items()}
+    found |= {f"x{number}": [("r0", 0.505 - number / 100)] for number in range(10)}  # have no match
+    record = run(found, queries, queries=list(found))
+    threshold = record.thresholds["recall_at_p90"]
+    # all 40 right ones stand above 0.505, where the wrong ones begin
+    assert (threshold.recall, threshold.precision) == (1, 1)
+    assert threshold.score == pytest.approx(0.51)
+    assert record.metrics["recall_at_p90"].value == 1
+    assert record.metrics["uap"].n == 50
+    held = threshold.held_out
+    assert held.chosen_on + held.queries == 50
+    assert held.threshold is not None
+    assert 0.509 < held.threshold <= 0.6
+    assert held.precision.value is not None
+    assert held.precision.value >= 0.8
+    assert (
+        held.recall.n
+        == held.precision.n
+        == sum(1 for query in queries if hashlib.sha256(f"query {query}".encode()).digest()[0] & 1)
+    )
+    curve = record.curves["uap"]
+    assert (curve.score[-1], curve.precision[-1], curve.recall[-1]) == (threshold.score, 1, 1)
+
+
+def test_no_threshold_is_none_and_not_zero(run: Measure) -> None:
+    record = run({"a": fourth("r1"), "b": fourth("r2")}, {"a": "r1", "b": "r2"})
+    threshold = record.thresholds["recall_at_p90"]
+    assert (threshold.score, threshold.precision, threshold.recall) == (None, None, None)
+    assert threshold.held_out.precision.value is None
+    assert record.metrics["recall_at_p90"].value == 0
+
+
+def test_with_training_images_every_pooled_metric_is_there_twice(run: Measure) -> None:
+    truth = {"a": "r1"}
+    found = {"a": [("r1", 0.5)], "b": [("r2", 0.6)]}
+    near = neighbors_table({"a": [("r5", 0.1)], "b": [("r5", 0.4)]})
+    record = run(found, truth, queries=["a", "b"], normalised=(near, neighbors_table({"a": [("r1", 0.4)]})))
+    values = {name: one.value for name, one in record.metrics.items() if "uap" in name or "p90" in name}
+    assert values == {
+        **{"uap": 0.5, "uap_k3": 0.5, "recall_at_p90": 0},
+        **{"uap_sn": 1, "uap_k3_sn": 1, "recall_at_p90_sn": 1},
+    }
+    assert list(values) == ["uap", "uap_k3", "recall_at_p90", "uap_sn", "uap_k3_sn", "recall_at_p90_sn"]
+    assert record.thresholds["recall_at_p90_sn"].score == pytest.approx(0.4)
+    assert set(record.curves) == {"uap", "uap_k3", "uap_sn", "uap_k3_sn"}
+
+
+def test_without_any_true_match_every_metric_is_unknown_and_nothing_fails(run: Measure) -> None:
+    """As of collections that only have captions: all pictures are queries and references."""
+    found = {name: [pair for pair in first(name) if pair[0] != name] for name in REFERENCES}
+    record = run(found, {}, queries=REFERENCES)
+    assert record.metrics
+    assert {one.value for one in record.metrics.values()} == {None}
+    assert (record.thresholds, record.curves, record.breakdowns) == ({}, {}, {})
 
 
 @pytest.mark.parametrize("operations", [None, {}])

@@ -92,3 +92,22 @@ def test_the_code_of_one_family_decides_about_that_family_only(tmp_path: Path, m
     assert edit("config.py") == set()
     (library / "models" / "__pycache__").mkdir(exist_ok=True)
     assert edit("models/__pycache__/pixels.cpython-311.pyc") == set()
+
+
+def test_a_data_set_with_training_pictures_has_normalised_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Plan.of(CATALOGUE)
+    dataset, folder = "photo-tiles-copies", "results/photo-tiles-copies/neighbors/pixels"
+    assert made.pools(dataset, "pixels", "flat") == {"pool": f"{folder}/flat.pool.parquet"}
+    assert f"{folder}/flat.pool.parquet" in made.targets("demo")
+    assert made.pools_of("demo", "training") == []
+    monkeypatch.setattr(Plan, "has_training", lambda self, dataset: True)
+    assert list(made.pools(dataset, "pixels", "flat")) == ["pool", "training", "pool_sn"]
+    assert made.pools_of("demo", "pool_sn")[0] == f"{folder}/flat.pool_sn.parquet"
+
+
+def test_editing_a_users_table_looks_at_the_sample_again(tmp_path: Path) -> None:
+    (tmp_path / "about.csv").touch()
+    raw = copy.deepcopy(CATALOGUE)
+    files = {"truth": str(tmp_path / "none.csv"), "about": str(tmp_path / "about.csv")}
+    raw["datasets"]["own"] = {"kind": "folder", "root": "a", "queries": "b", **files}
+    assert Plan.of(raw).sample_input("own") == {"about": files["about"]}

@@ -18,6 +18,7 @@ from lookalike.metrics import (
     Floats,
     Groups,
     Ints,
+    Normalisation,
     Pool,
     Ranking,
     at_k,
@@ -96,9 +97,10 @@ def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: i
     }
     if results.training and results.pool_sn:
         near = store.read_table(results.training, formats.NEIGHBORS)
+        settings = Normalisation(**store.read_provenance(results.pool_sn).get("normalise", {}))
         lists |= {
             f"uap{NORMALISED}": (store.read_table(results.pool_sn, formats.NEIGHBORS), results.pool_sn),
-            f"{best}{NORMALISED}": (normalise(lists[best][0], near, results.training), results.neighbors),
+            f"{best}{NORMALISED}": (normalise(lists[best][0], near, settings, results.training), results.neighbors),
         }
     pools = {name: pool(pairs, truth, images, groups, where) for name, (pairs, where) in lists.items()}
     return Evaluation(ranking, at_k(ranking, k), groups, pools)

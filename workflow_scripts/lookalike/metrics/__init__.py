@@ -11,6 +11,7 @@ from lookalike.metrics.joining import Bools, Floats, Ints
 from lookalike.metrics.pooled import (
     Cut,
     Groups,
+    Normalisation,
     Pool,
     best_cut,
     curve,
@@ -30,6 +31,7 @@ __all__ = [
     "Floats",
     "Groups",
     "Ints",
+    "Normalisation",
     "Pool",
     "Ranking",
     "at_k",

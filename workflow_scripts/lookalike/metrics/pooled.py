@@ -18,7 +18,6 @@ from lookalike.errors import LookalikeError
 from lookalike.metrics.joining import Bools, Floats, Ints, join
 
 WRONG_TO_RIGHT = 9  # precision is at least 0.9 where there are nine right ones for every wrong one, in whole numbers
-TRAINING_NEIGHBORS = 3  # of a query, whose mean score is taken off: SSCD's choice, with a weight of 1
 
 
 @dataclass(frozen=True)
@@ -98,20 +97,33 @@ def first_of_each(neighbors: pa.Table, count: int) -> pa.Table:
     return neighbors.filter(pa.array((rank <= count) & (score > bar[codes])))
 
 
-def normalise(pairs: pa.Table, training: pa.Table, where: object = "training neighbors") -> pa.Table:
-    """Take off each query's score the mean score of its nearest training images.
+@dataclass(frozen=True)
+class Normalisation:
+    """What is taken off a query's scores: beta times the mean of its training neighbors from ``first`` to ``last``."""
+
+    beta: float = 1
+    first: int = 1
+    last: int = 3
+
+
+def normalise(
+    pairs: pa.Table, training: pa.Table, settings: Normalisation, where: object = "training neighbors"
+) -> pa.Table:
+    """Take off each query's scores what its nearest training images score.
 
     pairs, training: tables of neighbors; in ``training``, references are training images. A query that is like
     everything gets lower scores; the order of its own predictions stays. Raises LookalikeError for a query without
     training neighbors.
     """
-    near = training.filter(pc.less_equal(training["rank"], TRAINING_NEIGHBORS))
+    rank = training["rank"]
+    near = training.filter(pc.and_(pc.greater_equal(rank, settings.first), pc.less_equal(rank, settings.last)))
     mean = near.group_by("query_id", use_threads=False).aggregate([("score", "mean")])
     row = pc.index_in(pairs["query_id"], value_set=mean["query_id"].combine_chunks())
     if row.null_count:
         query = pairs["query_id"].filter(pc.is_null(row))[0]
         raise LookalikeError(f"{where}: has no training images for query '{query}'. Delete it and run again.")
-    score = pc.subtract(pairs["score"].cast(pa.float64()), mean["score_mean"].take(row))
+    shift = pc.multiply(settings.beta, mean["score_mean"].take(row))
+    score = pc.subtract(pairs["score"].cast(pa.float64()), shift)
     return pairs.set_column(pairs.column_names.index("score"), "score", score)
 
 
