@@ -24,7 +24,7 @@ from lookalike.config.models import (
     TorchScript,
     Transformers,
 )
-from lookalike.config.records import Config, Experiment
+from lookalike.config.records import Config, Experiment, Index, IndexRuntime
 from lookalike.errors import ConfigError
 
 __all__ = [
@@ -39,6 +39,8 @@ __all__ = [
     "Embed",
     "Experiment",
     "Folder",
+    "Index",
+    "IndexRuntime",
     "Operation",
     "PhotoTiles",
     "Pixels",
