@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from lookalike.config import mistakes
 from lookalike.config.datasets import OPERATIONS, Copies, Dataset, Folder, Operation, PhotoTiles, Strength
+from lookalike.config.indexes import Index, IndexRuntime
 from lookalike.config.models import (
     Blip2,
     Checkpoint,
@@ -24,7 +25,7 @@ from lookalike.config.models import (
     TorchScript,
     Transformers,
 )
-from lookalike.config.records import Config, Experiment, Index, IndexRuntime
+from lookalike.config.records import Config, Experiment
 from lookalike.errors import ConfigError
 
 __all__ = [
