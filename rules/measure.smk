@@ -10,11 +10,10 @@ reads besides: timings beside the logs, which may be missing (a clock must not d
 rule measure:
     input:
         unpack(
-            lambda wildcards: plan.pools(
+            lambda wildcards: plan.found(
                 wildcards.dataset, wildcards.model, wildcards.index
             )
         ),
-        neighbors="results/{dataset}/neighbors/{model}/{index}.parquet",
         embeddings=lambda wildcards: plan.embeddings(wildcards.dataset, wildcards.model),
         rejected=lambda wildcards: plan.rejected(wildcards.dataset, wildcards.model),
         images="results/{dataset}/sample/images.parquet",

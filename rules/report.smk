@@ -13,12 +13,10 @@ rule compare:
         metrics=lambda wildcards: plan.per_model(
             wildcards.experiment, "results/{dataset}/metrics/{model}/{index}.json"
         ),
-        neighbors=lambda wildcards: plan.per_model(
-            wildcards.experiment, "results/{dataset}/neighbors/{model}/{index}.parquet"
-        ),
-        pools=lambda wildcards: plan.pools_of(wildcards.experiment, "pool"),
-        trainings=lambda wildcards: plan.pools_of(wildcards.experiment, "training"),
-        pools_sn=lambda wildcards: plan.pools_of(wildcards.experiment, "pool_sn"),
+        neighbors=lambda wildcards: plan.found_of(wildcards.experiment, "neighbors"),
+        pools=lambda wildcards: plan.found_of(wildcards.experiment, "pool"),
+        trainings=lambda wildcards: plan.found_of(wildcards.experiment, "training"),
+        pools_sn=lambda wildcards: plan.found_of(wildcards.experiment, "pool_sn"),
         images=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/images.parquet",
         truth=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/truth.parquet",
     output:

@@ -285,7 +285,7 @@ def test_timings_are_summed_over_shards(run: Measure, tmp_path: Path) -> None:
     for number, device in enumerate(["NVIDIA H100", "Intel Xeon"]):
         timing = EmbedTiming(images=30, seconds=2.0 + number, load_seconds=0.5, device=device, batch_size=8)
         store.write_json(timing, tmp_path / f"embed-{number}.json")
-    store.write_json(SearchTiming(queries=2, seconds=0.5, index_bytes=4096), tmp_path / "search.json")
+    store.write_json(SearchTiming(queries=2, read_seconds=0.1, seconds=0.5, index_bytes=4096), tmp_path / "search.json")
     assert run({"a": first("r1")}, {"a": "r1"}).timing == {
         "embed": {
             "images": 60,

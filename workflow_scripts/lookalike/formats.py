@@ -193,9 +193,13 @@ class EmbedTiming(Record):
 
 
 class SearchTiming(Record):
-    """What one search job took: reading the index and finding the neighbors, in seconds of wall time."""
+    """What one search job took, in seconds of wall time: reading the index, and finding the neighbors.
+
+    Where the shards are streamed, reading them is part of finding.
+    """
 
     queries: int
+    read_seconds: float
     seconds: float
     index_bytes: int
 
@@ -232,6 +236,15 @@ class Curve(Record):
     score: list[float]
     precision: list[float]
     recall: list[float]
+
+
+class StreamedIndex(Record):
+    """``results/{dataset}/indexes/{model}/{index}.faiss`` of a streamed index: the shards that are searched instead.
+
+    ``shards``: path of each, relative to this file, and how many references it holds.
+    """
+
+    shards: dict[str, int]
 
 
 class Metrics(Record):

@@ -27,6 +27,11 @@ class DatasetBase(Entry):
         """Whether an experiment can be run on it."""
         return True
 
+    @property
+    def has_training(self) -> bool:
+        """Whether there are pictures to train indexes on, and to normalise scores with."""
+        return "training" in self.source_pools
+
 
 class PhotoTiles(DatasetBase):
     """Tiles of the photographs that scikit-image and scikit-learn carry."""
