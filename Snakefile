@@ -5,7 +5,7 @@ import sys
 sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
 
 from lookalike.errors import ConfigError
-from lookalike.plan import Plan, share_library
+from lookalike.plan import Plan, search_outputs, search_variants, share_library
 
 share_library()
 

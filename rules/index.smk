@@ -2,6 +2,7 @@
 
 inputs:   all embedding shards of a model on a data set, and the roles of its pictures
 outputs:  results/{dataset}/indexes/{model}/{index}.faiss
+                                                                    (a list of the shards, where it is streamed)
           results/{dataset}/indexes/{model}/{index}.ids.parquet     row i names the picture of vector i
 refuses:  shards that were made with another configuration, other weights or other precision
 """
@@ -19,8 +20,14 @@ rule index:
         "results/logs/index/{dataset}/{model}/{index}.log",
     conda:
         plan.environment
+    threads: lambda wildcards: plan.index_runtime(wildcards.index).threads
+    resources:
+        gpu=lambda wildcards: plan.index_runtime(wildcards.index).gpu,
+        mem_mb=lambda wildcards, attempt: attempt
+        * plan.index_runtime(wildcards.index).mem_mb,
+        runtime=lambda wildcards: plan.index_runtime(wildcards.index).minutes,
     params:
-        key=lambda wildcards: plan.index_key(wildcards.index),
+        key=lambda wildcards: plan.build_key(wildcards.index),
         embedding_key=lambda wildcards: plan.embedding_key(wildcards.model),
         on_bad_image=lambda wildcards: plan.on_bad_image(wildcards.dataset),
         code=plan.code("index"),

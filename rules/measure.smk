@@ -1,6 +1,7 @@
 """Neighbors and truth to numbers with intervals.
 
-inputs:   the neighbors of one model and index, the sample, and the tables of rejected pictures
+inputs:   the neighbors and pooled predictions of one model and index, the sample, the tables of rejected pictures,
+          and the embedding shards, of which only the pictures' sizes are read
 outputs:  results/{dataset}/metrics/{model}/{index}.json
 reads besides: timings beside the logs, which may be missing (a clock must not decide about reruns)
 """
@@ -8,7 +9,12 @@ reads besides: timings beside the logs, which may be missing (a clock must not d
 
 rule measure:
     input:
-        neighbors="results/{dataset}/neighbors/{model}/{index}.parquet",
+        unpack(
+            lambda wildcards: plan.found(
+                wildcards.dataset, wildcards.model, wildcards.index
+            )
+        ),
+        embeddings=lambda wildcards: plan.embeddings(wildcards.dataset, wildcards.model),
         rejected=lambda wildcards: plan.rejected(wildcards.dataset, wildcards.model),
         images="results/{dataset}/sample/images.parquet",
         truth="results/{dataset}/sample/truth.parquet",

@@ -1,6 +1,7 @@
 """The models of an experiment against each other, and a page to look at.
 
-inputs:   metrics, neighbors and rejected pictures of every model and index of the experiment, and the sample
+inputs:   metrics, neighbors, pooled predictions and rejected pictures of every model and index of the experiment, and
+          the sample
 outputs:  results/reports/{experiment}/leaderboard.csv    tidy: one row a model, index and metric
           results/reports/{experiment}/comparisons.json   every two models: better, worse, cannot tell
           results/reports/{experiment}/index.html         self-contained
@@ -12,9 +13,10 @@ rule compare:
         metrics=lambda wildcards: plan.per_model(
             wildcards.experiment, "results/{dataset}/metrics/{model}/{index}.json"
         ),
-        neighbors=lambda wildcards: plan.per_model(
-            wildcards.experiment, "results/{dataset}/neighbors/{model}/{index}.parquet"
-        ),
+        neighbors=lambda wildcards: plan.found_of(wildcards.experiment, "neighbors"),
+        pools=lambda wildcards: plan.found_of(wildcards.experiment, "pool"),
+        trainings=lambda wildcards: plan.found_of(wildcards.experiment, "training"),
+        pools_sn=lambda wildcards: plan.found_of(wildcards.experiment, "pool_sn"),
         images=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/images.parquet",
         truth=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/truth.parquet",
     output:

@@ -1,27 +1,46 @@
-"""The nearest references of every query.
+"""The nearest references of every query, and the best pairs of all queries together.
 
-inputs:   an index with its ids, and the embedding shards that hold the queries
-outputs:  results/{dataset}/neighbors/{model}/{index}.parquet       query, rank, reference, cosine similarity
+inputs:   an index with its ids, and the embedding shards that hold the queries (and, of a streamed index, the references)
+outputs:  results/{dataset}/neighbors/{model}/{index}.parquet            query, rank, reference, cosine similarity
+          results/{dataset}/neighbors/{model}/{index}.pool.parquet       the best 10 pairs a query over all queries
+          where the data set has training pictures:
+          results/{dataset}/neighbors/{model}/{index}.training.parquet   each query's nearest training pictures
+          results/{dataset}/neighbors/{model}/{index}.pool_sn.parquet    the pool of normalised scores
 """
 
+# Outputs cannot depend on a wildcard: one rule for each set of files that data sets have.
+for name, extras in search_variants().items():
 
-rule search:
-    input:
-        index="results/{dataset}/indexes/{model}/{index}.faiss",
-        ids="results/{dataset}/indexes/{model}/{index}.ids.parquet",
-        embeddings=lambda wildcards: plan.embeddings(wildcards.dataset, wildcards.model),
-        images="results/{dataset}/sample/images.parquet",
-    output:
-        "results/{dataset}/neighbors/{model}/{index}.parquet",
-    log:
-        text="results/logs/search/{dataset}/{model}/{index}.log",
-        timing="results/logs/search/{dataset}/{model}/{index}.json",
-    conda:
-        plan.environment
-    params:
-        k=lambda wildcards: plan.config.datasets[wildcards.dataset].k,
-        key=lambda wildcards: plan.index_key(wildcards.index),
-        embedding_key=lambda wildcards: plan.embedding_key(wildcards.model),
-        code=plan.code("search"),
-    script:
-        "../workflow_scripts/search.py"
+    rule:
+        name:
+            name
+        input:
+            index="results/{dataset}/indexes/{model}/{index}.faiss",
+            ids="results/{dataset}/indexes/{model}/{index}.ids.parquet",
+            embeddings=lambda wildcards: plan.embeddings(
+                wildcards.dataset, wildcards.model
+            ),
+            images="results/{dataset}/sample/images.parquet",
+        output:
+            **search_outputs(extras),
+        log:
+            text="results/logs/search/{dataset}/{model}/{index}.log",
+            timing="results/logs/search/{dataset}/{model}/{index}.json",
+        wildcard_constraints:
+            dataset=plan.pattern(plan.searched_by(extras)),
+        conda:
+            plan.environment
+        threads: lambda wildcards: plan.index_runtime(wildcards.index).threads
+        resources:
+            gpu=lambda wildcards: plan.index_runtime(wildcards.index).gpu,
+            mem_mb=lambda wildcards, attempt: attempt
+            * plan.index_runtime(wildcards.index).mem_mb,
+            runtime=lambda wildcards: plan.index_runtime(wildcards.index).minutes,
+        params:
+            k=lambda wildcards: plan.config.datasets[wildcards.dataset].k,
+            key=lambda wildcards: plan.index_key(wildcards.index),
+            build_key=lambda wildcards: plan.build_key(wildcards.index),
+            embedding_key=lambda wildcards: plan.embedding_key(wildcards.model),
+            code=plan.code("search"),
+        script:
+            "../workflow_scripts/search.py"

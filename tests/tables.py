@@ -12,8 +12,11 @@ def images_table(
     queries: Sequence[str],
     groups: Mapping[str, str] | None = None,
     operations: Mapping[str, str] | None = None,
+    *,
+    brought: Mapping[str, Mapping[str, str]] | None = None,
+    labels: Mapping[str, list[str]] | None = None,
 ) -> pa.Table:
-    """An images table; a picture may be in both roles."""
+    """An images table; a picture may be in both roles. ``brought`` are the data set's own columns, id -> cell."""
     names = list(dict.fromkeys([*references, *queries]))
     in_references, in_queries = set(references), set(queries)
     columns: dict[str, object] = {
@@ -26,11 +29,9 @@ def images_table(
         "bytes": [1] * len(names),
         "group": [(groups or {}).get(name) for name in names],
     }
-    if operations is None:
-        return pa.table(columns, schema=IMAGES.schema())
-    return pa.table(
-        {**columns, "operations": [operations.get(name) for name in names]}, schema=IMAGES.schema("operations")
-    )
+    known = {"operations": operations, "labels": labels, **(brought or {})}
+    more = {column: [cells.get(name) for name in names] for column, cells in known.items() if cells is not None}
+    return pa.table({**columns, **more}, schema=IMAGES.schema(*more))
 
 
 def truth_table(pairs: Sequence[tuple[str, str]]) -> pa.Table:
@@ -50,6 +51,26 @@ def neighbors_table(found: Mapping[str, Sequence[tuple[str, float]]]) -> pa.Tabl
     ]
     columns = list(zip(*rows, strict=True)) or [()] * 4
     return pa.table(dict(zip(NEIGHBORS.columns, columns, strict=True)), schema=NEIGHBORS.schema())
+
+
+def pool_table(found: Mapping[str, Sequence[tuple[str, float]]], queries: int) -> pa.Table:
+    """The pool of DISC21's rule: the ten times ``queries`` best pairs of all; those that tie with the next stay out."""
+    scores = sorted((score for pairs in found.values() for _, score in pairs), reverse=True)
+    bar = scores[10 * queries] if len(scores) > 10 * queries else float("-inf")
+    return neighbors_table({query: [pair for pair in pairs if pair[1] > bar] for query, pairs in found.items()})
+
+
+def sizes_table(sides: Mapping[str, tuple[int, int]]) -> pa.Table:
+    """A shard of embeddings, for the widths and heights in it."""
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array([0.0] * len(sides), pa.float32()), 1)
+    columns = {
+        "image_id": pa.array(list(sides), pa.string()),
+        "sha256": pa.array([""] * len(sides), pa.string()),
+        "width": pa.array([width for width, _ in sides.values()], pa.int32()),
+        "height": pa.array([height for _, height in sides.values()], pa.int32()),
+        "embedding": vectors,
+    }
+    return pa.table(columns)
 
 
 def rejected_table(ids: Sequence[str]) -> pa.Table:

@@ -1,11 +1,17 @@
 from lookalike.comparison import compare
+from lookalike.evaluation import results_of
 from lookalike.job import job
 
 with job(f"compare {snakemake.wildcards.experiment}", snakemake.log[0]):
     compare(
         experiment=snakemake.wildcards.experiment,
         metrics=snakemake.input.metrics,
-        neighbors=snakemake.input.neighbors,
+        results=results_of(
+            neighbors=snakemake.input.neighbors,
+            pools=snakemake.input.pools,
+            trainings=snakemake.input.trainings,
+            pools_sn=snakemake.input.pools_sn,
+        ),
         truth=snakemake.input.truth,
         images=snakemake.input.images,
         models=snakemake.params.models,

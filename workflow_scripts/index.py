@@ -12,4 +12,6 @@ with job(f"index {wildcards.dataset} {wildcards.model} {wildcards.index}", snake
         key=snakemake.params.key,
         embedding_key=snakemake.params.embedding_key,
         on_bad_image=snakemake.params.on_bad_image,
+        threads=snakemake.threads,
+        gpu=bool(snakemake.resources.gpu),
     )

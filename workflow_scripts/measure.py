@@ -1,12 +1,19 @@
+from lookalike.evaluation import Results
 from lookalike.job import job
 from lookalike.measurement import measure
 
 wildcards = snakemake.wildcards
 with job(f"measure {wildcards.dataset} {wildcards.model} {wildcards.index}", snakemake.log[0]):
     measure(
-        neighbors=snakemake.input.neighbors,
+        results=Results(
+            neighbors=snakemake.input.neighbors,
+            pool=snakemake.input.pool,
+            training=snakemake.input.get("training"),
+            pool_sn=snakemake.input.get("pool_sn"),
+        ),
         truth=snakemake.input.truth,
         images=snakemake.input.images,
+        embeddings=snakemake.input.embeddings,
         rejected=snakemake.input.rejected,
         timings=snakemake.params.timings,
         search_timing=snakemake.params.search_timing,

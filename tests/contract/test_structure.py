@@ -22,6 +22,7 @@ LAYERS = [
     {"store", "job"},
     {"checkpoints"},
     {"datasets", "models", "index", "metrics", "statistics", "sharding"},
+    {"evaluation"},
     {"embedding", "measurement", "comparison", "plan", "report"},
     {"cli"},
 ]
@@ -39,7 +40,12 @@ def imported(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lookalike":
             inside = (node.module or "").removeprefix("lookalike").strip(".")
-            found |= {inside} if inside else {alias.name for alias in node.names if alias.name != "__version__"}
+            names = {alias.name for alias in node.names if alias.name != "__version__"}
+            folder = LIBRARY / inside.replace(".", "/")
+            inner = {name for name in names if inside and (folder / f"{name}.py").exists()}
+            found |= (
+                {f"{inside}.{name}" for name in inner} | ({inside} if names - inner else set()) if inside else names
+            )
         elif isinstance(node, ast.Import):
             found |= {
                 alias.name.removeprefix("lookalike.") for alias in node.names if alias.name.startswith("lookalike.")

@@ -86,6 +86,8 @@ def run_experiment(folder: Path) -> None:
                 embeddings=embeddings,
                 images=sample,
                 out=str(results / f"neighbors/{model}/flat.parquet"),
+                pool_out=str(results / f"neighbors/{model}/flat.pool.parquet"),
+                build_key=keys["key"],
                 timing_out="results/logs/search.json",
                 model=model,
                 index_name="flat",

@@ -5,17 +5,19 @@ from typing import Any
 
 import pytest
 
-from lookalike import formats, store
+from lookalike import comparison, formats, store
 from lookalike.comparison import compare
 from lookalike.errors import LookalikeError
+from lookalike.evaluation import Results, results_of
 from lookalike.formats import Comparisons, EmbedTiming, Metrics
 from lookalike.measurement import measure
 from lookalike.statistics import wilson
-from tables import images_table, neighbors_table, truth_table
+from tables import images_table, neighbors_table, pool_table, truth_table
 
 REFERENCES = [f"r{number:02d}" for number in range(30)]
 QUERIES = [f"q{number:02d}" for number in range(20)]
 TRUTH = dict(zip(QUERIES, REFERENCES, strict=False))
+NAMES = ["accuracy_at_1", "accuracy_at_3", "recall_at_3", "mrr", "uap", "uap_k3", "recall_at_p90"]
 Files = dict[str, Any]
 
 
@@ -42,19 +44,22 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
         images, matches = tmp_path / "images.parquet", tmp_path / "truth.parquet"
         store.write_table(images_table(REFERENCES, QUERIES, groups), images, formats.IMAGES, {})
         store.write_table(truth_table(truth), matches, formats.TRUTH, {})
-        metrics, neighbors = [], []
+        metrics, results = [], []
         for model, found in models.items():
             timing = tmp_path / f"{model}.timing.json"
             store.write_json(EmbedTiming(images=50, seconds=2.0, load_seconds=1.0, device="cpu", batch_size=1), timing)
             for index in indexes:
-                neighbors.append(tmp_path / "neighbors" / model / f"{index}.parquet")
+                folder = tmp_path / "neighbors" / model
+                results.append(Results(folder / f"{index}.parquet", folder / f"{index}.pool.parquet"))
                 metrics.append(tmp_path / "metrics" / model / f"{index}.json")
                 footer = {"model": model, "index": index, "k": 3}
-                store.write_table(neighbors_table(found), neighbors[-1], formats.NEIGHBORS, footer)
+                store.write_table(neighbors_table(found), results[-1].neighbors, formats.NEIGHBORS, footer)
+                store.write_table(pool_table(found, len(QUERIES)), results[-1].pool, formats.NEIGHBORS, footer)
                 measure(
-                    neighbors=neighbors[-1],
+                    results=results[-1],
                     truth=matches,
                     images=images,
+                    embeddings=[],
                     rejected=[],
                     timings=[timing],
                     search_timing=tmp_path / "none.json",
@@ -67,7 +72,7 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
         return {
             "experiment": "mine",
             "metrics": metrics,
-            "neighbors": neighbors,
+            "results": results,
             "truth": matches,
             "images": images,
             "models": list(models),
@@ -96,7 +101,7 @@ def test_every_two_models_meet_on_every_index_and_metric(searched: Callable[...,
     assert found == [
         (index, metric, *pair)
         for index in ["flat", "hnsw"]
-        for metric in ["accuracy_at_1", "accuracy_at_3", "recall_at_3"]
+        for metric in NAMES
         for pair in [("c", "a"), ("c", "b"), ("a", "b")]
     ]
 
@@ -117,6 +122,75 @@ def test_better_worse_and_cannot_tell(searched: Callable[..., Files]) -> None:
     assert 0.4 < good_bad.difference.low < 0.65 < good_bad.difference.high < 0.9
     assert bad_near.difference.value == -0.55
     assert good_near.difference.low <= 0
+
+
+def test_pooled_metrics_are_compared_by_drawing_groups_again(searched: Callable[..., Files]) -> None:
+    found = comparisons(searched({"good": neighbors_of(18), "bad": neighbors_of(2), "same": neighbors_of(18)}))
+    good_bad, good_same = (found["flat", "uap", "good", other] for other in ("bad", "same"))
+    assert good_bad.verdict == "better"
+    assert good_bad.difference.value > 0.4  # type: ignore[operator]
+    assert good_bad.difference.n == len(QUERIES)
+    assert good_bad.p_holm == pytest.approx(3 * good_bad.p)
+    assert (good_same.difference.value, good_same.p, good_same.verdict) == (0, 1, "cannot tell")
+    groups = {query: f"photograph-{number // 5}" for number, query in enumerate(QUERIES)}
+    together = comparisons(searched({"good": neighbors_of(18), "bad": neighbors_of(2)}, groups=groups))
+    assert together["flat", "uap", "good", "bad"].p >= 2 / 2**4
+    assert together["flat", "uap", "good", "bad"].verdict == "cannot tell"
+
+
+def cases(files: Files) -> dict[tuple[str, str], formats.Cases]:
+    compare(**files)
+    return {(one.a, one.b): one for one in store.read_json(files["comparisons_out"], Comparisons).cases}
+
+
+def test_the_four_cases_are_counted_and_listed(searched: Callable[..., Files]) -> None:
+    a = neighbors_of(6)  # q00 to q05
+    b = neighbors_of(8, first=4)  # q04 to q11
+    for number in (0, 1):  # of these b has the match second, and third
+        query, match = QUERIES[number], REFERENCES[number]
+        wrong = [reference for reference, _ in b[query]]
+        order = [wrong[0], match, wrong[1]] if number == 0 else [wrong[0], wrong[1], match]
+        b[query] = [(reference, 1 - place / 10) for place, reference in enumerate([*order, wrong[2]])]
+    one = cases(searched({"a": a, "b": b}))["a", "b"]
+    assert one.both.queries == ["q04", "q05"]
+    assert one.only_a.queries == ["q00", "q01", "q02", "q03"]
+    assert one.only_b.queries == [f"q{number:02d}" for number in range(6, 12)]
+    assert (one.neither.count, len(one.neither.queries)) == (8, 8)
+    assert one.only_a_b_near is not None
+    assert one.only_b_a_near is not None
+    assert (one.only_a_b_near.count, one.only_a_b_near.queries) == (2, ["q00", "q01"])
+    assert one.only_b_a_near.count == 0
+    assert sum(case.count for case in (one.both, one.neither, one.only_a, one.only_b)) == len(QUERIES)
+
+
+def test_long_lists_of_a_case_are_cut_by_a_fixed_rule(
+    searched: Callable[..., Files], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "MOST_QUERIES", 3)
+    one = cases(searched({"a": neighbors_of(9), "b": neighbors_of(0)}))["a", "b"]
+    assert (one.only_a.count, len(one.only_a.queries), one.neither.count) == (9, 3, 11)
+    fewer = cases(searched({"a": neighbors_of(8), "b": neighbors_of(0)}))["a", "b"]
+    assert len(set(fewer.only_a.queries) & set(one.only_a.queries)) >= 2
+
+
+def test_without_a_match_there_are_no_cases(searched: Callable[..., Files]) -> None:
+    assert cases(searched({"a": neighbors_of(9), "b": neighbors_of(0)}, truth=[])) == {}
+
+
+def test_a_pool_of_another_model_is_refused(searched: Callable[..., Files]) -> None:
+    files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
+    one, other = files["results"]
+    files["results"] = [Results(one.neighbors, other.pool), other]
+    with pytest.raises(LookalikeError, match=r"b.flat\.pool\.parquet: was made for model 'b'.*expected 'a'"):
+        compare(**files)
+
+
+def test_files_of_every_kind_go_together() -> None:
+    assert results_of(neighbors=["n"], pools=["p"], trainings=[], pools_sn=[]) == [Results("n", "p")]
+    both = results_of(neighbors=["n"], pools=["p"], trainings=["t"], pools_sn=["s"])
+    assert both == [Results("n", "p", "t", "s")]
+    with pytest.raises(LookalikeError, match=r"one file of each kind, got \[1, 1, 0, 2\]"):
+        results_of(neighbors=["n"], pools=["p"], trainings=[], pools_sn=["s", "s"])
 
 
 def test_a_correction_is_within_one_index(searched: Callable[..., Files]) -> None:
@@ -148,7 +222,7 @@ def test_metrics_without_a_number_are_compared_with_nothing(searched: Callable[.
 def test_one_model_has_nobody_to_meet(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3)})
     assert comparisons(files) == {}
-    assert len(leaderboard(files)) == 4
+    assert len(leaderboard(files)) == len(NAMES) + 1
 
 
 def test_the_leaderboard_is_tidy_and_exact(searched: Callable[..., Files]) -> None:
@@ -157,14 +231,12 @@ def test_the_leaderboard_is_tidy_and_exact(searched: Callable[..., Files]) -> No
     rows = leaderboard(files)
     assert tuple(rows[0]) == formats.LEADERBOARD_COLUMNS
     assert [(row["model"], row["index"], row["metric"]) for row in rows] == [
-        (model, "flat", metric)
-        for model in ["a", "b"]
-        for metric in ["accuracy_at_1", "accuracy_at_3", "recall_at_3", "images_per_second"]
+        (model, "flat", metric) for model in ["a", "b"] for metric in [*NAMES, "images_per_second"]
     ]
     low, high = wilson(7, 20)
     assert (float(rows[0]["value"]), float(rows[0]["low"]), float(rows[0]["high"])) == (0.35, low, high)
     assert rows[0]["n"] == "20"
-    assert [rows[3][column] for column in ("value", "low", "high", "n")] == ["25.0", "", "", "50"]
+    assert [rows[len(NAMES)][column] for column in ("value", "low", "high", "n")] == ["25.0", "", "", "50"]
 
 
 def test_without_timings_there_is_no_throughput_row(searched: Callable[..., Files], tmp_path: Path) -> None:
@@ -172,12 +244,12 @@ def test_without_timings_there_is_no_throughput_row(searched: Callable[..., File
     record = store.read_json(files["metrics"][0], Metrics)
     store.write_json(record.model_copy(update={"timing": {}}), files["metrics"][0])
     compare(**files)
-    assert [row["metric"] for row in leaderboard(files)] == ["accuracy_at_1", "accuracy_at_3", "recall_at_3"]
+    assert [row["metric"] for row in leaderboard(files)] == NAMES
 
 
 def test_neighbors_of_another_model_are_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
-    files["neighbors"].reverse()
+    files["results"].reverse()
     with pytest.raises(
         LookalikeError, match=r"b.flat\.parquet: was made for model 'b', index 'flat' and k = 3, expect"
     ):
@@ -188,7 +260,7 @@ def test_neighbors_of_another_model_are_refused(searched: Callable[..., Files]) 
 def test_neighbors_with_another_k_are_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
     table = neighbors_table(neighbors_of(1))
-    store.write_table(table, files["neighbors"][1], formats.NEIGHBORS, {"model": "b", "index": "flat", "k": 5})
+    store.write_table(table, files["results"][1].neighbors, formats.NEIGHBORS, {"model": "b", "index": "flat", "k": 5})
     with pytest.raises(LookalikeError, match="k = 5, expected 'b', 'flat' and 3"):
         compare(**files)
 
@@ -197,16 +269,16 @@ def test_a_missing_model_is_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
     with pytest.raises(LookalikeError, match=r"experiments\.mine: .* found 0 of model 'c' with index 'flat'"):
         compare(**{**files, "models": ["a", "b", "c"]})
-    twice = {**files, "metrics": files["metrics"][:1] * 2, "neighbors": files["neighbors"][:1] * 2, "models": ["a"]}
+    twice = {**files, "metrics": files["metrics"][:1] * 2, "results": files["results"][:1] * 2, "models": ["a"]}
     with pytest.raises(LookalikeError, match="found 2 of model 'a'"):
         compare(**twice)
     with pytest.raises(LookalikeError, match="got 1 for 2"):
-        compare(**{**files, "neighbors": files["neighbors"][:1]})
+        compare(**{**files, "results": files["results"][:1]})
 
 
 def test_models_that_saw_other_bytes_are_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
-    path = files["neighbors"][1]
+    path = files["results"][1].neighbors
     footer = store.read_provenance(path) | {"pictures_sha256": "other"}
     store.write_table(store.read_table(path, formats.NEIGHBORS), path, formats.NEIGHBORS, footer)
     with pytest.raises(LookalikeError, match=r"b.flat\.parquet: model 'b' saw other pictures than 'a': "):

@@ -204,3 +204,43 @@ def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = config.parse(raw).datasets["mine"]
     assert isinstance(mine, config.Folder)
     assert (mine.root, mine.queries, mine.truth) == ("/home/me/pictures", "asked", None)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({}, "indexes.mine: names no index. Add a factory, such as `factory: Flat`, or `streamed: true`."),
+        ({"factory": "Flat", "streamed": True}, "indexes.mine.factory: a streamed index searches the shards"),
+        (
+            {"factory": "Flt"},
+            "indexes.mine.factory: 'Flt' in 'Flt' is no step of a FAISS factory. Did you mean 'Flat'?",
+        ),
+        ({"factory": "PCA64,HSNW32"}, "'HSNW32' in 'PCA64,HSNW32' is no step of a FAISS factory. Did you mean 'HNSW'?"),
+        ({"factory": "IVF256(HNSW32,Flat"}, "indexes.mine.factory: a parenthesis is open or closed once too often"),
+        (
+            {"factory": "IVF16,Flat", "search": {"nprob": 4}},
+            "indexes.mine.search.nprob: factory 'IVF16,Flat' has no such search parameter. Did you mean 'nprobe'?",
+        ),
+        ({"factory": "Flat", "search": {"nprobe": 4}}, "factory 'Flat' has no such search parameter. It has none"),
+        ({"streamed": True, "search": {"nprobe": 4}}, "a streamed index has no such search parameter."),
+        ({"factory": "HNSW16", "search": {"efSearch": 0}}, "indexes.mine.search.efSearch: should be above 0, found 0."),
+        ({"factory": "Flat", "train": {"sampel": 3}}, "indexes.mine.train.sampel: unknown key. Did you mean 'sample'?"),
+        (
+            {"factory": "Flat", "runtime": {"gpu": 2}},
+            "indexes.mine.runtime.gpu: input should be less than or equal to 1",
+        ),
+        ({"factory": "Flat", "normalise": {"first": 5}}, "indexes.mine.normalise: first is 5 and last 3. Turn them"),
+    ],
+)
+def test_a_mistake_in_an_index_is_told_before_anything_runs(entry: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.parse(edited("indexes/mine", entry), RULES)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "factory",
+    ["PCAW256,L2norm,Flat", "OPQ16_64,IVF1024(HNSW32),PQ16x4fs", "HNSW32_SQ8", "IVF64,PQ8,RFlat", "IVF64,Refine(SQ8)"],
+)
+def test_factories_are_not_refused_for_being_rare(factory: str) -> None:
+    assert config.parse(edited("indexes/mine", {"factory": factory}), RULES).indexes["mine"].factory == factory

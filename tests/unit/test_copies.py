@@ -104,6 +104,14 @@ def test_references_are_those_of_the_sources_as_they_are():
     assert {(row["source"], row["operations"], row["parameters"]) for row in references} == {(None, None, None)}
 
 
+def test_a_copy_is_like_its_source_in_what_the_data_set_brings():
+    table = sources()
+    cameras = {image_id: ("old", "new")[row % 2] for row, image_id in enumerate(table["image_id"].to_pylist())}
+    rows = make(table.append_column("by_camera", pa.array(list(cameras.values()))), queries=5)
+    assert {row["image_id"]: row["by_camera"] for row in rows if row["reference"]}.items() <= cameras.items()
+    assert all(row["by_camera"] == cameras[row["source"]] for row in queries(rows))
+
+
 def test_queries_of_the_sources_are_not_copied():
     table = sources(10)
     roles = pa.array([index < 5 for index in range(10)])

@@ -338,3 +338,39 @@ def test_truth_that_is_not_utf8():
     text = "query_id,reference_id\nq1.png,ü.png\n".encode("latin-1")
 
     assert message(**with_truth(text)) == ("datasets.mine.truth: truth.csv is not UTF-8 text. Save it as CSV (UTF-8).")
+
+
+# --- what else is known of the pictures ---
+
+
+def with_about(text):
+    Path("about.csv").write_text(text)
+    return with_truth("query_id,reference_id\nq1.png,a.png\n", about="about.csv")
+
+
+def test_columns_about_pictures_are_brought_along():
+    images, _ = sample(**with_about("camera,image_id,place\nold,q1.png,shop\nnew,a.png,\n"))
+    known = {row["image_id"]: (row["by_camera"], row["by_place"]) for row in images}
+    assert known == {"a.png": ("new", None), "b.png": (None, None), "q1.png": ("old", "shop"), "q2.png": (None, None)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("camera,image_id\nold,q3.png\n", "line 2: image_id 'q3.png' is not in root or queries. Did you mean 'q2.png'"),
+        ("camera,image_id\nold,q1.png\nnew,q1.png\n", "line 3: 'q1.png' is in line 2 already. Delete one."),
+        ("camera,id\nold,q1.png\n", "has the columns 'camera,id'. The first line must name image_id and at least one"),
+        ("image_id\nq1.png\n", "has the columns 'image_id'. The first line must name image_id and at least one more"),
+        ("image_id,a,a\nq1.png,1,2\n", "has the columns 'image_id,a,a'"),
+        ("image_id,\nq1.png,1\n", "has the columns 'image_id,'"),
+    ],
+)
+def test_a_table_about_pictures_that_does_not_fit_is_refused(text, said):
+    assert said in message(**with_about(text))
+    assert message(**with_about(text)).startswith("datasets.mine.about: about.csv")
+
+
+def test_a_missing_table_about_pictures_is_named():
+    assert "datasets.mine.about: the file 'none.csv' does not exist" in message(
+        **{**with_about("image_id,a\n"), "about": "none.csv"}
+    )

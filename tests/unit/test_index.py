@@ -1,3 +1,4 @@
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -5,11 +6,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
 from lookalike import index, store
 from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, IMAGES, INDEX_IDS, NEIGHBORS, REJECTED, SearchTiming
 
+Floats = NDArray[np.float32]
 KEY = '{"family": "pixels"}'
 FOOTER = {
     "key": KEY,
@@ -23,12 +26,17 @@ FOOTER = {
 class Chain:
     """Embedding shards on disk, then index and search over them."""
 
-    def __init__(self, folder: Path, references: int = 40, queries: int = 7, dimension: int = 8) -> None:
+    def __init__(
+        self, folder: Path, references: int = 40, queries: int = 7, dimension: int = 8, training: int = 0
+    ) -> None:
         draw = np.random.default_rng(0)
         self.folder = folder
         self.vectors = {f"r{n}": draw.normal(size=dimension).astype(np.float32) for n in range(references)}
         self.vectors |= {f"q{n}": draw.normal(size=dimension).astype(np.float32) for n in range(queries)}
+        self.vectors |= {f"t{n}": draw.normal(size=dimension).astype(np.float32) for n in range(training)}
         self.sample({name: name[0] for name in self.vectors})
+        if training:
+            self.shard("training", [name for name in self.vectors if name[0] == "t"])
         self.shard("references", [name for name in self.vectors if name[0] == "r"])
         self.shard("queries", [name for name in self.vectors if name[0] == "q"])
         self.rejected = self.reject([])
@@ -39,7 +47,7 @@ class Chain:
             "image_id": names,
             "reference": ["r" in role for role in roles.values()],
             "query": ["q" in role for role in roles.values()],
-            "training": [False] * len(names),
+            "training": ["t" in role for role in roles.values()],
             "root": ["x"] * len(names),
             "path": names,
             "bytes": [1] * len(names),
@@ -65,35 +73,50 @@ class Chain:
 
     @property
     def shards(self) -> list[str]:
-        return [str(self.folder / "references.parquet"), str(self.folder / "queries.parquet")]
+        names = ("training", "references", "queries")
+        return [str(self.folder / f"{name}.parquet") for name in names if (self.folder / f"{name}.parquet").exists()]
 
-    def build(self, factory: str = "Flat", on_bad_image: str = "reject") -> None:
+    def build(self, factory: str = "Flat", on_bad_image: str = "reject", key: str | None = None) -> None:
         index.build(
             embeddings=self.shards,
             rejected=[str(self.rejected)],
             images=str(self.folder / "images.parquet"),
             out=str(self.folder / "flat.faiss"),
             ids_out=str(self.folder / "flat.ids.parquet"),
-            key=f'{{"factory": "{factory}"}}',
+            key=key or json.dumps({"factory": factory}),
             embedding_key=KEY,
             on_bad_image=on_bad_image,
         )
 
-    def search(self, k: int = 5, key: str | None = None) -> pa.Table:
+    def search(self, k: int = 5, key: str | None = None, training: bool = False, build_key: str = "") -> pa.Table:
         index.search(
             index=str(self.folder / "flat.faiss"),
             ids=str(self.folder / "flat.ids.parquet"),
             embeddings=self.shards,
             images=str(self.folder / "images.parquet"),
             out=str(self.folder / "neighbors.parquet"),
+            pool_out=str(self.folder / "pool.parquet"),
             timing_out=str(self.folder / "timing.json"),
             key='{"factory": "Flat"}' if key is None else key,
+            build_key=build_key or ('{"factory": "Flat"}' if key is None else key),
+            training_out=str(self.folder / "training_found.parquet") if training else None,
+            pool_sn_out=str(self.folder / "pool_sn.parquet") if training else None,
             embedding_key=KEY,
             model="pixels",
             index_name="flat",
             k=k,
         )
         return store.read_table(self.folder / "neighbors.parquet", NEIGHBORS)
+
+    def found(self, name: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = store.read_table(self.folder / f"{name}.parquet", NEIGHBORS).to_pylist()
+        return rows
+
+    def unit(self, role: str) -> tuple[list[str], Floats]:
+        """Names and unit vectors of the pictures of a role."""
+        names = [name for name in self.vectors if name[0] == role]
+        vectors = np.stack([self.vectors[name] for name in names])
+        return names, vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 @pytest.fixture
@@ -127,7 +150,8 @@ def test_a_single_vector_finds_what_the_search_of_the_stage_finds(chain: Chain) 
     (vector,) = index.unit(chain.vectors["q3"][None].copy())
     files = {"index": str(chain.folder / "flat.faiss"), "ids": str(chain.folder / "flat.ids.parquet")}
     found = index.nearest(**files, vector=vector, k=6)
-    assert found == list(zip(stored["reference_id"], stored["score"], strict=True))
+    assert [one for one, _ in found] == stored["reference_id"].tolist()
+    np.testing.assert_allclose([score for _, score in found], stored["score"], rtol=1e-6)
     assert len(index.nearest(**files, vector=vector, k=1000)) == 40
 
 
@@ -153,9 +177,18 @@ def test_other_factories_are_trained(chain: Chain) -> None:
     assert chain.search(key='{"factory": "PCA4,Flat"}').num_rows == 7 * 6
 
 
-@pytest.mark.parametrize("factory", ["Flt", "IVF4096,Flat", "PQ3"])
-def test_a_factory_that_faiss_cannot_build_is_named(chain: Chain, factory: str) -> None:
-    with pytest.raises(LookalikeError, match=f"FAISS cannot build factory '{factory}' for 40 references of 8 d"):
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("Flt", r"cannot build factory 'Flt' for vectors of 8 dimensions: .*could not parse index string Flt"),
+        ("PQ3", r"cannot build factory 'PQ3' .* should be a multiple of the number of subquantizers"),
+        ("IVF4096,Flat", r"'IVF4096,Flat' learns 4096 clusters, which takes at least 4096 .*, and there are 40\. Ask"),
+        ("PCA80,Flat", r"learns 80 principal components, which takes at least 81 training vectors, and there are 40"),
+        ("OPQ2,PQ2", r"learns 256 clusters"),
+    ],
+)
+def test_a_factory_that_cannot_be_built_is_named_with_what_to_do(chain: Chain, factory: str, message: str) -> None:
+    with pytest.raises(LookalikeError, match=message):
         chain.build(factory)
 
 
@@ -284,3 +317,93 @@ def test_a_vector_of_zeros_scores_nothing(tmp_path: Path) -> None:
     chain.build()
     found = chain.search().to_pandas()
     assert found.loc[found["query_id"] == "q0", "score"].tolist() == [0.0] * 6
+
+
+def test_the_pool_is_the_best_ten_pairs_a_query_over_all_queries(tmp_path: Path) -> None:
+    chain = Chain(tmp_path, references=600)
+    chain.build()
+    chain.search()
+    pool = chain.found("pool")
+    (queries, q), (references, r) = chain.unit("q"), chain.unit("r")
+    scores = q @ r.T
+    best = np.argsort(-scores, axis=None)[:70]
+    expected = {(queries[one // 600], references[one % 600]) for one in best.tolist()}
+    assert {(row["query_id"], row["reference_id"]) for row in pool} == expected
+    for query in queries:
+        mine = [row for row in pool if row["query_id"] == query]
+        assert [row["rank"] for row in mine] == list(range(1, len(mine) + 1))
+        for row in mine:
+            exact = scores[queries.index(query), references.index(row["reference_id"])]
+            assert row["score"] == pytest.approx(exact, abs=1e-6)
+    footer = store.read_provenance(chain.folder / "pool.parquet")
+    assert footer["policy"].startswith("the best 10 pairs a query over all queries together")
+    assert (footer["queries"], footer["references"], footer["index"]) == (7, 600, "flat")
+
+
+def test_a_picture_is_never_in_the_pool_with_itself(tmp_path: Path) -> None:
+    chain = Chain(tmp_path)
+    chain.sample(dict.fromkeys(chain.vectors, "rq"))
+    chain.build()
+    chain.search()
+    pool = chain.found("pool")
+    assert len(pool) == 10 * 47
+    assert all(row["query_id"] != row["reference_id"] for row in pool)
+
+
+@pytest.mark.parametrize("factory", ["Flat", "PCAW4,L2norm,Flat", "IVF4,Flat", ""])
+def test_normalised_scores_are_less_the_mean_of_the_nearest_three_training_pictures(
+    tmp_path: Path, factory: str
+) -> None:
+    chain = Chain(tmp_path, references=300, training=50)
+    key = json.dumps({"factory": factory, "search": {"nprobe": 4}} if "IVF" in factory else {"factory": factory})
+    key = key if factory else '{"streamed": true}'
+    build_key = json.dumps({"factory": factory}) if "IVF" in factory else key
+    chain.build(key=build_key)
+    chain.search(key=key, build_key=build_key, training=True)
+    (queries, q), (references, r), (training, t) = (chain.unit(role) for role in "qrt")
+    if factory.startswith("PCAW"):
+        import faiss
+
+        whitening = faiss.read_index(str(chain.folder / "flat.faiss"))
+        seen = faiss.downcast_VectorTransform(whitening.chain.at(0))
+        assert store.read_provenance(chain.folder / "flat.ids.parquet")["trained_on"] == {
+            "role": "training",
+            "vectors": 50,
+        }
+        q, r, t = (index.unit(seen.apply(np.ascontiguousarray(x))) for x in (q, r, t))
+    nearest = np.sort(q @ t.T, axis=1)[:, ::-1][:, :3]
+    found = chain.found("training_found")
+    assert [row["rank"] for row in found] == [1, 2, 3] * 7
+    np.testing.assert_allclose([row["score"] for row in found], nearest.reshape(-1), atol=2e-6)
+    assert {row["reference_id"] for row in found} <= set(training)
+    normalised = q @ r.T - nearest.mean(axis=1, keepdims=True)
+    best = np.argsort(-normalised, axis=None)[:70]
+    pool = {(row["query_id"], row["reference_id"]): row["score"] for row in chain.found("pool_sn")}
+    expected = {(queries[one // 300], references[one % 300]): normalised.flat[one] for one in best.tolist()}
+    assert pool == pytest.approx(expected, abs=5e-6)
+    footer = store.read_provenance(chain.folder / "pool_sn.parquet")
+    assert footer["normalise"] == {"beta": 1.0, "first": 1, "last": 3}
+
+
+def test_a_streamed_index_is_a_manifest_and_finds_what_flat_finds(tmp_path: Path) -> None:
+    chain = Chain(tmp_path, references=5000, queries=40, training=20)
+    chain.build()
+    chain.search(training=True)
+    names = ("neighbors", "pool", "training_found", "pool_sn")
+    flat = {name: chain.found(name) for name in names}
+    chain.build(key='{"streamed": true}')
+    manifest = json.loads((chain.folder / "flat.faiss").read_text())
+    assert manifest == {"shards": {"training.parquet": 0, "references.parquet": 5000, "queries.parquet": 0}}
+    chain.search(key='{"streamed": true}', training=True)
+    assert {name: chain.found(name) for name in names} == flat
+    (vector,) = index.unit(chain.vectors["q3"][None].copy())
+    files = {"index": str(chain.folder / "flat.faiss"), "ids": str(chain.folder / "flat.ids.parquet")}
+    best = [row["reference_id"] for row in flat["neighbors"] if row["query_id"] == "q3"]
+    assert [one for one, _ in index.nearest(**files, vector=vector, k=6)] == best
+
+
+def test_a_streamed_index_over_shards_that_hold_other_references_is_refused(chain: Chain) -> None:
+    chain.build(key='{"streamed": true}')
+    chain.shard("references", [f"r{n}" for n in range(39)])
+    with pytest.raises(LookalikeError, match=r"its 40 references are not those of the shards that .*flat\.faiss names"):
+        chain.search(key='{"streamed": true}')

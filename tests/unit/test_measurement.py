@@ -1,16 +1,19 @@
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from lookalike import formats, store
 from lookalike.errors import LookalikeError
+from lookalike.evaluation import Results
 from lookalike.formats import EmbedTiming, Metrics, SearchTiming
 from lookalike.measurement import measure
 from lookalike.statistics import wilson
-from tables import images_table, neighbors_table, rejected_table, truth_table
+from tables import images_table, neighbors_table, pool_table, rejected_table, sizes_table, truth_table
 
 REFERENCES = [f"r{number}" for number in range(12)]
 Measure = Callable[..., Metrics]
@@ -38,10 +41,18 @@ def run(tmp_path: Path) -> Measure:
         rejected: list[str] | None = None,
         queries: list[str] | None = None,
         k: int = 3,
+        *,
+        sides: Mapping[str, tuple[int, int]] | None = None,
+        normalised: tuple[pa.Table, pa.Table] | None = None,
         **images: Any,
     ) -> Metrics:
+        training, pool_sn = normalised or (neighbors_table({}), neighbors_table({}))
         tables = [
             ("neighbors", formats.NEIGHBORS, neighbors_table(found)),
+            ("pool", formats.NEIGHBORS, pool_table(found, len(queries or truth))),
+            ("training", formats.NEIGHBORS, training),
+            ("pool_sn", formats.NEIGHBORS, pool_sn),
+            ("sizes", formats.EMBEDDINGS, sizes_table(sides or {})),
             ("truth", formats.TRUTH, truth_table(list(truth.items()))),
             ("images", formats.IMAGES, images_table(REFERENCES, queries or list(truth), **images)),
             ("rejected", formats.REJECTED, rejected_table(rejected or [])),
@@ -49,9 +60,15 @@ def run(tmp_path: Path) -> Measure:
         for name, format, table in tables:
             store.write_table(table, tmp_path / f"{name}.parquet", format, {})
         measure(
-            neighbors=tmp_path / "neighbors.parquet",
+            results=Results(
+                tmp_path / "neighbors.parquet",
+                tmp_path / "pool.parquet",
+                tmp_path / "training.parquet" if normalised else None,
+                tmp_path / "pool_sn.parquet" if normalised else None,
+            ),
             truth=tmp_path / "truth.parquet",
             images=tmp_path / "images.parquet",
+            embeddings=[tmp_path / "sizes.parquet"],
             rejected=[tmp_path / "rejected.parquet"],
             timings=[tmp_path / "embed-0.json", tmp_path / "embed-1.json"],
             search_timing=tmp_path / "search.json",
@@ -71,14 +88,17 @@ def test_what_was_measured_is_named_and_counted(run: Measure) -> None:
     assert (record.dataset, record.model, record.index) == ("animals", "dinov2", "flat")
     assert (record.references, record.queries) == (12, 3)
     assert (record.rejected_references, record.rejected_queries) == (0, 0)
-    assert list(record.metrics) == ["accuracy_at_1", "accuracy_at_3", "recall_at_3"]
+    assert list(record.metrics) == [
+        *("accuracy_at_1", "accuracy_at_3", "recall_at_3", "mrr"),
+        *("uap", "uap_k3", "recall_at_p90"),
+    ]
     one = record.metrics["accuracy_at_1"]
     assert (one.value, one.low, one.high, one.n) == (0.5, *wilson(1, 2), 2)
 
 
 def test_top_three_needs_three_neighbors(run: Measure) -> None:
     found = {"a": first("r1")[:3]}
-    assert list(run(found, {"a": "r1"}, k=2).metrics) == ["accuracy_at_1", "recall_at_2"]
+    assert list(run(found, {"a": "r1"}, k=2).metrics)[:3] == ["accuracy_at_1", "recall_at_2", "mrr"]
 
 
 def test_rejected_pictures_are_counted_and_are_misses(run: Measure) -> None:
@@ -154,7 +174,100 @@ def test_copies_are_broken_down_by_operation_and_strength(run: Measure) -> None:
     }
     assert list(rates["operations"]) == ["crop", "flip", "jpeg", "chain"]
     assert list(rates["strength"]) == ["light", "heavy"]
-    assert list(parts["operations"]["crop"]) == ["accuracy_at_1", "accuracy_at_3", "recall_at_3"]
+    assert list(parts["operations"]["crop"]) == ["accuracy_at_1", "accuracy_at_3", "recall_at_3", "mrr"]
+
+
+def test_breakdowns_by_size_and_by_what_the_data_set_brings(run: Measure) -> None:
+    truth = {"a": "r1", "b": "r2", "c": "r3", "d": "r4"}
+    found = {**{query: first(reference) for query, reference in truth.items()}, "c": fourth("r3")}
+    found.pop("d")  # rejected: a miss, and nobody knows its size
+    parts = run(
+        found,
+        truth,
+        rejected=["d"],
+        sides={"a": (128, 90), "b": (60, 129), "c": (100, 200), "r1": (5000, 1)},
+        brought={"by_camera": {"a": "old", "c": "old", "b": "new"}, "by_place": {}},
+        labels={"a": ["dog", "cat"], "b": ["dog"], "c": []},
+    ).breakdowns
+    rates = {
+        column: {value: (one["accuracy_at_1"].value, one["accuracy_at_1"].n) for value, one in values.items()}
+        for column, values in parts.items()
+    }
+    assert rates == {
+        "size": {"up to 128 px": (1.0, 1), "up to 256 px": (0.5, 2), "unknown": (0.0, 1)},
+        "by_camera": {"new": (1.0, 1), "old": (0.5, 2)},
+        "labels": {"cat": (1.0, 1), "dog": (1.0, 2)},
+    }
+
+
+def test_a_column_of_many_values_is_not_broken_down_and_the_log_says_so(
+    run: Measure, caplog: pytest.LogCaptureFixture
+) -> None:
+    truth = {f"q{number}": "r1" for number in range(21)}
+    found = {query: first("r1") for query in truth}
+    with caplog.at_level("INFO"):
+        assert run(found, truth, brought={"by_place": {query: query for query in truth}}).breakdowns == {}
+    assert "no breakdown by 'by_place': 21 values" in caplog.text
+    twenty = {query: query for query in list(truth)[:20]}
+    assert len(run(found, truth, brought={"by_place": twenty}).breakdowns["by_place"]) == 20
+
+
+def test_the_threshold_is_written_with_how_it_holds_on_the_other_half(run: Measure) -> None:
+    queries = {f"q{number}": f"r{number % 12}" for number in range(40)}
+    found = {query: [(match, 0.9 - int(query[1:]) / 100)] for query, match in queries.items()}
+    found |= {f"x{number}": [("r0", 0.505 - number / 100)] for number in range(10)}  # have no match
+    record = run(found, queries, queries=list(found))
+    threshold = record.thresholds["recall_at_p90"]
+    # all 40 right ones stand above 0.505, where the wrong ones begin
+    assert (threshold.recall, threshold.precision) == (1, 1)
+    assert threshold.score == pytest.approx(0.51)
+    assert record.metrics["recall_at_p90"].value == 1
+    assert record.metrics["uap"].n == 50
+    held = threshold.held_out
+    assert held.chosen_on + held.queries == 50
+    assert held.threshold is not None
+    assert 0.509 < held.threshold <= 0.6
+    assert held.precision.value is not None
+    assert held.precision.value >= 0.8
+    assert (
+        held.recall.n
+        == held.precision.n
+        == sum(1 for query in queries if hashlib.sha256(f"query {query}".encode()).digest()[0] & 1)
+    )
+    curve = record.curves["uap"]
+    assert (curve.score[-1], curve.precision[-1], curve.recall[-1]) == (threshold.score, 1, 1)
+
+
+def test_no_threshold_is_none_and_not_zero(run: Measure) -> None:
+    record = run({"a": fourth("r1"), "b": fourth("r2")}, {"a": "r1", "b": "r2"})
+    threshold = record.thresholds["recall_at_p90"]
+    assert (threshold.score, threshold.precision, threshold.recall) == (None, None, None)
+    assert threshold.held_out.precision.value is None
+    assert record.metrics["recall_at_p90"].value == 0
+
+
+def test_with_training_images_every_pooled_metric_is_there_twice(run: Measure) -> None:
+    truth = {"a": "r1"}
+    found = {"a": [("r1", 0.5)], "b": [("r2", 0.6)]}
+    near = neighbors_table({"a": [("r5", 0.1)], "b": [("r5", 0.4)]})
+    record = run(found, truth, queries=["a", "b"], normalised=(near, neighbors_table({"a": [("r1", 0.4)]})))
+    values = {name: one.value for name, one in record.metrics.items() if "uap" in name or "p90" in name}
+    assert values == {
+        **{"uap": 0.5, "uap_k3": 0.5, "recall_at_p90": 0},
+        **{"uap_sn": 1, "uap_k3_sn": 1, "recall_at_p90_sn": 1},
+    }
+    assert list(values) == ["uap", "uap_k3", "recall_at_p90", "uap_sn", "uap_k3_sn", "recall_at_p90_sn"]
+    assert record.thresholds["recall_at_p90_sn"].score == pytest.approx(0.4)
+    assert set(record.curves) == {"uap", "uap_k3", "uap_sn", "uap_k3_sn"}
+
+
+def test_without_any_true_match_every_metric_is_unknown_and_nothing_fails(run: Measure) -> None:
+    """As of collections that only have captions: all pictures are queries and references."""
+    found = {name: [pair for pair in first(name) if pair[0] != name] for name in REFERENCES}
+    record = run(found, {}, queries=REFERENCES)
+    assert record.metrics
+    assert {one.value for one in record.metrics.values()} == {None}
+    assert (record.thresholds, record.curves, record.breakdowns) == ({}, {}, {})
 
 
 @pytest.mark.parametrize("operations", [None, {}])
@@ -172,7 +285,7 @@ def test_timings_are_summed_over_shards(run: Measure, tmp_path: Path) -> None:
     for number, device in enumerate(["NVIDIA H100", "Intel Xeon"]):
         timing = EmbedTiming(images=30, seconds=2.0 + number, load_seconds=0.5, device=device, batch_size=8)
         store.write_json(timing, tmp_path / f"embed-{number}.json")
-    store.write_json(SearchTiming(queries=2, seconds=0.5, index_bytes=4096), tmp_path / "search.json")
+    store.write_json(SearchTiming(queries=2, read_seconds=0.1, seconds=0.5, index_bytes=4096), tmp_path / "search.json")
     assert run({"a": first("r1")}, {"a": "r1"}).timing == {
         "embed": {
             "images": 60,

@@ -52,6 +52,7 @@ def test_the_example_of_the_documentation() -> None:
         "accuracy_at_1": 1 / 4,
         "accuracy_at_3": 3 / 4,
         "recall_at_3": 3 / 4,
+        "mrr": (1 + 1 / 2 + 1 / 2) / 4,
     }
 
 
@@ -60,6 +61,23 @@ def test_recall_is_the_share_of_a_querys_true_references() -> None:
     ranking = one([("barn", 0.9), ("dune", 0.8), ("cat", 0.7), ("elk", 0.6)], ["barn", "cat", "elk"], k=3)
     assert ranking.recall_at(3).tolist() == [2 / 3]
     assert ranking.correct_at(1).tolist() == [True]
+
+
+def test_the_reciprocal_rank_is_of_the_first_true_match() -> None:
+    # docs/metrics.md, "MRR and mAP": barn is second, cat third; places beyond k count nothing.
+    found = [("dune", 0.9), ("barn", 0.8), ("cat", 0.7), ("elk", 0.6)]
+    assert one(found, ["barn", "cat"], k=3).reciprocal_rank_at(3).tolist() == [1 / 2]
+    assert one(found, ["elk"], k=3).reciprocal_rank_at(3).tolist() == [0]
+    assert one([("dune", 0.9), ("barn", 0.9), ("cat", 0.7)], ["dune"], k=2).reciprocal_rank_at(2).tolist() == [1 / 2]
+
+
+def test_the_average_precision_counts_every_true_match() -> None:
+    # docs/metrics.md, "MRR and mAP": barn first (1 of 1), cat third (2 of 3), elk not among the first three (0).
+    found = [("barn", 0.9), ("dune", 0.8), ("cat", 0.7), ("elk", 0.6)]
+    ranking = one(found, ["barn", "cat", "elk"], k=3)
+    assert ranking.average_precision_at(3).tolist() == [pytest.approx((1 + 2 / 3 + 0) / 3)]
+    assert at_k(ranking, 3)["map"] is None  # two wrong references cannot fill three places: any order finds a match
+    assert "map" not in at_k(one(found, ["barn"], k=3), 3)
 
 
 def test_queries_without_a_match_are_not_counted() -> None:
@@ -81,7 +99,7 @@ def test_no_neighbors_at_all_are_all_misses() -> None:
 
 def test_a_sample_without_any_match_has_nothing_to_count() -> None:
     ranking = ranking_of({"a": [("barn", 0.5)]}, [], REFERENCES, ["a"], k=1)
-    assert at_k(ranking, 1) == {"accuracy_at_1": None, "recall_at_1": None}
+    assert at_k(ranking, 1) == {"accuracy_at_1": None, "recall_at_1": None, "mrr": None}
 
 
 def test_a_tie_counts_against_the_model() -> None:
@@ -129,6 +147,7 @@ def test_where_every_order_finds_the_match_there_is_no_number() -> None:
     assert outcomes["accuracy_at_1"].tolist() == [1]
     assert outcomes["accuracy_at_3"] is None
     assert outcomes["recall_at_10"] is None
+    assert outcomes["mrr"] is None
 
 
 def test_a_picture_in_both_roles_is_not_counted_as_its_own_neighbor() -> None:
@@ -233,12 +252,18 @@ def test_agrees_with_a_full_ranking_that_sees_every_tie(search, luck: int) -> No
     places = obvious_places(scores, truth)
     correct = [any(place <= k for place in one) for one in places.values()]
     recall = [np.mean([place <= k for place in one]) for one in places.values()]
+    reciprocal = [max((1 / place for place in one if place <= k), default=0) for one in places.values()]
+    precision = [
+        sum((hit + 1) / place for hit, place in enumerate(one) if place <= k) / len(one) for one in places.values()
+    ]
     true = np.array([len(one) for one in places.values()], dtype=int)
     # With one true reference the k + 1 neighbors decide everything. With several, a tie at the lowest kept score cannot
     # be resolved, and what cannot be proven is not counted: never more than the full ranking gives.
     exact = (true == 1) | (ranking.wrong + true <= k + 1)
     assert ranking.correct_at(k)[exact].tolist() == np.array(correct, bool)[exact].tolist()
     assert ranking.recall_at(k)[exact].tolist() == np.array(recall, float)[exact].tolist()
+    assert ranking.reciprocal_rank_at(k)[exact].tolist() == np.array(reciprocal, float)[exact].tolist()
+    assert ranking.average_precision_at(k)[exact] == pytest.approx(np.array(precision, float)[exact])
     assert np.all(ranking.recall_at(k) <= recall)
     if len(np.unique(scores)) == scores.size:
         assert ranking.recall_at(k).tolist() == recall

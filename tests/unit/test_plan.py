@@ -86,9 +86,56 @@ def test_the_code_of_one_family_decides_about_that_family_only(tmp_path: Path, m
         return {name for name, code in codes().items() if code != before[name]}
 
     assert edit("models/pixels.py") == {"pixels"}
-    assert edit("metrics.py") == {"measure", "compare"}
+    assert edit("metrics/pooled.py") == {"measure", "compare"}
     assert edit("embedding.py") == set(made.config.models)
     assert edit("report/__init__.py") == {"report"}
     assert edit("config.py") == set()
     (library / "models" / "__pycache__").mkdir(exist_ok=True)
     assert edit("models/__pycache__/pixels.cpython-311.pyc") == set()
+
+
+def test_editing_a_users_table_looks_at_the_sample_again(tmp_path: Path) -> None:
+    (tmp_path / "about.csv").touch()
+    raw = copy.deepcopy(CATALOGUE)
+    files = {"truth": str(tmp_path / "none.csv"), "about": str(tmp_path / "about.csv")}
+    raw["datasets"]["own"] = {"kind": "folder", "root": "a", "queries": "b", **files}
+    assert Plan.of(raw).sample_input("own") == {"about": files["about"]}
+
+
+def with_training(monkeypatch: pytest.MonkeyPatch) -> Plan:
+    monkeypatch.setattr(plan.configuration.Copies, "pools", ("references", "queries", "training"))
+    return Plan.of(CATALOGUE)
+
+
+def test_training_pictures_add_the_files_of_normalised_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = "results/photo-tiles-copies/neighbors/pixels"
+    always = {f"{folder}/flat.parquet", f"{folder}/flat.pool.parquet"}
+    more = {f"{folder}/flat.training.parquet", f"{folder}/flat.pool_sn.parquet"}
+    assert (always | more) & set(Plan.of(CATALOGUE).targets("demo")) == always
+    assert Plan.of(CATALOGUE).found_of("demo", "pool_sn") == []
+    made = with_training(monkeypatch)
+    assert always | more <= set(made.targets("demo"))
+    assert set(made.found("photo-tiles-copies", "pixels", "flat").values()) == always | more
+    assert f"{folder}/flat.pool_sn.parquet" in made.found_of("demo", "pool_sn")
+    assert made.searched_by(("training",)) == ["photo-tiles-copies"]
+    assert made.searched_by(()) == ["photo-tiles"]
+
+
+def test_search_settings_search_again_and_build_nothing_and_threads_do_neither() -> None:
+    def keys(**index: Any) -> tuple[str, str]:
+        raw = copy.deepcopy(CATALOGUE)
+        raw["indexes"]["mine"] = {"factory": "IVF4,Flat", **index}
+        return Plan.of(raw).build_key("mine"), Plan.of(raw).index_key("mine")
+
+    built, searched = keys()
+    assert keys(runtime={"gpu": 1, "threads": 1}) == (built, searched)
+    assert keys(search={"nprobe": 3}) == (built, '{"factory": "IVF4,Flat", "search": {"nprobe": 3.0}}')
+    assert keys(normalise={"beta": 0.5}) == (built, '{"factory": "IVF4,Flat", "normalise": {"beta": 0.5}}')
+    assert keys(train={"seed": 1})[0] != built
+
+
+def test_the_names_of_all_search_rules_are_reserved() -> None:
+    raw = copy.deepcopy(CATALOGUE)
+    raw["experiments"]["search_with_training"] = raw["experiments"]["demo"]
+    with pytest.raises(plan.configuration.ConfigError, match="is the name of a rule"):
+        Plan.of(raw)

@@ -45,6 +45,9 @@ class Experiment:
     too_easy: set[str] = field(default_factory=set)  # metrics without a value, since any order is right
     indexes: list[str] = field(default_factory=lambda: ["flat"])
     groups: dict[str, str] = field(default_factory=dict)
+    pooled: tuple[str, ...] = ()  # ends of the metrics of pooled lists: "" for scores as they are, "_sn"
+    threshold: float | None = 0.8125
+    cases: list[formats.Cases] = field(default_factory=list)
 
     def report(self) -> str:
         """Write the files and the report; return its text."""
@@ -132,13 +135,36 @@ class Experiment:
             groups=len({self.groups.get(query, query) for query, match in self.queries.items() if match}),
             rejected_references=sum(one in self.references for one in bad),
             rejected_queries=sum(one in self.queries for one in bad),
-            metrics={name: statistics.NOTHING if name in self.too_easy else estimate for name in names},
+            metrics={name: statistics.NOTHING if name in self.too_easy else estimate for name in names}
+            | {"mrr": estimate}
+            | {f"{name}{end}": estimate for end in self.pooled for name in ("uap", "uap_k10", "recall_at_p90")},
+            thresholds={f"recall_at_p90{end}": self._threshold(estimate) for end in self.pooled if matched},
+            curves={
+                f"uap{end}": formats.Curve(score=[0.9, 0.8125, 0.5], precision=[1, 0.9, 0.5], recall=[0.2, 0.45, 0.5])
+                for end in self.pooled
+                if matched
+            },
             breakdowns=self.breakdowns,
             timing=self.timing.get(model, CPU),
         )
         path = self.folder / f"{model}-{index}.json"
         store.write_json(record, path)
         return path
+
+    def _threshold(self, estimate: Estimate) -> formats.Threshold:
+        known = self.threshold is not None
+        return formats.Threshold(
+            score=self.threshold,
+            precision=0.9 if known else None,
+            recall=0.45 if known else None,
+            held_out=formats.HeldOut(
+                threshold=0.75 if known else None,
+                chosen_on=2,
+                queries=1,
+                precision=Estimate(value=0.875, low=0.5, high=0.95, n=8) if known else statistics.NOTHING,
+                recall=Estimate(value=0.25, low=0.125, high=0.5, n=8) if known else statistics.NOTHING,
+            ),
+        )
 
     def _comparisons(self) -> Path:
         gap = Estimate(value=0.5, low=0.1, high=0.9, n=2)
@@ -163,7 +189,7 @@ class Experiment:
             for b in self.models[place + 1 :]
         ]
         path = self.folder / "comparisons.json"
-        store.write_json(Comparisons(experiment="trial", comparisons=found), path)
+        store.write_json(Comparisons(experiment="trial", comparisons=found, cases=self.cases), path)
         return path
 
     def _table(
@@ -547,6 +573,8 @@ def test_no_query_with_a_match_is_said_and_shown(experiment: Experiment) -> None
     experiment.queries = {"q-0": None, "q-1": None}
     page = Page(experiment.report()).words
     assert "None of the 2 queries has a known match, so accuracy cannot be measured." in page
+    assert "No query has a match, so nothing says which score is high enough." in page
+    assert "No query has a match, so there is nothing to compare the models by." in page
     assert "nothing to count" in page
     assert "∅ No match" in page
 
@@ -569,6 +597,94 @@ def test_breakdowns_show_every_model_with_its_interval(experiment: Experiment) -
     assert [label.partition(":")[0] for label in found] == ["Crop", "Light", "Medium", "Heavy"]
 
 
+def section(html: str, name: str) -> str:
+    return html.partition(f'<section id="{name}"')[2].partition("</section>")[0]
+
+
+def test_breakdowns_by_size_and_the_data_sets_own_columns_are_drawn(experiment: Experiment) -> None:
+    part = {"accuracy_at_1": Estimate(value=0.5, low=0.25, high=0.75, n=4)}
+    experiment.breakdowns = {
+        "size": dict.fromkeys(("up to 1024 px", "unknown", "up to 256 px"), part),
+        "by_camera": dict.fromkeys(("old", "new"), part),
+        "labels": {"only one": part},
+    }
+    html = section(experiment.report(), "operations")
+    page = Page(html).words
+    assert "By size (longer side) up to 256 px" in page
+    assert page.index("up to 256 px") < page.index("up to 1024 px") < page.index("unknown")
+    assert "By camera new" in page
+    assert "only one" not in page, "a part that holds all queries sets nothing apart"
+
+
+def test_the_threshold_to_copy_is_in_the_page_with_how_it_holds(experiment: Experiment) -> None:
+    experiment.pooled = ("",)
+    html = experiment.report()
+    page = Page(section(html, "threshold")).words
+    assert "The good one 0.8125 90.0 % 45.0 % 0.7500 2 queries 87.5 % 50.0–95.0 % 25.0 % 12.5–50.0 %" in page
+    assert section(html, "threshold").count("<polyline") == 2
+    assert "Normalised" not in page
+    assert balanced(html)
+
+
+def test_a_precision_that_is_never_reached_is_said(experiment: Experiment) -> None:
+    experiment.pooled, experiment.threshold = ("",), None
+    page = Page(section(experiment.report(), "threshold")).words
+    assert "The good one none: no threshold is that precise none on that half (2 queries)" in page
+
+
+def test_scores_with_and_without_normalisation_stand_side_by_side(experiment: Experiment) -> None:
+    experiment.pooled = ("", "_sn")
+    html = experiment.report()
+    board = Page(section(html, "leaderboard")).words
+    assert "With and without score normalisation" in board
+    assert "Model µAP normalised µAP, 10 a query normalised Recall at P90 normalised" in board
+    threshold = Page(section(html, "threshold")).words
+    assert threshold.index("Scores as they are") < threshold.index("Normalised scores")
+    assert "Accept normalised scores from" in threshold
+    meanings = Page(section(html, "made")).words
+    assert "µAP, 10 a query, normalised" in meanings
+    assert balanced(html)
+
+
+def test_the_first_table_has_few_columns_and_the_second_the_others(experiment: Experiment) -> None:
+    experiment.pooled = ("", "_sn")
+    board = section(experiment.report(), "leaderboard")
+    first, _, others = board.partition("More metrics")
+    heads = re.findall(r'role="columnheader"[^>]*>([^<]+)<', first)
+    assert heads == [
+        *("Model", "Accuracy@1", "Accuracy@3", "Recall@3", "µAP", "µAP, 10 a query", "Recall at P90"),
+        *("Against the highest", "Images a second"),
+    ]
+    assert "MRR" in others
+    assert "MRR" not in first
+
+
+def test_the_four_cases_are_shown_with_some_of_their_pictures(experiment: Experiment) -> None:
+    def case(*queries: str, count: int | None = None) -> formats.Case:
+        return formats.Case(count=len(queries) if count is None else count, queries=list(queries))
+
+    experiment.cases = [
+        formats.Cases(
+            index="flat",
+            a="good",
+            b="fair",
+            both=case("q-1"),
+            neither=case(),
+            only_a=case("q-0", count=1234),
+            only_b=case(),
+            only_a_b_near=case("q-0", count=1),
+            only_b_a_near=None,
+        )
+    ]
+    html = experiment.report()
+    pairs = section(html, "pairs")
+    page = Page(pairs).words
+    assert "Both right 1 Only The good one 1,234 1 Only The fair one 0 Both wrong 0" in page
+    shown = [one["aria-label"] for one in Page(pairs).named("span") if "small" in one.get("class", "")]
+    assert shown == ["Query q-1", "Query q-0"]
+    assert balanced(html)
+
+
 def test_operations_are_told_in_words() -> None:
     assert words.operations("crop:light + jpeg:heavy") == "lightly cropped, then heavily compressed (JPEG)"
     assert words.operations("flip:medium") == "mirrored"
@@ -585,7 +701,7 @@ def test_percentages_are_never_rounded_to_all_or_nothing(value: float, written: 
 def test_several_indexes_get_a_row_each(experiment: Experiment) -> None:
     experiment.indexes = ["flat", "quick"]
     board = Page(experiment.report().partition('<section id="leaderboard"')[2].partition("</section>")[0]).words
-    assert board.count("index flat") == board.count("index quick") == 2
+    assert board.partition("More metrics")[0].count("index flat") == board.count("index quick") / 2 == 2
     assert board.count("≈ cannot tell apart") == 2
     assert "compared with the one that has the highest Accuracy@1 with the same index" in board
 

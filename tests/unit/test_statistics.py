@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from lookalike import statistics
 from lookalike.formats import Estimate
-from lookalike.statistics import difference, estimate, group_codes, holm, sign_flip, verdict, wilson
+from lookalike.statistics import difference, estimate, group_codes, holm, rates, sign_flip, verdict, wilson
 
 
 def alone(count: int) -> np.ndarray:
@@ -170,7 +169,7 @@ def test_intervals_hold_what_they_promise() -> None:
 def test_many_kinds_of_groups_are_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     values, groups = np.random.default_rng(0).random(300), alone(300)
     whole = estimate(values, groups)
-    monkeypatch.setattr(statistics, "CHUNK", 1000)
+    monkeypatch.setattr(rates, "CHUNK", 1000)
     blocks = estimate(values, groups)
     assert (blocks.low, blocks.high) == (pytest.approx(whole.low), pytest.approx(whole.high))
 
@@ -251,10 +250,10 @@ def test_drawn_sign_flips_are_near_the_exact_ones_and_never_zero(monkeypatch: py
     random = np.random.default_rng(3)
     a, b, groups = random.random(60).round(1), random.random(60).round(1), np.repeat(np.arange(12), 5)
     exact = sign_flip(a, b, groups)
-    monkeypatch.setattr(statistics, "EXACT_LIMIT", 0)
+    monkeypatch.setattr(rates, "EXACT_LIMIT", 0)
     assert sign_flip(a, b, groups) == pytest.approx(exact, abs=0.015)
-    monkeypatch.setattr(statistics, "CHUNK", 1000)
-    assert sign_flip(np.ones(60), np.zeros(60), alone(60)) == 1 / (statistics.FLIPS + 1)
+    monkeypatch.setattr(rates, "CHUNK", 1000)
+    assert sign_flip(np.ones(60), np.zeros(60), alone(60)) == 1 / (rates.FLIPS + 1)
 
 
 def test_queries_that_succeed_together_prove_less() -> None:

@@ -91,7 +91,7 @@ def test_keeping_more_neighbors_embeds_nothing(tree: Tree) -> None:
 
 
 def test_editing_the_metrics_measures_again_and_does_not_embed(tree: Tree) -> None:
-    tree.edit("workflow_scripts/lookalike/metrics.py")
+    tree.edit("workflow_scripts/lookalike/metrics/pooled.py")
     ran = tree.run()
     assert ran.rules == {"measure", *BELOW_METRICS}
     assert len(ran.of("measure")) == 2

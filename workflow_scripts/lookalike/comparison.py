@@ -1,25 +1,64 @@
 """The compare stage: all models of an experiment in one table, and every two of them on the same queries."""
 
 import csv
+import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from lookalike import formats, store
 from lookalike.errors import LookalikeError
-from lookalike.formats import Comparison, Comparisons, Estimate, Metrics
-from lookalike.metrics import Floats, at_k, rank
-from lookalike.statistics import NOTHING, Ints, difference, group_codes, holm, sign_flip, verdict
+from lookalike.evaluation import Results, evaluate, matches_of, pooled
+from lookalike.formats import Case, Cases, Comparison, Comparisons, Estimate, Metrics
+from lookalike.metrics import Bools, Floats
+from lookalike.statistics import (
+    NOTHING,
+    Ints,
+    Pooled,
+    difference,
+    group_codes,
+    holm,
+    pooled_difference,
+    sign_flip,
+    verdict,
+)
 
-Outcomes = dict[str, Floats | None]
+MOST_QUERIES = 2_000  # that are listed of each case: all of 1,448, and of 50,000 what a file can still be read with
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How one model and index did, in the form that two of them are compared in.
+
+    outcomes: metric -> (q,) float64, one for every query with a match, or None; the same queries for every model
+    pooled: metric -> its value and draws, the same draws of groups for every model
+    """
+
+    outcomes: dict[str, Floats | None]
+    pooled: dict[str, Pooled]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What all models were asked, the same for all.
+
+    ids: the queries with a match, and groups: (q,) int64 which of them belong together
+    matches: (g,) int64, the true pairs of every group of queries, and queries: how many, those without a match too
+    """
+
+    ids: list[str]
+    groups: Ints
+    matches: Ints
+    queries: int
 
 
 def compare(
     *,
     experiment: str,
     metrics: Sequence[str | Path],
-    neighbors: Sequence[str | Path],
+    results: Sequence[Results],
     truth: str | Path,
     images: str | Path,
     models: Sequence[str],
@@ -28,41 +67,40 @@ def compare(
 ) -> None:
     """Write the leaderboard (CSV) and the comparisons (JSON) of an experiment.
 
-    ``metrics`` and ``neighbors`` are parallel: one file of each for every model and index. ``models`` are all of the
+    ``metrics`` and ``results`` are parallel: one of each for every model and index. ``models`` are all of the
     experiment's, in the order in which they are compared.
     """
     records = [store.read_json(path, Metrics) for path in metrics]
     _check_complete(records, models, experiment)
-    footers = _matching_footers(records, metrics, neighbors)
+    k = _matching_k(records, metrics, results)
     sample, matches = store.read_table(images, formats.IMAGES), store.read_table(truth, formats.TRUTH)
 
-    groups: Ints = group_codes([])
-    outcomes: dict[tuple[str, str], Outcomes] = {}
-    for record, footer, path in zip(records, footers, neighbors, strict=True):
-        ranking = rank(
-            store.read_table(path, formats.NEIGHBORS),
-            matches,
-            sample,
-            searched=record.references - record.rejected_references,
-            kept=footer["k"] + 1,
-            where=path,
-        )
-        groups = group_codes(sample["group"].take(ranking.counted).to_pylist())  # the same queries for every model
-        outcomes[record.index, record.model] = at_k(ranking, footer["k"])
+    asked: Asked | None = None
+    answers: dict[tuple[str, str], Answers] = {}
+    for record, files in zip(records, results, strict=True):
+        searched = record.references - record.rejected_references
+        found = evaluate(files, matches, sample, searched=searched, k=k)
+        answers[record.index, record.model] = Answers(found.outcomes, pooled(found))
+        if asked is None:  # the same for every model
+            counted = sample.take(found.ranking.counted)
+            groups = group_codes(counted["group"].to_pylist())
+            asked = Asked(counted["image_id"].to_pylist(), groups, matches_of(found), record.queries)
 
+    if asked is None:
+        raise LookalikeError(f"experiments.{experiment}: has no models to compare.")
     _write_leaderboard(records, leaderboard_out)
-    comparisons = list(_comparisons(outcomes, models, groups))
-    store.write_json(Comparisons(experiment=experiment, comparisons=comparisons), comparisons_out)
+    comparisons = list(_comparisons(answers, models, asked))
+    cases = list(_cases(answers, models, asked.ids))
+    store.write_json(Comparisons(experiment=experiment, comparisons=comparisons, cases=cases), comparisons_out)
 
 
-def _comparisons(
-    outcomes: dict[tuple[str, str], Outcomes], models: Sequence[str], groups: Ints
-) -> Iterator[Comparison]:
+def _comparisons(answers: dict[tuple[str, str], Answers], models: Sequence[str], asked: Asked) -> Iterator[Comparison]:
     """Every two models, for every index and metric; Holm's correction is over the pairs of one index and metric."""
-    for index in dict.fromkeys(index for index, _ in outcomes):
-        for metric in outcomes[index, models[0]]:
-            pairs = list(combinations(models, 2))
-            tests = [_test(outcomes[index, a][metric], outcomes[index, b][metric], groups) for a, b in pairs]
+    pairs = list(combinations(models, 2))
+    for index in dict.fromkeys(index for index, _ in answers):
+        first = answers[index, models[0]]
+        for metric in (*first.outcomes, *first.pooled):
+            tests = [_test(answers[index, a], answers[index, b], metric, asked) for a, b in pairs]
             corrected = holm([p for _, p in tests])
             for (a, b), (gap, p), p_holm in zip(pairs, tests, corrected, strict=True):
                 yield Comparison(
@@ -77,10 +115,43 @@ def _comparisons(
                 )
 
 
-def _test(a: Floats | None, b: Floats | None, groups: Ints) -> tuple[Estimate, float]:
-    if a is None or b is None:
+def _test(a: Answers, b: Answers, metric: str, asked: Asked) -> tuple[Estimate, float]:
+    if metric in a.pooled:
+        return pooled_difference(a.pooled[metric], b.pooled[metric], asked.matches, asked.queries)
+    one, other = a.outcomes[metric], b.outcomes[metric]
+    if one is None or other is None:
         return NOTHING, 1.0
-    return difference(a, b, groups), sign_flip(a, b, groups)
+    return difference(one, other, asked.groups), sign_flip(one, other, asked.groups)
+
+
+def _cases(answers: dict[tuple[str, str], Answers], models: Sequence[str], ids: Sequence[str]) -> Iterator[Cases]:
+    """The four cases of every two models and index; none where a model's accuracy could not be measured."""
+    for index in dict.fromkeys(index for index, _ in answers):
+        for a, b in combinations(models, 2):
+            ones, others = answers[index, a].outcomes, answers[index, b].outcomes
+            first_a, first_b = ones["accuracy_at_1"], others["accuracy_at_1"]
+            if first_a is None or first_b is None:
+                continue
+            only_a, only_b = (first_a > first_b), (first_b > first_a)
+            near_a, near_b = ones.get("accuracy_at_3"), others.get("accuracy_at_3")
+            yield Cases(
+                index=index,
+                a=a,
+                b=b,
+                both=_case(ids, (first_a == 1) & (first_b == 1)),
+                neither=_case(ids, (first_a == 0) & (first_b == 0)),
+                only_a=_case(ids, only_a),
+                only_b=_case(ids, only_b),
+                only_a_b_near=None if near_b is None else _case(ids, only_a & (near_b == 1)),
+                only_b_a_near=None if near_a is None else _case(ids, only_b & (near_a == 1)),
+            )
+
+
+def _case(ids: Sequence[str], which: Bools) -> Case:
+    """Count queries and list them by id: all, or those MOST_QUERIES whose ids have the smallest hashes."""
+    queries = [query for query, chosen in zip(ids, which.tolist(), strict=True) if chosen]
+    listed = sorted(queries, key=lambda query: hashlib.sha256(query.encode()).digest())[:MOST_QUERIES]
+    return Case(count=len(queries), queries=sorted(listed))
 
 
 def _write_leaderboard(records: Sequence[Metrics], out: str | Path) -> None:
@@ -112,30 +183,35 @@ def _check_complete(records: Sequence[Metrics], models: Sequence[str], experimen
         )
 
 
-def _matching_footers(
-    records: Sequence[Metrics], metrics: Sequence[str | Path], neighbors: Sequence[str | Path]
-) -> list[dict[str, Any]]:
-    """The provenance of each neighbors file, which names the same model and index as the metrics file at its place."""
-    if len(metrics) != len(neighbors):
-        raise LookalikeError(f"expected one neighbors file per metrics file, got {len(neighbors)} for {len(metrics)}.")
-    footers = [store.read_provenance(path) for path in neighbors]
-    for record, footer, path, neighbors_path in zip(records, footers, metrics, neighbors, strict=True):
+def _matching_k(records: Sequence[Metrics], metrics: Sequence[str | Path], results: Sequence[Results]) -> int:
+    """The k of all searches. Each file must be of the same model and index as the metrics file at its place."""
+    if len(metrics) != len(results):
+        raise LookalikeError(f"expected one neighbors file per metrics file, got {len(results)} for {len(metrics)}.")
+    first = store.read_provenance(results[0].neighbors)
+    for record, files, path in zip(records, results, metrics, strict=True):
         if record.dataset != records[0].dataset:
             raise LookalikeError(
                 f"{path}: is of data set '{record.dataset}', but {metrics[0]} is of '{records[0].dataset}'. "
                 "Models are compared on the same queries only: list models of one data set."
             )
-        made_for = (footer.get("model"), footer.get("index"), footer.get("k"))
-        expected = (record.model, record.index, footers[0].get("k"))
-        if made_for != expected or made_for[2] is None:
-            raise LookalikeError(
-                f"{neighbors_path}: was made for model '{made_for[0]}', index '{made_for[1]}' and k = {made_for[2]}, "
-                f"expected '{expected[0]}', '{expected[1]}' and {expected[2]}. Delete it and run again."
-            )
-        if footer.get("pictures_sha256") != footers[0].get("pictures_sha256"):
-            raise LookalikeError(
-                f"{neighbors_path}: model '{record.model}' saw other pictures than '{records[0].model}': a file was "
-                "changed, or was gone, between the two. Embed both from the same pictures: look again with "
-                f"--forcerun sample; if that is not enough, --forcerun results/weights/{record.model}.json"
-            )
-    return footers
+        for file in files.files:
+            _check_footer(file, store.read_provenance(file), record, first, records[0].model)
+    return int(first["k"])
+
+
+def _check_footer(
+    path: str | Path, footer: dict[str, Any], record: Metrics, first: dict[str, Any], first_model: str
+) -> None:
+    made_for = (footer.get("model"), footer.get("index"), footer.get("k"))
+    expected = (record.model, record.index, first.get("k"))
+    if made_for != expected or made_for[2] is None:
+        raise LookalikeError(
+            f"{path}: was made for model '{made_for[0]}', index '{made_for[1]}' and k = {made_for[2]}, "
+            f"expected '{expected[0]}', '{expected[1]}' and {expected[2]}. Delete it and run again."
+        )
+    if footer.get("pictures_sha256") != first.get("pictures_sha256"):
+        raise LookalikeError(
+            f"{path}: model '{record.model}' saw other pictures than '{first_model}': a file was changed, or was gone, "
+            "between the two. Embed both from the same pictures: look again with --forcerun sample; if that is not "
+            f"enough, --forcerun results/weights/{record.model}.json"
+        )

@@ -20,8 +20,9 @@ STRING = pa.string()
 class Format:
     """The contract of one kind of Parquet table.
 
-    ``columns`` are required, ``optional`` may be present, ``unique`` must not repeat (together), and only
-    ``nullable`` columns may hold nulls.
+    ``columns`` are required, ``optional`` may be present, and so may string columns whose name begins with ``open_to``,
+    if that is not empty. ``unique`` must not repeat (together), and of the required columns only ``nullable`` ones may
+    hold nulls.
     """
 
     name: str
@@ -29,10 +30,15 @@ class Format:
     optional: dict[str, pa.DataType] = field(default_factory=dict)
     unique: tuple[str, ...] = ()
     nullable: frozenset[str] = frozenset()
+    open_to: str = ""
 
     def schema(self, *optional: str) -> pa.Schema:
         """The Arrow schema with the required columns and the named optional ones."""
-        return pa.schema({**self.columns, **{name: self.optional[name] for name in optional}})
+        return pa.schema({**self.columns, **{name: self.optional.get(name, STRING) for name in optional}})
+
+    def is_open_to(self, column: str) -> bool:
+        """Whether a column is one that a data set may bring without being named here."""
+        return bool(self.open_to) and column.startswith(self.open_to)
 
     def __str__(self) -> str:
         return f"a table of {self.name}"
@@ -44,10 +50,10 @@ class Format:
                 raise LookalikeError(f"{where}: no column '{name}'; {self} has {', '.join(self.columns)}.")
             self._check_type(table, name, kind, where)
         for name in table.column_names:
-            if name not in self.columns and name not in self.optional:
+            if name not in self.columns and name not in self.optional and not self.is_open_to(name):
                 raise LookalikeError(f"{where}: {self} has no column '{name}'.")
-            if name in self.optional:
-                self._check_type(table, name, self.optional[name], where)
+            if name in self.optional or self.is_open_to(name):
+                self._check_type(table, name, self.optional.get(name, STRING), where)
             elif name not in self.nullable and (empty := table[name].null_count):
                 raise LookalikeError(f"{where}: {empty} empty cells in column '{name}'; {self} has none.")
         self._check_unique(table, where)
@@ -79,6 +85,8 @@ def is_vector(kind: pa.DataType) -> bool:
     return pa.types.is_fixed_size_list(kind) and kind.value_type in (pa.float32(), pa.float16())
 
 
+BY = "by_"  # begins the columns that a data set brings for breakdowns, such as `by_camera`
+
 # What is known of a picture before anything is embedded. `bytes` is its size, `group` names what makes pictures
 # dependent on each other (tiles of one photograph).
 IMAGES = Format(
@@ -103,6 +111,7 @@ IMAGES = Format(
     },
     unique=("image_id",),
     nullable=frozenset({"group"}),
+    open_to=BY,
 )
 
 # What make_images wrote: the whole data set. `source` is the reference that a copy was made from, if it is one.
@@ -112,6 +121,7 @@ MANIFEST = Format(
     optional=IMAGES.optional,
     unique=("image_id",),
     nullable=IMAGES.nullable | {"source"},
+    open_to=BY,
 )
 
 # A query without a match has no row.
@@ -183,18 +193,66 @@ class EmbedTiming(Record):
 
 
 class SearchTiming(Record):
-    """What one search job took: reading the index and finding the neighbors, in seconds of wall time."""
+    """What one search job took, in seconds of wall time: reading the index, and finding the neighbors.
+
+    Where the shards are streamed, reading them is part of finding.
+    """
 
     queries: int
+    read_seconds: float
     seconds: float
     index_bytes: int
+
+
+class HeldOut(Record):
+    """How a threshold that was chosen on one half of the queries holds on the other half.
+
+    ``precision`` is over the pairs that it accepts there (its ``n``), ``recall`` over the true pairs there. All are
+    None where the first half has no cut of the wanted precision, and so no threshold.
+    """
+
+    threshold: float | None
+    chosen_on: int  # queries
+    queries: int  # of the other half
+    precision: Estimate
+    recall: Estimate
+
+
+class Threshold(Record):
+    """The score from which on pairs are accepted at a precision of 90 %, and what that means for these queries.
+
+    ``score`` is a cosine similarity, or a normalised one (docs/metrics.md). All are None where no cut is that precise.
+    """
+
+    score: float | None
+    precision: float | None
+    recall: float | None
+    held_out: HeldOut
+
+
+class Curve(Record):
+    """Precision and recall when pairs that score at least ``score`` are accepted; at most 201 points, falling score."""
+
+    score: list[float]
+    precision: list[float]
+    recall: list[float]
+
+
+class StreamedIndex(Record):
+    """``results/{dataset}/indexes/{model}/{index}.faiss`` of a streamed index: the shards that are searched instead.
+
+    ``shards``: path of each, relative to this file, and how many references it holds.
+    """
+
+    shards: dict[str, int]
 
 
 class Metrics(Record):
     """``results/{dataset}/metrics/{model}/{index}.json``.
 
     ``groups`` counts the independent observations among the queries that have a match: those of one photograph or
-    picture are one, and a query without a group is one by itself.
+    picture are one, and a query without a group is one by itself. ``thresholds`` are by the metric that they belong
+    to, ``curves`` by the metric whose list they are of.
     """
 
     dataset: str
@@ -207,7 +265,33 @@ class Metrics(Record):
     rejected_queries: int
     metrics: dict[str, Estimate]
     breakdowns: dict[str, dict[str, dict[str, Estimate]]]  # column -> value -> metric -> estimate
+    thresholds: dict[str, Threshold] = {}
+    curves: dict[str, Curve] = {}
     timing: dict[str, Any]
+
+
+class Case(Record):
+    """Queries that two models answered in one way: how many, and which; docs/file-formats.md says which are listed."""
+
+    count: int
+    queries: list[str]
+
+
+class Cases(Record):
+    """The four cases of two models with one index, by whose first neighbor is right; queries with a match only.
+
+    ``only_a_b_near`` are those of ``only_a`` where b had a match among its first three; None where k is below 3.
+    """
+
+    index: str
+    a: str
+    b: str
+    both: Case
+    neither: Case
+    only_a: Case
+    only_b: Case
+    only_a_b_near: Case | None
+    only_b_a_near: Case | None
 
 
 class Comparison(Record):
@@ -228,6 +312,7 @@ class Comparisons(Record):
 
     experiment: str
     comparisons: list[Comparison]
+    cases: list[Cases] = []
 
 
 class Weights(Record):
@@ -237,5 +322,10 @@ class Weights(Record):
     revision: str
     files: dict[str, str]  # file name -> sha256
 
+
+# Breakdowns by size: the longer side in pixels, by fixed classes, so that they mean the same for every model and data
+# set. Most networks see 224 to 518 pixels: pictures of the first classes are enlarged for them.
+SIDES = (128, 256, 512, 1024, 2048)
+SIZES = (*(f"up to {side} px" for side in SIDES), f"above {SIDES[-1]} px", "unknown")
 
 LEADERBOARD_COLUMNS = ("model", "index", "metric", "value", "low", "high", "n")

@@ -5,25 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike import formats, store
 from lookalike.errors import LookalikeError
-from lookalike.formats import Estimate
-from lookalike.metrics import at_k, rank
-from lookalike.statistics import NOTHING, estimate, group_codes
-
-CHAIN = "chain"  # copies made by two or three operations in a row
-STRENGTHS = ("light", "medium", "heavy")
+from lookalike.evaluation import NORMALISED, Evaluation, Results, evaluate, matches_of, pooled
+from lookalike.formats import Curve, Estimate, HeldOut, Threshold
+from lookalike.metrics import Bools, Groups, Pool, best_cut, break_down, curve, held_out
+from lookalike.statistics import NOTHING, estimate, group_codes, pooled_estimate
 
 
 def measure(
     *,
-    neighbors: str | Path,
+    results: Results,
     truth: str | Path,
     images: str | Path,
+    embeddings: Sequence[str | Path],
     rejected: Sequence[str | Path],
     timings: Sequence[str | Path],
     search_timing: str | Path,
@@ -35,47 +33,117 @@ def measure(
 ) -> None:
     """Write the ``formats.Metrics`` of one model and index on one data set to ``out``.
 
-    ``neighbors`` holds k + 1 rows per query. ``timings`` and ``search_timing`` lie beside the logs: where one is
-    missing, what it would tell is left out.
+    Of ``embeddings`` only the pictures' sizes are read. ``timings`` and ``search_timing`` lie beside the logs: where
+    one is missing, what it would tell is left out.
     """
     sample = store.read_table(images, formats.IMAGES)
     refused = sample.filter(pc.is_in(sample["image_id"], value_set=_rejected_ids(rejected, sample)))
     references, rejected_references = _count(sample, "reference"), _count(refused, "reference")
-    ranking = rank(
-        store.read_table(neighbors, formats.NEIGHBORS),
+    evaluation = evaluate(
+        results,
         store.read_table(truth, formats.TRUTH),
         sample,
         searched=references - rejected_references,
-        kept=k + 1,
-        where=neighbors,
+        k=k,
     )
-    counted = sample.take(ranking.counted)
+    counted = sample.take(evaluation.ranking.counted)
     groups = group_codes(counted["group"].to_pylist())
-    outcomes = at_k(ranking, k)
 
-    def estimates(among: npt.NDArray[np.bool_]) -> dict[str, Estimate]:
+    def estimates(among: Bools) -> dict[str, Estimate]:
         return {
             name: NOTHING if values is None else estimate(values[among], groups[among])
-            for name, values in outcomes.items()
+            for name, values in evaluation.outcomes.items()
         }
 
+    queries = _count(sample, "query")
+    parts = break_down(counted, _longer_sides(embeddings, counted["image_id"]))
     record = formats.Metrics(
         dataset=dataset,
         model=model,
         index=index,
         references=references,
-        queries=_count(sample, "query"),
+        queries=queries,
         groups=len(set(groups.tolist())),
         rejected_references=rejected_references,
         rejected_queries=_count(refused, "query"),
-        metrics=estimates(np.ones(counted.num_rows, dtype=np.bool_)),
+        metrics=estimates(np.ones(counted.num_rows, dtype=np.bool_)) | _pooled_estimates(evaluation, queries),
         breakdowns={
-            column: {value: estimates(among) for value, among in parts.items()}
-            for column, parts in _breakdowns(counted).items()
+            column: {value: estimates(among) for value, among in values.items()} for column, values in parts.items()
         },
+        thresholds=_thresholds(evaluation),
+        curves={name: _curve(one) for name, one in evaluation.pools.items() if one.matches.any()},
         timing=_embed_timing(timings) | _search_timing(search_timing),
     )
     store.write_json(record, out)
+
+
+def _pooled_estimates(evaluation: Evaluation, queries: int) -> dict[str, Estimate]:
+    matches = matches_of(evaluation)
+    return {name: pooled_estimate(one, matches, queries) for name, one in pooled(evaluation).items()}
+
+
+def _thresholds(evaluation: Evaluation) -> dict[str, Threshold]:
+    """The thresholds of the lists by DISC21's rule, with and without score normalisation; none without true pairs."""
+    return {
+        f"recall_at_p90{end}": _threshold(evaluation.pools[f"uap{end}"], evaluation.groups)
+        for end in ("", NORMALISED)
+        if f"uap{end}" in evaluation.pools and matches_of(evaluation).any()
+    }
+
+
+def _threshold(pool: Pool, groups: Groups) -> Threshold:
+    cut = best_cut(pool)
+    return Threshold(
+        score=cut and cut.score,
+        precision=cut and cut.precision,
+        recall=cut and cut.recall,
+        held_out=_on_held_out_half(pool, groups),
+    )
+
+
+def _on_held_out_half(pool: Pool, groups: Groups) -> HeldOut:
+    """Choose the threshold on one half of the groups, and see how precise it is on the other."""
+    held = held_out(groups)
+    sizes = np.bincount(groups.code[groups.code >= 0], minlength=len(held))
+    cut, other = best_cut(pool.among(~held)), pool.among(held)
+    precision = recall = NOTHING
+    if cut is not None:
+        accepted = other.score >= cut.score
+        precision = estimate(other.right[accepted].astype(np.float64), other.group[accepted])
+        found = np.bincount(other.group[accepted & other.right], minlength=len(held))
+        every = np.arange(len(held))
+        recall = estimate(  # one outcome for every true pair
+            np.repeat([1.0, 0.0], [found.sum(), (other.matches - found).sum()]),
+            np.concatenate([np.repeat(every, found), np.repeat(every, other.matches - found)]),
+        )
+    return HeldOut(
+        threshold=cut and cut.score,
+        chosen_on=int(sizes[~held].sum()),
+        queries=int(sizes[held].sum()),
+        precision=precision,
+        recall=recall,
+    )
+
+
+def _curve(pool: Pool) -> Curve:
+    cuts = curve(pool)
+    return Curve(
+        score=[cut.score for cut in cuts],
+        precision=[cut.precision for cut in cuts],
+        recall=[cut.recall for cut in cuts],
+    )
+
+
+def _longer_sides(embeddings: Sequence[str | Path], ids: pa.ChunkedArray) -> list[int | None]:
+    """The longer side of each picture, in pixels; None where it was rejected, or embedded before sizes were noted."""
+    sides: dict[str, int] = {}
+    for path in embeddings:
+        if {"width", "height"} <= set(store.read_schema(path).names):
+            table = store.read_columns(path, "image_id", "width", "height")
+            table = table.filter(pc.is_in(table["image_id"], value_set=ids.combine_chunks()))
+            longer = pc.max_element_wise(table["width"], table["height"])
+            sides.update(zip(table["image_id"].to_pylist(), longer.to_pylist(), strict=True))
+    return [sides.get(image_id) for image_id in ids.to_pylist()]
 
 
 def _count(images: pa.Table, role: str) -> int:
@@ -95,23 +163,6 @@ def _rejected_ids(paths: Sequence[str | Path], sample: pa.Table) -> pa.Array:
             )
         rejected += ids.chunks
     return pa.concat_arrays(rejected)
-
-
-def _breakdowns(queries: pa.Table) -> dict[str, dict[str, npt.NDArray[np.bool_]]]:
-    """Column -> value -> (q,) bool, which queries have that value. Strengths are of single operations only."""
-    if "operations" not in queries.column_names:
-        return {}
-    made_by = [(text or "").split(" + ") for text in queries["operations"].to_pylist()]
-    operations = np.array([CHAIN if len(steps) > 1 else steps[0].partition(":")[0] for steps in made_by], dtype=object)
-    strengths = np.array(["" if len(steps) > 1 else steps[0].partition(":")[2] for steps in made_by], dtype=object)
-    present = {
-        "operations": [*sorted(set(operations) - {"", CHAIN}), *({CHAIN} & set(operations))],
-        "strength": [strength for strength in STRENGTHS if strength in strengths],
-    }
-    columns = {"operations": operations, "strength": strengths}
-    return {
-        column: {value: columns[column] == value for value in values} for column, values in present.items() if values
-    }
 
 
 def _embed_timing(paths: Sequence[str | Path]) -> dict[str, Any]:

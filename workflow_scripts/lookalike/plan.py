@@ -5,6 +5,7 @@ every input, output and param of a rule is computed here, from the configuration
 """
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from pydantic import BaseModel
 
 from lookalike import config as configuration
 from lookalike import user_module
-from lookalike.config import Config, Runtime
+from lookalike.config import Config, IndexRuntime, Runtime
 
 LIBRARY = Path(__file__).parent
 RULES = ("make_images", "sample", "shard", "fetch_weights", "embed", "index", "search", "measure", "compare", "report")
@@ -29,11 +30,28 @@ STAGES: dict[str, tuple[str, ...]] = {
     "sample": ("archives", "images", "datasets/__init__", "datasets/{kind}"),
     "shard": ("sharding",),
     "embed": ("archives", "images", "preprocess", "embedding", "models/{family}"),
-    "index": ("index",),
-    "search": ("index",),
-    "measure": ("metrics", "statistics", "measurement"),
-    "compare": ("metrics", "statistics", "comparison"),
+    "index": ("index/building", "index/checks", "index/factories", "index/vectors"),
+    "search": (
+        "index/searching",
+        "index/approximate",
+        "index/checks",
+        "index/exact",
+        "index/factories",
+        "index/loading",
+        "index/pools",
+        "index/vectors",
+    ),
+    "measure": ("metrics", "statistics", "evaluation", "measurement"),
+    "compare": ("metrics", "statistics", "evaluation", "comparison"),
     "report": ("archives", "images", "report"),
+}
+
+# Roles of pictures that add files to a search: data sets without them have a rule without those outputs.
+SEARCH_EXTRAS: dict[str, dict[str, str]] = {
+    "training": {
+        "training": "results/{dataset}/neighbors/{model}/{index}.training.parquet",
+        "pool_sn": "results/{dataset}/neighbors/{model}/{index}.pool_sn.parquet",
+    },
 }
 
 # What a family's numbers come from besides its own module.
@@ -55,7 +73,7 @@ class Plan:
         """Check a configuration as YAML gives it. Raises ConfigError."""
         datasets = raw.get("datasets")
         shards = [f"shard_{name}" for name in datasets] if isinstance(datasets, Mapping) else []
-        return cls(configuration.parse(dict(raw), frozenset({"all", *RULES, *shards})))
+        return cls(configuration.parse(dict(raw), frozenset({"all", *RULES, *search_variants(), *shards})))
 
     # --- names, and the patterns that wildcards are held to ---
 
@@ -91,7 +109,7 @@ class Plan:
             *self.rejected_of(experiment),
             *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.faiss"),
             *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.ids.parquet"),
-            *self.per_model(experiment, "results/{dataset}/neighbors/{model}/{index}.parquet"),
+            *(path for made in self.search_outputs(dataset).values() for path in self.per_model(experiment, made)),
             *self.per_model(experiment, "results/{dataset}/metrics/{model}/{index}.json"),
             *(f"{folder}/{name}" for name in ("leaderboard.csv", "comparisons.json", "index.html")),
         ]
@@ -116,15 +134,17 @@ class Plan:
         return [f"results/{entry.of}/sample/images.parquet"] if isinstance(entry, configuration.Copies) else []
 
     def sample_input(self, dataset: str) -> dict[str, str]:
-        """What sample reads besides a folder: the manifest of pictures that are made here, or the file of true matches.
+        """What sample reads besides a folder: the manifest of pictures that are made here, or the user's CSV files.
 
-        A truth file that is missing is left to the stage, which says so better than Snakemake.
+        A file that is missing is left to the stage, which says so better than Snakemake.
         """
         entry = self.config.datasets[dataset]
         if entry.creates_images:
             return {"manifest": f"results/{dataset}/images/manifest.parquet"}
-        truth = entry.truth if isinstance(entry, configuration.Folder) else None
-        return {"truth": truth} if truth and Path(truth).is_file() else {}
+        if not isinstance(entry, configuration.Folder):
+            return {}
+        tables = {"truth": entry.truth, "about": entry.about}
+        return {name: path for name, path in tables.items() if path and Path(path).is_file()}
 
     def shard_ids(self, dataset: str) -> list[str]:
         """Names of a data set's shards, such as ``references-00000``; they follow from the configuration alone."""
@@ -161,6 +181,36 @@ class Plan:
             for model in entry.models
             for index in entry.indexes
         ]
+
+    def has_training(self, dataset: str) -> bool:
+        """Whether a data set has pictures to train indexes on, and to normalise scores with."""
+        return self.config.datasets[dataset].has_training
+
+    def search_extras(self, dataset: str) -> tuple[str, ...]:
+        """Which of SEARCH_EXTRAS a data set has."""
+        return ("training",) if self.has_training(dataset) else ()
+
+    def search_outputs(self, dataset: str) -> dict[str, str]:
+        """What a search on a data set writes: patterns of {dataset}, {model} and {index} by name."""
+        return search_outputs(self.search_extras(dataset))
+
+    def found(self, dataset: str, model: str, index: str) -> dict[str, str]:
+        """What one search writes: paths by name."""
+        made = self.search_outputs(dataset).items()
+        return {name: path.format(dataset=dataset, model=model, index=index) for name, path in made}
+
+    def found_of(self, experiment: str, name: str) -> list[str]:
+        """The files of one name of ``search_outputs`` for every model and index; none where the data set has none."""
+        pattern = self.search_outputs(self.dataset_of(experiment)).get(name)
+        return self.per_model(experiment, pattern) if pattern else []
+
+    def searched_by(self, extras: tuple[str, ...]) -> list[str]:
+        """Data sets with exactly these extras."""
+        return [dataset for dataset in self.config.datasets if self.search_extras(dataset) == extras]
+
+    def index_runtime(self, index: str) -> IndexRuntime:
+        """How an index is built and searched; nothing of it changes what is found."""
+        return self.config.indexes[index].runtime
 
     def rejected_of(self, experiment: str) -> list[str]:
         """The rejected tables of all models of an experiment."""
@@ -206,8 +256,12 @@ class Plan:
         return key(self.config.models[model].embed)
 
     def index_key(self, index: str) -> str:
-        """What changes an index."""
-        return key(self.config.indexes[index])
+        """What changes what is found with an index."""
+        return key(self.config.indexes[index], leave_out=frozenset({"runtime"}))
+
+    def build_key(self, index: str) -> str:
+        """What changes an index itself: other search parameters build nothing again."""
+        return key(self.config.indexes[index], leave_out=frozenset({"runtime", "search", "normalise"}))
 
     def report_key(self, experiment: str) -> str:
         """What the report shows besides its inputs: the experiment and the models' labels."""
@@ -245,6 +299,20 @@ def modules(stage: str, kind: str, family: str) -> tuple[str, ...]:
     """The modules that make a stage's numbers, for one kind of data set or one family of models."""
     named = tuple(module.format(kind=kind, family=family) for module in STAGES[stage])
     return named + (SHARED.get(family, ()) if stage == "embed" else ())
+
+
+def search_variants() -> dict[str, tuple[str, ...]]:
+    """The search rules: name -> the extras whose files it writes besides, every combination."""
+    counts = range(len(SEARCH_EXTRAS) + 1)
+    combinations = [extras for count in counts for extras in itertools.combinations(SEARCH_EXTRAS, count)]
+    return {"_".join(["search", *(f"with_{extra}" for extra in extras)]): extras for extras in combinations}
+
+
+def search_outputs(extras: tuple[str, ...]) -> dict[str, str]:
+    """What a search with these extras writes: patterns by name."""
+    folder = "results/{dataset}/neighbors/{model}/"
+    outputs = {"neighbors": folder + "{index}.parquet", "pool": folder + "{index}.pool.parquet"}
+    return outputs | {name: path for extra in extras for name, path in SEARCH_EXTRAS[extra].items()}
 
 
 def share_library() -> None:

@@ -79,6 +79,12 @@ def read_columns(path: str | Path, *columns: str) -> pa.Table:
     return _open(path).read(columns=list(columns))
 
 
+def read_batches(path: str | Path, *columns: str, rows: int) -> Iterator[pa.RecordBatch]:
+    """Read some columns of a table that was checked already, at most ``rows`` rows at a time."""
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+        yield from file.iter_batches(rows, columns=list(columns))
+
+
 def read_provenance(path: str | Path) -> dict[str, Any]:
     """Return the footer's ``lookalike`` entry, without reading the rows."""
     entry = (_open(path).schema_arrow.metadata or {}).get(FOOTER_KEY)

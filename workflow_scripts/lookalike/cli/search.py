@@ -93,7 +93,8 @@ def search(
     stored = _stored(catalogue, experiment, model, index_name)
     footer = _check(catalogue, stored)
     vector = _vector(catalogue, stored, footer, photo, threads)
-    found = index.nearest(index=str(stored.faiss), ids=str(stored.ids), vector=vector, k=k)
+    settings = catalogue.plan.config.indexes[stored.index].search
+    found = index.nearest(index=str(stored.faiss), ids=str(stored.ids), vector=vector, k=k, settings=settings)
     neighbors = _neighbors(stored, found, results.parent)
     title = f"{photo}: {len(neighbors)} nearest in {stored.dataset} by {catalogue.plan.label(model)} ({stored.index})"
     if out:
@@ -147,7 +148,7 @@ def _stored(catalogue: Catalogue, experiment: str, model: str, index_name: str |
 def _check(catalogue: Catalogue, stored: Stored) -> dict[str, Any]:
     """The footer of an index that is whole and made with the present configuration; any other is refused."""
     expected = {
-        "index_key": catalogue.plan.index_key(stored.index),
+        "index_key": catalogue.plan.build_key(stored.index),
         "key": catalogue.plan.embedding_key(stored.model),
     }
     return index.check_index(str(stored.faiss), str(stored.ids), expected)

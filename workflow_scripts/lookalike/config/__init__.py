@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from lookalike.config import mistakes
 from lookalike.config.datasets import OPERATIONS, Copies, Dataset, Folder, Operation, PhotoTiles, Strength
+from lookalike.config.indexes import Index, IndexRuntime
 from lookalike.config.models import (
     Blip2,
     Checkpoint,
@@ -39,6 +40,8 @@ __all__ = [
     "Embed",
     "Experiment",
     "Folder",
+    "Index",
+    "IndexRuntime",
     "Operation",
     "PhotoTiles",
     "Pixels",

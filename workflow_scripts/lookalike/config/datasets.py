@@ -27,6 +27,11 @@ class DatasetBase(Entry):
         """Whether an experiment can be run on it."""
         return True
 
+    @property
+    def has_training(self) -> bool:
+        """Whether there are pictures to train indexes on, and to normalise scores with."""
+        return "training" in self.source_pools
+
 
 class PhotoTiles(DatasetBase):
     """Tiles of the photographs that scikit-image and scikit-learn carry."""
@@ -47,6 +52,7 @@ class Folder(DatasetBase):
     root: UserPath = Field(min_length=1, description="folder of the references, searched recursively")
     queries: UserPath | None = Field(None, description="folder of the queries")
     truth: UserPath | None = Field(None, description="CSV with the columns query_id,reference_id")
+    about: UserPath | None = Field(None, description="CSV with image_id and columns to break the numbers down by")
 
     @property
     def source_pools(self) -> tuple[str, ...]:

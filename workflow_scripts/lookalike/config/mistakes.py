@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from lookalike.config.datasets import Copies, Dataset
 from lookalike.config.entry import Entry
+from lookalike.config.indexes import Index, IndexRuntime, Normalise, Train
 from lookalike.config.models import Embed, Model, Runtime
-from lookalike.config.records import Config, Experiment, Index
+from lookalike.config.records import Config, Experiment
 from lookalike.errors import did_you_mean
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -25,7 +26,7 @@ def explain(error: ValidationError, raw: Any) -> list[str]:
 
 def of(config: Config, rule_names: frozenset[str]) -> list[str]:
     """One line for each name that is taken, cannot be part of a path, or leads nowhere."""
-    return [*_bad_names(config, rule_names), *_dangling(config), *_bad_pools(config)]
+    return [*_bad_names(config, rule_names), *_dangling(config), *_bad_pools(config), *_bad_indexes(config)]
 
 
 def _without_consequences(errors: list[Any]) -> list[Any]:
@@ -108,6 +109,12 @@ def _record_at(place: list[Any], raw: Any = None) -> type[Entry] | None:
             return Runtime
         case ["models", _, _]:
             return Model
+        case ["indexes", _, "train", _]:
+            return Train
+        case ["indexes", _, "normalise", _]:
+            return Normalise
+        case ["indexes", _, "runtime", _]:
+            return IndexRuntime
         case ["indexes", _, _, *_]:
             return Index
         case ["experiments", _, _, *_]:
@@ -188,6 +195,10 @@ def _dangling(config: Config) -> list[str]:
             for twice in sorted({one for one in names if names.count(one) > 1}):
                 mistakes.append(f"{where}.{key}: '{twice}' is named twice. Name it once.")
     return mistakes
+
+
+def _bad_indexes(config: Config) -> list[str]:
+    return [f"indexes.{name}{mistake}" for name, index in config.indexes.items() for mistake in index.mistakes()]
 
 
 def _bad_pools(config: Config) -> list[str]:

@@ -6,13 +6,8 @@ from pydantic import Field
 
 from lookalike.config.datasets import Dataset
 from lookalike.config.entry import Entry
+from lookalike.config.indexes import Index
 from lookalike.config.models import Model
-
-
-class Index(Entry):
-    """A FAISS index."""
-
-    factory: str = Field(min_length=1, description="a FAISS factory string; Flat is exact")
 
 
 class Experiment(Entry):

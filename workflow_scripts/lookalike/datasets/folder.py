@@ -4,7 +4,7 @@ import csv
 import logging
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,11 +13,12 @@ import pyarrow as pa
 
 from lookalike.config import Folder
 from lookalike.errors import LookalikeError, did_you_mean
-from lookalike.formats import IMAGES, TRUTH
+from lookalike.formats import BY, IMAGES, TRUTH
 from lookalike.images import EXTENSIONS
 
 log = logging.getLogger(__name__)
 
+CheckHeader = Callable[[list[str], str, str], None]
 WHERE_PATHS_START = "Check the path: relative paths start at the folder where snakemake is run."
 
 
@@ -73,7 +74,12 @@ def sample(entry: Folder, where: str) -> tuple[pa.Table, pa.Table]:
     if entry.truth is None and queries:
         log.warning("%s: there is no truth file, so the queries have no true matches", where)
     pairs = _truth(entry.truth, f"{where}.truth", entry, references, queries) if entry.truth is not None else []
-    return pa.Table.from_pylist(rows, schema=IMAGES.schema()), pa.Table.from_pylist(pairs, schema=TRUTH.schema())
+    about, columns = _about(entry.about, f"{where}.about", entry, references | queries) if entry.about else ({}, ())
+    rows = [{**row, **about.get(str(row["image_id"]), {})} for row in rows]
+    return (
+        pa.Table.from_pylist(rows, schema=IMAGES.schema(*columns)),
+        pa.Table.from_pylist(pairs, schema=TRUTH.schema()),
+    )
 
 
 def _row(root: str, image_id: str, size: int, *, query: bool) -> dict[str, str | bool | int | None]:
@@ -159,8 +165,9 @@ def _truth(
     """Read and check the CSV of true matches. A query without a match has no row, or an empty reference_id."""
     first_lines: dict[tuple[str, str], int] = {}
     without: dict[str, int] = {}
-    for line, query_id, reference_id in _truth_lines(path, where):
+    for line, cells in _lines(path, where, _check_truth_header):
         place = f"{where}: {path}, line {line}"
+        query_id, reference_id = cells["query_id"], cells["reference_id"]
         if query_id not in queries:
             raise LookalikeError(
                 f"{place}: query_id '{query_id}' is not in queries.{_nearest(query_id, queries, entry.queries)}"
@@ -185,15 +192,38 @@ def _truth(
     return [{"query_id": query_id, "reference_id": reference_id} for query_id, reference_id in first_lines]
 
 
-def _truth_lines(path: str, where: str) -> Iterator[tuple[int, str, str]]:
-    """Yield the number of the line and both cells of every row that is not blank."""
-    expected = list(TRUTH.columns)
+def _about(
+    path: str, where: str, entry: Folder, pictures: dict[str, int]
+) -> tuple[dict[str, dict[str, str | None]], tuple[str, ...]]:
+    """Read the CSV of what is known of pictures: cells by id and column, and the columns' names in the images table.
+
+    A picture that has no row, and an empty cell, are unknown.
+    """
+    found: dict[str, dict[str, str | None]] = {}
+    first_lines: dict[str, int] = {}
+    columns: dict[str, None] = {}
+    for line, cells in _lines(path, where, _check_about_header):
+        place = f"{where}: {path}, line {line}"
+        image_id = cells.pop("image_id")
+        if image_id not in pictures:
+            raise LookalikeError(
+                f"{place}: image_id '{image_id}' is not in root or queries.{_nearest(image_id, pictures, entry.root)}"
+            )
+        if first_lines.setdefault(image_id, line) != line:
+            raise LookalikeError(f"{place}: '{image_id}' is in line {first_lines[image_id]} already. Delete one.")
+        found[image_id] = {f"{BY}{column}": cell or None for column, cell in cells.items()}
+        columns.update(dict.fromkeys(found[image_id]))
+    return found, tuple(columns)
+
+
+def _lines(path: str, where: str, check_header: CheckHeader) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the number of the line and the cells by column of every row of a CSV file that is not blank."""
     try:
         # csv, since it knows the line that a row is on; utf-8-sig, since spreadsheets write a byte order mark
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, strict=True)
             header = next(rows, [])
-            _check_header(header, path, where)
+            check_header(header, path, where)
             for row in rows:
                 if not any(row):
                     continue
@@ -202,8 +232,7 @@ def _truth_lines(path: str, where: str) -> Iterator[tuple[int, str, str]]:
                         f"{where}: {path}, line {rows.line_num}: has {len(row)} cells, expected {len(header)}. "
                         "Put a name that holds a comma into double quotes."
                     )
-                cells = dict(zip(header, row, strict=True))
-                yield rows.line_num, cells[expected[0]], cells[expected[1]]
+                yield rows.line_num, dict(zip(header, row, strict=True))
     except FileNotFoundError:
         raise LookalikeError(f"{where}: the file '{path}' does not exist. {WHERE_PATHS_START}") from None
     except OSError as error:
@@ -214,7 +243,16 @@ def _truth_lines(path: str, where: str) -> Iterator[tuple[int, str, str]]:
         raise LookalikeError(f"{where}: {path}, line {rows.line_num}: is not valid CSV ({error}).") from None
 
 
-def _check_header(header: list[str], path: str, where: str) -> None:
+def _check_about_header(header: list[str], path: str, where: str) -> None:
+    others = [column for column in header if column != "image_id"]
+    if len(others) + 1 != len(header) or not all(others) or not others or len(set(others)) < len(others):
+        raise LookalikeError(
+            f"{where}: {path}, line 1: has the columns '{','.join(header)}'. The first line must name image_id and at "
+            "least one more column, each once."
+        )
+
+
+def _check_truth_header(header: list[str], path: str, where: str) -> None:
     expected = list(TRUTH.columns)
     for column in header:
         if column not in expected:

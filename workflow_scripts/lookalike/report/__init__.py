@@ -24,7 +24,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 SECTIONS = (
     ("leaderboard", "Leaderboard"),
     ("pairs", "Model against model"),
-    ("operations", "Accuracy by operation"),
+    ("threshold", "Which score threshold?"),
+    ("operations", "Accuracy by kind of query"),
     ("speed", "Accuracy against speed"),
     ("gallery", "See for yourself"),
     ("rejected", "Rejected pictures"),
@@ -87,6 +88,7 @@ def _raw(name: str) -> str:
 
 
 def _content(evidence: Evidence) -> dict[str, Any]:
+    names = tables.metric_names(evidence)
     return {
         "evidence": evidence,
         "sections": SECTIONS,
@@ -94,14 +96,15 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "facts": headline.facts(evidence),
         "few": headline.few(evidence),
         "grouped": headline.grouped(evidence),
-        "metrics": tables.metric_names(evidence),
+        "metrics": tables.primary(names),
+        "more_metrics": [name for name in names if name not in tables.primary(names)],
+        "normalised": tables.normalised(names),
+        "cases": tables.cases(evidence),
         "leaderboard": tables.leaderboard(evidence),
         "matrices": tables.matrices(evidence),
         "left_out": tables.left_out(evidence),
-        "breakdowns": [
-            ("operations", "By operation", figures.dot_rows(evidence, "operations")),
-            ("strength", "By strength", figures.dot_rows(evidence, "strength", ("light", "medium", "heavy"))),
-        ],
+        "breakdowns": figures.breakdowns(evidence),
+        "curves": figures.precision_recall(evidence),
         "scatter": figures.scatter(evidence),
         "gallery": gallery.make(evidence),
         "rejected": tables.rejected(evidence),

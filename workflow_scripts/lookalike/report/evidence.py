@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from lookalike import store
 from lookalike.errors import LookalikeError
-from lookalike.formats import IMAGES, REJECTED, TRUTH, Comparison, Comparisons, EmbedTiming, Estimate, Metrics
+from lookalike.formats import IMAGES, REJECTED, TRUTH, Cases, Comparison, Comparisons, EmbedTiming, Estimate, Metrics
 
 StrPath = str | Path
 BEST_BY = "accuracy_at_1"  # what the articles call accuracy, and what a system that takes the first hit lives by
@@ -87,6 +87,7 @@ class Evidence:
     k: int
     runs: list[Run]
     comparisons: list[Comparison]
+    cases: list[Cases]
     images: pa.Table
     truth: pa.Table
     rejected: list[Rejected]
@@ -180,14 +181,15 @@ def read(
     if not runs:
         raise LookalikeError(f"experiment '{settings['experiment']}' has no measured model, so there is no report.")
     table, matches = store.read_table(images, IMAGES), store.read_table(truth, TRUTH)
-    tables = _read_rejected(rejected)
+    tables, compared = _read_rejected(rejected), store.read_json(comparisons, Comparisons)
     return Evidence(
         experiment=settings["experiment"],
         title=settings.get("title") or settings["experiment"],
         dataset=settings["dataset"],
         k=settings["k"],
         runs=runs,
-        comparisons=store.read_json(comparisons, Comparisons).comparisons,
+        comparisons=compared.comparisons,
+        cases=compared.cases,
         images=table,
         truth=matches,
         rejected=_grouped(tables, list(numbers)),

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lookalike.formats import Estimate
+from lookalike.formats import SIZES, Estimate, Threshold
 from lookalike.report import words
 from lookalike.report.evidence import BEST_BY, Evidence, Run
 
@@ -66,6 +66,68 @@ def dot_rows(evidence: Evidence, column: str, order: tuple[str, ...] = ()) -> li
         ]
         rows.append(DotRow(value, max(mark.estimate.n for mark in marks), marks, len(marks) * ROW))
     return rows
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Accuracy by one column: its heading, and a row for each value."""
+
+    column: str
+    heading: str
+    rows: list[DotRow]
+
+
+# Columns whose values have an order of their own.
+ORDERS = {"strength": ("light", "medium", "heavy"), "size": SIZES}
+
+
+def breakdowns(evidence: Evidence) -> list[Breakdown]:
+    """All breakdowns that can be drawn; of sizes and of the data set's own columns, those with something to compare."""
+    columns = dict.fromkeys(column for run in evidence.models for column in run.metrics.breakdowns)
+    found = [
+        Breakdown(column, words.breakdown(column), dot_rows(evidence, column, ORDERS.get(column, ())))
+        for column in columns
+    ]
+    return [one for one in found if len(one.rows) > 1 or (one.rows and one.column in ("operations", "strength"))]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A model's precision against recall: ``points`` as an SVG polyline in percent; where its threshold is, if any."""
+
+    run: Run
+    points: str
+    threshold: Threshold
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Precision against recall of the models for one list of predictions. Heights in pixels."""
+
+    metric: str  # whose list it is
+    lines: list[Line]
+    top: int = 12
+    height: int = 300
+
+
+def precision_recall(evidence: Evidence) -> list[Curves]:
+    """One figure for scores as they are, and one for normalised ones where there are any."""
+    return [
+        Curves(f"uap{end}", lines)
+        for end in ("", words.NORMALISED)
+        if (lines := [_line(run, end) for run in evidence.models if f"uap{end}" in run.metrics.curves])
+    ]
+
+
+def _line(run: Run, end: str) -> Line:
+    curve, threshold = run.metrics.curves[f"uap{end}"], run.metrics.thresholds[f"recall_at_p90{end}"]
+    steps = [(100 * recall, 100 - 100 * one) for recall, one in zip(curve.recall, curve.precision, strict=True)]
+    steps = [(0.0, steps[0][1]), *steps] if steps else []
+    x, y = 100 * (threshold.recall or 0), 1 - (threshold.precision or 0)
+    points = " ".join(f"{x:.2f},{y:.2f}" for x, y in steps)
+    return Line(run, points, threshold, x, Curves.top + y * Curves.height)
 
 
 def shares(estimate: Estimate) -> tuple[float, float, float]:

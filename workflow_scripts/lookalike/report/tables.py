@@ -28,6 +28,21 @@ def metric_names(evidence: Evidence) -> list[str]:
     return list(dict.fromkeys(name for run in evidence.runs for name in run.metrics.metrics))
 
 
+def primary(names: list[str]) -> list[str]:
+    """The metrics of the first table; the others are in a second one, so that the first can be read."""
+    return [
+        name
+        for name in names
+        if not name.endswith(words.NORMALISED) and name.startswith(("accuracy_at_", "recall_at_", "uap"))
+    ]
+
+
+def normalised(names: list[str]) -> list[tuple[str, str]]:
+    """The metrics that were measured with and without score normalisation, as pairs: without, with."""
+    pairs = [(name.removesuffix(words.NORMALISED), name) for name in names if name.endswith(words.NORMALISED)]
+    return [(without, name) for without, name in pairs if without in names]
+
+
 def leaderboard(evidence: Evidence) -> list[Place]:
     """Rows by falling accuracy; equal ones in the experiment's order, those without a value last."""
     names = metric_names(evidence)
@@ -105,6 +120,43 @@ def _compared(evidence: Evidence) -> list[tuple[str, str]]:
     return list(
         dict.fromkeys((one.index, one.metric) for one in evidence.comparisons if one.difference.value is not None)
     )
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """One of the four cases of two models: in words, how many queries, and ids of them, a few of which are shown."""
+
+    name: str
+    count: int
+    queries: list[str]
+    near: int | None = None  # of these, how many the other model had among its first three
+
+
+@dataclass(frozen=True)
+class CaseTable:
+    """The four cases of two models."""
+
+    a: Run
+    b: Run
+    rows: list[CaseRow]
+
+
+def cases(evidence: Evidence) -> list[CaseTable]:
+    """The four cases of every two models, with the first index."""
+    runs = {run.model: run for run in evidence.models}
+    found = []
+    for one in evidence.cases:
+        if one.index == evidence.runs[0].index and {one.a, one.b} <= set(runs):
+            a, b = runs[one.a], runs[one.b]
+            near_b, near_a = one.only_a_b_near, one.only_b_a_near
+            rows = [
+                CaseRow("Both right", one.both.count, one.both.queries),
+                CaseRow(f"Only {a.label}", one.only_a.count, one.only_a.queries, near_b.count if near_b else None),
+                CaseRow(f"Only {b.label}", one.only_b.count, one.only_b.queries, near_a.count if near_a else None),
+                CaseRow("Both wrong", one.neither.count, one.neither.queries),
+            ]
+            found.append(CaseTable(a, b, rows))
+    return found
 
 
 @dataclass(frozen=True)

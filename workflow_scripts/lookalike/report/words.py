@@ -33,7 +33,8 @@ OPERATION_NAMES = {
     "chain": "Several in a row",
 }
 
-METRIC_NAMES = {"mrr": "MRR", "map": "mAP", "uap": "µAP"}
+METRIC_NAMES = {"mrr": "MRR", "map": "mAP", "uap": "µAP", "recall_at_p90": "Recall at P90"}
+NORMALISED = "_sn"
 METRIC_MEANINGS = {
     "accuracy_at_1": "the share of queries with a match whose match came first. This is the number to look at where "
     "a system acts on the first hit.",
@@ -41,10 +42,18 @@ METRIC_MEANINGS = {
     "look at where a person glances at a few hits.",
     "recall_at_k": "the share of a query's matches that were among the first {k}, averaged over the queries. What is "
     "not among them, no later step can find.",
-    "mrr": "the mean of one over the rank of the match: 1 where it always came first, a half where always second.",
+    "mrr": "the mean of one over the rank of the match: 1 where it always came first, a half where always second, and "
+    "0 where it was not among the neighbors that were kept.",
     "map": "the mean average precision: how far all matches of a query stand in front of everything else.",
-    "uap": "the micro average precision over all queries together: also asks for one score threshold that fits every "
-    "query, and for low scores where there is no match.",
+    "uap": "the micro average precision: all queries’ pairs in one list by falling score, and the precision at each "
+    "true match, averaged. It asks for one score threshold that fits every query, and for low scores where there is no "
+    "match. The list is that of the DISC21 challenge: the best pairs over all queries, ten times as many as queries.",
+    "uap_k": "the same with the first {k} pairs of every query instead, as many articles have it. It is easier, so "
+    "compare it only with numbers that were made this way.",
+    "recall_at_p90": "the share of all true matches that one score threshold accepts while nine of ten accepted pairs "
+    "are right. For a system that acts by itself.",
+    "normalised": "{metric} after score normalisation: the mean similarity to the query’s three nearest training "
+    "pictures is taken off its scores, so that pictures that resemble everything do not score high.",
 }
 
 
@@ -107,15 +116,31 @@ def listing(items: Sequence[str], most: int = 4) -> str:
 
 
 def metric(name: str) -> str:
-    """``accuracy_at_1`` as ``Accuracy@1``."""
+    """``accuracy_at_1`` as ``Accuracy@1``, ``uap_k10_sn`` as ``µAP, 10 a query, normalised``."""
+    if name.endswith(NORMALISED):
+        return f"{metric(name.removesuffix(NORMALISED))}, normalised"
+    if name.startswith("uap_k"):
+        return f"µAP, {name.removeprefix('uap_k')} a query"
     kind, _, at = name.rpartition("_at_")
-    return f"{kind.replace('_', ' ').capitalize()}@{at}" if kind else METRIC_NAMES.get(name, name.replace("_", " "))
+    if name in METRIC_NAMES or not kind:
+        return METRIC_NAMES.get(name, name.replace("_", " "))
+    return f"{kind.replace('_', ' ').capitalize()}@{at}"
 
 
 def meaning(name: str) -> str:
     """A sentence on what a metric says, or nothing where it has none yet."""
+    if name.endswith(NORMALISED):
+        return METRIC_MEANINGS["normalised"].format(metric=metric(name.removesuffix(NORMALISED)))
+    if name.startswith("uap_k"):
+        return METRIC_MEANINGS["uap_k"].format(k=name.removeprefix("uap_k"))
     kind, _, at = name.rpartition("_at_")
     return METRIC_MEANINGS.get(name) or METRIC_MEANINGS.get(f"{kind}_at_k", "").format(k=at)
+
+
+def breakdown(column: str) -> str:
+    """The heading of a breakdown."""
+    known = {"operations": "operation", "size": "size (longer side)", "labels": "label"}
+    return f"By {known.get(column, column.removeprefix('by_').replace('_', ' '))}"
 
 
 def operation(name: str) -> str:

@@ -22,7 +22,7 @@ from lookalike.config import Copies
 from lookalike.datasets.copies.operations import apply, as_jpeg, scaled_down
 from lookalike.datasets.copies.recipes import Draw, describe, digest, draw_steps
 from lookalike.errors import LookalikeError
-from lookalike.formats import IMAGES, MANIFEST
+from lookalike.formats import BY, IMAGES, MANIFEST
 from lookalike.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
     ``sources`` is the images table of the data set that is copied. Raises LookalikeError where it has too few
     pictures to keep any out, or none that can be decoded.
     """
-    references = sources.filter(sources["reference"]).select(list(IMAGES.columns)).to_pylist()
+    brought = [column for column in sources.column_names if column.startswith(BY)]  # a copy is like its source in these
+    references = sources.filter(sources["reference"]).select([*IMAGES.columns, *brought]).to_pylist()
     ranked = sorted(references, key=lambda row: digest(entry.seed, row["image_id"]))
     held_out = _hold_out(entry, ranked)
     held_ids = {row["image_id"] for row in held_out}
@@ -77,7 +78,7 @@ def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
 
     unaltered = {"query": False, "training": False, "source": None, "operations": None, "parameters": None}
     kept = [row | unaltered | {"sha256": hashes.get(row["image_id"])} for row in references]
-    return pa.Table.from_pylist(kept + copies, schema=MANIFEST.schema("operations", "parameters", "sha256"))
+    return pa.Table.from_pylist(kept + copies, schema=MANIFEST.schema("operations", "parameters", "sha256", *brought))
 
 
 def _hold_out(entry: Copies, ranked: Sequence[Row]) -> list[Row]:
@@ -165,6 +166,7 @@ def _copy(
     image_id = f"copy-{digest(row['image_id'], parameters, hashlib.sha256(data).hexdigest())[:16]}.jpg"
     (folder / image_id).write_bytes(data)
     return {
+        **row,
         "image_id": image_id,
         "reference": False,
         "query": True,

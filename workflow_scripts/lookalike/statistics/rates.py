@@ -1,4 +1,4 @@
-"""Averages with 95 % intervals, and tests that compare two models on the same queries.
+"""Averages over queries with 95 % intervals, and tests that compare two models on the same queries.
 
 Queries of one group (tiles of one photograph) succeed and fail together, so the group is what is counted as an
 independent observation: groups are resampled, and groups are flipped. A query without a group is a group of its own.
@@ -79,7 +79,7 @@ def estimate(values: Floats, groups: Ints) -> Estimate:
         low, high = _bootstrap(sums, sizes)
         if len(sums) < FEW_GROUPS:
             # Drawn again, three groups at 79, 80 and 81 % stay between 79 and 81 %; a fourth may be anywhere.
-            low, high = _wider((low, high), wilson(mean * len(sums), len(sums)))
+            low, high = wider((low, high), wilson(mean * len(sums), len(sums)))
     return Estimate(value=mean, low=low, high=high, n=len(values))
 
 
@@ -103,7 +103,7 @@ def difference(a: Floats, b: Floats, groups: Ints) -> Estimate:
     if len(sums) < FEW_GROUPS:
         # A difference of -1 to 1 as a share of groups won: 0 is a half. No groups spread more than those do.
         won = wilson((1 + mean) / 2 * len(sums), len(sums))
-        low, high = _wider((low, high), (2 * won[0] - 1, 2 * won[1] - 1))
+        low, high = wider((low, high), (2 * won[0] - 1, 2 * won[1] - 1))
     return Estimate(value=mean, low=low, high=high, n=len(a))
 
 
@@ -160,7 +160,8 @@ def verdict(difference: Estimate, p_holm: float) -> str:
     return "better" if difference.value > 0 else "worse"
 
 
-def _wider(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+def wider(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    """The longer of two intervals."""
     return max(one, other, key=lambda bounds: bounds[1] - bounds[0])
 
 

@@ -1,21 +1,14 @@
-"""How well the neighbors match the truth: pure functions that give one outcome per query.
+"""Metrics that are an average over queries: where the true references stand among each query's neighbors.
 
 ``rank`` joins neighbors and truth by id, once; every metric is then a few array operations on the ``Ranking``.
-``statistics`` turns outcomes into averages with intervals. docs/metrics.md explains each metric in plain words.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from lookalike.errors import LookalikeError
-
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from lookalike.metrics.joining import Bools, Floats, Ints, join
 
 
 @dataclass(frozen=True)
@@ -48,6 +41,26 @@ class Ranking:
         hits = np.bincount(self.found[self._within(k)], minlength=len(self.counted))
         return np.asarray(hits / self.matches, dtype=np.float64)
 
+    def reciprocal_rank_at(self, k: int) -> Floats:
+        """(q,) float64: one over the place of the first true reference; 0 if it is not among the first k neighbors."""
+        inside = self._within(k)
+        best = np.zeros(len(self.counted))
+        np.maximum.at(best, self.found[inside], 1 / self.places[inside])
+        return best
+
+    def average_precision_at(self, k: int) -> Floats:
+        """(q,) float64: the precision at each true reference, averaged over all of the query's true references.
+
+        Those that are not among the first k neighbors count zero.
+        """
+        inside = self._within(k)
+        order = np.lexsort((self.places[inside], self.found[inside]))
+        query, place = self.found[inside][order], self.places[inside][order]
+        rows = np.bincount(query, minlength=len(self.counted))
+        hits = np.arange(1, len(query) + 1) - (np.cumsum(rows) - rows)[query]
+        total = np.bincount(query, weights=hits / place, minlength=len(self.counted))
+        return np.asarray(total / self.matches, dtype=np.float64)
+
     def can_be_missed_at(self, k: int) -> bool:
         """Whether, for any query, there are k wrong references to fill the first k places with.
 
@@ -71,7 +84,11 @@ def at_k(ranking: Ranking, k: int) -> dict[str, Floats | None]:
         if cutoff <= k:
             known = ranking.can_be_missed_at(cutoff)
             outcomes[f"accuracy_at_{cutoff}"] = ranking.correct_at(cutoff).astype(np.float64) if known else None
-    outcomes[f"recall_at_{k}"] = ranking.recall_at(k) if ranking.can_be_missed_at(k) else None
+    known = ranking.can_be_missed_at(k)
+    outcomes[f"recall_at_{k}"] = ranking.recall_at(k) if known else None
+    outcomes["mrr"] = ranking.reciprocal_rank_at(k) if known else None
+    if np.any(ranking.matches > 1):  # with one true match a query, it is the reciprocal rank
+        outcomes["map"] = ranking.average_precision_at(k) if known else None
     return outcomes
 
 
@@ -91,20 +108,11 @@ def rank(
     kept: how many neighbors the search kept per query
     where: what to call the neighbors in errors, such as their path
 
-    A query without neighbors has found nothing. Raises LookalikeError for an id that is not in the sample, for a
-    (query, reference) pair that is predicted twice, and for scores that are NaN or do not fall with rank.
+    A query without neighbors has found nothing. Raises LookalikeError as ``join`` does.
     """
     ids = images["image_id"]
-    query = _rows(neighbors["query_id"], images, "query", where)
-    reference = _rows(neighbors["reference_id"], images, "reference", where)
-    true_query = _rows(truth["query_id"], images, "query", "truth")
-    true_reference = _rows(truth["reference_id"], images, "reference", "truth")
-    score = neighbors["score"].to_numpy()
-    _check_ranks(query, neighbors["rank"].to_numpy(), score, ids, where)
-
-    pair = query * len(ids) + reference
-    _check_no_duplicates(pair, ids, where)
-    is_true = np.isin(pair, true_query * len(ids) + true_reference)
+    joined = join(neighbors, truth, images, where)
+    query, score, is_true = joined.query, joined.score, joined.right
 
     # Equal scores: wrong references rank first, so that constant scores earn nothing.
     order = np.lexsort((is_true, -score, query))
@@ -120,7 +128,7 @@ def rank(
     cut = (rows >= kept) & (candidates > rows)
     proven = ~(cut[query] & (score == lowest[query]))
 
-    counted, matches = np.unique(true_query, return_counts=True)
+    counted, matches = np.unique(joined.true_query, return_counts=True)
     hit = (is_true & proven)[order]
     return Ranking(
         counted=counted.astype(np.int64),
@@ -130,54 +138,3 @@ def rank(
         wrong=candidates[counted] - matches,
         kept=kept,
     )
-
-
-def _rows(ids: pa.ChunkedArray, images: pa.Table, role: str, where: object) -> Ints:
-    """The rows of ``images`` that bear these ids, all in one role."""
-    known = pc.if_else(images[role], images["image_id"], None).combine_chunks()
-    rows = pc.index_in(ids, value_set=known, skip_nulls=True)
-    if rows.null_count:
-        stranger = ids.filter(pc.is_null(rows))[0]
-        raise LookalikeError(
-            f"{where}: '{stranger}' is not a {role} of the sample, so this file belongs to another sample. "
-            "Delete it and run again."
-        )
-    return np.asarray(rows.to_numpy(), dtype=np.int64)
-
-
-def _check_ranks(
-    query: Ints, rank: npt.NDArray[np.int32], score: npt.NDArray[np.float32], ids: pa.ChunkedArray, where: object
-) -> None:
-    unknown = np.isnan(score)
-    if unknown.any():
-        raise LookalikeError(
-            f"{where}: {unknown.sum()} scores are not numbers, the first of query '{ids[query[unknown][0]]}'. "
-            "Look for NaN in that query's embedding."
-        )
-    order = np.lexsort((rank, query))
-    same = query[order][1:] == query[order][:-1]
-    rising = same & (score[order][1:] > score[order][:-1])
-    if rising.any():
-        raise LookalikeError(
-            f"{where}: scores of query '{ids[query[order][1:][rising][0]]}' rise with rank. "
-            "Rank 1 must have the highest score. Delete the file and run again."
-        )
-    # Ranks of one query are 1, 2, 3, ...: the first of each query is 1, and each next one is one more.
-    step = np.diff(rank[order], prepend=0)
-    step[1:][~same] = rank[order][1:][~same]
-    if (step != 1).any():
-        raise LookalikeError(
-            f"{where}: ranks of query '{ids[query[order][step != 1][0]]}' are not 1, 2, 3, ... "
-            "Delete the file and run again."
-        )
-
-
-def _check_no_duplicates(pair: Ints, ids: pa.ChunkedArray, where: object) -> None:
-    ordered = np.sort(pair)
-    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(repeated):
-        query, reference = divmod(int(repeated[0]), len(ids))
-        raise LookalikeError(
-            f"{where}: query '{ids[query]}' has reference '{ids[reference]}' twice. "
-            "Look for that picture twice in the index."
-        )

@@ -1,0 +1,428 @@
+"""The pooled metrics: uAP, recall at a precision of 90 %, score normalisation, thresholds."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lookalike import metrics, statistics
+from lookalike.errors import LookalikeError
+from lookalike.formats import NEIGHBORS, TRUTH
+from lookalike.metrics import (
+    Normalisation,
+    Pool,
+    best_cut,
+    curve,
+    first_of_each,
+    groups_of,
+    held_out,
+    micro_average_precision,
+)
+from lookalike.statistics import Pooled, draw_pools, pooled_difference, pooled_estimate
+from tables import images_table, neighbors_table, pool_table, truth_table
+
+Found = Mapping[str, Sequence[tuple[str, float]]]
+REFERENCES = ["barn", "bridge", "cat", "dune", "elk"]
+# docs/metrics.md, "An example by hand": q3's tie, q4's pair that came fourth, and q5, which has no match.
+FOUND: dict[str, list[tuple[str, float]]] = {
+    "q1": [("barn", 0.9), ("cat", 0.8), ("elk", 0.5), ("dune", 0.1)],
+    "q2": [("dune", 0.7), ("bridge", 0.6), ("cat", 0.4), ("elk", 0.3)],
+    "q3": [("cat", 0.8), ("dune", 0.8), ("elk", 0.2), ("barn", 0.1)],
+    "q4": [("barn", 0.9), ("cat", 0.6), ("bridge", 0.5), ("dune", 0.4)],
+    "q5": [("elk", 0.9), ("dune", 0.8), ("cat", 0.7), ("barn", 0.6)],
+}
+TRUE = [("q1", "barn"), ("q2", "bridge"), ("q3", "cat"), ("q4", "dune")]
+
+
+def pooled(found: Found, truth: Sequence[tuple[str, str]], queries: Sequence[str] = (), **images: object) -> Pool:
+    sample = images_table(REFERENCES, list(queries) or list(found), **images)  # type: ignore[arg-type]
+    return metrics.pool(neighbors_table(found), truth_table(truth), sample, groups_of(sample))
+
+
+def uap(found: Found, truth: Sequence[tuple[str, str]], queries: Sequence[str] = ()) -> float | None:
+    return micro_average_precision(pooled(found, truth, queries))
+
+
+def of(right: Sequence[int], scores: Sequence[float] | None = None, matches: int | None = None) -> Pool:
+    """A pool, best first, each prediction of a group of its own."""
+    flags = np.array(right, dtype=bool)
+    score = np.array(scores if scores is not None else np.linspace(1, 0, len(right)), dtype=float)
+    total = flags.astype(np.int64)
+    total[-1:] += (matches or flags.sum()) - flags.sum()
+    return Pool(score, flags, np.arange(len(flags)), total)
+
+
+# --- micro average precision ---
+
+
+def test_the_example_of_the_documentation() -> None:
+    # In one list, wrong ones first among equals: 0.9 elk (q5), barn (q4), *barn* (q1): 1 of 3; 0.8 cat (q1), dune (q3),
+    # dune (q5), *cat* (q3): 2 of 7; 0.7 two wrong; 0.6 cat (q4), barn (q5), *bridge* (q2): 3 of 12; 0.5 two wrong;
+    # 0.4 cat (q2), *dune* (q4): 4 of 16.
+    assert uap(FOUND, TRUE) == pytest.approx((1 / 3 + 2 / 7 + 3 / 12 + 4 / 16) / 4)
+    assert best_cut(pooled(FOUND, TRUE)) is None
+    # without the query that has no match: *barn* 1 of 2, *cat* 2 of 5, *bridge* 3 of 8, *dune* 4 of 12
+    four = {query: pairs for query, pairs in FOUND.items() if query != "q5"}
+    assert uap(four, TRUE) == pytest.approx((1 / 2 + 2 / 5 + 3 / 8 + 4 / 12) / 4)
+
+
+def test_a_tie_between_queries_counts_against_the_model() -> None:
+    assert uap({"a": [("barn", 0.5)], "b": [("cat", 0.5)]}, [("a", "barn")]) == 1 / 2
+    assert uap({"a": [("barn", 0.6)], "b": [("cat", 0.5)]}, [("a", "barn")]) == 1
+
+
+def test_pairs_that_were_not_retrieved_count_zero() -> None:
+    assert uap({"a": [("barn", 0.9)]}, [("a", "barn"), ("a", "cat"), ("b", "elk")], ["a", "b"]) == 1 / 3
+
+
+def test_a_distractor_that_scores_high_costs_precision() -> None:
+    found = {"a": [("barn", 0.8)], "distractor": [("elk", 0.9)]}
+    assert uap(found, [("a", "barn")]) == 1 / 2
+    assert uap({**found, "distractor": [("elk", 0.7)]}, [("a", "barn")]) == 1
+
+
+def test_a_pair_that_is_predicted_twice_is_an_error() -> None:
+    with pytest.raises(LookalikeError, match="query 'a' has reference 'barn' twice"):
+        uap({"a": [("barn", 0.9), ("barn", 0.8)]}, [("a", "barn")])
+
+
+def test_fewer_predictions_than_the_rule_allows_are_all_there_is() -> None:
+    assert len(pool_table(FOUND, queries=5)) == 20
+    assert uap({}, [("a", "barn")], ["a"]) == 0
+
+
+def test_without_any_true_pair_nothing_can_be_said() -> None:
+    empty = pooled(FOUND, [])
+    assert micro_average_precision(empty) is None
+    assert metrics.recall_at(best_cut(empty), empty) is None
+    assert curve(empty) == []
+
+
+def test_constant_scores_earn_nothing() -> None:
+    """All pairs tie with those at the cut-off, which all stay out: of the whole pool, and of each query's ten."""
+    references = [f"r{number}" for number in range(12)]
+    found = {f"q{number}": [(reference, 0.25) for reference in references] for number in range(4)}
+    truth = truth_table([(query, references[int(query[1:])]) for query in found])
+    images = images_table(references, list(found))
+    for pairs in (pool_table(found, queries=4), first_of_each(neighbors_table(found), 10)):
+        assert micro_average_precision(metrics.pool(pairs, truth, images, groups_of(images))) == 0
+
+
+def test_ten_a_query_leave_out_what_ties_with_the_eleventh() -> None:
+    found = {
+        "a": [(f"r{number}", 0.9 - number / 100) for number in range(11)],
+        "b": [(f"r{number}", 0.9 if number < 8 else 0.5) for number in range(11)],
+        "c": [("r1", 0.9)],
+    }
+    kept = first_of_each(neighbors_table(found), 10)["query_id"].to_pylist()
+    assert {query: kept.count(query) for query in found} == {"a": 10, "b": 8, "c": 1}
+
+
+# --- recall at a precision of 90 %, and its threshold ---
+
+
+def test_recall_is_taken_where_precision_is_still_ninety_percent() -> None:
+    # nine right, one wrong: 0.9 precisely; the tenth right one makes 10 of 11
+    cut = best_cut(of([1] * 9 + [0, 1, 0, 0, 1], matches=20))
+    assert cut is not None
+    assert (cut.recall, cut.precision) == (10 / 20, pytest.approx(10 / 11))
+    assert best_cut(of([1] * 9 + [0] * 2, matches=20)).recall == 9 / 20  # type: ignore[union-attr]
+    late = best_cut(of([0, *[1] * 9, 0, 0], matches=10))  # below 90 % at first, and exactly there at the ninth
+    assert late is not None
+    assert (late.precision, late.recall) == (0.9, 0.9)
+
+
+def test_a_precision_that_is_never_reached_has_no_threshold() -> None:
+    never = of([0, 1, 1, 1])
+    assert best_cut(never) is None
+    assert metrics.recall_at(None, never) == 0
+
+
+def test_a_threshold_accepts_all_pairs_of_its_score() -> None:
+    found = {"a": [("barn", 0.5)], "b": [("cat", 0.5), ("elk", 0.25)], "c": [("dune", 0.5)]}
+    together = pooled(found, [("a", "barn"), ("b", "cat"), ("c", "dune"), ("b", "elk")])
+    assert best_cut(together) == metrics.Cut(0.25, 1.0, 1.0)
+    nine = {f"q{number}": [("barn", 0.5)] for number in range(10)}
+    cut = best_cut(pooled(nine, [(query, "barn") for query in list(nine)[:9]]))
+    assert cut == metrics.Cut(0.5, 0.9, 1.0)
+    assert best_cut(pooled(nine, [(query, "barn") for query in list(nine)[:8]])) is None
+
+
+def test_the_curve_has_the_threshold_on_it_and_few_points() -> None:
+    draw = np.random.default_rng(0)
+    big = of(draw.random(5000) < np.linspace(1.0, 0.2, 5000))
+    points = curve(big)
+    assert best_cut(big) in points
+    assert len(points) <= 201
+    assert [one.score for one in points] == sorted((one.score for one in points), reverse=True)
+    for one in points[::20]:
+        accepted = big.right[big.score >= one.score]
+        assert (one.precision, one.recall) == pytest.approx((accepted.mean(), accepted.sum() / big.right.sum()))
+
+
+def test_the_held_out_half_keeps_groups_together_and_is_always_the_same() -> None:
+    queries = [f"q{number}" for number in range(200)]
+    named = {query: f"g{number // 4}" for number, query in enumerate(queries)}
+    groups = groups_of(images_table(REFERENCES, queries, groups=named))
+    assert len(groups.names) == 50
+    half = held_out(groups)
+    assert 10 < half.sum() < 40
+    fewer = groups_of(images_table(REFERENCES, queries[:100][::-1], groups=named))
+    again = dict(zip(groups.names, half, strict=True))
+    assert [again[name] for name in fewer.names] == held_out(fewer).tolist()
+
+
+def test_a_query_and_a_group_of_one_name_are_two_groups() -> None:
+    groups = groups_of(images_table(REFERENCES, ["a", "b"], groups={"b": "a"}))
+    assert len(groups.names) == 2
+
+
+# --- score normalisation ---
+
+
+def test_normalisation_takes_off_the_mean_of_the_three_nearest_training_images() -> None:
+    # docs/metrics.md, "Score normalisation": q is like everything, so its wrong 0.8 must not stand before p's right 0.7
+    found = {"q": [("elk", 0.8)], "p": [("barn", 0.7)]}
+    training = neighbors_table(
+        {"q": [("t1", 0.75), ("t2", 0.7), ("t3", 0.65)], "p": [("t1", 0.3), ("t2", 0.2), ("t3", 0.1)]}
+    )
+    scores = metrics.normalise(neighbors_table(found), training, Normalisation())["score"].to_pylist()
+    assert scores == pytest.approx([0.1, 0.5], abs=1e-6)
+    assert uap(found, [("p", "barn")]) == 1 / 2
+    sample = images_table(REFERENCES, ["p", "q"])
+    after = metrics.pool(
+        metrics.normalise(neighbors_table(found), training, Normalisation()),
+        truth_table([("p", "barn")]),
+        sample,
+        groups_of(sample),
+    )
+    assert micro_average_precision(after) == 1
+    other = metrics.normalise(neighbors_table(found), training, Normalisation(beta=0.5, first=2, last=3))
+    assert other["score"].to_pylist() == pytest.approx([0.8 - 0.675 / 2, 0.7 - 0.15 / 2])
+
+
+def test_a_query_without_training_neighbors_is_refused() -> None:
+    with pytest.raises(LookalikeError, match="has no training images for query 'q2'"):
+        metrics.normalise(neighbors_table(FOUND), neighbors_table({"q1": [("t", 0.5)]}), Normalisation())
+
+
+# --- against slow, obvious implementations ---
+
+
+@st.composite
+def lists(draw: st.DrawFn) -> tuple[dict[str, dict[str, float]], list[tuple[str, str]]]:
+    """Query -> reference -> score, with many ties; and true pairs, some of which are not predicted."""
+    queries = [f"q{number}" for number in range(draw(st.integers(1, 5)))]
+    scores = {
+        query: draw(st.dictionaries(st.sampled_from(REFERENCES), st.integers(0, 4).map(float), max_size=5))
+        for query in queries
+    }
+    pairs = [(query, reference) for query in queries for reference in REFERENCES]
+    return scores, draw(st.lists(st.sampled_from(pairs), unique=True, min_size=1, max_size=6))
+
+
+def sorted_pairs(scores: Mapping[str, Mapping[str, float]]) -> dict[str, list[tuple[str, float]]]:
+    return {query: sorted(pairs.items(), key=lambda one: -one[1]) for query, pairs in scores.items()}
+
+
+def obvious(scores: Mapping[str, Mapping[str, float]], truth: list[tuple[str, str]]) -> tuple[float, float]:
+    """uAP and recall at 90 % precision, prediction by prediction."""
+    predictions = [
+        (score, (query, reference) in truth) for query, row in scores.items() for reference, score in row.items()
+    ]
+    predictions.sort(key=lambda one: (-one[0], one[1]))
+    right, area, recall = 0, 0.0, 0.0
+    for place, (_, is_right) in enumerate(predictions, start=1):
+        right += is_right
+        area += right / place if is_right else 0
+        if 10 * right >= 9 * place:
+            recall = right / len(truth)
+    return area / len(truth), recall
+
+
+@given(lists())
+def test_agrees_with_walking_down_the_list(case) -> None:
+    scores, truth = case
+    found = pooled(sorted_pairs(scores), truth, list(scores))
+    assert (micro_average_precision(found), metrics.recall_at(best_cut(found), found)) == pytest.approx(obvious(*case))
+
+
+def test_agrees_with_scikit_learn_where_nothing_ties() -> None:
+    from sklearn.metrics import average_precision_score
+
+    draw = np.random.default_rng(1)
+    right = draw.random(500) < 0.2
+    scores = draw.permutation(500) / 500
+    order = np.argsort(-scores)
+    ours = micro_average_precision(of(right[order].astype(int).tolist()))
+    assert ours == pytest.approx(average_precision_score(right, scores))
+
+
+@given(lists(), st.randoms(use_true_random=False), st.sampled_from([0.125, 8.0]), st.sampled_from([-1.0, 0.5]))
+def test_order_of_queries_and_shards_and_scale_of_scores_change_nothing(
+    case, random, scale: float, shift: float
+) -> None:
+    scores, truth = case
+
+    def numbers(tables: Sequence[pa.Table]) -> object:
+        neighbors, matches, images = tables
+        one = metrics.pool(neighbors, matches, images, groups_of(images))
+        (drawn,) = draw_pools([(one.right, one.group)], one.matches, draws=3)
+        cut = best_cut(one)
+        return (
+            micro_average_precision(one),
+            cut and (cut.precision, cut.recall),
+            np.nan_to_num(drawn.average_precision).tolist(),
+            held_out(groups_of(images)).tolist(),
+        )
+
+    def tables(factor: float, offset: float) -> list[pa.Table]:
+        scaled = {
+            query: [(reference, score * factor + offset) for reference, score in pairs]
+            for query, pairs in sorted_pairs(scores).items()
+        }
+        return [neighbors_table(scaled), truth_table(truth), images_table(REFERENCES, list(scores))]
+
+    before = numbers(tables(1, 0))
+    shuffled = [
+        table.take(pa.array(random.sample(range(table.num_rows), table.num_rows), pa.int64())) for table in tables(1, 0)
+    ]
+    assert numbers(shuffled) == before
+    assert numbers(tables(scale, shift)) == before
+
+
+def test_fifty_thousand_queries_are_scored_in_seconds() -> None:
+    draw = np.random.default_rng(2)
+    queries, references, k = 50_000, 150_000, 10
+    rank = np.tile(np.arange(1, k + 1, dtype=np.int32), queries)
+    score = np.sort(draw.random((queries, k), dtype=np.float32), axis=1)[:, ::-1].reshape(-1)
+    reference = (np.arange(queries)[:, None] + np.arange(k) * 7).reshape(-1)
+    names = pa.array([f"Q{number:05d}" for number in range(queries)])
+    known = pa.array([f"R{number:06d}" for number in range(references)])
+    neighbors = pa.table(
+        {
+            "query_id": names.take(pa.array(np.repeat(np.arange(queries), k))),
+            "rank": rank,
+            "reference_id": known.take(pa.array(reference)),
+            "score": score,
+        },
+        schema=NEIGHBORS.schema(),
+    )
+    truth = pa.table({"query_id": names[:10_000], "reference_id": known[:10_000]}, schema=TRUTH.schema())
+    images = images_table(known.to_pylist(), names.to_pylist())
+    started = time.perf_counter()
+    ranking = metrics.rank(neighbors, truth, images, searched=references, kept=k)
+    one = metrics.pool(neighbors, truth, images, groups_of(images))
+    assert ranking.correct_at(1).all()
+    assert micro_average_precision(one) is not None
+    assert len(curve(one)) > 100
+    # about 2 s on a laptop; what a loop over predictions would not do on any machine
+    assert time.perf_counter() - started < 20
+    draw_pools([(one.right, one.group)], one.matches, draws=64)
+
+
+# --- intervals and tests ---
+
+
+def test_a_draw_is_what_the_list_with_its_groups_repeated_gives() -> None:
+    """The weights against a list that is really built, each group's predictions as often as it was drawn."""
+    draw = np.random.default_rng(3)
+    right, group = draw.random(60) < 0.4, draw.integers(0, 12, 60)
+    matches = np.bincount(group[right], minlength=12) + 1
+    found = draw_pools([(right, group)], matches, draws=200)[0]
+    weights = next(statistics.pooled._weights(12, 64))
+    for column in range(20):
+        times = weights[group, column].astype(int)
+        built = np.repeat(right, times)
+        total = int(matches @ weights[:, column])
+        hits = np.flatnonzero(built) + 1
+        places = np.arange(1, len(hits) + 1)
+        assert found.average_precision[column] == pytest.approx(np.sum(places / hits) / total, abs=0.01)
+        kept = np.flatnonzero(places >= 9 * (hits - places))
+        assert found.recall[column] == pytest.approx((kept[-1] + 1 if len(kept) else 0) / total)
+    assert statistics.pooled.WRONG_TO_RIGHT == metrics.pooled.WRONG_TO_RIGHT
+
+
+def test_the_interval_is_about_as_wide_as_other_samples_spread() -> None:
+    """200 queries of one kind, many times over: the interval of one sample holds the truth about 19 times in 20."""
+    draw = np.random.default_rng(4)
+
+    def sample(size: int) -> tuple[np.ndarray, np.ndarray]:
+        found = draw.random(size) < 0.6
+        score = np.where(found, draw.normal(0.6, 0.15, size), draw.normal(0.4, 0.15, size))
+        order = np.argsort(-score)
+        return found[order], order
+
+    right, group = sample(200_000)
+    truth = micro_average_precision(Pool(np.zeros(0), right, group, np.ones(200_000, int)))
+    assert truth is not None
+    inside = 0
+    for _ in range(120):
+        right, group = sample(200)
+        one = Pool(np.zeros(0), right, group, np.ones(200, int))
+        (drawn,) = draw_pools([(right, group)], one.matches, draws=320)
+        interval = pooled_estimate(Pooled(micro_average_precision(one), drawn.average_precision), one.matches, 200)
+        assert interval.low is not None
+        assert interval.high is not None
+        inside += interval.low <= truth <= interval.high
+    assert inside >= 105
+
+
+def test_models_that_are_alike_are_seldom_told_apart() -> None:
+    draw = np.random.default_rng(5)
+    rejected = 0
+    for _ in range(120):
+        lists, values = [], []
+        for _ in range(2):
+            found = draw.random(60) < 0.6
+            order = np.argsort(-np.where(found, draw.normal(0.6, 0.15, 60), draw.normal(0.4, 0.15, 60)))
+            lists.append((found[order], order))
+            values.append(micro_average_precision(Pool(np.zeros(0), found[order], order, np.ones(60, int))))
+        drawn = draw_pools(lists, np.ones(60, int), draws=320)
+        a, b = (Pooled(value, one.average_precision) for value, one in zip(values, drawn, strict=True))
+        rejected += pooled_difference(a, b, np.ones(60, int), 60)[1] < 0.05
+    assert rejected <= 14  # six are expected
+
+
+def test_a_model_that_is_better_is_found_better_and_against_itself_nothing_is() -> None:
+    matches = np.ones(40, int)
+    good, bad = np.repeat([True, False], [36, 4]), np.repeat([True, False], [10, 30])
+    drawn = draw_pools([(good, np.arange(40)), (bad, np.arange(40))], matches)
+    a, b = Pooled(0.9, drawn[0].average_precision), Pooled(0.25, drawn[1].average_precision)
+    gap, p = pooled_difference(a, b, matches, 40)
+    assert (gap.value, gap.n) == (pytest.approx(0.65), 40)
+    assert gap.low is not None
+    assert gap.low > 0.4
+    assert p == pytest.approx(2 / (statistics.DRAWS + 1))
+    turned, same = pooled_difference(b, a, matches, 40)
+    assert (turned.value, turned.low, turned.high) == (-gap.value, -gap.high, -gap.low)  # type: ignore[operator]
+    assert same == p
+    alike, none = pooled_difference(a, a, matches, 40)
+    assert (alike.value, none) == (0, 1)
+    assert alike.low == pytest.approx(-alike.high)  # type: ignore[operator]
+    assert alike.low < 0
+
+
+def test_few_groups_prove_little() -> None:
+    matches = np.array([5, 5, 5, 5])
+    right, wrong = np.ones(20, bool), np.zeros(20, bool)
+    drawn = draw_pools([(right, np.arange(20) % 4), (wrong, np.arange(20) % 4)], matches)
+    gap, p = pooled_difference(
+        Pooled(1, drawn[0].average_precision), Pooled(0, drawn[1].average_precision), matches, 20
+    )
+    assert p == 2 / 2**4
+    assert (gap.low, gap.high) == (pytest.approx(2 * statistics.wilson(4, 4)[0] - 1), 1)
+    perfect = pooled_estimate(Pooled(1, drawn[0].average_precision), matches, 20)
+    assert (perfect.low, perfect.high) == statistics.wilson(4, 4)
+
+
+def test_a_draw_without_any_true_pair_says_nothing_and_is_left_out() -> None:
+    matches = np.array([1, *[0] * 30])
+    (drawn,) = draw_pools([(np.array([True]), np.array([0]))], matches)
+    assert 0.3 < np.isnan(drawn.average_precision).mean() < 0.45
+    one = pooled_estimate(Pooled(1.0, drawn.average_precision), matches, 31)
+    assert (one.low, one.high) == statistics.wilson(1, 1)

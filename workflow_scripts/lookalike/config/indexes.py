@@ -1,0 +1,97 @@
+"""Indexes, as the configuration describes them, and what is wrong with one as far as can be said without FAISS."""
+
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+from pydantic import Field
+
+from lookalike.config.entry import Entry
+from lookalike.errors import did_you_mean
+
+# How a step of a factory string begins. FAISS has more, and grows: only what looks like a slip of one is refused.
+STEPS = frozenset(
+    ("Flat", "HNSW", "IVF", "IDMap", "ITQ", "L2norm", "LSQ", "NSG", "OPQ", "PCA", "PCAR", "PCAW", "PCAWR", "PQ", "Pad")
+    + ("RFlat", "RQ", "RR", "RaBitQ", "Refine", "SQ")
+)
+
+# Search parameters, and what a factory string must have for them to mean something.
+SEARCH = {
+    "nprobe": "IVF",
+    "max_codes": "IVF",
+    "efSearch": "HNSW",
+    "quantizer_efSearch": "HNSW",
+    "ht": "PQ",
+    "k_factor_rf": "RFlat|Refine",
+}
+
+
+class Train(Entry):
+    """What an index learns from: training pictures, or the references where the data set has none."""
+
+    sample: int = Field(100_000, ge=1, description="vectors to train on; all where there are fewer")
+    seed: int = Field(0, ge=0, description="of the draw; another seed, other vectors")
+
+
+class Normalise(Entry):
+    """Score normalisation, where the data set has training pictures: what is taken off a query's scores.
+
+    beta times the mean of its inner products with its nearest training pictures, from the first to the last (SSCD).
+    """
+
+    beta: float = 1.0
+    first: int = Field(1, ge=1, description="the nearest training picture is the first")
+    last: int = Field(3, ge=1, description="the last training picture of the mean")
+
+
+class IndexRuntime(Entry):
+    """How an index is built and searched: nothing here changes what is found, but for ties."""
+
+    gpu: int = Field(0, ge=0, le=1, description="1: on a GPU, where FAISS can use one")
+    threads: int = Field(4, ge=1)
+    mem_mb: int = Field(2000, ge=1, description="memory to ask a cluster for, in MB; doubled by a retry")
+    minutes: int = Field(30, ge=1, description="run time to ask a cluster for")
+
+
+class Index(Entry):
+    """An index: a FAISS factory, or, streamed, no more than the list of shards that are searched."""
+
+    factory: str | None = Field(None, min_length=1, description="a FAISS factory string; Flat is exact")
+    streamed: bool = Field(False, description="build nothing, search the shards themselves")
+    search: dict[str, float] = Field({}, description="FAISS search parameters, such as nprobe and efSearch")
+    train: Train = Train()
+    normalise: Normalise = Normalise()
+    runtime: IndexRuntime = IndexRuntime()
+
+    def mistakes(self) -> Iterator[str]:
+        """What is wrong: the place below the entry, the fact, the remedy."""
+        if self.streamed and self.factory:
+            yield f".factory: a streamed index searches the shards and has no factory ('{self.factory}'). Drop one."
+        if not self.streamed and not self.factory:
+            yield ": names no index. Add a factory, such as `factory: Flat`, or `streamed: true`."
+        yield from _factory_mistakes(self.factory or "")
+        yield from self._search_mistakes()
+        if self.normalise.first > self.normalise.last:
+            yield f".normalise: first is {self.normalise.first} and last {self.normalise.last}. Turn them round."
+
+    def _search_mistakes(self) -> Iterator[str]:
+        allowed = [name for name, needs in SEARCH.items() if re.search(needs, self.factory or "")]
+        for name, value in self.search.items():
+            place = f".search.{name}"
+            if name not in allowed:
+                suggestion = did_you_mean(name, allowed) if allowed else " It has none: leave `search` out."
+                of = f"factory '{self.factory}'" if self.factory else "a streamed index"
+                yield f"{place}: {of} has no such search parameter.{suggestion}"
+            elif value <= 0:
+                yield f"{place}: should be above 0, found {value:g}."
+
+
+def _factory_mistakes(factory: str) -> Iterator[str]:
+    if factory.count("(") != factory.count(")"):
+        yield f".factory: a parenthesis is open or closed once too often in '{factory}'."
+        return
+    for step in re.split(r",(?![^(]*\))", factory):
+        word = re.match(r"[A-Za-z]*", step.strip())[0]  # type: ignore[index]  # it matches at least nothing
+        known = any(word.startswith(one) for one in STEPS)
+        if not known and factory and (not word or get_close_matches(word, STEPS, n=1, cutoff=0.6)):
+            yield f".factory: '{step}' in '{factory}' is no step of a FAISS factory.{did_you_mean(word, STEPS)}"

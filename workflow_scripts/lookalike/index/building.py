@@ -1,0 +1,154 @@
+"""The index stage: vectors of the references to a FAISS index, or to a manifest of the shards that hold them."""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lookalike import store
+from lookalike.errors import LookalikeError
+from lookalike.formats import INDEX_IDS, REJECTED, StreamedIndex
+from lookalike.index import factories, vectors
+from lookalike.index.checks import check_pictures, check_shards
+
+log = logging.getLogger(__name__)
+SAMPLE = 100_000  # training vectors where the entry names no number: FAISS uses 256 a centroid, so enough for 390
+Masks = list[NDArray[np.bool_]]
+
+
+def build(
+    *,
+    embeddings: Sequence[str],
+    rejected: Sequence[str],
+    images: str,
+    out: str,
+    ids_out: str,
+    key: str,
+    embedding_key: str,
+    on_bad_image: str,
+    threads: int = 1,
+    gpu: bool = False,
+) -> None:
+    """Build the index of a model's references.
+
+    ``key`` is what makes an index of the index's entry (``plan.Plan.build_key``), ``embedding_key`` what the vectors
+    must have been made with. An index that must be trained learns from a seeded sample of the training pictures, or of
+    the references where there are none. Raises LookalikeError for shards that do not belong together, for pictures that
+    are neither embedded nor rejected, where no reference has a vector, and where FAISS cannot build the index.
+    """
+    made_with = check_shards(embeddings, embedding_key)
+    known = [name for name in ("sha256",) if name in store.read_schema(images).names]
+    sample = store.read_columns(images, "image_id", "reference", "training", *known)
+    bad = pa.concat_tables(store.read_table(path, REJECTED) for path in rejected)
+    if bad.num_rows and on_bad_image == "fail":
+        raise LookalikeError(
+            f"{_first(bad)} ({bad.num_rows} such pictures). Mend or remove them, or set on_bad_image: reject."
+        )
+    rows = vectors.rows_among(embeddings, sample["image_id"].combine_chunks())
+    pictures_sha256 = check_pictures(embeddings, rows, sample, bad, images)
+    references = _with_role(rows, sample, "reference")
+    ids = (
+        sample["image_id"]
+        .combine_chunks()
+        .take(pa.array(np.concatenate([here[mask] for here, mask in zip(rows, references, strict=True)])))
+    )
+    if not len(ids):
+        raise LookalikeError(f"{images}: not one reference could be embedded. The first: {_first(bad)}.")
+
+    settings = json.loads(key)
+    if settings.get("streamed"):
+        trained_on = {}
+        store.write_json(_manifest(embeddings, references, out), out)
+    else:
+        trained_on = _write_index(
+            settings,
+            embeddings,
+            out,
+            references=references,
+            training=_with_role(rows, sample, "training"),
+            threads=threads,
+            gpu=gpu,
+        )
+    provenance = {
+        "made_by": "lookalike index",
+        "index_key": key,
+        "index_sha256": store.sha256_file(out),
+        "pictures_sha256": pictures_sha256,
+        **trained_on,
+        **made_with,
+        "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),
+    }
+    store.write_table(pa.table({"image_id": ids}), ids_out, INDEX_IDS, provenance)
+    log.info("indexed %d references of %d dimensions", len(ids), vectors.dimension(embeddings))
+
+
+def _first(bad: pa.Table) -> str:
+    row = bad.slice(0, 1).to_pylist()[0]
+    return f"{row['path']}: {row['reason']}"
+
+
+def _with_role(rows: Sequence[NDArray[np.int64]], sample: pa.Table, role: str) -> Masks:
+    """For each shard, which of its pictures have a role."""
+    has = sample[role].combine_chunks().to_numpy(zero_copy_only=False)
+    return [has[here] for here in rows]
+
+
+def _manifest(embeddings: Sequence[str], references: Masks, out: str) -> StreamedIndex:
+    """Paths are relative to the manifest, so that the whole folder of results can be moved."""
+    return StreamedIndex(
+        shards={
+            os.path.relpath(path, Path(out).parent): int(here.sum())
+            for path, here in zip(embeddings, references, strict=True)
+        }
+    )
+
+
+def _write_index(
+    settings: dict[str, Any],
+    embeddings: Sequence[str],
+    out: str,
+    *,
+    references: Masks,
+    training: Masks,
+    threads: int,
+    gpu: bool,
+) -> dict[str, Any]:
+    """Write the FAISS index; returns what it was trained on, for the footer."""
+    import faiss
+
+    factory = settings["factory"]
+    factories.repeatable(factory, threads)
+    index = factories.make(factory, vectors.dimension(embeddings))
+    trained_on: dict[str, Any] = {}
+    if not index.is_trained:
+        role, among = ("training", training) if any(here.any() for here in training) else ("reference", references)
+        chosen = _sample(among, **{"sample": SAMPLE, "seed": 0, **settings.get("train", {})})
+        learned_from = vectors.read(embeddings, chosen)
+        log.info("training on %d pictures with the role '%s'", len(learned_from), role)
+        factories.train(index, factory, learned_from, gpu)
+        trained_on = {"trained_on": {"role": role, "vectors": len(learned_from)}}
+        del learned_from
+    try:
+        index.add(vectors.read(embeddings, references))
+    except RuntimeError as error:
+        raise LookalikeError(f"indexes: FAISS cannot fill factory '{factory}': {factories.reason(error)}") from None
+    with store.atomic(out) as temporary:
+        faiss.write_index(index, str(temporary))
+    return trained_on
+
+
+def _sample(among: Masks, sample: int, seed: int) -> Masks:
+    """At most ``sample`` of the pictures, drawn with a seed, in the order of the shards."""
+    flat = np.concatenate(among)
+    candidates = np.flatnonzero(flat)
+    if len(candidates) > sample:
+        candidates = np.random.default_rng(seed).choice(candidates, sample, replace=False)
+    chosen = np.zeros(len(flat), np.bool_)
+    chosen[candidates] = True
+    return np.split(chosen, np.cumsum([len(here) for here in among])[:-1])

@@ -1,0 +1,99 @@
+"""Exact search: one pass over the references in blocks, near the speed of the machine's matrix product.
+
+A block's scores are one matrix product. What they add is found by one comparison: with the lowest score that could
+still matter to a query, which rises as better pairs are found, so that almost nothing is left to sort.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookalike.index.pools import Pool
+
+QUERIES = 1024  # in one product: with a block of references, their scores take 16 MB
+FIRST = 64  # references in the first product, when every score is a new best; then twice as many as were seen
+
+
+class Nearest:
+    """The k best references of each query so far; ``scores`` and ``rows`` are (q, k), best first.
+
+    Where fewer than k were seen, rows are -1 and scores minus infinity.
+    """
+
+    def __init__(self, queries: int, k: int) -> None:
+        self.scores = np.full((queries, k), -np.inf, np.float32)
+        self.rows = np.full((queries, k), -1, np.int64)
+
+    @property
+    def low(self) -> NDArray[np.float32]:
+        """What a score must exceed to be among a query's best, (q,)."""
+        worst: NDArray[np.float32] = self.scores[:, -1]
+        return worst
+
+    def add(self, queries: NDArray[np.int64], rows: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
+        """Take in pairs, sorted by query, then row. At equal scores the reference that comes first stays first."""
+        better = scores > self.low[queries]
+        queries, rows, scores = queries[better], rows[better], scores[better]
+        touched, first, counts = np.unique(queries, return_index=True, return_counts=True)
+        if not len(touched):
+            return
+        k = self.scores.shape[1]
+        column = k + np.arange(len(queries)) - np.repeat(first, counts)
+        line = np.repeat(np.arange(len(touched)), counts)
+        all_scores = np.full((len(touched), k + counts.max()), -np.inf, np.float32)
+        all_rows = np.full(all_scores.shape, -1, np.int64)
+        all_scores[:, :k], all_rows[:, :k] = self.scores[touched], self.rows[touched]
+        all_scores[line, column], all_rows[line, column] = scores, rows
+        order = np.argsort(-all_scores, axis=1, kind="stable")[:, :k]
+        self.scores[touched] = np.take_along_axis(all_scores, order, 1)
+        self.rows[touched] = np.take_along_axis(all_rows, order, 1)
+
+
+def search(
+    queries: NDArray[np.float32],
+    blocks: Iterable[NDArray[np.float32]],
+    k: int,
+    own: NDArray[np.int64],
+    pools: Sequence[Pool] = (),
+) -> Nearest:
+    """The k references with the largest inner product for each query; the best pairs of all queries go into ``pools``.
+
+    queries: (q, d) float32; blocks: the references in order, (b, d) each; own: (q,) the reference that is the query
+    itself and is left out, -1 where there is none. At equal scores the reference that comes first is first.
+    """
+    nearest = Nearest(len(queries), k)
+    seen = 0
+    for block in blocks:
+        start = 0
+        while start < len(block):
+            step = min(max(FIRST, seen), len(block) - start)
+            _add(queries, block[start : start + step], seen, own=own, nearest=nearest, pools=pools)
+            start, seen = start + step, seen + step
+    return nearest
+
+
+def _add(
+    queries: NDArray[np.float32],
+    references: NDArray[np.float32],
+    first_row: int,
+    *,
+    own: NDArray[np.int64],
+    nearest: Nearest,
+    pools: Sequence[Pool],
+) -> None:
+    for start in range(0, len(queries), QUERIES):
+        part = slice(start, start + QUERIES)
+        scores = queries[part] @ references.T
+        self_match = own[part] - first_row
+        mine = np.flatnonzero((self_match >= 0) & (self_match < len(references)))
+        scores[mine, self_match[mine]] = -np.inf
+        low = np.minimum.reduce([nearest.low[part], *(pool.low[part] for pool in pools)])
+        hits = np.flatnonzero(scores > low[:, None])
+        if not len(hits):
+            continue
+        query, column = np.divmod(hits, len(references))
+        found = scores.reshape(-1)[hits]
+        nearest.add(query + start, column + first_row, found)
+        for pool in pools:
+            pool.add(query + start, column + first_row, found)
