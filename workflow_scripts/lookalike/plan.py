@@ -252,7 +252,7 @@ class Plan:
 def modules(stage: str, kind: str, family: str) -> tuple[str, ...]:
     """The modules that make a stage's numbers, for one kind of data set or one family of models."""
     named = tuple(module.format(kind=kind, family=family) for module in STAGES[stage])
-    return named + SHARED.get({"embed": family, "sample": kind}.get(stage, ""), ())
+    return named + SHARED.get({"embed": family, "sample": kind, "make_images": kind}.get(stage, ""), ())
 
 
 def share_library() -> None:

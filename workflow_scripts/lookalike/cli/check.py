@@ -76,7 +76,7 @@ def _print(name: str, checked: Check, expect: dict[str, int]) -> None:
         ],
     )
     for part in found.parts:
-        for line in (*part.absent, *part.remarks):
+        for line in part.notes:
             typer.echo(f"note: {part.name}: {line}")
     for line in found.missing:
         typer.echo(f"missing: {line}")

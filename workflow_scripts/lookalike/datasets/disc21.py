@@ -50,31 +50,37 @@ class Kind:
         return f"put {which} there, as they are, or a folder {self.folder}/ of the pictures"
 
 
-def _kind(names: str, letter: str, digits: int, pictures: range, *, archives: str, folder: str) -> Kind:
+def _kind(names: str, ids: str, pictures: range, *, archives: str, folder: str) -> Kind:
     return Kind(
-        re.compile(rf"(?:{names})(?:[_-]\w+)*", re.IGNORECASE),
-        re.compile(rf"({letter}\d{{{digits}}})\.(?:jpg|jpeg|JPG|JPEG)"),
-        f"{letter}{{:0{digits}d}}",
-        pictures,
-        archives,
-        folder,
+        names=re.compile(rf"(?:{names})(?:[_-]\w+)*", re.IGNORECASE),
+        pictures=re.compile(rf"({ids})\.(?:jpg|jpeg|JPG|JPEG)"),
+        spell=f"{ids[0]}{{:0{len(str(pictures.stop - 1))}d}}",
+        numbers=pictures,
+        archives=archives,
+        folder=folder,
     )
 
 
+# Queries may lie in one folder for both sets: their numbers tell them apart.
 KINDS = {
-    "references": _kind("refs?|references?", "R", 6, range(1_000_000), archives="refs_50k_*.zip", folder="references"),
+    "references": _kind(
+        "refs?|references?", r"R\d{6}", range(1_000_000), archives="refs_50k_*.zip", folder="references"
+    ),
     "development queries": _kind(
-        "dev_queries|queries_dev|dev", "Q", 5, range(50_000), archives="dev_queries_50k_0.zip", folder="dev_queries"
+        "dev|dev_queries|queries|query",
+        r"Q[0-4]\d{4}",
+        range(50_000),
+        archives="dev_queries_50k_0.zip",
+        folder="dev_queries",
     ),
     "test queries": _kind(
-        "test_queries|queries_test|final_queries|test|final",
-        "Q",
-        5,
+        "test|test_queries|final|final_queries|queries|query",
+        r"Q[5-9]\d{4}",
         range(50_000, 100_000),
         archives="test_queries_50k_0.zip",
         folder="test_queries",
     ),
-    "training": _kind("train|training", "T", 6, range(1_000_000), archives="train_50k_*.zip", folder="train"),
+    "training": _kind("train|training", r"T\d{6}", range(1_000_000), archives="train_50k_*.zip", folder="train"),
 }
 QUERIES = {
     "positives": ("development queries",),
@@ -176,10 +182,8 @@ def _compare(part: Part, entry: Disc21, pictures: dict[str, pa.Table], truth: pa
             lost = own.filter(pc.invert(pc.is_in(own[column], value_set=_ids(pictures[where]))))
             beyond = entry.references.first and where == "references"
             if lost.num_rows and not beyond:
-                part.absent.append(
-                    f"{lost.num_rows:,} true pairs of the {name} whose {column.removesuffix('_id')} is not there as a "
-                    f"picture, e.g. {lost[column][0]}"
-                )
+                role = column.removesuffix("_id")
+                part.absent.append(f"the {role} of {lost.num_rows:,} true pairs of the {name}, e.g. {lost[column][0]}")
 
 
 def _in_range(truth: pa.Table, numbers: range) -> pa.Table:

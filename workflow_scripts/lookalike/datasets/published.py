@@ -67,6 +67,11 @@ class Part:
     absent: list[str] = field(default_factory=list)  # what is published and not there, and could be done without
     remarks: list[str] = field(default_factory=list)  # what is there and not as expected; it stops nothing
 
+    @property
+    def notes(self) -> list[str]:
+        """All that a user should know of, and that stops nothing."""
+        return [*(f"not there: {line}" for line in self.absent), *self.remarks]
+
 
 @dataclass
 class Found:
@@ -102,8 +107,8 @@ class Found:
             )
         for part in self.parts:
             log.info("%s: %s %s in %s", part.name, f"{part.found:,}", part.unit, shortened(part.places))
-            for remark in part.absent + part.remarks:
-                log.warning("%s: %s", part.name, remark)
+            for note in part.notes:
+                log.warning("%s: %s", part.name, note)
 
     def remedy(self, name: str) -> str:
         """What to do where counts are other than expected."""
@@ -258,13 +263,13 @@ def picture_part(name: str, listing: Listing, wanted: str, fetch: str, published
     missing = "" if found else fetch
     if listing.damaged:
         missing = "; ".join(listing.damaged) + (f". {fetch}" if not found else "")
-    return Part(name, "pictures", found, wanted, published, missing, listing.places, listing.odd.lines())
+    return Part(name, "pictures", found, wanted, published, missing, places=listing.places, remarks=listing.odd.lines())
 
 
 def file_part(name: str, unit: str, count: int, *, files: Sequence[str], root: str, fetch: str) -> Part:
     """The part that tables are; it is missing where there is none."""
     places = [os.path.relpath(file, root) for file in files]
-    return Part(name, unit, count, "all that fit", None, "" if files else fetch, places)
+    return Part(name, unit, count, "all that fit", missing="" if files else fetch, places=places)
 
 
 def sampled(pictures: pa.Table, count: int, seed: int, always: Sequence[str] = ()) -> pa.Table:
