@@ -22,6 +22,7 @@ LAYERS = [
     {"store", "job"},
     {"checkpoints"},
     {"datasets", "models", "index", "metrics", "statistics", "sharding"},
+    {"approximation"},
     {"embedding", "measurement", "comparison", "plan", "report"},
     {"cli"},
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lookalike import formats, store
+from lookalike.approximation import approximations
 from lookalike.errors import LookalikeError
 from lookalike.formats import Comparison, Comparisons, Estimate, Metrics
 from lookalike.metrics import Floats, at_k, rank
@@ -52,7 +53,15 @@ def compare(
 
     _write_leaderboard(records, leaderboard_out)
     comparisons = list(_comparisons(outcomes, models, groups))
-    store.write_json(Comparisons(experiment=experiment, comparisons=comparisons), comparisons_out)
+    costs = approximations(
+        records,
+        neighbors,
+        dict(zip(sample["image_id"].to_pylist(), sample["group"].to_pylist(), strict=True)),
+        lambda metric, a, b: _test(outcomes[a].get(metric), outcomes[b].get(metric), groups)[0],
+    )
+    store.write_json(
+        Comparisons(experiment=experiment, comparisons=comparisons, approximations=list(costs)), comparisons_out
+    )
 
 
 def _comparisons(

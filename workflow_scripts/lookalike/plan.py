@@ -42,7 +42,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "index/vectors",
     ),
     "measure": ("metrics", "statistics", "measurement"),
-    "compare": ("metrics", "statistics", "comparison"),
+    "compare": ("metrics", "statistics", "approximation", "comparison"),
     "report": ("archives", "images", "report"),
 }
 

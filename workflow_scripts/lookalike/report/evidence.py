@@ -13,7 +13,17 @@ import pyarrow.compute as pc
 
 from lookalike import store
 from lookalike.errors import LookalikeError
-from lookalike.formats import IMAGES, REJECTED, TRUTH, Comparison, Comparisons, EmbedTiming, Estimate, Metrics
+from lookalike.formats import (
+    IMAGES,
+    REJECTED,
+    TRUTH,
+    Approximation,
+    Comparison,
+    Comparisons,
+    EmbedTiming,
+    Estimate,
+    Metrics,
+)
 
 StrPath = str | Path
 BEST_BY = "accuracy_at_1"  # what the articles call accuracy, and what a system that takes the first hit lives by
@@ -87,6 +97,7 @@ class Evidence:
     k: int
     runs: list[Run]
     comparisons: list[Comparison]
+    approximations: list[Approximation]
     images: pa.Table
     truth: pa.Table
     rejected: list[Rejected]
@@ -181,13 +192,15 @@ def read(
         raise LookalikeError(f"experiment '{settings['experiment']}' has no measured model, so there is no report.")
     table, matches = store.read_table(images, IMAGES), store.read_table(truth, TRUTH)
     tables = _read_rejected(rejected)
+    compared = store.read_json(comparisons, Comparisons)
     return Evidence(
         experiment=settings["experiment"],
         title=settings.get("title") or settings["experiment"],
         dataset=settings["dataset"],
         k=settings["k"],
         runs=runs,
-        comparisons=store.read_json(comparisons, Comparisons).comparisons,
+        comparisons=compared.comparisons,
+        approximations=compared.approximations,
         images=table,
         truth=matches,
         rejected=_grouped(tables, list(numbers)),

@@ -107,6 +107,11 @@ def _compared(evidence: Evidence) -> list[tuple[str, str]]:
     )
 
 
+def approximated(evidence: Evidence) -> list[str]:
+    """The metrics whose change by approximation is told of any model."""
+    return list(dict.fromkeys(name for one in evidence.approximations for name in one.differences))
+
+
 @dataclass(frozen=True)
 class RejectedTable:
     """The first rejected pictures, where the others are, and against whom they all count."""
