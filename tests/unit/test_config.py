@@ -25,7 +25,7 @@ def edited(path: str, value: Any) -> dict[str, Any]:
 
 
 def test_the_catalogue_is_valid() -> None:
-    assert config.load(REPOSITORY / "config.yaml", RULES).run == ("demo",)
+    assert config.load(REPOSITORY / "config.yaml", RULES).run == ("flickr30k", "coco", "disc21")
 
 
 @pytest.mark.parametrize(

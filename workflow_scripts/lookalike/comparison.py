@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lookalike import formats, store
+from lookalike.approximation import approximations
 from lookalike.errors import LookalikeError
 from lookalike.evaluation import Results, evaluate, matches_of, pooled
 from lookalike.formats import Case, Cases, Comparison, Comparisons, Estimate, Metrics
@@ -91,7 +92,16 @@ def compare(
     _write_leaderboard(records, leaderboard_out)
     comparisons = list(_comparisons(answers, models, asked))
     cases = list(_cases(answers, models, asked.ids))
-    store.write_json(Comparisons(experiment=experiment, comparisons=comparisons, cases=cases), comparisons_out)
+    costs = approximations(
+        records,
+        [files.neighbors for files in results],
+        dict(zip(sample["image_id"].to_pylist(), sample["group"].to_pylist(), strict=True)),
+        lambda metric, a, b: _test(answers[a], answers[b], metric, asked)[0],
+    )
+    store.write_json(
+        Comparisons(experiment=experiment, comparisons=comparisons, cases=cases, approximations=list(costs)),
+        comparisons_out,
+    )
 
 
 def _comparisons(answers: dict[tuple[str, str], Answers], models: Sequence[str], asked: Asked) -> Iterator[Comparison]:
