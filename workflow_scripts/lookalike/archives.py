@@ -56,7 +56,7 @@ def read(archive: str | Path, name: str) -> bytes:
     if (most := max(member.bytes, member.packed)) > LARGEST:
         raise ArchiveError(f"'{name}' has {most:,} bytes; the limit is {LARGEST:,}")
     with Path(archive).open("rb") as file:
-        header = os.pread(file.fileno(), LOCAL_HEADER, member.offset)
+        header = os.pread(file.fileno(), LOCAL_HEADER, member.offset) if member.offset >= 0 else b""
         if len(header) < LOCAL_HEADER or header[:4] != b"PK\3\4":
             raise ArchiveError(
                 f"'{name}' is not where the archive's table of contents says; it is cut short or damaged"

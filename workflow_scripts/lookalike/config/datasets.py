@@ -47,10 +47,12 @@ class Folder(DatasetBase):
     root: UserPath = Field(min_length=1, description="folder of the references, searched recursively")
     queries: UserPath | None = Field(None, description="folder of the queries")
     truth: UserPath | None = Field(None, description="CSV with the columns query_id,reference_id")
+    training: UserPath | None = Field(None, description="folder of pictures that are in neither, to normalise scores")
 
     @property
     def source_pools(self) -> tuple[str, ...]:
-        return ("references", "queries") if self.queries else ("images",)
+        others = tuple(pool for pool in ("queries", "training") if getattr(self, pool))
+        return ("references", *others) if others else ("images",)
 
     @property
     def has_queries(self) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from lookalike import images
@@ -42,7 +43,7 @@ class Background:
 
 
 def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
-    """Write the copies into ``folder`` and return the MANIFEST table of references and copies.
+    """Write the copies into ``folder`` and return the MANIFEST table of references, training pictures and copies.
 
     ``sources`` is the images table of the data set that is copied. Raises LookalikeError where it has too few
     pictures to keep any out, or none that can be decoded.
@@ -75,8 +76,9 @@ def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
         progress.advance()
     _remove_stale(folder, {copy["image_id"] for copy in copies})
 
-    unaltered = {"query": False, "training": False, "source": None, "operations": None, "parameters": None}
-    kept = [row | unaltered | {"sha256": hashes.get(row["image_id"])} for row in references]
+    unaltered = {"query": False, "source": None, "operations": None, "parameters": None}
+    training = sources.filter(pc.and_not(sources["training"], sources["reference"])).select(list(IMAGES.columns))
+    kept = [row | unaltered | {"sha256": hashes.get(row["image_id"])} for row in [*references, *training.to_pylist()]]
     return pa.Table.from_pylist(kept + copies, schema=MANIFEST.schema("operations", "parameters", "sha256"))
 
 
