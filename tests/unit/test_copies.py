@@ -75,6 +75,20 @@ def order(rows, seed=0):
 # --- what the table says ---
 
 
+def test_training_pictures_stay_what_they_are():
+    table = sources(12).to_pylist()
+    for row in table[8:]:
+        row |= {"reference": False, "training": True}
+    table[7] |= {"reference": False, "query": True}
+
+    rows = make(pa.Table.from_pylist(table, schema=IMAGES.schema()), queries=20)
+
+    training = [row for row in rows if row["training"]]
+    assert ids(training) == [row["image_id"] for row in table[8:]]
+    assert not any(row["reference"] or row["query"] or row["source"] for row in training)
+    assert {row["source"] for row in queries(rows)} <= set(ids(row for row in rows if row["reference"]))
+
+
 def test_every_copy_has_its_match_and_a_file_of_the_size_that_it_says():
     table = sources()
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from lookalike import archives
 
@@ -49,7 +49,7 @@ BEGINNINGS = tuple(
     (re.compile(beginning, re.DOTALL | re.IGNORECASE), reason.format(name))
     for beginning, reason, name in (
         (rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", TO_CONVERT, "HEIC"),
-        (rb"....ftypavi[fs]", BROKEN, "AVIF"),
+        (rb"....ftypavi[fs]", BROKEN if features.check("avif") else TO_CONVERT, "AVIF"),
         (rb"....ftypcrx |FUJIFILMCCD|IIRO|IIRS|MMOR|IIU\0|II\*\0....CR|FOVb", TO_CONVERT, "camera raw"),
         (rb"\xff\x0a|\0\0\0\x0cJXL ", TO_CONVERT, "JPEG XL"),
         (rb"8BPS", TO_CONVERT, "a Photoshop document"),
