@@ -274,7 +274,8 @@ def _refused() -> Iterator[Odd]:
     yield Odd("new.jxl", b"\xff\x0a" + bytes(99), reason=f"is JPEG XL, which {convert}")
     yield Odd("drawing.jpg", b'<?xml version="1.0"?>\n<svg xmlns="">', reason=f"is SVG, which {convert}")
     yield Odd("page.jpg", b"%PDF-1.7\n" + bytes(99), reason=f"is PDF, which {convert}")
-    yield Odd("program.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n" + bytes(99), reason=f"is PostScript, which {convert}")
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"  # Pillow would run it
+    yield Odd("program.jpg", program, reason=f"is PostScript, which {convert}")
     yield Odd("layers.jpg", b"8BPS\0\1" + bytes(99), reason=f"is a Photoshop document, which {convert}")
     yield Odd("canon.tif", b"II*\0\x10\0\0\0CR\2\0" + bytes(99), reason=f"is camera raw, which {convert}")
     grey = np.asarray(picture(0, SIZE).convert("L"))

@@ -22,6 +22,7 @@ def test_decoded(odd: Odd) -> None:
     found = np.asarray(decoded).astype(float)
     assert found.shape == odd.pixels.shape
     assert np.abs(found - odd.pixels).mean() <= odd.close
+    assert decoded.getexif().get(0x0112, 1) == 1  # nobody turns it a second time
 
 
 @pytest.mark.parametrize("odd", [odd for odd in ALL if odd.pixels is None], ids=lambda odd: odd.name)

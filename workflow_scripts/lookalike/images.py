@@ -58,8 +58,8 @@ BEGINNINGS = tuple(
         (rb"P[1-7f]\s", TO_CONVERT, "PNM"),
         (rb"v/1\x01|#\?RADIANCE", TO_CONVERT, "a picture of high dynamic range (EXR, HDR)"),
         (rb"\0\0[\x01\x02]\0", TO_CONVERT, "an icon"),
-        (rb"(\xef\xbb\xbf)?\s*(<\?xml|<!--|<!doctype svg)?[^\0]{,1000}<svg\b", TO_CONVERT, "SVG"),
         (rb"(\xef\xbb\xbf)?\s*<(!doctype )?html", NO_PICTURE, "a web page"),
+        (rb"(\xef\xbb\xbf)?\s*(<\?xml|<!--|<!doctype svg)?[^\0]{,1000}<svg\b", TO_CONVERT, "SVG"),
         (rb"....(ftyp|moov|mdat|wide)|RIFF....AVI |\x1aE\xdf\xa3|\0\0\x01[\xb3\xba]", NO_PICTURE, "a video"),
         (rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!|\xfd7zXZ|.{257}ustar", NO_PICTURE, "an archive"),
         (rb"\xff\xd8\xff", BROKEN, "JPEG"),
@@ -172,7 +172,10 @@ def _decode(data: bytes) -> Image.Image:
     image.load()
     turn = UPRIGHT.get(_orientation(image))  # of a TIFF, Pillow has seen to it by now
     upright = to_rgb(image)
-    return upright.transpose(turn) if turn is not None else upright
+    if turn is not None:
+        upright = upright.transpose(turn)
+        upright.info.clear()  # it says how the camera was held: whoever looked there would turn the picture again
+    return upright
 
 
 def _orientation(image: Image.Image) -> Any:
