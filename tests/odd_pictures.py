@@ -83,6 +83,7 @@ ARITHMETIC = base64.b64decode(
 )
 
 
+@cache
 def _whole() -> dict[str, bytes]:
     """An ordinary file of each kind, by its extension."""
     image = picture(0, SIZE)
