@@ -71,7 +71,7 @@ def test_what_cannot_be_read_is_refused_with_its_reason(tmp_path: Path) -> None:
 
     for archive, name, reason in [
         (tmp_path / "none.zip", "a", "is gone"),
-        (tmp_path, "a", "cannot be read"),
+        (tmp_path, "a", "is no file, but a folder"),
         (whole, "c", "has no member 'c'"),
         (tmp_path / "short.zip", "a", "cut short"),
         (tmp_path / "flipped.zip", "b", "'b' is damaged"),

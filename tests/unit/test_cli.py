@@ -211,7 +211,7 @@ def test_an_unknown_model_is_refused_with_a_suggestion(here: Path) -> None:
 def test_a_broken_picture_names_its_reason(here: Path) -> None:
     Path("broken.jpg").write_bytes(b"no picture")
     asked = refusal("pair", "a.png", "broken.jpg", "--model", "pixels")
-    assert asked == "broken.jpg: not a picture in a known format. Name another picture, or mend this one."
+    assert asked == "broken.jpg: is text, not a picture. Name another picture, or mend this one."
 
 
 def test_what_libraries_print_stays_out_of_the_answer(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,20 @@ def order(rows, seed=0):
 # --- what the table says ---
 
 
+def test_training_pictures_stay_what_they_are():
+    table = sources(12).to_pylist()
+    for row in table[8:]:
+        row |= {"reference": False, "training": True}
+    table[7] |= {"reference": False, "query": True}
+
+    rows = make(pa.Table.from_pylist(table, schema=IMAGES.schema()), queries=20)
+
+    training = [row for row in rows if row["training"]]
+    assert ids(training) == [row["image_id"] for row in table[8:]]
+    assert not any(row["reference"] or row["query"] or row["source"] for row in training)
+    assert {row["source"] for row in queries(rows)} <= set(ids(row for row in rows if row["reference"]))
+
+
 def test_every_copy_has_its_match_and_a_file_of_the_size_that_it_says():
     table = sources()
 
@@ -304,7 +318,7 @@ def test_an_undecodable_source_is_logged_and_the_next_one_taken(caplog):
 
     rows = make(sources(30, broken=[broken]), queries=27)
 
-    assert f"{broken:03d}.png is not copied, the next picture is taken instead: not a picture in a known" in caplog.text
+    assert f"{broken:03d}.png is not copied, the next picture is taken instead: is text, not a picture" in caplog.text
     assert len(queries(rows)) == 27
     assert f"{broken:03d}.png" not in {row["source"] for row in rows}
     assert f"{broken:03d}.png" in {row["image_id"] for row in rows if row["reference"]}
@@ -328,7 +342,7 @@ def test_nothing_can_be_decoded():
 
     assert str(error.value) == (
         f"of: none of the 5 references that were tried can be decoded; the first: {first}: "
-        "not a picture in a known format. Mend or replace the pictures."
+        "is text, not a picture. Mend or replace the pictures."
     )
 
 

@@ -82,7 +82,7 @@ def test_bad_pictures_are_listed_with_their_reasons_and_counts_add_up(
     with caplog.at_level(logging.INFO, "lookalike"):
         embedded, rejected = shard.embed()
     assert rejected.to_pylist() == [
-        {"image_id": "p3.png", "path": "p3.png", "reason": "not a picture in a known format"},
+        {"image_id": "p3.png", "path": "p3.png", "reason": "is text, not a picture"},
         {
             "image_id": "p5.png",
             "path": "p5.png",
@@ -100,7 +100,7 @@ def test_a_bad_picture_is_fatal_where_the_configuration_says_so(shard: Shard) ->
     with pytest.raises(LookalikeError) as caught:
         shard.embed(on_bad_image="fail")
     assert str(caught.value) == (
-        "p3.png: not a picture in a known format. Mend or remove the picture, or set on_bad_image: reject."
+        "p3.png: is text, not a picture. Mend or remove the picture, or set on_bad_image: reject."
     )
     assert not (shard.folder / "out.parquet").exists()
 

@@ -1,15 +1,20 @@
+import csv
 import logging
 import os
+import stat
+import time
+import tracemalloc
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from lookalike.config import Folder
-from lookalike.datasets import folder
+from lookalike.datasets import folder as folder_kind
 from lookalike.errors import LookalikeError
 from lookalike.formats import IMAGES, TRUTH
-from lookalike.images import EXTENSIONS
+from lookalike.images import EXTENSIONS, load
 
 CHECK_THE_PATH = "Check the path: relative paths start at the folder where snakemake is run."
 
@@ -26,7 +31,7 @@ def pictures(*paths):
 
 
 def sample(**entry):
-    images, truth = folder.sample(Folder(kind="folder", **{"root": "pictures"} | entry), "datasets.mine")
+    images, truth = folder_kind.sample(Folder(kind="folder", **{"root": "pictures"} | entry), "datasets.mine")
     return IMAGES.check(images, "images").to_pylist(), TRUTH.check(truth, "truth").to_pylist()
 
 
@@ -92,7 +97,7 @@ def test_other_files_are_counted_and_an_example_is_given(caplog):
         images, _ = sample()
 
     assert ids(images) == ["a.png"]
-    assert "pictures: 3 files with other extensions left out, e.g. sub/notes.txt" in caplog.text
+    assert "pictures: 3 files with other extensions left out, e.g. x.txt" in caplog.text
     assert "pictures: 1 hidden files and folders left out, e.g. .DS_Store" in caplog.text
 
 
@@ -119,8 +124,131 @@ def test_links_are_followed_but_not_in_circles(caplog):
         images, _ = sample()
 
     assert ids(images) == ["a.png", "linked/b.png"]
-    assert "links to a folder that they are in themselves left out, e.g. linked/back" in caplog.text
+    assert "1 links to folders that are listed already left out, e.g. linked/back/" in caplog.text
     assert "links that lead nowhere, and other things that are no files, left out, e.g. dangling.png" in caplog.text
+
+
+def test_links_to_and_fro_list_every_folder_once(caplog):
+    names = [f"{number}" for number in range(12)]
+    pictures(*(f"pictures/{name}/a.png" for name in names))
+    for one in names:
+        for other in names:
+            Path(f"pictures/{one}/to-{other}").symlink_to(Path("pictures", other).absolute())
+
+    with caplog.at_level(logging.INFO):
+        images, _ = sample()
+
+    assert ids(images) == sorted(f"{name}/a.png" for name in names)  # and not one for each of 12! ways
+    assert "144 links to folders that are listed already left out" in caplog.text
+
+
+def test_a_link_to_itself_and_links_to_each_other_are_no_files(caplog):
+    pictures("pictures/a.png")
+    for name, target in {"self.png": "self.png", "to.png": "fro.png", "fro.png": "to.png", "circle": "circle"}.items():
+        Path("pictures", name).symlink_to(target)
+
+    with caplog.at_level(logging.INFO):
+        images, _ = sample()
+
+    assert ids(images) == ["a.png"]
+    assert "3 links that lead nowhere, and other things that are no files, left out, e.g. fro.png" in caplog.text
+
+
+def test_linked_pictures_are_pictures():
+    pictures("elsewhere/b.png")
+    Path("pictures").mkdir()
+    Path("pictures/a.png").symlink_to(Path("elsewhere/b.png").absolute())
+
+    assert [(row["image_id"], row["bytes"]) for row in sample()[0]] == [
+        ("a.png", Path("elsewhere/b.png").stat().st_size)
+    ]
+
+
+def test_what_is_no_file_is_left_out(caplog):
+    pictures("pictures/a.png")
+    os.mkfifo("pictures/pipe.png")
+    Path("pictures/folder.png").mkdir()
+
+    with caplog.at_level(logging.INFO):
+        images, _ = sample()
+
+    assert ids(images) == ["a.png"]
+    assert "1 links that lead nowhere, and other things that are no files, left out, e.g. pipe.png" in caplog.text
+
+
+ODD_NAMES = (
+    "two words.png",
+    " leading and trailing .png",
+    'it\'s "quoted".png',
+    "new\nline.png",
+    "tab\t, comma; semicolon.png",
+    "back\\slash.png",
+    "%41 #1 & <b>?*.png",
+    "-rf.png",
+    "東京/写真.png",
+    "مرحبا.png",
+    "Ω≈ç√/ñandú.png",
+    "e\u0301 and \u00e9/e\u0301.png",
+    "e\u0301 and \u00e9/\u00e9.png",
+    "🐈‍⬛.png",
+    "a.zip!b.png",
+)
+
+
+def test_ids_are_the_names_whatever_is_in_them_and_stay_when_the_root_moves():
+    pictures(*(f"pictures/{name}" for name in ODD_NAMES), 'queries/q,\n"1".png')
+    with Path("truth.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("query_id", "reference_id"), *(('q,\n"1".png', name) for name in ODD_NAMES)])
+
+    images, truth = sample(queries="queries", truth="truth.csv")
+
+    assert ids(images) == [*sorted(ODD_NAMES), 'q,\n"1".png']
+    assert sorted(row["reference_id"] for row in truth) == sorted(ODD_NAMES)
+    Path("moved/far").mkdir(parents=True)
+    Path("pictures").rename("moved/far/away")
+    moved, _ = sample(root="moved/far/away", queries="queries", truth="truth.csv")
+    assert [row | {"root": ""} for row in moved] == [row | {"root": ""} for row in images]
+    assert all(load(row["root"], row["path"]).height == 4 for row in moved)
+
+
+class Listed:
+    """What scandir says of a file or of a folder; not on a disk, which would take most of the time."""
+
+    def __init__(self, folder, name, mode):
+        self.name, self.path, self.mode = name, f"{folder}/{name}", mode
+
+    def is_dir(self):
+        return stat.S_ISDIR(self.mode)
+
+    def is_symlink(self):
+        return False
+
+    def stat(self):
+        return os.stat_result((self.mode, 0, 0, 1, 0, 0, 12_345, 0, 0, 0))
+
+
+def test_a_hundred_thousand_pictures_take_seconds_and_little_memory(monkeypatch):
+    Path("pictures").mkdir()
+    names = {"pictures": [f"{number}" for number in range(20)]}
+    names |= {f"pictures/{name}": [f"{number}.jpg" for number in range(5_000)] for name in names["pictures"]}
+
+    @contextmanager
+    def scandir(folder):
+        mode = stat.S_IFDIR if folder == "pictures" else stat.S_IFREG
+        yield (Listed(folder, name, mode) for name in names[folder])
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    tracemalloc.start()
+    started = time.process_time()
+
+    images, _ = folder_kind.sample(Folder(kind="folder", root="pictures"), "datasets.mine")
+
+    took = time.process_time() - started
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert images.num_rows == 100_000
+    assert took < 30  # about one second where nothing is traced
+    assert most < 80e6
 
 
 # --- what is wrong with a folder ---
@@ -147,10 +275,7 @@ def test_a_root_that_is_a_file():
 def test_an_empty_folder():
     Path("pictures").mkdir()
 
-    assert message() == (
-        "datasets.mine.root: 'pictures' holds no pictures "
-        "(looked for .jpg, .jpeg, .png, .webp, .gif, .bmp, .tif, .tiff)."
-    )
+    assert message() == (f"datasets.mine.root: 'pictures' holds no pictures (looked for {', '.join(EXTENSIONS)}).")
 
 
 def test_a_sub_folder_that_cannot_be_read(monkeypatch):
@@ -230,6 +355,45 @@ def test_queries_without_truth_are_said_to_have_no_matches(caplog):
 
     assert sample(queries="queries")[1] == []
     assert "datasets.mine: there is no truth file, so the queries have no true matches" in caplog.text
+
+
+# --- training pictures ---
+
+
+def test_training_pictures_are_in_that_role_only():
+    pictures("pictures/a.png", "pictures/t/x.png", "queries/q.png")
+
+    images, _ = sample(queries="queries", training="pictures/t")
+
+    assert [(row["image_id"], row["root"], row["reference"], row["query"], row["training"]) for row in images] == [
+        ("a.png", "pictures", True, False, False),
+        ("q.png", "queries", False, True, False),
+        ("x.png", "pictures/t", False, False, True),
+    ]
+    assert Folder(kind="folder", root="p", queries="q", training="t").source_pools == (
+        "references",
+        "queries",
+        "training",
+    )
+    assert Folder(kind="folder", root="p", training="t").source_pools == ("references", "training")
+
+
+def test_training_pictures_are_neither_references_nor_queries():
+    pictures("pictures/a.png", "queries/q.png", "more/a.png")
+
+    assert message(training="./pictures") == (
+        "datasets.mine.training: './pictures' is also the root. Put the training pictures into a folder of their own."
+    )
+    assert message(queries="queries", training="queries") == (
+        "datasets.mine.training: 'queries' is also the folder of queries. "
+        "Put the training pictures into a folder of their own."
+    )
+    assert message(training="more") == (
+        "datasets.mine.training: 'a.png' is both in root ('pictures') and in training ('more'), and every id, the path "
+        "inside its folder, must be unique. Rename one of the two, or move all training pictures into a sub-folder of "
+        "'more'."
+    )
+    assert message(training="none") == f"datasets.mine.training: the folder 'none' does not exist. {CHECK_THE_PATH}"
 
 
 # --- truth ---
@@ -357,7 +521,7 @@ def test_columns_about_pictures_are_brought_along():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("camera,image_id\nold,q3.png\n", "line 2: image_id 'q3.png' is not in root or queries. Did you mean 'q2.png'"),
+        ("camera,image_id\nold,q3.png\n", "line 2: image_id 'q3.png' is in none of the folders. Did you mean 'q2.png'"),
         ("camera,image_id\nold,q1.png\nnew,q1.png\n", "line 3: 'q1.png' is in line 2 already. Delete one."),
         ("camera,id\nold,q1.png\n", "has the columns 'camera,id'. The first line must name image_id and at least one"),
         ("image_id\nq1.png\n", "has the columns 'image_id'. The first line must name image_id and at least one more"),

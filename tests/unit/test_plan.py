@@ -74,6 +74,16 @@ def test_shard_names_follow_from_the_configuration() -> None:
     )
 
 
+def test_copies_have_their_sources_training_pictures() -> None:
+    raw = copy.deepcopy(CATALOGUE)
+    raw["datasets"]["mine"] = {"kind": "folder", "root": "pictures", "training": "more"}
+    raw["datasets"]["copied"] = {"kind": "copies", "of": "mine", "shards": {"training": 2}}
+    made = Plan.of(raw)
+    assert made.shard_ids("mine") == ["references-00000", "training-00000"]
+    assert made.shard_ids("copied") == ["references-00000", "queries-00000", "training-00000", "training-00001"]
+    assert '"training": 2' in made.shard_key("copied")
+
+
 def test_batch_size_halves_with_every_retry_and_stays_at_least_one() -> None:
     made = changed("pixels", runtime={"batch_size": 3})
     assert [made.batch_size("pixels", attempt) for attempt in (1, 2, 3)] == [3, 1, 1]

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from lookalike.images import EXTENSIONS
 from workflow.conftest import MINE, Tree
 
 
@@ -65,8 +66,7 @@ def test_a_missing_folder_an_empty_one_and_one_that_is_too_small(tmp_path: Path)
     ) in failure(tree)
     (tree.folder / "pictures").mkdir()
     assert (
-        "sample pictures: datasets.pictures.root: 'pictures' holds no pictures "
-        "(looked for .jpg, .jpeg, .png, .webp, .gif, .bmp, .tif, .tiff).\n"
+        f"sample pictures: datasets.pictures.root: 'pictures' holds no pictures (looked for {', '.join(EXTENSIONS)}).\n"
     ) in failure(tree)
     tree.write_pictures("pictures", 0, 1)
     output = failure(tree)
@@ -98,10 +98,10 @@ def test_a_broken_picture_is_listed_counted_and_never_fatal(finished: Tree) -> N
         for path in finished.folder.glob("results/copies/embeddings/pixels/*.rejected.parquet")
         for row in pq.read_table(path).to_pylist()
     }
-    assert rejected == {"broken.jpg": "not a picture in a known format"}
+    assert rejected == {"broken.jpg": "is text, not a picture"}
     page = (finished.folder / "results/reports/mine/index.html").read_text()
     assert "broken.jpg" in page
-    assert "not a picture in a known format" in page
+    assert "is text, not a picture" in page
     metrics = json.loads((finished.folder / "results/copies/metrics/pixels/flat.json").read_text())
     assert (metrics["references"], metrics["rejected_references"], metrics["rejected_queries"]) == (12, 1, 0)
 
@@ -109,12 +109,11 @@ def test_a_broken_picture_is_listed_counted_and_never_fatal(finished: Tree) -> N
 def test_a_broken_picture_is_fatal_where_the_configuration_says_so(tree: Tree) -> None:
     tree.configure(with_change(datasets={"copies": {"on_bad_image": "fail"}}))
     assert (
-        "broken.jpg: not a picture in a known format (1 such pictures). "
-        "Mend or remove them, or set on_bad_image: reject.\n"
+        "broken.jpg: is text, not a picture (1 such pictures). Mend or remove them, or set on_bad_image: reject.\n"
     ) in failure(tree)
     shutil.rmtree(tree.folder / "results/copies/embeddings")
     assert (
-        "broken.jpg: not a picture in a known format. Mend or remove the picture, or set on_bad_image: reject.\n"
+        "broken.jpg: is text, not a picture. Mend or remove the picture, or set on_bad_image: reject.\n"
     ) in failure(tree)
 
 

@@ -1,6 +1,7 @@
 """Members of zip archives, read where they lie: nothing is unpacked, and threads read side by side."""
 
 import os
+import stat
 import threading
 import zipfile
 import zlib
@@ -52,10 +53,10 @@ def read(archive: str | Path, name: str) -> bytes:
     (member,) = found
     if member.encrypted:
         raise ArchiveError(f"'{name}' is encrypted")
-    if member.bytes > LARGEST:
-        raise ArchiveError(f"'{name}' has {member.bytes:,} bytes; the limit is {LARGEST:,}")
+    if (most := max(member.bytes, member.packed)) > LARGEST:
+        raise ArchiveError(f"'{name}' has {most:,} bytes; the limit is {LARGEST:,}")
     with Path(archive).open("rb") as file:
-        header = os.pread(file.fileno(), LOCAL_HEADER, member.offset)
+        header = os.pread(file.fileno(), LOCAL_HEADER, member.offset) if member.offset >= 0 else b""
         if len(header) < LOCAL_HEADER or header[:4] != b"PK\3\4":
             raise ArchiveError(
                 f"'{name}' is not where the archive's table of contents says; it is cut short or damaged"
@@ -82,13 +83,17 @@ def _unpacked(packed: bytes, member: Member) -> bytes:
 def _directory(archive: str | Path) -> dict[str, list[Member]]:
     try:
         now = Path(archive).stat()
+        if not stat.S_ISREG(now.st_mode):  # a named pipe would be waited for
+            raise ArchiveError("is no file, but a folder, a named pipe or a device")
         with _one_at_a_time:  # threads that all ask first would all read the same table of contents
             return _read_directory(str(archive), now.st_size, now.st_mtime_ns)
     except FileNotFoundError:
         raise ArchiveError("is gone, or was never there") from None
     except OSError as error:
         raise ArchiveError(f"cannot be read: {error.strerror}") from None
-    except zipfile.BadZipFile as error:
+    except ArchiveError:
+        raise
+    except Exception as error:  # besides BadZipFile, whatever a broken table of contents leads zipfile to
         raise ArchiveError(f"is no zip archive, or is cut short ({error}); fetch it again") from None
 
 

@@ -211,7 +211,11 @@ def _prepare(row: dict[str, Any], encoder: models.Encoder) -> Picture:
     except images.BadImage as bad:
         return Picture(row["image_id"], row["path"], reason=str(bad))
     decoded = time.perf_counter()
-    prepared = encoder.prepare(image)
+    try:
+        prepared = encoder.prepare(image)
+    except Exception as error:
+        error.add_note(f"This happened to {row['root']}/{row['path']}, of {image.width} x {image.height} pixels.")
+        raise
     seconds = {"read": was_read - started, "decode": decoded - was_read, "preprocess": time.perf_counter() - decoded}
     return Picture(
         row["image_id"], row["path"], hashlib.sha256(data).hexdigest(), image.size, prepared, seconds=seconds

@@ -153,8 +153,8 @@ class Plan:
 
     def shard_ids(self, dataset: str) -> list[str]:
         """Names of a data set's shards, such as ``references-00000``; they follow from the configuration alone."""
-        entry = self.config.datasets[dataset]
-        return [f"{pool}-{number:05d}" for pool in entry.source_pools for number in range(entry.shards.get(pool, 1))]
+        shards = self.config.datasets[dataset].shards
+        return [f"{pool}-{number:05d}" for pool in self.config.pools(dataset) for number in range(shards.get(pool, 1))]
 
     def shard_files(self, dataset: str) -> list[str]:
         """Paths of all shard files of a data set."""
@@ -189,7 +189,7 @@ class Plan:
 
     def has_training(self, dataset: str) -> bool:
         """Whether a data set has pictures to train indexes on, and to normalise scores with."""
-        return self.config.datasets[dataset].has_training
+        return "training" in self.config.pools(dataset)
 
     def search_extras(self, dataset: str) -> tuple[str, ...]:
         """Which of SEARCH_EXTRAS a data set has."""
@@ -251,7 +251,7 @@ class Plan:
             {
                 "dataset": dataset,
                 "k": entry.k,
-                "shards": {pool: entry.shards.get(pool, 1) for pool in entry.source_pools},
+                "shards": {pool: entry.shards.get(pool, 1) for pool in self.config.pools(dataset)},
                 "expect": entry.expect,
             },
             sort_keys=True,

@@ -49,11 +49,6 @@ class DatasetBase(Entry):
         """Whether an experiment can be run on it."""
         return True
 
-    @property
-    def has_training(self) -> bool:
-        """Whether there are pictures to train indexes on, and to normalise scores with."""
-        return "training" in self.source_pools
-
     def tables(self) -> list[str]:
         """Files that sample reads besides the pictures, where they exist: an edited one samples again."""
         return []
@@ -79,10 +74,12 @@ class Folder(DatasetBase):
     queries: UserPath | None = Field(None, description="folder of the queries")
     truth: UserPath | None = Field(None, description="CSV with the columns query_id,reference_id")
     about: UserPath | None = Field(None, description="CSV with image_id and columns to break the numbers down by")
+    training: UserPath | None = Field(None, description="folder of pictures that are in neither, to normalise scores")
 
     @property
     def source_pools(self) -> tuple[str, ...]:
-        return ("references", "queries") if self.queries else ("images",)
+        others = tuple(pool for pool in ("queries", "training") if getattr(self, pool))
+        return ("references", *others) if others else ("images",)
 
     @property
     def has_queries(self) -> bool:

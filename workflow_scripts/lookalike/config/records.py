@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lookalike.config.datasets import Dataset
+from lookalike.config.datasets import Copies, Dataset
 from lookalike.config.entry import Entry
 from lookalike.config.indexes import Index
 from lookalike.config.models import Model
@@ -28,3 +28,9 @@ class Config(Entry):
     models: dict[str, Model]
     indexes: dict[str, Index]
     experiments: dict[str, Experiment]
+
+    def pools(self, dataset: str) -> tuple[str, ...]:
+        """The pools of a data set's pictures: copies have their source's training pictures too."""
+        entry = self.datasets[dataset]
+        source = self.datasets.get(entry.of) if isinstance(entry, Copies) else None
+        return (*entry.source_pools, *(("training",) if source and "training" in source.source_pools else ()))

@@ -3,10 +3,13 @@
 import csv
 import logging
 import os
+import stat
 import unicodedata
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import combinations
 from pathlib import Path
 
 import pyarrow as pa
@@ -40,115 +43,156 @@ class LeftOut:
             log.info("%s: %d %s left out, e.g. %s", folder, number, why, self.examples[why])
 
 
+NAMES = {"root": "the root", "queries": "the folder of queries", "training": "the folder of training pictures"}
+ROLES = {"root": "reference", "queries": "query", "training": "training"}
+
+
 def sample(entry: Folder, where: str) -> tuple[pa.Table, pa.Table]:
     """List the pictures and the true matches: an IMAGES and a TRUTH table.
 
-    ``where`` is ``datasets.NAME``, for messages. Ids are paths relative to ``root``, or to ``queries``. Raises
-    LookalikeError for a missing or empty folder, an id that is taken twice, or a truth file that does not fit.
+    ``where`` is ``datasets.NAME``, for messages. Ids are paths relative to ``root``, or to ``queries`` or ``training``.
+    Raises LookalikeError for a missing or empty folder, an id that is taken twice, or a truth file that does not fit.
     """
     if entry.truth is not None and entry.queries is None:
         raise LookalikeError(
             f"{where}.truth: there are no queries. Name their folder with 'queries', or remove 'truth'."
         )
-    root = _existing(entry.root, f"{where}.root")
-    if entry.queries is None:
-        references, queries = _pictures(entry.root, f"{where}.root"), {}
-    else:
-        queries_root = _existing(entry.queries, f"{where}.queries")
-        if root == queries_root:
+    folders = {key: folder for key in ROLES if (folder := getattr(entry, key)) is not None}
+    real = {key: _existing(folder, f"{where}.{key}") for key, folder in folders.items()}
+    for one, other in combinations(folders, 2):
+        if real[one] == real[other]:
             raise LookalikeError(
-                f"{where}.queries: '{entry.queries}' is also the root. Put the queries into a folder of their own."
+                f"{where}.{other}: '{folders[other]}' is also {NAMES[one]}. "
+                f"Put the {_pictures_of(other)} into a folder of their own."
             )
-        # one folder inside the other: each picture belongs to the inner one only
-        references = _pictures(entry.root, f"{where}.root", leave_out=queries_root)
-        queries = _pictures(entry.queries, f"{where}.queries", leave_out=root)
-    for image_id in queries:
-        if image_id in references:
-            raise LookalikeError(
-                f"{where}.queries: '{image_id}' is both in root ('{entry.root}') and in queries ('{entry.queries}'), "
-                "and every id, the path inside its folder, must be unique. Rename one of the two, or move all queries "
-                f"into a sub-folder of '{entry.queries}'."
-            )
-    rows = [_row(entry.root, image_id, size, query=False) for image_id, size in references.items()]
-    rows += [_row(str(entry.queries), image_id, size, query=True) for image_id, size in queries.items()]
-    if entry.truth is None and queries:
-        log.warning("%s: there is no truth file, so the queries have no true matches", where)
-    pairs = _truth(entry.truth, f"{where}.truth", entry, references, queries) if entry.truth is not None else []
-    about, columns = _about(entry.about, f"{where}.about", entry, references | queries) if entry.about else ({}, ())
-    rows = [{**row, **about.get(str(row["image_id"]), {})} for row in rows]
-    return (
-        pa.Table.from_pylist(rows, schema=IMAGES.schema(*columns)),
-        pa.Table.from_pylist(pairs, schema=TRUTH.schema()),
-    )
-
-
-def _row(root: str, image_id: str, size: int, *, query: bool) -> dict[str, str | bool | int | None]:
-    return {
-        "image_id": image_id,
-        "reference": not query,
-        "query": query,
-        "training": False,
-        "root": root,
-        "path": image_id,
-        "bytes": size,
-        "group": None,
+    # one folder inside another: each picture belongs to the innermost only
+    found = {
+        key: _pictures(folder, f"{where}.{key}", frozenset(real.values()) - {real[key]})
+        for key, folder in folders.items()
     }
+    for one, other in combinations(folders, 2):
+        if twice := next((image_id for image_id in found[other] if image_id in found[one]), None):
+            raise LookalikeError(
+                f"{where}.{other}: '{twice}' is both in {one} ('{folders[one]}') and in {other} ('{folders[other]}'), "
+                "and every id, the path inside its folder, must be unique. Rename one of the two, or move all "
+                f"{_pictures_of(other)} into a sub-folder of '{folders[other]}'."
+            )
+    if entry.truth is None and entry.queries:
+        log.warning("%s: there is no truth file, so the queries have no true matches", where)
+    pairs = _truth(entry.truth, f"{where}.truth", entry, found["root"], found["queries"]) if entry.truth else []
+    images = pa.concat_tables(_table(folder, found[key], ROLES[key]) for key, folder in folders.items())
+    if entry.about:
+        known = {image_id: size for sizes in found.values() for image_id, size in sizes.items()}
+        about, columns = _about(entry.about, f"{where}.about", entry, known)
+        cells = [about.get(image_id, {}) for image_id in images["image_id"].to_pylist()]
+        for column in columns:
+            images = images.append_column(column, pa.array([cell.get(column) for cell in cells], pa.string()))
+    return images, pa.Table.from_pylist(pairs, schema=TRUTH.schema())
 
 
-def _existing(folder: str, where: str) -> Path:
+def _pictures_of(key: str) -> str:
+    return "training pictures" if key == "training" else key
+
+
+def _table(root: str, sizes: dict[str, int], role: str) -> pa.Table:
+    """The IMAGES table of one folder, by columns: a row as a mapping would take half a kilobyte."""
+    number = len(sizes)
+    columns = {
+        "image_id": list(sizes),
+        **{one: [one == role] * number for one in ROLES.values()},
+        "root": [root] * number,
+        "path": list(sizes),
+        "bytes": list(sizes.values()),
+        "group": pa.nulls(number, pa.string()),
+    }
+    return pa.table(columns, IMAGES.schema())
+
+
+def _existing(folder: str, where: str) -> str:
     """The folder's real path."""
     if not Path(folder).exists():
         raise LookalikeError(f"{where}: the folder '{folder}' does not exist. {WHERE_PATHS_START}")
     if not Path(folder).is_dir():
         raise LookalikeError(f"{where}: '{folder}' is a file, not a folder. Name the folder that holds the pictures.")
-    return Path(folder).resolve()
+    return os.path.realpath(folder)
 
 
-@dataclass
-class Search:
-    """A search for pictures: which folder is another's, what was left out, and how messages name the place."""
-
-    where: str
-    leave_out: Path | None = None
-    left_out: LeftOut = field(default_factory=LeftOut)
-
-
-def _pictures(folder: str, where: str, leave_out: Path | None = None) -> dict[str, int]:
-    """Size in bytes of every picture in and below ``folder``, by id, sorted."""
-    search = Search(where, leave_out)
-    found = dict(sorted(_walk(search, folder, "", (Path(folder).resolve(),))))
-    search.left_out.log(folder)
+def _pictures(folder: str, where: str, others: frozenset[str]) -> dict[str, int]:
+    """Size in bytes of every picture in and below ``folder``, by id, sorted; ``others`` are left to themselves."""
+    left_out = LeftOut()
+    found = dict(sorted(_walk(folder, where, others, left_out)))
+    left_out.log(folder)
     if not found:
         raise LookalikeError(f"{where}: '{folder}' holds no pictures (looked for {', '.join(EXTENSIONS)}).")
     return found
 
 
-def _walk(search: Search, folder: str, prefix: str, above: tuple[Path, ...]) -> Iterator[tuple[str, int]]:
-    """Yield id and size of the pictures below ``folder``. Links are followed, but never into a folder ``above``."""
+def _walk(root: str, where: str, others: frozenset[str], left_out: LeftOut) -> Iterator[tuple[str, int]]:
+    """Yield id and size of the pictures below ``root``.
+
+    Links are followed, but each folder is listed once: where it really is if that is below ``root``, else by the first
+    link to it. So links in a circle end, and links to and fro between folders do not multiply.
+    """
+    folders = [(root, "", os.path.realpath(root))]  # where it was found, what its ids begin with, where it is
+    links: deque[tuple[str, str, str]] = deque()
+    listed = set(others)
+    while folders or links:
+        folder, prefix, real = folders.pop() if folders else links.popleft()
+        if real in listed:
+            if real not in others:
+                left_out.add("links to folders that are listed already", prefix)
+            continue
+        listed.add(real)
+        for entry in _entries(folder, where):
+            image_id = prefix + entry.name
+            if entry.name.startswith("."):
+                left_out.add("hidden files and folders", image_id)
+            elif _is_folder(entry):
+                if entry.is_symlink():
+                    links.append((entry.path, f"{image_id}/", os.path.realpath(entry.path)))
+                else:
+                    folders.append((entry.path, f"{image_id}/", os.path.join(real, entry.name)))  # noqa: PTH118
+            elif not entry.name.lower().endswith(EXTENSIONS):
+                left_out.add("files with other extensions", image_id)
+            elif (size := _size(entry, folder, where)) is None:
+                left_out.add("links that lead nowhere, and other things that are no files,", image_id)
+            else:
+                yield _utf8(image_id, where), size
+
+
+def _entries(folder: str, where: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
+            return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise LookalikeError(
-            f"{search.where}: the folder '{folder}' cannot be read ({error.strerror}). Give yourself the right to read "
-            "it, or move it out."
-        ) from None
-    for entry in listed:
-        image_id = prefix + entry.name
-        if entry.name.startswith("."):
-            search.left_out.add("hidden files and folders", image_id)
-        elif entry.is_dir():
-            real = Path(entry.path).resolve()
-            if real in above:
-                search.left_out.add("links to a folder that they are in themselves", image_id)
-            elif real != search.leave_out:
-                yield from _walk(search, entry.path, f"{image_id}/", (*above, real))
-        elif not entry.name.lower().endswith(EXTENSIONS):
-            search.left_out.add("files with other extensions", image_id)
-        elif not entry.is_file():
-            search.left_out.add("links that lead nowhere, and other things that are no files,", image_id)
-        else:
-            yield _utf8(image_id, search.where), entry.stat().st_size
+        raise _unreadable(folder, where, error) from None
+
+
+def _unreadable(folder: str, where: str, error: OSError) -> LookalikeError:
+    return LookalikeError(
+        f"{where}: the folder '{folder}' cannot be read ({error.strerror}). "
+        "Give yourself the right to read it, or move it out."
+    )
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle
+        return False
+
+
+def _size(entry: os.DirEntry[str], folder: str, where: str) -> int | None:
+    """In bytes; None for what is no file. A file whose size may not be asked for lies in a folder that is closed."""
+    try:
+        now = entry.stat()
+    except PermissionError as error:
+        if not entry.is_symlink():
+            raise _unreadable(folder, where, error) from None
+        return None
+    except OSError:
+        return None
+    return now.st_size if stat.S_ISREG(now.st_mode) else None
 
 
 def _utf8(image_id: str, where: str) -> str:
@@ -207,7 +251,7 @@ def _about(
         image_id = cells.pop("image_id")
         if image_id not in pictures:
             raise LookalikeError(
-                f"{place}: image_id '{image_id}' is not in root or queries.{_nearest(image_id, pictures, entry.root)}"
+                f"{place}: image_id '{image_id}' is in none of the folders.{_nearest(image_id, pictures, entry.root)}"
             )
         if first_lines.setdefault(image_id, line) != line:
             raise LookalikeError(f"{place}: '{image_id}' is in line {first_lines[image_id]} already. Delete one.")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from lookalike import images
@@ -42,13 +43,14 @@ class Background:
 
 
 def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
-    """Write the copies into ``folder`` and return the MANIFEST table of references and copies.
+    """Write the copies into ``folder`` and return the MANIFEST table of references, training pictures and copies.
 
     ``sources`` is the images table of the data set that is copied. Raises LookalikeError where it has too few
     pictures to keep any out, or none that can be decoded.
     """
     brought = [column for column in sources.column_names if column.startswith(BY)]  # a copy is like its source in these
-    references = sources.filter(sources["reference"]).select([*IMAGES.columns, *brought]).to_pylist()
+    known = [*IMAGES.columns, *brought]
+    references = sources.filter(sources["reference"]).select(known).to_pylist()
     ranked = sorted(references, key=lambda row: digest(entry.seed, row["image_id"]))
     held_out = _hold_out(entry, ranked)
     held_ids = {row["image_id"] for row in held_out}
@@ -76,8 +78,9 @@ def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
         progress.advance()
     _remove_stale(folder, {copy["image_id"] for copy in copies})
 
-    unaltered = {"query": False, "training": False, "source": None, "operations": None, "parameters": None}
-    kept = [row | unaltered | {"sha256": hashes.get(row["image_id"])} for row in references]
+    unaltered = {"query": False, "source": None, "operations": None, "parameters": None}
+    training = sources.filter(pc.and_not(sources["training"], sources["reference"])).select(known)
+    kept = [row | unaltered | {"sha256": hashes.get(row["image_id"])} for row in [*references, *training.to_pylist()]]
     return pa.Table.from_pylist(kept + copies, schema=MANIFEST.schema("operations", "parameters", "sha256", *brought))
 
 

@@ -1,0 +1,231 @@
+"""Odd pictures where they lie: what a path may lead to, and what becomes of all of it in the embed stage."""
+
+import logging
+import os
+import socket
+import stat
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from conftest import picture
+from lookalike import archives, images, models, store
+from lookalike.embedding import embed_shard
+from lookalike.errors import LookalikeError
+from lookalike.formats import EMBEDDINGS, REJECTED, SHARD, Weights
+from odd_pictures import encoded, odd_pictures
+
+KEY = '{"family": "pixels", "size": 4}'
+WHOLE = encoded(picture(0), "PNG")
+
+
+def refusal(root: Path, path: str) -> str:
+    with pytest.raises(images.BadImage) as caught:
+        images.read(str(root), path)
+    return str(caught.value)
+
+
+@pytest.fixture
+def odd_archives(tmp_path: Path) -> Path:
+    """A folder with archives, and a secret outside of it."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "secret.png").write_bytes(encoded(picture(9), "PNG"))
+    with zipfile.ZipFile(root / "a.zip", "w") as archive:
+        archive.writestr("in/a.png", WHOLE)
+        archive.writestr("/absolute.png", WHOLE)
+        archive.writestr("../secret.png", WHOLE)
+        link = zipfile.ZipInfo("link.png")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "../secret.png")
+        archive.writestr("twice.png", WHOLE)
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("twice.png", encoded(picture(1), "PNG"))
+        for tenth in range(1, 10):
+            archive.writestr(f"cut-{tenth}.png", WHOLE[: len(WHOLE) * tenth // 10])
+    whole = (root / "a.zip").read_bytes()
+    for tenth in range(1, 10):
+        (root / f"cut-{tenth}.zip").write_bytes(whole[: len(whole) * tenth // 10])
+    os.mkfifo(root / "pipe.zip")
+    return root
+
+
+ARCHIVED = {
+    "a.zip!in/a.png": "",
+    "a.zip!/absolute.png": "",  # read in memory, as every member is: its name leads nowhere
+    "a.zip!../secret.png": "",
+    "a.zip!link.png": "is text, not a picture",
+    "a.zip!twice.png": "the archive has 2 members of the name 'twice.png'",
+    "a.zip!none.png": "the archive has no member 'none.png'",
+    "none.zip!a.png": "the archive is gone, or was never there",
+    "pipe.zip!a.png": "the archive is no file, but a folder, a named pipe or a device",
+    "../a.zip!in/a.png": "its path leads out of the data set's folder, so it is not read",
+    **{f"a.zip!cut-{tenth}.png": "damaged" for tenth in range(1, 10)},
+    **{f"cut-{tenth}.zip!in/a.png": "the archive is no zip archive, or is cut short" for tenth in range(1, 10)},
+}
+
+
+@pytest.mark.parametrize(("path", "reason"), ARCHIVED.items())
+def test_members_of_archives(odd_archives: Path, path: str, reason: str) -> None:
+    if not reason:
+        assert np.array_equal(images.load(str(odd_archives), path), picture(0))
+        return
+    with pytest.raises(images.BadImage) as caught:
+        images.load(str(odd_archives), path)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret.png", "/etc/hostname", "a/../../secret.png", "..", "a.zip!x/../../secret.png"]
+)
+def test_no_path_outside_the_root_is_read(odd_archives: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """`a.zip!x` is also the name of a folder that may be there."""
+    (odd_archives / "a.zip!x").mkdir()
+    monkeypatch.setattr(images, "_read_file", lambda path: pytest.fail(f"{path} is read"))
+    absolute = str(odd_archives.parent / "secret.png")
+    for one in (path, absolute):
+        reason = refusal(odd_archives, one)
+        assert reason in (
+            "its path leads out of the data set's folder, so it is not read",
+            "the archive has no member 'x/../../secret.png'",
+        )
+
+
+def test_a_path_that_a_person_names_may_lead_anywhere(odd_archives: Path) -> None:
+    assert images.read("", str(odd_archives / "../secret.png")) == (odd_archives.parent / "secret.png").read_bytes()
+
+
+def test_links_are_followed_out_of_the_root(odd_archives: Path) -> None:
+    (odd_archives / "link.png").symlink_to("../secret.png")
+    assert images.read(str(odd_archives), "link.png") == (odd_archives.parent / "secret.png").read_bytes()
+
+
+def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    (tmp_path / "self.jpg").symlink_to("self.jpg")
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(os.path.relpath(tmp_path / "socket.jpg"))
+    started = time.perf_counter()
+    no_file = "is no file, but a folder, a named pipe or a device"
+    assert [refusal(tmp_path, name) for name in ("pipe.jpg", "folder.jpg", "zero.jpg")] == [no_file] * 3
+    assert refusal(tmp_path, "self.jpg") == "cannot be read: Too many levels of symbolic links"
+    assert refusal(tmp_path, "socket.jpg") == "cannot be read: No such device or address"
+    assert refusal(tmp_path, "a\0.jpg") == "cannot be read: its name holds a zero byte"
+    assert refusal(tmp_path, "n" * 300) == "cannot be read: File name too long"
+    assert time.perf_counter() - started < 5
+
+
+def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jpg").write_bytes(WHOLE)
+    (tmp_path / "a.jpg").chmod(0)
+    if os.geteuid() == 0:  # who may read everything
+
+        def refusing(*_: Any) -> int:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(os, "open", refusing)
+    assert refusal(tmp_path, "a.jpg") == "cannot be read: Permission denied"
+
+
+def test_a_file_larger_than_any_picture_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "film.jpg").open("wb") as file:
+        file.truncate(archives.LARGEST + 1)
+    assert refusal(tmp_path, "film.jpg") == "has 1,073,741,825 bytes; the limit is 1,073,741,824"
+
+
+class Collection:
+    """All odd pictures in a folder, as a shard."""
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        self.folder, self.root = folder, root
+        self.expected = {odd.name: odd.reason for odd in odd_pictures()} | ARCHIVED
+        sizes = dict.fromkeys(ARCHIVED, 0)
+        for odd in odd_pictures():
+            (root / odd.name).write_bytes(odd.data)
+            sizes[odd.name] = len(odd.data)
+        for path, reason in ARCHIVED.items():
+            if not reason or "damaged" in reason or "text" in reason:
+                sizes[path] = len(images.read(str(root), path))
+        for name, reason in {
+            "vanished.jpg": "the file is gone",
+            "pipe.jpg": "is no file",
+            "dir.jpg": "is no file",
+        }.items():
+            self.expected[name], sizes[name] = reason, 7
+        os.mkfifo(root / "pipe.jpg")
+        (root / "dir.jpg").mkdir()
+        self.expected["/etc/hostname"], sizes["/etc/hostname"] = "its path leads out of", 7
+        rows = {
+            "image_id": list(sizes),
+            "root": [str(root)] * len(sizes),
+            "path": list(sizes),
+            "bytes": list(sizes.values()),
+        }
+        store.write_table(pa.table(rows, SHARD.schema()), folder / "shard.parquet", SHARD, {})
+        self.order = list(sizes)
+        store.write_json(Weights(source="none", revision="", files={}), folder / "weights.json")
+
+    def embed(self, on_bad_image: str) -> tuple[pa.Table, pa.Table]:
+        out, rejected = self.folder / "out.parquet", self.folder / "rejected.parquet"
+        embed_shard(
+            shard=str(self.folder / "shard.parquet"),
+            weights=str(self.folder / "weights.json"),
+            out=str(out),
+            rejected_out=str(rejected),
+            timing_out=str(self.folder / "timing.json"),
+            model="pixels",
+            key=KEY,
+            batch_size=16,
+            threads=4,
+            gpu=False,
+            on_bad_image=on_bad_image,
+        )
+        return store.read_table(out, EMBEDDINGS), store.read_table(rejected, REJECTED)
+
+
+def test_the_whole_collection_is_embedded_or_rejected_and_the_run_ends_well(
+    odd_archives: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    collection = Collection(odd_archives.parent, odd_archives)
+    caplog.set_level(logging.INFO)
+    started = time.perf_counter()
+    embedded, rejected = collection.embed("reject")
+    assert time.perf_counter() - started < 60  # seconds, of which it takes one or two: none hangs
+    assert embedded.num_rows + rejected.num_rows == len(collection.expected) > 200
+    assert set(embedded["image_id"].to_pylist()) == {name for name, reason in collection.expected.items() if not reason}
+    for row in rejected.to_pylist():
+        assert collection.expected[row["image_id"]] in row["reason"]
+    assert f"{embedded.num_rows} embedded + {rejected.num_rows} rejected = {len(collection.expected)}" in caplog.text
+
+    encoder = models.load(KEY, Weights(source="", revision="", files={}), models.Machine())
+    vectors = dict(zip(embedded["image_id"].to_pylist(), embedded["embedding"].to_pylist(), strict=True))
+    for odd in odd_pictures():
+        if odd.pixels is not None:
+            upright = encoder.encode(encoder.prepare(images.decode(odd.data))[None])[0]
+            np.testing.assert_array_equal(vectors[odd.name], upright)
+
+    first = next(name for name in collection.order if collection.expected[name])
+    with pytest.raises(LookalikeError) as caught:
+        collection.embed("fail")
+    assert str(caught.value).startswith(f"{first}: ")
+
+
+def test_a_failing_model_names_the_picture(odd_archives: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing:
+        overlaps, dimension, compute_dtype, device, versions = False, 1, "float32", "CPU", {}
+
+        def prepare(self, image: Any) -> Any:
+            raise MemoryError("no room")
+
+    collection = Collection(odd_archives.parent, odd_archives)
+    monkeypatch.setattr(models, "load", lambda *_: Failing())
+    with pytest.raises(MemoryError, match="no room") as caught:
+        collection.embed("reject")
+    assert "in/a.png, of 60 x 48 pixels" in caught.value.__notes__[0]

@@ -1,0 +1,102 @@
+"""One real run over pictures as they are in the wild, in a folder and in archives."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from conftest import picture
+from lookalike import store
+from lookalike.formats import IMAGES
+from odd_pictures import encoded, odd_pictures
+from workflow.conftest import Tree
+
+ODD = {
+    "run": ["mine"],
+    "datasets": {
+        "own": {
+            "kind": "folder",
+            "root": "pictures",
+            "queries": "asked",
+            "training": "more",
+            "truth": "truth.csv",
+            "k": 3,
+            "shards": {"references": 2},
+        }
+    },
+    "experiments": {"mine": {"dataset": "own", "models": ["pixels"]}},
+}
+NAMES = ('it\'s "quoted" & <b>.png', "new\nline.png", "東京/写真.png")
+ARCHIVED = {
+    "a.zip!in/a.png": "",
+    "a.zip!../a.png": "",
+    "a.zip!none.png": "the archive has no member 'none.png'",
+    "cut.zip!in/a.png": "the archive is no zip archive, or is cut short",
+    "../truth.csv": "its path leads out of the data set's folder, so it is not read",
+}
+CHANGED = {"vanished.png": "the file is gone", "pipe.png": "is no file, but a folder, a named pipe or a device"}
+
+
+def write_collection(tree: Tree) -> dict[str, str]:
+    """Fill the tree's folders; what must become of the references, by id: a reason, or nothing."""
+    root = tree.folder / "pictures"
+    root.mkdir()
+    for odd in odd_pictures():
+        (root / odd.name).write_bytes(odd.data)
+    for name in (*NAMES, *CHANGED):
+        (root / name).parent.mkdir(exist_ok=True)
+        picture(7).save(root / name)
+    tree.write_pictures("asked", 20, 21)
+    tree.write_pictures("more", 30, 31, 32)
+    (tree.folder / "more/broken.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    (tree.folder / "truth.csv").write_text("query_id,reference_id\np20.png,ordinary.png\n")
+    with zipfile.ZipFile(root / "a.zip", "w") as archive:
+        archive.writestr("in/a.png", encoded(picture(5), "PNG"))
+        archive.writestr("../a.png", encoded(picture(6), "PNG"))
+    (root / "cut.zip").write_bytes((root / "a.zip").read_bytes()[:200])
+    return {odd.name: odd.reason for odd in odd_pictures()} | dict.fromkeys(NAMES, "") | CHANGED
+
+
+def add_archived(sample: Path, sizes: dict[str, int]) -> None:
+    """Add members of archives to a sample, as a kind of data set that lists them does."""
+    table = store.read_table(sample, IMAGES)
+    roles = {"reference": True, "query": False, "training": False, "root": "pictures", "group": None}
+    rows = [{"image_id": path, "path": path, "bytes": size, **roles} for path, size in sizes.items()]
+    store.write_table(pa.concat_tables([table, pa.Table.from_pylist(rows, IMAGES.schema())]), sample, IMAGES, {})
+
+
+def test_every_picture_is_embedded_or_listed_with_its_reason(tmp_path: Path) -> None:
+    tree = Tree.new(tmp_path / "tree", ODD)
+    expected = write_collection(tree)
+    sample = tree.folder / "results/own/sample/images.parquet"
+    tree.run(str(sample.relative_to(tree.folder)))
+
+    (tree.folder / "pictures/vanished.png").unlink()
+    (tree.folder / "pictures/pipe.png").unlink()
+    os.mkfifo(tree.folder / "pictures/pipe.png")
+    sizes = {"a.zip!in/a.png": len(encoded(picture(5), "PNG")), "a.zip!../a.png": len(encoded(picture(6), "PNG"))}
+    add_archived(sample, {path: sizes.get(path, 1) for path in ARCHIVED})
+    expected |= ARCHIVED
+    tree.run()
+
+    rejected = {
+        row["image_id"]: row["reason"]
+        for path in tree.folder.glob("results/own/embeddings/pixels/references-*.rejected.parquet")
+        for row in pq.read_table(path).to_pylist()
+    }
+    assert set(rejected) == {image_id for image_id, reason in expected.items() if reason}
+    assert [image_id for image_id, reason in rejected.items() if expected[image_id] not in reason] == []
+    metrics = json.loads((tree.folder / "results/own/metrics/pixels/flat.json").read_text())
+    assert (metrics["references"], metrics["rejected_references"]) == (len(expected), len(rejected))
+    assert (metrics["queries"], metrics["rejected_queries"]) == (2, 0)
+    page = (tree.folder / "results/reports/mine/index.html").read_text()
+    assert "is HEIC, which cannot be decoded here; convert it to JPEG" in page
+
+    training = tree.folder / "results/own/embeddings/pixels/training-00000.parquet"
+    assert pq.read_table(training)["image_id"].to_pylist() == ["p30.png", "p31.png", "p32.png"]
+    assert pq.read_table(training.with_suffix(".rejected.parquet"))["image_id"].to_pylist() == ["broken.heic"]
+    ids = pq.read_table(tree.folder / "results/own/indexes/pixels/flat.ids.parquet")["image_id"].to_pylist()
+    assert set(ids) == set(expected) - set(rejected)
