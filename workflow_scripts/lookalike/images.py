@@ -2,9 +2,10 @@
 
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from lookalike import archives
 
@@ -36,8 +37,11 @@ def load(root: str, path: str) -> Image.Image:
     return decode(read(root, path))
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, needs: Callable[[tuple[int, int]], tuple[int, int]] | None = None) -> Image.Image:
     """Decode a picture to 8-bit RGB, upright.
+
+    ``needs`` says, from a picture's upright (width, height), how large it must at least be: a JPEG is then decoded at a
+    half, a quarter or an eighth of its size, whichever is the smallest that is still as large as that.
 
     The orientation that the camera noted is applied; transparency is laid over white; 16-bit grey is scaled to 8 bits;
     of an animation the first frame is taken. Raises BadImage.
@@ -50,6 +54,9 @@ def decode(data: bytes) -> Image.Image:
             image = Image.open(io.BytesIO(data))
             if image.width * image.height > MAX_PIXELS:
                 raise BadImage(f"has {image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,} in all")
+            if needs and image.format in ("JPEG", "MPO"):
+                least = needs(_upright(image))
+                image.draft(None, least[::-1] if _sideways(image) else least)
             image.load()
             return to_rgb(ImageOps.exif_transpose(image))
     except BadImage:
@@ -62,6 +69,22 @@ def decode(data: bytes) -> Image.Image:
         raise BadImage("is too large for the memory of this machine") from None
     except Exception as error:  # decoders raise whatever a broken file leads them to
         raise BadImage(f"damaged: {error}") from None
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """(width, height) of a picture that ``decode`` can decode in full."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _upright(Image.open(io.BytesIO(data)))
+
+
+def _upright(image: Image.Image) -> tuple[int, int]:
+    return image.size[::-1] if _sideways(image) else image.size
+
+
+def _sideways(image: Image.Image) -> bool:
+    """Whether the camera noted that it lay on a side: orientations 5 to 8."""
+    return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -38,8 +38,10 @@ STAGES: dict[str, tuple[str, ...]] = {
 
 # What a family's numbers come from besides its own module.
 SHARED: dict[str, tuple[str, ...]] = {
-    "transformers": ("models/pretrained",),
-    "blip2": ("models/pretrained",),
+    "efficientnet_lite": ("models/torch_encoder",),
+    "transformers": ("models/pretrained", "models/torch_encoder"),
+    "blip2": ("models/pretrained", "models/torch_encoder"),
+    "torchscript": ("models/torch_encoder",),
     "python": ("user_module",),
 }
 
