@@ -124,7 +124,7 @@ def make_pictures(folder: Path, size: tuple[int, int], count: int) -> pa.Table:
 def loop(folder: Path, name: str, paths: list[str], device: torch.device) -> Callable[[], None]:
     """One picture at a time, processor, then model, as in the published notebooks."""
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
-    architecture = transformers.Blip2ForConditionalGeneration if name.startswith("blip2") else transformers.AutoModel
+    architecture = transformers.Blip2Model if name.startswith("blip2") else transformers.AutoModel
     model = architecture.from_pretrained(folder).eval().to(device)
 
     def run() -> None:
