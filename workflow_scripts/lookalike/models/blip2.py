@@ -59,15 +59,12 @@ def _architecture() -> Any:
             self.post_init()
 
         def forward(self, pixel_values: "torch.Tensor", interpolate_pos_encoding: bool) -> "torch.Tensor":
-            """As ``Blip2Model.get_qformer_features``."""
+            """As ``Blip2Model.get_qformer_features``, which passes a mask that hides nothing, and waits to see that."""
             seen = self.vision_model(
                 pixel_values=pixel_values, interpolate_pos_encoding=interpolate_pos_encoding
             ).last_hidden_state
-            everywhere = torch.ones(seen.size()[:-1], dtype=torch.long, device=seen.device)
             queries = self.query_tokens.expand(seen.shape[0], -1, -1)
-            return self.qformer(
-                query_embeds=queries, encoder_hidden_states=seen, encoder_attention_mask=everywhere
-            ).last_hidden_state
+            return self.qformer(query_embeds=queries, encoder_hidden_states=seen).last_hidden_state
 
     return Blip2VisionAndQFormer
 
