@@ -49,9 +49,10 @@ lint: setup
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 
+# compared with sentence-transformers too, where the extra is there: make bench EXTRAS=cpu,demo,slurm,dev,bench
 bench: setup
 	$(BIN)/python benchmarks/demo.py
-	$(BIN)/python benchmarks/embed.py
+	$(BIN)/python benchmarks/embed.py $(BENCH)
 	$(BIN)/python benchmarks/search.py
 
 clean:

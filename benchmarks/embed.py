@@ -7,24 +7,30 @@ For each model, in pictures a second:
   ours      the embed stage as the workflow runs it, loading the model left out
   loop      the published way: one picture at a time, processor, then model
   pipeline  transformers' image-feature-extraction pipeline, in batches
+  s-t       sentence-transformers' encode, in batches; CLIP only (make setup EXTRAS=cpu,demo,slurm,dev,bench)
 
-Architectures have their full size and random weights, since speed does not depend on their values. The rows of a model
-are measured in turn, several times, and the medians are printed, so that a noisy machine disturbs all of them alike.
+Architectures have their full size and random weights, since speed does not depend on their values. The ways of a model
+are measured in turn, round after round, until each had its share of `--seconds`; the best round of each counts, since
+other work on the machine can only slow it down. On a GPU it is also told how long 151,448 pictures take (DISC21's
+experiment), from a run of at least `--extrapolate` seconds.
 
-    python benchmarks/embed.py --models clip-vit-b32 dinov2-base --pictures 64 --rounds 3
+    python benchmarks/embed.py --models clip-vit-b32 dinov2-base --seconds 20 --markdown table.md
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
-import statistics
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +45,14 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from lookalike import embedding, images, models, store
+from lookalike import embedding, formats, images, models, store
 from lookalike.formats import SHARD
 
 CATALOGUE = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())["models"]
 CLIP = "clip-vit-b32"
-DECIMALS = 2
+WAYS = ("forward", "prepare", "bound", "loop", "pipeline", "s-t")
+DISC21 = 151_448  # pictures: 150,000 references and 1,448 queries
+FEWEST = 2  # pictures and rounds
 
 
 # --- checkpoints of full size, with random weights ---
@@ -74,7 +82,9 @@ def build(name: str, folder: Path) -> None:
     elif name == CLIP:
         vision = t.CLIPVisionConfig(projection_dim=512)
         model = t.CLIPModel(t.CLIPConfig(text_config=t.CLIPTextConfig().to_dict(), vision_config=vision.to_dict()))
-        processor = t.CLIPImageProcessorPil()
+        # sentence-transformers wants to be able to read text too
+        tokenizer = t.CLIPTokenizer(vocab={"<|startoftext|>": 0, "<|endoftext|>": 1}, merges=[])
+        processor = t.CLIPProcessor(image_processor=t.CLIPImageProcessorPil(), tokenizer=tokenizer)
     elif name == "blip2-opt-2.7b":
         # the language model is never loaded: a small one stands in the file
         text = t.OPTConfig(hidden_size=64, num_hidden_layers=1, num_attention_heads=2, ffn_dim=64, vocab_size=128)
@@ -114,7 +124,7 @@ def make_pictures(folder: Path, size: tuple[int, int], count: int) -> pa.Table:
 def loop(folder: Path, name: str, paths: list[str], device: torch.device) -> Callable[[], None]:
     """One picture at a time, processor, then model, as in the published notebooks."""
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
-    architecture = transformers.Blip2ForConditionalGeneration if name.startswith("blip2") else transformers.AutoModel
+    architecture = transformers.Blip2Model if name.startswith("blip2") else transformers.AutoModel
     model = architecture.from_pretrained(folder).eval().to(device)
 
     def run() -> None:
@@ -152,8 +162,48 @@ def pipeline(
     return run
 
 
-def speeds(name: str, folder: Path, rows: pa.Table, threads: int, rounds: int) -> dict[str, float]:
-    """Pictures a second of every way, the median of several rounds in turn."""
+def sentence_transformers(
+    folder: Path, name: str, paths: list[str], batch_size: int, device: torch.device
+) -> Callable[[], None] | None:
+    """sentence-transformers' own way, where it is installed; of the five it reads CLIP alone."""
+    if name != CLIP or importlib.util.find_spec("sentence_transformers") is None:
+        return None
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Transformer
+
+    model = SentenceTransformer(modules=[Transformer(str(folder))], device=str(device))
+
+    def run() -> None:
+        model.encode(paths, batch_size=batch_size, show_progress_bar=False)
+
+    return run
+
+
+# --- measuring ---
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured of one model on pictures of one size: pictures a second of every way, and how ours ran."""
+
+    model: str
+    size: str
+    pictures: int
+    speeds: dict[str, float]
+    batch_size: int
+    precision: str
+    bottleneck: str
+    disc21_hours: float | None = None
+
+    def ratio(self, way: str) -> str:
+        """Ours divided by another way."""
+        return f"{self.speeds['ours'] / self.speeds[way]:.2f}" if way in self.speeds else "-"
+
+
+def measure(
+    name: str, folder: Path, *, size: str, rows: pa.Table, threads: int, seconds: float, extrapolate: float
+) -> Found:
+    """Measure every way with one model and one size of pictures; of ``rows`` as many as the time allows."""
     entry = {**CATALOGUE[name]["embed"], "checkpoint": str(folder)}
     entry.pop("revision", None)
     key = json.dumps(entry)
@@ -161,66 +211,137 @@ def speeds(name: str, folder: Path, rows: pa.Table, threads: int, rounds: int) -
     weights = models.family(models.parse(key)).fetch(models.parse(key))
     encoder = models.load(key, weights, models.Machine(threads, gpu))
     device = torch.device("cuda" if gpu else "cpu")
+    rows = rows.slice(0, affordable(encoder, rows, seconds))
     batch_size = min(CATALOGUE[name]["runtime"]["batch_size"], rows.num_rows)
     paths = [f"{row['root']}/{row['path']}" for row in rows.to_pylist()]
-    ready = np.stack([encoder.prepare(images.decode(Path(path).read_bytes())) for path in paths[:batch_size]])
+    ready = [encoder.prepare(images.decode(Path(path).read_bytes())) for path in paths[:batch_size]]
 
     def forward() -> None:
-        for start in range(0, len(paths), batch_size):
-            encoder.encode(ready[: min(batch_size, len(paths) - start)].copy())
+        running = [models.launch(encoder, ready[: len(paths) - start]) for start in range(0, len(paths), batch_size)]
+        for result in running:
+            result()
 
     def prepare() -> None:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(lambda path: encoder.prepare(images.decode(Path(path).read_bytes())), paths))
 
+    def ours(pictures: pa.Table = rows) -> embedding.Embedded:
+        return embedding.embed_rows(pictures, encoder, batch_size=batch_size, threads=threads)
+
     every: dict[str, Callable[[], Any] | None] = {
         "forward": forward,
         "prepare": prepare,
-        "ours": lambda: embedding.embed_rows(rows, encoder, batch_size=batch_size, threads=threads),
+        "ours": ours,
         "loop": loop(folder, name, paths, device),
         "pipeline": pipeline(folder, name, paths, batch_size, device),
+        "s-t": sentence_transformers(folder, name, paths, batch_size, device),
     }
-    ways = {way: run for way, run in every.items() if run}
-    took: dict[str, list[float]] = {way: [] for way in ways}
-    for number in range(rounds + 1):
+    best = in_turn({way: run for way, run in every.items() if run}, seconds)
+    found = {way: len(paths) / took for way, took in best.items()}
+    both = 1 / (1 / found["forward"] + 1 / found["prepare"])
+    found["bound"] = min(found["forward"], found["prepare"]) if gpu else both
+    stages = ours().seconds
+    hours = None
+    if extrapolate:
+        times = max(1, int(extrapolate * 1.1 * found["ours"] / len(paths)))
+        while True:
+            started = time.perf_counter()
+            ours(pa.concat_tables([rows] * times))
+            took = time.perf_counter() - started
+            if took >= extrapolate:
+                break
+            times = int(times * 1.2 * extrapolate / took) + 1
+        hours = DISC21 * took / (times * len(paths)) / 3600
+    slowest = formats.bottleneck(stages, threads)
+    return Found(name, size, len(paths), found, batch_size, encoder.compute_dtype, slowest, hours)
+
+
+def affordable(encoder: models.Encoder, rows: pa.Table, seconds: float) -> int:
+    """How many of the rows one way can embed several times within its seconds; a few, where they are too short."""
+    for _ in range(2):  # the first one warms up
+        started = time.perf_counter()
+        embedding.embed_rows(rows.slice(0, FEWEST), encoder, batch_size=FEWEST, threads=1)
+        took = (time.perf_counter() - started) / FEWEST
+    return min(rows.num_rows, max(FEWEST, int(seconds / took / 3)))
+
+
+def in_turn(ways: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
+    """The seconds of the best round of every way."""
+    best: dict[str, float] = {}
+    begun, rounds = time.perf_counter(), -1
+    while rounds < FEWEST or time.perf_counter() - begun < seconds * len(ways):
+        rounds += 1
         for way, run in ways.items():
             started = time.perf_counter()
             run()
-            if number:  # the first round warms up
-                took[way].append(time.perf_counter() - started)
-    found = {way: len(paths) / statistics.median(seconds) for way, seconds in took.items()}
-    both = 1 / (1 / found["forward"] + 1 / found["prepare"])
-    found["bound"] = min(found["forward"], found["prepare"]) if gpu else both
-    return found
+            if rounds:  # the first round warms up
+                best[way] = min(best.get(way, float("inf")), time.perf_counter() - started)
+        if not rounds:
+            begun = time.perf_counter()
+    return best
 
 
-def describe_machine() -> str:
-    """The device and the versions that the numbers belong to."""
-    versions = ", ".join(
-        f"{name} {version}" for name, version in store.versions("torch", "transformers", "pillow").items()
-    )
+def describe_machine(loads: tuple[float, float]) -> str:
+    """The device, the versions and the company that the numbers belong to."""
+    names = ("torch", "transformers", "pillow", "sentence-transformers")
+    versions = ", ".join(f"{name} {version}" for name, version in store.versions(*names).items())
+    card = f"{platform.machine()} CPU, no GPU"
     if torch.cuda.is_available():
         asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
         card = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
-        return f"{card}, {os.cpu_count()} CPU cores, {versions}"
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores, no GPU, {versions}"
+    load = f"load average {loads[0]:.1f} before and {loads[1]:.1f} after"
+    return f"{time.strftime('%Y-%m-%d')}: {card}, {os.cpu_count()} CPU cores, {load}, {versions}"
+
+
+# --- telling ---
+
+HEAD = ["model", "pictures", "ours, a second", *(f"ours / {way}" for way in WAYS), "batch, precision", "bottleneck"]
+
+
+def cells(found: Found) -> list[str]:
+    """A row of the table."""
+    hours = [] if found.disc21_hours is None else [f"{found.disc21_hours:.2f} h"]
+    return [
+        found.model,
+        f"{found.pictures} of {found.size}",
+        f"{found.speeds['ours']:.2f}",
+        *(found.ratio(way) for way in WAYS),
+        f"{found.batch_size}, {found.precision}",
+        found.bottleneck,
+        *hours,
+    ]
+
+
+def head(every: list[Found]) -> list[str]:
+    """Its first row."""
+    return [*HEAD, *([f"{DISC21:,} pictures"] if every[0].disc21_hours is not None else [])]
+
+
+def markdown(every: list[Found], machine: str) -> str:
+    """The table for docs/benchmarks.md."""
+    lines = [head(every), ["---"] * len(head(every)), *map(cells, every)]
+    command = f"`python benchmarks/embed.py {shlex.join(sys.argv[1:])}`".replace(" `", "`")
+    return "\n".join([f"{machine}; {command}:", "", *(f"| {' | '.join(line)} |" for line in lines), ""])
 
 
 def main() -> None:
-    """Measure and print one table for each size of pictures."""
+    """Measure, print a table, and write it as Markdown where that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = ["efficientnet-b7", "vit-large", "dinov2-base", CLIP, "blip2-opt-2.7b"]
+    gpu = torch.cuda.is_available()
     parser.add_argument("--models", nargs="+", default=known, choices=known)
-    parser.add_argument("--pictures", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pictures", type=int, default=1024 if gpu else 32, help="at most, of each size")
+    parser.add_argument("--seconds", type=float, default=10, help="for each way, model and size; 2 rounds at least")
+    parser.add_argument("--extrapolate", type=float, default=60 if gpu else 0, help="seconds; 0: no extrapolation")
     parser.add_argument("--sizes", nargs="+", default=["500x375", "1024x768"], metavar="WIDTHxHEIGHT")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
     asked = parser.parse_args()
     threads = os.cpu_count() or 1
     torch.set_num_threads(threads)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    console = Console(width=110)
-    console.print(f"{time.strftime('%Y-%m-%d')}: {describe_machine()}")
+    before = os.getloadavg()[0]
+    every: list[Found] = []
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         pictures = {}
@@ -230,16 +351,26 @@ def main() -> None:
         for name in asked.models:
             build(name, work / name)
             for size, rows in pictures.items():
-                found = speeds(name, work / name, rows, threads, asked.rounds)
-                console.print(table(f"{name}, {len(rows)} pictures of {size}", found))
-
-
-def table(title: str, found: dict[str, float]) -> Table:
-    """Pictures a second, and ours as a multiple of each."""
-    made = Table("", *found, title=title, title_justify="left")
-    made.add_row("pictures a second", *(f"{speed:.{DECIMALS}f}" for speed in found.values()))
-    made.add_row("ours / this", *(f"{found['ours'] / speed:.{DECIMALS}f}" for speed in found.values()))
-    return made
+                every.append(
+                    measure(
+                        name,
+                        work / name,
+                        size=size,
+                        rows=rows,
+                        threads=threads,
+                        seconds=asked.seconds,
+                        extrapolate=asked.extrapolate,
+                    )
+                )
+                print("  ".join(cells(every[-1])), flush=True)
+            shutil.rmtree(work / name)
+    machine = describe_machine((before, os.getloadavg()[0]))
+    table = Table(*head(every), title=machine, title_justify="left")
+    for found in every:
+        table.add_row(*cells(found))
+    Console(width=170).print(table)
+    if asked.markdown:
+        asked.markdown.write_text(markdown(every, machine))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ rule embed:
         timing="results/logs/embed/{dataset}/{model}/{shard}.json",
     conda:
         plan.environment
-    threads: 4
+    threads: lambda wildcards: plan.runtime(wildcards.model).threads
     resources:
         gpu=lambda wildcards: plan.runtime(wildcards.model).gpu,
         mem_mb=lambda wildcards, attempt: attempt * plan.runtime(wildcards.model).mem_mb,

@@ -80,7 +80,7 @@ def dinov3(folder: Path) -> Path:
 def clip(folder: Path) -> Path:
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
-    config = CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=24)
+    config = CLIPConfig(text_config=TEXT, vision_config={**VISION, "projection_dim": 24}, projection_dim=24)
     crop = {"height": SIDE, "width": SIDE}
     return save(folder, CLIPModel(config), CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=crop))
 

@@ -1,14 +1,19 @@
 """On a CUDA device: the same vectors as on the CPU, up to rounding, and one device a job."""
 
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 
 import tiny
-from conftest import picture
-from lookalike import models
+from conftest import MakePictures, picture
+from lookalike import embedding, models
+from lookalike.formats import SHARD
 
 pytestmark = pytest.mark.gpu
 
@@ -58,3 +63,58 @@ def test_a_gpu_gives_what_the_cpu_gives_for_checkpoints(
         assert encoder.compute_dtype == wanted
         vectors[gpu] = encoder.encode(np.stack([encoder.prepare(picture(seed)) for seed in range(5)]))
     np.testing.assert_allclose(vectors[True], vectors[False], rtol=0, atol=tolerance * np.abs(vectors[False]).max())
+
+
+@pytest.fixture
+def lite0() -> Iterator[dict[bool, models.Encoder]]:
+    entry = models.parse(KEY)
+    weights = models.family(entry).fetch(entry)
+    yield {gpu: models.load(KEY, weights, models.Machine(threads=2, gpu=gpu)) for gpu in (False, True)}
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def rows(root: Path, times: int) -> pa.Table:
+    names = sorted(path.name for path in root.iterdir()) * times
+    sizes = [(root / name).stat().st_size for name in names]
+    ids = [str(number) for number in range(len(names))]
+    return pa.table({"image_id": ids, "root": [str(root)] * len(names), "path": names, "bytes": sizes}, SHARD.schema())
+
+
+def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+def test_batches_that_follow_each_other_do_not_overwrite_each_other(
+    lite0: dict[bool, models.Encoder], tmp_path: Path, make_pictures: MakePictures
+) -> None:
+    root = make_pictures(tmp_path / "pictures", 13)
+    expected = embedding.embed_rows(rows(root, 1), lite0[False], batch_size=4, threads=2)
+    done = embedding.embed_rows(rows(root, 40), lite0[True], batch_size=3, threads=4)
+    assert_same(done.vectors, np.tile(expected.vectors, (40, 1)))
+    assert done.seconds["transfer"] > 0
+    assert done.seconds["forward"] > 0
+
+
+def test_nothing_waits_for_the_device_before_vectors_are_asked_for(lite0: dict[bool, models.Encoder]) -> None:
+    encoder = lite0[True]
+    prepared = [encoder.prepare(picture(seed)) for seed in range(4)]
+    expected = encoder.encode(np.stack(prepared))  # what is done once only is done by now
+    torch.cuda._sleep(2_000_000_000)  # about a second in which the device is busy
+    begun = models.launch(encoder, prepared)
+    assert not begun.marks[-1].query(), "launch returns while the device has not even begun"
+    np.testing.assert_array_equal(begun()[0], expected)
+
+
+def test_where_the_devices_memory_runs_out_batches_are_halved_and_no_row_changes(
+    lite0: dict[bool, models.Encoder], tmp_path: Path, make_pictures: MakePictures, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = rows(make_pictures(tmp_path / "pictures", 8), 32)
+    expected = embedding.embed_rows(pictures, lite0[True], batch_size=8, threads=2)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 400 * 2**20) / total)
+    with caplog.at_level(logging.WARNING, "lookalike"):
+        done = embedding.embed_rows(pictures, lite0[True], batch_size=256, threads=2)
+    assert done.batch_size < 256
+    assert "memory ran out for 256 pictures at once" in caplog.text
+    assert_same(done.vectors, expected.vectors)

@@ -1,14 +1,17 @@
 import logging
+import tracemalloc
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+from PIL import Image
 
 from conftest import MakePictures, picture
-from lookalike import models, store
-from lookalike.embedding import embed_shard
+from lookalike import formats, models, store
+from lookalike.embedding import Embedded, embed_picture, embed_rows, embed_shard
 from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, REJECTED, SHARD, EmbedTiming, Weights
 
@@ -160,7 +163,9 @@ def test_the_footer_and_the_timing_say_how_it_was_made(shard: Shard) -> None:
     timing = store.read_json(shard.folder / "timing.json", EmbedTiming)
     assert (timing.images, timing.batch_size, timing.device) == (11, 4, "CPU (2 threads)")
     assert timing.images_per_second > 0
-    assert set(timing.stages) == {"read", "decode", "preprocess", "wait", "forward", "write"}
+    assert (timing.threads, timing.precision) == (2, "float32")
+    assert set(timing.stages) == {*formats.STAGES, "wait"}
+    assert timing.bottleneck == formats.bottleneck(timing.stages, 2) != ""
     assert timing.stages["wait"] + timing.stages["forward"] + timing.stages["write"] <= timing.seconds
 
 
@@ -201,3 +206,173 @@ def test_an_empty_shard_gives_empty_tables(tmp_path: Path, make_pictures: MakePi
     embedded, rejected = Shard(tmp_path, make_pictures(tmp_path / "none", 0)).embed()
     assert (embedded.num_rows, rejected.num_rows) == (0, 0)
     assert embedded.schema.field("embedding").type.list_size == 16
+
+
+class Scripted:
+    """An encoder of small vectors that does what a test wants; ``fits`` pictures fit into its memory at once."""
+
+    dimension, device, overlaps, compute_dtype = 3, "a device", True, "float32"
+    versions: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, fits: int = 1000, error: Exception | None = None, side: int = 4) -> None:
+        self.fits, self.error, self.side = fits, error or MemoryError(), side
+        self.events: list[str] = []
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(image.resize((self.side, self.side)))
+
+    def encode(self, batch: np.ndarray) -> np.ndarray:
+        if len(batch) > self.fits:
+            raise self.error
+        return batch.reshape(len(batch), -1, 3).mean(1, dtype=np.float32)
+
+
+class Queued(Scripted):
+    """As on a GPU: results come when they are asked for, and what is sent may not change before."""
+
+    def launch(self, prepared: list[np.ndarray]) -> Any:
+        number = sum(event.startswith("launch") for event in self.events)
+        self.events.append(f"launch {number}: {len(prepared)}")
+        if len(prepared) > self.fits:
+            raise self.error
+
+        def fetch() -> Any:
+            self.events.append(f"fetch {number}")
+            return self.encode(np.stack(prepared)), {"transfer": 0.25, "forward": 2.0}
+
+        return fetch
+
+
+def embed(shard: Shard, encoder: Any, batch_size: int = 4) -> Embedded:
+    rows = store.read_table(shard.folder / "shard.parquet", SHARD)
+    return embed_rows(rows, encoder, batch_size=batch_size, threads=2)
+
+
+def expected(shard: Shard) -> np.ndarray:
+    encoder = Scripted()
+    names = store.read_table(shard.folder / "shard.parquet", SHARD)["path"].to_pylist()
+    return np.concatenate([encoder.encode(encoder.prepare(Image.open(shard.root / name))[None]) for name in names])
+
+
+def test_the_next_batch_is_queued_before_the_first_ones_result_is_fetched(shard: Shard) -> None:
+    encoder = Queued()
+    done = embed(shard, encoder)
+    assert encoder.events == ["launch 0: 4", "launch 1: 4", "fetch 0", "launch 2: 3", "fetch 1", "fetch 2"]
+    np.testing.assert_array_equal(done.vectors, expected(shard))
+    assert (done.seconds["transfer"], done.seconds["forward"]) == (0.75, 6.0)
+
+
+@pytest.mark.parametrize("kind", [Scripted, Queued])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("cuBLAS error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+    ids=str,
+)
+def test_where_memory_runs_out_batches_are_halved_for_good_and_no_row_changes(
+    shard: Shard, kind: type[Scripted], error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = kind(fits=2, error=error)
+    done = embed(shard, encoder, batch_size=8)
+    np.testing.assert_array_equal(done.vectors, expected(shard))
+    assert [one.path for one in done.pictures] == sorted(path.name for path in shard.root.iterdir())
+    assert done.batch_size == 2
+    said = [one.getMessage() for one in caplog.records if "memory ran out" in one.getMessage()]
+    assert [line.split(":")[0] for line in said] == [
+        "memory ran out for 8 pictures at once; from here on 4",
+        "memory ran out for 4 pictures at once; from here on 2",
+    ]
+    if isinstance(encoder, Queued):
+        sizes = [int(event.split(": ")[1]) for event in encoder.events if event.startswith("launch")]
+        assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+
+
+def test_a_picture_that_does_not_fit_alone_stops_the_job_with_a_remedy(shard: Shard) -> None:
+    with pytest.raises(
+        LookalikeError, match=r"p0\.png: memory ran out even for this picture alone: .* Run on a machine"
+    ):
+        embed(shard, Scripted(fits=0))
+
+
+def test_other_errors_of_a_network_are_not_taken_for_a_lack_of_memory(shard: Shard) -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        embed(shard, Scripted(fits=2, error=RuntimeError("shapes cannot be multiplied")))
+
+
+@pytest.mark.parametrize("kind", [Scripted, Queued])
+def test_the_peak_of_memory_grows_with_vectors_and_names_alone(
+    kind: type[Scripted], tmp_path: Path, make_pictures: MakePictures
+) -> None:
+    root = make_pictures(tmp_path / "pictures", 8)
+    names = sorted(path.name for path in root.iterdir())
+
+    def peak(count: int) -> int:
+        sizes = [(root / name).stat().st_size for name in names]
+        columns = {"path": names, "bytes": sizes, "root": [str(root)] * len(names)}
+        rows = {"image_id": [str(number) for number in range(count)]}
+        rows |= {name: (values * count)[:count] for name, values in columns.items()}
+        table = pa.table(rows, SHARD.schema())
+        tracemalloc.start()
+        embed_rows(table, kind(side=200), batch_size=4, threads=2)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    pixels = 200 * 200 * 3  # of one prepared picture, in bytes
+    more = peak(240) - peak(40)
+    assert more < 200 * 3000 < 200 * pixels / 10, f"{more / 200:.0f} bytes a picture"
+
+
+def test_the_stage_to_make_faster_first_is_named() -> None:
+    stages = {"read": 1.0, "decode": 6.0, "preprocess": 3.0, "transfer": 0.5, "forward": 4.0, "write": 0.1, "wait": 9.0}
+    assert formats.bottleneck(stages, threads=1) == "decode"
+    assert formats.bottleneck(stages, threads=4) == "forward"
+    assert formats.bottleneck({**stages, "transfer": 5.0}, threads=4) == "transfer"
+    assert formats.bottleneck({"write": 1.0}, threads=4) == "write"
+    assert formats.bottleneck({}, threads=4) == ""
+
+
+# --- decode: fast ---
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Shard:
+    root = tmp_path / "photographs"
+    root.mkdir()
+    lying = Image.Exif()
+    lying[0x0112] = 6
+    picture(1, (1600, 1200)).save(root / "a.jpg", quality=90)
+    picture(2, (1200, 700)).save(root / "b.jpg", quality=90, exif=lying)
+    picture(3, (300, 250)).save(root / "c.jpg", quality=90)
+    picture(4, (900, 800)).save(root / "d.png")
+    return Shard(tmp_path, root)
+
+
+def test_fast_decoding_keeps_sizes_and_stays_near_the_full_vectors(photographs: Shard) -> None:
+    key = '{"family": "efficientnet_lite", "variant": "lite0"}'
+    models.fetch_weights(key, photographs.folder / "weights.json")
+    full, _ = photographs.embed(key=key)
+    fast, _ = photographs.embed("fast", key=key[:-1] + ', "decode": "fast"}')
+    sizes = [(row["width"], row["height"]) for row in fast.to_pylist()]
+    assert sizes == [(1600, 1200), (700, 1200), (300, 250), (900, 800)]
+    assert fast.drop("embedding").equals(full.drop("embedding"))
+    for before, after, same in zip(full["embedding"], fast["embedding"], (False, False, True, True), strict=True):
+        a, b = np.array(before.as_py()), np.array(after.as_py())
+        assert np.array_equal(a, b) is same, (
+            "a JPEG that is large enough is decoded at another size, and nothing else is"
+        )
+        assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.99
+
+
+def test_a_picture_asked_about_by_hand_is_decoded_as_the_stage_decodes_it(photographs: Shard) -> None:
+    key = '{"decode": "fast", "family": "efficientnet_lite", "variant": "lite0"}'
+    models.fetch_weights(key, photographs.folder / "weights.json")
+    stage, _ = photographs.embed(key=key, batch_size=1)
+    weights = store.read_json(photographs.folder / "weights.json", Weights)
+    encoder = models.load(key, weights, models.Machine(threads=2))
+    vector = embed_picture((photographs.root / "a.jpg").read_bytes(), "a.jpg", encoder, key)
+    np.testing.assert_array_equal(vector, stage["embedding"][0].as_py())

@@ -70,3 +70,57 @@ def test_a_vanished_and_an_unreadable_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(images.BadImage, match="is no file, but a folder, a named pipe or a device"):
         images.read(str(tmp_path), "folder.png")
+
+
+# --- decoding at a smaller size, where more is not needed ---
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "expected"),
+    [
+        ((1024, 768), (224, 224), (512, 384)),  # a third would do, but JPEG knows halves, quarters and eighths
+        ((1024, 768), (256, 192), (256, 192)),
+        ((1023, 767), (256, 192), (512, 384)),
+        ((500, 375), (224, 224), (500, 375)),
+        ((4000, 3000), (8, 8), (500, 375)),
+        ((90, 70), (224, 224), (90, 70)),
+    ],
+)
+def test_a_jpeg_is_decoded_no_larger_and_never_smaller_than_what_is_needed(
+    size: tuple[int, int], least: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    data = encoded(picture(0, size), "JPEG")
+    image = images.decode(data, lambda _: least)
+    assert (image.mode, image.size) == ("RGB", expected)
+    assert images.decode(data).size == images.full_size(data, image) == size
+
+
+def test_what_is_needed_is_asked_of_the_upright_picture() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    data = encoded(picture(0, (800, 400)), "JPEG", exif=exif)
+    asked = []
+
+    def needs(size: tuple[int, int]) -> tuple[int, int]:
+        asked.append(size)
+        return (200, 250)  # lying down, 250 x 200: a half has to do
+
+    image = images.decode(data, needs)
+    assert image.size == (200, 400)
+    assert images.full_size(data, image) == (400, 800)
+    assert asked == [(400, 800)]
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+def test_only_jpeg_can_be_decoded_at_a_smaller_size(format: str) -> None:
+    data = encoded(picture(0, (800, 600)), format)
+    assert np.array_equal(images.decode(data, lambda _: (10, 10)), images.decode(data))
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L"])
+def test_a_jpeg_of_other_colors_is_the_same_picture_smaller(mode: str) -> None:
+    data = encoded(picture(0, (800, 600)).convert(mode), "JPEG", quality=95)
+    half = np.asarray(images.decode(data, lambda _: (400, 300)), float)
+    full = np.asarray(images.decode(data).reduce(2), float)
+    assert half.shape == full.shape == (300, 400, 3)
+    assert np.abs(half - full).mean() < 2

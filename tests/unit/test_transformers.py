@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 import tiny
 from conftest import REPOSITORY, picture
-from lookalike import images, models, store
+from lookalike import images, models, plan, store
 from lookalike.embedding import embed_shard
 from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, SHARD
@@ -133,6 +134,12 @@ CASES: dict[str, tuple[str, str, str, Callable[[Any, Any], Any]]] = {
         "mean",
         lambda m, x: m(**x, output_hidden_states=True).hidden_states[-1].mean(dim=(2, 3)),
     ),
+    "vit-last-state": (
+        "vit",
+        "hidden_states[-1]",
+        "cls",
+        lambda m, x: m(**x, output_hidden_states=True).hidden_states[-1][:, 0],
+    ),
     "convnext": ("convnext", "pooler_output", "none", lambda m, x: m(**x).pooler_output),
     "convnext-gem": (
         "convnext",
@@ -217,7 +224,63 @@ def test_batches_threads_and_shards_change_no_row_beyond_rounding(
     np.testing.assert_array_equal([*again.values()], [*embed(everything, 4, 2).values()])  # a rerun: to the bit
 
 
+def test_no_more_than_one_hidden_state_is_kept(checkpoint: Callable[[str], Path]) -> None:
+    """All states of EfficientNet-B7 are 0.2 GB a picture."""
+    encoder = load(checkpoint("efficientnet"), "hidden_states[-1]", "mean")
+    asked = []
+    encoder.network.register_forward_pre_hook(lambda _, __, given: asked.append(given), with_kwargs=True)
+    ours(encoder, picture(1), picture(2))
+    assert [given.get("output_hidden_states") for given in asked] == [None]
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov2", "clip", "siglip"])
+def test_attention_is_the_fused_kind(name: str, checkpoint: Callable[[str], Path]) -> None:
+    encoder = load(checkpoint(name), pooling="mean")
+    called = []
+    real = torch.nn.functional.scaled_dot_product_attention
+
+    def counted(*arguments: Any, **settings: Any) -> Any:
+        called.append(1)
+        return real(*arguments, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+        ours(encoder, picture(1))
+    assert len(called) == tiny.VISION["num_hidden_layers"]
+
+
+def test_convolutions_run_channels_last(checkpoint: Callable[[str], Path]) -> None:
+    encoder = load(checkpoint("efficientnet"), "hidden_states[-1]", "mean")
+    seen = []
+    for module in encoder.network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    ours(encoder, picture(1), picture(2))
+    assert seen
+    assert all(given.is_contiguous(memory_format=torch.channels_last) for given in seen)
+
+
 # --- preparation ---
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov2", "clip", "blip2"])
+def test_fast_decoding_knows_how_large_a_picture_the_processor_needs(
+    name: str, checkpoint: Callable[[str], Path]
+) -> None:
+    entry: dict[str, Any] = {"family": "transformers", "feature": "last_hidden_state", "pooling": "mean"}
+    entry = ({"family": "blip2"} if name == "blip2" else entry) | {"checkpoint": str(checkpoint(name))}
+    wide = {"dinov2": (72, 36), "clip": (64, 32)}.get(name, (32, 32))
+    for decode in ("full", "fast"):
+        key = json.dumps(entry | {"decode": decode})
+        parsed = models.parse(key)
+        needs = models.needs(models.load(key, models.family(parsed).fetch(parsed), MACHINE))
+        assert needs is None if decode == "full" else needs and needs((400, 200)) == wide
+    assert key_of(decode="fast") != key_of(decode="full") == key_of()
+
+
+def key_of(**more: Any) -> str:
+    entry = {"family": "efficientnet_lite", "variant": "lite0", **more}
+    return plan.key(models.parse(json.dumps(entry)))
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_touching_every_file_runs_nothing(tree: Tree) -> None:
 
 def test_another_options_of_running_a_model_or_its_label_embeds_nothing(tree: Tree) -> None:
     config = tree.config
-    config["models"] = {"pixels": {"runtime": {"batch_size": 3, "mem_mb": 999}}}
+    config["models"] = {"pixels": {"runtime": {"batch_size": 3, "mem_mb": 999, "threads": 3}}}
     tree.configure(config)
     assert tree.run().jobs == []
     config["models"]["pixels"]["label"] = "Tiny pictures"

@@ -64,6 +64,14 @@ def _keep_memory() -> None:
     libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the machine or of its GPU; torch has several ways to say so."""
+    said = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    )
+
+
 def visible_devices(count: int) -> list[str]:
     """Names of the devices that this process sees, one for each of torch's numbers."""
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]

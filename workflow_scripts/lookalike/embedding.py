@@ -4,7 +4,7 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from lookalike import images, models, store
+from lookalike import formats, images, models, store
+from lookalike.devices import out_of_memory
 from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, REJECTED, SHARD, EmbedTiming, Weights
 from lookalike.progress import Progress
@@ -42,12 +43,16 @@ class Picture:
 
 @dataclass
 class Embedded:
-    """What came of a shard's rows. ``vectors`` are (n, d) float32, one row for each of ``pictures``, in order."""
+    """What came of a shard's rows. ``vectors`` are (n, d) float32, one row for each of ``pictures``, in order.
+
+    ``batch_size`` is what fitted into memory in the end.
+    """
 
     pictures: list[Picture]
     vectors: NDArray[np.float32]
     rejected: list[Picture]
     seconds: Seconds
+    batch_size: int
 
 
 def embed_shard(
@@ -67,8 +72,9 @@ def embed_shard(
     """Embed the pictures of one shard file.
 
     ``model`` is its name, for the footers; ``key`` its `embed:` entry (``plan.Plan.embedding_key``). Memory is bounded
-    by ``batch_size`` and ``threads``, but for the vectors. Raises LookalikeError for a missing root folder, for vectors
-    that are not finite, and, where ``on_bad_image`` is "fail", at the first picture that cannot be used.
+    by ``batch_size`` and ``threads``, but for the shard's ids and vectors, which are kept until they are written whole.
+    Raises LookalikeError for a missing root folder, for vectors that are not finite, for a picture that does not even
+    alone fit into memory, and, where ``on_bad_image`` is "fail", at the first picture that cannot be used.
     """
     rows = store.read_table(shard, SHARD)
     _check_roots(rows, shard)
@@ -93,13 +99,17 @@ def embed_shard(
     store.write_table(_rejected_table(done.rejected), rejected_out, REJECTED, provenance)
     store.write_table(_table(done, stored_dtype), out, EMBEDDINGS, provenance)
     written = time.perf_counter()
+    stages = {**done.seconds, "write": written - embedded}
     timing = EmbedTiming(
         images=len(done.pictures),
         seconds=written - loaded,
         load_seconds=loaded - started,
         device=encoder.device,
-        batch_size=batch_size,
-        stages={**done.seconds, "write": written - embedded},
+        batch_size=done.batch_size,
+        threads=threads,
+        precision=encoder.compute_dtype,
+        stages=stages,
+        bottleneck=formats.bottleneck(stages, threads),
     )
     store.write_json(timing, timing_out)
 
@@ -109,30 +119,20 @@ def embed_rows(
 ) -> Embedded:
     """Embed the rows of a SHARD table, in order, in batches of ``batch_size``; rejected pictures leave no gap.
 
-    ``seconds`` of the result: `wait` (for pictures) and `forward` are wall time; `read`, `decode` and `preprocess` are
-    sums over the threads.
+    ``seconds`` of the result: `wait` (for pictures) is wall time; `transfer` and `forward` are the device's time;
+    `read`, `decode` and `preprocess` are sums over the threads.
     """
-    embedded: list[Picture] = []
     rejected: list[Picture] = []
-    vectors: list[NDArray[np.float32]] = []
-    seconds: Seconds = dict.fromkeys(("read", "decode", "preprocess", "wait", "forward"), 0.0)
+    seconds: Seconds = dict.fromkeys(("read", "decode", "preprocess", "wait", "transfer", "forward"), 0.0)
     progress = Progress("embedded", rows.num_rows, "pictures")
-    batch: list[Picture] = []
-
-    def flush() -> None:
-        started = time.perf_counter()
-        vectors.append(_encode(encoder, batch))
-        seconds["forward"] += time.perf_counter() - started
-        embedded.extend(replace(one, prepared=None) for one in batch)  # a shard's pixels would not fit into memory
-        batch.clear()
-
+    batches = _Batches(encoder, batch_size, rows.num_rows, seconds)
     asked = time.perf_counter()
     for picture in _prepared(rows, encoder, threads, batch_size):
         seconds["wait"] += time.perf_counter() - asked
         for stage, took in picture.seconds.items():
             seconds[stage] += took
         if picture.prepared is not None:
-            batch.append(picture)
+            batches.add(picture)
         elif on_bad_image == "fail":
             raise LookalikeError(
                 f"{picture.path}: {picture.reason}. Mend or remove the picture, or set on_bad_image: reject."
@@ -140,22 +140,88 @@ def embed_rows(
         else:
             log.warning("rejected %s: %s", picture.path, picture.reason)
             rejected.append(picture)
-        if len(batch) == batch_size or (batch and progress.done + 1 == rows.num_rows):
-            flush()
+        if progress.done + 1 == rows.num_rows:
+            batches.finish()
         progress.advance()
         asked = time.perf_counter()
-    matrix = np.concatenate(vectors) if vectors else np.empty((0, encoder.dimension), np.float32)
-    return Embedded(embedded, matrix, rejected, seconds)
+    return Embedded(
+        batches.done, batches.vectors[: len(batches.done)], rejected, seconds, min(batch_size, batches.largest)
+    )
 
 
-def embed_picture(image: Image.Image, path: str, encoder: models.Encoder, key: str) -> NDArray[np.float32]:
-    """One picture, as ``images.decode`` gives it, to (d,) float32: what an index of the stage's files would hold of it.
+class _Batches:
+    """Gathers pictures to batches, and keeps a device busy with them.
 
-    Not normalised. Rounded as the file's ``stored_dtype`` rounds. Raises LookalikeError, which names ``path``, for
-    numbers that are not finite.
+    While the device computes a batch, the next one is gathered and queued behind it; only then is the first result
+    fetched. Where memory runs out, batches are half as large from then on.
     """
-    (vector,) = _encode(encoder, [Picture(path, path, prepared=encoder.prepare(image))])
-    return np.asarray(vector.astype(models.parse(key).stored_dtype).astype(np.float32))
+
+    def __init__(self, encoder: models.Encoder, size: int, pictures: int, seconds: Seconds) -> None:
+        self.encoder, self.largest, self.seconds = encoder, size, seconds
+        self.done: list[Picture] = []
+        self.vectors = np.empty((pictures, encoder.dimension), np.float32)
+        self._gathered: list[Picture] = []
+        self._running: tuple[list[Picture], Callable[[], models.Computed]] | None = None
+
+    def add(self, picture: Picture) -> None:
+        self._gathered.append(picture)
+        if len(self._gathered) >= self.largest:
+            self._launch()
+
+    def finish(self) -> None:
+        while self._gathered:
+            self._launch()
+        self._fetch()
+
+    def _launch(self) -> None:
+        batch = self._gathered[: self.largest]
+        try:
+            result = models.launch(self.encoder, [one.prepared for one in batch if one.prepared is not None])
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else "out of memory"
+        else:
+            self._gathered = self._gathered[self.largest :]
+            self._fetch()
+            self._running = batch, result
+            return
+        self._fetch()  # what is still computed has its memory too
+        self._halve(len(batch), batch[0].path, reason)  # the error is gone by now, and with it what it held in memory
+        while len(self._gathered) >= self.largest:
+            self._launch()
+
+    def _halve(self, size: int, path: str, reason: str) -> None:
+        if size == 1:
+            raise LookalikeError(
+                f"{path}: memory ran out even for this picture alone: {reason}. Run on a machine or GPU with more "
+                "memory, raise runtime.mem_mb on a cluster, or let fewer jobs share the machine (--cores, --jobs)."
+            )
+        self.largest = size // 2
+        log.warning("memory ran out for %d pictures at once; from here on %d: %s", size, self.largest, reason)
+
+    def _fetch(self) -> None:
+        if self._running is None:
+            return
+        (batch, result), self._running = self._running, None
+        vectors, took = result()
+        for stage, seconds in took.items():
+            self.seconds[stage] += seconds
+        _check_finite(vectors, batch)
+        self.vectors[len(self.done) : len(self.done) + len(batch)] = vectors
+        self.done += [replace(one, prepared=None) for one in batch]  # a shard's pixels would not fit into memory
+
+
+def embed_picture(data: bytes, path: str, encoder: models.Encoder, key: str) -> NDArray[np.float32]:
+    """One picture file to (d,) float32: what an index of the stage's files would hold of it.
+
+    Not normalised. Rounded as the file's ``stored_dtype`` rounds. Raises BadImage, and LookalikeError, which names
+    ``path``, for numbers that are not finite.
+    """
+    image, _ = _decode(data, encoder)
+    vectors = encoder.encode(encoder.prepare(image)[None])
+    _check_finite(vectors, [Picture(path, path)])
+    return np.asarray(vectors[0].astype(models.parse(key).stored_dtype).astype(np.float32))
 
 
 def weights_sha256(weights: Weights) -> str:
@@ -181,16 +247,17 @@ def _check_roots(rows: pa.Table, shard: str) -> None:
 
 
 def _prepared(rows: pa.Table, encoder: models.Encoder, threads: int, batch_size: int) -> Iterator[Picture]:
-    """Read, decode and prepare in threads, in order, with at most two batches in memory.
+    """Read, decode and prepare in threads, in order, with at most two batches waiting, or two pictures a thread.
 
     Where the encoder computes on a device of its own, the next pictures are prepared meanwhile. On a CPU they are not:
     forward pass and preparing need the same cores, and each is fastest while it has them for itself.
     """
     remaining = iter(rows.to_pylist())
+    ahead = 2 * max(batch_size, threads)
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Picture]] = deque()
         while True:
-            room = 2 * batch_size - len(waiting) if encoder.overlaps else batch_size if not waiting else 0
+            room = ahead - len(waiting) if encoder.overlaps else batch_size if not waiting else 0
             waiting.extend(pool.submit(_prepare, row, encoder) for row in islice(remaining, room))
             if not waiting:
                 return
@@ -207,7 +274,7 @@ def _prepare(row: dict[str, Any], encoder: models.Encoder) -> Picture:
                 f"{row['root']}/{row['path']}: has changed since the data set was sampled: it had {row['bytes']} bytes "
                 f"and has {len(data)} now. Look again, so that every model sees the same pictures: --forcerun sample"
             )
-        image = images.decode(data)
+        image, size = _decode(data, encoder)
     except images.BadImage as bad:
         return Picture(row["image_id"], row["path"], reason=str(bad))
     decoded = time.perf_counter()
@@ -217,20 +284,24 @@ def _prepare(row: dict[str, Any], encoder: models.Encoder) -> Picture:
         error.add_note(f"This happened to {row['root']}/{row['path']}, of {image.width} x {image.height} pixels.")
         raise
     seconds = {"read": was_read - started, "decode": decoded - was_read, "preprocess": time.perf_counter() - decoded}
-    return Picture(
-        row["image_id"], row["path"], hashlib.sha256(data).hexdigest(), image.size, prepared, seconds=seconds
-    )
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Picture(row["image_id"], row["path"], sha256, size, prepared, seconds=seconds)
 
 
-def _encode(encoder: models.Encoder, batch: list[Picture]) -> NDArray[np.float32]:
-    vectors = encoder.encode(np.stack([one.prepared for one in batch if one.prepared is not None]))
+def _decode(data: bytes, encoder: models.Encoder) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture, and the width and height of its file, which it has itself unless it was decoded smaller."""
+    needs = models.needs(encoder)
+    image = images.decode(data, needs)
+    return image, images.full_size(data, image) if needs else image.size
+
+
+def _check_finite(vectors: NDArray[np.float32], batch: list[Picture]) -> None:
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
         raise LookalikeError(
             f"{batch[int(np.argmin(finite))].path}: the model gave NaN or infinite numbers for this picture. "
             "Try compute_dtype: float32; if that does not help, the weights are damaged."
         )
-    return vectors
 
 
 def _rejected_table(rejected: list[Picture]) -> pa.Table:
@@ -239,7 +310,7 @@ def _rejected_table(rejected: list[Picture]) -> pa.Table:
 
 
 def _table(done: Embedded, dtype: str) -> pa.Table:
-    values = pa.array(done.vectors.astype(dtype).reshape(-1))
+    values = pa.array(done.vectors.astype(dtype, copy=False).reshape(-1))
     return pa.table(
         {
             "image_id": pa.array([one.image_id for one in done.pictures], pa.string()),

@@ -172,11 +172,14 @@ class Estimate(Record):
     n: int
 
 
+STAGES = ("read", "decode", "preprocess", "transfer", "forward", "write")  # of embedding
+
+
 class EmbedTiming(Record):
     """What one embed job took. ``seconds`` is wall time of the whole stage after loading the model.
 
-    ``stages``: `wait` (for pictures), `forward` and `write` are wall time; `read`, `decode` and `preprocess` are sums
-    over the threads.
+    ``stages``: `read`, `decode` and `preprocess` are sums over the threads; `transfer` (to a GPU and back) and
+    `forward` are the device's time; `write` is wall time, and so is `wait`, for pictures.
     """
 
     images: int
@@ -184,12 +187,27 @@ class EmbedTiming(Record):
     load_seconds: float
     device: str
     batch_size: int
+    threads: int = 1
+    precision: str = ""  # what was computed in, such as float32
     stages: dict[str, float] = {}
+    bottleneck: str = ""  # of the stages (see ``bottleneck``)
 
     @property
     def images_per_second(self) -> float:
         """Throughput of the embed stage, model loading left out."""
         return self.images / self.seconds if self.seconds else 0.0
+
+
+def bottleneck(stages: dict[str, float], threads: int) -> str:
+    """The stage of embedding to make faster first; empty where nothing is known.
+
+    Threads prepare pictures while a device computes: what takes longest of preparing (its sum shared among the
+    threads), computing and writing decides, and the longest stage of that gives the name.
+    """
+    parts = {("read", "decode", "preprocess"): threads, ("transfer", "forward"): 1, ("write",): 1}
+    took = {part: sum(stages.get(stage, 0.0) for stage in part) / workers for part, workers in parts.items()}
+    slowest = max(took, key=lambda part: took[part])
+    return max(slowest, key=lambda stage: stages.get(stage, 0.0)) if took[slowest] else ""
 
 
 class SearchTiming(Record):

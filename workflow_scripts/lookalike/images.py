@@ -5,7 +5,7 @@ import re
 import stat
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -38,8 +38,10 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = (5, 6, 7, 8)  # of the orientations
 SUBFILE, BITS, PHOTOMETRIC = 254, 258, 262  # tags of TIFF
 
+JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG\r\n\x1a\n"
 TO_CONVERT = "is {}, which cannot be decoded here; convert it to JPEG"
 NO_PICTURE = "is {}, not a picture"
@@ -62,7 +64,7 @@ BEGINNINGS = tuple(
         (rb"(\xef\xbb\xbf)?\s*(<\?xml|<!--|<!doctype svg)?[^\0]{,1000}<svg\b", TO_CONVERT, "SVG"),
         (rb"....(ftyp|moov|mdat|wide)|RIFF....AVI |\x1aE\xdf\xa3|\0\0\x01[\xb3\xba]", NO_PICTURE, "a video"),
         (rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!|\xfd7zXZ|.{257}ustar", NO_PICTURE, "an archive"),
-        (rb"\xff\xd8\xff", BROKEN, "JPEG"),
+        (re.escape(JPEG), BROKEN, "JPEG"),
         (re.escape(PNG), BROKEN, "PNG"),
         (rb"GIF8", BROKEN, "GIF"),
         (rb"RIFF....WEBP", BROKEN, "WebP"),
@@ -71,6 +73,9 @@ BEGINNINGS = tuple(
         (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", BROKEN, "JPEG 2000"),
     )
 )
+
+
+Size = tuple[int, int]  # width, height
 
 
 class BadImage(Exception):
@@ -128,7 +133,7 @@ def load(root: str, path: str) -> Image.Image:
     return decode(read(root, path))
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, needs: Callable[[Size], Size] | None = None) -> Image.Image:
     """Decode a picture to 8-bit RGB, upright. Raises BadImage with a reason for people.
 
     What the file says by its first bytes counts, not its name. What becomes of odd ones:
@@ -144,16 +149,19 @@ def decode(data: bytes) -> Image.Image:
       decoder cannot see passes: a JPEG that was cut and closed again, changed bytes where there is no checksum.
     - Refused before they are decoded: more than MAX_PIXELS, a side of more than MAX_RATIO times the other, a JPEG of
       more than MAX_SCANS scans, and a TIFF that is only the preview of another picture, as in camera raw.
+
+    ``needs`` says, from a picture's upright (width, height), how large it must at least be: a JPEG is then decoded at a
+    half, a quarter or an eighth of its size, whichever is the smallest that is still as large as that.
     """
     if not data:
         raise BadImage("the file is empty")
     try:
         try:
-            return _decode(data)
+            return _decode(data, needs)
         except ValueError:  # so Pillow refuses texts and color profiles that unpack to megabytes
             if not data.startswith(PNG):
                 raise
-            return _decode(_without_texts(data))
+            return _decode(_without_texts(data), needs)
     except BadImage:
         raise
     except UnidentifiedImageError:
@@ -166,9 +174,17 @@ def decode(data: bytes) -> Image.Image:
         raise BadImage(f"damaged: {error}") from None
 
 
-def _decode(data: bytes) -> Image.Image:
+def full_size(data: bytes, image: Image.Image) -> Size:
+    """(width, height) of the picture that ``decode`` gave as ``image``, perhaps smaller than its file has it."""
+    return _upright_size(Image.open(BytesIO(data), formats=FORMATS)) if data.startswith(JPEG) else image.size
+
+
+def _decode(data: bytes, needs: Callable[[Size], Size] | None) -> Image.Image:
     image = Image.open(BytesIO(data), formats=FORMATS)
     _check(image, data)
+    if needs and data.startswith(JPEG):
+        least = needs(_upright_size(image))
+        image.draft(None, least[::-1] if _orientation(image) in SIDEWAYS else least)
     image.load()
     turn = UPRIGHT.get(_orientation(image))  # of a TIFF, Pillow has seen to it by now
     upright = to_rgb(image)
@@ -183,6 +199,10 @@ def _orientation(image: Image.Image) -> Any:
         return image.getexif().get(ORIENTATION)
     except Exception:  # whatever broken EXIF leads Pillow to
         return None
+
+
+def _upright_size(image: Image.Image) -> Size:
+    return image.size[::-1] if _orientation(image) in SIDEWAYS else image.size
 
 
 def _check(image: Image.Image, data: bytes) -> None:

@@ -1,6 +1,6 @@
 """The measure stage: one model's neighbors on one data set, as numbers with intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,15 +170,28 @@ def _embed_timing(paths: Sequence[str | Path]) -> dict[str, Any]:
     if not shards:
         return {}
     images, seconds = sum(shard.images for shard in shards), sum(shard.seconds for shard in shards)
+    slowest: dict[str, float] = {}  # bottleneck -> seconds of the shards that have it
+    for shard in shards:
+        slowest[shard.bottleneck] = slowest.get(shard.bottleneck, 0.0) + shard.seconds
     return {
         "embed": {
             "images": images,
             "seconds": seconds,
             "images_per_second": images / seconds if seconds else None,
             "load_seconds": sum(shard.load_seconds for shard in shards),
-            "device": " + ".join(sorted({shard.device for shard in shards})),
+            "device": _all(shard.device for shard in shards),
+            "precision": _all(shard.precision for shard in shards),
+            "batch_size": _all(shard.batch_size for shard in shards),
+            "threads": _all(shard.threads for shard in shards),
+            "stages": {stage: sum(shard.stages.get(stage, 0.0) for shard in shards) for stage in formats.STAGES},
+            "bottleneck": max(slowest, key=slowest.__getitem__),
         }
     }
+
+
+def _all(values: Iterable[object]) -> str:
+    """The values that shards have, most often one."""
+    return " + ".join(sorted({str(value) for value in values}))
 
 
 def _search_timing(path: str | Path) -> dict[str, Any]:

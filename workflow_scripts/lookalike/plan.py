@@ -56,8 +56,10 @@ SEARCH_EXTRAS: dict[str, dict[str, str]] = {
 
 # What the numbers of a family, or the tables of a kind of data set, come from besides their own module.
 SHARED: dict[str, tuple[str, ...]] = {
-    "transformers": ("models/pretrained",),
-    "blip2": ("models/pretrained",),
+    "efficientnet_lite": ("models/torch_encoder",),
+    "transformers": ("models/pretrained", "models/torch_encoder"),
+    "blip2": ("models/pretrained", "models/torch_encoder"),
+    "torchscript": ("models/torch_encoder",),
     "python": ("user_module",),
     "disc21": ("datasets/published",),
     "flickr30k": ("datasets/published",),

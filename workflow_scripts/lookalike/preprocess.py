@@ -35,7 +35,7 @@ class Geometry:
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
         """An RGB picture to (height, width, 3) uint8."""
         if self.size is not None:
-            height, width = self.size if isinstance(self.size, tuple) else self._sides(image, self.size)
+            height, width = self.size if isinstance(self.size, tuple) else self._sides(image.size, self.size)
             image = image.resize((width, height), Image.Resampling(self.resample))
         if self.crop is not None:
             height, width = self.crop
@@ -44,9 +44,18 @@ class Geometry:
         return np.asarray(image)
 
     @staticmethod
-    def _sides(image: Image.Image, shorter: int) -> tuple[int, int]:
-        longer = int(shorter * max(image.size) / min(image.size))  # cut off, not rounded, as torchvision does
-        return (longer, shorter) if image.width <= image.height else (shorter, longer)
+    def _sides(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+        """(height, width) of a picture of ``size``, (width, height), whose shorter side is made ``shorter``."""
+        width, height = size
+        longer = int(shorter * max(size) / min(size))  # cut off, not rounded, as torchvision does
+        return (longer, shorter) if width <= height else (shorter, longer)
+
+    def needs(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) that a picture of ``size``, (width, height), must at least be decoded in: what it becomes."""
+        if self.size is None:
+            return size
+        height, width = self.size if isinstance(self.size, tuple) else self._sides(size, self.size)
+        return width, height
 
     def overridden(self, size: int | None, resize: str, interpolation: str | None) -> "Geometry":
         """The geometry with what an entry says otherwise; ``size`` is the side of the square that the network sees."""

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from lookalike import config, images, models, store
 from lookalike.config import Experiment
 from lookalike.errors import ConfigError, LookalikeError, did_you_mean
@@ -132,9 +130,11 @@ def offline() -> Iterator[None]:
             setattr(hub, variable, was_offline)
 
 
-def read_picture(path: Path) -> Image.Image:
-    """A picture file as the embed stage decodes it. Raises LookalikeError with the reason where it cannot be used."""
+def read_picture(path: Path) -> bytes:
+    """A picture file, which was found to be one. Raises LookalikeError with the reason where it cannot be used."""
     try:
-        return images.load("", str(path))
+        data = images.read("", str(path))
+        images.decode(data)
+        return data
     except images.BadImage as bad:
         raise LookalikeError(f"{path}: {bad}. Name another picture, or mend this one.") from None

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from PIL import Image
 
 from lookalike import embedding, index
 from lookalike.cli.catalogue import Catalogue, offline, read_picture
@@ -79,7 +78,7 @@ def _at_hand(catalogue: Catalogue, model: str, threads: int) -> Encoder:
         return _named(catalogue, model, threads)
 
 
-def _cosine(pictures: dict[Path, Image.Image], paths: tuple[Path, Path], encoder: Encoder, key: str) -> float:
+def _cosine(pictures: dict[Path, bytes], paths: tuple[Path, Path], encoder: Encoder, key: str) -> float:
     vectors = [embedding.embed_picture(pictures[path], str(path), encoder, key) for path in paths]
     a, b = index.unit(np.stack(vectors).astype(np.float64))
     return round(float(a @ b), DIGITS)

@@ -158,7 +158,7 @@ def _vector(
     catalogue: Catalogue, stored: Stored, footer: dict[str, Any], photo: Path, threads: int
 ) -> NDArray[np.float32]:
     """The photo's unit vector (d,), made with the weights that the index was made with."""
-    image = read_picture(photo)
+    data = read_picture(photo)
     weights = catalogue.weights(stored.model)
     index.check_same(str(stored.ids), footer, {"weights_sha256": embedding.weights_sha256(weights)})
     encoder = catalogue.encoder(stored.model, weights, threads)
@@ -170,7 +170,7 @@ def _vector(
             err=True,
         )
     key = catalogue.plan.embedding_key(stored.model)
-    vector: NDArray[np.float32] = index.unit(embedding.embed_picture(image, str(photo), encoder, key)[None])[0]
+    vector: NDArray[np.float32] = index.unit(embedding.embed_picture(data, str(photo), encoder, key)[None])[0]
     return vector
 
 

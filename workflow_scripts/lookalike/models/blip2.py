@@ -8,17 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from lookalike import checkpoints, store
 from lookalike.config import Blip2
-from lookalike.devices import torch_device
 from lookalike.errors import LookalikeError
 from lookalike.formats import Weights
 from lookalike.models import Machine
-from lookalike.models.pretrained import FAILURES, Preparation, choose_dtype, exact_float32, load_model, try_out
+from lookalike.models.pretrained import FAILURES, Preparation, choose_dtype, load_model, try_out
+from lookalike.models.torch_encoder import TorchEncoder, exact_float32
 
 if TYPE_CHECKING:
     import torch
@@ -60,15 +59,12 @@ def _architecture() -> Any:
             self.post_init()
 
         def forward(self, pixel_values: "torch.Tensor", interpolate_pos_encoding: bool) -> "torch.Tensor":
-            """As ``Blip2Model.get_qformer_features``."""
+            """As ``Blip2Model.get_qformer_features``, which passes a mask that hides nothing, and waits to see that."""
             seen = self.vision_model(
                 pixel_values=pixel_values, interpolate_pos_encoding=interpolate_pos_encoding
             ).last_hidden_state
-            everywhere = torch.ones(seen.size()[:-1], dtype=torch.long, device=seen.device)
             queries = self.query_tokens.expand(seen.shape[0], -1, -1)
-            return self.qformer(
-                query_embeds=queries, encoder_hidden_states=seen, encoder_attention_mask=everywhere
-            ).last_hidden_state
+            return self.qformer(query_embeds=queries, encoder_hidden_states=seen).last_hidden_state
 
     return Blip2VisionAndQFormer
 
@@ -83,19 +79,20 @@ def _tensors(folder: Path) -> Iterator[tuple[str, "torch.Tensor"]]:
                     yield tensor, file.get_tensor(tensor)
 
 
-class QFormer:
+class QFormer(TorchEncoder):
     """Vision tower and Q-Former on their device."""
 
     def __init__(self, entry: Blip2, folder: Path, machine: Machine) -> None:
         import torch
         from transformers import Blip2Config
 
-        self.torch_device, self.device = torch_device(machine)
-        self.overlaps = self.torch_device.type != "cpu"
+        super().__init__(machine)
         self.compute_dtype = choose_dtype(entry.compute_dtype, self.torch_device, entry.checkpoint)
         self.dtype = getattr(torch, self.compute_dtype)
         exact_float32()
-        self._preparation = Preparation(entry, folder)
+        self._preparation = Preparation(entry, folder, self.torch_device)
+        if entry.decode == "fast":
+            self.needs = self._preparation.needs
         try:
             config = Blip2Config.from_pretrained(folder, local_files_only=True)
             tensors = dict(_tensors(folder))
@@ -115,13 +112,9 @@ class QFormer:
         """(height, width, 3) uint8, or what the checkpoint's own processor makes; see ``Preparation``."""
         return self._preparation.prepare(image)
 
-    def encode(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+    def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
         """(n, ...) prepared pictures to (n, dimension) float32."""
-        import torch
-
         trained = self.network.config.vision_config.image_size
-        with torch.inference_mode():
-            pixels = self._preparation.pixels(batch, self.torch_device, self.dtype)
-            tokens = self.network(pixels, interpolate_pos_encoding=tuple(pixels.shape[2:]) != (trained, trained))
-            vectors: NDArray[np.float32] = tokens.float().mean(1).cpu().numpy()
-        return vectors
+        pixels = self._preparation.pixels(batch, self.dtype)
+        tokens = self.network(pixels, interpolate_pos_encoding=tuple(pixels.shape[2:]) != (trained, trained))
+        return tokens.float().mean(1)

@@ -6,6 +6,7 @@ trained networks that need no model hub.
 
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,14 @@ from PIL import Image
 
 from lookalike import store
 from lookalike.config import EfficientNetLite
-from lookalike.devices import torch_device
 from lookalike.errors import LookalikeError
 from lookalike.formats import Weights
 from lookalike.models import Machine
+from lookalike.models.torch_encoder import TorchEncoder, exact_float32
 from lookalike.preprocess import Geometry
+
+if TYPE_CHECKING:
+    import torch
 
 SIZES = {"lite0": 224, "lite1": 240, "lite2": 260, "lite3": 280, "lite4": 300}  # of the published checkpoints
 
@@ -68,7 +72,7 @@ def _weights_file(variant: str) -> Path:
     return files[0]
 
 
-class Network:
+class Network(TorchEncoder):
     """The network on its device; ``dimension`` is 1280 for every variant."""
 
     compute_dtype = "float32"
@@ -78,9 +82,11 @@ class Network:
         import torch
         from efficientnet_lite_pytorch import EfficientNet
 
+        super().__init__(machine)
+        exact_float32()
         self.geometry = Geometry.square(SIZES[entry.variant], entry.resize, "bicubic")
-        self.torch_device, self.device = torch_device(machine)
-        self.overlaps = self.torch_device.type != "cpu"
+        if entry.decode == "fast":
+            self.needs = self.geometry.needs
         network = EfficientNet.from_name(f"efficientnet-{entry.variant}")
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         self.network = network.eval().to(self.torch_device, memory_format=torch.channels_last)
@@ -90,13 +96,7 @@ class Network:
         """(size, size, 3) uint8."""
         return self.geometry(image)
 
-    def encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
         """(n, size, size, 3) uint8 to (n, 1280) float32."""
-        import torch
-
-        with torch.inference_mode():
-            pixels = torch.from_numpy(batch).to(self.torch_device).permute(0, 3, 1, 2)
-            pixels = (pixels.float() - 127) / 128  # as TensorFlow's Lite models want it
-            features = self.network.extract_features(pixels)
-            vectors: NDArray[np.float32] = features.mean((2, 3)).cpu().numpy()
-        return vectors
+        pixels = (batch.permute(0, 3, 1, 2).float() - 127) / 128  # as TensorFlow's Lite models want it
+        return self.network.extract_features(pixels).mean((2, 3))

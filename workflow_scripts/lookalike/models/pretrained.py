@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from lookalike import checkpoints
 from lookalike.config import Checkpoint
 from lookalike.errors import LookalikeError
+from lookalike.models import Size
 from lookalike.preprocess import Geometry, Values, geometry_of
 
 if TYPE_CHECKING:
@@ -43,10 +44,11 @@ class Preparation:
     rounding, else the processor's own (3, height, width) float32.
     """
 
-    def __init__(self, entry: Checkpoint, folder: Path, remote_code: bool = False) -> None:
+    def __init__(self, entry: Checkpoint, folder: Path, device: "torch.device", remote_code: bool = False) -> None:
         self.prepare: Prepare
         self.values: Values | None
-        self._entry = entry
+        self._entry, self._device = entry, device
+        self._line: tuple[torch.Tensor, torch.Tensor] | None = None  # of the values, on the device
         processor, settings = _processor(entry.checkpoint, folder, remote_code)
         geometry = geometry_of(settings)
         overridden = bool(entry.size or entry.interpolation or entry.resize != "processor")
@@ -87,15 +89,26 @@ class Preparation:
             )
         return geometry.overridden(entry.size, entry.resize, entry.interpolation)
 
-    def pixels(self, batch: NDArray[Any], device: "torch.device", dtype: "torch.dtype") -> "torch.Tensor":
-        """A batch of prepared pictures to (n, 3, height, width) on the device, rescaled and normalised."""
+    def needs(self, size: Size) -> Size:
+        """How large a picture must at least be decoded (``models.needs``)."""
+        if not isinstance(self.prepare, Geometry):
+            raise LookalikeError(
+                f"{self._entry.checkpoint}: decode: fast needs to know the size that its processor makes of a picture, "
+                "which only the processor itself knows. Use decode: full, or give size, and resize: squash or crop."
+            )
+        return self.prepare.needs(size)
+
+    def pixels(self, batch: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
+        """A batch of prepared pictures, on the device, to (n, 3, height, width), rescaled and normalised."""
         import torch
 
-        given = torch.from_numpy(batch).to(device)
         if self.values is None:
-            return given.to(dtype)
-        scale, offset = (torch.from_numpy(one).to(device) for one in (self.values.scale, self.values.offset))
-        return (given.float() * scale + offset).to(dtype).permute(0, 3, 1, 2)
+            return batch.to(dtype)
+        if self._line is None:  # once: copying them there for every batch would wait for the batch before
+            scale, offset = (torch.from_numpy(one).to(self._device) for one in (self.values.scale, self.values.offset))
+            self._line = scale, offset
+        scale, offset = self._line
+        return (batch.float() * scale + offset).to(dtype).permute(0, 3, 1, 2)
 
 
 def _processor(checkpoint: str, folder: Path, remote_code: bool) -> tuple[Any, dict[str, Any]]:
@@ -187,14 +200,6 @@ def choose_dtype(wanted: str, device: "torch.device", where: str) -> str:
         log.warning("%s: computing in float32, not %s: this is a CPU", where, wanted)
         return "float32"
     return wanted
-
-
-def exact_float32() -> None:
-    """float32 means float32, also in a GPU's convolutions, where torch would round to 10 bits of mantissa (TF32)."""
-    import torch
-
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def load_model(architecture: Any, where: str, *arguments: Any, **settings: Any) -> Any:

@@ -3,6 +3,7 @@
 import logging
 from http.client import HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 import numpy as np
@@ -11,11 +12,15 @@ from PIL import Image
 
 from lookalike import store
 from lookalike.config import TorchScript
-from lookalike.devices import torch_device
+from lookalike.devices import out_of_memory
 from lookalike.errors import LookalikeError
 from lookalike.formats import Weights
 from lookalike.models import Machine
+from lookalike.models.torch_encoder import TorchEncoder, exact_float32
 from lookalike.preprocess import Geometry, Values
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 PATIENCE = 60  # seconds without a byte
@@ -71,7 +76,7 @@ def _checked(entry: TorchScript) -> Path:
     return path
 
 
-class Script:
+class Script(TorchEncoder):
     """The network on its device; ``dimension`` is what it gives for one picture."""
 
     compute_dtype = "float32"
@@ -79,10 +84,11 @@ class Script:
     def __init__(self, entry: TorchScript, path: Path, machine: Machine) -> None:
         import torch
 
-        self.torch_device, self.device = torch_device(machine)
-        self.overlaps = self.torch_device.type != "cpu"
-        torch.backends.cudnn.allow_tf32 = False  # float32 means float32
+        super().__init__(machine)
+        exact_float32()
         self.geometry = Geometry.square(entry.size, entry.resize, entry.interpolation)
+        if entry.decode == "fast":
+            self.needs = self.geometry.needs
         values = Values.normalising(entry.mean, entry.std)
         self.scale, self.offset = (torch.from_numpy(one).to(self.torch_device) for one in (values.scale, values.offset))
         try:
@@ -98,21 +104,21 @@ class Script:
         """(size, size, 3) uint8."""
         return self.geometry(image)
 
-    def encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
         """(n, size, size, 3) uint8 to (n, dimension) float32."""
         import torch
 
-        with torch.inference_mode():
-            pixels = torch.from_numpy(batch).to(self.torch_device).float() * self.scale + self.offset
-            try:
-                found = self.network(pixels.permute(0, 3, 1, 2).contiguous())
-            except RuntimeError as error:
-                raise LookalikeError(
-                    f"{self.path}: cannot take pictures of {batch.shape[2]} x {batch.shape[1]} pixels: "
-                    f"{str(error).strip().splitlines()[-1]}"
-                ) from None
+        pixels = (batch.float() * self.scale + self.offset).permute(0, 3, 1, 2)
+        try:
+            found = self.network(pixels.contiguous())  # as it was scripted: it may rely on the order of numbers
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            raise LookalikeError(
+                f"{self.path}: cannot take pictures of {batch.shape[2]} x {batch.shape[1]} pixels: "
+                f"{str(error).strip().splitlines()[-1]}"
+            ) from None
         if not isinstance(found, torch.Tensor) or found.ndim != 2 or len(found) != len(batch):
             shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
             raise LookalikeError(f"{self.path}: gives {shape} for {len(batch)} pictures, not one vector for each.")
-        vectors: NDArray[np.float32] = found.float().cpu().numpy()
-        return vectors
+        return found

@@ -1,20 +1,20 @@
 """Family `transformers`: any vision checkpoint of the Hugging Face hub or a local folder, by configuration alone."""
 
 import inspect
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from lookalike import checkpoints, store
 from lookalike.config import Transformers
-from lookalike.devices import torch_device
 from lookalike.errors import LookalikeError
 from lookalike.formats import Weights
 from lookalike.models import Machine
-from lookalike.models.pretrained import Preparation, choose_dtype, exact_float32, load_model, try_out
+from lookalike.models.pretrained import Preparation, choose_dtype, load_model, try_out
+from lookalike.models.torch_encoder import TorchEncoder, exact_float32
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ def load(entry: Transformers, weights: Weights, machine: Machine) -> "Network":
     return Network(entry, checkpoints.locate(entry.checkpoint, weights), machine)
 
 
-class Network:
+class Network(TorchEncoder):
     """A vision model on its device, and one of its outputs pooled to a vector."""
 
     def __init__(self, entry: Transformers, folder: Path, machine: Machine) -> None:
@@ -46,12 +46,13 @@ class Network:
 
         self.entry = entry
         self.where = f"{entry.checkpoint}: feature {entry.feature}, pooling {entry.pooling}"
-        self.torch_device, self.device = torch_device(machine)
-        self.overlaps = self.torch_device.type != "cpu"
+        super().__init__(machine)
         self.compute_dtype = choose_dtype(entry.compute_dtype, self.torch_device, entry.checkpoint)
         self.dtype = getattr(torch, self.compute_dtype)
         exact_float32()
-        self._preparation = Preparation(entry, folder, entry.remote_code)
+        self._preparation = Preparation(entry, folder, self.torch_device, entry.remote_code)
+        if entry.decode == "fast":
+            self.needs = self._preparation.needs
         model, missing = load_model(
             transformers.AutoModel,
             entry.checkpoint,
@@ -60,8 +61,10 @@ class Network:
             use_safetensors=True,
             trust_remote_code=entry.remote_code,
         )
-        self.network = _vision_part(model, entry).to(self.torch_device)
+        # convolutions are fastest where a pixel's channels lie together, as they do in the pixels that come
+        self.network = _vision_part(model, entry).to(self.torch_device, memory_format=torch.channels_last)
         self.config = self.network.config
+        self._maker: Any = None  # the module that makes hidden_states[-1]
         self.dimension = try_out(self.encode, self.prepare, self.where, missing)
         self.versions = store.versions("torch", "transformers", "pillow", "numpy")
 
@@ -69,14 +72,10 @@ class Network:
         """(height, width, 3) uint8, or what the checkpoint's own processor makes; see ``Preparation``."""
         return self._preparation.prepare(image)
 
-    def encode(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+    def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
         """(n, ...) prepared pictures to (n, dimension) float32."""
-        import torch
-
-        with torch.inference_mode():
-            pixels = self._preparation.pixels(batch, self.torch_device, self.dtype)
-            vectors: NDArray[np.float32] = self._pool(self._feature(pixels).float(), pixels).cpu().numpy()
-        return vectors
+        pixels = self._preparation.pixels(batch, self.dtype)
+        return self._pool(self._feature(pixels).float(), pixels)
 
     def _feature(self, pixels: "torch.Tensor") -> "torch.Tensor":
         asked: dict[str, Any] = {"pixel_values": pixels}
@@ -87,14 +86,29 @@ class Network:
             features = forward(**asked)
             return features if hasattr(features, "shape") else features.pooler_output
         if self.entry.feature == "hidden_states[-1]":
-            states = self.network(**asked, output_hidden_states=True).hidden_states
-            if states is None:
-                raise LookalikeError(f"{self.where}: this architecture gives no hidden states. Use last_hidden_state.")
-            return states[-1]
+            return self._last_state(asked)
         found = getattr(self.network(**asked), self.entry.feature, None)
         if found is None:
             raise LookalikeError(f"{self.where}: this architecture has none. Choose another feature.")
         return found.flatten(1) if self.entry.feature == "pooler_output" else found
+
+    def _last_state(self, asked: dict[str, Any]) -> "torch.Tensor":
+        """``hidden_states[-1]``, without keeping all the others in memory: what the module gives that makes it.
+
+        That module is looked for once, with the first picture; where there is none, all states are kept.
+        """
+        if self._maker is None:
+            states, self._maker = _maker_of_last_state(self.network, asked)
+            if states is None:
+                raise LookalikeError(f"{self.where}: this architecture gives no hidden states. Use last_hidden_state.")
+            return states[-1]
+        caught: list[torch.Tensor] = []
+        hook = self._maker.register_forward_hook(lambda _, __, given: caught.append(_first(given)))
+        try:
+            self.network(**asked)
+        finally:
+            hook.remove()
+        return caught[-1]
 
     def _other_size(self, pixels: "torch.Tensor") -> bool:
         """Whether the pictures have another size than the position embeddings were learnt for."""
@@ -138,6 +152,27 @@ class Network:
                 "Use pooling: mean, or feature: pooler_output."
             )
         return special
+
+
+def _maker_of_last_state(network: Any, asked: dict[str, Any]) -> tuple[Any, Any]:
+    """All hidden states, and the module whose output the last one is; None where there are no such."""
+    made: list[tuple[Any, Any]] = []
+
+    def note(module: Any, _: Any, given: Any) -> None:
+        if hasattr(output := _first(given), "shape"):
+            made.append((module, weakref.ref(output)))  # all outputs of a large network would not fit into memory
+
+    hooks = [module.register_forward_hook(note) for module in network.modules() if module is not network]
+    try:
+        states = network(**asked, output_hidden_states=True).hidden_states
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return states, next((module for module, output in made if states and output() is states[-1]), None)
+
+
+def _first(given: Any) -> Any:
+    return given[0] if isinstance(given, tuple) else given
 
 
 def _gem(patches: "torch.Tensor") -> "torch.Tensor":

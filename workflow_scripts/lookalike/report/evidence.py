@@ -57,8 +57,14 @@ class Run:
             seconds=found["seconds"],
             load_seconds=found.get("load_seconds") or 0.0,
             device=found.get("device") or "unknown device",
-            batch_size=found.get("batch_size") or 0,
+            batch_size=0,  # of no concern: shards may have had several
         )
+
+    @property
+    def spent(self) -> dict[str, Any]:
+        """Where the time of embedding went, as the measure stage summed it; empty where that is not known."""
+        found = self.metrics.timing.get("embed") or {}
+        return found if found.get("images") and any((found.get("stages") or {}).values()) else {}
 
     @property
     def search(self) -> dict[str, Any]:
