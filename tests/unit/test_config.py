@@ -145,6 +145,12 @@ def test_the_catalogue_is_valid() -> None:
             2,
             "datasets.disc21.shards.training: unknown pool. Known: queries, references.",
         ),
+        (
+            "datasets/flickr30k/sample",
+            5,
+            "datasets.flickr30k: a sample of 5 has no room for the 6 pictures that are always in it. Take a larger "
+            "sample, or name fewer with 'always'.",
+        ),
         # names that lead nowhere
         ("run", ["deno"], "run: experiment 'deno' is not defined. Did you mean 'demo'?"),
         (
