@@ -117,7 +117,8 @@ def test_the_catalogue_is_valid() -> None:
         (
             "datasets/disc21/references",
             {"first": 5, "sample": 5},
-            "datasets.disc21.references: 'first' and 'sample' exclude each other. Name one of them.",
+            "datasets.disc21.references: 'first' and 'sample' exclude each other. Name one of them; where the "
+            "catalogue names the other, give the data set a name of its own.",
         ),
         (
             "datasets/disc21/references",

@@ -141,7 +141,10 @@ class Selection(Entry):
     @model_validator(mode="after")
     def _one(self) -> "Selection":
         if self.first and self.sample:
-            raise ValueError("'first' and 'sample' exclude each other. Name one of them.")
+            raise ValueError(
+                "'first' and 'sample' exclude each other. Name one of them; where the catalogue names the other, give "
+                "the data set a name of its own."
+            )
         if self.sample is None and self.seed:
             raise ValueError("'seed' belongs to 'sample'. Add 'sample: N', or remove 'seed'.")
         return self
