@@ -22,7 +22,7 @@ LAYERS = [
     {"store", "job"},
     {"checkpoints"},
     {"datasets", "models", "index", "metrics", "statistics", "sharding"},
-    {"evaluation"},
+    {"evaluation", "approximation"},
     {"embedding", "measurement", "comparison", "plan", "report"},
     {"cli"},
 ]

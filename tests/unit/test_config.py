@@ -123,8 +123,8 @@ def test_the_catalogue_is_valid() -> None:
         ),
         (
             "experiments/demo/indexes",
-            ["hnsw"],
-            "experiments.demo.indexes: index 'hnsw' is not defined. Known: flat.",
+            ["hsnw"],
+            "experiments.demo.indexes: index 'hsnw' is not defined. Did you mean 'hnsw'?",
         ),
         (
             "datasets/photo-tiles-copies/of",

@@ -199,7 +199,7 @@ class SearchTiming(Record):
     """
 
     queries: int
-    read_seconds: float
+    read_seconds: float = 0.0
     seconds: float
     index_bytes: int
 
@@ -307,12 +307,30 @@ class Comparison(Record):
     verdict: str  # better, worse, cannot tell
 
 
+class Approximation(Record):
+    """What an index that may miss neighbors costs a model, next to an exact one.
+
+    ``recall`` is of the exact top k; ``differences`` are of metrics, this index minus the exact one; ``speed`` is its
+    queries a second as a multiple of the exact one's. None where the timing is missing.
+    """
+
+    model: str
+    index: str
+    exact: str
+    k: int
+    recall: Estimate
+    differences: dict[str, Estimate]
+    speed: float | None
+    bytes_per_vector: float | None
+
+
 class Comparisons(Record):
     """``results/reports/{experiment}/comparisons.json``."""
 
     experiment: str
     comparisons: list[Comparison]
     cases: list[Cases] = []
+    approximations: list[Approximation] = []
 
 
 class Weights(Record):

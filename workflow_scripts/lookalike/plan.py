@@ -42,7 +42,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "index/vectors",
     ),
     "measure": ("metrics", "statistics", "evaluation", "measurement"),
-    "compare": ("metrics", "statistics", "evaluation", "comparison"),
+    "compare": ("metrics", "statistics", "evaluation", "approximation", "comparison"),
     "report": ("archives", "images", "report"),
 }
 

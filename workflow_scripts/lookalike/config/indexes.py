@@ -11,8 +11,7 @@ from lookalike.errors import did_you_mean
 
 # How a step of a factory string begins. FAISS has more, and grows: only what looks like a slip of one is refused.
 STEPS = frozenset(
-    ("Flat", "HNSW", "IVF", "IDMap", "ITQ", "L2norm", "LSQ", "NSG", "OPQ", "PCA", "PCAR", "PCAW", "PCAWR", "PQ", "Pad")
-    + ("RFlat", "RQ", "RR", "RaBitQ", "Refine", "SQ")
+    "Flat HNSW IDMap ITQ IVF L2norm LSQ NSG OPQ PCA PCAR PCAW PCAWR PQ Pad RFlat RQ RR RaBitQ Refine SQ".split()
 )
 
 # Search parameters, and what a factory string must have for them to mean something.

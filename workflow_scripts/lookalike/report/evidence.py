@@ -13,7 +13,18 @@ import pyarrow.compute as pc
 
 from lookalike import store
 from lookalike.errors import LookalikeError
-from lookalike.formats import IMAGES, REJECTED, TRUTH, Cases, Comparison, Comparisons, EmbedTiming, Estimate, Metrics
+from lookalike.formats import (
+    IMAGES,
+    REJECTED,
+    TRUTH,
+    Approximation,
+    Cases,
+    Comparison,
+    Comparisons,
+    EmbedTiming,
+    Estimate,
+    Metrics,
+)
 
 StrPath = str | Path
 BEST_BY = "accuracy_at_1"  # what the articles call accuracy, and what a system that takes the first hit lives by
@@ -88,6 +99,7 @@ class Evidence:
     runs: list[Run]
     comparisons: list[Comparison]
     cases: list[Cases]
+    approximations: list[Approximation]
     images: pa.Table
     truth: pa.Table
     rejected: list[Rejected]
@@ -190,6 +202,7 @@ def read(
         runs=runs,
         comparisons=compared.comparisons,
         cases=compared.cases,
+        approximations=compared.approximations,
         images=table,
         truth=matches,
         rejected=_grouped(tables, list(numbers)),

@@ -122,6 +122,11 @@ def _compared(evidence: Evidence) -> list[tuple[str, str]]:
     )
 
 
+def approximated(evidence: Evidence) -> list[str]:
+    """The metrics whose change by approximation is told of any model."""
+    return list(dict.fromkeys(name for one in evidence.approximations for name in one.differences))
+
+
 @dataclass(frozen=True)
 class CaseRow:
     """One of the four cases of two models: in words, how many queries, and ids of them, a few of which are shown."""
