@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from test_index import Chain
 
 from lookalike import formats, store
 from lookalike.errors import LookalikeError
@@ -259,6 +261,52 @@ def test_with_training_images_every_pooled_metric_is_there_twice(run: Measure) -
     assert list(values) == ["uap", "uap_k3", "recall_at_p90", "uap_sn", "uap_k3_sn", "recall_at_p90_sn"]
     assert record.thresholds["recall_at_p90_sn"].score == pytest.approx(0.4)
     assert set(record.curves) == {"uap", "uap_k3", "uap_sn", "uap_k3_sn"}
+
+
+@pytest.mark.parametrize("settings", [{}, {"beta": 0.5, "first": 2, "last": 5}])
+def test_what_a_search_writes_is_what_is_measured(tmp_path: Path, settings: dict[str, float]) -> None:
+    """All files of a real search, against every pair's score by plain arithmetic."""
+    chain = Chain(tmp_path, references=120, queries=30, training=40)
+    key = json.dumps({"factory": "Flat", "normalise": settings})
+    chain.build()
+    chain.search(k=10, key=key, build_key='{"factory": "Flat"}', training=True)
+    (queries, q), (references, r), (_, t) = (chain.unit(role) for role in "qrt")
+    score = q @ r.T
+    near = np.sort(q @ t.T, axis=1)[:, ::-1]
+    beta, first_one, last = settings.get("beta", 1), int(settings.get("first", 1)), int(settings.get("last", 3))
+    normalised = score - beta * near[:, first_one - 1 : last].mean(axis=1, keepdims=True)
+    # a true match is the nearest of three queries in four, another one of the rest; the last six have none
+    best = np.argsort(-score, axis=1)
+    truth = {queries[row]: references[best[row, 0 if row % 4 else 40]] for row in range(24)}
+    store.write_table(truth_table(list(truth.items())), tmp_path / "truth.parquet", formats.TRUTH, {})
+    measure(
+        results=Results(*(tmp_path / f"{name}.parquet" for name in ("neighbors", "pool", "training_found", "pool_sn"))),
+        truth=tmp_path / "truth.parquet",
+        images=tmp_path / "images.parquet",
+        embeddings=chain.shards,
+        rejected=[chain.rejected],
+        timings=[],
+        search_timing=tmp_path / "none.json",
+        out=tmp_path / "metrics.json",
+        dataset="numbers",
+        model="pixels",
+        index="flat",
+        k=10,
+    )
+    found = store.read_json(tmp_path / "metrics.json", Metrics).metrics
+    right = np.array([[truth.get(query) == reference for reference in references] for query in queries])
+    in_ten = np.argsort(np.argsort(-score, axis=1), axis=1) < 10
+
+    def average_precision(scores: np.ndarray, kept: np.ndarray) -> float:
+        ordered = right[kept][np.argsort(-scores[kept])]
+        places = np.flatnonzero(ordered) + 1
+        return float(np.sum(np.arange(1, len(places) + 1) / places)) / 24
+
+    for end, scores in (("", score), ("_sn", normalised)):
+        in_pool = np.argsort(np.argsort(-scores.reshape(-1))).reshape(scores.shape) < 300
+        assert found[f"uap{end}"].value == pytest.approx(average_precision(scores, in_pool))
+        assert found[f"uap_k10{end}"].value == pytest.approx(average_precision(scores, in_ten))
+    assert found["accuracy_at_1"].value == 18 / 24
 
 
 def test_without_any_true_match_every_metric_is_unknown_and_nothing_fails(run: Measure) -> None:

@@ -631,7 +631,7 @@ def test_the_threshold_to_copy_is_in_the_page_with_how_it_holds(experiment: Expe
     experiment.pooled = ("",)
     html = experiment.report()
     page = Page(section(html, "threshold")).words
-    assert "The good one 0.8125 90.0 % 45.0 % 0.7500 2 queries 87.5 % 50.0–95.0 % 25.0 % 12.5–50.0 %" in page
+    assert "The good one 0.812500 90.0 % 45.0 % 0.750000 2 queries 87.5 % 50.0–95.0 % 25.0 % 12.5–50.0 %" in page
     assert section(html, "threshold").count("<polyline") == 2
     assert "Normalised" not in page
     assert balanced(html)

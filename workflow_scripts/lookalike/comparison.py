@@ -8,10 +8,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from lookalike import formats, store
 from lookalike.approximation import approximations
 from lookalike.errors import LookalikeError
-from lookalike.evaluation import Results, evaluate, matches_of, pooled
+from lookalike.evaluation import Evaluation, Results, evaluate, matches_of, pooled
 from lookalike.formats import Case, Cases, Comparison, Comparisons, Estimate, Metrics
 from lookalike.metrics import Bools, Floats
 from lookalike.statistics import (
@@ -76,32 +79,34 @@ def compare(
     k = _matching_k(records, metrics, results)
     sample, matches = store.read_table(images, formats.IMAGES), store.read_table(truth, formats.TRUTH)
 
-    asked: Asked | None = None
     answers: dict[tuple[str, str], Answers] = {}
     for record, files in zip(records, results, strict=True):
         searched = record.references - record.rejected_references
         found = evaluate(files, matches, sample, searched=searched, k=k)
         answers[record.index, record.model] = Answers(found.outcomes, pooled(found))
-        if asked is None:  # the same for every model
-            counted = sample.take(found.ranking.counted)
-            groups = group_codes(counted["group"].to_pylist())
-            asked = Asked(counted["image_id"].to_pylist(), groups, matches_of(found), record.queries)
+    asked = _asked(found, sample)  # by the last model; the others were asked the same
 
-    if asked is None:
-        raise LookalikeError(f"experiments.{experiment}: has no models to compare.")
     _write_leaderboard(records, leaderboard_out)
-    comparisons = list(_comparisons(answers, models, asked))
-    cases = list(_cases(answers, models, asked.ids))
     costs = approximations(
         records,
         [files.neighbors for files in results],
         dict(zip(sample["image_id"].to_pylist(), sample["group"].to_pylist(), strict=True)),
         lambda metric, a, b: _test(answers[a], answers[b], metric, asked)[0],
     )
-    store.write_json(
-        Comparisons(experiment=experiment, comparisons=comparisons, cases=cases, approximations=list(costs)),
-        comparisons_out,
+    compared = Comparisons(
+        experiment=experiment,
+        comparisons=list(_comparisons(answers, models, asked)),
+        cases=list(_cases(answers, models, asked.ids)),
+        approximations=list(costs),
     )
+    store.write_json(compared, comparisons_out)
+
+
+def _asked(evaluation: Evaluation, sample: pa.Table) -> Asked:
+    counted = sample.take(evaluation.ranking.counted)
+    queries = int(pc.sum(sample["query"]).as_py() or 0)
+    groups = group_codes(counted["group"].to_pylist())
+    return Asked(counted["image_id"].to_pylist(), groups, matches_of(evaluation), queries)
 
 
 def _comparisons(answers: dict[tuple[str, str], Answers], models: Sequence[str], asked: Asked) -> Iterator[Comparison]:
