@@ -1,7 +1,8 @@
 """The nearest references of every query.
 
 inputs:   an index with its ids, and the embedding shards that hold the queries
-outputs:  results/{dataset}/neighbors/{model}/{index}.parquet       query, rank, reference, cosine similarity
+outputs:  results/{dataset}/neighbors/{model}/{index}.parquet           query, rank, reference, cosine similarity
+          results/{dataset}/neighbors/{model}/{index}.gallery.parquet   the same of outside pictures; empty without them
 """
 
 
@@ -12,7 +13,8 @@ rule search:
         embeddings=lambda wildcards: plan.embeddings(wildcards.dataset, wildcards.model),
         images="results/{dataset}/sample/images.parquet",
     output:
-        "results/{dataset}/neighbors/{model}/{index}.parquet",
+        neighbors="results/{dataset}/neighbors/{model}/{index}.parquet",
+        gallery="results/{dataset}/neighbors/{model}/{index}.gallery.parquet",
     log:
         text="results/logs/search/{dataset}/{model}/{index}.log",
         timing="results/logs/search/{dataset}/{model}/{index}.json",

@@ -22,7 +22,7 @@ LAYERS = [
     {"store", "job"},
     {"checkpoints"},
     {"datasets", "models", "index", "metrics", "statistics", "sharding"},
-    {"embedding", "measurement", "comparison", "plan", "report"},
+    {"embedding", "measurement", "comparison", "duplicates", "plan", "report"},
     {"cli"},
 ]
 
@@ -92,7 +92,8 @@ def test_the_library_knows_nothing_of_snakemake() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["plan", "datasets", "sharding", "index", "measurement", "comparison", "report", "job", "embedding"]
+    "module",
+    ["plan", "datasets", "sharding", "index", "measurement", "comparison", "duplicates", "report", "job", "embedding"],
 )
 def test_starting_a_stage_imports_no_torch(module: str) -> None:
     code = f"import sys, lookalike.{module}; print(sorted({{'torch', 'transformers'}} & set(sys.modules)))"

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lookalike import store
@@ -48,7 +49,7 @@ def build(
             f"{first['path']}: {first['reason']} ({bad.num_rows} such pictures). "
             "Mend or remove them, or set on_bad_image: reject."
         )
-    ids, vectors = _vectors(embeddings, sample, "reference")
+    ids, vectors = _vectors(embeddings, sample["image_id"].filter(sample["reference"]))
     pictures_sha256 = _check_pictures(sample, embeddings, bad, images)
     if not ids:
         first = bad.slice(0, 1).to_pylist()[0]
@@ -94,8 +95,9 @@ def search(
     model: str,
     index_name: str,
     k: int,
+    gallery_out: str | None = None,
 ) -> None:
-    """Find the nearest references of every embedded query.
+    """Find the nearest references of every embedded query, and of every outside picture for ``gallery_out``.
 
     k + 1 neighbors are kept, so that a tie across the boundary is seen when the result is measured (fewer where the
     index holds fewer). A picture is never its own neighbor. Raises LookalikeError where the index file is not the one
@@ -106,29 +108,15 @@ def search(
     made_with = check_shards(embeddings, embedding_key)
     footer = check_index(index, ids, {"index_key": key, **{name: made_with[name] for name in IDENTITY}})
     reference_ids = np.array(store.read_table(ids, INDEX_IDS)["image_id"].to_pylist(), object)
-    query_ids, vectors = _vectors(embeddings, store.read_table(images, IMAGES), "query")
+    sample = store.read_table(images, IMAGES)
+    query_ids, vectors = _vectors(embeddings, sample["image_id"].filter(sample["query"]))
     log.info("searching %d queries among %d references", len(query_ids), len(reference_ids))
 
     started = time.perf_counter()
-    own = not set(query_ids).isdisjoint(reference_ids)
     found = faiss.read_index(index)
-    scores, rows = found.search(vectors, min(k + 1 + own, len(reference_ids))) if query_ids else (np.empty((0, 1)),) * 2
+    table = _neighbors(found, reference_ids, query_ids, vectors, k)
     timing = SearchTiming(
         queries=len(query_ids), seconds=time.perf_counter() - started, index_bytes=Path(index).stat().st_size
-    )
-
-    queries = np.repeat(np.array(query_ids, object), rows.shape[1])
-    references = reference_ids[rows.reshape(-1).astype(np.int64)]
-    keep = ((rows.reshape(-1) >= 0) & (queries != references)).reshape(rows.shape)
-    rank = np.cumsum(keep, axis=1)
-    keep &= rank <= k + 1
-    table = pa.table(
-        {
-            "query_id": pa.array(queries[keep.reshape(-1)], pa.string()),
-            "rank": pa.array(rank[keep], pa.int32()),
-            "reference_id": pa.array(references[keep.reshape(-1)], pa.string()),
-            "score": pa.array(scores[keep], pa.float32()),
-        }
     )
     provenance = {
         "made_by": "lookalike search",
@@ -142,7 +130,39 @@ def search(
         "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),
     }
     store.write_table(table, out, NEIGHBORS, provenance)
+    if gallery_out:
+        outside_ids, vectors = _vectors(embeddings, sample["image_id"].filter(_outside(sample)))
+        table = _neighbors(found, reference_ids, outside_ids, vectors, k)
+        store.write_table(table, gallery_out, NEIGHBORS, provenance)
     store.write_json(timing, timing_out)
+
+
+def _outside(sample: pa.Table) -> pa.Array:
+    """The pictures that the report shows with what they find, less the queries, which are searched for anyway."""
+    if "gallery" not in sample.column_names:
+        return pa.array([False] * sample.num_rows, pa.bool_())
+    return pc.and_not(pc.fill_null(sample["gallery"], False), sample["query"])
+
+
+def _neighbors(
+    found: Any, reference_ids: NDArray[Any], query_ids: list[str], vectors: NDArray[np.float32], k: int
+) -> pa.Table:
+    """A NEIGHBORS table: the k + 1 nearest references of each query, never itself."""
+    own = not set(query_ids).isdisjoint(reference_ids)
+    scores, rows = found.search(vectors, min(k + 1 + own, len(reference_ids))) if query_ids else (np.empty((0, 1)),) * 2
+    queries = np.repeat(np.array(query_ids, object), rows.shape[1])
+    references = reference_ids[rows.reshape(-1).astype(np.int64)]
+    keep = ((rows.reshape(-1) >= 0) & (queries != references)).reshape(rows.shape)
+    rank = np.cumsum(keep, axis=1)
+    keep &= rank <= k + 1
+    return pa.table(
+        {
+            "query_id": pa.array(queries[keep.reshape(-1)], pa.string()),
+            "rank": pa.array(rank[keep], pa.int32()),
+            "reference_id": pa.array(references[keep.reshape(-1)], pa.string()),
+            "score": pa.array(scores[keep], pa.float32()),
+        }
+    )
 
 
 def nearest(*, index: str, ids: str, vector: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
@@ -205,9 +225,9 @@ def check_same(path: str, footer: dict[str, Any], expected: dict[str, Any]) -> N
             )
 
 
-def _vectors(embeddings: Sequence[str], sample: pa.Table, role: str) -> tuple[list[str], NDArray[np.float32]]:
-    """Ids and unit vectors (n, d) of the embedded pictures that have a role, in the order of the shards."""
-    wanted = set(sample.filter(sample[role])["image_id"].to_pylist())
+def _vectors(embeddings: Sequence[str], image_ids: pa.ChunkedArray) -> tuple[list[str], NDArray[np.float32]]:
+    """Ids and unit vectors (n, d) of those of the pictures that are embedded, in the order of the shards."""
+    wanted = set(image_ids.to_pylist())
     ids: list[str] = []
     parts: list[NDArray[np.float32]] = []
     for path in embeddings:
