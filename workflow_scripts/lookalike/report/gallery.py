@@ -1,4 +1,4 @@
-"""Outside pictures and queries worth looking at, with what each model found; and the pictures, each in the page once."""
+"""Outside pictures, queries worth looking at, what each model found; and the pictures, each in the page once."""
 
 import base64
 import hashlib
