@@ -106,6 +106,7 @@ class Chain:
             images=str(self.folder / "images.parquet"),
             out=str(self.folder / "neighbors.parquet"),
             pool_out=str(self.folder / "pool.parquet"),
+            gallery_out=str(self.folder / "gallery.parquet"),
             timing_out=str(self.folder / "timing.json"),
             key='{"factory": "Flat"}' if key is None else key,
             build_key=build_key or ('{"factory": "Flat"}' if key is None else key),
@@ -529,3 +530,22 @@ def test_a_gpu_that_is_not_there_is_said_and_the_cpu_computes(chain: Chain, capl
     with caplog.at_level(logging.WARNING, "lookalike"):
         assert chain.search(gpu=True).to_pylist() == at_rest
     assert "computing on the CPU" in caplog.text
+
+
+def test_outside_pictures_find_what_queries_would_and_are_in_no_pool(chain: Chain) -> None:
+    queried = chain.folder / "images.parquet"
+    chain.build()
+    expected_rows = [row for row in chain.search().to_pylist() if row["query_id"] == "q3"]
+    pool = chain.found("pool")
+    assert chain.found("gallery") == []
+    chain.sample({name: "g" if name == "q3" else name[0] for name in chain.vectors})
+    sample = store.read_table(queried, IMAGES)
+    outside = pa.array([name == "q3" for name in sample["image_id"].to_pylist()])
+    store.write_table(sample.append_column("gallery", outside), queried, IMAGES, {})
+    found = chain.search()
+    assert "q3" not in found["query_id"].to_pylist()
+    gallery = chain.found("gallery")
+    assert [row["reference_id"] for row in gallery] == [row["reference_id"] for row in expected_rows]
+    assert [row["rank"] for row in gallery] == [1, 2, 3, 4, 5, 6]
+    assert "q3" in {row["query_id"] for row in pool}
+    assert "q3" not in {row["query_id"] for row in chain.found("pool")}

@@ -21,13 +21,16 @@ from lookalike import user_module
 from lookalike.config import Config, IndexRuntime, Runtime
 
 LIBRARY = Path(__file__).parent
-RULES = ("make_images", "sample", "shard", "fetch_weights", "embed", "index", "search", "measure", "compare", "report")
+RULES = (
+    *("make_images", "sample", "shard", "fetch_weights", "embed", "index", "search", "measure"),
+    *("compare", "find_duplicates", "report"),
+)
 
 # The modules that make each stage's numbers, relative to the library. They import nothing else of the library but the
 # neutral errors, formats, store and config (tests/contract/test_structure.py). `{kind}` and `{family}` are filled in.
 STAGES: dict[str, tuple[str, ...]] = {
     "make_images": ("archives", "images", "datasets/__init__", "datasets/{kind}"),
-    "sample": ("archives", "images", "datasets/__init__", "datasets/{kind}"),
+    "sample": ("archives", "images", "datasets/__init__", "datasets/{kind}", "datasets/outside", "datasets/folder"),
     "shard": ("sharding",),
     "embed": ("archives", "images", "preprocess", "embedding", "models/{family}"),
     "index": ("index/building", "index/checks", "index/factories", "index/vectors"),
@@ -43,6 +46,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "measure": ("metrics", "statistics", "measurement"),
     "compare": ("metrics", "statistics", "approximation", "comparison"),
+    "find_duplicates": ("duplicates",),
     "report": ("archives", "images", "report"),
 }
 
@@ -60,6 +64,9 @@ SHARED: dict[str, tuple[str, ...]] = {
     "blip2": ("models/pretrained",),
     "python": ("user_module",),
 }
+
+REPORT_FILES = ("leaderboard.csv", "comparisons.json", "duplicates.json", "duplicates.parquet", "index.html")
+LATER = frozenset({"k", "shards", "on_bad_image"})  # keys of a data set that only stages after sampling use
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ class Plan:
             *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.ids.parquet"),
             *(path for made in self.search_outputs(dataset).values() for path in self.per_model(experiment, made)),
             *self.per_model(experiment, "results/{dataset}/metrics/{model}/{index}.json"),
-            *(f"{folder}/{name}" for name in ("leaderboard.csv", "comparisons.json", "index.html")),
+            *(f"{folder}/{name}" for name in REPORT_FILES),
         ]
 
     def _with_sources(self, dataset: str) -> list[str]:
@@ -147,7 +154,7 @@ class Plan:
     def shard_ids(self, dataset: str) -> list[str]:
         """Names of a data set's shards, such as ``references-00000``; they follow from the configuration alone."""
         entry = self.config.datasets[dataset]
-        return [f"{pool}-{number:05d}" for pool in entry.source_pools for number in range(entry.shards.get(pool, 1))]
+        return [f"{pool}-{number:05d}" for pool in entry.shard_pools for number in range(entry.shards.get(pool, 1))]
 
     def shard_files(self, dataset: str) -> list[str]:
         """Paths of all shard files of a data set."""
@@ -200,6 +207,15 @@ class Plan:
         """How an index is built and searched; nothing of it changes what is found."""
         return self.config.indexes[index].runtime
 
+    def has_gallery(self, dataset: str) -> bool:
+        """Whether a data set has outside pictures, which are searched for beside its queries."""
+        return self.config.datasets[dataset].gallery is not None
+
+    def gallery_neighbors(self, experiment: str) -> list[str]:
+        """What every model and index of an experiment found for outside pictures; nothing where there are none."""
+        pattern = "results/{dataset}/neighbors/{model}/{index}.gallery.parquet"
+        return self.per_model(experiment, pattern) if self.has_gallery(self.dataset_of(experiment)) else []
+
     def rejected_of(self, experiment: str) -> list[str]:
         """The rejected tables of all models of an experiment."""
         entry = self.config.experiments[experiment]
@@ -225,7 +241,11 @@ class Plan:
 
     def dataset_key(self, dataset: str) -> str:
         """What decides which pictures a data set has: its entry without what later stages use."""
-        return key(self.config.datasets[dataset], leave_out=frozenset({"k", "shards", "on_bad_image"}))
+        return key(self.config.datasets[dataset], leave_out=LATER)
+
+    def images_key(self, dataset: str) -> str:
+        """What decides which pictures a data set makes: outside pictures are none of them."""
+        return key(self.config.datasets[dataset], leave_out=LATER | {"gallery"})
 
     def shard_key(self, dataset: str) -> str:
         """What decides about the shard files, and what is checked before any model runs."""
@@ -234,7 +254,7 @@ class Plan:
             {
                 "dataset": dataset,
                 "k": entry.k,
-                "shards": {pool: entry.shards.get(pool, 1) for pool in entry.source_pools},
+                "shards": {pool: entry.shards.get(pool, 1) for pool in entry.shard_pools},
             },
             sort_keys=True,
         )
@@ -299,7 +319,8 @@ def search_variants() -> dict[str, tuple[str, ...]]:
 def search_outputs(extras: tuple[str, ...]) -> dict[str, str]:
     """What a search with these extras writes: patterns by name."""
     folder = "results/{dataset}/neighbors/{model}/"
-    outputs = {"neighbors": folder + "{index}.parquet", "pool": folder + "{index}.pool.parquet"}
+    always = {"neighbors": "{index}", "gallery": "{index}.gallery", "pool": "{index}.pool"}
+    outputs = {name: f"{folder}{stem}.parquet" for name, stem in always.items()}
     return outputs | {name: path for extra in extras for name, path in SEARCH_EXTRAS[extra].items()}
 
 

@@ -16,11 +16,19 @@ class DatasetBase(Entry):
     k: int = Field(10, ge=1, description="neighbors kept per query")
     shards: dict[str, Annotated[int, Field(ge=1)]] = Field({}, description="shards per pool; 1 where not named")
     on_bad_image: Literal["reject", "fail"] = Field("reject", description="list an unreadable picture, or stop at it")
+    gallery: UserPath | None = Field(
+        None, min_length=1, description="folder of outside pictures, to be shown with what they find"
+    )
 
     @property
     def source_pools(self) -> tuple[str, ...]:
         """The pools this data set's pictures come from."""
         return self.pools
+
+    @property
+    def shard_pools(self) -> tuple[str, ...]:
+        """The pools that are cut into shards: outside pictures have one of their own, so they embed nothing else."""
+        return (*self.source_pools, "gallery") if self.gallery else self.source_pools
 
     @property
     def has_queries(self) -> bool:
@@ -52,6 +60,7 @@ class Folder(DatasetBase):
     root: UserPath = Field(min_length=1, description="folder of the references, searched recursively")
     queries: UserPath | None = Field(None, description="folder of the queries")
     truth: UserPath | None = Field(None, description="CSV with the columns query_id,reference_id")
+    sample: int | None = Field(None, ge=1, description="take so many references, chosen by a hash of their ids")
 
     @property
     def source_pools(self) -> tuple[str, ...]:

@@ -203,8 +203,8 @@ def _bad_indexes(config: Config) -> list[str]:
 
 def _bad_pools(config: Config) -> list[str]:
     return [
-        f"datasets.{name}.shards.{pool}: unknown pool.{did_you_mean(pool, dataset.source_pools)}"
+        f"datasets.{name}.shards.{pool}: unknown pool.{did_you_mean(pool, dataset.shard_pools)}"
         for name, dataset in config.datasets.items()
         for pool in dataset.shards
-        if pool not in dataset.source_pools
+        if pool not in dataset.shard_pools
     ]

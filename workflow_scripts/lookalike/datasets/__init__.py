@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from lookalike import store
 from lookalike.config import Dataset
+from lookalike.datasets import outside
 from lookalike.errors import LookalikeError
 from lookalike.formats import IMAGES, MANIFEST, TRUTH
 
@@ -34,7 +35,7 @@ def make_images(name: str, key: str, sources: str | None, manifest: str) -> None
 
 
 def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out: str) -> None:
-    """Write which pictures a data set has, in which roles, and the true matches."""
+    """Write which pictures a data set has, in which roles, and the true matches; outside pictures have no role."""
     entry = _entry(key)
     if manifest:
         made = store.read_table(manifest, MANIFEST)
@@ -43,6 +44,8 @@ def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out
         truth = copies.select(["image_id", "source"]).rename_columns(["query_id", "reference_id"])
     else:
         images, truth = _module(entry).sample(entry, f"datasets.{name}")
+    if entry.gallery:
+        images = outside.add(images, entry.gallery, f"datasets.{name}.gallery")
     provenance = {"made_by": "lookalike sample", "key": key}
     store.write_table(truth, truth_out, TRUTH, provenance)
     store.write_table(images, images_out, IMAGES, provenance)

@@ -1,6 +1,7 @@
 """Anybody's pictures: a folder of references, and, where there are any, a folder of queries and their true matches."""
 
 import csv
+import hashlib
 import logging
 import os
 import unicodedata
@@ -73,7 +74,25 @@ def sample(entry: Folder, where: str) -> tuple[pa.Table, pa.Table]:
     if entry.truth is None and queries:
         log.warning("%s: there is no truth file, so the queries have no true matches", where)
     pairs = _truth(entry.truth, f"{where}.truth", entry, references, queries) if entry.truth is not None else []
+    if entry.sample is not None and entry.sample < len(references):
+        chosen = _sampled(entry.sample, references, {pair["reference_id"] for pair in pairs}, f"{where}.sample")
+        rows = [row for row in rows if row["query"] or row["image_id"] in chosen]
     return pa.Table.from_pylist(rows, schema=IMAGES.schema()), pa.Table.from_pylist(pairs, schema=TRUTH.schema())
+
+
+def _sampled(wanted: int, references: dict[str, int], matches: set[str], where: str) -> set[str]:
+    """So many references: all true matches, and of the others those whose ids have the smallest hashes.
+
+    So the choice is random, yet always the same, and a larger sample contains every smaller one.
+    """
+    if wanted < len(matches):
+        raise LookalikeError(
+            f"{where}: {wanted} references are to be taken, but {len(matches)} are true matches of queries. "
+            f"Set sample to {len(matches)} or more."
+        )
+    order = sorted(references, key=lambda one: (one not in matches, hashlib.sha256(f"sample {one}".encode()).digest()))
+    log.info("%s: %s of %s references are taken", where, f"{wanted:,}", f"{len(references):,}")
+    return set(order[:wanted])
 
 
 def _row(root: str, image_id: str, size: int, *, query: bool) -> dict[str, str | bool | int | None]:
@@ -96,6 +115,15 @@ def _existing(folder: str, where: str) -> Path:
     if not Path(folder).is_dir():
         raise LookalikeError(f"{where}: '{folder}' is a file, not a folder. Name the folder that holds the pictures.")
     return Path(folder).resolve()
+
+
+def pictures(folder: str, where: str) -> dict[str, int]:
+    """Size in bytes of every picture in and below ``folder``, by its path inside, sorted.
+
+    ``where`` names the place in messages. Raises LookalikeError for a folder that is missing, empty or unreadable.
+    """
+    _existing(folder, where)
+    return _pictures(folder, where)
 
 
 @dataclass

@@ -26,18 +26,28 @@ def fetch(entry: TorchScript) -> Weights:
     return Weights(source=f"file {entry.path}", revision="", files={path.name: entry.sha256})
 
 
+def look(entry: TorchScript) -> None:
+    """Look for the file."""
+    _existing(entry)
+
+
 def load(entry: TorchScript, weights: Weights, machine: Machine) -> "Script":
     """Load the file, after its hash was found to be the entry's."""
     return Script(entry, _checked(entry), machine)
 
 
-def _checked(entry: TorchScript) -> Path:
+def _existing(entry: TorchScript) -> Path:
     path = Path(entry.path)
     if not path.is_file():
         raise LookalikeError(
             f"{path}: there is no such file. Download it from where its authors publish it (docs/add-a-model.md says "
             "where SSCD is), or mend the model's 'path'."
         )
+    return path
+
+
+def _checked(entry: TorchScript) -> Path:
+    path = _existing(entry)
     found = store.sha256_file(path)
     if found != entry.sha256:
         raise LookalikeError(

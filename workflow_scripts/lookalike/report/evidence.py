@@ -20,6 +20,7 @@ from lookalike.formats import (
     Approximation,
     Comparison,
     Comparisons,
+    Duplicates,
     EmbedTiming,
     Estimate,
     Metrics,
@@ -40,6 +41,7 @@ class Run:
     metrics: Metrics
     neighbors: Path
     provenance: dict[str, Any]
+    gallery: Path | None = None  # neighbors of the outside pictures
 
     def estimate(self, metric: str) -> Estimate:
         """The estimate of a metric; one that was not measured has no value."""
@@ -102,6 +104,7 @@ class Evidence:
     truth: pa.Table
     rejected: list[Rejected]
     counts: dict[str, Counts]  # of each model, in the experiment's order
+    duplicates: Duplicates
 
     @property
     def models(self) -> list[Run]:
@@ -160,7 +163,9 @@ def read(
     key: str,
     metrics: Sequence[StrPath],
     comparisons: StrPath,
+    duplicates: StrPath,
     neighbors: Sequence[StrPath],
+    gallery: Sequence[StrPath],
     rejected: Sequence[StrPath],
     images: StrPath,
     truth: StrPath,
@@ -171,10 +176,7 @@ def read(
     """
     settings = json.loads(key)
     labels: dict[str, str] = settings["labels"]
-    footers = {}
-    for path in neighbors:
-        footer = store.read_provenance(path)
-        footers[_named(footer, "model", path), _named(footer, "index", path)] = (Path(path), footer)
+    footers, outside = _by_run(neighbors), _by_run(gallery)
     runs: list[Run] = []
     numbers: dict[str, int] = {}
     for path in metrics:
@@ -187,7 +189,8 @@ def read(
             )
         number = numbers.setdefault(measured.model, len(numbers))
         label = labels.get(measured.model) or measured.model
-        runs.append(Run(number, measured.model, label, measured.index, measured, *footers[pair]))
+        shown = outside[pair][0] if pair in outside else None
+        runs.append(Run(number, measured.model, label, measured.index, measured, *footers[pair], shown))
     if not runs:
         raise LookalikeError(f"experiment '{settings['experiment']}' has no measured model, so there is no report.")
     table, matches = store.read_table(images, IMAGES), store.read_table(truth, TRUTH)
@@ -205,7 +208,17 @@ def read(
         truth=matches,
         rejected=_grouped(tables, list(numbers)),
         counts=_counts(runs, table, matches, tables),
+        duplicates=store.read_json(duplicates, Duplicates),
     )
+
+
+def _by_run(paths: Sequence[StrPath]) -> dict[tuple[str, str], tuple[Path, dict[str, Any]]]:
+    """Tables of neighbors and their footers, by model and index."""
+    footers = {Path(path): store.read_provenance(path) for path in paths}
+    return {
+        (_named(footer, "model", path), _named(footer, "index", path)): (path, footer)
+        for path, footer in footers.items()
+    }
 
 
 def _named(footer: dict[str, Any], entry: str, path: StrPath) -> str:
