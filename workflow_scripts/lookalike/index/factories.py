@@ -49,7 +49,7 @@ def train(index: Any, factory: str, vectors: NDArray[np.float32], gpu: bool) -> 
             "Ask for fewer in `factory`, or give more: `train: {sample: ...}`, or more pictures.",
             *(factory, centroids, len(vectors), COMFORTABLE * centroids),
         )
-    ivf = faiss.try_extract_index_ivf(index) if gpu else None
+    ivf: Any = faiss.try_extract_index_ivf(index) if gpu else None
     device = None if ivf is None else _device()
     if ivf is not None and device is not None:
         assigner = faiss.index_cpu_to_gpu(_gpu_memory(), device, faiss.IndexFlatIP(ivf.d))
