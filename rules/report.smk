@@ -4,6 +4,7 @@ inputs:   metrics, neighbors, pooled predictions and rejected pictures of every 
           the sample
 outputs:  results/reports/{experiment}/leaderboard.csv    tidy: one row a model, index and metric
           results/reports/{experiment}/comparisons.json   every two models: better, worse, cannot tell
+          results/reports/{experiment}/duplicates.json    how many pictures are there twice; the .parquet lists them
           results/reports/{experiment}/index.html         self-contained
 """
 
@@ -39,11 +40,35 @@ rule compare:
         "../workflow_scripts/compare.py"
 
 
+# By the hashes of one model's shards: models that saw other bytes are not compared.
+rule find_duplicates:
+    input:
+        embeddings=lambda wildcards: plan.embeddings(
+            plan.dataset_of(wildcards.experiment),
+            plan.config.experiments[wildcards.experiment].models[0],
+        ),
+        images=rules.compare.input.images,
+        truth=rules.compare.input.truth,
+    output:
+        counts="results/reports/{experiment}/duplicates.json",
+        list="results/reports/{experiment}/duplicates.parquet",
+    log:
+        "results/logs/find_duplicates/{experiment}.log",
+    conda:
+        plan.environment
+    params:
+        code=plan.code("find_duplicates"),
+    script:
+        "../workflow_scripts/find_duplicates.py"
+
+
 rule report:
     input:
         metrics=rules.compare.input.metrics,
         comparisons=rules.compare.output.comparisons,
+        duplicates=rules.find_duplicates.output.counts,
         neighbors=rules.compare.input.neighbors,
+        gallery=lambda wildcards: plan.gallery_neighbors(wildcards.experiment),
         rejected=lambda wildcards: plan.rejected_of(wildcards.experiment),
         images=rules.compare.input.images,
         truth=rules.compare.input.truth,

@@ -20,7 +20,7 @@ rule make_images:
     conda:
         plan.environment
     params:
-        key=lambda wildcards: plan.dataset_key(wildcards.dataset),
+        key=lambda wildcards: plan.images_key(wildcards.dataset),
         code=lambda wildcards: plan.code("make_images", dataset=wildcards.dataset),
     script:
         "../workflow_scripts/make_images.py"

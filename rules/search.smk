@@ -2,6 +2,7 @@
 
 inputs:   an index with its ids, and the embedding shards that hold the queries (and, of a streamed index, the references)
 outputs:  results/{dataset}/neighbors/{model}/{index}.parquet            query, rank, reference, cosine similarity
+          results/{dataset}/neighbors/{model}/{index}.gallery.parquet    the same of outside pictures; empty without them
           results/{dataset}/neighbors/{model}/{index}.pool.parquet       the best 10 pairs a query over all queries
           where the data set has training pictures:
           results/{dataset}/neighbors/{model}/{index}.training.parquet   each query's nearest training pictures

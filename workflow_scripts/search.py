@@ -10,6 +10,7 @@ with job(f"search {wildcards.dataset} {wildcards.model} {wildcards.index}", snak
         images=snakemake.input.images,
         out=snakemake.output.neighbors,
         pool_out=snakemake.output.pool,
+        gallery_out=snakemake.output.gallery,
         training_out=snakemake.output.get("training"),
         pool_sn_out=snakemake.output.get("pool_sn"),
         timing_out=snakemake.log.timing,

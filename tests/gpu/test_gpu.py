@@ -14,6 +14,8 @@ import tiny
 from conftest import MakePictures, picture
 from lookalike import embedding, models
 from lookalike.formats import SHARD
+from lookalike.index import approximate, factories
+from lookalike.index.pools import Pool
 
 pytestmark = pytest.mark.gpu
 
@@ -118,3 +120,24 @@ def test_where_the_devices_memory_runs_out_batches_are_halved_and_no_row_changes
     assert done.batch_size < 256
     assert "memory ran out for 256 pictures at once" in caplog.text
     assert_same(done.vectors, expected.vectors)
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF64,Flat", "IVF64,PQ8", "PCAW16,L2norm,Flat", "SQ8"])
+def test_an_index_on_a_gpu_finds_what_it_finds_on_the_cpu(factory: str) -> None:
+    draw = np.random.default_rng(0)
+    references, queries = (draw.normal(size=(count, 32)).astype(np.float32) for count in (20_000, 200))
+    built = factories.make(factory, 32)
+    factories.train(built, factory, references, gpu=True)
+    built.add(references)
+    nobody = np.full(200, -1)
+    found, pools = {}, {}
+    for gpu in (False, True):
+        pools[gpu] = Pool(2_000, np.zeros(200, np.float32))
+        index = factories.on_gpu(built) if gpu else built
+        assert index is not None
+        found[gpu] = approximate.search(index, queries, 11, nobody)
+        approximate.fill([pools[gpu]], [index, built], queries, nobody)
+    np.testing.assert_allclose(found[True].scores, found[False].scores, rtol=1e-3, atol=1e-3)
+    assert (found[True].rows == found[False].rows).mean() > 0.99  # all but ties, and sums rounded otherwise
+    pairs = [set(zip(*(part.tolist() for part in pools[gpu].pairs()[:2]), strict=True)) for gpu in (False, True)]
+    assert len(pairs[0] ^ pairs[1]) <= 40

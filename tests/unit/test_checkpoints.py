@@ -216,6 +216,21 @@ def test_fetching_again_without_network_takes_what_is_in_the_cache(client: Clien
     assert client.weights.read_text() == first
 
 
+def test_what_is_in_the_cache_is_at_hand_without_asking_or_reading(client: Client, hub: Hub) -> None:
+    look = "models.family(models.parse(key)).look(models.parse(key))"
+    missing = client.run(look, entry())
+    assert (missing.returncode, hub.requests) == (1, [])
+    assert missing.stderr.startswith("owner/vit: revision 'main' is not in the cache of the hub's library.")
+    assert client.fetch(entry()).returncode == 0
+    hub.requests.clear()
+    (cached,) = (client.folder / "cache").rglob("snapshots/*/model.safetensors")
+    cached.resolve().write_bytes(b"")  # looked for, and not looked into: loading will
+    found = client.run(look, entry())
+    assert (found.returncode, hub.requests) == (0, []), found.stderr
+    cached.unlink()
+    assert "owner/vit: has no model.safetensors" in client.run(look, entry()).stderr
+
+
 def test_another_file_than_the_recorded_one_is_refused(client: Client, hub: Hub) -> None:
     assert client.fetch(entry()).returncode == 0
     (cached,) = (client.folder / "cache").rglob("snapshots/*/model.safetensors")
@@ -331,6 +346,7 @@ def test_a_local_folder_is_recorded_by_hash_and_held_to_it(tmp_path: Path, vit: 
     assert weights.source == f"folder {tmp_path}"
     assert set(weights.files) == {"config.json", "preprocessor_config.json", "model.safetensors"}
 
+    models.family(models.parse(key)).look(models.parse(key))
     (tmp_path / "processor_config.json").write_text("{}")
     with pytest.raises(LookalikeError, match=r"processor_config\.json came after fetch_weights\. Remove it"):
         models.load(key, weights, models.Machine())

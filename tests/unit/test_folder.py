@@ -538,3 +538,32 @@ def test_a_missing_table_about_pictures_is_named():
     assert "datasets.mine.about: the file 'none.csv' does not exist" in message(
         **{**with_about("image_id,a\n"), "about": "none.csv"}
     )
+
+
+def sampled(**entry):
+    return {row["image_id"] for row in sample(**entry)[0] if row["reference"]}
+
+
+def test_a_sample_is_stable_and_a_larger_one_contains_the_smaller(caplog):
+    pictures(*(f"pictures/p{number}.png" for number in range(30)))
+    with caplog.at_level(logging.INFO):
+        few, more = sampled(sample=8), sampled(sample=20)
+    assert "datasets.mine.sample: 8 of 30 references are taken" in caplog.text
+    assert (len(few), len(more)) == (8, 20)
+    assert few < more < sampled() == sampled(sample=30) == sampled(sample=500)
+    assert few != set(sorted(more)[:8]), "not the first by name"
+    pictures("pictures/another.png")
+    assert len(sampled(sample=8) - few) <= 1
+
+
+def test_a_sample_keeps_what_the_queries_ask_for():
+    pictures(*(f"pictures/p{number}.png" for number in range(30)), "queries/a.png", "queries/b.png", "queries/c.png")
+    Path("truth.csv").write_text("query_id,reference_id\na.png,p7.png\nb.png,p8.png\nb.png,p9.png\n")
+    with_truth = {"queries": "queries", "truth": "truth.csv"}
+    rows, matches = sample(sample=5, **with_truth)
+    assert {"p7.png", "p8.png", "p9.png"} <= sampled(sample=5, **with_truth)
+    assert (len(sampled(sample=5, **with_truth)), len(rows), len(matches)) == (5, 8, 3)
+    assert message(sample=2, **with_truth) == (
+        "datasets.mine.sample: 2 references are to be taken, but 3 are true matches of queries. "
+        "Set sample to 3 or more."
+    )

@@ -82,7 +82,13 @@ class Chain:
         return [str(self.folder / f"{name}.parquet") for name in names if (self.folder / f"{name}.parquet").exists()]
 
     def build(
-        self, factory: str = "Flat", on_bad_image: str = "reject", key: str | None = None, threads: int = 1
+        self,
+        factory: str = "Flat",
+        on_bad_image: str = "reject",
+        key: str | None = None,
+        *,
+        threads: int = 1,
+        gpu: bool = False,
     ) -> None:
         index.build(
             embeddings=self.shards,
@@ -94,6 +100,7 @@ class Chain:
             embedding_key=KEY,
             on_bad_image=on_bad_image,
             threads=threads,
+            gpu=gpu,
         )
 
     def search(
@@ -106,6 +113,7 @@ class Chain:
             images=str(self.folder / "images.parquet"),
             out=str(self.folder / "neighbors.parquet"),
             pool_out=str(self.folder / "pool.parquet"),
+            gallery_out=str(self.folder / "gallery.parquet"),
             timing_out=str(self.folder / "timing.json"),
             key='{"factory": "Flat"}' if key is None else key,
             build_key=build_key or ('{"factory": "Flat"}' if key is None else key),
@@ -529,3 +537,65 @@ def test_a_gpu_that_is_not_there_is_said_and_the_cpu_computes(chain: Chain, capl
     with caplog.at_level(logging.WARNING, "lookalike"):
         assert chain.search(gpu=True).to_pylist() == at_rest
     assert "computing on the CPU" in caplog.text
+
+
+def test_outside_pictures_find_what_queries_would_and_are_in_no_pool(chain: Chain) -> None:
+    queried = chain.folder / "images.parquet"
+    chain.build()
+    expected_rows = [row for row in chain.search().to_pylist() if row["query_id"] == "q3"]
+    pool = chain.found("pool")
+    assert chain.found("gallery") == []
+    chain.sample({name: "g" if name == "q3" else name[0] for name in chain.vectors})
+    sample = store.read_table(queried, IMAGES)
+    outside = pa.array([name == "q3" for name in sample["image_id"].to_pylist()])
+    store.write_table(sample.append_column("gallery", outside), queried, IMAGES, {})
+    found = chain.search()
+    assert "q3" not in found["query_id"].to_pylist()
+    gallery = chain.found("gallery")
+    assert [row["reference_id"] for row in gallery] == [row["reference_id"] for row in expected_rows]
+    assert [row["rank"] for row in gallery] == [1, 2, 3, 4, 5, 6]
+    assert "q3" in {row["query_id"] for row in pool}
+    assert "q3" not in {row["query_id"] for row in chain.found("pool")}
+
+
+@pytest.mark.parametrize("factory", ["Flat", "PCAW4,L2norm,Flat", "IVF4,Flat"])
+def test_the_way_over_a_gpu_gives_what_the_cpu_gives(
+    tmp_path: Path, factory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No GPU here: FAISS' calls for one are stood in for by the CPU, and all around them is real."""
+    import faiss
+
+    chain = Chain(tmp_path, references=3000, training=600)
+    key, moved = json.dumps({"factory": factory}), []
+
+    def files() -> dict[str, list[dict[str, Any]]]:
+        chain.search(key=key, training=True, gpu=True)
+        return {name: chain.found(name) for name in ("neighbors", "pool", "training_found", "pool_sn")}
+
+    class Resources:
+        def setTempMemory(self, size: int) -> None:  # noqa: N802
+            assert size > 0
+
+    class Options:
+        useFloat16 = True  # noqa: N815
+
+    def to_gpu(resources: Resources, device: int, one: Any, options: Options | None = None) -> Any:
+        assert (device, options is None or not options.useFloat16) == (0, True)
+        moved.append(one)
+        return one
+
+    chain.build(key=key)
+    built, on_cpu = (chain.folder / "flat.faiss").read_bytes(), files()
+    monkeypatch.setattr(faiss, "StandardGpuResources", Resources, raising=False)
+    monkeypatch.setattr(faiss, "GpuClonerOptions", Options, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", to_gpu, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    chain.build(key=key, gpu=True)
+    assert (chain.folder / "flat.faiss").read_bytes() == built
+    on_gpu = files()
+    assert moved
+    for name, rows in on_cpu.items():
+        pairs = [[(row["query_id"], row["reference_id"]) for row in found] for found in (rows, on_gpu[name])]
+        assert pairs[0] == pairs[1], name
+        scores = [[row["score"] for row in found] for found in (rows, on_gpu[name])]
+        np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)

@@ -9,6 +9,7 @@ import torch
 
 from conftest import picture
 from lookalike import models
+from lookalike.config import Embed
 from lookalike.errors import LookalikeError
 from lookalike.formats import Weights
 
@@ -144,3 +145,30 @@ def test_the_way_to_a_gpu_and_back_keeps_every_row(monkeypatch: pytest.MonkeyPat
     assert locked.count(True) == 2, "there and back"
     np.testing.assert_array_equal(found, expected)
     assert seconds == {"transfer": 1.0, "forward": 0.5}
+
+
+def test_looking_for_weights_says_what_fetching_would(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every family can say whether its weights are here; a scripted file and a user's module are looked for too."""
+    monkeypatch.chdir(tmp_path)
+    entries = {
+        "pixels": {},
+        "color_histogram": {},
+        "efficientnet_lite": {"variant": "lite1"},
+        "torchscript": {"path": "gone.pt", "sha256": "0" * 64, "size": 8, "mean": [0.5] * 3, "std": [0.5] * 3},
+        "python": {"factory": "gone:make"},
+        "transformers": {"checkpoint": "./gone", "feature": "pooler_output"},
+        "blip2": {"checkpoint": "./gone"},
+    }
+    members = Embed.__origin__.__args__  # type: ignore[attr-defined]
+    assert set(entries) == {member.model_fields["family"].annotation.__args__[0] for member in members}
+    for family, more in entries.items():
+        entry = models.parse(json.dumps({"family": family, **more}))
+        said = []
+        for ask in (models.family(entry).look, models.family(entry).fetch):
+            try:
+                ask(entry)
+                said.append("")
+            except LookalikeError as error:
+                said.append(str(error))
+        assert said[0] == said[1], family
+        assert (said[0] == "") == (family in ("pixels", "color_histogram")), family

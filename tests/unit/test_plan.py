@@ -145,7 +145,7 @@ def with_training(monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 def test_training_pictures_add_the_files_of_normalised_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = "results/photo-tiles-copies/neighbors/pixels"
-    always = {f"{folder}/flat.parquet", f"{folder}/flat.pool.parquet"}
+    always = {f"{folder}/flat{kind}.parquet" for kind in ("", ".pool", ".gallery")}
     more = {f"{folder}/flat.training.parquet", f"{folder}/flat.pool_sn.parquet"}
     assert (always | more) & set(Plan.of(CATALOGUE).targets("demo")) == always
     assert Plan.of(CATALOGUE).found_of("demo", "pool_sn") == []

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lookalike import formats, metrics, statistics, store
 from lookalike.errors import LookalikeError
-from lookalike.formats import Comparison, Comparisons, Estimate, Metrics
+from lookalike.formats import Comparison, Comparisons, Duplicates, Estimate, Metrics
 from lookalike.report import gallery, headline, words, write_report
 
 HOSTILE = "\"><script>alert('x')</script>\n<img src=https://evil.example/a.png> 図 \u202e.png"
@@ -48,6 +48,10 @@ class Experiment:
     pooled: tuple[str, ...] = ()  # ends of the metrics of pooled lists: "" for scores as they are, "_sn"
     threshold: float | None = 0.8125
     cases: list[formats.Cases] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)  # pictures that are in no role, to be shown first
+    shown: list[str] = field(default_factory=list)  # queries to be shown first
+    doubles: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # kind -> pairs
+    undecidable: int = 0
 
     def report(self) -> str:
         """Write the files and the report; return its text."""
@@ -64,12 +68,14 @@ class Experiment:
             "truth": self._truth(),
             "metrics": [self._metrics(model, index) for model, index in pairs],
             "neighbors": [self._neighbors(model, index) for model, index in pairs],
+            "gallery": [self._gallery(*pair) for pair in pairs if self.outside],
             "rejected": [self._rejected(model) for model in self.models],
             "comparisons": self._comparisons(),
+            "duplicates": self._duplicates(),
         }
 
     def _images(self) -> Path:
-        ids = [*self.references, *self.queries]
+        ids = [*self.references, *self.queries, *self.outside]
         for number, _ in enumerate(ids):
             noise = np.random.default_rng(number).integers(0, 255, (40, 50, 3), dtype=np.uint8)
             if not (self.folder / f"{number}.png").exists():
@@ -84,10 +90,14 @@ class Experiment:
             "bytes": [1] * len(ids),
             "group": [self.groups.get(one) for one in ids],
         }
-        schema = formats.IMAGES.schema()
+        optional = []
         if self.operations is not None:
             columns["operations"] = [self.operations.get(one) for one in ids]
-            schema = formats.IMAGES.schema("operations")
+            optional.append("operations")
+        if self.outside or self.shown:
+            columns["gallery"] = [one in self.outside or one in self.shown for one in ids]
+            optional.append("gallery")
+        schema = formats.IMAGES.schema(*optional)
         return self._table("images", columns, formats.IMAGES, schema, {})
 
     def _truth(self) -> Path:
@@ -95,9 +105,12 @@ class Experiment:
         columns = {"query_id": list(matched), "reference_id": list(matched.values())}
         return self._table("truth", columns, formats.TRUTH, formats.TRUTH.schema(), {})
 
-    def _neighbors(self, model: str, index: str) -> Path:
+    def _gallery(self, model: str, index: str) -> Path:
+        return self._neighbors(model, index, f"{model}-{index}.gallery", dict.fromkeys(self.outside))
+
+    def _neighbors(self, model: str, index: str, name: str = "", asked: dict[str, str | None] | None = None) -> Path:
         rows: list[tuple[str, int, str, float]] = []
-        for query, match in self.queries.items():
+        for query, match in (self.queries if asked is None else asked).items():
             if query in self.rejected.get(model, {}):
                 continue
             default = [match] if match else []
@@ -113,7 +126,22 @@ class Experiment:
             "embed_versions": {"torch": "2.9.1", "pillow": "11.3.0 / 12.0.0"},
             "versions": {"faiss-cpu": "1.13.0"},
         }
-        return self._table(f"{model}-{index}", columns, formats.NEIGHBORS, formats.NEIGHBORS.schema(), made)
+        return self._table(name or f"{model}-{index}", columns, formats.NEIGHBORS, formats.NEIGHBORS.schema(), made)
+
+    def _duplicates(self) -> Path:
+        kinds = ("queries_like_match", "queries_like_other", "training_like_reference")
+        record = Duplicates(
+            references=len(self.references),
+            queries=len(self.queries),
+            doubled=2 * len(self.doubles.get("doubled", [])),
+            groups=len(self.doubles.get("doubled", [])),
+            undecidable=self.undecidable,
+            examples={kind: self.doubles.get(kind, []) for kind in ("doubled", *kinds)},
+            **{kind: len(self.doubles.get(kind, [])) for kind in kinds},
+        )
+        path = self.folder / "duplicates.json"
+        store.write_json(record, path)
+        return path
 
     def _rejected(self, model: str) -> Path:
         bad = self.rejected.get(model, {})
@@ -763,3 +791,86 @@ def test_the_report_never_reaches_models_torch_or_plotly() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="workflow_scripts"
     )
     assert found.stdout.strip() == "set()"
+
+
+def gallery_of(html: str) -> str:
+    return html.partition('<section id="gallery"')[2].partition("</section>")[0]
+
+
+def test_outside_pictures_are_shown_first_without_right_or_wrong(experiment: Experiment) -> None:
+    without = experiment.report()
+    experiment.outside = ["gallery:laptop.jpg", "gallery:broken.jpg"]
+    experiment.rejected = {model: {"gallery:broken.jpg": "damaged: no end"} for model in experiment.models}
+    experiment.found = {("fair", "gallery:laptop.jpg"): ["ref-4", "ref-2"]}
+    html = experiment.report()
+    assert balanced(html)
+    shown = gallery_of(html)
+    rows = re.findall(r'<article class="row( first)?" data-outcome="(\w+)"', shown)
+    assert rows[:2] == [(" first", "outside")] * 2
+    assert {outcome for _, outcome in rows[2:]} == {"right", "none"}
+    broken, laptop = (one.partition("</article>")[0] for one in shown.split("<article")[1:3])
+    assert Page(f"<article{laptop}").words.count("nearest at 0.90") == len(experiment.models)
+    assert "Rank 1: ref-4" in laptop
+    assert "right" not in laptop
+    assert "match" not in laptop
+    assert "This model was not shown the picture: damaged: no end." in Page(f"<article{broken}").words
+    assert "gallery:broken.jpg" in html.partition('<section id="rejected"')[2]
+    # they count nowhere: all that stands before the pictures is as it was, but for the rejected one
+    for section in ("leaderboard", "pairs", "operations", "speed"):
+        assert board(html, section).split("The rejected picture counts")[0].strip() == board(without, section)
+
+
+def board(html: str, section: str) -> str:
+    return Page(html.partition(f'<section id="{section}"')[2].partition("</section>")[0]).words
+
+
+def test_queries_that_are_to_be_shown_come_first_and_once(experiment: Experiment) -> None:
+    experiment.shown = ["q-1"]
+    shown = gallery_of(experiment.report())
+    assert re.findall(r'class="row first" data-outcome="right"', shown)
+    assert shown.count("Query q-1") == 1
+    assert shown.index("Query q-1") < shown.index("Query q-0")
+
+
+def test_many_outside_pictures_leave_room_for_queries(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "MOST_FIRST", 3)
+    experiment.outside = [f"gallery:{number:02}.jpg" for number in range(30)]
+    html = experiment.report()
+    assert html.count('class="row first"') == 3
+    assert "and 27 more" in Page(html).words
+    assert html.count('<article class="row"') == len(experiment.queries)
+
+
+def test_nothing_doubled_is_one_line(experiment: Experiment) -> None:
+    assert board(experiment.report(), "duplicates") == (
+        'aria-labelledby="duplicates-heading"> Identical pictures No file is there twice: of 6 references and 3 '
+        "queries, no reference has the bytes of another, of a query, or of a training picture."
+    )
+
+
+def test_doubles_are_counted_shown_and_explained(experiment: Experiment) -> None:
+    experiment.doubles = {
+        "doubled": [("ref-0", "ref-3")],
+        "queries_like_match": [("q-1", "ref-1")],
+        "queries_like_other": [("q-2", "ref-5")],
+        "training_like_reference": [("ref-2", "ref-4")],
+    }
+    experiment.undecidable = 1
+    html = experiment.report()
+    assert balanced(html)
+    said = board(html, "duplicates")
+    for words_of_it in (
+        "2 references of 6 in 1 group of identical files.",
+        "For 1 query the true match has such a double that does not count as right",
+        "it counts as a miss for every model",
+        "1 query is the very file that should be found: a hit that no model can miss.",
+        "1 query is the same file as a reference that does not count as right.",
+        "1 training picture is also among the references",
+        "results/reports/trial/duplicates.parquet",
+    ):
+        assert words_of_it in said
+    shown = [
+        one["title"] for one in Page(html.partition('<section id="duplicates"')[2]).named("span") if "title" in one
+    ]
+    assert shown == ["ref-0", "ref-3", "q-1", "ref-1", "q-2", "ref-5", "ref-2", "ref-4"]
+    assert not re.search(r'"pic p\d+ " role="img" title="(?!ref|q)', html)

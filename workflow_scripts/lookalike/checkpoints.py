@@ -34,6 +34,17 @@ def fetch(checkpoint: str, revision: str, *, code: bool = False, parts: tuple[st
     return Weights(source=f"hub {checkpoint}", revision=folder.name, files=_hashes(folder, names))
 
 
+def look(checkpoint: str, revision: str, *, code: bool = False, parts: tuple[str, ...] = ()) -> None:
+    """Raise LookalikeError where ``fetch`` would need the network. No weights are read, so a damaged file passes."""
+    folder = _local_folder(checkpoint) or _snapshot(checkpoint, revision)
+    if not folder:
+        raise LookalikeError(
+            f"{checkpoint}: revision '{revision}' is not in the cache of the hub's library. A run fetches it where the "
+            "network is."
+        )
+    _wanted(checkpoint, folder, [path.name for path in folder.iterdir()], code, parts)
+
+
 def locate(checkpoint: str, weights: Weights) -> Path:
     """The folder that holds the recorded files, without using the network. Raises LookalikeError for any other file."""
     folder = _local_folder(checkpoint) or _cached_folder(checkpoint, weights)
@@ -184,17 +195,24 @@ def _from_cache(
     checkpoint: str, revision: str, code: bool, parts: tuple[str, ...], reason: str
 ) -> tuple[Path, tuple[str, ...]]:
     """What an earlier download left, where the hub cannot be reached."""
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import constants
 
-    found = try_to_load_from_cache(checkpoint, "config.json", revision=revision)
-    if not isinstance(found, str):
+    folder = _snapshot(checkpoint, revision)
+    if not folder:
         raise LookalikeError(
             f"{checkpoint}: the hub cannot be reached ({reason}), and revision '{revision}' is not in the cache "
             f"{constants.HF_HUB_CACHE}. Run fetch_weights where the network is."
         )
-    folder = Path(found).parent
     log.warning("%s: the hub cannot be reached; using commit %s from the cache", checkpoint, folder.name)
     return folder, _wanted(checkpoint, folder, [path.name for path in folder.iterdir()], code, parts)
+
+
+def _snapshot(checkpoint: str, revision: str) -> Path | None:
+    """The folder of a revision in the cache, where an earlier download left one."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(checkpoint, "config.json", revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def _with_safetensors(api: Any, checkpoint: str, info: Any) -> Any:

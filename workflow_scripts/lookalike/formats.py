@@ -151,7 +151,14 @@ NEIGHBORS = Format(
     unique=("query_id", "reference_id"),
 )
 
-FORMATS = (IMAGES, MANIFEST, TRUTH, SHARD, EMBEDDINGS, REJECTED, INDEX_IDS, NEIGHBORS)
+# Pictures of the same bytes, where one of them is a reference: those with the same `sha256` are identical.
+DUPLICATES = Format(
+    "duplicates",
+    {"sha256": STRING, "image_id": STRING, "reference": pa.bool_(), "query": pa.bool_(), "training": pa.bool_()},
+    unique=("image_id",),
+)
+
+FORMATS = (IMAGES, MANIFEST, TRUTH, SHARD, EMBEDDINGS, REJECTED, INDEX_IDS, NEIGHBORS, DUPLICATES)
 
 
 class Record(BaseModel):
@@ -349,6 +356,25 @@ class Comparisons(Record):
     comparisons: list[Comparison]
     cases: list[Cases] = []
     approximations: list[Approximation] = []
+
+
+class Duplicates(Record):
+    """``results/reports/{experiment}/duplicates.json``: files of the same bytes, among the pictures that were embedded.
+
+    ``doubled`` references are identical to another one, and form ``groups``. ``undecidable`` counts the queries that no
+    model can be sure to get right: their true match has an identical reference that is not one. A query may count both
+    as like its true match and as like another reference. ``examples`` are pairs of ids, under the names of the counts.
+    """
+
+    references: int
+    queries: int
+    doubled: int
+    groups: int
+    undecidable: int
+    queries_like_match: int
+    queries_like_other: int
+    training_like_reference: int
+    examples: dict[str, list[tuple[str, str]]]
 
 
 class Weights(Record):

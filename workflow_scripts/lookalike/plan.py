@@ -21,13 +21,24 @@ from lookalike import user_module
 from lookalike.config import Config, IndexRuntime, Runtime
 
 LIBRARY = Path(__file__).parent
-RULES = ("make_images", "sample", "shard", "fetch_weights", "embed", "index", "search", "measure", "compare", "report")
+RULES = (
+    *("make_images", "sample", "shard", "fetch_weights", "embed", "index", "search", "measure"),
+    *("compare", "find_duplicates", "report"),
+)
 
 # The modules that make each stage's numbers, relative to the library. They import nothing else of the library but the
 # neutral errors, formats, store and config (tests/contract/test_structure.py). `{kind}` and `{family}` are filled in.
 STAGES: dict[str, tuple[str, ...]] = {
     "make_images": ("archives", "images", "expectations", "datasets/__init__", "datasets/{kind}"),
-    "sample": ("archives", "images", "expectations", "datasets/__init__", "datasets/{kind}"),
+    "sample": (
+        "archives",
+        "images",
+        "expectations",
+        "datasets/__init__",
+        "datasets/{kind}",
+        "datasets/outside",
+        "datasets/folder",
+    ),
     "shard": ("sharding", "expectations"),
     "embed": ("archives", "images", "preprocess", "embedding", "models/{family}"),
     "index": ("index/building", "index/checks", "index/factories", "index/vectors"),
@@ -43,6 +54,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "measure": ("metrics", "statistics", "evaluation", "measurement"),
     "compare": ("metrics", "statistics", "evaluation", "approximation", "comparison"),
+    "find_duplicates": ("duplicates",),
     "report": ("archives", "images", "report"),
 }
 
@@ -65,6 +77,9 @@ SHARED: dict[str, tuple[str, ...]] = {
     "flickr30k": ("datasets/published",),
     "coco": ("datasets/published",),
 }
+
+REPORT_FILES = ("leaderboard.csv", "comparisons.json", "duplicates.json", "duplicates.parquet", "index.html")
+LATER = frozenset({"k", "shards", "on_bad_image", "expect"})  # keys of a data set that change no sample
 
 
 @dataclass(frozen=True)
@@ -116,7 +131,7 @@ class Plan:
             *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.ids.parquet"),
             *(path for made in self.search_outputs(dataset).values() for path in self.per_model(experiment, made)),
             *self.per_model(experiment, "results/{dataset}/metrics/{model}/{index}.json"),
-            *(f"{folder}/{name}" for name in ("leaderboard.csv", "comparisons.json", "index.html")),
+            *(f"{folder}/{name}" for name in REPORT_FILES),
         ]
 
     def _with_sources(self, dataset: str) -> list[str]:
@@ -219,6 +234,15 @@ class Plan:
         """How an index is built and searched; nothing of it changes what is found."""
         return self.config.indexes[index].runtime
 
+    def has_gallery(self, dataset: str) -> bool:
+        """Whether a data set has outside pictures, which are searched for beside its queries."""
+        return self.config.datasets[dataset].gallery is not None
+
+    def gallery_neighbors(self, experiment: str) -> list[str]:
+        """What every model and index of an experiment found for outside pictures; nothing where there are none."""
+        pattern = "results/{dataset}/neighbors/{model}/{index}.gallery.parquet"
+        return self.per_model(experiment, pattern) if self.has_gallery(self.dataset_of(experiment)) else []
+
     def rejected_of(self, experiment: str) -> list[str]:
         """The rejected tables of all models of an experiment."""
         entry = self.config.experiments[experiment]
@@ -244,7 +268,11 @@ class Plan:
 
     def dataset_key(self, dataset: str) -> str:
         """What decides which pictures a data set has: its entry without what later stages use."""
-        return key(self.config.datasets[dataset], leave_out=frozenset({"k", "shards", "on_bad_image", "expect"}))
+        return key(self.config.datasets[dataset], leave_out=LATER)
+
+    def images_key(self, dataset: str) -> str:
+        """What decides which pictures a data set makes: outside pictures are none of them."""
+        return key(self.config.datasets[dataset], leave_out=LATER | {"gallery"})
 
     def shard_key(self, dataset: str) -> str:
         """What decides about the shard files, and what is checked before any model runs."""
@@ -319,7 +347,8 @@ def search_variants() -> dict[str, tuple[str, ...]]:
 def search_outputs(extras: tuple[str, ...]) -> dict[str, str]:
     """What a search with these extras writes: patterns by name."""
     folder = "results/{dataset}/neighbors/{model}/"
-    outputs = {"neighbors": folder + "{index}.parquet", "pool": folder + "{index}.pool.parquet"}
+    always = {"neighbors": "{index}", "gallery": "{index}.gallery", "pool": "{index}.pool"}
+    outputs = {name: f"{folder}{stem}.parquet" for name, stem in always.items()}
     return outputs | {name: path for extra in extras for name, path in SEARCH_EXTRAS[extra].items()}
 
 

@@ -56,12 +56,19 @@ def _numbers(rows: pa.Table, count: int) -> pa.Array:
 
 
 def pools(images: pa.Table, names: list[str]) -> dict[str, pa.Table]:
-    """Divide an images table into a data set's pools, each picture into one: the first of ROLES that it has."""
+    """Divide an images table into a data set's pools, each picture into one: the first of ROLES that it has.
+
+    Outside pictures have none of these roles; their pool is ``gallery``.
+    """
     rows = images.select(list(SHARD.columns))
-    if names == ["images"]:
-        return {"images": rows}
     divided = {}
     left = pa.array([True] * images.num_rows, pa.bool_())
+    if "gallery" in names:
+        here = outside(images)
+        divided["gallery"] = rows.filter(here)
+        left = pc.and_not(left, here)
+    if "images" in names:
+        return {"images": rows.filter(left), **divided}
     for name in (role for role in ROLES if role in names):
         here = pc.and_(left, images[ROLES[name]].combine_chunks())
         divided[name] = rows.filter(here)
@@ -69,3 +76,13 @@ def pools(images: pa.Table, names: list[str]) -> dict[str, pa.Table]:
     if forgotten := images.filter(left)["image_id"].to_pylist():
         raise LookalikeError(f"picture '{forgotten[0]}' has no role that belongs to the pools {', '.join(names)}.")
     return divided
+
+
+def outside(images: pa.Table) -> pa.Array:
+    """Which rows of an images table are outside pictures: shown with what they find, and nothing else."""
+    if "gallery" not in images.column_names:
+        return pa.array([False] * images.num_rows, pa.bool_())
+    chosen = pc.fill_null(images["gallery"].combine_chunks(), False)
+    for role in ROLES.values():
+        chosen = pc.and_not(chosen, images[role].combine_chunks())
+    return chosen

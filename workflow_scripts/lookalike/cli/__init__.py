@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from lookalike.cli import check, models, pair, search
+from lookalike.cli import check, models, pair, search, try_folder
 from lookalike.errors import LookalikeError
 
 
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 for command in (pair.pair, search.search, models.models, check.check):
     app.command()(command)
+app.command("try")(try_folder.try_folder)  # `try` is a word of Python's own
 
 
 def main() -> None:

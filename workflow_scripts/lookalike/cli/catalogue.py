@@ -66,6 +66,15 @@ class Catalogue:
             weights: Weights = models.family(entry).fetch(entry)
         return weights
 
+    def why_missing(self, model: str) -> str | None:
+        """Why a model's weights cannot be had without a network; None where they are at hand. Reads no weights."""
+        entry = self.plan.config.models[model].embed
+        try:
+            models.family(entry).look(entry)
+        except LookalikeError as error:
+            return str(error)
+        return None
+
     def encoder(self, model: str, weights: Weights, threads: int) -> models.Encoder:
         """A model on the device that its embed jobs use, as far as there is one here."""
         machine = models.Machine(threads, bool(self.plan.runtime(model).gpu))

@@ -5,10 +5,9 @@ from typing import Any
 
 from lookalike import models as families
 from lookalike import store
-from lookalike.cli.catalogue import Catalogue, offline
+from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import ConfigFiles, Json, Results
 from lookalike.cli.output import print_json, print_table
-from lookalike.errors import LookalikeError
 
 
 def models(configfile: ConfigFiles = None, results: Results = Path("results"), as_json: Json = False) -> None:
@@ -41,7 +40,7 @@ def models(configfile: ConfigFiles = None, results: Results = Path("results"), a
 
 def _row(catalogue: Catalogue, model: str) -> dict[str, Any]:
     entry = catalogue.plan.config.models[model].embed
-    missing = _why_missing(catalogue, model)
+    missing = catalogue.why_missing(model)
     return {
         "model": model,
         "label": catalogue.plan.label(model),
@@ -51,16 +50,6 @@ def _row(catalogue: Catalogue, model: str) -> dict[str, Any]:
         "recorded": catalogue.recorded(model).exists(),
         "missing": missing,
     }
-
-
-def _why_missing(catalogue: Catalogue, model: str) -> str | None:
-    """Why a model's weights cannot be had without a network; None where they can."""
-    try:
-        with offline():
-            catalogue.fetched(model)
-    except LookalikeError as error:
-        return str(error)
-    return None
 
 
 def _embedded_dimension(catalogue: Catalogue, model: str) -> int | None:

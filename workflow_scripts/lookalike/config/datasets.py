@@ -39,6 +39,9 @@ class DatasetBase(Entry):
     expect: Expected = Field(
         {}, description="how many there must be of each role, and true pairs; not checked where empty"
     )
+    gallery: UserPath | None = Field(
+        None, min_length=1, description="folder of outside pictures, to be shown with what they find"
+    )
 
     @property
     def source_pools(self) -> tuple[str, ...]:
@@ -76,6 +79,7 @@ class Folder(DatasetBase):
     truth: UserPath | None = Field(None, description="CSV with the columns query_id,reference_id")
     about: UserPath | None = Field(None, description="CSV with image_id and columns to break the numbers down by")
     training: UserPath | None = Field(None, description="folder of pictures that are in neither, to normalise scores")
+    sample: int | None = Field(None, ge=1, description="take so many references, chosen by a hash of their ids")
 
     @property
     def source_pools(self) -> tuple[str, ...]:

@@ -10,8 +10,25 @@ from lookalike.config.entry import Entry
 from lookalike.errors import did_you_mean
 
 # How a step of a factory string begins. FAISS has more, and grows: only what looks like a slip of one is refused.
-STEPS = frozenset(
-    "Flat HNSW IDMap ITQ IVF L2norm LSQ NSG OPQ PCA PCAR PCAW PCAWR PQ Pad RFlat RQ RR RaBitQ Refine SQ".split()  # noqa: SIM905 - one a line would be long
+STEPS = (
+    *(
+        "Flat",
+        "HNSW",
+        "IDMap",
+        "ITQ",
+        "IVF",
+        "L2norm",
+        "LSQ",
+        "NSG",
+        "OPQ",
+        "PCA",
+        "PCAR",
+        "PCAW",
+        "PCAWR",
+        "PQ",
+        "Pad",
+    ),
+    *("RFlat", "RQ", "RR", "RaBitQ", "Refine", "SQ"),
 )
 
 # Search parameters, and what a factory string must have for them to mean something.

@@ -30,7 +30,8 @@ class Config(Entry):
     experiments: dict[str, Experiment]
 
     def pools(self, dataset: str) -> tuple[str, ...]:
-        """The pools of a data set's pictures: copies have their source's training pictures too."""
+        """The pools of a data set's pictures: its own, its source's training pictures for copies, outside pictures."""
         entry = self.datasets[dataset]
         source = self.datasets.get(entry.of) if isinstance(entry, Copies) else None
-        return (*entry.source_pools, *(("training",) if source and "training" in source.source_pools else ()))
+        training = ("training",) if source and "training" in source.source_pools else ()
+        return (*entry.source_pools, *training, *(("gallery",) if entry.gallery else ()))

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from lookalike import expectations, store
 from lookalike.config import Dataset, Published
+from lookalike.datasets import outside
 from lookalike.errors import LookalikeError
 from lookalike.formats import IMAGES, MANIFEST, TRUTH
 
@@ -37,7 +38,7 @@ def make_images(name: str, key: str, sources: str | None, manifest: str) -> None
 
 
 def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out: str, *, expect: str = "{}") -> None:
-    """Write which pictures a data set has, in which roles, and the true matches.
+    """Write which pictures a data set has, in which roles, and the true matches; outside pictures have no role.
 
     ``expect`` is ``plan.Plan.expect``. Raises LookalikeError where a count is other than expected, and for a data set
     that is not there, or not all of it.
@@ -57,6 +58,8 @@ def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out
     else:
         images, truth = _module(entry).sample(entry, f"datasets.{name}")
     expectations.check(f"datasets.{name}", json.loads(expect), expectations.count(images, truth), remedy)
+    if entry.gallery:
+        images = outside.add(images, entry.gallery, f"datasets.{name}.gallery")
     provenance = {"made_by": "lookalike sample", "key": key}
     store.write_table(truth, truth_out, TRUTH, provenance)
     store.write_table(images, images_out, IMAGES, provenance)

@@ -1,6 +1,7 @@
 """Anybody's pictures: a folder of references, and, where there are any, a folder of queries and their true matches."""
 
 import csv
+import hashlib
 import logging
 import os
 import stat
@@ -80,14 +81,32 @@ def sample(entry: Folder, where: str) -> tuple[pa.Table, pa.Table]:
     if entry.truth is None and entry.queries:
         log.warning("%s: there is no truth file, so the queries have no true matches", where)
     pairs = _truth(entry.truth, f"{where}.truth", entry, found["root"], found["queries"]) if entry.truth else []
+    known = {image_id: size for sizes in found.values() for image_id, size in sizes.items()}
+    if entry.sample is not None and entry.sample < len(found["root"]):
+        matches = {pair["reference_id"] for pair in pairs}
+        found["root"] = _sampled(entry.sample, found["root"], matches, f"{where}.sample")
     images = pa.concat_tables(_table(folder, found[key], ROLES[key]) for key, folder in folders.items())
     if entry.about:
-        known = {image_id: size for sizes in found.values() for image_id, size in sizes.items()}
         about, columns = _about(entry.about, f"{where}.about", entry, known)
         cells = [about.get(image_id, {}) for image_id in images["image_id"].to_pylist()]
         for column in columns:
             images = images.append_column(column, pa.array([cell.get(column) for cell in cells], pa.string()))
     return images, pa.Table.from_pylist(pairs, schema=TRUTH.schema())
+
+
+def _sampled(wanted: int, references: dict[str, int], matches: set[str], where: str) -> dict[str, int]:
+    """So many references: all true matches, and of the others those whose ids have the smallest hashes.
+
+    So the choice is random, yet always the same, and a larger sample contains every smaller one.
+    """
+    if wanted < len(matches):
+        raise LookalikeError(
+            f"{where}: {wanted} references are to be taken, but {len(matches)} are true matches of queries. "
+            f"Set sample to {len(matches)} or more."
+        )
+    order = sorted(references, key=lambda one: (one not in matches, hashlib.sha256(f"sample {one}".encode()).digest()))
+    log.info("%s: %s of %s references are taken", where, f"{wanted:,}", f"{len(references):,}")
+    return {image_id: references[image_id] for image_id in sorted(order[:wanted])}
 
 
 def _pictures_of(key: str) -> str:
@@ -115,6 +134,15 @@ def _existing(folder: str, where: str) -> str:
     if not Path(folder).is_dir():
         raise LookalikeError(f"{where}: '{folder}' is a file, not a folder. Name the folder that holds the pictures.")
     return os.path.realpath(folder)
+
+
+def pictures(folder: str, where: str) -> dict[str, int]:
+    """Size in bytes of every picture in and below ``folder``, by its path inside, sorted.
+
+    ``where`` names the place in messages. Raises LookalikeError for a folder that is missing, empty or unreadable.
+    """
+    _existing(folder, where)
+    return _pictures(folder, where, frozenset())
 
 
 def _pictures(folder: str, where: str, others: frozenset[str]) -> dict[str, int]:

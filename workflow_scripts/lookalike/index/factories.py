@@ -49,11 +49,15 @@ def train(index: Any, factory: str, vectors: NDArray[np.float32], gpu: bool) -> 
             "Ask for fewer in `factory`, or give more: `train: {sample: ...}`, or more pictures.",
             *(factory, centroids, len(vectors), COMFORTABLE * centroids),
         )
-    if gpu and (ivf := faiss.try_extract_index_ivf(index)) is not None and (device := _device()) is not None:
-        quantizer = faiss.index_cpu_to_gpu(_gpu_memory(), device, faiss.IndexFlatIP(ivf.d))
-        ivf.clustering_index = quantizer
+    ivf: Any = faiss.try_extract_index_ivf(index) if gpu else None
+    device = None if ivf is None else _device()
+    if ivf is not None and device is not None:
+        assigner = faiss.index_cpu_to_gpu(_gpu_memory(), device, faiss.IndexFlatIP(ivf.d))
+        ivf.clustering_index = assigner
     try:
         index.train(vectors)
+        if ivf is not None:
+            ivf.clustering_index = None  # FAISS does not own it: it must not outlive the object here
     except RuntimeError as error:
         raise LookalikeError(
             f"indexes: FAISS cannot train factory '{factory}' on {len(vectors)} vectors: {reason(error)}"

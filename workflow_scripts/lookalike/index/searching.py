@@ -41,6 +41,7 @@ def search(
     model: str,
     index_name: str,
     k: int,
+    gallery_out: str | None = None,
     training_out: str | None = None,
     pool_sn_out: str | None = None,
     threads: int = 1,
@@ -49,9 +50,10 @@ def search(
     """Find the nearest references of every embedded query, and the best pairs of all queries.
 
     k + 1 neighbors are kept, so that a tie across the boundary is seen when the result is measured (fewer where the
-    index holds fewer). A picture is never its own neighbor. ``pool_out`` gets the best 10 pairs a query over all
-    queries together, none of those tied with the first one left out. Where the data set has training pictures,
-    ``training_out`` gets each query's nearest ones, and ``pool_sn_out`` the pool of normalised scores.
+    index holds fewer). A picture is never its own neighbor. ``gallery_out`` gets the same of outside pictures.
+    ``pool_out`` gets the best 10 pairs a query over all queries together, none of those tied with the first one left
+    out. Where the data set has training pictures, ``training_out`` gets each query's nearest ones, and
+    ``pool_sn_out`` the pool of normalised scores.
 
     ``key`` is the index's entry, ``build_key`` the part of it that the index was made with, ``embedding_key`` as in
     ``build``. Raises LookalikeError where the index file is not the one that its ids were written for, or holds vectors
@@ -64,7 +66,7 @@ def search(
     made_with = check_shards(embeddings, embedding_key)
     footer = check_index(index, ids, {"index_key": build_key, **{name: made_with[name] for name in IDENTITY}})
     reference_ids = store.read_columns(ids, "image_id")["image_id"].combine_chunks()
-    query_ids, queries = _with_role(embeddings, images, "query")
+    query_ids, queries = _embedded(embeddings, _with_role(images, "query"))
     own = _rows_of(query_ids, reference_ids)
     log.info("searching %d queries among %d references", len(query_ids), len(reference_ids))
 
@@ -109,6 +111,10 @@ def search(
         policy = f"the nearest {normalise['last']} training pictures of each query"
         write(training_out, _neighbors(similar, query_ids, training_ids), policy)
         write(pool_sn_out, _pairs(pools[1], query_ids, reference_ids), f"{in_pool}, scores normalised", **shifted)
+    if gallery_out:
+        write(
+            gallery_out, _gallery(embeddings, images, stored, reference_ids, k), f"the nearest {k + 1} of each picture"
+        )
     timing = SearchTiming(
         queries=len(query_ids), read_seconds=read, seconds=seconds, index_bytes=Path(index).stat().st_size
     )
@@ -148,18 +154,40 @@ def _search(
     return found, seconds
 
 
-def _with_role(embeddings: Sequence[str], images: str, role: str) -> tuple[pa.Array, Floats]:
-    """Ids and unit vectors of the embedded pictures that have a role, in the order of the shards."""
-    ids, wanted = _ids_with_role(embeddings, images, role)
-    return ids, vectors.read(embeddings, wanted)
-
-
-def _ids_with_role(embeddings: Sequence[str], images: str, role: str) -> tuple[pa.Array, list[NDArray[np.bool_]]]:
+def _with_role(images: str, role: str) -> pa.Array:
+    """Ids of the pictures that have a role."""
     sample = store.read_columns(images, "image_id", role)
-    ids = sample.filter(sample[role])["image_id"].combine_chunks()
+    return sample.filter(sample[role])["image_id"].combine_chunks()
+
+
+def _outside(images: str) -> pa.Array:
+    """Ids of the pictures that the report shows with what they find, less the queries, which have theirs anyway."""
+    if "gallery" not in store.read_schema(images).names:
+        return pa.array([], pa.string())
+    sample = store.read_columns(images, "image_id", "query", "gallery")
+    shown = pc.and_not(pc.fill_null(sample["gallery"], False), sample["query"])
+    return sample.filter(shown)["image_id"].combine_chunks()
+
+
+def _embedded(embeddings: Sequence[str], ids: pa.Array) -> tuple[pa.Array, Floats]:
+    """Those of the pictures that are embedded, and their unit vectors, in the order of the shards."""
+    there, wanted = _located(embeddings, ids)
+    return there, vectors.read(embeddings, wanted)
+
+
+def _located(embeddings: Sequence[str], ids: pa.Array) -> tuple[pa.Array, list[NDArray[np.bool_]]]:
+    """Those of the pictures that are embedded, in the order of the shards, and which rows of each shard are theirs."""
     rows = vectors.rows_among(embeddings, ids)
     wanted = [here >= 0 for here in rows]
     return ids.take(pa.array(np.concatenate([here[mask] for here, mask in zip(rows, wanted, strict=True)]))), wanted
+
+
+def _gallery(embeddings: Sequence[str], images: str, stored: Stored, reference_ids: pa.Array, k: int) -> pa.Table:
+    """The nearest k + 1 references of each outside picture; no rows where there are none."""
+    ids, outside = _embedded(embeddings, _outside(images))
+    own = _rows_of(ids, reference_ids)
+    found, _ = _search(stored, outside, min(k + 1, len(reference_ids)), own=own, pools=[], gpu=False)
+    return _neighbors(found, ids, reference_ids)
 
 
 def _rows_of(query_ids: pa.Array, among: pa.Array) -> Rows:
@@ -172,7 +200,7 @@ def _training(
     embeddings: Sequence[str], images: str, stored: Stored, *, query_ids: pa.Array, queries: Floats, count: int
 ) -> tuple[pa.Array, exact.Nearest]:
     """Ids of the training pictures, and each query's nearest ones among them, exactly, as the index sees vectors."""
-    ids, wanted = _ids_with_role(embeddings, images, "training")
+    ids, wanted = _located(embeddings, _with_role(images, "training"))
     blocks = (stored.transform(block) for block in vectors.blocks(embeddings, wanted))
     return ids, exact.search(stored.transform(queries), blocks, count, _rows_of(query_ids, ids))
 

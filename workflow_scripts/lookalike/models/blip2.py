@@ -35,6 +35,11 @@ def fetch(entry: Blip2) -> Weights:
     return checkpoints.fetch(entry.checkpoint, entry.revision, parts=PARTS)
 
 
+def look(entry: Blip2) -> None:
+    """Look for the checkpoint in its folder, or in the hub's cache."""
+    checkpoints.look(entry.checkpoint, entry.revision, parts=PARTS)
+
+
 def load(entry: Blip2, weights: Weights, machine: Machine) -> "QFormer":
     """Load the recorded files, offline."""
     return QFormer(entry, checkpoints.locate(entry.checkpoint, weights), machine)

@@ -16,6 +16,10 @@ def fetch(entry: ColorHistogram) -> Weights:
     return Weights(source="computed from pixels", revision="", files={})
 
 
+def look(entry: ColorHistogram) -> None:
+    """There is nothing to look for."""
+
+
 def dimension(entry: ColorHistogram) -> int:
     """Numbers in a vector."""
     return entry.bins**3

@@ -37,6 +37,11 @@ def fetch(entry: EfficientNetLite) -> Weights:
     )
 
 
+def look(entry: EfficientNetLite) -> None:
+    """Look for the installed package."""
+    _weights_file(entry.variant)
+
+
 def dimension(entry: EfficientNetLite) -> int:
     """Numbers in a vector."""
     return Network.dimension

@@ -25,6 +25,11 @@ def fetch(entry: PythonFactory) -> Weights:
     return Weights(source=f"function {entry.factory}", revision="", files={path.name: store.sha256_file(path)})
 
 
+def look(entry: PythonFactory) -> None:
+    """Look for the module's file."""
+    _file(entry)
+
+
 def load(entry: PythonFactory, weights: Weights, machine: Machine) -> Encoder:
     """Call the function with the machine and the entry's options."""
     path = _file(entry)

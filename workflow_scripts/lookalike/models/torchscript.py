@@ -41,6 +41,11 @@ def fetch(entry: TorchScript) -> Weights:
     return Weights(source=f"file {entry.path}", revision="", files={path.name: entry.sha256})
 
 
+def look(entry: TorchScript) -> None:
+    """Look for the file."""
+    _existing(entry)
+
+
 def load(entry: TorchScript, weights: Weights, machine: Machine) -> "Script":
     """Load the file, after its hash was found to be the entry's."""
     return Script(entry, _checked(entry), machine)
@@ -60,13 +65,18 @@ def _download(url: str, path: Path) -> None:
         temporary.write_bytes(contents)
 
 
-def _checked(entry: TorchScript) -> Path:
+def _existing(entry: TorchScript) -> Path:
     path = Path(entry.path)
     if not path.is_file():
         raise LookalikeError(
             f"{path}: there is no such file. Download it from where its authors publish it, give the model's entry a "
             "'url', or mend its 'path'."
         )
+    return path
+
+
+def _checked(entry: TorchScript) -> Path:
+    path = _existing(entry)
     found = store.sha256_file(path)
     if found != entry.sha256:
         raise LookalikeError(

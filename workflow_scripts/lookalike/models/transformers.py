@@ -32,6 +32,11 @@ def fetch(entry: Transformers) -> Weights:
     return checkpoints.fetch(entry.checkpoint, entry.revision, code=entry.remote_code)
 
 
+def look(entry: Transformers) -> None:
+    """Look for the checkpoint in its folder, or in the hub's cache."""
+    checkpoints.look(entry.checkpoint, entry.revision, code=entry.remote_code)
+
+
 def load(entry: Transformers, weights: Weights, machine: Machine) -> "Network":
     """Load the recorded files, offline."""
     return Network(entry, checkpoints.locate(entry.checkpoint, weights), machine)

@@ -29,6 +29,7 @@ SECTIONS = (
     ("speed", "Accuracy against speed"),
     ("approximation", "What approximation costs"),
     ("gallery", "See for yourself"),
+    ("duplicates", "Identical pictures"),
     ("rejected", "Rejected pictures"),
     ("made", "How this was made"),
 )
@@ -39,7 +40,9 @@ def write_report(
     key: str,
     metrics: Sequence[StrPath],
     comparisons: StrPath,
+    duplicates: StrPath,
     neighbors: Sequence[StrPath],
+    gallery: Sequence[StrPath],
     rejected: Sequence[StrPath],
     images: StrPath,
     truth: StrPath,
@@ -47,15 +50,18 @@ def write_report(
 ) -> None:
     """Write an experiment's report as one self-contained HTML file.
 
-    ``key`` is ``plan.Plan.report_key``; ``metrics`` come in the experiment's order, and ``neighbors`` and ``rejected``
-    in any, since their footers say which model they are of. The same input gives the same bytes. Raises LookalikeError
-    where an input is missing or damaged, or where inputs contradict each other.
+    ``key`` is ``plan.Plan.report_key``; ``metrics`` come in the experiment's order, and ``neighbors``, ``gallery``
+    (neighbors of outside pictures) and ``rejected`` in any, since their footers say which model they are of. The same
+    input gives the same bytes. Raises LookalikeError where an input is missing or damaged, or where inputs contradict
+    each other.
     """
     evidence = inputs.read(
         key=key,
         metrics=metrics,
         comparisons=comparisons,
+        duplicates=duplicates,
         neighbors=neighbors,
+        gallery=gallery,
         rejected=rejected,
         images=images,
         truth=truth,

@@ -21,6 +21,7 @@ from lookalike.formats import (
     Cases,
     Comparison,
     Comparisons,
+    Duplicates,
     EmbedTiming,
     Estimate,
     Metrics,
@@ -41,6 +42,7 @@ class Run:
     metrics: Metrics
     neighbors: Path
     provenance: dict[str, Any]
+    gallery: Path | None = None  # neighbors of the outside pictures
 
     def estimate(self, metric: str) -> Estimate:
         """The estimate of a metric; one that was not measured has no value."""
@@ -110,6 +112,7 @@ class Evidence:
     truth: pa.Table
     rejected: list[Rejected]
     counts: dict[str, Counts]  # of each model, in the experiment's order
+    duplicates: Duplicates
 
     @property
     def models(self) -> list[Run]:
@@ -168,7 +171,9 @@ def read(
     key: str,
     metrics: Sequence[StrPath],
     comparisons: StrPath,
+    duplicates: StrPath,
     neighbors: Sequence[StrPath],
+    gallery: Sequence[StrPath],
     rejected: Sequence[StrPath],
     images: StrPath,
     truth: StrPath,
@@ -179,10 +184,7 @@ def read(
     """
     settings = json.loads(key)
     labels: dict[str, str] = settings["labels"]
-    footers = {}
-    for path in neighbors:
-        footer = store.read_provenance(path)
-        footers[_named(footer, "model", path), _named(footer, "index", path)] = (Path(path), footer)
+    footers, outside = _by_run(neighbors), _by_run(gallery)
     runs: list[Run] = []
     numbers: dict[str, int] = {}
     for path in metrics:
@@ -195,7 +197,8 @@ def read(
             )
         number = numbers.setdefault(measured.model, len(numbers))
         label = labels.get(measured.model) or measured.model
-        runs.append(Run(number, measured.model, label, measured.index, measured, *footers[pair]))
+        shown = outside[pair][0] if pair in outside else None
+        runs.append(Run(number, measured.model, label, measured.index, measured, *footers[pair], shown))
     if not runs:
         raise LookalikeError(f"experiment '{settings['experiment']}' has no measured model, so there is no report.")
     table, matches = store.read_table(images, IMAGES), store.read_table(truth, TRUTH)
@@ -213,7 +216,17 @@ def read(
         truth=matches,
         rejected=_grouped(tables, list(numbers)),
         counts=_counts(runs, table, matches, tables),
+        duplicates=store.read_json(duplicates, Duplicates),
     )
+
+
+def _by_run(paths: Sequence[StrPath]) -> dict[tuple[str, str], tuple[Path, dict[str, Any]]]:
+    """Tables of neighbors and their footers, by model and index."""
+    footers = {Path(path): store.read_provenance(path) for path in paths}
+    return {
+        (_named(footer, "model", path), _named(footer, "index", path)): (path, footer)
+        for path, footer in footers.items()
+    }
 
 
 def _named(footer: dict[str, Any], entry: str, path: StrPath) -> str:

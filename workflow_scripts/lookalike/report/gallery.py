@@ -1,4 +1,4 @@
-"""Queries worth looking at, with what each model found; and the pictures, each in the page once."""
+"""Outside pictures, queries worth looking at, what each model found; and the pictures, each in the page once."""
 
 import base64
 import hashlib
@@ -21,6 +21,7 @@ from lookalike.report.evidence import Evidence, Run
 SHOWN = 5  # neighbors of each model
 MOST_MATCHES = 2  # true matches that are shown beside a query
 MOST_PICTURES = 600  # about 3 MB; with many models, fewer rows
+MOST_FIRST = 40  # rows of pictures that were asked for; they get half of the pictures at most
 SIDE = 112  # pixels
 
 # How many rows of each kind, of 40. Where models disagree there is most to see; what a kind has too few of, others get.
@@ -60,7 +61,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Row:
-    """A query with everything that is shown of it."""
+    """A query, or an outside picture, with everything that is shown of it."""
 
     query: Picture
     operations: str
@@ -73,10 +74,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The rows, the pictures they use (CSS class -> data URI), and how all queries fell out."""
+    """The rows, the pictures of the page (CSS class -> data URI, and by id), and how all queries fell out.
 
+    ``first`` are the pictures that the configuration wants to see, ``more`` those of them that there is no room for.
+    """
+
+    first: list[Row]
+    more: int
     rows: list[Row]
     pictures: dict[str, str]
+    album: "_Pictures"
     outcomes: Counter[str]  # of all queries, not only those that are shown
     shown: Counter[str]
     kinds: list[str]
@@ -93,16 +100,21 @@ def make(evidence: Evidence) -> Gallery:
     }
     outcome = _outcomes(evidence, right)
     written = dict(zip(evidence.queries["image_id"].to_pylist(), _operations(evidence), strict=True))
+    wanted = _wanted(evidence)
     chosen = choose(outcome, {query: words.operation_kind(one) for query, one in written.items()})
-    ids = pa.array(chosen, pa.string())
+    chosen = [query for query in chosen if query not in wanted]
+    ids = pa.array([*wanted[:MOST_FIRST], *chosen], pa.string())
     truth = _by_query(evidence.truth, ids)
     found = {run.model: _neighbors(run, ids) for run in evidence.models}
-    chosen = _affordable(chosen, truth, found)
+    first = _affordable(wanted[:MOST_FIRST], truth, found, MOST_PICTURES // 2)
+    shown = _picture_ids(first, truth, found)
+    chosen = _affordable(chosen, truth, found, MOST_PICTURES - len(shown))
     chosen.sort(key=lambda query: list(QUOTAS).index(outcome[query]))
-    pictures = _Pictures(evidence, _picture_ids(chosen, truth, found))
+    twins = [one for pairs in evidence.duplicates.examples.values() for pair in pairs for one in pair]
+    pictures = _Pictures(evidence, [*shown, *_picture_ids(chosen, truth, found), *twins])
     reasons = {(one.image_id, model): one.reason for one in evidence.rejected for model in one.models}
-    rows = []
-    for query in chosen:
+
+    def row(query: str) -> Row:
         matches = sorted(one["reference_id"] for one in truth.get(query, []))
         strips = [
             _strip(
@@ -115,20 +127,23 @@ def make(evidence: Evidence) -> Gallery:
             )
             for run in evidence.models
         ]
-        rows.append(
-            Row(
-                pictures.of(query),
-                words.operations(written[query]),
-                words.operation_kind(written[query]),
-                outcome[query],
-                [pictures.of(match) for match in matches[:MOST_MATCHES]],
-                max(0, len(matches) - MOST_MATCHES),
-                strips,
-            )
+        return Row(
+            pictures.of(query),
+            words.operations(written.get(query)),
+            words.operation_kind(written.get(query)),
+            outcome.get(query, "outside"),
+            [pictures.of(match) for match in matches[:MOST_MATCHES]],
+            max(0, len(matches) - MOST_MATCHES),
+            strips,
         )
+
+    rows = [row(query) for query in chosen]
     return Gallery(
+        [row(query) for query in first],
+        len(wanted) - len(first),
         rows,
         pictures.data,
+        pictures,
         Counter(outcome.values()),
         Counter(row.outcome for row in rows),
         sorted({row.kind for row in rows if row.kind}, key=lambda kind: (kind == "chain", kind)),
@@ -165,6 +180,13 @@ def _outcomes(evidence: Evidence, right: dict[str, set[str]]) -> dict[str, str]:
     return {query: outcome(query) for query in evidence.queries["image_id"].to_pylist()}
 
 
+def _wanted(evidence: Evidence) -> list[str]:
+    """The pictures that are to be shown whatever was found for them, in the order of their ids."""
+    if "gallery" not in evidence.images.column_names:
+        return []
+    return sorted(evidence.images.filter(evidence.images["gallery"])["image_id"].to_pylist())
+
+
 def _operations(evidence: Evidence) -> list[str | None]:
     queries = evidence.queries
     return queries["operations"].to_pylist() if "operations" in queries.column_names else [None] * queries.num_rows
@@ -198,6 +220,8 @@ def _by_query(table: pa.Table, queries: pa.Array) -> dict[str, list[dict[str, An
 
 def _neighbors(run: Run, queries: pa.Array) -> dict[str, list[dict[str, Any]]]:
     rows = _by_query(store.read_table(run.neighbors, NEIGHBORS), queries)
+    if run.gallery:
+        rows |= _by_query(store.read_table(run.gallery, NEIGHBORS), queries)
     return {query: sorted(found, key=lambda row: row["rank"]) for query, found in rows.items()}
 
 
@@ -215,12 +239,12 @@ def _picture_ids(queries: list[str], truth: dict[str, list[dict[str, Any]]], fou
     return list(ids)
 
 
-def _affordable(queries: list[str], truth: dict[str, list[dict[str, Any]]], found: Found) -> list[str]:
-    """As many of the queries as MOST_PICTURES allows, and one at least."""
+def _affordable(queries: list[str], truth: dict[str, list[dict[str, Any]]], found: Found, most: int) -> list[str]:
+    """As many of the queries as ``most`` pictures allow, and one at least."""
     seen: set[str] = set()
     for place, query in enumerate(queries):
         seen.update(_picture_ids([query], truth, found))
-        if place and len(seen) > MOST_PICTURES:
+        if place and len(seen) > most:
             return queries[:place]
     return queries
 

@@ -21,7 +21,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 
 const filters = document.querySelector(".filters");
 if (filters) {
-  const rows = [...document.querySelectorAll("article.row")];
+  const rows = [...document.querySelectorAll("article.row:not(.first)")];
   const chosen = { outcome: "", kind: "" };
   const show = () => {
     let shown = 0;

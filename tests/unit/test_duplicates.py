@@ -1,0 +1,163 @@
+"""What is there twice is counted from hashes, by the roles of the pictures, and checked here against plain loops."""
+
+import hashlib
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lookalike import duplicates, store
+from lookalike.formats import DUPLICATES, EMBEDDINGS, IMAGES, TRUTH, Duplicates
+
+Pictures = dict[str, tuple[str, str]]  # id -> roles (letters of r, q, t), contents
+
+
+def run(folder: Path, pictures: Pictures, truth: list[tuple[str, str]], shards: int = 2) -> tuple[Duplicates, pa.Table]:
+    """The stage on real files; a picture whose contents are empty was rejected."""
+    ids = list(pictures)
+    columns = {
+        "image_id": ids,
+        **{
+            role: [letter in pictures[one][0] for one in ids]
+            for role, letter in zip(("reference", "query", "training"), "rqt", strict=True)
+        },
+        "root": ["."] * len(ids),
+        "path": ids,
+        "bytes": [1] * len(ids),
+        "group": [None] * len(ids),
+    }
+    store.write_table(pa.table(columns, IMAGES.schema()), folder / "images.parquet", IMAGES, {})
+    rows = {"query_id": [query for query, _ in truth], "reference_id": [match for _, match in truth]}
+    store.write_table(pa.table(rows, TRUTH.schema()), folder / "truth.parquet", TRUTH, {})
+    embedded = [one for one in ids if pictures[one][1]]
+    for number in range(shards):
+        part = embedded[number::shards]
+        table = {
+            "image_id": pa.array(part, pa.string()),
+            "sha256": pa.array([hashlib.sha256(pictures[one][1].encode()).hexdigest() for one in part], pa.string()),
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(np.ones(len(part), np.float32)), 1),
+        }
+        store.write_table(pa.table(table), folder / f"{number}.parquet", EMBEDDINGS, {})
+    duplicates.find_duplicates(
+        embeddings=[str(folder / f"{number}.parquet") for number in range(shards)],
+        images=str(folder / "images.parquet"),
+        truth=str(folder / "truth.parquet"),
+        out=str(folder / "duplicates.json"),
+        list_out=str(folder / "duplicates.parquet"),
+    )
+    listed = store.read_table(folder / "duplicates.parquet", DUPLICATES)
+    return store.read_json(folder / "duplicates.json", Duplicates), listed
+
+
+def test_doubles_and_leaks_are_told_apart(tmp_path: Path) -> None:
+    pictures = {
+        "a": ("r", "A"),
+        "a2": ("r", "A"),
+        "a3": ("r", "A"),
+        "b": ("r", "B"),
+        "b2": ("r", "B"),
+        "c": ("r", "C"),
+        "d": ("r", "D"),
+        "like-match": ("q", "C"),
+        "like-other": ("q", "D"),
+        "wants-a": ("q", "Q"),
+        "wants-both-b": ("q", "R"),
+        "alone": ("q", "S"),
+        "alone-too": ("q", "S"),
+        "learned": ("t", "D"),
+        "learned-and-searched": ("rt", "E"),
+        "rejected": ("q", ""),
+        "gallery:a.jpg": ("", "A"),
+    }
+    truth = [
+        ("like-match", "c"),
+        ("like-other", "c"),
+        ("wants-a", "a"),
+        ("wants-both-b", "b"),
+        ("wants-both-b", "b2"),
+        ("rejected", "a"),
+    ]
+    found, listed = run(tmp_path, pictures, truth)
+    assert found == Duplicates(
+        references=8,
+        queries=6,
+        doubled=5,
+        groups=2,
+        undecidable=1,
+        queries_like_match=1,
+        queries_like_other=1,
+        training_like_reference=1,
+        examples={
+            "doubled": [("a", "a2"), ("b", "b2")],
+            "queries_like_match": [("like-match", "c")],
+            "queries_like_other": [("like-other", "d")],
+            "training_like_reference": [("learned", "d")],
+        },
+    )
+    assert set(listed["image_id"].to_pylist()) == {
+        "a",
+        "a2",
+        "a3",
+        "b",
+        "b2",
+        "c",
+        "d",
+        *("like-match", "like-other"),
+        "learned",
+    }
+    (one,) = listed.filter(pa.compute.equal(listed["image_id"], "learned")).to_pylist()
+    assert (one["reference"], one["training"]) == (False, True)
+
+
+def test_a_query_that_is_a_reference_too_is_no_double_of_itself(tmp_path: Path) -> None:
+    pictures = {"a": ("rq", "A"), "b": ("rq", "A"), "c": ("rq", "C"), "d": ("r", "D")}
+    found, _ = run(tmp_path, pictures, [("a", "b"), ("c", "d")])
+    assert (found.doubled, found.groups) == (2, 1)
+    assert (found.queries_like_match, found.queries_like_other, found.undecidable) == (1, 1, 0)
+    assert found.examples["queries_like_other"] == [("b", "a")]
+
+
+def test_where_nothing_is_doubled_nothing_is_listed(tmp_path: Path) -> None:
+    found, listed = run(tmp_path, {"a": ("r", "A"), "b": ("r", "B"), "q": ("q", "Q")}, [("q", "a")])
+    assert (found.doubled, found.undecidable, listed.num_rows) == (0, 0, 0)
+    assert not any(found.examples.values())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_counts_are_those_of_plain_loops(tmp_path: Path, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    roles = ("r", "r", "q", "rq", "t", "rt", "")
+    pictures = {f"p{number:03}": (str(draw.choice(roles)), str(draw.integers(40))) for number in range(90)}
+    references = [one for one, (role, _) in pictures.items() if "r" in role]
+    queries = [one for one, (role, _) in pictures.items() if "q" in role]
+    truth = sorted({(str(draw.choice(queries)), str(draw.choice(references))) for _ in range(60)})
+    truth = [(query, match) for query, match in truth if query != match]
+    found, _ = run(tmp_path, pictures, truth, shards=3)
+
+    def same(a: str, b: str) -> bool:
+        return a != b and pictures[a][1] == pictures[b][1]
+
+    pairs = [pair for pair in combinations(references, 2) if same(*pair)]
+    assert found.doubled == len({one for pair in pairs for one in pair})
+    assert found.groups == len({pictures[a][1] for a, _ in pairs})
+    assert found.queries_like_match == len({query for query, match in truth if same(query, match)})
+    assert found.queries_like_other == len(
+        {query for query in queries for one in references if same(query, one) and (query, one) not in truth}
+    )
+    assert found.undecidable == len(
+        {
+            query
+            for query, match in truth
+            for one in references
+            if same(match, one) and one != query and (query, one) not in truth
+        }
+    )
+    assert found.training_like_reference == len(
+        {
+            one
+            for one, (role, _) in pictures.items()
+            if "t" in role and "r" not in role and any(same(one, other) for other in references)
+        }
+    )

@@ -1,0 +1,111 @@
+"""Outside pictures in the sample and in the shards."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from conftest import MakePictures
+from lookalike import datasets, store
+from lookalike.datasets import outside
+from lookalike.errors import LookalikeError
+from lookalike.formats import IMAGES, SHARD
+from lookalike.plan import Plan
+from lookalike.sharding import pools, write_shards
+
+
+def plan_of(**entry: object) -> Plan:
+    return Plan.of(
+        {
+            "run": ["mine"],
+            "datasets": {"own": {"kind": "folder", "root": "pictures", "queries": "asked", "k": 2, **entry}},
+            "models": {"pixels": {"embed": {"family": "pixels"}}},
+            "indexes": {"flat": {"factory": "Flat"}},
+            "experiments": {"mine": {"dataset": "own", "models": ["pixels"]}},
+        }
+    )
+
+
+@pytest.fixture
+def here(tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch) -> Path:
+    make_pictures(tmp_path / "pictures", 5)
+    make_pictures(tmp_path / "asked", 2, first=50)
+    make_pictures(tmp_path / "outside/deep", 3)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def sample(**entry: object) -> pa.Table:
+    plan = plan_of(**entry)
+    datasets.sample("own", plan.dataset_key("own"), None, "images.parquet", "truth.parquet")
+    return store.read_table("images.parquet", IMAGES)
+
+
+def test_outside_pictures_are_in_no_role_and_have_ids_of_their_own(here: Path) -> None:
+    before, after = sample(), sample(gallery="outside/deep")
+    assert after.slice(0, before.num_rows).select(before.column_names).equals(before)
+    rows = after.slice(before.num_rows).to_pylist()
+    assert [row["image_id"] for row in rows] == ["gallery:p0.png", "gallery:p1.png", "gallery:p2.png"]
+    for row in rows:
+        assert (row["reference"], row["query"], row["training"], row["gallery"]) == (False, False, False, True)
+        assert (here / row["root"] / row["path"]).stat().st_size == row["bytes"]
+    assert sum(after["gallery"].to_pylist()) == 3
+
+
+@pytest.mark.parametrize(
+    ("gallery", "message"),
+    [
+        ("gone", "datasets.own.gallery: the folder 'gone' does not exist."),
+        ("truth.parquet", "datasets.own.gallery: 'truth.parquet' is a file, not a folder."),
+        ("empty", "datasets.own.gallery: 'empty' holds no pictures"),
+        ("pictures", "datasets.own.gallery: 'p0.png' is a picture of the data set itself, in 'pictures'."),
+        (".", "datasets.own.gallery: 'p0.png' is a picture of the data set itself, in 'pictures'."),
+        ("linked", "datasets.own.gallery: 'p50.png' is a picture of the data set itself, in 'asked'."),
+    ],
+)
+def test_a_gallery_that_is_missing_or_not_outside_is_refused(here: Path, gallery: str, message: str) -> None:
+    sample()
+    (here / "empty").mkdir()
+    (here / "linked").symlink_to(here / "asked")
+    with pytest.raises(LookalikeError) as refused:
+        sample(gallery=gallery)
+    assert str(refused.value).startswith(message)
+
+
+def test_adding_a_gallery_leaves_all_other_shards_as_they_were_to_the_byte(here: Path) -> None:
+    def shards(**entry: object) -> dict[str, bytes]:
+        sample(**entry)
+        plan = plan_of(**entry)
+        write_shards("images.parquet", "truth.parquet", plan.shard_key("own"), plan.shard_files("own"))
+        return {path: Path(path).read_bytes() for path in plan.shard_files("own")}
+
+    before = shards(shards={"references": 2})
+    after = shards(shards={"references": 2}, gallery="outside")
+    new = "results/own/sample/shards/gallery-00000.parquet"
+    assert {path: after[path] for path in before} == before
+    assert set(after) - set(before) == {new}
+    assert store.read_table(new, SHARD)["path"].to_pylist() == ["deep/p0.png", "deep/p1.png", "deep/p2.png"]
+
+
+def test_a_query_that_is_to_be_shown_stays_where_it_was(here: Path) -> None:
+    images = sample()
+    marked = images.append_column("gallery", images["query"])
+    assert pools(marked, ["images"])["images"].num_rows == images.num_rows
+    divided = pools(marked, ["images", "gallery"])
+    assert (divided["images"].num_rows, divided["gallery"].num_rows) == (images.num_rows, 0)
+    more = outside.add(marked, "outside", "here")
+    divided = pools(more, ["references", "queries", "gallery"])
+    assert {name: rows.num_rows for name, rows in divided.items()} == {"references": 5, "queries": 2, "gallery": 3}
+    assert [row for row in more.to_pylist() if row["gallery"] and row["query"]]
+
+
+def test_a_gallery_decides_about_the_sample_and_not_about_the_pictures_that_are_made() -> None:
+    with_gallery, without = plan_of(gallery="outside"), plan_of()
+    assert with_gallery.dataset_key("own") != without.dataset_key("own")
+    assert with_gallery.images_key("own") == without.images_key("own")
+    assert json.loads(with_gallery.dataset_key("own"))["gallery"] == "outside"
+    assert with_gallery.has_gallery("own")
+    assert with_gallery.gallery_neighbors("mine") == ["results/own/neighbors/pixels/flat.gallery.parquet"]
+    assert set(with_gallery.targets("mine")) > set(without.targets("mine"))
+    assert without.gallery_neighbors("mine") == []

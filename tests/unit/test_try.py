@@ -1,0 +1,138 @@
+"""`lookalike try` up to the workflow: what it takes, writes and refuses. tests/workflow/test_try.py runs it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from conftest import REPOSITORY, MakePictures
+from lookalike.cli import app, catalogue, try_folder
+from lookalike.models import efficientnet_lite, pixels
+from lookalike.plan import Plan
+
+
+@pytest.fixture
+def here(tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory beside a folder of pictures; the workflow is not run here."""
+    make_pictures(tmp_path / "My Pictures (2024)", 9)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(try_folder, "_run", lambda trial, cores: 3)
+    return tmp_path
+
+
+def attempt(*arguments: str, status: int = 1) -> Result:
+    """A call that ends with a status: 1 for a refusal, and, in these tests, for the workflow that was not run."""
+    result = CliRunner().invoke(app, ["try", *arguments])
+    assert result.exit_code == status, result.output
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+    return result
+
+
+def written(name: str = "my-my-pictures-2024") -> Any:
+    raw = yaml.safe_load(Path(f"{name}.yaml").read_text(encoding="utf-8"))
+    Plan.of(catalogue.merge(yaml.safe_load((REPOSITORY / "config.yaml").read_text()), raw))
+    return raw
+
+
+def test_the_configuration_is_one_that_a_person_can_keep(here: Path) -> None:
+    said = attempt("../My Pictures (2024)").stderr
+    assert written() == {
+        "run": ["my-my-pictures-2024"],
+        "datasets": {
+            "my-my-pictures-2024": {"kind": "folder", "root": str(here / "My Pictures (2024)"), "sample": 2000},
+            "my-my-pictures-2024-copies": {"kind": "copies", "of": "my-my-pictures-2024", "queries": 9, "k": 4},
+        },
+        "experiments": {
+            "my-my-pictures-2024": {
+                "title": "Which model finds the pictures of My Pictures (2024)?",
+                "dataset": "my-my-pictures-2024-copies",
+                "models": ["pixels", "color-histogram", "efficientnet-lite0", "efficientnet-lite2"],
+            }
+        },
+    }
+    text = Path("my-my-pictures-2024.yaml").read_text()
+    command = (
+        f"snakemake -s {REPOSITORY}/Snakefile --cores 2 --configfile my-my-pictures-2024.yaml -- my-my-pictures-2024"
+    )
+    assert f"#   {command}\n" in text
+    assert "pictures: 9 in ../My Pictures (2024); all are taken\n" in said
+    assert "(those that are at hand; --models names others)" in said
+    assert "lookalike: the workflow ended with status 3." in said
+
+
+def test_options_are_what_the_configuration_says(here: Path) -> None:
+    options = ("--models", "pixels, color-histogram", "--model", "dinov2-base", "--queries", "30", "--sample", "7")
+    said = attempt("../My Pictures (2024)", *options, "--name", "two", "--out", "deep/er").stderr
+    assert "pictures: 9 in ../My Pictures (2024); 7 are taken, at random (--sample takes more)" in said
+    os.chdir("deep/er")
+    raw = written("two")
+    assert raw["experiments"]["two"]["models"] == ["pixels", "color-histogram", "dinov2-base"]
+    assert raw["datasets"]["two"]["sample"] == 7
+    assert (raw["datasets"]["two-copies"]["queries"], raw["datasets"]["two-copies"]["k"]) == (30, 3)
+
+
+def test_models_at_hand_are_those_whose_weights_are_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(efficientnet_lite, "_package", lambda variant: f"no-such-package-{variant}")
+    attempt("../My Pictures (2024)")
+    assert written()["experiments"]["my-my-pictures-2024"]["models"] == ["pixels", "color-histogram"]
+
+
+def test_finding_what_is_at_hand_reads_no_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for family in (pixels, efficientnet_lite):
+        monkeypatch.setattr(family, "fetch", lambda entry: pytest.fail("fetched"))
+    attempt("../My Pictures (2024)")
+
+
+def test_a_configuration_that_is_there_is_reused_or_refused_and_never_written_over(here: Path) -> None:
+    folder = "../My Pictures (2024)"
+    attempt(folder, "--models", "pixels", "--name", "mine")
+    file = Path("mine.yaml")
+    commented = file.read_text() + "# a note of mine\n"
+    file.write_text(commented)
+    assert "configuration: mine.yaml (as it was)" in attempt(folder, "--models", "pixels", "--name", "mine").stderr
+    said = attempt(folder, "--models", "pixels", "--name", "mine", "--queries", "5").stderr
+    assert said.startswith(
+        "lookalike: mine.yaml: is there already, and is not what you ask for now: datasets.mine-copies.queries is 9, "
+        f"not 5. Run it as it is (snakemake -s {REPOSITORY}/Snakefile --cores 2 --configfile mine.yaml -- mine), "
+        "choose another --name, or move it away."
+    )
+    assert file.read_text() == commented
+    file.write_text("run: [mine")
+    assert "mine.yaml: is not valid YAML" in attempt(folder, "--models", "pixels", "--name", "mine").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["../few"], "FOLDER: '../few' holds only 5 pictures. Name one with 6 or more"),
+        (["../none"], "FOLDER: '../none' holds no pictures (looked for .jpg"),
+        (["../enough", "--models", "pixel"], "models: there is no model 'pixel'. Did you mean 'pixels'?"),
+        (["../enough", "--name", "demo"], "--name demo: the catalogue's experiments have a 'demo'. Choose"),
+        (["../enough", "--name", "photo-tiles"], "--name photo-tiles: the catalogue's datasets have a 'photo-tiles'"),
+        (["../enough", "--name", "search"], "--name search: experiments.search: is the name of a rule"),
+        (["../enough", "--name", "a/b"], "--name a/b: datasets.a/b: names are parts of paths."),
+        (["../enough", "--out", "../enough/x"], "--out ../enough/x: lies in the folder of the pictures"),
+        ([".."], "--out .: lies in the folder of the pictures"),
+        (["../enough", "--out", "/proc/no"], "/proc/no/my-enough.yaml: cannot be written ("),
+    ],
+)
+def test_what_cannot_be_done_says_why_and_writes_nothing(
+    here: Path, make_pictures: MakePictures, arguments: list[str], message: str
+) -> None:
+    make_pictures(here / "enough", 6)
+    make_pictures(here / "few", 5)
+    (here / "none").mkdir()
+    assert attempt(*arguments).stderr.startswith(f"lookalike: {message}")
+    assert not list(here.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize(("folder", "name"), [('Ferien: #1 "ö"', "my-ferien-1"), ("写真", "my-pictures")])
+def test_any_name_of_a_folder_will_do(here: Path, make_pictures: MakePictures, folder: str, name: str) -> None:
+    make_pictures(here / folder, 6)
+    attempt(f"../{folder}", "--models", "pixels")
+    assert written(name)["datasets"][name]["root"] == str(here / folder)

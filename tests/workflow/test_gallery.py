@@ -1,0 +1,80 @@
+"""Outside pictures change no number, embed nothing but themselves, and are shown."""
+
+import json
+import shutil
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from conftest import picture
+from workflow.conftest import Tree
+
+AFTER_SAMPLE = {"sample", "shard_copies", "embed", "index", "search", "measure", "compare", "find_duplicates", "report"}
+
+
+def with_gallery(tree: Tree, gallery: str | None) -> None:
+    config = tree.config
+    config["datasets"]["copies"].pop("gallery", None)
+    if gallery:
+        config["datasets"]["copies"]["gallery"] = gallery
+    tree.configure(config)
+
+
+def numbers(tree: Tree) -> Any:
+    """All that a run measured, but for what it took, and the neighbors of every query."""
+    metrics = {}
+    for path in sorted(tree.folder.glob("results/copies/metrics/*/*.json")):
+        found = json.loads(path.read_text())
+        found.pop("timing")
+        neighbors = pq.read_table(tree.folder / f"results/copies/neighbors/{found['model']}/flat.parquet")
+        metrics[found["model"]] = (found, neighbors.to_pydict())
+    comparisons, duplicates = (
+        json.loads((tree.folder / f"results/reports/mine/{name}.json").read_text())
+        for name in ("comparisons", "duplicates")
+    )
+    return metrics, comparisons, duplicates
+
+
+def test_a_gallery_comes_changes_and_goes_and_no_number_moves(tree: Tree) -> None:
+    """For copies, which make their own pictures: 12 of a folder, one of them broken."""
+    config = tree.config
+    config["experiments"]["mine"]["models"] = ["pixels"]
+    tree.configure(config)
+    tree.run()
+    before = numbers(tree)
+    vectors = tree.bytes_of("results/copies/embeddings/*/[qr]*.parquet")
+    images = tree.bytes_of("results/copies/images/*")
+    outside = tree.folder / "outside"
+    outside.mkdir()
+    picture(100).save(outside / "p1.png")  # a name that a reference has too
+    shutil.copy(tree.folder / "pictures/p3.png", outside / "twin.png")
+    (outside / "broken.png").write_bytes(b"no picture")
+
+    with_gallery(tree, "outside")
+    ran = tree.run()
+    assert ran.of("embed") == ["copies pixels gallery-00000"]
+    assert ran.rules == AFTER_SAMPLE
+    assert numbers(tree) == before
+    found = pq.read_table(tree.folder / "results/copies/neighbors/pixels/flat.gallery.parquet").to_pylist()
+    assert {row["query_id"] for row in found} == {"gallery:p1.png", "gallery:twin.png"}
+    assert next(row["reference_id"] for row in found if row["query_id"] == "gallery:twin.png") == "p3.png"
+    page = (tree.folder / "results/reports/mine/index.html").read_text()
+    assert page.count('data-outcome="outside"') == 3
+    assert "gallery:broken.png" in page.partition('<section id="rejected"')[2]
+    assert tree.run().jobs == []
+
+    (tree.folder / "other").mkdir()
+    picture(101).save(tree.folder / "other/laptop.png")
+    with_gallery(tree, "other")
+    ran = tree.run("results/copies/embeddings/pixels/gallery-00000.parquet", "results/copies/metrics/pixels/flat.json")
+    assert ran.of("embed") == ["copies pixels gallery-00000"]
+    assert ran.rules == AFTER_SAMPLE - {"compare", "find_duplicates", "report"}
+
+    with_gallery(tree, None)
+    ran = tree.run()
+    assert ran.of("embed") == []
+    assert ran.rules == AFTER_SAMPLE - {"embed"}
+    assert numbers(tree) == before
+    assert "outside" not in (tree.folder / "results/reports/mine/index.html").read_text().partition("</style>")[2]
+    assert tree.bytes_of("results/copies/embeddings/*/[qr]*.parquet") == vectors
+    assert tree.bytes_of("results/copies/images/*") == images

@@ -1,0 +1,11 @@
+from lookalike.duplicates import find_duplicates
+from lookalike.job import job
+
+with job(f"find_duplicates {snakemake.wildcards.experiment}", snakemake.log[0]):
+    find_duplicates(
+        embeddings=snakemake.input.embeddings,
+        images=snakemake.input.images,
+        truth=snakemake.input.truth,
+        out=snakemake.output.counts,
+        list_out=snakemake.output.list,
+    )
