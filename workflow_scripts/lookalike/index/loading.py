@@ -54,12 +54,17 @@ def load(index: str, ids: str, reference_ids: pa.Array, settings: dict[str, floa
 def _streamed(index: str, ids: str, reference_ids: pa.Array) -> Stored:
     manifest = store.read_json(index, StreamedIndex)
     shards = tuple(str(Path(index).parent / shard) for shard in manifest.shards)
-    rows = vectors.rows_among(shards, reference_ids)
-    references = tuple(here >= 0 for here in rows)
-    found = np.concatenate([here[mask] for here, mask in zip(rows, references, strict=True)])
-    if not np.array_equal(found, np.arange(len(reference_ids))):
+    references, done = [], 0
+    for shard, count in zip(shards, manifest.shards.values(), strict=True):
+        # against this shard's references alone: a hash table of all ids would be most of the memory
+        (rows,) = vectors.rows_among([shard], reference_ids.slice(done, count))
+        references.append(rows >= 0)
+        if not np.array_equal(rows[rows >= 0], np.arange(count)):
+            break
+        done += count
+    if done != len(reference_ids):
         raise LookalikeError(
             f"{ids}: its {len(reference_ids)} references are not those of the shards that {index} names. "
             "Delete both and run again."
         )
-    return Stored(None, shards, references)
+    return Stored(None, shards, tuple(references))

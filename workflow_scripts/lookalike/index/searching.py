@@ -192,7 +192,10 @@ def _gallery(embeddings: Sequence[str], images: str, stored: Stored, reference_i
 
 def _rows_of(query_ids: pa.Array, among: pa.Array) -> Rows:
     """The row of each query among other ids, -1 where it is not there."""
-    rows: Rows = pc.index_in(query_ids, value_set=among).fill_null(-1).to_numpy().astype(np.int64)
+    found = pc.index_in(among, value_set=query_ids).fill_null(-1).to_numpy()  # the hash table is of the fewer ids
+    rows: Rows = np.full(len(query_ids), -1, np.int64)
+    there = np.flatnonzero(found >= 0)
+    rows[found[there]] = there
     return rows
 
 

@@ -11,13 +11,20 @@ from numpy.typing import NDArray
 from lookalike import store
 
 F = TypeVar("F", np.float32, np.float64)
+FEW = 1 << 18  # ids: fewer are looked up shard by shard
 BLOCK = 4096  # vectors: large enough for the matrix product, small enough to stay near the caches
 
 
 def rows_among(embeddings: Sequence[str], ids: pa.Array) -> list[NDArray[np.int64]]:
     """For each shard, each of its pictures' row among ``ids``; -1 for a picture that is not among them."""
-    columns = [store.read_columns(path, "image_id")["image_id"].combine_chunks() for path in embeddings]
-    rows = pc.index_in(pa.chunked_array(columns, pa.string()), value_set=ids).fill_null(-1).to_numpy()
+    if len(ids) <= FEW:  # a hash table for every shard, and one shard's ids in memory at a time
+        return [row for path in embeddings for row in _rows([store.read_columns(path, "image_id")["image_id"]], ids)]
+    return _rows([store.read_columns(path, "image_id")["image_id"] for path in embeddings], ids)
+
+
+def _rows(columns: Sequence[pa.ChunkedArray], ids: pa.Array) -> list[NDArray[np.int64]]:
+    together = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
+    rows = pc.index_in(together, value_set=ids).fill_null(-1).to_numpy()
     ends = np.cumsum([len(column) for column in columns])
     return [part.astype(np.int64) for part in np.split(rows, ends[:-1])]
 
