@@ -52,6 +52,7 @@ lint: setup
 bench: setup
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/embed.py
+	$(BIN)/python benchmarks/search.py
 
 clean:
 	rm -rf .venv results .snakemake

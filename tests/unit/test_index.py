@@ -1,5 +1,7 @@
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from conftest import REPOSITORY
 from lookalike import index, store
 from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, IMAGES, INDEX_IDS, NEIGHBORS, REJECTED, SearchTiming
@@ -30,6 +33,7 @@ class Chain:
         self, folder: Path, references: int = 40, queries: int = 7, dimension: int = 8, training: int = 0
     ) -> None:
         draw = np.random.default_rng(0)
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self.vectors = {f"r{n}": draw.normal(size=dimension).astype(np.float32) for n in range(references)}
         self.vectors |= {f"q{n}": draw.normal(size=dimension).astype(np.float32) for n in range(queries)}
@@ -37,7 +41,8 @@ class Chain:
         self.sample({name: name[0] for name in self.vectors})
         if training:
             self.shard("training", [name for name in self.vectors if name[0] == "t"])
-        self.shard("references", [name for name in self.vectors if name[0] == "r"])
+        if references:
+            self.shard("references", [name for name in self.vectors if name[0] == "r"])
         self.shard("queries", [name for name in self.vectors if name[0] == "q"])
         self.rejected = self.reject([])
 
@@ -76,7 +81,9 @@ class Chain:
         names = ("training", "references", "queries")
         return [str(self.folder / f"{name}.parquet") for name in names if (self.folder / f"{name}.parquet").exists()]
 
-    def build(self, factory: str = "Flat", on_bad_image: str = "reject", key: str | None = None) -> None:
+    def build(
+        self, factory: str = "Flat", on_bad_image: str = "reject", key: str | None = None, threads: int = 1
+    ) -> None:
         index.build(
             embeddings=self.shards,
             rejected=[str(self.rejected)],
@@ -86,9 +93,12 @@ class Chain:
             key=key or json.dumps({"factory": factory}),
             embedding_key=KEY,
             on_bad_image=on_bad_image,
+            threads=threads,
         )
 
-    def search(self, k: int = 5, key: str | None = None, training: bool = False, build_key: str = "") -> pa.Table:
+    def search(
+        self, k: int = 5, key: str | None = None, training: bool = False, build_key: str = "", gpu: bool = False
+    ) -> pa.Table:
         index.search(
             index=str(self.folder / "flat.faiss"),
             ids=str(self.folder / "flat.ids.parquet"),
@@ -105,6 +115,7 @@ class Chain:
             model="pixels",
             index_name="flat",
             k=k,
+            gpu=gpu,
         )
         return store.read_table(self.folder / "neighbors.parquet", NEIGHBORS)
 
@@ -407,3 +418,114 @@ def test_a_streamed_index_over_shards_that_hold_other_references_is_refused(chai
     chain.shard("references", [f"r{n}" for n in range(39)])
     with pytest.raises(LookalikeError, match=r"its 40 references are not those of the shards that .*flat\.faiss names"):
         chain.search(key='{"streamed": true}')
+
+
+# VmHWM and not ru_maxrss, which a new process takes over from the one that started it.
+MEASURE = """
+import json, pathlib, re, sys
+from lookalike import index
+given = json.loads(sys.argv[1])
+index.build(**given["build"])
+index.search(**given["search"])
+print(int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) // 1024)
+"""
+
+
+def test_a_streamed_index_takes_no_more_memory_for_more_shards(tmp_path: Path) -> None:
+    """Two shards of 20 MB of vectors, and eight."""
+
+    def peak(shards: int) -> int:
+        chain = Chain(tmp_path / str(shards), references=0, queries=20, dimension=512)
+        draw = np.random.default_rng(0)
+        for number in range(shards):
+            ids = [f"r{number}-{row}" for row in range(10_000)]
+            chain.vectors |= dict(zip(ids, draw.standard_normal((10_000, 512), np.float32), strict=True))
+            chain.shard(f"references-{number}", ids)
+        chain.sample({name: name[0] for name in chain.vectors})
+        folder, key = str(chain.folder), '{"streamed": true}'
+        paths = [f"{folder}/references-{number}.parquet" for number in range(shards)] + [f"{folder}/queries.parquet"]
+        both = {"embeddings": paths, "images": f"{folder}/images.parquet", "key": key, "embedding_key": KEY}
+        files = {"index": f"{folder}/streamed.faiss", "ids": f"{folder}/streamed.ids.parquet"}
+        built = {"out": files["index"], "ids_out": files["ids"], "rejected": [str(chain.rejected)]}
+        wanted = {"out": f"{folder}/found.parquet", "pool_out": f"{folder}/pool.parquet"}
+        named = {"timing_out": f"{folder}/timing.json", "model": "m", "index_name": "streamed", "k": 10}
+        given = {
+            "build": both | built | {"on_bad_image": "reject"},
+            "search": both | files | wanted | named | {"build_key": key},
+        }
+        command = [sys.executable, "-c", MEASURE, json.dumps(given)]
+        scripts = REPOSITORY / "workflow_scripts"
+        return int(subprocess.run(command, cwd=scripts, capture_output=True, text=True, check=True).stdout)
+
+    few, many = peak(2), peak(8)
+    assert many - few < 60, f"{few} MB for 40 MB of vectors, {many} MB for 160 MB"
+
+
+@pytest.mark.parametrize("factory", ["HNSW8,Flat", "IVF16_HNSW4,PQ4x4", "SQ8", "PCAW4,L2norm,Flat"])
+def test_an_index_comes_out_the_same_every_time(tmp_path: Path, factory: str) -> None:
+    chain = Chain(tmp_path, references=3000)
+    key = json.dumps({"factory": factory, "train": {"sample": 1000}})
+    found = []
+    for _ in range(2):
+        chain.build(key=key, threads=4)
+        found.append((chain.folder / "flat.faiss").read_bytes())
+    assert found[0] == found[1]
+    if factory not in ("HNSW8,Flat", "SQ8"):
+        chain.build(key=json.dumps({"factory": factory, "train": {"sample": 1000, "seed": 1}}))
+        assert (chain.folder / "flat.faiss").read_bytes() != found[0]
+
+
+def test_search_settings_are_those_of_the_entry(tmp_path: Path) -> None:
+    chain = Chain(tmp_path, references=2000, queries=60)
+    build_key = '{"factory": "IVF64,Flat"}'
+    chain.build(key=build_key)
+    truth = [expected(chain, f"q{n}", [one for one in chain.vectors if one[0] == "r"])[0] for n in range(60)]
+
+    def right(nprobe: int) -> int:
+        key = json.dumps({"factory": "IVF64,Flat", "search": {"nprobe": nprobe}})
+        found = chain.search(key=key, build_key=build_key).to_pandas().query("rank == 1").set_index("query_id")
+        return sum(found["reference_id"].get(f"q{n}") == truth[n] for n in range(60))
+
+    assert right(64) == 60
+    assert right(1) < 60
+    with pytest.raises(
+        LookalikeError, match=r"factory 'IVF64,Flat' has no search setting 'nprob'\. Did you mean 'nprobe'"
+    ):
+        chain.search(key='{"factory": "IVF64,Flat", "search": {"nprob": 1}}', build_key=build_key)
+
+
+def test_few_training_vectors_are_a_warning_that_says_what_helps(
+    chain: Chain, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "lookalike"):
+        chain.build("IVF4,Flat")
+    assert "'IVF4,Flat' learns 4 clusters from 40 training vectors; 156 or more would be better" in caplog.text
+
+
+def test_whitening_of_vectors_that_vary_in_too_few_directions_is_refused(tmp_path: Path) -> None:
+    chain = Chain(tmp_path)
+    for vector in chain.vectors.values():
+        vector[2:] = 0
+    chain.shard("references", [name for name in chain.vectors if name[0] == "r"])
+    with pytest.raises(LookalikeError, match=r"vary in fewer directions than it keeps|divides by a variance of zero"):
+        chain.build("PCAW6,L2norm,Flat")
+
+
+def test_an_index_without_training_pictures_says_that_it_learned_from_references(
+    chain: Chain, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "lookalike"):
+        chain.build("PCA4,Flat")
+    assert "training on 40 pictures with the role 'reference'" in caplog.text
+    assert store.read_provenance(chain.folder / "flat.ids.parquet")["trained_on"] == {
+        "role": "reference",
+        "vectors": 40,
+    }
+
+
+def test_a_gpu_that_is_not_there_is_said_and_the_cpu_computes(chain: Chain, caplog: pytest.LogCaptureFixture) -> None:
+    chain.build()
+    at_rest = chain.search().to_pylist()
+    with caplog.at_level(logging.WARNING, "lookalike"):
+        assert chain.search(gpu=True).to_pylist() == at_rest
+    assert "computing on the CPU" in caplog.text
