@@ -22,6 +22,7 @@ LAYERS = [
     {"store", "job"},
     {"checkpoints"},
     {"datasets", "models", "index", "metrics", "statistics", "sharding"},
+    {"effects"},
     {"embedding", "measurement", "comparison", "plan", "report"},
     {"cli"},
 ]

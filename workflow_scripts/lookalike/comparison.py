@@ -1,14 +1,16 @@
 """The compare stage: all models of an experiment in one table, and every two of them on the same queries."""
 
 import csv
+import json
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from lookalike import formats, store
+from lookalike.effects import effects
 from lookalike.errors import LookalikeError
-from lookalike.formats import Comparison, Comparisons, Estimate, Metrics
+from lookalike.formats import Comparison, Comparisons, Effect, Estimate, Metrics
 from lookalike.metrics import Floats, at_k, rank
 from lookalike.statistics import NOTHING, Ints, difference, group_codes, holm, sign_flip, verdict
 
@@ -25,11 +27,12 @@ def compare(
     models: Sequence[str],
     leaderboard_out: str | Path,
     comparisons_out: str | Path,
+    design: str = "{}",
 ) -> None:
     """Write the leaderboard (CSV) and the comparisons (JSON) of an experiment.
 
     ``metrics`` and ``neighbors`` are parallel: one file of each for every model and index. ``models`` are all of the
-    experiment's, in the order in which they are compared.
+    experiment's, in the order in which they are compared. ``design`` is ``plan.Plan.design``.
     """
     records = [store.read_json(path, Metrics) for path in metrics]
     _check_complete(records, models, experiment)
@@ -52,7 +55,8 @@ def compare(
 
     _write_leaderboard(records, leaderboard_out)
     comparisons = list(_comparisons(outcomes, models, groups))
-    store.write_json(Comparisons(experiment=experiment, comparisons=comparisons), comparisons_out)
+    made = _effects(outcomes, json.loads(design), groups)
+    store.write_json(Comparisons(experiment=experiment, comparisons=comparisons, effects=made), comparisons_out)
 
 
 def _comparisons(
@@ -77,6 +81,23 @@ def _comparisons(
                 )
 
 
+def _effects(
+    outcomes: dict[tuple[str, str], Outcomes], design: dict[str, dict[str, str]], groups: Ints
+) -> list[Effect]:
+    """What each choice does, for every index and metric, where one model is varied; else nothing."""
+    if not design:
+        return []
+    base = next(iter(design))
+    return [
+        effect
+        for index in dict.fromkeys(index for index, _ in outcomes)
+        for metric in outcomes[index, base]
+        for effect in effects(
+            index, metric, {model: outcomes[index, model][metric] for model in design}, design, groups
+        )
+    ]
+
+
 def _test(a: Floats | None, b: Floats | None, groups: Ints) -> tuple[Estimate, float]:
     if a is None or b is None:
         return NOTHING, 1.0
@@ -95,8 +116,22 @@ def _write_leaderboard(records: Sequence[Metrics], out: str | Path) -> None:
                 estimates["images_per_second"] = Estimate(
                     value=embed["images_per_second"], low=None, high=None, n=embed["images"]
                 )
-            for metric, one in estimates.items():
+            for metric, one in (estimates | _costs(record)).items():
                 writer.writerow([record.model, record.index, metric, one.value, one.low, one.high, one.n])
+
+
+def _costs(record: Metrics) -> dict[str, Estimate]:
+    """What a model costs besides embedding; a cost has no interval."""
+    search, cost = record.timing.get("search"), record.cost
+    known: dict[str, tuple[float | None, int]] = {}
+    if search:
+        known["queries_per_second"] = search["queries_per_second"], search["queries"]
+    if cost:
+        known["dimension"] = cost.dimension, cost.vectors
+        known["bytes_per_vector"] = cost.vector_bytes, cost.vectors
+        known["index_bytes_per_vector"] = cost.indexed_bytes, cost.vectors
+        known["index_bytes"] = cost.index_bytes, cost.vectors
+    return {name: Estimate(value=value, low=None, high=None, n=n) for name, (value, n) in known.items()}
 
 
 def _check_complete(records: Sequence[Metrics], models: Sequence[str], experiment: str) -> None:

@@ -190,6 +190,21 @@ class SearchTiming(Record):
     index_bytes: int
 
 
+class Cost(Record):
+    """What vectors cost: ``vector_bytes`` are one vector's as embedding stored it, ``index_bytes`` the index file's."""
+
+    dimension: int
+    stored_dtype: str
+    vector_bytes: int
+    vectors: int
+    index_bytes: int
+
+    @property
+    def indexed_bytes(self) -> float:
+        """Bytes of the index a vector; what an index needs besides its vectors is shared among them."""
+        return self.index_bytes / self.vectors
+
+
 class Metrics(Record):
     """``results/{dataset}/metrics/{model}/{index}.json``.
 
@@ -208,6 +223,7 @@ class Metrics(Record):
     metrics: dict[str, Estimate]
     breakdowns: dict[str, dict[str, dict[str, Estimate]]]  # column -> value -> metric -> estimate
     timing: dict[str, Any]
+    cost: Cost | None = None  # None in files of versions that did not write it
 
 
 class Comparison(Record):
@@ -223,11 +239,33 @@ class Comparison(Record):
     verdict: str  # better, worse, cannot tell
 
 
+class Effect(Record):
+    """One value of one key of a varied model against the model's own value.
+
+    ``pairs`` are the models that differ in nothing else, with the value and with the own one; ``difference`` is
+    averaged over them, and ``least`` and ``most`` are the smallest and the largest of theirs.
+    """
+
+    index: str
+    metric: str
+    key: str
+    value: str
+    own: str
+    difference: Estimate
+    least: float | None
+    most: float | None
+    pairs: list[tuple[str, str]]
+    p: float
+    p_holm: float
+    verdict: str  # of the value: better, worse, cannot tell
+
+
 class Comparisons(Record):
-    """``results/reports/{experiment}/comparisons.json``."""
+    """``results/reports/{experiment}/comparisons.json``; ``effects`` only where the experiment varies one model."""
 
     experiment: str
     comparisons: list[Comparison]
+    effects: list[Effect] = []
 
 
 class Weights(Record):

@@ -137,6 +137,8 @@ def search(
         "index_key": key,
         "k": k,
         "references": len(reference_ids),
+        "dimension": found.d,
+        "index_bytes": timing.index_bytes,
         "pictures_sha256": footer["pictures_sha256"],
         **made_with,
         "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),

@@ -74,6 +74,7 @@ def measure(
             for column, parts in _breakdowns(counted).items()
         },
         timing=_embed_timing(timings) | _search_timing(search_timing),
+        cost=_cost(store.read_provenance(neighbors)),
     )
     store.write_json(record, out)
 
@@ -126,8 +127,26 @@ def _embed_timing(paths: Sequence[str | Path]) -> dict[str, Any]:
             "images_per_second": images / seconds if seconds else None,
             "load_seconds": sum(shard.load_seconds for shard in shards),
             "device": " + ".join(sorted({shard.device for shard in shards})),
+            "stages": {
+                name: sum(shard.stages.get(name, 0.0) for shard in shards)
+                for name in dict.fromkeys(name for shard in shards for name in shard.stages)
+            },
         }
     }
+
+
+def _cost(footer: dict[str, Any]) -> formats.Cost | None:
+    """From the neighbors' footer, which has it from the index."""
+    if "dimension" not in footer:
+        return None
+    stored = footer["dtypes"]["stored"]
+    return formats.Cost(
+        dimension=footer["dimension"],
+        stored_dtype=stored,
+        vector_bytes=footer["dimension"] * np.dtype(stored).itemsize,
+        vectors=footer["references"],
+        index_bytes=footer["index_bytes"],
+    )
 
 
 def _search_timing(path: str | Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from lookalike import config as configuration
 from lookalike import user_module
 from lookalike.config import Config, Runtime
+from lookalike.config.vary import as_text
 
 LIBRARY = Path(__file__).parent
 RULES = ("make_images", "sample", "shard", "fetch_weights", "embed", "index", "search", "measure", "compare", "report")
@@ -32,7 +33,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "index": ("index",),
     "search": ("index",),
     "measure": ("metrics", "statistics", "measurement"),
-    "compare": ("metrics", "statistics", "comparison"),
+    "compare": ("metrics", "statistics", "effects", "comparison"),
     "report": ("archives", "images", "report"),
 }
 
@@ -212,7 +213,8 @@ class Plan:
     def report_key(self, experiment: str) -> str:
         """What the report shows besides its inputs: the experiment and the models' labels."""
         entry = self.config.experiments[experiment]
-        labels = {model: self.label(model) for model in entry.models}
+        design = self._design(experiment)
+        labels = {model: _said(design[model]) if design else self.label(model) for model in entry.models}
         return json.dumps(
             {
                 "experiment": experiment,
@@ -220,9 +222,21 @@ class Plan:
                 "dataset": entry.dataset,
                 "labels": labels,
                 "k": self.config.datasets[entry.dataset].k,
+                **({"varied": self.label(next(iter(design)))} if design else {}),
             },
             sort_keys=True,
         )
+
+    def design(self, experiment: str) -> str:
+        """What an experiment varies, as JSON: model -> key -> value, the model that is varied first; or ``{}``."""
+        return json.dumps(self._design(experiment))
+
+    def _design(self, experiment: str) -> dict[str, dict[str, str]]:
+        entry = self.config.experiments[experiment]
+        if not entry.vary:
+            return {}
+        embeds = {model: self.config.models[model].embed.model_dump(mode="json") for model in entry.models}
+        return {model: {name: as_text(embed[name]) for name in entry.vary.over} for model, embed in embeds.items()}
 
     def label(self, model: str) -> str:
         """A model's name for people."""
@@ -245,6 +259,10 @@ def modules(stage: str, kind: str, family: str) -> tuple[str, ...]:
     """The modules that make a stage's numbers, for one kind of data set or one family of models."""
     named = tuple(module.format(kind=kind, family=family) for module in STAGES[stage])
     return named + (SHARED.get(family, ()) if stage == "embed" else ())
+
+
+def _said(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in values.items())
 
 
 def share_library() -> None:

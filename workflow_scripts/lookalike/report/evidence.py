@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from lookalike import store
 from lookalike.errors import LookalikeError
-from lookalike.formats import IMAGES, REJECTED, TRUTH, Comparison, Comparisons, EmbedTiming, Estimate, Metrics
+from lookalike.formats import IMAGES, REJECTED, TRUTH, Comparison, Comparisons, Effect, EmbedTiming, Estimate, Metrics
 
 StrPath = str | Path
 BEST_BY = "accuracy_at_1"  # what the articles call accuracy, and what a system that takes the first hit lives by
@@ -47,6 +47,7 @@ class Run:
             load_seconds=found.get("load_seconds") or 0.0,
             device=found.get("device") or "unknown device",
             batch_size=found.get("batch_size") or 0,
+            stages=found.get("stages") or {},
         )
 
     @property
@@ -87,6 +88,8 @@ class Evidence:
     k: int
     runs: list[Run]
     comparisons: list[Comparison]
+    effects: list[Effect]  # only where one model is varied
+    varied: str  # the label of that model, or nothing
     images: pa.Table
     truth: pa.Table
     rejected: list[Rejected]
@@ -180,6 +183,7 @@ def read(
     if not runs:
         raise LookalikeError(f"experiment '{settings['experiment']}' has no measured model, so there is no report.")
     table, matches = store.read_table(images, IMAGES), store.read_table(truth, TRUTH)
+    compared = store.read_json(comparisons, Comparisons)
     tables = _read_rejected(rejected)
     return Evidence(
         experiment=settings["experiment"],
@@ -187,7 +191,9 @@ def read(
         dataset=settings["dataset"],
         k=settings["k"],
         runs=runs,
-        comparisons=store.read_json(comparisons, Comparisons).comparisons,
+        comparisons=compared.comparisons,
+        effects=compared.effects,
+        varied=settings.get("varied", ""),
         images=table,
         truth=matches,
         rejected=_grouped(tables, list(numbers)),

@@ -192,6 +192,13 @@ def _text(found: Any) -> str:
     return str(found)
 
 
+def stages(evidence: Evidence) -> list[tuple[Run, dict[str, float]]]:
+    """Where each model's embedding time went, in milliseconds a picture; every row has the same stages."""
+    timed = [(run, run.embed) for run in evidence.models if run.embed and run.embed.stages]
+    names = dict.fromkeys(name for _, embed in timed for name in embed.stages)
+    return [(run, {name: 1000 * embed.stages.get(name, 0.0) / embed.images for name in names}) for run, embed in timed]
+
+
 def definitions(evidence: Evidence) -> list[tuple[str, str]]:
     """Each metric of the report with a sentence on what it means."""
     return [(words.metric(name), words.meaning(name)) for name in metric_names(evidence) if words.meaning(name)]
