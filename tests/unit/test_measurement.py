@@ -38,6 +38,8 @@ def run(tmp_path: Path) -> Measure:
         rejected: list[str] | None = None,
         queries: list[str] | None = None,
         k: int = 3,
+        *,
+        footer: dict[str, Any] | None = None,
         **images: Any,
     ) -> Metrics:
         tables = [
@@ -47,7 +49,7 @@ def run(tmp_path: Path) -> Measure:
             ("rejected", formats.REJECTED, rejected_table(rejected or [])),
         ]
         for name, format, table in tables:
-            store.write_table(table, tmp_path / f"{name}.parquet", format, {})
+            store.write_table(table, tmp_path / f"{name}.parquet", format, footer or {})
         measure(
             neighbors=tmp_path / "neighbors.parquet",
             truth=tmp_path / "truth.parquet",
@@ -171,6 +173,7 @@ def test_an_empty_sample_of_matches_has_no_numbers(run: Measure) -> None:
 def test_timings_are_summed_over_shards(run: Measure, tmp_path: Path) -> None:
     for number, device in enumerate(["NVIDIA H100", "Intel Xeon"]):
         timing = EmbedTiming(images=30, seconds=2.0 + number, load_seconds=0.5, device=device, batch_size=8)
+        timing = timing.model_copy(update={"stages": {"forward": 1.5, "write": 0.25}})
         store.write_json(timing, tmp_path / f"embed-{number}.json")
     store.write_json(SearchTiming(queries=2, seconds=0.5, index_bytes=4096), tmp_path / "search.json")
     assert run({"a": first("r1")}, {"a": "r1"}).timing == {
@@ -180,9 +183,18 @@ def test_timings_are_summed_over_shards(run: Measure, tmp_path: Path) -> None:
             "images_per_second": 12.0,
             "load_seconds": 1.0,
             "device": "Intel Xeon + NVIDIA H100",
+            "stages": {"forward": 3.0, "write": 0.5},
         },
         "search": {"queries": 2, "seconds": 0.5, "queries_per_second": 4.0, "index_bytes": 4096},
     }
+
+
+def test_what_vectors_cost_comes_from_the_neighbors_footer(run: Measure) -> None:
+    assert run({"a": first("r1")}, {"a": "r1"}).cost is None
+    made = {"dimension": 6, "dtypes": {"stored": "float16"}, "references": 5, "index_bytes": 165}
+    cost = run({"a": first("r1")}, {"a": "r1"}, footer=made).cost
+    assert cost is not None
+    assert (cost.dimension, cost.vector_bytes, cost.vectors, cost.indexed_bytes) == (6, 12, 5, 33.0)
 
 
 def test_removed_logs_only_take_the_timings_along(run: Measure, tmp_path: Path) -> None:

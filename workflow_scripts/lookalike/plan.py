@@ -262,7 +262,7 @@ def modules(stage: str, kind: str, family: str) -> tuple[str, ...]:
 
 
 def _said(values: Mapping[str, str]) -> str:
-    return ", ".join(f"{name}: {value}" for name, value in values.items())
+    return " · ".join(f"{name}: {value}" for name, value in values.items())
 
 
 def share_library() -> None:
