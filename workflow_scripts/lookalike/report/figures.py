@@ -186,13 +186,17 @@ def _scatter(
         return Scatter.bottom - (Scatter.bottom - Scatter.top) * (share - floor) / (ceiling - floor)
 
     points: list[Point] = []
+    places = [(across(value), down(share)) for value, (share, _, _) in zip(values, bounds, strict=True)]
+    on_front = [place for place, one in zip(places, standings, strict=True) if one.state == "front"]
+    steps = _steps(on_front, 0.0 if rising else 100.0)
     columns = [(across(value) * WIDTH / 100, bound) for value, bound in zip(values, bounds, strict=True)]
-    whiskers = [(at - 2, down(high), at + 2, down(low)) for at, (_, low, high) in columns]
+    lines = [(at - 2, down(high), at + 2, down(low)) for at, (_, low, high) in columns]
+    lines += [_line_box(step) for step in steps]
     taken = [(at - 8, down(value) - 8, at + 8, down(value) + 8) for at, (value, _, _) in columns]
     for standing, value, (share, low, high) in zip(standings, values, bounds, strict=True):
         run, x = standing.run, across(value)
         name = run.label if len({one.index for one, _ in known}) == 1 else f"{run.label}, {run.index}"
-        label = _place(name, x, down(share), whiskers, taken)
+        label = _place(name, x, down(share), lines, taken)
         words_of = said[run.model, run.index]
         points.append(Point(standing, name, words_of, x, down(share), down(low), down(high), label))
     step = 10 if ceiling - floor <= 50 else 20
@@ -200,7 +204,7 @@ def _scatter(
         points,
         [Tick(across(value), words.number(value)) for value in _round_numbers(10**left, 10**right)],
         [Tick(down(share), f"{share}{words.SPACE}%") for share in range(floor, ceiling + 1, step)],
-        _steps([(point.x, point.y) for point in points if point.standing.state == "front"], 0.0 if rising else 100.0),
+        steps,
     )
 
 
@@ -247,10 +251,10 @@ def _round_numbers(low: float, high: float) -> list[float]:
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 WIDTH = 1000  # what the page gives a figure on a screen; on a phone the names give way to the legend
-ON_A_WHISKER, ON_A_NAME, OUTSIDE = 1, 10, 100  # how bad a place for a name is
+ON_A_LINE, ON_A_NAME, OUTSIDE = 1, 10, 100  # how bad a place for a name is
 
 
-def _place(text: str, x: float, y: float, whiskers: list[Box], taken: list[Box]) -> Label:
+def _place(text: str, x: float, y: float, lines: list[Box], taken: list[Box]) -> Label:
     """The best place for a name around its mark, the nearest of equally good ones; remembered in ``taken``."""
     width, at = 7.2 * len(text), x * WIDTH / 100
     sides = ((13, "start"), (-13, "end")) if x < 65 else ((-13, "end"), (13, "start"))  # inwards first
@@ -262,7 +266,7 @@ def _place(text: str, x: float, y: float, whiskers: list[Box], taken: list[Box])
 
     def badness(box: Box) -> int:
         inside = box[0] >= 0 and box[2] <= WIDTH and box[1] >= 0
-        return ON_A_WHISKER * _met(box, whiskers) + ON_A_NAME * _met(box, taken) + (0 if inside else OUTSIDE)
+        return ON_A_LINE * _met(box, lines) + ON_A_NAME * _met(box, taken) + (0 if inside else OUTSIDE)
 
     label, box = min(candidates, key=lambda one: badness(one[1]))
     taken.append(box)
@@ -272,6 +276,12 @@ def _place(text: str, x: float, y: float, whiskers: list[Box], taken: list[Box])
 def _text_box(x: float, y: float, width: float, anchor: str) -> Box:
     left = x if anchor == "start" else x - width
     return left, y - 13, left + width, y + 4
+
+
+def _line_box(step: Step) -> Box:
+    x1, y1, x2, y2 = step
+    left, right = sorted((x1 * WIDTH / 100, x2 * WIDTH / 100))
+    return left - 2, min(y1, y2) - 2, right + 2, max(y1, y2) + 2
 
 
 def _met(box: Box, others: Iterable[Box]) -> int:
