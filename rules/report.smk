@@ -35,6 +35,7 @@ rule compare:
         models=lambda wildcards: list(
             plan.config.experiments[wildcards.experiment].models
         ),
+        design=lambda wildcards: plan.design(wildcards.experiment),
         code=plan.code("compare"),
     script:
         "../workflow_scripts/compare.py"

@@ -22,7 +22,7 @@ LAYERS = [
     {"store", "job"},
     {"checkpoints"},
     {"datasets", "models", "index", "metrics", "statistics", "sharding"},
-    {"evaluation", "approximation"},
+    {"evaluation", "approximation", "effects"},
     {"embedding", "measurement", "comparison", "duplicates", "plan", "report"},
     {"cli"},
 ]

@@ -1,4 +1,5 @@
 import csv
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,35 @@ def test_without_timings_there_is_no_throughput_row(searched: Callable[..., File
     store.write_json(record.model_copy(update={"timing": {}}), files["metrics"][0])
     compare(**files)
     assert [row["metric"] for row in leaderboard(files)] == NAMES
+
+
+def test_costs_are_rows_without_intervals(searched: Callable[..., Files]) -> None:
+    files = searched({"a": neighbors_of(7)})
+    record = store.read_json(files["metrics"][0], Metrics)
+    cost = formats.Cost(dimension=6, stored_dtype="float16", vector_bytes=12, vectors=30, index_bytes=750)
+    timing = {"search": {"queries": 20, "seconds": 0.5, "queries_per_second": 40.0, "index_bytes": 750}}
+    store.write_json(record.model_copy(update={"timing": timing, "cost": cost}), files["metrics"][0])
+    compare(**files)
+    assert [(row["metric"], float(row["value"]), row["low"], row["n"]) for row in leaderboard(files)[len(NAMES) :]] == [
+        ("queries_per_second", 40, "", "20"),
+        ("dimension", 6, "", "30"),
+        ("bytes_per_vector", 12, "", "30"),
+        ("index_bytes_per_vector", 25, "", "30"),
+        ("index_bytes", 750, "", "30"),
+    ]
+
+
+def test_a_varied_model_has_effects_and_others_have_none(searched: Callable[..., Files]) -> None:
+    files = searched({"m": neighbors_of(15), "m.size-8": neighbors_of(2)})
+    compare(**files)
+    assert store.read_json(files["comparisons_out"], Comparisons).effects == []
+    compare(**files, design=json.dumps({"m": {"size": "16"}, "m.size-8": {"size": "8"}}))
+    record = store.read_json(files["comparisons_out"], Comparisons)
+    one = record.effects[0]
+    assert [effect.metric for effect in record.effects] == ["accuracy_at_1", "accuracy_at_3", "recall_at_3", "mrr"]
+    assert (one.key, one.value, one.own, one.pairs, one.verdict) == ("size", "8", "16", [("m.size-8", "m")], "worse")
+    # one choice of one key is the comparison of the two models, seen from the other side
+    assert (one.difference.value, one.p) == (-record.comparisons[0].difference.value, record.comparisons[0].p)
 
 
 def test_neighbors_of_another_model_are_refused(searched: Callable[..., Files]) -> None:

@@ -46,6 +46,7 @@ def run(tmp_path: Path) -> Measure:
         *,
         sides: Mapping[str, tuple[int, int]] | None = None,
         normalised: tuple[pa.Table, pa.Table] | None = None,
+        footer: dict[str, Any] | None = None,
         **images: Any,
     ) -> Metrics:
         training, pool_sn = normalised or (neighbors_table({}), neighbors_table({}))
@@ -60,7 +61,7 @@ def run(tmp_path: Path) -> Measure:
             ("rejected", formats.REJECTED, rejected_table(rejected or [])),
         ]
         for name, format, table in tables:
-            store.write_table(table, tmp_path / f"{name}.parquet", format, {})
+            store.write_table(table, tmp_path / f"{name}.parquet", format, footer or {})
         measure(
             results=Results(
                 tmp_path / "neighbors.parquet",
@@ -359,6 +360,14 @@ def test_timings_are_summed_over_shards(run: Measure, tmp_path: Path) -> None:
         },
         "search": {"queries": 2, "seconds": 0.5, "queries_per_second": 4.0, "index_bytes": 4096},
     }
+
+
+def test_what_vectors_cost_comes_from_the_neighbors_footer(run: Measure) -> None:
+    assert run({"a": first("r1")}, {"a": "r1"}).cost is None
+    made = {"dimension": 6, "dtypes": {"stored": "float16"}, "references": 5, "index_bytes": 165}
+    cost = run({"a": first("r1")}, {"a": "r1"}, footer=made).cost
+    assert cost is not None
+    assert (cost.dimension, cost.vector_bytes, cost.vectors, cost.indexed_bytes) == (6, 12, 5, 33.0)
 
 
 def test_removed_logs_only_take_the_timings_along(run: Measure, tmp_path: Path) -> None:

@@ -4,7 +4,10 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +16,8 @@ from PIL import Image
 
 from lookalike import formats, metrics, statistics, store
 from lookalike.errors import LookalikeError
-from lookalike.formats import Comparison, Comparisons, Duplicates, Estimate, Metrics
-from lookalike.report import gallery, headline, words, write_report
+from lookalike.formats import Comparison, Comparisons, Cost, Duplicates, Effect, Estimate, Metrics
+from lookalike.report import gallery, headline, pareto, words, write_report
 
 HOSTILE = "\"><script>alert('x')</script>\n<img src=https://evil.example/a.png> 図 \u202e.png"
 CPU = {
@@ -52,6 +55,8 @@ class Experiment:
     shown: list[str] = field(default_factory=list)  # queries to be shown first
     doubles: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # kind -> pairs
     undecidable: int = 0
+    costs: dict[str, Cost] = field(default_factory=dict)
+    effects: list[Effect] = field(default_factory=list)
 
     def report(self) -> str:
         """Write the files and the report; return its text."""
@@ -62,6 +67,7 @@ class Experiment:
         pairs = [(model, index) for model in self.models for index in self.indexes]
         labels = {model: self.labels.get(model, f"The {model} one") for model in self.models}
         key = {"experiment": "trial", "title": self.title, "dataset": "tiles", "labels": labels, "k": 3}
+        key |= {"varied": "The good one"} if self.effects else {}
         return {
             "key": json.dumps(key),
             "images": self._images(),
@@ -174,6 +180,7 @@ class Experiment:
             },
             breakdowns=self.breakdowns,
             timing=self.timing.get(model, CPU),
+            cost=self.costs.get(model),
         )
         path = self.folder / f"{model}-{index}.json"
         store.write_json(record, path)
@@ -217,7 +224,8 @@ class Experiment:
             for b in self.models[place + 1 :]
         ]
         path = self.folder / "comparisons.json"
-        store.write_json(Comparisons(experiment="trial", comparisons=found, cases=self.cases), path)
+        compared = Comparisons(experiment="trial", comparisons=found, cases=self.cases, effects=self.effects)
+        store.write_json(compared, path)
         return path
 
     def _table(
@@ -469,6 +477,128 @@ def test_where_the_time_of_embedding_went_is_told_model_by_model(experiment: Exp
     assert "Computed in The fair one 1 50 25 0 200 0.5 forward 2 16 + 8 float32" in page
     experiment.timing = {}
     assert "Where the time of embedding went" not in Page(experiment.report()).words
+
+
+# --- costs ---
+
+
+def cost(dimension: int, index_bytes: int = 0) -> Cost:
+    """Of float16 vectors in an index of six."""
+    return Cost(
+        dimension=dimension,
+        stored_dtype="float16",
+        vector_bytes=2 * dimension,
+        vectors=6,
+        index_bytes=index_bytes or 24 * dimension,
+    )
+
+
+def timed(images_per_second: float, **stages: float) -> dict[str, object]:
+    seconds = 8 / images_per_second
+    told = {"stages": stages, "bottleneck": "forward", "precision": "float32", "threads": "2", "batch_size": "4"}
+    return {"embed": {"images": 8, "seconds": seconds, "load_seconds": 0.0, "device": "CPU", **told}}
+
+
+def section_words(page: str, name: str) -> str:
+    return Page(page.partition(f'<section id="{name}"')[2].partition("</section>")[0]).words
+
+
+def test_costs_are_told_with_their_breakdown(experiment: Experiment) -> None:
+    experiment.costs = {"good": cost(512), "fair": cost(16)}
+    experiment.timing = {
+        "good": timed(4, read=0.2, forward=1.6) | {"search": {"queries": 3, "seconds": 0.1, "index_bytes": 12288}},
+        "fair": timed(16, read=0.2, forward=0.1),
+    }
+    found = section_words(experiment.report(), "cost")
+    assert "The good one flat 512 1,024 float16 2,048 12.3 kB 4 30" in found
+    assert "The fair one flat 16 32 float16 64 384 bytes 16 unknown" in found
+
+
+def test_the_front_names_who_is_on_it_and_claims_no_more_than_the_tests(experiment: Experiment) -> None:
+    experiment.costs = {"good": cost(16), "fair": cost(512)}
+    experiment.timing = {"good": timed(4), "fair": timed(16)}
+    found = section_words(experiment.report(), "cost")
+    assert "On the front: The good one and The fair one." in found  # the one more accurate, the other faster
+    assert "Behind it by number, but these queries do not decide it: The fair one." in found  # larger and less accurate
+    experiment.verdict = "better"
+    found = section_words(experiment.report(), "cost")
+    assert "On the front: The good one. Beaten by one that costs no more: The fair one (by The good one)." in found
+
+
+def test_of_two_indexes_only_intervals_that_do_not_meet_decide(experiment: Experiment) -> None:
+    experiment.indexes, experiment.models = ["flat", "small"], ["good"]
+    experiment.costs = {"good": cost(16)}
+    found = section_words(experiment.report(), "cost")
+    assert "On the front: The good one, flat and The good one, small." in found  # alike in both
+    a, b, c = (run_of(accuracy, low, high) for accuracy, low, high in ((0.9, 0.8, 1), (0.7, 0.6, 0.8), (0.6, 0.5, 0.7)))
+    nothing_tested = SimpleNamespace(verdict=lambda *_: None)
+    assert not pareto.better(nothing_tested, a, b)
+    assert pareto.better(nothing_tested, a, c)
+    assert [one.state for one in pareto.standings(nothing_tested, [(a, 2), (b, 3), (c, 1)])] == [
+        "front",
+        "open",
+        "front",
+    ]
+    assert [one.state for one in pareto.standings(nothing_tested, [(a, 2), (b, 1), (c, 2)])] == [
+        "front",
+        "front",
+        "beaten",
+    ]
+
+
+def run_of(value: float, low: float, high: float) -> Any:
+    return SimpleNamespace(estimate=lambda _: Estimate(value=value, low=low, high=high, n=9))
+
+
+def test_across_machines_there_is_no_front_by_speed(experiment: Experiment) -> None:
+    experiment.timing = {"good": timed(4), "fair": {"embed": {**CPU["embed"], "device": "NVIDIA H100"}}}
+    page = experiment.report()
+    assert "no front is drawn" in section_words(page, "cost")
+    assert "On the front" not in page
+    assert 'class="front"' not in page
+
+
+def test_the_fronts_steps_stand_between_its_models(experiment: Experiment) -> None:
+    experiment.timing = {"good": timed(4), "fair": timed(16)}
+    lines = [one for one in Page(experiment.report()).named("line") if one.get("class") == "front"]
+    assert len(lines) == 4  # across and down, at each of two
+    assert lines[0]["x1"] == "0.0%"
+    assert all(a["x2"] == b["x1"] and a["y2"] == b["y1"] for a, b in pairwise(lines))
+    assert lines[-1]["y2"] == "340.0"
+
+
+def effect(value: str, gap: float, verdict: str, **more: Any) -> Effect:
+    difference = Estimate(value=gap, low=gap - 0.1, high=gap + 0.1, n=2)
+    pairs = [("fair", "good")]
+    return Effect(
+        index="flat",
+        metric="accuracy_at_1",
+        key="pooling",
+        value=value,
+        own="cls",
+        difference=difference,
+        p=0.01,
+        p_holm=0.02,
+        verdict=verdict,
+        **({"least": gap, "most": gap, "pairs": pairs} | more),
+    )
+
+
+def test_what_each_choice_does_is_told_with_intervals_verdict_and_cost(experiment: Experiment) -> None:
+    experiment.effects = [effect("mean", -0.25, "worse", least=-0.3, most=0.1), effect("gem", 0.0, "cannot tell")]
+    experiment.costs = {"good": cost(512), "fair": cost(16)}
+    experiment.timing = {"good": timed(4), "fair": timed(10)}
+    found = section_words(experiment.report(), "choices")
+    assert "The good one , with other settings" in found
+    assert "pooling: cls the model’s own: what the others are compared with" in found
+    assert "pooling: mean ▼ −25.0 −35.0 to −15.0; worse −30.0 to +10.0 by combination × 2.50 × 0.0312" in found
+    assert "pooling: gem ≈ 0.0 −10.0 to +10.0; cannot tell × 2.50" in found
+    experiment.timing["fair"] = {"embed": {**CPU["embed"], "device": "NVIDIA H100"}}
+    assert "worse −30.0 to +10.0 by combination unknown × 0.0312" in section_words(experiment.report(), "choices")
+
+
+def test_without_a_varied_model_there_is_no_section_of_choices(experiment: Experiment) -> None:
+    assert "What each choice does" not in experiment.report()
 
 
 def test_every_rejected_picture_is_in_the_page_once_with_its_models(experiment: Experiment) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -13,9 +14,10 @@ import pyarrow.compute as pc
 
 from lookalike import formats, store
 from lookalike.approximation import approximations
+from lookalike.effects import effects
 from lookalike.errors import LookalikeError
 from lookalike.evaluation import Evaluation, Results, evaluate, matches_of, pooled
-from lookalike.formats import Case, Cases, Comparison, Comparisons, Estimate, Metrics
+from lookalike.formats import Case, Cases, Comparison, Comparisons, Effect, Estimate, Metrics
 from lookalike.metrics import Bools, Floats
 from lookalike.statistics import (
     NOTHING,
@@ -68,11 +70,12 @@ def compare(
     models: Sequence[str],
     leaderboard_out: str | Path,
     comparisons_out: str | Path,
+    design: str = "{}",
 ) -> None:
     """Write the leaderboard (CSV) and the comparisons (JSON) of an experiment.
 
     ``metrics`` and ``results`` are parallel: one of each for every model and index. ``models`` are all of the
-    experiment's, in the order in which they are compared.
+    experiment's, in the order in which they are compared. ``design`` is ``plan.Plan.design``.
     """
     records = [store.read_json(path, Metrics) for path in metrics]
     _check_complete(records, models, experiment)
@@ -98,6 +101,7 @@ def compare(
         comparisons=list(_comparisons(answers, models, asked)),
         cases=list(_cases(answers, models, asked.ids)),
         approximations=list(costs),
+        effects=_effects(answers, json.loads(design), asked.groups),
     )
     store.write_json(compared, comparisons_out)
 
@@ -128,6 +132,21 @@ def _comparisons(answers: dict[tuple[str, str], Answers], models: Sequence[str],
                     p_holm=p_holm,
                     verdict=verdict(gap, p_holm),
                 )
+
+
+def _effects(answers: dict[tuple[str, str], Answers], design: dict[str, dict[str, str]], groups: Ints) -> list[Effect]:
+    """What each choice does, for every index and metric, where one model is varied; else nothing."""
+    if not design:
+        return []
+    base = next(iter(design))
+    return [
+        effect
+        for index in dict.fromkeys(index for index, _ in answers)
+        for metric in answers[index, base].outcomes
+        for effect in effects(
+            index, metric, {model: answers[index, model].outcomes[metric] for model in design}, design, groups
+        )
+    ]
 
 
 def _test(a: Answers, b: Answers, metric: str, asked: Asked) -> tuple[Estimate, float]:
@@ -181,8 +200,22 @@ def _write_leaderboard(records: Sequence[Metrics], out: str | Path) -> None:
                 estimates["images_per_second"] = Estimate(
                     value=embed["images_per_second"], low=None, high=None, n=embed["images"]
                 )
-            for metric, one in estimates.items():
+            for metric, one in (estimates | _costs(record)).items():
                 writer.writerow([record.model, record.index, metric, one.value, one.low, one.high, one.n])
+
+
+def _costs(record: Metrics) -> dict[str, Estimate]:
+    """What a model costs besides embedding; a cost has no interval."""
+    search, cost = record.timing.get("search"), record.cost
+    known: dict[str, tuple[float | None, int]] = {}
+    if search:
+        known["queries_per_second"] = search["queries_per_second"], search["queries"]
+    if cost:
+        known["dimension"] = cost.dimension, cost.vectors
+        known["bytes_per_vector"] = cost.vector_bytes, cost.vectors
+        known["index_bytes_per_vector"] = cost.indexed_bytes, cost.vectors
+        known["index_bytes"] = cost.index_bytes, cost.vectors
+    return {name: Estimate(value=value, low=None, high=None, n=n) for name, (value, n) in known.items()}
 
 
 def _check_complete(records: Sequence[Metrics], models: Sequence[str], experiment: str) -> None:

@@ -272,6 +272,21 @@ class StreamedIndex(Record):
     shards: dict[str, int]
 
 
+class Cost(Record):
+    """What vectors cost: ``vector_bytes`` are one vector's as embedding stored it, ``index_bytes`` the index file's."""
+
+    dimension: int
+    stored_dtype: str
+    vector_bytes: int
+    vectors: int
+    index_bytes: int
+
+    @property
+    def indexed_bytes(self) -> float:
+        """Bytes of the index a vector; what an index needs besides its vectors is shared among them."""
+        return self.index_bytes / self.vectors
+
+
 class Metrics(Record):
     """``results/{dataset}/metrics/{model}/{index}.json``.
 
@@ -293,6 +308,7 @@ class Metrics(Record):
     thresholds: dict[str, Threshold] = {}
     curves: dict[str, Curve] = {}
     timing: dict[str, Any]
+    cost: Cost | None = None  # None in files of versions that did not write it
 
 
 class Case(Record):
@@ -349,13 +365,35 @@ class Approximation(Record):
     bytes_per_vector: float | None
 
 
+class Effect(Record):
+    """One value of one key of a varied model against the model's own value.
+
+    ``pairs`` are the models that differ in nothing else, with the value and with the own one; ``difference`` is
+    averaged over them, and ``least`` and ``most`` are the smallest and the largest of theirs.
+    """
+
+    index: str
+    metric: str
+    key: str
+    value: str
+    own: str
+    difference: Estimate
+    least: float | None
+    most: float | None
+    pairs: list[tuple[str, str]]
+    p: float
+    p_holm: float
+    verdict: str  # of the value: better, worse, cannot tell
+
+
 class Comparisons(Record):
-    """``results/reports/{experiment}/comparisons.json``."""
+    """``results/reports/{experiment}/comparisons.json``; ``effects`` only where the experiment varies one model."""
 
     experiment: str
     comparisons: list[Comparison]
     cases: list[Cases] = []
     approximations: list[Approximation] = []
+    effects: list[Effect] = []
 
 
 class Duplicates(Record):

@@ -73,6 +73,7 @@ def measure(
         thresholds=_thresholds(evaluation),
         curves={name: _curve(one) for name, one in evaluation.pools.items() if one.matches.any()},
         timing=_embed_timing(timings) | _search_timing(search_timing),
+        cost=_cost(store.read_provenance(results.neighbors)),
     )
     store.write_json(record, out)
 
@@ -192,6 +193,20 @@ def _embed_timing(paths: Sequence[str | Path]) -> dict[str, Any]:
 def _all(values: Iterable[object]) -> str:
     """The values that shards have, most often one."""
     return " + ".join(sorted({str(value) for value in values}))
+
+
+def _cost(footer: dict[str, Any]) -> formats.Cost | None:
+    """From the neighbors' footer, which has it from the index."""
+    if "dimension" not in footer:
+        return None
+    stored = footer["dtypes"]["stored"]
+    return formats.Cost(
+        dimension=footer["dimension"],
+        stored_dtype=stored,
+        vector_bytes=footer["dimension"] * np.dtype(stored).itemsize,
+        vectors=footer["references"],
+        index_bytes=footer["index_bytes"],
+    )
 
 
 def _search_timing(path: str | Path) -> dict[str, Any]:

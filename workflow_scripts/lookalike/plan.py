@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from lookalike import config as configuration
 from lookalike import user_module
 from lookalike.config import Config, IndexRuntime, Runtime
+from lookalike.config.vary import as_text
 
 LIBRARY = Path(__file__).parent
 RULES = (
@@ -53,7 +54,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "index/vectors",
     ),
     "measure": ("metrics", "statistics", "evaluation", "measurement"),
-    "compare": ("metrics", "statistics", "evaluation", "approximation", "comparison"),
+    "compare": ("metrics", "statistics", "evaluation", "approximation", "effects", "comparison"),
     "find_duplicates": ("duplicates",),
     "report": ("archives", "images", "report"),
 }
@@ -302,7 +303,8 @@ class Plan:
     def report_key(self, experiment: str) -> str:
         """What the report shows besides its inputs: the experiment and the models' labels."""
         entry = self.config.experiments[experiment]
-        labels = {model: self.label(model) for model in entry.models}
+        design = self._design(experiment)
+        labels = {model: _said(design[model]) if design else self.label(model) for model in entry.models}
         return json.dumps(
             {
                 "experiment": experiment,
@@ -310,9 +312,21 @@ class Plan:
                 "dataset": entry.dataset,
                 "labels": labels,
                 "k": self.config.datasets[entry.dataset].k,
+                **({"varied": self.label(next(iter(design)))} if design else {}),
             },
             sort_keys=True,
         )
+
+    def design(self, experiment: str) -> str:
+        """What an experiment varies, as JSON: model -> key -> value, the model that is varied first; or ``{}``."""
+        return json.dumps(self._design(experiment))
+
+    def _design(self, experiment: str) -> dict[str, dict[str, str]]:
+        entry = self.config.experiments[experiment]
+        if not entry.vary:
+            return {}
+        embeds = {model: self.config.models[model].embed.model_dump(mode="json") for model in entry.models}
+        return {model: {name: as_text(embed[name]) for name in entry.vary.over} for model, embed in embeds.items()}
 
     def label(self, model: str) -> str:
         """A model's name for people."""
@@ -350,6 +364,10 @@ def search_outputs(extras: tuple[str, ...]) -> dict[str, str]:
     always = {"neighbors": "{index}", "gallery": "{index}.gallery", "pool": "{index}.pool"}
     outputs = {name: f"{folder}{stem}.parquet" for name, stem in always.items()}
     return outputs | {name: path for extra in extras for name, path in SEARCH_EXTRAS[extra].items()}
+
+
+def _said(values: Mapping[str, str]) -> str:
+    return " · ".join(f"{name}: {value}" for name, value in values.items())
 
 
 def share_library() -> None:

@@ -22,6 +22,7 @@ class Catalogue:
     plan: Plan
     configfiles: tuple[Path, ...]
     results: Path
+    model_names: tuple[str, ...]  # as written there; variants, which experiments make of them, go by name only
 
     @classmethod
     def open(cls, configfiles: Sequence[Path] | None, results: Path) -> "Catalogue":
@@ -29,18 +30,14 @@ class Catalogue:
         raw = _mapping(find())
         for path in configfiles or ():
             raw = merge(raw, _mapping(path))
-        return cls(Plan.of(raw), tuple(configfiles or ()), results)
-
-    @property
-    def model_names(self) -> list[str]:
-        """Names of all models."""
-        return list(self.plan.config.models)
+        return cls(Plan.of(raw), tuple(configfiles or ()), results, tuple(raw["models"]))
 
     def check_models(self, names: Sequence[str]) -> None:
         """Raise LookalikeError for a model that is not in the catalogue."""
+        known = self.plan.config.models
         for name in names:
-            if name not in self.plan.config.models:
-                raise LookalikeError(f"models: there is no model '{name}'.{did_you_mean(name, self.model_names)}")
+            if name not in known:
+                raise LookalikeError(f"models: there is no model '{name}'.{did_you_mean(name, known)}")
 
     def experiment(self, name: str) -> Experiment:
         """An experiment's entry."""

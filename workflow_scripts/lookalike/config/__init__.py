@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from lookalike.config import mistakes
+from lookalike.config import mistakes, vary
 from lookalike.config.datasets import (
     OPERATIONS,
     Coco,
@@ -38,7 +38,7 @@ from lookalike.config.models import (
     TorchScript,
     Transformers,
 )
-from lookalike.config.records import Config, Experiment
+from lookalike.config.records import Config, Experiment, Vary
 from lookalike.errors import ConfigError
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "Strength",
     "TorchScript",
     "Transformers",
+    "Vary",
     "load",
     "parse",
     "read",
@@ -99,6 +100,7 @@ def parse(raw: Any, rule_names: frozenset[str] = frozenset()) -> Config:
         config = Config.model_validate(raw)
     except ValidationError as error:
         raise ConfigError("\n".join(mistakes.explain(error, raw))) from None
-    if found := mistakes.of(config, rule_names):
+    config, found = vary.expand(config)
+    if found := [*found, *mistakes.of(config, rule_names)]:
         raise ConfigError("\n".join(found))
     return config

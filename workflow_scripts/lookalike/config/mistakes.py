@@ -10,7 +10,7 @@ from lookalike.config.datasets import Copies, Dataset
 from lookalike.config.entry import Entry
 from lookalike.config.indexes import Index, IndexRuntime, Normalise, Train
 from lookalike.config.models import Embed, Model, Runtime
-from lookalike.config.records import Config, Experiment
+from lookalike.config.records import Config, Experiment, Vary
 from lookalike.errors import did_you_mean
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -21,7 +21,7 @@ _UNIONS = {"datasets": ("kind", Dataset), "models": ("family", Embed)}
 
 def explain(error: ValidationError, raw: Any) -> list[str]:
     """One line for each thing that pydantic found wrong with a configuration as YAML gives it."""
-    return [_explain(one, raw) for one in _without_consequences(error.errors())]
+    return [explain_one(one, raw) for one in _without_consequences(error.errors())]
 
 
 def of(config: Config, rule_names: frozenset[str]) -> list[str]:
@@ -45,7 +45,7 @@ def _members(union: Any) -> dict[str, type[Entry]]:
     return {member.model_fields[tag].annotation.__args__[0]: member for member in members}
 
 
-def _explain(error: Any, raw: Any) -> str:
+def explain_one(error: Any, raw: Any) -> str:
     """One line for one of pydantic's errors: ``models.x.embed.poolng: unknown key. Did you mean 'pooling'?``."""
     place = list(error["loc"])
     foreign = ""
@@ -117,6 +117,8 @@ def _record_at(place: list[Any], raw: Any = None) -> type[Entry] | None:
             return IndexRuntime
         case ["indexes", _, _, *_]:
             return Index
+        case ["experiments", _, "vary", _, *_]:
+            return Vary
         case ["experiments", _, _, *_]:
             return Experiment
     return None

@@ -1,8 +1,8 @@
 """The configuration as a whole: the catalogue, and the experiments that pick from it."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lookalike.config.datasets import Copies, Dataset
 from lookalike.config.entry import Entry
@@ -10,13 +10,37 @@ from lookalike.config.indexes import Index
 from lookalike.config.models import Model
 
 
+class Vary(Entry):
+    """One model with other values in its ``embed:`` entry, in all combinations (``config.vary``)."""
+
+    model: str
+    over: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
+        min_length=1, description="keys of the model's embed: entry, each with a list of values"
+    )
+
+
 class Experiment(Entry):
-    """A comparison of models on one data set."""
+    """A comparison on one data set: of models, or of one model's variants, which ``parse`` makes its models."""
 
     dataset: str
-    models: tuple[str, ...] = Field(min_length=1)
+    models: tuple[str, ...] = Field((), min_length=1)
+    vary: Vary | None = None
     indexes: tuple[str, ...] = Field(("flat",), min_length=1)
     title: str = ""
+
+    @model_validator(mode="after")
+    def _one_source_of_models(self) -> "Experiment":
+        if not self.models and not self.vary:
+            raise ValueError(
+                "names nothing to compare. Add models: [...], or vary: {model: ..., over: {...}} (docs/vary.md)."
+            )
+        if self.models and self.vary:
+            raise ValueError(
+                "has both models: and vary:, so it is not clear what is compared. Keep one of them; to compare "
+                "variants with other models, name all of them in the models: of another experiment. (Entries of a "
+                "--configfile are merged over the catalogue's: an experiment of the same name there counts too.)"
+            )
+        return self
 
 
 class Config(Entry):

@@ -93,6 +93,8 @@ def search(
         "k": k,
         "queries": len(query_ids),
         "references": len(reference_ids),
+        "dimension": queries.shape[1],
+        "index_bytes": Path(index).stat().st_size,
         "pictures_sha256": footer["pictures_sha256"],
         **{name: footer[name] for name in ("trained_on",) if name in footer},
         **made_with,

@@ -13,8 +13,8 @@ import jinja2
 from markupsafe import Markup
 
 from lookalike import __version__, store
+from lookalike.report import choices, figures, gallery, headline, pareto, tables, words
 from lookalike.report import evidence as inputs
-from lookalike.report import figures, gallery, headline, tables, words
 from lookalike.report.evidence import Evidence, StrPath
 
 log = logging.getLogger(__name__)
@@ -23,10 +23,11 @@ TEMPLATES = Path(__file__).parent / "templates"
 # Template and heading, in the page's order. A section whose data is missing says so rather than vanishing.
 SECTIONS = (
     ("leaderboard", "Leaderboard"),
+    ("choices", "What each choice does"),  # only where one model is varied
     ("pairs", "Model against model"),
     ("threshold", "Which score threshold?"),
     ("operations", "Accuracy by kind of query"),
-    ("speed", "Accuracy against speed"),
+    ("cost", "Accuracy against cost"),
     ("approximation", "What approximation costs"),
     ("gallery", "See for yourself"),
     ("duplicates", "Identical pictures"),
@@ -98,7 +99,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
     names = tables.metric_names(evidence)
     return {
         "evidence": evidence,
-        "sections": SECTIONS,
+        "sections": [one for one in SECTIONS if one[0] != "choices" or evidence.varied],
         "sentence": headline.sentence(evidence),
         "facts": headline.facts(evidence),
         "few": headline.few(evidence),
@@ -113,12 +114,17 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "breakdowns": figures.breakdowns(evidence),
         "curves": figures.precision_recall(evidence),
         "approximated": tables.approximated(evidence),
-        "scatter": figures.scatter(evidence),
+        "choices": choices.tables(evidence),
+        "speed": figures.speed_scatter(evidence),
+        "bytes": figures.bytes_scatter(evidence),
+        "devices": figures.devices_of(evidence),
+        "pareto": pareto.sentence,
         "gallery": gallery.make(evidence),
         "rejected": tables.rejected(evidence),
         "made": tables.how_made(evidence),
         "definitions": tables.definitions(evidence),
         "shares": figures.shares,
+        "symbols": tables.SYMBOLS,
         "colors": figures.COLORS,
         "shapes": figures.SHAPES,
         "best_by": inputs.BEST_BY,

@@ -22,6 +22,7 @@ from lookalike.formats import (
     Comparison,
     Comparisons,
     Duplicates,
+    Effect,
     EmbedTiming,
     Estimate,
     Metrics,
@@ -108,6 +109,8 @@ class Evidence:
     comparisons: list[Comparison]
     cases: list[Cases]
     approximations: list[Approximation]
+    effects: list[Effect]  # only where one model is varied
+    varied: str  # the label of that model, or nothing
     images: pa.Table
     truth: pa.Table
     rejected: list[Rejected]
@@ -212,6 +215,8 @@ def read(
         comparisons=compared.comparisons,
         cases=compared.cases,
         approximations=compared.approximations,
+        effects=compared.effects,
+        varied=settings.get("varied", ""),
         images=table,
         truth=matches,
         rejected=_grouped(tables, list(numbers)),

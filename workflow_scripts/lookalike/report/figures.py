@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lookalike.formats import SIZES, Estimate, Threshold
-from lookalike.report import words
+from lookalike.report import pareto, words
 from lookalike.report.evidence import BEST_BY, Evidence, Run
+from lookalike.report.pareto import Standing
 
 # A model is a color *and* a shape, so that nobody depends on telling colors apart; 24 pairs before one repeats.
 COLORS = 8
@@ -157,70 +158,128 @@ class Label:
 
 @dataclass(frozen=True)
 class Point:
-    """A model in the scatter: ``x`` in percent of the width, the rest in pixels."""
+    """A run in a scatter: ``x`` in percent of the width, the rest in pixels; ``said`` is its cost in words."""
 
-    run: Run
-    estimate: Estimate
-    speed: float
-    device: str
+    standing: Standing
+    name: str
+    said: str
     x: float
     y: float
     low: float
     high: float
     label: Label
 
+    @property
+    def run(self) -> Run:
+        """The run that stands here."""
+        return self.standing.run
+
+    @property
+    def estimate(self) -> Estimate:
+        """Its accuracy."""
+        return self.run.estimate(BEST_BY)
+
+
+Step = tuple[float, float, float, float]  # x1, y1, x2, y2 as in ``Point``
+
 
 @dataclass(frozen=True)
 class Scatter:
-    """Accuracy against speed."""
+    """Accuracy against a cost, with the steps of the Pareto front."""
 
     points: list[Point]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
-    unknown: list[str]  # labels of the models whose speed is not known
-    devices: list[tuple[str, list[str]]]  # each with the labels of the models that ran on it
+    front: list[Step]
     height: int = 380
     top: int = 18
     bottom: int = 340
 
+    @property
+    def standings(self) -> list[tuple[Standing, str]]:
+        """Each run's standing with its name in the figure."""
+        return [(point.standing, point.name) for point in self.points]
 
-def scatter(evidence: Evidence) -> Scatter:
-    """Accuracy against pictures a second, on a logarithmic axis: models differ by factors, not by amounts."""
-    measured = [run for run in evidence.models if run.estimate(BEST_BY).value is not None]
-    known = [(run, run.embed) for run in measured if run.embed]
-    unknown = [run.label for run in evidence.models if not run.embed]
-    devices = devices_of(evidence)
+
+def speed_scatter(evidence: Evidence) -> Scatter:
+    """Accuracy against pictures a second. Speeds of several devices are not compared: there is no front then."""
+    costs = [(run, 1 / run.embed.images_per_second) for run in evidence.models if run.embed]
+    names = {
+        (run.model, run.index): f"{words.number(run.embed.images_per_second)} images a second on {run.embed.device}"
+        for run, _ in costs
+        if run.embed
+    }
+    return _scatter(evidence, costs, names, rising=True, comparable=len(devices_of(evidence)) == 1)
+
+
+def bytes_scatter(evidence: Evidence) -> Scatter:
+    """Accuracy against the bytes that an index needs for a vector."""
+    costs = [(run, run.metrics.cost.indexed_bytes) for run in evidence.runs if run.metrics.cost]
+    names = {(run.model, run.index): f"{words.size(cost)} a vector" for run, cost in costs}
+    return _scatter(evidence, costs, names, rising=False, comparable=True)
+
+
+def _scatter(
+    evidence: Evidence,
+    costs: list[tuple[Run, float]],
+    said: dict[tuple[str, str], str],
+    *,
+    rising: bool,
+    comparable: bool,
+) -> Scatter:
+    """Accuracy against a cost, on a logarithmic axis: models differ by factors, not by amounts.
+
+    rising: whether the axis shows what one gets for the cost (1 / cost), so that the better is on the right
+    comparable: whether the costs may be held against each other at all
+    """
+    known = [(run, cost) for run, cost in costs if run.estimate(BEST_BY).value is not None]
     if not known:
-        return Scatter([], [], [], unknown, devices)
-    speeds = [embed.images_per_second for _, embed in known if embed]
-    left, right = math.log10(min(speeds) / 1.6), math.log10(max(speeds) * 1.6)
+        return Scatter([], [], [], [])
+    standings = pareto.standings(evidence, known) if comparable else [pareto.Standing(run, "") for run, _ in known]
+    values = [1 / cost if rising else cost for _, cost in known]
+    left, right = math.log10(min(values) / 1.6), math.log10(max(values) * 1.6)
     bounds = [shares(run.estimate(BEST_BY)) for run, _ in known]
     floor, ceiling = _nice(min(low for _, low, _ in bounds), max(high for _, _, high in bounds))
 
-    def across(speed: float) -> float:
-        return 100 * (math.log10(speed) - left) / (right - left)
+    def across(value: float) -> float:
+        return 100 * (math.log10(value) - left) / (right - left)
 
     def down(share: float) -> float:
         return Scatter.bottom - (Scatter.bottom - Scatter.top) * (share - floor) / (ceiling - floor)
 
     points: list[Point] = []
-    columns = [(across(speed) * WIDTH / 100, bound) for speed, bound in zip(speeds, bounds, strict=True)]
-    whiskers = [(at - 2, down(high), at + 2, down(low)) for at, (_, low, high) in columns]
+    places = [(across(value), down(share)) for value, (share, _, _) in zip(values, bounds, strict=True)]
+    on_front = [place for place, one in zip(places, standings, strict=True) if one.state == "front"]
+    steps = _steps(on_front, 0.0 if rising else 100.0)
+    columns = [(across(value) * WIDTH / 100, bound) for value, bound in zip(values, bounds, strict=True)]
+    lines = [(at - 2, down(high), at + 2, down(low)) for at, (_, low, high) in columns]
+    lines += [_line_box(step) for step in steps]
     taken = [(at - 8, down(value) - 8, at + 8, down(value) + 8) for at, (value, _, _) in columns]
-    for (run, embed), speed, (value, low, high) in zip(known, speeds, bounds, strict=True):
-        label = _place(run.label, across(speed), down(value), whiskers, taken)
-        device = embed.device if embed else ""
-        points.append(
-            Point(run, run.estimate(BEST_BY), speed, device, across(speed), down(value), down(low), down(high), label)
-        )
+    for standing, value, (share, low, high) in zip(standings, values, bounds, strict=True):
+        run, x = standing.run, across(value)
+        name = run.label if len({one.index for one, _ in known}) == 1 else f"{run.label}, {run.index}"
+        label = _place(name, x, down(share), lines, taken)
+        words_of = said[run.model, run.index]
+        points.append(Point(standing, name, words_of, x, down(share), down(low), down(high), label))
     step = 10 if ceiling - floor <= 50 else 20
     return Scatter(
         points,
-        [Tick(across(speed), words.number(speed)) for speed in _round_numbers(10**left, 10**right)],
+        [Tick(across(value), words.number(value)) for value in _round_numbers(10**left, 10**right)],
         [Tick(down(share), f"{share}{words.SPACE}%") for share in range(floor, ceiling + 1, step)],
-        unknown,
-        devices,
+        steps,
     )
+
+
+def _steps(corners: list[tuple[float, float]], edge: float) -> list[Step]:
+    """The border of what lies behind the corners, from the worse ``edge`` (0 or 100 %) down to the axis."""
+    steps: list[Step] = []
+    x = edge
+    ordered = sorted(dict.fromkeys(corners), key=lambda corner: (corner[1], abs(corner[0] - edge)))
+    for number, (to, y) in enumerate(ordered):
+        below = ordered[number + 1][1] if number + 1 < len(ordered) else float(Scatter.bottom)
+        steps += [(x, y, to, y), (to, y, to, below)]
+        x = to
+    return steps
 
 
 def devices_of(evidence: Evidence) -> list[tuple[str, list[str]]]:
@@ -254,10 +313,10 @@ def _round_numbers(low: float, high: float) -> list[float]:
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 WIDTH = 1000  # what the page gives a figure on a screen; on a phone the names give way to the legend
-ON_A_WHISKER, ON_A_NAME, OUTSIDE = 1, 10, 100  # how bad a place for a name is
+ON_A_LINE, ON_A_NAME, OUTSIDE = 1, 10, 100  # how bad a place for a name is
 
 
-def _place(text: str, x: float, y: float, whiskers: list[Box], taken: list[Box]) -> Label:
+def _place(text: str, x: float, y: float, lines: list[Box], taken: list[Box]) -> Label:
     """The best place for a name around its mark, the nearest of equally good ones; remembered in ``taken``."""
     width, at = 7.2 * len(text), x * WIDTH / 100
     sides = ((13, "start"), (-13, "end")) if x < 65 else ((-13, "end"), (13, "start"))  # inwards first
@@ -269,7 +328,7 @@ def _place(text: str, x: float, y: float, whiskers: list[Box], taken: list[Box])
 
     def badness(box: Box) -> int:
         inside = box[0] >= 0 and box[2] <= WIDTH and box[1] >= 0
-        return ON_A_WHISKER * _met(box, whiskers) + ON_A_NAME * _met(box, taken) + (0 if inside else OUTSIDE)
+        return ON_A_LINE * _met(box, lines) + ON_A_NAME * _met(box, taken) + (0 if inside else OUTSIDE)
 
     label, box = min(candidates, key=lambda one: badness(one[1]))
     taken.append(box)
@@ -279,6 +338,12 @@ def _place(text: str, x: float, y: float, whiskers: list[Box], taken: list[Box])
 def _text_box(x: float, y: float, width: float, anchor: str) -> Box:
     left = x if anchor == "start" else x - width
     return left, y - 13, left + width, y + 4
+
+
+def _line_box(step: Step) -> Box:
+    x1, y1, x2, y2 = step
+    left, right = sorted((x1 * WIDTH / 100, x2 * WIDTH / 100))
+    return left - 2, min(y1, y2) - 2, right + 2, max(y1, y2) + 2
 
 
 def _met(box: Box, others: Iterable[Box]) -> int:

@@ -1,0 +1,202 @@
+"""One model varied: what the configuration makes of it, and what is refused."""
+
+import copy
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import REPOSITORY
+from lookalike import config
+from lookalike.config import Config, ConfigError
+from lookalike.plan import Plan
+
+CATALOGUE = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+
+
+def raw(models: dict[str, Any] | None = None, **varied: Any) -> dict[str, Any]:
+    """The catalogue's models with experiments, each a pair of a model and what it is varied over."""
+    made = copy.deepcopy(CATALOGUE)
+    made["models"] |= models or {}
+    made["run"], made["experiments"] = list(varied), {}
+    for name, (model, over) in varied.items():
+        made["experiments"][name] = {"dataset": "photo-tiles-copies", "vary": {"model": model, "over": over}}
+    return made
+
+
+def parsed(models: dict[str, Any] | None = None, **varied: Any) -> Config:
+    return config.parse(raw(models, **varied))
+
+
+def refused(*arguments: Any, **varied: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parsed(*arguments, **varied)
+    return str(caught.value)
+
+
+def test_the_issues_example_makes_models_named_after_their_values() -> None:
+    made = parsed(x=("dinov2-base", {"pooling": ["cls", "mean", "mean_patches", "gem"]}))
+    names = ("dinov2-base", *(f"dinov2-base.pooling-{one}" for one in ("mean", "mean_patches", "gem")))
+    assert made.experiments["x"].models == names
+    assert [made.models[name].embed.pooling for name in names] == ["cls", "mean", "mean_patches", "gem"]  # type: ignore[union-attr]
+    assert made.models[names[1]].runtime == made.models["dinov2-base"].runtime
+
+
+def test_the_catalogue_has_the_issues_experiment() -> None:
+    assert config.parse(CATALOGUE).experiments["dino-pooling"].models[1] == "dinov2-base.pooling-mean"
+
+
+def test_several_keys_are_varied_in_all_combinations() -> None:
+    made = parsed(x=("pixels", {"size": [16, 8], "stored_dtype": ["float32", "float16"]}))
+    assert made.experiments["x"].models == (
+        "pixels",
+        "pixels.stored_dtype-float16",
+        "pixels.size-8",
+        "pixels.size-8.stored_dtype-float16",
+    )
+
+
+def test_the_models_own_value_takes_part_though_nobody_lists_it_and_is_embedded_once() -> None:
+    made = parsed(x=("pixels", {"size": [8]}))
+    assert made.experiments["x"].models == ("pixels", "pixels.size-8")
+    assert "pixels.size-16" not in made.models
+
+
+def test_two_experiments_share_variants_whatever_the_order_of_keys() -> None:
+    made = parsed(
+        x=("pixels", {"size": [8]}),
+        y=("pixels", {"stored_dtype": ["float16"], "size": [8, 4]}),
+        z=("pixels", {"size": [8], "stored_dtype": ["float16"]}),
+    )
+    x, y, z = (set(made.experiments[name].models) for name in "xyz")
+    assert x < z < y
+    assert len(y) == 6
+
+
+def test_another_value_renames_nothing() -> None:
+    few, more = (parsed(x=("pixels", {"size": sizes})).experiments["x"].models for sizes in ([8], [4, 8, 32]))
+    assert set(few) < set(more)
+
+
+def test_values_that_no_path_holds_get_safe_names_of_their_own() -> None:
+    made = parsed(
+        x=("dinov2-base", {"feature": ["hidden_states[-1]"], "revision": ["a/b", "a-b"], "size": [None, 448.0]})
+    )
+    names = made.experiments["x"].models
+    assert len(set(names)) == 12
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) for name in names)
+    assert "dinov2-base.size-448" in names
+    assert any(re.fullmatch(r"dinov2-base\.feature-hidden_states-1-[0-9a-f]{4}", name) for name in names)
+    torchscript = {"family": "torchscript", "path": "a.pt", "sha256": "0" * 64, "size": 64, "mean": [0.5] * 3}
+    made = parsed({"ts": {"embed": torchscript | {"std": [1, 1, 1]}}}, x=("ts", {"mean": [[0.4, 0.5, 0.6]]}))
+    assert re.fullmatch(r"ts\.mean-0\.4-0\.5-0\.6-[0-9a-f]{4}", made.experiments["x"].models[1])
+
+
+def test_null_is_a_value_and_has_a_name() -> None:
+    made = parsed(
+        {"big": {"embed": CATALOGUE["models"]["dinov2-base"]["embed"] | {"size": 448}}}, x=("big", {"size": [None]})
+    )
+    assert made.experiments["x"].models == ("big", "big.size-null")
+    assert made.models["big.size-null"].embed.size is None  # type: ignore[union-attr]
+
+
+def test_every_file_of_a_model_whose_name_begins_anothers_has_one_owner() -> None:
+    """Names with dots are parts of paths: each path of the workflow must belong to one model and index only."""
+    made = Plan.of(raw(x=("pixels", {"size": [8]}), y=("pixels", {"size": [8], "stored_dtype": ["float16"]})))
+    model, index = Plan.pattern(made.config.models), Plan.pattern(made.config.indexes)
+    pattern = re.compile(f"results/d/metrics/(?P<model>{model})/(?P<index>{index}).json")
+    for name in made.config.models:
+        found = pattern.fullmatch(f"results/d/metrics/{name}/flat.json")
+        assert found
+        assert found.groupdict() == {"model": name, "index": "flat"}
+    assert not pattern.fullmatch("results/d/metrics/pixelsxsize-8/flat.json")
+
+
+def test_a_variant_is_a_model_that_other_experiments_may_name() -> None:
+    made = raw(x=("pixels", {"size": [8]}))
+    made["experiments"]["y"] = {"dataset": "photo-tiles-copies", "models": ["pixels.size-8", "color-histogram"]}
+    assert config.parse(made).experiments["y"].models == ("pixels.size-8", "color-histogram")
+
+
+def test_an_entry_of_a_variants_name_gives_it_a_label_and_may_not_contradict_it() -> None:
+    entry = {"label": "Tiny", "embed": {"family": "pixels", "size": 8}}
+    assert parsed({"pixels.size-8": entry}, x=("pixels", {"size": [8]})).models["pixels.size-8"].label == "Tiny"
+    entry["embed"] = {"family": "pixels", "size": 9}
+    assert refused({"pixels.size-8": entry}, x=("pixels", {"size": [8]})) == (
+        "experiments.x.vary: makes a model named 'pixels.size-8', and models.pixels.size-8 has other settings: "
+        '{"family": "pixels", "size": 9}. Give that model another name.'
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "over", "message"),
+    [
+        (
+            "clip-vit-b32",
+            {"pooling": ["mean"]},
+            ".over.pooling: 'clip-vit-b32' with pooling: mean is not possible: feature 'image_features' is one vector "
+            "already, and pooling is 'mean'. Leave pooling out, or choose the feature last_hidden_state.",
+        ),
+        (
+            "dinov2-base",
+            {"pooling": ["mean"], "poolng": ["cls"]},
+            ".over.poolng: unknown key of family 'transformers'. Did you mean 'pooling'?",
+        ),
+        (
+            "dinov2-base",
+            {"pooling": ["mean", "gemm"]},
+            ".over.pooling.1: input should be 'cls', 'mean', 'mean_patches', 'gem' or 'none', found 'gemm' "
+            "(from tokens or a feature map to one vector). Did you mean 'gem'?",
+        ),
+        (
+            "pixels",
+            {"size": [8, 1]},
+            ".over.size.1: input should be greater than or equal to 2, found 1 (side of the thumbnail, in pixels).",
+        ),
+        ("pixels", {"size": [8, 8.0]}, ".over.size: '8' is named twice. Name it once."),
+        ("pixels", {"size": 8}, ".over.size: should be a list, such as [8], found 8."),
+        ("pixels", {"size": []}, ".over.size: is empty. Name at least one."),
+        ("pixels", {}, ".over: is empty. Name at least one."),
+        (
+            "pixels",
+            {"size": [16]},
+            ".over.size: '16' is the value that 'pixels' has anyway. Add another to compare it with.",
+        ),
+        (
+            "pixels",
+            {"family": ["color_histogram"]},
+            ".over.family: cannot be varied: another family is another model. Name it in an experiment's models:.",
+        ),
+        ("pixel", {"size": [8]}, ".model: model 'pixel' is not defined. Did you mean 'pixels'?"),
+    ],
+)
+def test_what_cannot_be_varied_is_refused_in_its_place(model: str, over: dict[str, Any], message: str) -> None:
+    assert refused(x=(model, over)) == f"experiments.x.vary{message}"
+
+
+def test_an_experiment_has_one_source_of_models() -> None:
+    both, neither = raw(x=("pixels", {"size": [8]})), raw(x=("pixels", {"size": [8]}))
+    both["experiments"]["x"]["models"] = ["pixels"]
+    del neither["experiments"]["x"]["vary"]
+    for made, message in ((both, "has both models: and vary:"), (neither, "names nothing to compare. Add models:")):
+        with pytest.raises(ConfigError, match=f"^experiments.x: {message}"):
+            config.parse(made)
+
+
+def test_an_unknown_key_beside_model_and_over_is_named() -> None:
+    made = raw(x=("pixels", {"size": [8]}))
+    made["experiments"]["x"]["vary"]["ower"] = {}
+    with pytest.raises(ConfigError, match=r"^experiments\.x\.vary\.ower: unknown key\. Did you mean 'over'\?$"):
+        config.parse(made)
+
+
+def test_the_plan_tells_the_compare_stage_which_model_has_which_values() -> None:
+    made = Plan.of(raw(x=("pixels", {"size": [8]})))
+    assert made.design("x") == '{"pixels": {"size": "16"}, "pixels.size-8": {"size": "8"}}'
+    assert Plan.of(CATALOGUE).design("demo") == "{}"
+    key = json.loads(made.report_key("x"))
+    assert key["varied"] == "Grey thumbnail"
+    assert key["labels"] == {"pixels": "size: 16", "pixels.size-8": "size: 8"}
+    assert made.embedding_key("pixels.size-8") == '{"family": "pixels", "size": 8}'
