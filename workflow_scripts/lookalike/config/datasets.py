@@ -58,7 +58,9 @@ class Folder(DatasetBase):
 
 
 Strength = Literal["light", "medium", "heavy"]
-Operation = Literal["crop", "blur", "jpeg", "rotate", "color", "brightness", "text", "shapes", "flip", "pad", "paste"]
+Operation = Literal[
+    "crop", "blur", "jpeg", "rotate", "color", "brightness", "text", "shapes", "flip", "pad", "paste", "grey"
+]
 OPERATIONS: tuple[Operation, ...] = (
     "crop",
     "blur",
@@ -71,6 +73,7 @@ OPERATIONS: tuple[Operation, ...] = (
     "flip",
     "pad",
     "paste",
+    "grey",
 )
 
 
