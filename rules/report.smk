@@ -32,6 +32,7 @@ rule compare:
         models=lambda wildcards: list(
             plan.config.experiments[wildcards.experiment].models
         ),
+        kinds=lambda wildcards: plan.kinds(wildcards.experiment),
         code=plan.code("compare"),
     script:
         "../workflow_scripts/compare.py"

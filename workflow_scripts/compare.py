@@ -9,6 +9,7 @@ with job(f"compare {snakemake.wildcards.experiment}", snakemake.log[0]):
         truth=snakemake.input.truth,
         images=snakemake.input.images,
         models=snakemake.params.models,
+        kinds=snakemake.params.kinds,
         leaderboard_out=snakemake.output.leaderboard,
         comparisons_out=snakemake.output.comparisons,
     )

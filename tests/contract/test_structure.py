@@ -22,6 +22,8 @@ LAYERS = [
     {"store", "job"},
     {"checkpoints"},
     {"datasets", "models", "index", "metrics", "statistics", "sharding"},
+    {"agreement", "follows"},
+    {"interpretation"},
     {"embedding", "measurement", "comparison", "plan", "report"},
     {"cli"},
 ]

@@ -1,7 +1,7 @@
 """The compare stage: all models of an experiment in one table, and every two of them on the same queries."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from lookalike import formats, store
 from lookalike.errors import LookalikeError
 from lookalike.formats import Comparison, Comparisons, Estimate, Metrics
+from lookalike.interpretation import interpret
 from lookalike.metrics import Floats, at_k, rank
 from lookalike.statistics import NOTHING, Ints, difference, group_codes, holm, sign_flip, verdict
 
@@ -23,13 +24,14 @@ def compare(
     truth: str | Path,
     images: str | Path,
     models: Sequence[str],
+    kinds: Mapping[str, str],
     leaderboard_out: str | Path,
     comparisons_out: str | Path,
 ) -> None:
     """Write the leaderboard (CSV) and the comparisons (JSON) of an experiment.
 
     ``metrics`` and ``neighbors`` are parallel: one file of each for every model and index. ``models`` are all of the
-    experiment's, in the order in which they are compared.
+    experiment's, in the order in which they are compared. ``kinds`` says of some what they are (``plan.Plan.kinds``).
     """
     records = [store.read_json(path, Metrics) for path in metrics]
     _check_complete(records, models, experiment)
@@ -52,7 +54,12 @@ def compare(
 
     _write_leaderboard(records, leaderboard_out)
     comparisons = list(_comparisons(outcomes, models, groups))
-    store.write_json(Comparisons(experiment=experiment, comparisons=comparisons), comparisons_out)
+    more = interpret(records, neighbors, truth=matches, images=sample, kinds=kinds)
+    comparisons += more.comparisons
+    store.write_json(
+        Comparisons(experiment=experiment, comparisons=comparisons, follows=more.follows, claims=more.claims),
+        comparisons_out,
+    )
 
 
 def _comparisons(
@@ -95,6 +102,8 @@ def _write_leaderboard(records: Sequence[Metrics], out: str | Path) -> None:
                 estimates["images_per_second"] = Estimate(
                     value=embed["images_per_second"], low=None, high=None, n=embed["images"]
                 )
+            for metric, between in record.baselines.items():
+                estimates |= {f"{metric}_{name}": getattr(between, name) for name in ("floor", "ceiling", "reached")}
             for metric, one in estimates.items():
                 writer.writerow([record.model, record.index, metric, one.value, one.low, one.high, one.n])
 

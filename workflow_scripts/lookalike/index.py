@@ -137,6 +137,7 @@ def search(
         "index_key": key,
         "k": k,
         "references": len(reference_ids),
+        "dimensions": vectors.shape[1],  # as the model gives them; an index may reduce them
         "pictures_sha256": footer["pictures_sha256"],
         **made_with,
         "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),

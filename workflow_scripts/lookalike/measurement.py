@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike import formats, store
+from lookalike import agreement, formats, store
 from lookalike.errors import LookalikeError
 from lookalike.formats import Estimate
 from lookalike.metrics import at_k, rank
@@ -52,6 +52,13 @@ def measure(
     counted = sample.take(ranking.counted)
     groups = group_codes(counted["group"].to_pylist())
     outcomes = at_k(ranking, k)
+    agreed, baselines = agreement.estimates(
+        agreement.scales(sample, k),
+        store.read_table(neighbors, formats.NEIGHBORS),
+        sample,
+        searched=references - rejected_references,
+        kept=k + 1,
+    )
 
     def estimates(among: npt.NDArray[np.bool_]) -> dict[str, Estimate]:
         return {
@@ -68,11 +75,12 @@ def measure(
         groups=len(set(groups.tolist())),
         rejected_references=rejected_references,
         rejected_queries=_count(refused, "query"),
-        metrics=estimates(np.ones(counted.num_rows, dtype=np.bool_)),
+        metrics=estimates(np.ones(counted.num_rows, dtype=np.bool_)) | agreed,
         breakdowns={
             column: {value: estimates(among) for value, among in parts.items()}
             for column, parts in _breakdowns(counted).items()
         },
+        baselines=baselines,
         timing=_embed_timing(timings) | _search_timing(search_timing),
     )
     store.write_json(record, out)

@@ -31,8 +31,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "embed": ("archives", "images", "preprocess", "embedding", "models/{family}"),
     "index": ("index",),
     "search": ("index",),
-    "measure": ("metrics", "statistics", "measurement"),
-    "compare": ("metrics", "statistics", "comparison"),
+    "measure": ("metrics", "agreement", "statistics", "measurement"),
+    "compare": ("metrics", "agreement", "follows", "interpretation", "statistics", "comparison"),
     "report": ("archives", "images", "report"),
 }
 
@@ -204,6 +204,18 @@ class Plan:
     def embedding_key(self, model: str) -> str:
         """What changes a model's vectors: its `embed:` entry, sorted, defaults left out."""
         return key(self.config.models[model].embed)
+
+    def kinds(self, experiment: str) -> dict[str, str]:
+        """What an experiment's models are, where that is known: the articles' kind, or ``color_histogram``.
+
+        In the experiment's order and of plain strings, so that it is the same param in every run.
+        """
+        entries = {model: self.config.models[model] for model in self.config.experiments[experiment].models}
+        kinds = {
+            model: "color_histogram" if entry.embed.family == "color_histogram" else entry.kind
+            for model, entry in entries.items()
+        }
+        return {model: kind for model, kind in kinds.items() if kind}
 
     def index_key(self, index: str) -> str:
         """What changes an index."""

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from lookalike import __version__, store
 from lookalike.report import evidence as inputs
-from lookalike.report import figures, gallery, headline, tables, words
+from lookalike.report import figures, gallery, headline, meaning, tables, words
 from lookalike.report.evidence import Evidence, StrPath
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 SECTIONS = (
     ("leaderboard", "Leaderboard"),
     ("pairs", "Model against model"),
+    ("agreement", "Do neighbors mean the same?"),
     ("operations", "Accuracy by operation"),
+    ("follows", "What does a model follow?"),
     ("speed", "Accuracy against speed"),
     ("gallery", "See for yourself"),
     ("rejected", "Rejected pictures"),
@@ -75,7 +77,18 @@ def render(evidence: Evidence) -> str:
     )
     environment.filters |= {
         name: getattr(words, name)
-        for name in ("percent", "interval", "points", "probability", "number", "size", "listing", "metric", "operation")
+        for name in (
+            "percent",
+            "interval",
+            "points",
+            "probability",
+            "number",
+            "size",
+            "listing",
+            "metric",
+            "operation",
+            "evidence_name",
+        )
     }
     environment.globals |= {"count": words.count, "raw": _raw}
     return environment.get_template("index.html.j2").render(_content(evidence))
@@ -102,6 +115,8 @@ def _content(evidence: Evidence) -> dict[str, Any]:
             ("operations", "By operation", figures.dot_rows(evidence, "operations")),
             ("strength", "By strength", figures.dot_rows(evidence, "strength", ("light", "medium", "heavy"))),
         ],
+        "ladders": meaning.ladders(evidence),
+        "follows": meaning.follows(evidence),
         "scatter": figures.scatter(evidence),
         "gallery": gallery.make(evidence),
         "rejected": tables.rejected(evidence),
@@ -110,6 +125,6 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "shares": figures.shares,
         "colors": figures.COLORS,
         "shapes": figures.SHAPES,
-        "best_by": inputs.BEST_BY,
+        "best_by": evidence.best_by,
         "versions": {"lookalike": __version__, **store.versions("pyarrow", "pillow", "jinja2")},
     }

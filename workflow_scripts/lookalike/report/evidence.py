@@ -13,7 +13,18 @@ import pyarrow.compute as pc
 
 from lookalike import store
 from lookalike.errors import LookalikeError
-from lookalike.formats import IMAGES, REJECTED, TRUTH, Comparison, Comparisons, EmbedTiming, Estimate, Metrics
+from lookalike.formats import (
+    IMAGES,
+    REJECTED,
+    TRUTH,
+    Claim,
+    Comparison,
+    Comparisons,
+    EmbedTiming,
+    Estimate,
+    Following,
+    Metrics,
+)
 
 StrPath = str | Path
 BEST_BY = "accuracy_at_1"  # what the articles call accuracy, and what a system that takes the first hit lives by
@@ -87,6 +98,8 @@ class Evidence:
     k: int
     runs: list[Run]
     comparisons: list[Comparison]
+    follows: list[Following]
+    claims: list[Claim]
     images: pa.Table
     truth: pa.Table
     rejected: list[Rejected]
@@ -112,6 +125,12 @@ class Evidence:
         """Ids of the queries that have a match."""
         found = pc.is_in(self.queries["image_id"], value_set=self.truth["query_id"].combine_chunks())
         return frozenset(self.queries.filter(found)["image_id"].to_pylist())
+
+    @property
+    def best_by(self) -> str:
+        """What models are ranked by: accuracy, or where no query has a match, how far neighbors agree with the text."""
+        agreement = list(self.runs[0].metrics.baselines)
+        return agreement[0] if agreement and not self.matched else BEST_BY
 
     @cached_property
     def references(self) -> int:
@@ -181,13 +200,16 @@ def read(
         raise LookalikeError(f"experiment '{settings['experiment']}' has no measured model, so there is no report.")
     table, matches = store.read_table(images, IMAGES), store.read_table(truth, TRUTH)
     tables = _read_rejected(rejected)
+    compared = store.read_json(comparisons, Comparisons)
     return Evidence(
         experiment=settings["experiment"],
         title=settings.get("title") or settings["experiment"],
         dataset=settings["dataset"],
         k=settings["k"],
         runs=runs,
-        comparisons=store.read_json(comparisons, Comparisons).comparisons,
+        comparisons=compared.comparisons,
+        follows=compared.follows,
+        claims=compared.claims,
         images=table,
         truth=matches,
         rejected=_grouped(tables, list(numbers)),

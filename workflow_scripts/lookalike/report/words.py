@@ -20,6 +20,7 @@ OPERATIONS = {
     "flip": "mirrored",
     "pad": "{} padded",
     "paste": "{} shrunk and pasted onto another picture",
+    "grey": "made grey",
 }
 STRENGTHS = {"light": "lightly", "medium": "moderately", "heavy": "heavily"}
 OPERATION_NAMES = {
@@ -30,10 +31,11 @@ OPERATION_NAMES = {
     "rotate": "Rotation",
     "pad": "Padding",
     "paste": "Pasted elsewhere",
+    "grey": "Greyscale",
     "chain": "Several in a row",
 }
 
-METRIC_NAMES = {"mrr": "MRR", "map": "mAP", "uap": "µAP"}
+METRIC_NAMES = {"mrr": "MRR", "map": "mAP", "uap": "µAP", "category_ndcg_at_5": "Category nDCG@5"}
 METRIC_MEANINGS = {
     "accuracy_at_1": "the share of queries with a match whose match came first. This is the number to look at where "
     "a system acts on the first hit.",
@@ -41,6 +43,12 @@ METRIC_MEANINGS = {
     "look at where a person glances at a few hits.",
     "recall_at_k": "the share of a query's matches that were among the first {k}, averaged over the queries. What is "
     "not among them, no later step can find.",
+    "caption_agreement_at_k": "how far the captions of the first {k} neighbors use the query's words, rare words "
+    "counting more: 1 would be the same words. Look at where it stands between chance and the captions themselves.",
+    "category_overlap_at_k": "of the kinds of objects that are in the query or in its neighbor, the share that is in "
+    "both, averaged over the first {k} neighbors.",
+    "category_ndcg_at_k": "the same overlap, where earlier neighbors count more, as a share of what the best order of "
+    "all references would earn.",
     "mrr": "the mean of one over the rank of the match: 1 where it always came first, a half where always second.",
     "map": "the mean average precision: how far all matches of a query stand in front of everything else.",
     "uap": "the micro average precision over all queries together: also asks for one score threshold that fits every "
@@ -109,13 +117,26 @@ def listing(items: Sequence[str], most: int = 4) -> str:
 def metric(name: str) -> str:
     """``accuracy_at_1`` as ``Accuracy@1``."""
     kind, _, at = name.rpartition("_at_")
-    return f"{kind.replace('_', ' ').capitalize()}@{at}" if kind else METRIC_NAMES.get(name, name.replace("_", " "))
+    written = f"{kind.replace('_', ' ').capitalize()}@{at}" if kind else name.replace("_", " ")
+    return METRIC_NAMES.get(name, written)
 
 
 def meaning(name: str) -> str:
     """A sentence on what a metric says, or nothing where it has none yet."""
     kind, _, at = name.rpartition("_at_")
     return METRIC_MEANINGS.get(name) or METRIC_MEANINGS.get(f"{kind}_at_k", "").format(k=at)
+
+
+def evidence_name(name: str) -> str:
+    """The head of a column on what a model follows."""
+    return "Like the color histogram" if name == "color_overlap" else operation(name)
+
+
+def measure(name: str) -> str:
+    """What a sentence of an article is tested by."""
+    if name == "color_overlap":
+        return "neighbors that the color histogram finds too"
+    return f"change of accuracy: {operation(name).lower()}" if name in OPERATIONS else metric(name)
 
 
 def operation(name: str) -> str:
