@@ -37,15 +37,15 @@ def test_overlap_with_the_color_histogram_by_hand() -> None:
     colors = neighbors_table({"a": found("6543210"), "b": found("8765431"), "c": found("0123456")})
     # a: r0 is its true match, which leaves r1 to r5 of the model and r6 to r2 of the histogram: r2 to r5 are common.
     # b: r0 to r4 and r8 to r4: r4. c was rejected by the model.
-    shares = overlaps(model, colors, truth_table([("a", "r0")]), images, 6)
+    shares = overlaps(model, colors, truth_table([("a", "r0")]), images)
     assert shares.values.tolist() == [4 / 5, 1 / 5, 0]
-    assert overlaps(model, model, truth_table([]), images, 6).values.tolist() == [1, 1, 0]
+    assert overlaps(model, model, truth_table([]), images).values.tolist() == [1, 1, 0]
 
 
 def test_finding_the_right_picture_is_not_following_its_colors() -> None:
     images = images_table(REFERENCES, ["a"])
     model, colors = neighbors_table({"a": found("01234")}), neighbors_table({"a": found("05678")})
-    assert overlaps(model, colors, truth_table([("a", "r0")]), images, 4).values.tolist() == [0]
+    assert overlaps(model, colors, truth_table([("a", "r0")]), images).values.tolist() == [0]
 
 
 def test_rows_of_the_tables_may_come_in_any_order() -> None:
@@ -53,7 +53,7 @@ def test_rows_of_the_tables_may_come_in_any_order() -> None:
     model = neighbors_table({"a": found("012345"), "b": found("345678")})
     colors = neighbors_table({"b": found("876012"), "a": found("543876")})
     backwards = model.take(list(range(model.num_rows))[::-1])
-    one, other = (overlaps(table, colors, truth_table([]), images, 5) for table in (model, backwards))
+    one, other = (overlaps(table, colors, truth_table([]), images) for table in (model, backwards))
     assert one.values.tolist() == other.values.tolist() == [2 / 5, 2 / 5]
 
 
@@ -154,7 +154,7 @@ def test_what_is_not_known_is_undecided_and_says_what_it_needs() -> None:
     found = claims(seen("cnn", "cnn", accuracy_at_1=[1] * 9), seen("vit", "vit", accuracy_at_1=[1] * 9))
     reasons = {(model, measure): one.reason for (model, _, measure), one in found.items()}
     assert reasons == {
-        ("cnn", OVERLAP): "needs a color histogram among the models",
+        ("cnn", OVERLAP): "needs a color histogram among the models, and a k of at least 5",
         ("cnn", "color"): "needs copies made with this operation, and with others",
         ("cnn", "grey"): "needs copies made with this operation, and with others",
         ("vit", ACCURACY): "",  # without captions, better is better at finding

@@ -117,7 +117,7 @@ def test_every_model_stands_between_chance_and_the_text(page) -> None:
     assert re.search(r"Chance \d+\.\d %, the text itself \d+\.\d %", said)
     assert "39 queries, and 1 more that cannot be judged so and are not counted" in said
     for model in ("mine", "clip", "net", "colors"):
-        assert re.search(rf"The {model} one \d+\.\d+ % \([\d.]+–[\d.]+ %\) -?\d+(\.\d+)? % of the way", said), model
+        assert re.search(rf"The {model} one \d+\.\d+ % \([\d.]+–[\d.]+ %\) −?\d+(\.\d+)? % of the way", said), model
 
 
 def test_a_data_set_without_text_says_so(page) -> None:

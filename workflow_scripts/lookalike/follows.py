@@ -42,7 +42,7 @@ ACCURACY = "accuracy_at_1"
 
 # Why a sentence cannot be tested where its measure is not known.
 NEEDS = {
-    OVERLAP: "needs a color histogram among the models",
+    OVERLAP: f"needs a color histogram among the models, and a k of at least {AT}",
     ACCURACY: "needs queries with a match",
     **dict.fromkeys(CHANGES, "needs copies made with this operation, and with others"),
 }
@@ -112,18 +112,17 @@ class Seen:
     outcomes: Mapping[str, Outcomes]
 
 
-def overlaps(neighbors: pa.Table, colors: pa.Table, truth: pa.Table, images: pa.Table, k: int) -> Outcomes:
-    """For every query, the share of its first AT neighbors (k where that is fewer) that the color histogram finds too.
+def overlaps(neighbors: pa.Table, colors: pa.Table, truth: pa.Table, images: pa.Table) -> Outcomes:
+    """For every query, the share of its first AT neighbors that are among the color histogram's first AT too.
 
     True matches are left out on both sides: to find the right picture is not to follow its colors. A query that one
     of the two could not use has 0. Neighbors come in the order of their ranks.
     """
-    at = min(AT, k)
     ids = images["image_id"].combine_chunks()
     true = _pairs(truth, ids)
-    common = np.intersect1d(_first(neighbors, ids, true, at), _first(colors, ids, true, at))
+    common = np.intersect1d(_first(neighbors, ids, true), _first(colors, ids, true))
     counted = np.flatnonzero(images["query"].to_numpy())
-    shares = np.bincount(common // len(ids), minlength=len(ids))[counted] / at
+    shares = np.bincount(common // len(ids), minlength=len(ids))[counted] / AT
     return Outcomes(np.asarray(shares, dtype=np.float64), group_codes(images["group"].take(counted).to_pylist()))
 
 
@@ -276,15 +275,15 @@ def _split(measure: str, operations: Mapping[str, Bools]) -> tuple[Bools, Bools]
     return operations[measure], np.logical_or.reduce(others)
 
 
-def _first(neighbors: pa.Table, ids: pa.Array, true: Ints, at: int) -> Ints:
-    """(pairs,) int64: query and reference of each query's first ``at`` neighbors that are no true matches."""
+def _first(neighbors: pa.Table, ids: pa.Array, true: Ints) -> Ints:
+    """(pairs,) int64: query and reference of each query's first AT neighbors that are no true matches."""
     pairs = _pairs(neighbors, ids)
     wrong = ~np.isin(pairs, true)
     pairs, rank = pairs[wrong], neighbors["rank"].to_numpy()[wrong]
     pairs = pairs[np.lexsort((rank, pairs // len(ids)))]
     rows = np.bincount(pairs // len(ids), minlength=len(ids))
     place = np.arange(len(pairs)) - (np.cumsum(rows) - rows)[pairs // len(ids)]
-    return np.asarray(pairs[place < at], dtype=np.int64)
+    return np.asarray(pairs[place < AT], dtype=np.int64)
 
 
 def _pairs(table: pa.Table, ids: pa.Array) -> Ints:

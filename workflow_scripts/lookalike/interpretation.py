@@ -66,8 +66,8 @@ def interpret(
             asked = images.take(ranking.counted)  # the same queries for every model
             operations = follows.single_operations(asked)
             known[follows.ACCURACY] = follows.Outcomes(correct, group_codes(asked["group"].to_pylist()))
-        if record.index in colors and kind != follows.COLORS:
-            known[follows.OVERLAP] = follows.overlaps(table, colors[record.index], truth, images, k)
+        if k >= follows.AT and record.index in colors and kind != follows.COLORS:
+            known[follows.OVERLAP] = follows.overlaps(table, colors[record.index], truth, images)
         seen.setdefault(record.index, []).append(follows.Seen(record.model, kind, _dimensions(footer), known))
 
     return Interpretation(

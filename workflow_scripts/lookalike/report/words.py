@@ -60,9 +60,9 @@ def percent(value: float | None, decimals: int = 1) -> str:
     """``0.653`` as ``65.3 %``; never rounded to 0 or 100 % unless it is."""
     if value is None:
         return UNKNOWN
-    while decimals < 4 and 0 < value < 1 and round(value * 100, decimals) in (0, 100):
+    while decimals < 4 and 0 < abs(value) < 1 and round(abs(value) * 100, decimals) in (0, 100):
         decimals += 1
-    return f"{value * 100:.{decimals}f}{SPACE}%"
+    return f"{value * 100:.{decimals}f}{SPACE}%".replace("-", "−")
 
 
 def interval(estimate: Estimate, decimals: int = 1) -> str:
