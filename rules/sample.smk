@@ -1,6 +1,6 @@
 """Which pictures a data set has, in which roles, and how they are cut into shards.
 
-inputs:   the configuration; for `copies` the sample of the data set that is copied
+inputs:   the configuration; for `copies` the sample of the data set that is copied; tables that come with a data set
 outputs:  results/{dataset}/images/                   pictures that the run makes itself, and their manifest.parquet
           results/{dataset}/sample/images.parquet     one row a picture (docs/file-formats.md)
           results/{dataset}/sample/truth.parquet      the true matches
@@ -37,6 +37,9 @@ rule sample:
         "results/logs/sample/{dataset}.log",
     conda:
         plan.environment
+    priority: 1  # what is missing is said first, before weights are fetched for nothing
+    resources:
+        expect=lambda wildcards: plan.expect(wildcards.dataset),
     params:
         key=lambda wildcards: plan.dataset_key(wildcards.dataset),
         code=lambda wildcards: plan.code("sample", dataset=wildcards.dataset),
@@ -53,6 +56,7 @@ for dataset in plan.config.datasets:
             f"shard_{dataset}"
         input:
             images=f"results/{dataset}/sample/images.parquet",
+            truth=f"results/{dataset}/sample/truth.parquet",
         output:
             plan.shard_files(dataset),
         log:

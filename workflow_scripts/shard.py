@@ -2,4 +2,9 @@ from lookalike.job import job
 from lookalike.sharding import write_shards
 
 with job(snakemake.rule, snakemake.log[0]):
-    write_shards(images=snakemake.input.images, key=snakemake.params.key, outputs=snakemake.output)
+    write_shards(
+        images=snakemake.input.images,
+        truth=snakemake.input.truth,
+        key=snakemake.params.key,
+        outputs=snakemake.output,
+    )

@@ -48,8 +48,9 @@ def run_experiment(folder: Path) -> None:
     results = Path("results/pictures")
     sample = str(results / "sample/images.parquet")
     with contextlib.chdir(folder):
-        datasets.sample("pictures", plan.dataset_key("pictures"), None, sample, str(results / "sample/truth.parquet"))
-        write_shards(sample, plan.shard_key("pictures"), plan.shard_files("pictures"))
+        truth = str(results / "sample/truth.parquet")
+        datasets.sample("pictures", plan.dataset_key("pictures"), None, sample, truth)
+        write_shards(sample, truth, plan.shard_key("pictures"), plan.shard_files("pictures"))
         for model in ("tiny", "color-histogram"):
             weights, key = f"results/weights/{model}.json", plan.embedding_key(model)
             models.fetch_weights(key, weights)

@@ -25,7 +25,7 @@ def edited(path: str, value: Any) -> dict[str, Any]:
 
 
 def test_the_catalogue_is_valid() -> None:
-    assert config.load(REPOSITORY / "config.yaml", RULES).run == ("demo",)
+    assert config.load(REPOSITORY / "config.yaml", RULES).run == ("flickr30k", "coco", "disc21")
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,42 @@ def test_the_catalogue_is_valid() -> None:
             "experiments.demo.models: two models have the label 'Color histogram'. Give them different labels.",
         ),
         ("models", None, "models: should be a mapping (key: value), found None."),
+        (
+            "datasets/disc21/references",
+            {"fist": 5},
+            "datasets.disc21.references: unknown key 'fist'. Did you mean 'first'?",
+        ),
+        (
+            "datasets/disc21/references",
+            {"first": 5, "sample": 5},
+            "datasets.disc21.references: 'first' and 'sample' exclude each other. Name one of them.",
+        ),
+        (
+            "datasets/disc21/references",
+            {"first": 5, "seed": 1},
+            "datasets.disc21.references: 'seed' belongs to 'sample'. Add 'sample: N', or remove 'seed'.",
+        ),
+        (
+            "datasets/disc21/training",
+            5000,
+            "datasets.disc21.training: should be all, {first: N} or {sample: N, seed: S}, found 5000.",
+        ),
+        (
+            "datasets/disc21/queries",
+            "positive",
+            "datasets.disc21.queries: input should be 'positives', 'all', 'development' or 'test', found 'positive'. "
+            "Did you mean 'positives'?",
+        ),
+        (
+            "datasets/disc21/expect",
+            {"query": 1448},
+            "datasets.disc21.expect: unknown key 'query'. Did you mean 'queries'?",
+        ),
+        (
+            "datasets/disc21/shards/training",
+            2,
+            "datasets.disc21.shards.training: unknown pool. Known: queries, references.",
+        ),
         # names that lead nowhere
         ("run", ["deno"], "run: experiment 'deno' is not defined. Did you mean 'demo'?"),
         (

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
+import published
 from conftest import REPOSITORY
 from lookalike import plan
 from lookalike.plan import Plan
@@ -41,10 +42,35 @@ def test_a_models_kind_changes_no_vector_and_reaches_the_comparison() -> None:
     assert after.kinds("demo") == {"pixels": "vit", **before.kinds("demo")}
 
 
-def test_neighbors_kept_shards_and_strictness_do_not_change_which_pictures_a_data_set_has() -> None:
+def test_neighbors_kept_shards_strictness_and_expectations_do_not_change_which_pictures_a_data_set_has() -> None:
     raw = copy.deepcopy(CATALOGUE)
     raw["datasets"]["photo-tiles-copies"] |= {"k": 3, "shards": {"references": 4}, "on_bad_image": "fail"}
+    raw["datasets"]["photo-tiles-copies"]["expect"] = {"queries": 150}
     assert Plan.of(raw).dataset_key("photo-tiles-copies") == Plan.of(CATALOGUE).dataset_key("photo-tiles-copies")
+
+
+def test_tables_that_come_with_a_data_set_are_inputs_of_its_sample(tmp_path: Path) -> None:
+    roots = {
+        "disc21": published.disc21(tmp_path / "disc21", zipped=True),
+        "flickr30k": published.flickr30k(tmp_path / "flickr30k", zipped=False, csv=True),
+        "coco": published.coco(tmp_path / "coco", zipped=False),
+    }
+    raw = copy.deepcopy(CATALOGUE)
+    for name, root in roots.items():
+        assert Plan.of(raw).sample_input(name) == {}  # what is missing is left to the stage
+        raw["datasets"][name]["root"] = str(root)
+    names = {name: Plan.of(raw).sample_input(name)["tables"] for name in roots}
+    assert names == {
+        "disc21": [str(tmp_path / f"disc21/{part}_queries_groundtruth.csv") for part in ("dev", "test")],
+        "flickr30k": [str(tmp_path / "flickr30k/results.csv")],
+        "coco": [str(tmp_path / "coco/annotations/instances_val2017.json")],
+    }
+
+
+def test_the_catalogue_has_shards_that_a_gpu_embeds_in_minutes() -> None:
+    sizes = {"disc21": 150_000, "disc21-dev": 1_000_000}
+    for name, references in sizes.items():
+        assert 10_000 <= references / CATALOGUE["datasets"][name]["shards"]["references"] <= 50_000
 
 
 def test_shard_names_follow_from_the_configuration() -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from lookalike import sharding, store
 from lookalike.errors import LookalikeError
-from lookalike.formats import IMAGES, SHARD
+from lookalike.formats import IMAGES, SHARD, TRUTH
+from tables import truth_table
 
 
 def sample(references: list[str], queries: list[str] = ()) -> pa.Table:  # type: ignore[assignment]
@@ -25,12 +26,15 @@ def sample(references: list[str], queries: list[str] = ()) -> pa.Table:  # type:
     return pa.table(columns, IMAGES.schema())
 
 
-def write(folder: Path, images: pa.Table, shards: dict[str, int], k: int = 1) -> dict[str, bytes]:
-    path = folder / "images.parquet"
+def write(
+    folder: Path, images: pa.Table, shards: dict[str, int], k: int = 1, expect: dict[str, int] | None = None
+) -> dict[str, bytes]:
+    path, truth = folder / "images.parquet", folder / "truth.parquet"
     store.write_table(images, path, IMAGES, {})
+    store.write_table(truth_table([]), truth, TRUTH, {})
     outputs = [folder / f"{pool}-{number}" for pool, count in shards.items() for number in range(count)]
-    key = json.dumps({"dataset": "mine", "k": k, "shards": shards}, sort_keys=True)  # as plan.Plan.shard_key
-    sharding.write_shards(str(path), key, [str(output) for output in outputs])
+    key = json.dumps({"dataset": "mine", "k": k, "shards": shards, "expect": expect or {}})  # as plan.Plan.shard_key
+    sharding.write_shards(str(path), str(truth), key, [str(output) for output in outputs])
     return {output.name: output.read_bytes() for output in outputs}
 
 
@@ -81,6 +85,17 @@ def test_more_neighbors_than_references_stops_before_anything_is_embedded(tmp_pa
     assert str(caught.value) == (
         "datasets.mine.k: 10 neighbors are asked for, but the data set has only 2 references. "
         "Set k to 2 or less, or add pictures."
+    )
+
+
+def test_another_count_than_expected_stops_before_anything_is_embedded(tmp_path: Path) -> None:
+    images = sample(["a", "b"], ["c"])
+    write(tmp_path, images, {"references": 1, "queries": 1}, expect={"references": 2, "queries": 1, "pairs": 0})
+    with pytest.raises(LookalikeError) as caught:
+        write(tmp_path, images, {"references": 1, "queries": 1}, expect={"references": 3, "queries": 1, "pairs": 2})
+    assert str(caught.value) == (
+        "datasets.mine.expect: 3 references were expected, and 2 found; 2 pairs were expected, and 0 found. Add what "
+        "is missing and sample again (--forcerun results/mine/sample/images.parquet), or correct expect."
     )
 
 

@@ -18,7 +18,7 @@ class ArchiveError(Exception):
     """An archive or a member that cannot be read; the message says why, in words that follow a name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # slots: a data set may have a million of them
 class Member:
     """A file in an archive: its name there, where it starts, its size before and after unpacking."""
 

@@ -25,9 +25,9 @@ RULES = ("make_images", "sample", "shard", "fetch_weights", "embed", "index", "s
 # The modules that make each stage's numbers, relative to the library. They import nothing else of the library but the
 # neutral errors, formats, store and config (tests/contract/test_structure.py). `{kind}` and `{family}` are filled in.
 STAGES: dict[str, tuple[str, ...]] = {
-    "make_images": ("archives", "images", "datasets/__init__", "datasets/{kind}"),
-    "sample": ("archives", "images", "datasets/__init__", "datasets/{kind}"),
-    "shard": ("sharding",),
+    "make_images": ("archives", "images", "expectations", "datasets/__init__", "datasets/{kind}"),
+    "sample": ("archives", "images", "expectations", "datasets/__init__", "datasets/{kind}"),
+    "shard": ("sharding", "expectations"),
     "embed": ("archives", "images", "preprocess", "embedding", "models/{family}"),
     "index": ("index",),
     "search": ("index",),
@@ -36,11 +36,14 @@ STAGES: dict[str, tuple[str, ...]] = {
     "report": ("archives", "images", "report"),
 }
 
-# What a family's numbers come from besides its own module.
+# What the numbers of a family, or the tables of a kind of data set, come from besides their own module.
 SHARED: dict[str, tuple[str, ...]] = {
     "transformers": ("models/pretrained",),
     "blip2": ("models/pretrained",),
     "python": ("user_module",),
+    "disc21": ("datasets/published",),
+    "flickr30k": ("datasets/published",),
+    "coco": ("datasets/published",),
 }
 
 
@@ -115,16 +118,20 @@ class Plan:
         entry = self.config.datasets[dataset]
         return [f"results/{entry.of}/sample/images.parquet"] if isinstance(entry, configuration.Copies) else []
 
-    def sample_input(self, dataset: str) -> dict[str, str]:
-        """What sample reads besides a folder: the manifest of pictures that are made here, or the file of true matches.
+    def sample_input(self, dataset: str) -> dict[str, str | list[str]]:
+        """What sample reads besides pictures: the manifest of those that are made here, or truth, captions and labels.
 
-        A truth file that is missing is left to the stage, which says so better than Snakemake.
+        A file that is missing is left to the stage, which says so better than Snakemake.
         """
         entry = self.config.datasets[dataset]
         if entry.creates_images:
             return {"manifest": f"results/{dataset}/images/manifest.parquet"}
-        truth = entry.truth if isinstance(entry, configuration.Folder) else None
-        return {"truth": truth} if truth and Path(truth).is_file() else {}
+        tables = entry.tables()
+        return {"tables": tables} if tables else {}
+
+    def expect(self, dataset: str) -> str:
+        """How many of each role there must be, as JSON: checked where the data set is sampled, and changing nothing."""
+        return json.dumps(self.config.datasets[dataset].expect, sort_keys=True)
 
     def shard_ids(self, dataset: str) -> list[str]:
         """Names of a data set's shards, such as ``references-00000``; they follow from the configuration alone."""
@@ -187,7 +194,7 @@ class Plan:
 
     def dataset_key(self, dataset: str) -> str:
         """What decides which pictures a data set has: its entry without what later stages use."""
-        return key(self.config.datasets[dataset], leave_out=frozenset({"k", "shards", "on_bad_image"}))
+        return key(self.config.datasets[dataset], leave_out=frozenset({"k", "shards", "on_bad_image", "expect"}))
 
     def shard_key(self, dataset: str) -> str:
         """What decides about the shard files, and what is checked before any model runs."""
@@ -197,6 +204,7 @@ class Plan:
                 "dataset": dataset,
                 "k": entry.k,
                 "shards": {pool: entry.shards.get(pool, 1) for pool in entry.source_pools},
+                "expect": entry.expect,
             },
             sort_keys=True,
         )
@@ -256,7 +264,7 @@ class Plan:
 def modules(stage: str, kind: str, family: str) -> tuple[str, ...]:
     """The modules that make a stage's numbers, for one kind of data set or one family of models."""
     named = tuple(module.format(kind=kind, family=family) for module in STAGES[stage])
-    return named + (SHARED.get(family, ()) if stage == "embed" else ())
+    return named + SHARED.get({"embed": family, "sample": kind, "make_images": kind}.get(stage, ""), ())
 
 
 def share_library() -> None:

@@ -8,11 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike import store
+from lookalike import expectations, store
 from lookalike.errors import LookalikeError
-from lookalike.formats import IMAGES, SHARD
-
-ROLES = {"references": "reference", "queries": "query", "training": "training"}
+from lookalike.expectations import ROLES
+from lookalike.formats import IMAGES, SHARD, TRUTH
 
 
 def shard_of(image_id: str, count: int) -> int:
@@ -23,11 +22,11 @@ def shard_of(image_id: str, count: int) -> int:
     return int.from_bytes(hashlib.sha256(image_id.encode()).digest()) % count
 
 
-def write_shards(images: str, key: str, outputs: Sequence[str]) -> None:
+def write_shards(images: str, truth: str, key: str, outputs: Sequence[str]) -> None:
     """Write a data set's shard files; their names (``plan.Plan.shard_files``) say which pool and number each is.
 
     ``key`` is ``plan.Plan.shard_key``. Raises LookalikeError where the data set has fewer references than the
-    neighbors that are asked for: better now than after hours of embedding.
+    neighbors that are asked for, or another count than is expected: better now than after hours of embedding.
     """
     settings = json.loads(key)
     table = store.read_table(images, IMAGES)
@@ -37,6 +36,11 @@ def write_shards(images: str, key: str, outputs: Sequence[str]) -> None:
             f"datasets.{settings['dataset']}.k: {settings['k']} neighbors are asked for, "
             f"but the data set has only {references} references. Set k to {references} or less, or add pictures."
         )
+    dataset, expect = settings["dataset"], settings["expect"]
+    remedy = (
+        f"Add what is missing and sample again (--forcerun results/{dataset}/sample/images.parquet), or correct expect."
+    )
+    expectations.check(f"datasets.{dataset}", expect, expectations.count(table, store.read_table(truth, TRUTH)), remedy)
     divided = pools(table, list(settings["shards"]))
     numbers = {pool: _numbers(rows, settings["shards"][pool]) for pool, rows in divided.items()}
     for output in outputs:

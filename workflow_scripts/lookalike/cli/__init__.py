@@ -1,11 +1,11 @@
-"""The command line: the catalogue's models and a run's indexes, asked about single pictures. One module a command."""
+"""The command line: models and indexes asked about single pictures, data sets checked. One module a command."""
 
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from lookalike.cli import models, pair, search
+from lookalike.cli import check, models, pair, search
 from lookalike.errors import LookalikeError
 
 
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # what is left is a mistake of ours, and its plain traceback is what we need
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (pair.pair, search.search, models.models):
+for command in (pair.pair, search.search, models.models, check.check):
     app.command()(command)
 
 

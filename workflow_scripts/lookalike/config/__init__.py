@@ -11,7 +11,20 @@ import yaml
 from pydantic import ValidationError
 
 from lookalike.config import mistakes
-from lookalike.config.datasets import OPERATIONS, Copies, Dataset, Folder, Operation, PhotoTiles, Strength
+from lookalike.config.datasets import (
+    OPERATIONS,
+    Coco,
+    Copies,
+    Dataset,
+    Disc21,
+    Flickr30k,
+    Folder,
+    Operation,
+    PhotoTiles,
+    Published,
+    Selection,
+    Strength,
+)
 from lookalike.config.models import (
     Blip2,
     Checkpoint,
@@ -31,19 +44,24 @@ __all__ = [
     "OPERATIONS",
     "Blip2",
     "Checkpoint",
+    "Coco",
     "ColorHistogram",
     "Config",
     "Copies",
     "Dataset",
+    "Disc21",
     "EfficientNetLite",
     "Embed",
     "Experiment",
+    "Flickr30k",
     "Folder",
     "Operation",
     "PhotoTiles",
     "Pixels",
+    "Published",
     "PythonFactory",
     "Runtime",
+    "Selection",
     "Strength",
     "TorchScript",
     "Transformers",

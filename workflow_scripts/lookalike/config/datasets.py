@@ -1,10 +1,29 @@
 """Data sets, as the configuration describes them: one record a kind."""
 
-from typing import Annotated, ClassVar, Literal
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_serializer, model_validator
 
 from lookalike.config.entry import Entry, UserPath
+from lookalike.errors import did_you_mean
+
+
+def _only(*keys: str) -> BeforeValidator:
+    """Refuse other keys of a mapping, with a suggestion."""
+
+    def check(value: Any) -> Any:
+        for key in value if isinstance(value, Mapping) else ():
+            if key not in keys:
+                raise ValueError(f"unknown key '{key}'.{did_you_mean(str(key), keys)}")
+        return value
+
+    return BeforeValidator(check)
+
+
+Expected = Annotated[dict[str, Annotated[int, Field(ge=0)]], _only("references", "queries", "training", "pairs")]
 
 
 class DatasetBase(Entry):
@@ -16,6 +35,9 @@ class DatasetBase(Entry):
     k: int = Field(10, ge=1, description="neighbors kept per query")
     shards: dict[str, Annotated[int, Field(ge=1)]] = Field({}, description="shards per pool; 1 where not named")
     on_bad_image: Literal["reject", "fail"] = Field("reject", description="list an unreadable picture, or stop at it")
+    expect: Expected = Field(
+        {}, description="how many there must be of each role, and true pairs; not checked where empty"
+    )
 
     @property
     def source_pools(self) -> tuple[str, ...]:
@@ -26,6 +48,10 @@ class DatasetBase(Entry):
     def has_queries(self) -> bool:
         """Whether an experiment can be run on it."""
         return True
+
+    def tables(self) -> list[str]:
+        """Files that sample reads besides the pictures, where they exist: an edited one samples again."""
+        return []
 
 
 class PhotoTiles(DatasetBase):
@@ -55,6 +81,9 @@ class Folder(DatasetBase):
     @property
     def has_queries(self) -> bool:
         return self.queries is not None
+
+    def tables(self) -> list[str]:
+        return _existing("", self.truth)
 
 
 Strength = Literal["light", "medium", "heavy"]
@@ -95,4 +124,113 @@ class Copies(DatasetBase):
     )
 
 
-Dataset = Annotated[PhotoTiles | Folder | Copies, Field(discriminator="kind")]
+class Selection(Entry):
+    """Which pictures of a part are taken: ``all``, ``{first: N}`` by their ids, or ``{sample: N, seed: S}``."""
+
+    first: int | None = Field(None, ge=1, description="so many, in the order of their ids")
+    sample: int | None = Field(None, ge=1, description="so many, at random")
+    seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and value:
+            return value
+        if value == "all":
+            return {}
+        raise ValueError(f"should be all, {{first: N}} or {{sample: N, seed: S}}, found {value!r}.")
+
+    @model_validator(mode="after")
+    def _one(self) -> "Selection":
+        if self.first and self.sample:
+            raise ValueError("'first' and 'sample' exclude each other. Name one of them.")
+        if self.sample is None and self.seed:
+            raise ValueError("'seed' belongs to 'sample'. Add 'sample: N', or remove 'seed'.")
+        return self
+
+    @model_serializer(mode="plain")
+    def _as_written(self) -> Any:
+        named = {"first": self.first, "sample": self.sample, "seed": self.seed or None}
+        return {key: value for key, value in named.items() if value is not None} or "all"
+
+
+Selected = Annotated[Selection, _only("first", "sample", "seed")]
+
+
+class Published(DatasetBase):
+    """A data set that others publish; the user fetches it and puts it into ``root``."""
+
+    root: UserPath = Field(min_length=1, description="the folder that you put the data set into")
+
+
+GROUND_TRUTH = re.compile(r".*ground_?truth.*\.csv", re.IGNORECASE)
+
+
+class Disc21(Published):
+    """DISC21, the image similarity challenge's data set: altered copies to be found among a million references."""
+
+    kind: Literal["disc21"]
+    references: Selected = Selection.model_validate("all")
+    queries: Literal["positives", "all", "development", "test"] = "development"
+    training: Selected | None = None
+    truth: tuple[str, ...] = Field((), description="CSV files of true matches in root; where empty, *ground*truth*.csv")
+
+    @property
+    def source_pools(self) -> tuple[str, ...]:
+        return ("references", "queries", "training") if self.training else ("references", "queries")
+
+    def tables(self) -> list[str]:
+        found = Path(self.root).iterdir() if Path(self.root).is_dir() else ()
+        names = self.truth or sorted(path.name for path in found if GROUND_TRUTH.fullmatch(path.name))
+        return _existing(self.root, *names)
+
+
+class Flickr30k(Published):
+    """Flickr30k: photographs of everyday scenes with five captions each."""
+
+    kind: Literal["flickr30k"]
+    sample: int | None = Field(None, ge=1, description="so many pictures, at random; all where not given")
+    seed: int = 0
+    captions: str | None = Field(None, description="the file of captions in root, where it has another name")
+    always: tuple[str, ...] = Field(
+        (
+            "3637013.jpg",
+            "3662865.jpg",  # shovelling snow
+            "440375442.jpg",  # street cleaning in work clothes
+            "1377428277.jpg",  # street festival in rain
+            "57193495.jpg",  # costume, white make-up
+            "1393947190.jpg",  # reeling silk
+        ),
+        description="pictures that are always in the sample, and whose neighbors the report shows",
+    )
+
+    def tables(self) -> list[str]:
+        known = [f"{folder}{name}" for folder in ("", "flickr30k_images/") for name in CAPTIONS]
+        return _existing(self.root, *([self.captions] if self.captions else known))[:1]
+
+
+CAPTIONS = ("results_20130124.token", "results.csv")
+
+
+class Coco(Published):
+    """The validation pictures of COCO 2017, with the objects that are in them."""
+
+    kind: Literal["coco"]
+    annotations: str | None = Field(None, description="the instances file in root, where it has another name")
+
+    def tables(self) -> list[str]:
+        return _existing(self.root, *([self.annotations] if self.annotations else INSTANCES))[:1]
+
+
+INSTANCES = (
+    "annotations/instances_val2017.json",
+    "instances_val2017.json",
+    "annotations_trainval2017.zip",  # as distributed; the file is read inside it
+)
+
+
+def _existing(root: str, *names: str | None) -> list[str]:
+    return [str(Path(root) / name) for name in names if name and (Path(root) / name).is_file()]
+
+
+Dataset = Annotated[PhotoTiles | Folder | Copies | Disc21 | Flickr30k | Coco, Field(discriminator="kind")]

@@ -1,17 +1,20 @@
 """Data sets: one module a kind, each giving the same two tables, images and truth.
 
-A kind that creates its pictures has ``make_images(entry, sources, folder) -> manifest``; any other has
+A kind that creates its pictures has ``make_images(entry, sources, folder) -> manifest``. One that others publish has
+``look(entry) -> found``, what the user has put there, and ``choose(entry, found) -> (images, truth)``. Any other has
 ``sample(entry, where) -> (images, truth)``.
 """
 
 import importlib
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from lookalike import store
-from lookalike.config import Dataset
+from lookalike import expectations, store
+from lookalike.config import Dataset, Published
 from lookalike.errors import LookalikeError
 from lookalike.formats import IMAGES, MANIFEST, TRUTH
 
@@ -33,19 +36,71 @@ def make_images(name: str, key: str, sources: str | None, manifest: str) -> None
     store.write_table(table, manifest, MANIFEST, {"made_by": "lookalike make_images", "key": key})
 
 
-def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out: str) -> None:
-    """Write which pictures a data set has, in which roles, and the true matches."""
+def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out: str, *, expect: str = "{}") -> None:
+    """Write which pictures a data set has, in which roles, and the true matches.
+
+    ``expect`` is ``plan.Plan.expect``. Raises LookalikeError where a count is other than expected, and for a data set
+    that is not there, or not all of it.
+    """
     entry = _entry(key)
+    remedy = "Look for what is missing, or correct expect."
     if manifest:
         made = store.read_table(manifest, MANIFEST)
         images = made.drop_columns(["source"])
         copies = made.filter(made["source"].is_valid())
         truth = copies.select(["image_id", "source"]).rename_columns(["query_id", "reference_id"])
+    elif isinstance(entry, Published):
+        found = _look(name, entry)
+        found.stop_where_incomplete(name)
+        images, truth = _module(entry).choose(entry, found)
+        remedy = found.remedy(name)
     else:
         images, truth = _module(entry).sample(entry, f"datasets.{name}")
+    expectations.check(f"datasets.{name}", json.loads(expect), expectations.count(images, truth), remedy)
     provenance = {"made_by": "lookalike sample", "key": key}
     store.write_table(truth, truth_out, TRUTH, provenance)
     store.write_table(images, images_out, IMAGES, provenance)
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a user has put there for a published data set, and what a run would take of it.
+
+    ``counts`` is empty where something is missing; ``differences`` are those to what the entry expects, in words.
+    """
+
+    found: Any  # published.Found
+    counts: dict[str, int]
+    differences: list[str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether a run would go on."""
+        return not self.found.missing and not self.differences
+
+
+def check(name: str, entry: Any) -> Check:
+    """Look at a published data set as the sample stage does, and write nothing.
+
+    Raises LookalikeError for a data set of another kind, and for tables that are wrong.
+    """
+    if not isinstance(entry, Published):
+        raise LookalikeError(
+            f"datasets.{name}: is of kind '{entry.kind}', of which there is nothing to fetch. Name a data set of kind "
+            "disc21, flickr30k or coco."
+        )
+    found = _look(name, entry)
+    if found.missing:
+        return Check(found, {}, [])
+    counts = expectations.count(*_module(entry).choose(entry, found))
+    return Check(found, counts, expectations.differences(entry.expect, counts))
+
+
+def _look(name: str, entry: Published) -> Any:
+    try:
+        return _module(entry).look(entry)
+    except LookalikeError as error:  # a kind knows its files, and not its name
+        raise LookalikeError(f"datasets.{name}: {error}") from None
 
 
 def _entry(key: str) -> Any:

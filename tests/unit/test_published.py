@@ -1,0 +1,437 @@
+"""DISC21, Flickr30k and COCO: sampled from folders and from the archives as they are distributed."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from pydantic import TypeAdapter
+
+import published
+from conftest import REPOSITORY
+from lookalike import datasets, expectations, images, store
+from lookalike.config import Dataset
+from lookalike.errors import LookalikeError
+from lookalike.formats import IMAGES, TRUTH
+from published import DEVELOPMENT, FLICKR, NAMED
+
+
+def entry(kind: str, root: Path, **more: Any) -> Any:
+    return TypeAdapter(Dataset).validate_python({"kind": kind, "root": str(root), **more})
+
+
+def sample(kind: str, root: Path, **more: Any) -> tuple[pa.Table, pa.Table]:
+    """The tables that the sample stage writes."""
+    expect = more.pop("expect", "{}")
+    key = entry(kind, root, **more).model_dump_json(exclude_defaults=True)
+    files = str(root.parent / "images.parquet"), str(root.parent / "truth.parquet")
+    datasets.sample("mine", key, None, *files, expect=expect)
+    return store.read_table(files[0], IMAGES), store.read_table(files[1], TRUTH)
+
+
+def ids(table: pa.Table, role: str) -> list[str]:
+    return [str(one) for one in table.filter(table[role])["image_id"].to_pylist()]
+
+
+def pairs(truth: pa.Table) -> dict[str, str]:
+    return dict(zip(truth["query_id"].to_pylist(), truth["reference_id"].to_pylist(), strict=True))
+
+
+def failure(kind: str, root: Path, **more: Any) -> str:
+    with pytest.raises(LookalikeError) as caught:
+        sample(kind, root, **more)
+    return str(caught.value)
+
+
+def remarks(kind: str, root: Path, **more: Any) -> list[str]:
+    found = datasets.check("mine", entry(kind, root, **more)).found
+    return [f"{part.name}: {note}" for part in found.parts for note in part.notes]
+
+
+def distractors() -> list[str]:
+    return [query for query, reference in DEVELOPMENT.items() if not reference]
+
+
+# --- DISC21 ---
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("header", [True, False])
+def test_disc21_is_the_same_from_folders_and_archives_and_from_both_formats_of_truth(
+    tmp_path: Path, zipped: bool, header: bool
+) -> None:
+    root = published.disc21(tmp_path / "disc21", zipped=zipped, header=header)
+    before = {path.name for path in root.iterdir()}
+    table, truth = sample("disc21", root, queries="all", training={"first": 3})
+    assert ids(table, "reference") == [f"R{number:06d}" for number in range(12)]
+    assert ids(table, "query") == [*DEVELOPMENT, "Q50000", "Q50001"]
+    assert ids(table, "training") == ["T000000", "T000001", "T000002"]
+    assert pairs(truth) == {"Q00000": "R000003", "Q00001": "R000007", "Q00003": "R000010", "Q50000": "R000001"}
+    for row in table.to_pylist():
+        assert len(images.read(row["root"], row["path"])) == row["bytes"]
+    assert {path.name for path in root.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("queries", "expected"),
+    [
+        ("development", list(DEVELOPMENT)),
+        ("test", ["Q50000", "Q50001"]),
+        ("all", [*DEVELOPMENT, "Q50000", "Q50001"]),
+    ],
+)
+def test_distractors_stay_though_the_truth_names_positives_only(
+    tmp_path: Path, queries: str, expected: list[str]
+) -> None:
+    root = published.disc21(tmp_path / "disc21", zipped=True, header=False)
+    table, _ = sample("disc21", root, queries=queries)
+    assert ids(table, "query") == expected
+
+
+def test_queries_of_both_sets_may_lie_in_one_folder(tmp_path: Path) -> None:
+    root = published.disc21(tmp_path / "disc21", zipped=False)
+    (root / "dev_queries").rename(root / "query_images")
+    for path in (root / "final_queries").iterdir():
+        path.rename(root / "query_images" / path.name)
+    for queries, expected in {"development": list(DEVELOPMENT), "test": ["Q50000", "Q50001"]}.items():
+        assert ids(sample("disc21", root, queries=queries)[0], "query") == expected
+
+
+def test_positives_are_the_development_queries_whose_reference_is_chosen(tmp_path: Path) -> None:
+    root = published.disc21(tmp_path / "disc21", zipped=True)  # the truth of the test queries is there too
+    table, truth = sample("disc21", root, references={"first": 8}, queries="positives")
+    assert ids(table, "reference") == [f"R{number:06d}" for number in range(8)]
+    assert ids(table, "query") == ["Q00000", "Q00001"]
+    assert pairs(truth) == {"Q00000": "R000003", "Q00001": "R000007"}
+
+
+def test_a_query_whose_reference_is_not_chosen_stays_without_a_match(tmp_path: Path) -> None:
+    root = published.disc21(tmp_path / "disc21", zipped=False)
+    table, truth = sample("disc21", root, references={"first": 8}, queries="development")
+    assert ids(table, "query") == list(DEVELOPMENT)
+    assert pairs(truth) == {"Q00000": "R000003", "Q00001": "R000007"}
+
+
+def test_a_sample_is_stable_and_a_larger_one_contains_it(tmp_path: Path) -> None:
+    root = published.disc21(tmp_path / "disc21", zipped=True)
+    chosen = {
+        number: ids(sample("disc21", root, references={"sample": number, "seed": 1})[0], "reference")
+        for number in (4, 8, 12)
+    }
+    assert set(chosen[4]) < set(chosen[8]) < set(chosen[12])
+    assert len(chosen[4]) == 4
+    assert ids(sample("disc21", root, references={"sample": 4, "seed": 2})[0], "reference") != chosen[4]
+    # the hash of "1 R000000" and so on decides, on every machine and for ever
+    by_hash = sorted(chosen[12], key=lambda image_id: hashlib.sha256(f"1 {image_id}".encode()).digest()[:8])
+    assert chosen[4] == sorted(by_hash[:4])
+
+
+def test_a_protocols_counts_are_checked_and_what_is_likely_missing_is_named(tmp_path: Path) -> None:
+    root = published.disc21(tmp_path / "disc21", zipped=False)
+    settings: dict[str, Any] = {"references": {"first": 8}, "queries": "positives"}
+    sample("disc21", root, **settings, expect='{"references": 8, "queries": 2, "training": 0, "pairs": 2}')
+    (root / "dev_queries/Q00001.jpg").unlink()
+    message = failure("disc21", root, **settings, expect='{"references": 8, "queries": 2, "pairs": 2}')
+    assert message.startswith(
+        "datasets.mine.expect: 2 queries were expected, and 1 found; 2 pairs were expected, and 1 found. Likely "
+        "missing: development queries: Q00001, Q00006 to Q49999 (49,995 pictures), of what is published; ground truth: "
+        "the query of 1 true pairs of the development queries, e.g. Q00001. Add it, or correct expect"
+    )
+
+
+def test_a_missing_reference_stops_and_is_named(tmp_path: Path) -> None:
+    root = published.disc21(tmp_path / "disc21", zipped=False)
+    (root / "references/R000002.jpg").unlink()
+    (root / "references/R000005.jpg").unlink()
+    (root / "references/R000006.jpg").unlink()
+    message = failure("disc21", root, references={"first": 12})
+    assert "Missing: references: R000002, R000005 to R000006 (3 pictures), of R000000 to R000011" in message
+    assert "the first of the archives refs_50k_*.zip" in message
+    sample("disc21", root, references={"first": 2}, queries="development")  # what is not asked for may be missing
+    assert "12 at random are asked for, and only 9 are there" in failure("disc21", root, references={"sample": 12})
+
+
+def test_what_is_not_expected_is_counted_and_nothing_of_it_is_taken(tmp_path: Path) -> None:
+    root = published.disc21(tmp_path / "disc21", zipped=True)
+    with zipfile.ZipFile(root / "refs_50k_01.zip", "a") as archive:
+        archive.writestr("__MACOSX/._R000008.jpg", b"resource fork")
+        archive.writestr("readme.txt", b"text")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("R000009.jpg", b"another one of this name")
+    published.put(root, "refs", {"R000000.jpg": published.jpeg(0), "Thumbs.db": b""}, zipped=False)
+    (root / "refs_50k_02.zip.part").write_bytes(b"half of a download")
+    assert [line for line in remarks("disc21", root) if "published" not in line] == [
+        "references: 2 files that are no pictures of it, e.g. refs/Thumbs.db",
+        "references: 1 hidden files, e.g. refs_50k_01.zip!__MACOSX/._R000008.jpg",
+        "references: 2 pictures that are there more than once, and are taken once, e.g. refs/R000000.jpg and "
+        "refs_50k_0.zip!refs_50k_0/R000000.jpg",
+        "ground truth: 1 things in the folder that this data set does not use, e.g. refs_50k_02.zip.part",
+    ]
+    table, _ = sample("disc21", root)
+    paths = dict(zip(table["image_id"].to_pylist(), table["path"].to_pylist(), strict=True))
+    assert paths["R000000"] == "refs/R000000.jpg"
+    assert table.num_rows == len(paths) == 18
+    with pytest.raises(images.BadImage, match="2 members of the name"):  # embedding rejects it, with this reason
+        images.read(str(root), paths["R000009"])
+
+
+def test_a_damaged_archive_stops_only_what_needs_it(tmp_path: Path) -> None:
+    root = published.disc21(tmp_path / "disc21", zipped=True)
+    whole = (root / "refs_50k_01.zip").read_bytes()
+    (root / "refs_50k_01.zip").write_bytes(whole[: len(whole) // 2])
+    sample("disc21", root, references={"first": 7})
+    assert "references: refs_50k_01.zip is no zip archive, or is cut short" in failure("disc21", root)
+    message = failure("disc21", root, references={"first": 8})
+    assert "R000007 (1 picture), of R000000 to R000007 that are asked for; refs_50k_01.zip is no zip archive" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"Q00000,R000003\nQ00001;R000007\n", "line 2: is 'Q00001;R000007', expected a query and its reference"),
+        (b"query,reference\n", "line 1: is 'query,reference'"),
+        (b"\xff\xfe", "is not UTF-8 text"),
+    ],
+)
+def test_a_ground_truth_of_another_format_is_named_with_its_line(tmp_path: Path, text: bytes, message: str) -> None:
+    root = published.disc21(tmp_path / "disc21", zipped=False)
+    (root / "dev_queries_groundtruth.csv").write_bytes(text)
+    said = failure("disc21", root)
+    assert said.startswith(f"datasets.mine: {root}/dev_queries_groundtruth.csv")
+    assert message in said
+
+
+def test_ground_truth_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+    root = published.disc21(tmp_path / "disc21", zipped=False)
+    (root / "my_ground_truth.csv").write_bytes(b"query_id,reference_id\nQ00000,\n")
+    assert "'Q00000' has a match here, and none in" in failure("disc21", root)
+    table, truth = sample("disc21", root, truth=["dev_queries_groundtruth.csv"])
+    assert (table.num_rows, truth.num_rows) == (18, 3)
+    assert "ground truth: put other.csv there" in failure("disc21", root, truth=["other.csv"])
+
+
+def test_the_truth_of_other_queries_is_not_enough(tmp_path: Path) -> None:
+    root = published.disc21(tmp_path / "disc21", zipped=False)
+    (root / "dev_queries_groundtruth.csv").unlink()
+    message = failure("disc21", root)
+    assert "ground truth: no pair is of the development queries in test_queries_groundtruth.csv: put" in message
+
+
+# --- Flickr30k ---
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("csv", [True, False])
+def test_flickr30k_has_its_captions_and_shows_the_six_pictures(tmp_path: Path, zipped: bool, csv: bool) -> None:
+    root = published.flickr30k(tmp_path / "flickr30k", zipped=zipped, csv=csv)
+    table, truth = sample("flickr30k", root)
+    assert ids(table, "reference") == ids(table, "query") == sorted(FLICKR)
+    assert truth.num_rows == 0
+    for row in table.to_pylist():
+        assert row["captions"] == published.captions(row["image_id"])
+        assert row["gallery"] == (row["image_id"] in NAMED)
+        assert len(images.read(row["root"], row["path"])) == row["bytes"]
+
+
+def test_the_six_pictures_are_in_every_sample_and_a_larger_one_contains_the_smaller(tmp_path: Path) -> None:
+    root = published.flickr30k(tmp_path / "flickr30k", zipped=True)
+    chosen = [set(ids(sample("flickr30k", root, sample=number)[0], "query")) for number in (6, 9, 12)]
+    assert chosen[0] == set(NAMED)
+    assert chosen[0] < chosen[1] < chosen[2]
+    assert [len(one) for one in chosen] == [6, 9, 12]
+    assert set(ids(sample("flickr30k", root, sample=9, seed=1)[0], "query")) != chosen[1]
+    assert "15 at random are asked for, and only 14 are there" in failure("flickr30k", root, sample=15)
+
+
+def test_a_copy_in_folders_within_folders_with_the_captions_among_them_is_read(tmp_path: Path) -> None:
+    root = published.flickr30k(tmp_path / "flickr30k", zipped=False, csv=True)
+    (root / "flickr30k_images").mkdir()
+    (root / "flickr30k-images").rename(root / "flickr30k_images/flickr30k_images")
+    (root / "results.csv").rename(root / "flickr30k_images/results.csv")
+    assert sample("flickr30k", root)[0].num_rows == len(FLICKR)
+    assert remarks("flickr30k", root) == []
+
+
+def test_captions_and_pictures_that_do_not_fit_are_counted(tmp_path: Path) -> None:
+    root = published.flickr30k(tmp_path / "flickr30k", zipped=False)
+    (root / f"flickr30k-images/{NAMED[0]}").unlink()
+    (root / "flickr30k-images/99.jpg").write_bytes(published.jpeg(99))
+    assert remarks("flickr30k", root) == [
+        f"pictures: not there: {NAMED[0]}, named in 'always'",
+        "captions: 1 pictures without captions, e.g. 99.jpg",
+        f"captions: 1 pictures that have captions and are not there, e.g. {NAMED[0]}",
+    ]
+    captions = {row["image_id"]: row["captions"] for row in sample("flickr30k", root)[0].to_pylist()}
+    assert captions["99.jpg"] == []
+
+
+def test_a_captions_file_of_another_format_is_named_with_its_line(tmp_path: Path) -> None:
+    root = published.flickr30k(tmp_path / "flickr30k", zipped=False)
+    (root / "results_20130124.token").write_text("1000.jpg#0\tA dog runs.\n1000.jpg 1 A dog.\n")
+    assert "results_20130124.token, line 2: is '1000.jpg 1 A dog.'" in failure("flickr30k", root)
+    (root / "mine.token").write_bytes(published.token(FLICKR))
+    assert sample("flickr30k", root, captions="mine.token")[0].num_rows == len(FLICKR)
+
+
+def test_an_archive_that_cannot_be_read_in_place_is_to_be_unpacked(tmp_path: Path) -> None:
+    root = tmp_path / "flickr30k"
+    root.mkdir()
+    (root / "flickr30k-images.tar.gz").write_bytes(b"")
+    assert "unpack flickr30k-images.tar.gz there (tar xf flickr30k-images.tar.gz)" in failure("flickr30k", root)
+
+
+# --- COCO ---
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_coco_has_the_categories_of_the_objects_in_its_pictures(tmp_path: Path, zipped: bool) -> None:
+    root = published.coco(tmp_path / "coco", zipped=zipped)
+    table, truth = sample("coco", root)
+    assert ids(table, "reference") == ids(table, "query") == list(published.COCO)
+    assert table["labels"].to_pylist() == [["dog"], ["chair", "person"], [], [], [], [], [], []]
+    assert truth.num_rows == 0
+    for row in table.to_pylist():
+        assert len(images.read(row["root"], row["path"])) == row["bytes"]
+
+
+def test_pictures_of_coco_that_are_missing_or_strange_are_named(tmp_path: Path) -> None:
+    root = published.coco(tmp_path / "coco", zipped=False)
+    (root / "val2017/000000000009.jpg").write_bytes(published.jpeg(9))
+    assert remarks("coco", root) == [
+        "pictures: 1 pictures that the annotations do not name, and that are left out, e.g. 000000000009.jpg"
+    ]
+    assert sample("coco", root)[0].num_rows == len(published.COCO)
+    (root / "val2017" / published.COCO[0]).unlink()
+    assert "pictures: 1 of the 8 annotated pictures, e.g. 000000000139.jpg: put val2017.zip" in failure("coco", root)
+
+
+def test_a_file_that_holds_no_instances_is_named(tmp_path: Path) -> None:
+    root = published.coco(tmp_path / "coco", zipped=False)
+    (root / "annotations/instances_val2017.json").write_text('{"images": []}')
+    assert "instances_val2017.json: is no instances file of COCO (KeyError: 'categories')" in failure("coco", root)
+    (root / "mine.json").write_bytes(published.instances())
+    assert sample("coco", root, annotations="mine.json")[0].num_rows == len(published.COCO)
+
+
+# --- all of them ---
+
+
+@pytest.mark.parametrize(
+    ("kind", "lines"),
+    [
+        ("disc21", ["refs_50k_*.zip", "dev_queries_50k_0.zip", "groundtruth.csv", "ai.meta.com", "CC BY-NC"]),
+        ("flickr30k", ["flickr30k-images/", "results_20130124.token", "illinois.edu", "research"]),
+        ("coco", ["val2017.zip", "annotations_trainval2017.zip", "cocodataset.org", "CC BY 4.0"]),
+    ],
+)
+def test_a_missing_data_set_says_what_to_fetch_from_whom_under_which_licence_and_where_to_put_it(
+    tmp_path: Path, kind: str, lines: list[str]
+) -> None:
+    root = tmp_path / "data" / kind
+    root.parent.mkdir()
+    message = failure(kind, root)
+    for line in (*lines, f"Put it into: {root}", f"docs/{kind}.md", "lookalike check mine"):
+        assert line in message, line
+    assert (REPOSITORY / f"docs/{kind}.md").exists()
+    root.write_bytes(b"a file")
+    assert failure(kind, root) == (
+        f"datasets.mine: {root}: is a file, not a folder. Name the folder that the data set's files lie in."
+    )
+
+
+def test_links_are_followed_and_rings_of_them_are_not(tmp_path: Path) -> None:
+    root = published.coco(tmp_path / "coco", zipped=False)
+    (root / "val2017").rename(tmp_path / "elsewhere")
+    (root / "val2017").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/ring").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/000000000999.jpg").symlink_to(tmp_path / "nowhere")
+    assert sample("coco", root)[0].num_rows == len(published.COCO)
+    assert remarks("coco", root) == [
+        "pictures: 1 links that lead nowhere, and other things that are no files, e.g. val2017/000000000999.jpg",
+        "pictures: 1 links to a folder that they are in themselves, e.g. val2017/ring",
+    ]
+
+
+def test_any_kind_of_data_set_may_say_what_is_expected(tmp_path: Path) -> None:
+    root = tmp_path / "pictures"
+    root.mkdir()
+    (root / "a.jpg").write_bytes(published.jpeg(0))
+    sample("folder", root, expect='{"references": 1}')
+    assert failure("folder", root, expect='{"references": 2}') == (
+        "datasets.mine.expect: 2 references were expected, and 1 found. Look for what is missing, or correct expect."
+    )
+
+
+MILLION = """
+import json, resource, sys, time
+import numpy as np, pyarrow as pa
+from pydantic import TypeAdapter
+from lookalike import sharding, store
+from lookalike.config import Dataset
+from lookalike.datasets import disc21, published
+from lookalike.formats import IMAGES, TRUTH
+
+def listed(spell, count):
+    names = [spell.format(number) for number in range(count)]
+    paths = [f"part_{number // 50_000}.zip!{name}.jpg" for number, name in enumerate(names)]
+    return pa.table([names, paths, np.full(count, 90_000)], schema=published.LISTED)
+
+parts = {"references": listed("R{:06d}", 1_000_000), "development queries": listed("Q{:05d}", 50_000)}
+pairs = [(f"Q{5 * number:05d}", f"R{97 * number:06d}") for number in range(10_000)]
+truth = pa.table(list(zip(*pairs)), schema=TRUTH.schema())
+found = disc21.Found(disc21.SOURCE, "data", [], parts, truth)
+shards = {"references": 38, "queries": 2}
+counts = {}
+started = time.monotonic()
+for name, more in {
+    "all": {"references": "all", "queries": "development"},
+    "first": {"references": {"first": 150_000}, "queries": "positives"},
+    "sample": {"references": {"sample": 150_000, "seed": 3}, "queries": "positives"},
+}.items():
+    entry = TypeAdapter(Dataset).validate_python({"kind": "disc21", "root": "data", **more})
+    images, true = disc21.choose(entry, found)
+    counts[name] = [images.num_rows, true.num_rows]
+    if name == "all":
+        store.write_table(images, "images.parquet", IMAGES, {})
+        store.write_table(true, "truth.parquet", TRUTH, {})
+files = [f"{pool}-{number:05d}.parquet" for pool, count in shards.items() for number in range(count)]
+expect = {"references": 1_000_000, "queries": 50_000, "pairs": 10_000}
+key = json.dumps({"dataset": "disc21-dev", "k": 10, "shards": shards, "expect": expect})
+sharding.write_shards("images.parquet", "truth.parquet", key, files)
+seconds = time.monotonic() - started
+rows = [store.read_columns(file, "image_id").num_rows for file in files]
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+print(json.dumps({"counts": counts, "rows": rows, "seconds": seconds, "megabytes": peak}))
+"""
+
+
+def test_a_million_references_are_sampled_joined_and_sharded_in_seconds_and_little_memory(tmp_path: Path) -> None:
+    """Made as ids only. In a process of its own, so that its memory can be told; it takes about 10 s and 0.7 GB."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow_scripts")}
+    command = [sys.executable, "-c", MILLION]
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    told = TypeAdapter(dict[str, Any]).validate_json(ran.stdout)
+    first = -(-150_000 // 97)  # true pairs among R000000 to R149999
+    assert told["counts"]["all"] == [1_050_000, 10_000]
+    assert told["counts"]["first"] == [150_000 + first, first]
+    queries = told["counts"]["sample"][1]
+    assert told["counts"]["sample"] == [150_000 + queries, queries]
+    assert 1_300 < queries < 1_700
+    assert sum(told["rows"]) == 1_050_000
+    assert all(abs(rows - 1_000_000 / 38) < 1_000 for rows in told["rows"][:38])
+    assert told["seconds"] < 60
+    assert told["megabytes"] < 2_000
+
+
+def test_counts_say_what_a_sample_holds(tmp_path: Path) -> None:
+    root = published.disc21(tmp_path / "disc21", zipped=True)
+    table, truth = sample("disc21", root, training="all")
+    assert expectations.count(table, truth) == {"references": 12, "queries": 6, "training": 5, "pairs": 3}
+    assert pc.sum(table["query"]).as_py() == len(DEVELOPMENT)
+    assert set(distractors()) <= set(ids(table, "query"))

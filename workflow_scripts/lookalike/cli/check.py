@@ -1,0 +1,94 @@
+"""`lookalike check`: whether a published data set that a user has fetched is complete."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lookalike import datasets
+from lookalike.cli.catalogue import Catalogue
+from lookalike.cli.options import ConfigFiles, Json
+from lookalike.cli.output import print_json, print_table
+from lookalike.datasets import Check
+from lookalike.datasets.published import shortened
+from lookalike.errors import LookalikeError, did_you_mean
+
+
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set, by its name in the configuration.")],
+    configfile: ConfigFiles = None,
+    as_json: Json = False,
+) -> None:
+    """Look at a published data set (disc21, flickr30k, coco): what is complete, what is missing, what is not expected.
+
+    It looks as a run does, and writes nothing. The status is 0 where a run would go on, 1 where something is missing.
+
+    \b
+    Example:
+      lookalike check disc21
+    """
+    known = Catalogue.open(configfile, Path("results")).plan.config.datasets
+    if name not in known:
+        raise LookalikeError(f"datasets: there is no data set '{name}'.{did_you_mean(name, known)}")
+    checked = datasets.check(name, known[name])
+    if as_json:
+        print_json(_as_json(name, checked, known[name].expect))
+    else:
+        _print(name, checked, known[name].expect)
+    if not checked.complete:
+        raise typer.Exit(1)
+
+
+def _as_json(name: str, checked: Check, expect: dict[str, int]) -> dict[str, Any]:
+    found = checked.found
+    return {
+        "dataset": name,
+        "root": found.root,
+        "complete": checked.complete,
+        "parts": [
+            {
+                key: getattr(part, key)
+                for key in ("name", "unit", "found", "wanted", "published", "missing", "places", "absent", "remarks")
+            }
+            for part in found.parts
+        ],
+        "counts": checked.counts,
+        "expect": expect,
+        "differences": checked.differences,
+        "how_to_get": found.how_to_get(),
+    }
+
+
+def _print(name: str, checked: Check, expect: dict[str, int]) -> None:
+    found = checked.found
+    print_table(
+        f"{found.source.title} in {found.root}, as '{name}' uses it",
+        ["part", "there", "taken", "found in", ""],
+        [
+            [
+                part.name,
+                f"{part.found:,}{f' of {part.published:,}' if part.published else ''} {part.unit}",
+                part.wanted,
+                shortened(part.places) or "-",
+                "MISSING" if part.missing else "ok",
+            ]
+            for part in found.parts
+        ],
+    )
+    for part in found.parts:
+        for line in part.notes:
+            typer.echo(f"note: {part.name}: {line}")
+    for line in found.missing:
+        typer.echo(f"missing: {line}")
+    for role, number in checked.counts.items():
+        expected = f" (expected: {expect[role]:,})" if role in expect else ""
+        if number or expected:
+            typer.echo(f"a run takes {number:,} {'true pairs' if role == 'pairs' else role}{expected}")
+    for line in checked.differences:
+        typer.echo(f"not as expected: {line}")
+    if found.missing:
+        typer.echo("\n".join(found.how_to_get()))
+    elif checked.differences:
+        typer.echo(found.remedy(name))
+    else:
+        typer.echo("Complete.")
