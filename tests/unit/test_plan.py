@@ -40,6 +40,8 @@ def test_a_models_kind_changes_no_vector_and_reaches_the_comparison() -> None:
     networks = {"efficientnet-lite0": "cnn", "efficientnet-lite2": "cnn"}
     assert before.kinds("demo") == {"color-histogram": "color_histogram", **networks}
     assert after.kinds("demo") == {"pixels": "vit", **before.kinds("demo")}
+    for experiment in ("flickr30k", "flickr30k-copies"):  # every kind that the first article speaks of
+        assert set(before.kinds(experiment).values()) == {"color_histogram", "cnn", "vit", "dinov2", "clip", "blip2"}
 
 
 def test_neighbors_kept_shards_strictness_and_expectations_do_not_change_which_pictures_a_data_set_has() -> None:

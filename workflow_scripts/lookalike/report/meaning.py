@@ -55,7 +55,7 @@ def ladders(evidence: Evidence) -> list[Ladder]:
 def _ladder(metric: str, index: str, runs: list[Run]) -> Ladder:
     between = runs[0].metrics.baselines[metric]  # the same for every model: it depends on the text alone
     shown = [between.floor, between.ceiling, *(run.estimate(metric) for run in runs)]
-    top = min(1.0, math.ceil(10.5 * max(one.high or one.value or 0.0 for one in shown)) / 10)
+    top = max(0.1, min(1.0, math.ceil(10.5 * max(one.high or one.value or 0.0 for one in shown)) / 10))
 
     def at(share: float | None) -> float:
         return 100 * (share or 0.0) / top
