@@ -35,9 +35,9 @@ rule sample:
         truth="results/{dataset}/sample/truth.parquet",
     log:
         "results/logs/sample/{dataset}.log",
+    priority: 1  # what is missing is said first, before weights are fetched for nothing
     conda:
         plan.environment
-    priority: 1  # what is missing is said first, before weights are fetched for nothing
     resources:
         expect=lambda wildcards: plan.expect(wildcards.dataset),
     params:

@@ -117,7 +117,8 @@ def test_the_catalogue_is_valid() -> None:
         (
             "datasets/disc21/references",
             {"first": 5, "sample": 5},
-            "datasets.disc21.references: 'first' and 'sample' exclude each other. Name one of them.",
+            "datasets.disc21.references: 'first' and 'sample' exclude each other. Name one of them; where the "
+            "catalogue names the other, give the data set a name of its own.",
         ),
         (
             "datasets/disc21/references",
@@ -144,6 +145,12 @@ def test_the_catalogue_is_valid() -> None:
             "datasets/disc21/shards/training",
             2,
             "datasets.disc21.shards.training: unknown pool. Known: queries, references.",
+        ),
+        (
+            "datasets/flickr30k/sample",
+            5,
+            "datasets.flickr30k: a sample of 5 has no room for the 6 pictures that are always in it. Take a larger "
+            "sample, or name fewer with 'always'.",
         ),
         # names that lead nowhere
         ("run", ["deno"], "run: experiment 'deno' is not defined. Did you mean 'demo'?"),

@@ -1,5 +1,6 @@
 """Data sets, as the configuration describes them: one record a kind."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -143,7 +144,10 @@ class Selection(Entry):
     @model_validator(mode="after")
     def _one(self) -> "Selection":
         if self.first and self.sample:
-            raise ValueError("'first' and 'sample' exclude each other. Name one of them.")
+            raise ValueError(
+                "'first' and 'sample' exclude each other. Name one of them; where the catalogue names the other, give "
+                "the data set a name of its own."
+            )
         if self.sample is None and self.seed:
             raise ValueError("'seed' belongs to 'sample'. Add 'sample: N', or remove 'seed'.")
         return self
@@ -180,7 +184,8 @@ class Disc21(Published):
         return ("references", "queries", "training") if self.training else ("references", "queries")
 
     def tables(self) -> list[str]:
-        found = Path(self.root).iterdir() if Path(self.root).is_dir() else ()
+        root = Path(self.root)
+        found = root.iterdir() if root.is_dir() and os.access(root, os.R_OK | os.X_OK) else ()
         names = self.truth or sorted(path.name for path in found if GROUND_TRUTH.fullmatch(path.name))
         return _existing(self.root, *names)
 
@@ -203,6 +208,15 @@ class Flickr30k(Published):
         ),
         description="pictures that are always in the sample, and whose neighbors the report shows",
     )
+
+    @model_validator(mode="after")
+    def _room(self) -> "Flickr30k":
+        if self.sample is not None and self.sample < len(self.always):
+            raise ValueError(
+                f"a sample of {self.sample} has no room for the {len(self.always)} pictures that are always in it. "
+                "Take a larger sample, or name fewer with 'always'."
+            )
+        return self
 
     def tables(self) -> list[str]:
         known = [f"{folder}{name}" for folder in ("", "flickr30k_images/") for name in CAPTIONS]

@@ -5,7 +5,7 @@ Every picture is a reference and a query; nothing is known of true matches.
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,8 +36,8 @@ Labels = dict[str, list[str]]  # the categories in each picture that the annotat
 class Found(published.Found):
     """The pictures (a table of LISTED) and what is in them."""
 
-    pictures: pa.Table = None
-    labels: Labels = field(default_factory=dict)
+    pictures: pa.Table
+    labels: Labels
 
 
 def look(entry: Coco) -> Found:

@@ -3,7 +3,7 @@
 import csv
 import logging
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -95,8 +95,8 @@ EXTRAS = re.compile(r".*attributions?.*\.csv|.*\.(?:md|txt|pdf)|licen[cs]e.*", r
 class Found(published.Found):
     """The pictures of every part that the entry uses (tables of LISTED, by name), and all true pairs."""
 
-    pictures: dict[str, pa.Table] = field(default_factory=dict)
-    truth: pa.Table = field(default_factory=lambda: TRUTH.schema().empty_table())
+    pictures: dict[str, pa.Table]
+    truth: pa.Table
 
 
 def look(entry: Disc21) -> Found:

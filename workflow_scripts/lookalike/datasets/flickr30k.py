@@ -5,7 +5,7 @@ Every picture of the sample is a reference and a query; nothing is known of true
 
 import logging
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,8 +41,8 @@ Captions = dict[str, list[str]]  # of each picture, in the order of their number
 class Found(published.Found):
     """The pictures (a table of LISTED) and their captions."""
 
-    pictures: pa.Table = None
-    captions: Captions = field(default_factory=dict)
+    pictures: pa.Table
+    captions: Captions
 
 
 def look(entry: Flickr30k) -> Found:

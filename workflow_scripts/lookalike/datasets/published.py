@@ -249,9 +249,11 @@ def strays(root: str, known: Iterable[re.Pattern[str]], files: Sequence[str]) ->
 
 
 def check_root(root: str) -> None:
-    """Raise LookalikeError where the root is a file; one that does not exist is a data set that is missing."""
+    """Raise LookalikeError where the root cannot be looked into. One that is not there is a missing data set."""
     if Path(root).exists() and not Path(root).is_dir():
         raise LookalikeError(f"{root}: is a file, not a folder. Name the folder that the data set's files lie in.")
+    if Path(root).exists() and not os.access(root, os.R_OK | os.X_OK):
+        raise LookalikeError(f"{root}: cannot be read. Give yourself the right to read it.")
 
 
 def picture_part(name: str, listing: Listing, wanted: str, fetch: str, published: int | None = None) -> Part:
