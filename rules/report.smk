@@ -36,6 +36,7 @@ rule compare:
             plan.config.experiments[wildcards.experiment].models
         ),
         design=lambda wildcards: plan.design(wildcards.experiment),
+        kinds=lambda wildcards: plan.kinds(wildcards.experiment),
         code=plan.code("compare"),
     script:
         "../workflow_scripts/compare.py"

@@ -82,7 +82,8 @@ def disc21(root: Path, *, zipped: bool, header: bool = False, test: bool = True)
 
 
 def captions(name: str) -> list[str]:
-    return [f"Caption {number} of {name}, with a comma." for number in range(5)]
+    thing = ("dog", "boat", "train")[sum(map(ord, name)) % 3]
+    return [f"Caption {number} of {name}, with a {thing}." for number in range(5)]
 
 
 def token(names: Sequence[str]) -> bytes:

@@ -16,6 +16,7 @@ with job(f"compare {snakemake.wildcards.experiment}", snakemake.log[0]):
         images=snakemake.input.images,
         models=snakemake.params.models,
         design=snakemake.params.design,
+        kinds=snakemake.params.kinds,
         leaderboard_out=snakemake.output.leaderboard,
         comparisons_out=snakemake.output.comparisons,
     )

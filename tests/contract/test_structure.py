@@ -22,7 +22,8 @@ LAYERS = [
     {"store", "job"},
     {"checkpoints"},
     {"datasets", "models", "index", "metrics", "statistics", "sharding"},
-    {"evaluation", "approximation", "effects"},
+    {"evaluation", "approximation", "effects", "agreement", "follows"},
+    {"interpretation"},
     {"embedding", "measurement", "comparison", "duplicates", "plan", "report"},
     {"cli"},
 ]

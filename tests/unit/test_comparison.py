@@ -77,6 +77,7 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
             "truth": matches,
             "images": images,
             "models": list(models),
+            "kinds": {},
             "leaderboard_out": tmp_path / "leaderboard.csv",
             "comparisons_out": tmp_path / "comparisons.json",
         }

@@ -94,8 +94,8 @@ def test_the_catalogue_is_valid() -> None:
             "datasets/photo-tiles-copies/operations",
             ["crop", "blurr"],
             "datasets.photo-tiles-copies.operations.1: input should be 'crop', 'blur', 'jpeg', 'rotate', 'color', "
-            "'brightness', 'text', 'shapes', 'flip', 'pad' or 'paste', found 'blurr' (what may be done to a picture). "
-            "Did you mean 'blur'?",
+            "'brightness', 'text', 'shapes', 'flip', 'pad', 'paste' or 'grey', found 'blurr' (what may be done to a "
+            "picture). Did you mean 'blur'?",
         ),
         (
             "datasets/photo-tiles-copies/operations",

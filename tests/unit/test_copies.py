@@ -368,7 +368,9 @@ def test_what_is_recorded_is_what_was_done():
 def test_every_operation_and_strength_comes_up():
     done = {recipes.describe([step]) for steps in drawn(chains=1) for step in steps}
 
-    assert done == {f"{name}:{strength}" for name in OPERATIONS if name != "flip" for strength in STRENGTHS} | {"flip"}
+    without_strength = {"flip", "grey"}
+    strong = set(OPERATIONS) - without_strength
+    assert done == {f"{name}:{strength}" for name in strong for strength in STRENGTHS} | without_strength
 
 
 @pytest.mark.parametrize(("chains", "lengths"), [(0, {1}), (1, {2, 3}), (0.5, {1, 2, 3})])
@@ -514,6 +516,15 @@ def test_a_flip_is_a_mirror_image():
     np.testing.assert_array_equal(np.asarray(after), np.asarray(image)[:, ::-1])
 
 
+def test_a_grey_copy_keeps_the_shapes_and_loses_the_colors():
+    image = noise()
+
+    after = np.asarray(altered(image, recipes.draw_step(Draw(0), "grey", "heavy")))
+
+    assert np.ptp(after, axis=2).max() == 0 < np.ptp(np.asarray(image), axis=2).max()
+    np.testing.assert_array_equal(after[..., 0], np.asarray(image.convert("L")))
+
+
 def test_text_shows_on_any_picture():
     for color, number in itertools.product(("black", "white", "grey"), range(10)):
         image = Image.new("RGB", (200, 150), color)
@@ -561,6 +572,7 @@ def test_the_docs_show_the_ranges_of_every_operation():
         for operation, ranges in RANGES.items()
         for one in ranges
     }
-    shown = {line for line in page.splitlines() if line.startswith("| `") and not line.startswith("| `flip`")}
-    assert shown == rows
-    assert "\n| `flip` |" in page
+    shown = {line for line in page.splitlines() if line.startswith("| `")}
+    without_range = {line for line in shown if " | nothing: " in line}
+    assert shown - without_range == rows
+    assert {line.split("`")[1] for line in without_range} == {name for name, ranges in RANGES.items() if not ranges}

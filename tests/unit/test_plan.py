@@ -33,6 +33,17 @@ def test_what_changes_vectors_changes_the_key_and_what_does_not_does_not() -> No
     assert changed("pixels", runtime={"batch_size": 1}, label="other").embedding_key("pixels") == before
 
 
+def test_a_models_kind_changes_no_vector_and_reaches_the_comparison() -> None:
+    before = Plan.of(CATALOGUE)
+    after = changed("pixels", kind="vit")
+    assert after.embedding_key("pixels") == before.embedding_key("pixels")
+    networks = {"efficientnet-lite0": "cnn", "efficientnet-lite2": "cnn"}
+    assert before.kinds("demo") == {"color-histogram": "color_histogram", **networks}
+    assert after.kinds("demo") == {"pixels": "vit", **before.kinds("demo")}
+    for experiment in ("flickr30k", "flickr30k-copies"):  # every kind that the first article speaks of
+        assert set(before.kinds(experiment).values()) == {"color_histogram", "cnn", "vit", "dinov2", "clip", "blip2"}
+
+
 def test_neighbors_kept_shards_strictness_and_expectations_do_not_change_which_pictures_a_data_set_has() -> None:
     raw = copy.deepcopy(CATALOGUE)
     raw["datasets"]["photo-tiles-copies"] |= {"k": 3, "shards": {"references": 4}, "on_bad_image": "fail"}

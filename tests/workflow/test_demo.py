@@ -41,5 +41,27 @@ def test_the_report_is_one_page_that_names_every_model(demo: Tree) -> None:
         assert label in page
 
 
+def test_it_says_how_far_each_model_follows_colors(demo: Tree) -> None:
+    report = demo.folder / "results/reports/demo"
+    found = json.loads((report / "comparisons.json").read_text())
+    overlap = {
+        one["model"]: one["evidence"]["color_overlap"] for one in found["follows"] if "color_overlap" in one["evidence"]
+    }
+    assert set(overlap) == {"pixels", "efficientnet-lite0", "efficientnet-lite2"}
+    # a grey thumbnail knows no colors; networks see them, among other things
+    assert (
+        overlap["pixels"]["high"] < overlap["efficientnet-lite0"]["low"] < overlap["efficientnet-lite0"]["high"] < 0.6
+    )
+    changes = {name for one in found["follows"] for name in one["evidence"]} - {"color_overlap"}
+    assert changes == {"color", "grey", "text", "paste"}
+    # the articles' other kinds of model are not in the demo, so their sentence on CNNs has nothing to be held against
+    assert {(one["verdict"], one["reason"]) for one in found["claims"]} == {
+        ("undecided", "no model to compare it with")
+    }
+    page = (report / "index.html").read_text()
+    assert "Like the color histogram" in page
+    assert "follows color and texture" in page
+
+
 def test_a_second_run_has_nothing_to_do(demo: Tree) -> None:
     assert demo.run("demo").jobs == []

@@ -21,8 +21,8 @@ CONFIG: dict[str, Any] = {
             "k": 3,
             "expect": {"references": 8, "queries": 2, "training": 2, "pairs": 2},
         },
-        "my-flickr30k": {"kind": "flickr30k", "root": "data/flickr30k", "sample": 10, "k": 3},
-        "my-coco": {"kind": "coco", "root": "data/coco", "k": 3},
+        "my-flickr30k": {"kind": "flickr30k", "root": "data/flickr30k", "sample": 10, "k": 5},
+        "my-coco": {"kind": "coco", "root": "data/coco", "k": 5},
     },
     "experiments": {
         "copies": {"dataset": "my-disc21", "models": ["pixels", "color-histogram"]},
@@ -59,8 +59,17 @@ def test_a_missing_data_set_stops_only_what_needs_it_and_all_three_run_from_thei
     images = store.read_table(results / "my-flickr30k/sample/images.parquet", IMAGES)
     assert images.filter(images["gallery"])["image_id"].to_pylist() == sorted(published.NAMED)
     neighbors = store.read_table(results / "my-flickr30k/neighbors/color-histogram/flat.parquet", NEIGHBORS).to_pylist()
-    assert len(neighbors) == 10 * 4
+    assert len(neighbors) == 10 * 6
     assert all(row["query_id"] != row["reference_id"] for row in neighbors)  # a picture does not find itself
+    # without true matches, captions and categories say what neighbors are worth, between chance and the text itself
+    scenes = json.loads((results / "my-flickr30k/metrics/color-histogram/flat.json").read_text())
+    between = scenes["baselines"]["caption_agreement_at_5"]
+    assert 0 < between["floor"]["value"] < between["ceiling"]["value"] < 1
+    assert 0 < scenes["metrics"]["caption_agreement_at_5"]["value"] <= between["ceiling"]["value"]
+    assert "the text itself" in (results / "reports/scenes/index.html").read_text()
+    things = json.loads((results / "my-coco/metrics/color-histogram/flat.json").read_text())
+    assert things["metrics"]["category_overlap_at_5"]["n"] == 2  # the others show no object
+    assert things["baselines"]["category_overlap_at_5"]["not_counted"] == 6
     assert "shard_my-coco" in ran.jobs  # the expectation was checked again
 
     config["datasets"]["my-coco"]["expect"] = {"references": 5000}

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -18,6 +18,7 @@ from lookalike.effects import effects
 from lookalike.errors import LookalikeError
 from lookalike.evaluation import Evaluation, Results, evaluate, matches_of, pooled
 from lookalike.formats import Case, Cases, Comparison, Comparisons, Effect, Estimate, Metrics
+from lookalike.interpretation import interpret
 from lookalike.metrics import Bools, Floats
 from lookalike.statistics import (
     NOTHING,
@@ -68,6 +69,7 @@ def compare(
     truth: str | Path,
     images: str | Path,
     models: Sequence[str],
+    kinds: Mapping[str, str],
     leaderboard_out: str | Path,
     comparisons_out: str | Path,
     design: str = "{}",
@@ -75,7 +77,8 @@ def compare(
     """Write the leaderboard (CSV) and the comparisons (JSON) of an experiment.
 
     ``metrics`` and ``results`` are parallel: one of each for every model and index. ``models`` are all of the
-    experiment's, in the order in which they are compared. ``design`` is ``plan.Plan.design``.
+    experiment's, in the order in which they are compared. ``kinds`` says of some what they are (``plan.Plan.kinds``),
+    ``design`` how they vary one (``plan.Plan.design``).
     """
     records = [store.read_json(path, Metrics) for path in metrics]
     _check_complete(records, models, experiment)
@@ -96,12 +99,15 @@ def compare(
         dict(zip(sample["image_id"].to_pylist(), sample["group"].to_pylist(), strict=True)),
         lambda metric, a, b: _test(answers[a], answers[b], metric, asked)[0],
     )
+    more = interpret(records, [files.neighbors for files in results], truth=matches, images=sample, kinds=kinds)
     compared = Comparisons(
         experiment=experiment,
-        comparisons=list(_comparisons(answers, models, asked)),
+        comparisons=[*_comparisons(answers, models, asked), *more.comparisons],
         cases=list(_cases(answers, models, asked.ids)),
         approximations=list(costs),
         effects=_effects(answers, json.loads(design), asked.groups),
+        follows=more.follows,
+        claims=more.claims,
     )
     store.write_json(compared, comparisons_out)
 
@@ -200,6 +206,8 @@ def _write_leaderboard(records: Sequence[Metrics], out: str | Path) -> None:
                 estimates["images_per_second"] = Estimate(
                     value=embed["images_per_second"], low=None, high=None, n=embed["images"]
                 )
+            for metric, between in record.baselines.items():
+                estimates |= {f"{metric}_{name}": getattr(between, name) for name in ("floor", "ceiling", "reached")}
             for metric, one in (estimates | _costs(record)).items():
                 writer.writerow([record.model, record.index, metric, one.value, one.low, one.high, one.n])
 

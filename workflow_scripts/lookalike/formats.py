@@ -179,6 +179,19 @@ class Estimate(Record):
     n: int
 
 
+class Baseline(Record):
+    """What a metric of agreement stands between: random neighbors, and those that the text itself would choose.
+
+    ``reached`` is how far on the way from floor to ceiling the model is; ``not_counted`` are queries without a caption
+    or category, and for nDCG those that no reference agrees with.
+    """
+
+    floor: Estimate
+    ceiling: Estimate
+    reached: Estimate
+    not_counted: int
+
+
 STAGES = ("read", "decode", "preprocess", "transfer", "forward", "write")  # of embedding
 
 
@@ -307,6 +320,7 @@ class Metrics(Record):
     breakdowns: dict[str, dict[str, dict[str, Estimate]]]  # column -> value -> metric -> estimate
     thresholds: dict[str, Threshold] = {}
     curves: dict[str, Curve] = {}
+    baselines: dict[str, Baseline] = {}  # of the metrics that judge neighbors by captions or categories
     timing: dict[str, Any]
     cost: Cost | None = None  # None in files of versions that did not write it
 
@@ -386,6 +400,42 @@ class Effect(Record):
     verdict: str  # of the value: better, worse, cannot tell
 
 
+class Following(Record):
+    """What one model follows.
+
+    ``evidence``: `color_overlap` is the share of its neighbors that the color histogram finds too; `color`, `grey`,
+    `text` and `paste` are the accuracy under that operation less the accuracy under all other single ones. Only what
+    the experiment can tell is there.
+    """
+
+    index: str
+    model: str
+    evidence: dict[str, Estimate]
+
+
+class Claim(Record):
+    """A sentence of an article, tested on one model.
+
+    ``difference`` is the model's ``measure`` less that of ``against``: the mean of these models, the best of them, or
+    one that gives vectors of the same length (``by``). ``more`` says which sign confirms the sentence. ``reason`` says
+    why a sentence could not be tested; it is undecided then.
+    """
+
+    article: str
+    said: str
+    model: str
+    against: list[str]
+    by: str
+    index: str
+    measure: str
+    more: bool
+    difference: Estimate
+    p: float
+    p_holm: float
+    verdict: str  # confirmed, refuted, undecided
+    reason: str
+
+
 class Comparisons(Record):
     """``results/reports/{experiment}/comparisons.json``; ``effects`` only where the experiment varies one model."""
 
@@ -394,6 +444,8 @@ class Comparisons(Record):
     cases: list[Cases] = []
     approximations: list[Approximation] = []
     effects: list[Effect] = []
+    follows: list[Following] = []
+    claims: list[Claim] = []
 
 
 class Duplicates(Record):

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike import formats, store
+from lookalike import agreement, formats, store
 from lookalike.errors import LookalikeError
 from lookalike.evaluation import NORMALISED, Evaluation, Results, evaluate, matches_of, pooled
 from lookalike.formats import Curve, Estimate, HeldOut, Threshold
@@ -48,6 +48,13 @@ def measure(
     )
     counted = sample.take(evaluation.ranking.counted)
     groups = group_codes(counted["group"].to_pylist())
+    agreed, baselines = agreement.estimates(
+        agreement.scales(sample, k),
+        store.read_table(results.neighbors, formats.NEIGHBORS),
+        sample,
+        searched=references - rejected_references,
+        kept=k + 1,
+    )
 
     def estimates(among: Bools) -> dict[str, Estimate]:
         return {
@@ -66,12 +73,13 @@ def measure(
         groups=len(set(groups.tolist())),
         rejected_references=rejected_references,
         rejected_queries=_count(refused, "query"),
-        metrics=estimates(np.ones(counted.num_rows, dtype=np.bool_)) | _pooled_estimates(evaluation, queries),
+        metrics=estimates(np.ones(counted.num_rows, dtype=np.bool_)) | _pooled_estimates(evaluation, queries) | agreed,
         breakdowns={
             column: {value: estimates(among) for value, among in values.items()} for column, values in parts.items()
         },
         thresholds=_thresholds(evaluation),
         curves={name: _curve(one) for name, one in evaluation.pools.items() if one.matches.any()},
+        baselines=baselines,
         timing=_embed_timing(timings) | _search_timing(search_timing),
         cost=_cost(store.read_provenance(results.neighbors)),
     )

@@ -53,8 +53,18 @@ STAGES: dict[str, tuple[str, ...]] = {
         "index/pools",
         "index/vectors",
     ),
-    "measure": ("metrics", "statistics", "evaluation", "measurement"),
-    "compare": ("metrics", "statistics", "evaluation", "approximation", "effects", "comparison"),
+    "measure": ("metrics", "statistics", "evaluation", "agreement", "measurement"),
+    "compare": (
+        "metrics",
+        "statistics",
+        "evaluation",
+        "agreement",
+        "approximation",
+        "effects",
+        "follows",
+        "interpretation",
+        "comparison",
+    ),
     "find_duplicates": ("duplicates",),
     "report": ("archives", "images", "report"),
 }
@@ -291,6 +301,18 @@ class Plan:
     def embedding_key(self, model: str) -> str:
         """What changes a model's vectors: its `embed:` entry, sorted, defaults left out."""
         return key(self.config.models[model].embed)
+
+    def kinds(self, experiment: str) -> dict[str, str]:
+        """What an experiment's models are, where that is known: the articles' kind, or ``color_histogram``.
+
+        In the experiment's order and of plain strings, so that it is the same param in every run.
+        """
+        entries = {model: self.config.models[model] for model in self.config.experiments[experiment].models}
+        kinds = {
+            model: "color_histogram" if entry.embed.family == "color_histogram" else entry.kind
+            for model, entry in entries.items()
+        }
+        return {model: kind for model, kind in kinds.items() if kind}
 
     def index_key(self, index: str) -> str:
         """What changes what is found with an index."""

@@ -95,7 +95,9 @@ class Folder(DatasetBase):
 
 
 Strength = Literal["light", "medium", "heavy"]
-Operation = Literal["crop", "blur", "jpeg", "rotate", "color", "brightness", "text", "shapes", "flip", "pad", "paste"]
+Operation = Literal[
+    "crop", "blur", "jpeg", "rotate", "color", "brightness", "text", "shapes", "flip", "pad", "paste", "grey"
+]
 OPERATIONS: tuple[Operation, ...] = (
     "crop",
     "blur",
@@ -108,6 +110,7 @@ OPERATIONS: tuple[Operation, ...] = (
     "flip",
     "pad",
     "paste",
+    "grey",
 )
 
 

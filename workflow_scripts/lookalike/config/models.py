@@ -146,5 +146,8 @@ class Model(Entry):
     """A model: its name in tables, what makes its vectors, and how it is run."""
 
     label: str = ""
+    kind: Literal["cnn", "vit", "dinov2", "clip", "blip2"] | None = Field(
+        None, description="what the published comparisons call it: what they say of that kind is tested on it"
+    )
     embed: Embed
     runtime: Runtime = Runtime()

@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from lookalike import __version__, store
-from lookalike.report import choices, figures, gallery, headline, pareto, tables, words
+from lookalike.report import choices, figures, gallery, headline, meaning, pareto, tables, words
 from lookalike.report import evidence as inputs
 from lookalike.report.evidence import Evidence, StrPath
 
@@ -26,7 +26,9 @@ SECTIONS = (
     ("choices", "What each choice does"),  # only where one model is varied
     ("pairs", "Model against model"),
     ("threshold", "Which score threshold?"),
+    ("agreement", "Do neighbors mean the same?"),
     ("operations", "Accuracy by kind of query"),
+    ("follows", "What does a model follow?"),
     ("cost", "Accuracy against cost"),
     ("approximation", "What approximation costs"),
     ("gallery", "See for yourself"),
@@ -84,7 +86,18 @@ def render(evidence: Evidence) -> str:
     )
     environment.filters |= {
         name: getattr(words, name)
-        for name in ("percent", "interval", "points", "probability", "number", "size", "listing", "metric", "operation")
+        for name in (
+            "percent",
+            "interval",
+            "points",
+            "probability",
+            "number",
+            "size",
+            "listing",
+            "metric",
+            "operation",
+            "evidence_name",
+        )
     }
     environment.globals |= {"count": words.count, "raw": _raw}
     return environment.get_template("index.html.j2").render(_content(evidence))
@@ -119,6 +132,8 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "bytes": figures.bytes_scatter(evidence),
         "devices": figures.devices_of(evidence),
         "pareto": pareto.sentence,
+        "ladders": meaning.ladders(evidence),
+        "follows": meaning.follows(evidence),
         "gallery": gallery.make(evidence),
         "rejected": tables.rejected(evidence),
         "made": tables.how_made(evidence),
@@ -127,6 +142,6 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "symbols": tables.SYMBOLS,
         "colors": figures.COLORS,
         "shapes": figures.SHAPES,
-        "best_by": inputs.BEST_BY,
+        "best_by": evidence.best_by,
         "versions": {"lookalike": __version__, **store.versions("pyarrow", "pillow", "jinja2")},
     }

@@ -19,12 +19,14 @@ from lookalike.formats import (
     TRUTH,
     Approximation,
     Cases,
+    Claim,
     Comparison,
     Comparisons,
     Duplicates,
     Effect,
     EmbedTiming,
     Estimate,
+    Following,
     Metrics,
 )
 
@@ -111,6 +113,8 @@ class Evidence:
     approximations: list[Approximation]
     effects: list[Effect]  # only where one model is varied
     varied: str  # the label of that model, or nothing
+    follows: list[Following]
+    claims: list[Claim]
     images: pa.Table
     truth: pa.Table
     rejected: list[Rejected]
@@ -137,6 +141,12 @@ class Evidence:
         """Ids of the queries that have a match."""
         found = pc.is_in(self.queries["image_id"], value_set=self.truth["query_id"].combine_chunks())
         return frozenset(self.queries.filter(found)["image_id"].to_pylist())
+
+    @property
+    def best_by(self) -> str:
+        """What models are ranked by: accuracy, or where no query has a match, how far neighbors agree with the text."""
+        agreement = list(self.runs[0].metrics.baselines)
+        return agreement[0] if agreement and not self.matched else BEST_BY
 
     @cached_property
     def references(self) -> int:
@@ -217,6 +227,8 @@ def read(
         approximations=compared.approximations,
         effects=compared.effects,
         varied=settings.get("varied", ""),
+        follows=compared.follows,
+        claims=compared.claims,
         images=table,
         truth=matches,
         rejected=_grouped(tables, list(numbers)),

@@ -9,15 +9,16 @@ FEW_GROUPS = 10  # as in ``statistics``, which the report must not depend on; a 
 DECIDABLE = 6  # groups: five that all favor one model still have p = 2 / 2**5 = 0.06
 
 
-def best(runs: list[Run]) -> Run | None:
+def best(runs: list[Run], by: str = BEST_BY) -> Run | None:
     """The run with the highest accuracy, the first of equal ones; None where nothing is measured."""
-    measured = [run for run in runs if run.estimate(BEST_BY).value is not None]
-    return max(measured, key=lambda run: run.estimate(BEST_BY).value or 0.0, default=None)
+    measured = [run for run in runs if run.estimate(by).value is not None]
+    return max(measured, key=lambda run: run.estimate(by).value or 0.0, default=None)
 
 
 def sentence(evidence: Evidence) -> str:
     """What came out: the best model, how good it is, and which of the others may be as good."""
-    top = best(evidence.runs)
+    by = evidence.best_by
+    top = best(evidence.runs, by)
     if top is None and evidence.matched:
         return "With so few references any order of them is right, so accuracy cannot be measured. Add references."
     if top is None:
@@ -27,12 +28,19 @@ def sentence(evidence: Evidence) -> str:
             if evidence.queries.num_rows
             else "There are no queries, so there is nothing to compare."
         )
-    estimate = top.estimate(BEST_BY)
+    estimate = top.estimate(by)
     decimals = 0 if estimate.n < 1000 else 1
-    said = (
-        f"{_name(evidence, top)} found the right picture first for {words.percent(estimate.value, decimals)} of "
-        f"{words.count(estimate.n, 'query', 'queries')}"
-    )
+    if by == BEST_BY:
+        said = (
+            f"{_name(evidence, top)} found the right picture first for {words.percent(estimate.value, decimals)} of "
+            f"{words.count(estimate.n, 'query', 'queries')}"
+        )
+    else:
+        said = (
+            f"{_name(evidence, top)} finds the pictures that agree most with what is written of "
+            f"{words.count(estimate.n, 'query', 'queries')}: {words.metric(by)} is "
+            f"{words.percent(estimate.value, decimals)}"
+        )
     rivals = [run for run in evidence.runs if run.index == top.index and run is not top]
     if not rivals:
         return f"{said} (95{words.SPACE}% interval {words.interval(estimate, decimals)})."
@@ -40,7 +48,7 @@ def sentence(evidence: Evidence) -> str:
     beaten: list[str] = []
     unknown: list[str] = []
     for run in rivals:
-        verdict = evidence.verdict(BEST_BY, top, run)
+        verdict = evidence.verdict(by, top, run)
         pile = unknown if verdict is None else beaten if verdict.verdict == "better" else equal
         pile.append(run.label)
     parts = []

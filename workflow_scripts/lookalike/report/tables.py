@@ -24,17 +24,19 @@ class Place:
 
 
 def metric_names(evidence: Evidence) -> list[str]:
-    """All metrics that any run has, in the order of the files."""
-    return list(dict.fromkeys(name for run in evidence.runs for name in run.metrics.metrics))
+    """All metrics that any run has, in the order of the files; without matches, only those that need none, if any."""
+    names = list(dict.fromkeys(name for run in evidence.runs for name in run.metrics.metrics))
+    if evidence.best_by == BEST_BY:
+        return names
+    return [name for name in names if any(run.estimate(name).value is not None for run in evidence.runs)]
+
+
+FIRST = ("accuracy_at_", "recall_at_", "uap", "caption_", "category_")  # how the metrics of the first table begin
 
 
 def primary(names: list[str]) -> list[str]:
     """The metrics of the first table; the others are in a second one, so that the first can be read."""
-    return [
-        name
-        for name in names
-        if not name.endswith(words.NORMALISED) and name.startswith(("accuracy_at_", "recall_at_", "uap"))
-    ]
+    return [name for name in names if name.startswith(FIRST) and not name.endswith(words.NORMALISED)]
 
 
 def normalised(names: list[str]) -> list[tuple[str, str]]:
@@ -45,32 +47,32 @@ def normalised(names: list[str]) -> list[tuple[str, str]]:
 
 def leaderboard(evidence: Evidence) -> list[Place]:
     """Rows by falling accuracy; equal ones in the experiment's order, those without a value last."""
-    names = metric_names(evidence)
-    tops = {index: headline.best([run for run in evidence.runs if run.index == index]) for index in evidence.indexes}
+    names, by = metric_names(evidence), evidence.best_by
+    tops = {
+        index: headline.best([run for run in evidence.runs if run.index == index], by) for index in evidence.indexes
+    }
     reason = "any order is right, with so few references" if evidence.matched else "nothing to count"
 
     def beats(top: Run, run: Run) -> bool:
-        verdict = evidence.verdict(BEST_BY, top, run)
+        verdict = evidence.verdict(by, top, run)
         return verdict is not None and verdict.verdict == "better"
 
     def standing(run: Run) -> str:
         top = tops[run.index]
-        if top is None or run.estimate(BEST_BY).value is None:
+        if top is None or run.estimate(by).value is None:
             return "not measured"
         if run is top:
             # The larger number alone wins nothing: best is who is better than somebody by the tests.
             return (
                 "best" if any(beats(top, rival) for rival in evidence.runs if rival.index == run.index) else "highest"
             )
-        verdict = evidence.verdict(BEST_BY, top, run)
+        verdict = evidence.verdict(by, top, run)
         if verdict is None:
             return "not compared"
         return "behind" if beats(top, run) else "cannot tell apart"
 
     places = [Place(run, {name: run.estimate(name) for name in names}, standing(run), reason) for run in evidence.runs]
-    return sorted(
-        places, key=lambda place: -(value if (value := place.run.estimate(BEST_BY).value) is not None else -1)
-    )
+    return sorted(places, key=lambda place: -(value if (value := place.run.estimate(by).value) is not None else -1))
 
 
 @dataclass(frozen=True)

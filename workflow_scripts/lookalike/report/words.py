@@ -20,6 +20,7 @@ OPERATIONS = {
     "flip": "mirrored",
     "pad": "{} padded",
     "paste": "{} shrunk and pasted onto another picture",
+    "grey": "made grey",
 }
 STRENGTHS = {"light": "lightly", "medium": "moderately", "heavy": "heavily"}
 OPERATION_NAMES = {
@@ -30,10 +31,17 @@ OPERATION_NAMES = {
     "rotate": "Rotation",
     "pad": "Padding",
     "paste": "Pasted elsewhere",
+    "grey": "Greyscale",
     "chain": "Several in a row",
 }
 
-METRIC_NAMES = {"mrr": "MRR", "map": "mAP", "uap": "µAP", "recall_at_p90": "Recall at P90"}
+METRIC_NAMES = {
+    "mrr": "MRR",
+    "map": "mAP",
+    "uap": "µAP",
+    "recall_at_p90": "Recall at P90",
+    "category_ndcg_at_5": "Category nDCG@5",
+}
 NORMALISED = "_sn"
 METRIC_MEANINGS = {
     "accuracy_at_1": "the share of queries with a match whose match came first. This is the number to look at where "
@@ -42,6 +50,12 @@ METRIC_MEANINGS = {
     "look at where a person glances at a few hits.",
     "recall_at_k": "the share of a query's matches that were among the first {k}, averaged over the queries. What is "
     "not among them, no later step can find.",
+    "caption_agreement_at_k": "how far the captions of the first {k} neighbors use the query's words, rare words "
+    "counting more: 1 would be the same words. Look at where it stands between chance and the captions themselves.",
+    "category_overlap_at_k": "of the kinds of objects that are in the query or in its neighbor, the share that is in "
+    "both, averaged over the first {k} neighbors.",
+    "category_ndcg_at_k": "the same overlap, where earlier neighbors count more, as a share of what the best order of "
+    "all references would earn.",
     "mrr": "the mean of one over the rank of the match: 1 where it always came first, a half where always second, and "
     "0 where it was not among the neighbors that were kept.",
     "map": "the mean average precision: how far all matches of a query stand in front of everything else.",
@@ -61,9 +75,9 @@ def percent(value: float | None, decimals: int = 1) -> str:
     """``0.653`` as ``65.3 %``; never rounded to 0 or 100 % unless it is."""
     if value is None:
         return UNKNOWN
-    while decimals < 4 and 0 < value < 1 and round(value * 100, decimals) in (0, 100):
+    while decimals < 4 and 0 < abs(value) < 1 and round(abs(value) * 100, decimals) in (0, 100):
         decimals += 1
-    return f"{value * 100:.{decimals}f}{SPACE}%"
+    return f"{value * 100:.{decimals}f}{SPACE}%".replace("-", "−")
 
 
 def interval(estimate: Estimate, decimals: int = 1) -> str:
@@ -141,6 +155,18 @@ def breakdown(column: str) -> str:
     """The heading of a breakdown."""
     known = {"operations": "operation", "size": "size (longer side)", "labels": "label"}
     return f"By {known.get(column, column.removeprefix('by_').replace('_', ' '))}"
+
+
+def evidence_name(name: str) -> str:
+    """The head of a column on what a model follows."""
+    return "Like the color histogram" if name == "color_overlap" else operation(name)
+
+
+def measure(name: str) -> str:
+    """What a sentence of an article is tested by."""
+    if name == "color_overlap":
+        return "neighbors that the color histogram finds too"
+    return f"change of accuracy: {operation(name).lower()}" if name in OPERATIONS else metric(name)
 
 
 def operation(name: str) -> str:

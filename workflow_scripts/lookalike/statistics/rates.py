@@ -107,6 +107,67 @@ def difference(a: Floats, b: Floats, groups: Ints) -> Estimate:
     return Estimate(value=mean, low=low, high=high, n=len(a))
 
 
+def ratio(part: Floats, whole: Floats, groups: Ints) -> Estimate:
+    """The mean of ``part`` as a share of the mean of ``whole`` on the same queries, with its 95 % interval.
+
+    part: (q,) float64, of either sign, such as how far above chance a model is
+    whole: (q,) float64, at least 0, such as how far above chance one can be
+
+    A percentile bootstrap over groups; no interval below FEW_GROUPS, where it would claim more than so few can show,
+    and nothing at all where there is nothing to have a share of.
+    """
+    if not len(part) or not whole.sum() > 0:
+        return NOTHING
+    value = math.fsum(part.tolist()) / math.fsum(whole.tolist())
+    low = high = None
+    parts, sizes = _totals(part, groups)
+    if len(sizes) >= FEW_GROUPS:
+        low, high = _bootstrap(parts, _totals(whole, groups)[0])
+    return Estimate(value=value, low=low, high=high, n=len(part))
+
+
+def contrast(one: Estimate, other: Estimate) -> Estimate:
+    """The difference of two means over different queries, with its 95 % interval from the two means' own intervals.
+
+    Newcombe, "Interval estimation for the difference between independent proportions", Statistics in Medicine 17
+    (1998), 873-890, method 10; for any two means Zou and Donner, Statistics in Medicine 27 (2008), 1693-1702. Where
+    both have queries of the same groups, which are found or missed together, it is wider than need be.
+    """
+    if one.value is None or one.low is None or one.high is None:
+        return NOTHING
+    if other.value is None or other.low is None or other.high is None:
+        return NOTHING
+    gap = one.value - other.value
+    low = gap - math.hypot(one.value - one.low, other.high - other.value)
+    high = gap + math.hypot(one.high - one.value, other.value - other.low)
+    return Estimate(value=gap, low=low, high=high, n=one.n)
+
+
+def shuffled(values: Floats, among: npt.NDArray[np.bool_]) -> float:
+    """Two-sided p of "it makes no difference to a query whether it is in ``among``": a permutation test.
+
+    values: (q,) float64, one per query; among: (q,) bool, drawn at random in the first place, as operations are
+
+    Which queries are in ``among`` is drawn anew FLIPS times; p is the share of draws whose two means differ as much as
+    those seen. It needs no groups: the draw was made for each query by itself. Queries of equal value are
+    exchangeable, so only how many of each kind are drawn is drawn.
+
+    Fisher, The Design of Experiments (1935), section 21; Phipson and Smyth (2010), as above.
+    """
+    size = int(np.count_nonzero(among))
+    if size in (0, len(values)):
+        return 1.0
+    kinds, counts = np.unique(np.round(values, DECIMALS), return_counts=True)
+    expected = float(kinds @ counts) * size / len(values)
+    observed = abs(float(np.round(values, DECIMALS)[among].sum()) - expected) - 10.0**-DECIMALS * (len(values) + 1)
+    random = np.random.default_rng(FLIP_SEED)
+    as_large = 0
+    for rows in _chunks(FLIPS, len(kinds)):
+        sums = random.multivariate_hypergeometric(counts, size, size=rows) @ kinds
+        as_large += int(np.count_nonzero(np.abs(sums - expected) >= observed))
+    return (as_large + 1) / (FLIPS + 1)
+
+
 def sign_flip(a: Floats, b: Floats, groups: Ints) -> float:
     """Two-sided p of "no difference between a and b": how often chance gives a difference as large as the one seen.
 
@@ -133,9 +194,13 @@ def sign_flip(a: Floats, b: Floats, groups: Ints) -> float:
         return min(1.0, float(chances[np.abs(totals) >= observed].sum()))
     random = np.random.default_rng(FLIP_SEED)
     as_large = 0
+    alone, shared = amounts[counts == 1], counts > 1  # one coin each: a random bit is far cheaper than a binomial
     for size in _chunks(FLIPS, len(amounts)):
-        positive = random.binomial(counts, 0.5, size=(size, len(counts)))
-        as_large += int(np.count_nonzero(np.abs((2 * positive - counts) @ amounts) >= observed))
+        positive = random.binomial(counts[shared], 0.5, size=(size, int(shared.sum())))
+        coins = np.frombuffer(random.bytes(size * -(-len(alone) // 8)), dtype=np.uint8).reshape(size, -1)
+        heads = np.unpackbits(coins, axis=1, count=len(alone)).astype(np.float64)
+        totals = (2 * positive - counts[shared]) @ amounts[shared] + 2 * heads @ alone - alone.sum()
+        as_large += int(np.count_nonzero(np.abs(totals) >= observed))
     return (as_large + 1) / (FLIPS + 1)
 
 
@@ -182,7 +247,7 @@ def _all_alike(sums: Floats, sizes: Ints) -> bool:
     return bool(np.ptp(means) < 10.0 ** (1 - DECIMALS))
 
 
-def _bootstrap(sums: Floats, sizes: Ints) -> tuple[float, float]:
+def _bootstrap(sums: Floats, sizes: Floats | Ints) -> tuple[float, float]:
     """95 % percentile interval of the mean (ratio of sums) when whole groups are drawn with replacement.
 
     Groups with the same sum and size are exchangeable: how often each such kind is drawn is multinomial, and there are
@@ -196,6 +261,7 @@ def _bootstrap(sums: Floats, sizes: Ints) -> tuple[float, float]:
     means = []
     for size in _chunks(RESAMPLES, len(kinds)):
         drawn = random.multinomial(len(sums), counts / len(sums), size=size) @ kinds
+        drawn = drawn[drawn[:, 1] > 0]  # `ratio`: a draw with nothing to have a share of says nothing
         means.append(drawn[:, 0] / drawn[:, 1])
     low, high = np.quantile(np.concatenate(means), [SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2])
     return float(low), float(high)

@@ -147,6 +147,10 @@ def _flip(image: Picture, step: Step) -> Picture:
     return ImageOps.mirror(image)
 
 
+def _grey(image: Picture, step: Step) -> Picture:
+    return ImageOps.grayscale(image).convert("RGB")
+
+
 def _pad(image: Picture, step: Step) -> Picture:
     return ImageOps.expand(image, max(1, round(step["border"] * max(image.size))), fill=_rgb(step["color"]))
 
@@ -176,4 +180,5 @@ _OPERATIONS: dict[str, Callable[[Picture, Step], Picture]] = {
     "shapes": _shapes,
     "flip": _flip,
     "pad": _pad,
+    "grey": _grey,
 }

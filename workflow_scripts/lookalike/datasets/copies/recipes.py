@@ -55,6 +55,7 @@ RANGES: dict[Operation, tuple[Range, ...]] = {
     "flip": (),
     "pad": (Range("border", "on every side, as a share of the longer side", (0.03, 0.08), (0.08, 0.2), (0.2, 0.4)),),
     "paste": (Range("covers", "share of the other picture that is covered", (0.5, 0.7), (0.3, 0.5), (0.12, 0.3)),),
+    "grey": (),
 }
 
 SHAPES = ("rectangle", "ellipse", "triangle")
@@ -122,7 +123,7 @@ def draw_step(draw: Draw, operation: Operation, strength: Strength) -> Step:
     """Draw the numbers of one operation: those of ``RANGES``, and those that have no strength, such as places."""
     ranges = RANGES[operation]
     step: Step = {"operation": operation}
-    if ranges:  # a mirrored picture is mirrored: there is no heavy flip
+    if ranges:  # a mirrored picture is mirrored: there is no heavy flip, and no heavy grey
         step["strength"] = strength
     step |= {one.name: draw.between(one.at(strength)) for one in ranges}
     match operation:
@@ -151,4 +152,6 @@ def draw_step(draw: Draw, operation: Operation, strength: Strength) -> Step:
 
 def describe(steps: Sequence[Step]) -> str:
     """``crop:medium`` or ``crop:light + flip``: what the column ``operations`` says."""
-    return " + ".join(f"{step['operation']}:{step['strength']}" if "strength" in step else "flip" for step in steps)
+    return " + ".join(
+        f"{step['operation']}:{step['strength']}" if "strength" in step else step["operation"] for step in steps
+    )

@@ -1,0 +1,377 @@
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+from lookalike import agreement, formats, statistics, store
+from lookalike.agreement import AT, outcomes, scales
+from lookalike.comparison import compare
+from lookalike.errors import LookalikeError
+from lookalike.evaluation import Results
+from lookalike.formats import Comparisons, Metrics
+from lookalike.measurement import measure
+from tables import images_table, neighbors_table, pool_table, rejected_table, truth_table
+
+Written = Mapping[str, Sequence[str] | None]
+Found = Mapping[str, Sequence[tuple[str, float]]]
+
+
+def described(
+    references: Sequence[str],
+    queries: Sequence[str],
+    captions: Written | None = None,
+    labels: Written | None = None,
+    groups: Mapping[str, str] | None = None,
+) -> pa.Table:
+    """An images table with captions, labels or both; a picture that is not named has none."""
+    table = images_table(references, queries, groups)
+    for column, written in (("captions", captions), ("labels", labels)):
+        if written is not None:
+            values = [written.get(name) for name in table["image_id"].to_pylist()]
+            table = table.append_column(column, pa.array(values, pa.list_(pa.string())))
+    return formats.IMAGES.check(table, "images")
+
+
+def nearest(names: Sequence[str], first: float = 0.9) -> list[tuple[str, float]]:
+    return [(name, first - place / 100) for place, name in enumerate(names)]
+
+
+def measured(images: pa.Table, found: Found, k: int = 5) -> dict[str, dict[str, float]]:
+    """Metric -> query -> outcome."""
+    ids = images["image_id"].to_pylist()
+    searched = sum(images["reference"].to_pylist())
+    return {
+        name: dict(
+            zip(
+                [ids[row] for row in scale.counted],
+                outcomes(scale, neighbors_table(found), images, searched=searched, kept=k + 1).tolist(),
+                strict=True,
+            )
+        )
+        for name, scale in scales(images, k).items()
+    }
+
+
+# --- by hand: a query with a dog and a person, and seven references ---
+
+LABELS = {
+    "q": ["dog", "person", "dog"],  # twice the same is once
+    "same": ["person", "dog"],  # 2 of 2
+    "dog": ["dog"],  # 1 of 2
+    "street": ["dog", "person", "car", "bus"],  # 2 of 4
+    "sofa": ["person", "cat"],  # 1 of 3
+    "cat": ["cat"],
+    "sky": [],
+    "sea": None,
+}
+REFERENCES = [name for name in LABELS if name != "q"]
+FOUND = {"q": nearest(["cat", "same", "sky", "dog", "sofa", "street"])}
+
+
+def test_categories_by_hand() -> None:
+    images = described(REFERENCES, ["q"], labels=LABELS)
+    found = measured(images, FOUND)
+    assert found["category_overlap_at_5"] == {"q": pytest.approx((0 + 1 + 0 + 1 / 2 + 1 / 3) / 5)}
+    gained = 1 / math.log2(3) + 1 / 2 / math.log2(5) + 1 / 3 / math.log2(6)
+    ideal = 1 + 1 / 2 / math.log2(3) + 1 / 2 / 2 + 1 / 3 / math.log2(5)
+    assert found["category_ndcg_at_5"] == {"q": pytest.approx(gained / ideal)}
+
+
+def test_floor_and_ceiling_by_hand() -> None:
+    found = scales(described(REFERENCES, ["q"], labels=LABELS), 5)
+    overlap, ndcg = found["category_overlap_at_5"], found["category_ndcg_at_5"]
+    mean = (1 + 1 / 2 + 1 / 2 + 1 / 3) / 7  # chance: the mean over all seven references
+    assert overlap.floor == pytest.approx(mean)
+    assert overlap.ceiling == pytest.approx((1 + 1 / 2 + 1 / 2 + 1 / 3) / 5)
+    discounts = [1 / math.log2(rank + 1) for rank in range(1, 6)]
+    ideal = 1 + 1 / 2 / math.log2(3) + 1 / 2 / 2 + 1 / 3 / math.log2(5)
+    assert ndcg.floor == pytest.approx(mean * sum(discounts) / ideal)
+    assert ndcg.ceiling == pytest.approx(1)
+
+
+def test_captions_by_hand() -> None:
+    captions = {
+        "q": ["A dog.", "The DOG"],
+        "dog": ["dog"],
+        "pets": ["a dog and", "a cat"],
+        **{f"other{number}": ["a train"] for number in range(5)},
+    }
+    found = measured(
+        described([name for name in captions if name != "q"], ["q"], captions),
+        {"q": nearest(["pets", "other0", "other1", "dog", "other2", "other3"])},
+    )
+    weight = {"dog": 1 + math.log(9 / 4), "cat": 1 + math.log(9 / 2)}  # 8 pictures: 3 with a dog, 1 with a cat
+    pets = weight["dog"] / math.hypot(weight["dog"], weight["cat"])
+    assert found == {"caption_agreement_at_5": {"q": pytest.approx((pets + 1) / 5)}}
+
+
+def test_the_query_itself_is_never_its_own_neighbor() -> None:
+    # Seven pictures, each both query and reference, each of a kind of its own: only itself would agree with it.
+    names = [f"p{number}" for number in range(7)]
+    images = described(names, names, labels={name: [name] for name in names})
+    assert scales(images, 5)["category_overlap_at_5"].ceiling.tolist() == [0] * 7
+    assert scales(images, 5)["category_overlap_at_5"].floor.tolist() == [0] * 7
+    alike = described(names, names, labels={name: ["dog"] for name in names})
+    assert scales(alike, 5)["category_overlap_at_5"].floor.tolist() == [1] * 7  # of six others, not of seven
+    with pytest.raises(LookalikeError, match="'p0' is its own neighbor"):
+        measured(images, {"p0": nearest(["p1", "p0"])})
+
+
+def test_a_query_without_text_is_not_counted_and_as_a_neighbor_agrees_with_nothing() -> None:
+    queries = ["q", "empty", "none", "stop"]
+    captions = {"q": ["dog"], "empty": [], "none": None, "stop": ["the and of", ""], "r0": ["dog"], "r1": []}
+    references = [f"r{number}" for number in range(8)]
+    found = measured(described(references, queries, captions), {name: nearest(references[:6]) for name in queries})
+    assert found == {"caption_agreement_at_5": {"q": 1 / 5}}
+
+
+def test_a_query_that_no_reference_agrees_with_is_left_out_of_ndcg_only() -> None:
+    images = described(REFERENCES, ["q", "zebra"], labels={**LABELS, "zebra": ["zebra"]})
+    found = measured(images, {**FOUND, "zebra": FOUND["q"]})
+    assert found["category_overlap_at_5"]["zebra"] == 0
+    assert list(found["category_ndcg_at_5"]) == ["q"]
+
+
+def test_without_text_or_choice_there_is_no_metric() -> None:
+    assert scales(images_table(REFERENCES, ["q"]), 5) == {}
+    assert scales(described(REFERENCES, ["q"], captions={"q": ["a the"]}, labels={}), 5) == {}
+    assert scales(described(REFERENCES, ["q"], labels=LABELS), 4) == {}  # four neighbors are not five
+    assert scales(described(REFERENCES[:5], ["q"], labels=LABELS), 5) == {}  # all five of five are found anyway
+    assert scales(described(REFERENCES[:6], REFERENCES[:2], labels=LABELS), 5) == {}  # so are five of five others
+    assert scales(described(REFERENCES[:6], ["q"], labels=LABELS), 5) != {}
+
+
+def test_pictures_that_take_no_part_weigh_no_word() -> None:
+    captions = {"q": ["dog"], **{f"r{number}": ["dog cat"] for number in range(7)}}
+    images = described(list(captions)[1:], ["q"], captions)
+    training = described(["t"], [], {"t": ["cat cat cat"]}).to_pylist()[0] | {"reference": False, "training": True}
+    more = pa.concat_tables([images, pa.Table.from_pylist([training], schema=images.schema)])
+    one, other = (scales(table, 5)["caption_agreement_at_5"] for table in (images, more))
+    assert one.floor.tolist() == other.floor.tolist()
+
+
+# --- ties ---
+
+
+def test_equal_scores_count_against_the_model() -> None:
+    images = described(REFERENCES, ["q"], labels=LABELS)
+    tied = {
+        "q": [("same", 0.9), ("cat", 0.8), ("sea", 0.8), ("sky", 0.8), ("dog", 0.8), ("street", 0.8), ("sofa", 0.7)]
+    }
+    # The five with 0.8 stand for places 2 to 6: the three that share nothing come first.
+    assert measured(images, tied, k=6)["category_overlap_at_5"]["q"] == pytest.approx((1 + 0 + 0 + 0 + 1 / 2) / 5)
+
+
+def test_constant_scores_earn_nothing() -> None:
+    images = described(REFERENCES, ["q"], labels=LABELS)
+    found = {"q": [(name, 0.5) for name in ("same", "dog", "street", "sofa", "cat", "sky")]}
+    assert measured(images, found) == {"category_overlap_at_5": {"q": 0}, "category_ndcg_at_5": {"q": 0}}
+    everything = {"q": [*found["q"], ("sea", 0.5)]}  # nothing was cut off: the worst order of all is known
+    assert measured(images, everything, k=7)["category_overlap_at_5"]["q"] == pytest.approx((1 / 3 + 1 / 2) / 5)
+
+
+# --- beside a slow and obvious implementation ---
+
+
+def slow_similarity(a: str, b: str, captions: Mapping[str, Sequence[str]]) -> float:
+    def bag(name: str) -> dict[str, float]:
+        words = re.findall(r"\w\w+", " ".join(captions[name]).lower())
+        return {word: words.count(word) * weight[word] for word in words if word not in ENGLISH_STOP_WORDS}
+
+    texts = [set(re.findall(r"\w\w+", " ".join(one).lower())) for one in captions.values() if one]
+    weight = {
+        word: 1 + math.log((1 + len(texts)) / (1 + sum(word in text for text in texts))) for word in set().union(*texts)
+    }
+    one, other = bag(a), bag(b)
+    lengths = math.hypot(*one.values()) * math.hypot(*other.values())
+    return sum(one[word] * other[word] for word in one.keys() & other.keys()) / lengths if lengths else 0.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_agrees_with_a_slow_and_obvious_implementation(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agreement, "BLOCK", 50)  # several blocks
+    random = np.random.default_rng(seed)
+    words = ["dog", "cat", "train", "the", "and", "snow", "street", "man", "running"]
+    names = [f"p{number:02d}" for number in range(14)]
+    captions = {name: [" ".join(random.choice(words, 4)) for _ in range(random.integers(0, 3))] for name in names}
+    labels = {name: list(random.choice(words, random.integers(0, 4))) for name in names}
+    references, queries = names[:11], names[4:]
+    images = described(references, queries, captions, labels)
+    found = {}
+    for query in queries[:-1]:  # the last one was rejected
+        others = random.permutation([name for name in references if name != query])[:7]
+        found[query] = [
+            (name, score) for name, score in zip(others, -np.sort(-random.integers(0, 4, 7)) / 4, strict=True)
+        ]
+    values = measured(images, found, k=6)
+
+    def jaccard(a: str, b: str) -> float:
+        either = {*labels[a], *labels[b]}
+        return len({*labels[a]} & {*labels[b]}) / len(either) if either else 0.0
+
+    def check(name: str, gain: Callable[[str, str], float], discounts: list[float], normalise: bool) -> None:
+        scale = scales(images, 6)[name]
+        ids = [images["image_id"][row].as_py() for row in scale.counted]
+        for number, query in enumerate(ids):
+            others = [gain(query, other) for other in references if other != query]
+            ideal = sum(map(math.prod, zip(sorted(others, reverse=True), discounts)))  # noqa: B905
+            best = ideal if normalise else 1
+            rows = sorted(found.get(query, []), key=lambda row: (-row[1], gain(query, row[0])))
+            lowest = rows[-1][1] if rows else 0
+            gains = [0 if score == lowest else gain(query, other) for other, score in rows][:AT]
+            expected = sum(map(math.prod, zip(gains, discounts))) / best  # noqa: B905
+            assert values[name][query] == pytest.approx(expected, abs=1e-9)
+            assert scale.ceiling[number] == pytest.approx(ideal / best, abs=1e-9)
+            assert scale.floor[number] == pytest.approx(np.mean(others) * sum(discounts) / best, abs=1e-9)
+
+    logarithmic = [1 / math.log2(rank + 1) for rank in range(1, AT + 1)]
+    check("category_overlap_at_5", jaccard, [1 / AT] * AT, False)
+    check("category_ndcg_at_5", jaccard, logarithmic, True)
+    check("caption_agreement_at_5", lambda a, b: slow_similarity(a, b, captions), [1 / AT] * AT, False)
+
+
+def test_the_order_of_rows_changes_nothing() -> None:
+    random = np.random.default_rng(7)
+    names = [f"p{number:02d}" for number in range(30)]
+    captions = {name: [" ".join(random.choice(["dog", "cat", "snow", "man", "boat"], 3))] for name in names}
+    images = described(names, names, captions, captions)
+    found = {name: nearest([other for other in random.permutation(names) if other != name][:6]) for name in names}
+    table = neighbors_table(found)
+    mixed = images.take(pa.array(random.permutation(images.num_rows)))
+    shuffled = table.take(pa.array(random.permutation(table.num_rows)))
+    one = agreement.estimates(scales(images, 5), table, images, searched=30, kept=6)
+    other = agreement.estimates(scales(mixed, 5), shuffled, mixed, searched=30, kept=6)
+    assert one == other
+
+
+def test_random_neighbors_stand_at_the_floor_and_the_texts_own_at_the_ceiling() -> None:
+    random = np.random.default_rng(3)
+    names = [f"p{number:03d}" for number in range(300)]
+    labels = {name: list(random.choice(list("abcdefgh"), random.integers(1, 4))) for name in names}
+    images = described(names, names, labels=labels)
+
+    def overlap(a: str, b: str) -> float:
+        return len({*labels[a]} & {*labels[b]}) / len({*labels[a], *labels[b]})
+
+    others = {name: [one for one in random.permutation(names) if one != name] for name in names}
+    by_chance = {name: nearest(others[name][:6]) for name in names}
+    best = {name: nearest(sorted(others[name], key=lambda one: -overlap(name, one))[:6]) for name in names}
+    for found, expected in ((by_chance, 0.0), (best, 1.0)):
+        _, baselines = agreement.estimates(scales(images, 5), neighbors_table(found), images, searched=300, kept=6)
+        for name in ("category_overlap_at_5", "category_ndcg_at_5"):
+            assert baselines[name].reached.value == pytest.approx(expected, abs=0.02)
+            assert baselines[name].reached.low <= expected + 1e-9
+            assert baselines[name].reached.high >= expected - 1e-9
+
+
+def test_ten_thousand_pictures_take_seconds() -> None:
+    random = np.random.default_rng(0)
+    chances = 1 / np.arange(1, 5001)
+    drawn = random.choice(5000, (10_000, 50), p=chances / chances.sum())
+    names = [f"p{number:05d}" for number in range(10_000)]
+    captions = {name: [" ".join(f"word{one}" for one in row)] for name, row in zip(names, drawn, strict=True)}
+    images = described(names, names, captions)
+    started = perf_counter()
+    scale = scales(images, 10)["caption_agreement_at_5"]
+    assert perf_counter() - started < 60  # about six on a quiet machine
+    assert 0 < scale.floor.mean() < scale.ceiling.mean() < 1
+    assert len(scale.counted) == 10_000
+
+
+def test_the_way_from_floor_to_ceiling_by_hand() -> None:
+    alone = np.arange(20)
+    one = statistics.ratio(np.tile([0.1, 0.3], 10), np.tile([0.5, 0.5], 10), alone)
+    assert one.value == pytest.approx(0.4)
+    assert one.low < 0.4 < one.high
+    few = statistics.ratio(np.array([0.1, 0.3]), np.array([0.5, 0.5]), np.arange(2))
+    assert (few.value, few.low, few.high) == (pytest.approx(0.4), None, None)
+    assert statistics.ratio(np.zeros(3), np.zeros(3), np.arange(3)) == statistics.NOTHING
+
+
+# --- through the stages ---
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> dict:
+    """Two models on 24 pictures of four topics, without any true match: one knows the topics, one does not."""
+    names = [f"p{number:02d}" for number in range(24)]
+    topics = {name: f"topic{number % 4}" for number, name in enumerate(names)}
+    captions = {name: [f"a {topic} {topic}"] for name, topic in topics.items()} | {"p23": None}
+    images = described(names, names, captions, {name: [topic] for name, topic in topics.items()})
+    others = {name: [one for one in names if one != name] for name in names}
+    good = {
+        name: nearest(sorted(rest, key=lambda one: topics[one] != topics[name])[:6]) for name, rest in others.items()
+    }
+    bad = {name: nearest([one for one in rest if topics[one] != topics[name]][:6]) for name, rest in others.items()}
+    del good["p00"]  # rejected
+    store.write_table(images, tmp_path / "images.parquet", formats.IMAGES, {})
+    store.write_table(truth_table([]), tmp_path / "truth.parquet", formats.TRUTH, {})
+    for model, found in (("good", good), ("bad", bad)):
+        footer = {"model": model, "index": "flat", "k": 5}
+        store.write_table(neighbors_table(found), tmp_path / f"{model}.parquet", formats.NEIGHBORS, footer)
+        rejected = rejected_table(["p00"] if model == "good" else [])
+        store.write_table(rejected, tmp_path / f"{model}.rejected.parquet", formats.REJECTED, {})
+        pool = pool_table(found, len(names))
+        store.write_table(pool, tmp_path / f"{model}.pool.parquet", formats.NEIGHBORS, footer)
+        measure(
+            results=Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.pool.parquet"),
+            embeddings=[],
+            truth=tmp_path / "truth.parquet",
+            images=tmp_path / "images.parquet",
+            rejected=[tmp_path / f"{model}.rejected.parquet"],
+            timings=[],
+            search_timing=tmp_path / "none.json",
+            out=tmp_path / f"{model}.json",
+            dataset="pictures",
+            model=model,
+            index="flat",
+            k=5,
+        )
+    compare(
+        experiment="mine",
+        metrics=[tmp_path / f"{model}.json" for model in ("good", "bad")],
+        results=[
+            Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.pool.parquet") for model in ("good", "bad")
+        ],
+        truth=tmp_path / "truth.parquet",
+        images=tmp_path / "images.parquet",
+        models=["good", "bad"],
+        kinds={},
+        leaderboard_out=tmp_path / "leaderboard.csv",
+        comparisons_out=tmp_path / "comparisons.json",
+    )
+    return {"folder": tmp_path, "good": store.read_json(tmp_path / "good.json", Metrics)}
+
+
+def test_measuring_writes_agreement_between_its_baselines(stages: dict) -> None:
+    record = stages["good"]
+    assert set(record.baselines) == {"caption_agreement_at_5", "category_overlap_at_5", "category_ndcg_at_5"}
+    caption, between = record.metrics["caption_agreement_at_5"], record.baselines["caption_agreement_at_5"]
+    assert (caption.n, between.not_counted) == (23, 1)
+    # Every neighbor has the same topic, but p00 was rejected, which counts as a miss; p23 has no caption to agree with.
+    assert caption.value == pytest.approx((22 - 5 * 1 / 5) / 23)
+    assert between.ceiling.value == pytest.approx((18 + 5 * 4 / 5) / 23)
+    assert between.floor.value < 0.25 < caption.low
+    assert 0.9 < between.reached.value < 1
+
+
+def test_comparing_tests_agreement_on_the_same_queries(stages: dict) -> None:
+    found = store.read_json(stages["folder"] / "comparisons.json", Comparisons).comparisons
+    verdicts = {one.metric: (one.verdict, one.difference.n, one.p_holm < 0.001) for one in found if one.difference.n}
+    assert verdicts == {
+        "caption_agreement_at_5": ("better", 23, True),
+        "category_overlap_at_5": ("better", 24, True),
+        "category_ndcg_at_5": ("better", 24, True),
+    }
+
+
+def test_the_leaderboard_has_the_baselines(stages: dict) -> None:
+    rows = (stages["folder"] / "leaderboard.csv").read_text().splitlines()
+    names = {row.split(",")[2] for row in rows if row.startswith("good")}
+    assert {f"caption_agreement_at_5{end}" for end in ("", "_floor", "_ceiling", "_reached")} <= names

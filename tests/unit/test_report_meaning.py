@@ -1,0 +1,151 @@
+"""The report's sections on what neighbors mean and on what a model follows."""
+
+import html
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from lookalike import formats, store
+from lookalike.comparison import compare
+from lookalike.evaluation import Results
+from lookalike.measurement import measure
+from lookalike.report import write_report
+from tables import images_table, neighbors_table, pool_table, rejected_table, truth_table
+
+NAMES = [f"p{number:02d}" for number in range(40)]
+KINDS = {"mine": "", "net": "cnn", "clip": "clip", "colors": "color_histogram"}
+
+
+@pytest.fixture
+def page(tmp_path: Path):
+    """Write a report on pictures of four topics, of which the models know more or less; return its text."""
+
+    def page(*, captions: bool = True, models: tuple[str, ...] = ("mine", "net", "clip", "colors")) -> str:
+        images = images_table(NAMES, NAMES)
+        for name in NAMES:
+            Image.new("RGB", (20, 20)).save(tmp_path / f"{name}.png")
+        files = {"root": [str(tmp_path)] * len(NAMES), "path": [f"{name}.png" for name in NAMES]}
+        for column, values in files.items():
+            images = images.set_column(images.column_names.index(column), column, pa.array(values))
+        if captions:
+            written = [[f"a topic{number % 4}"] if number else None for number in range(len(NAMES))]
+            images = images.append_column("captions", pa.array(written, pa.list_(pa.string())))
+        store.write_table(images, tmp_path / "images.parquet", formats.IMAGES, {})
+        store.write_table(truth_table([]), tmp_path / "truth.parquet", formats.TRUTH, {})
+        for model in models:
+            search(tmp_path, model)
+        sample = {"truth": tmp_path / "truth.parquet", "images": tmp_path / "images.parquet"}
+        metrics = [tmp_path / f"{model}.json" for model in models]
+        nothing = dict.fromkeys(set(formats.Duplicates.model_fields) - {"examples"}, 0)
+        store.write_json(formats.Duplicates(examples={}, **nothing), tmp_path / "duplicates.json")
+        compare(
+            experiment="mine",
+            **sample,
+            metrics=metrics,
+            results=[Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.pool.parquet") for model in models],
+            models=models,
+            kinds={model: KINDS[model] for model in models if KINDS[model]},
+            leaderboard_out=tmp_path / "leaderboard.csv",
+            comparisons_out=tmp_path / "comparisons.json",
+        )
+        labels = {model: f"The {model} one" for model in models}
+        write_report(
+            key=json.dumps({"experiment": "mine", "title": "", "dataset": "pictures", "labels": labels, "k": 5}),
+            **sample,
+            metrics=metrics,
+            neighbors=[tmp_path / f"{model}.parquet" for model in models],
+            gallery=[],
+            duplicates=tmp_path / "duplicates.json",
+            comparisons=tmp_path / "comparisons.json",
+            rejected=[tmp_path / f"{model}.rejected.parquet" for model in models],
+            out=tmp_path / "index.html",
+        )
+        return (tmp_path / "index.html").read_text(encoding="utf-8")
+
+    return page
+
+
+def search(folder: Path, model: str) -> None:
+    """The more a model knows, the more of its neighbors have the query's topic; a net finds what the colors find."""
+    random = np.random.default_rng(list(KINDS).index(model))
+    found = {}
+    for number, query in enumerate(NAMES):
+        same = [name for place, name in enumerate(NAMES) if place % 4 == number % 4 and name != query]
+        others = [name for place, name in enumerate(NAMES) if place % 4 != number % 4]
+        known = {"mine": 5, "clip": 3, "net": 0, "colors": 0}[model]
+        rest = others if known == 0 else list(random.permutation(others))
+        found[query] = [(name, 1 - place / 20) for place, name in enumerate([*same[:known], *rest][:6])]
+    footer = {"model": model, "index": "flat", "k": 5}
+    store.write_table(neighbors_table(found), folder / f"{model}.parquet", formats.NEIGHBORS, footer)
+    store.write_table(rejected_table([]), folder / f"{model}.rejected.parquet", formats.REJECTED, {"model": model})
+    pool = pool_table(found, len(NAMES))
+    store.write_table(pool, folder / f"{model}.pool.parquet", formats.NEIGHBORS, footer)
+    measure(
+        results=Results(folder / f"{model}.parquet", folder / f"{model}.pool.parquet"),
+        embeddings=[],
+        truth=folder / "truth.parquet",
+        images=folder / "images.parquet",
+        rejected=[],
+        timings=[],
+        search_timing=folder / "none.json",
+        out=folder / f"{model}.json",
+        dataset="pictures",
+        model=model,
+        index="flat",
+        k=5,
+    )
+
+
+def section(page: str, name: str) -> str:
+    """The words of a section."""
+    (inside,) = re.findall(rf'<section id="{name}".*?</section>', page, re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", inside)).split())
+
+
+def test_without_matches_the_headline_is_by_agreement(page) -> None:
+    text = page()
+    (answer,) = re.findall(r'<p class="answer">(.*?)</p>', text, re.DOTALL)
+    assert answer.startswith("The mine one finds the pictures that agree most with what is written of 39")
+    assert "it beats all 3 other models" in answer
+    board = section(text, "leaderboard")
+    assert "Caption agreement@5" in board
+    assert "Accuracy@1" not in board
+    assert board.index("The mine one") < board.index("The clip one") < board.index("The net one")
+    assert "▲ better" in section(text, "pairs")
+
+
+def test_every_model_stands_between_chance_and_the_text(page) -> None:
+    said = section(page(), "agreement")
+    assert re.search(r"Chance \d+\.\d %, the text itself \d+\.\d %", said)
+    assert "39 queries, and 1 more that cannot be judged so and are not counted" in said
+    for model in ("mine", "clip", "net", "colors"):
+        assert re.search(rf"The {model} one \d+\.\d+ % \([\d.]+–[\d.]+ %\) −?\d+(\.\d+)? % of the way", said), model
+
+
+def test_a_data_set_without_text_says_so(page) -> None:
+    text = page(captions=False)
+    assert "has neither captions nor categories" in section(text, "agreement")
+    assert "None of the 40" in text
+
+
+def test_sentences_are_confirmed_or_say_why_they_are_not_tested(page) -> None:
+    said = section(page(), "follows")
+    # the net finds exactly what the colors find; the user's own model gets its number, and no sentence
+    assert re.search(r"The net one 100\.0 %", said)
+    assert re.search(r"The mine one \d", said)
+    assert (
+        "A The net one follows color and texture neighbors that the color histogram finds too, against The clip one"
+        in said
+    )
+    assert "✓ confirmed" in said
+    assert "? undecided needs copies made with this operation, and with others" in said
+    assert "The mine one follows" not in said
+
+
+def test_without_a_color_histogram_it_is_said_what_is_missing(page) -> None:
+    assert "it takes the model color-histogram among" in section(page(models=("mine",)), "follows")

@@ -1,0 +1,110 @@
+"""What all models' neighbors of an experiment say together: who agrees most with the text, and who follows what.
+
+The compare stage's part that needs every model's neighbors at once; it is written to the comparisons.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from lookalike import agreement, follows, formats, store
+from lookalike.formats import Claim, Comparison, Following, Metrics
+from lookalike.metrics import at_k, rank
+from lookalike.statistics import Floats, Ints, difference, group_codes, holm, sign_flip, verdict
+
+
+@dataclass(frozen=True)
+class Interpretation:
+    """What goes into ``formats.Comparisons``."""
+
+    comparisons: list[Comparison]
+    follows: list[Following]
+    claims: list[Claim]
+
+
+def interpret(
+    records: Sequence[Metrics],
+    neighbors: Sequence[str | Path],
+    *,
+    truth: pa.Table,
+    images: pa.Table,
+    kinds: Mapping[str, str],
+) -> Interpretation:
+    """Compare every two models by agreement, say what each model follows, and test the articles' sentences.
+
+    ``records`` and ``neighbors`` are parallel and of the same models and indexes; ``kinds`` says of some models what
+    they are (``plan.Plan.kinds``).
+    """
+    tables = {
+        (one.index, one.model): store.read_table(path, formats.NEIGHBORS) for one, path in _both(records, neighbors)
+    }
+    colors = {index: tables[index, model] for index, model in tables if kinds.get(model) == follows.COLORS}
+    footers = [store.read_provenance(path) for path in neighbors]
+    k: int = footers[0]["k"]
+    scales = agreement.scales(images, k)
+    groups = {name: agreement.groups_of(scale, images) for name, scale in scales.items()}
+
+    operations: dict[str, follows.Bools] = {}
+    agreed: dict[str, dict[tuple[str, str], Floats]] = {name: {} for name in scales}
+    seen: dict[str, list[follows.Seen]] = {}
+    for (record, path), footer in zip(_both(records, neighbors), footers, strict=True):
+        table, kind = tables[record.index, record.model], kinds.get(record.model, "")
+        searched, kept = record.references - record.rejected_references, k + 1
+        known: dict[str, follows.Outcomes] = {}
+        for name, scale in scales.items():
+            values = agreement.outcomes(scale, table, images, searched=searched, kept=kept)
+            agreed[name][record.index, record.model] = values
+            known[name] = follows.Outcomes(values, groups[name])
+        ranking = rank(table, truth, images, searched=searched, kept=kept, where=path)
+        if (correct := at_k(ranking, k)[follows.ACCURACY]) is not None:
+            asked = images.take(ranking.counted)  # the same queries for every model
+            operations = follows.single_operations(asked)
+            known[follows.ACCURACY] = follows.Outcomes(correct, group_codes(asked["group"].to_pylist()))
+        if k >= follows.AT and record.index in colors and kind != follows.COLORS:
+            known[follows.OVERLAP] = follows.overlaps(table, colors[record.index], truth, images)
+        seen.setdefault(record.index, []).append(follows.Seen(record.model, kind, _dimensions(footer), known))
+
+    return Interpretation(
+        comparisons=[one for name, values in agreed.items() for one in _comparisons(name, values, groups[name])],
+        follows=[row for index, models in seen.items() for row in follows.follow(index, models, operations)],
+        claims=follows.judge(seen, operations),
+    )
+
+
+def _both(records: Sequence[Metrics], neighbors: Sequence[str | Path]) -> Iterator[tuple[Metrics, str | Path]]:
+    return zip(records, neighbors, strict=True)
+
+
+def _comparisons(metric: str, outcomes: Mapping[tuple[str, str], Floats], groups: Ints) -> Iterator[Comparison]:
+    """Every two models for every index; Holm's correction is over the pairs of one index."""
+    for index in dict.fromkeys(index for index, _ in outcomes):
+        pairs = list(combinations([(of, model) for of, model in outcomes if of == index], 2))
+        tests = [
+            (difference(outcomes[a], outcomes[b], groups), sign_flip(outcomes[a], outcomes[b], groups))
+            for a, b in pairs
+        ]
+        corrected = holm([p for _, p in tests])
+        for ((_, a), (_, b)), (gap, p), p_holm in zip(pairs, tests, corrected, strict=True):
+            yield Comparison(
+                index=index,
+                metric=metric,
+                a=a,
+                b=b,
+                difference=gap,
+                p=p,
+                p_holm=p_holm,
+                verdict=verdict(gap, p_holm),
+            )
+
+
+def _dimensions(footer: Mapping[str, Any]) -> int | None:
+    """Length of the vectors that were searched: what the index reduces them to, or else the model's."""
+    factory = json.loads(footer.get("index_key", "{}")).get("factory", "")
+    reduced = re.search(r"(?:PCAW?R?|OPQ\d+_)(\d+)", factory)
+    return int(reduced[1]) if reduced else footer.get("dimension")
