@@ -22,8 +22,7 @@ LAYERS = [
     {"store", "job"},
     {"checkpoints"},
     {"datasets", "models", "index", "metrics", "statistics", "sharding"},
-    {"evaluation", "approximation", "effects", "agreement", "follows"},
-    {"interpretation"},
+    {"evaluation", "agreement"},
     {"embedding", "measurement", "comparison", "duplicates", "plan", "report"},
     {"cli"},
 ]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lookalike import store
-from lookalike.approximation import approximations, recall_of_exact
+from lookalike.comparison.approximation import approximations, recall_of_exact
 from lookalike.formats import NEIGHBORS, Estimate, Metrics
 from lookalike.statistics import NOTHING
 from tables import neighbors_table

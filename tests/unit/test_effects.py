@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lookalike.effects import choices, effects
+from lookalike.comparison.effects import choices, effects
 from lookalike.formats import Effect
 from lookalike.statistics import Floats, difference, sign_flip
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import fisher_exact
 
-from lookalike import follows
-from lookalike.follows import ACCURACY, OVERLAP, Outcomes, Seen, follow, judge, overlaps, single_operations
+from lookalike.comparison import follows
+from lookalike.comparison.follows import ACCURACY, OVERLAP, Outcomes, Seen, follow, judge, overlaps, single_operations
 from lookalike.formats import Claim, Estimate
 from lookalike.statistics import NOTHING, contrast, estimate, shuffled
 from tables import images_table, neighbors_table, truth_table

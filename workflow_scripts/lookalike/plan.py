@@ -54,17 +54,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "index/vectors",
     ),
     "measure": ("metrics", "statistics", "evaluation", "agreement", "measurement"),
-    "compare": (
-        "metrics",
-        "statistics",
-        "evaluation",
-        "agreement",
-        "approximation",
-        "effects",
-        "follows",
-        "interpretation",
-        "comparison",
-    ),
+    "compare": ("metrics", "statistics", "evaluation", "agreement", "comparison"),
     "find_duplicates": ("duplicates",),
     "report": ("archives", "images", "report"),
 }

@@ -1,4 +1,8 @@
-"""The compare stage: all models of an experiment in one table, and every two of them on the same queries."""
+"""The compare stage: all models of an experiment in one table, and every two of them on the same queries.
+
+Besides: what an approximate index costs (``approximation``), what each choice does where one model is varied
+(``effects``), and what models follow, and whether their neighbors mean the same (``follows``, ``interpretation``).
+"""
 
 import csv
 import hashlib
@@ -13,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike import formats, store
-from lookalike.approximation import approximations
-from lookalike.effects import effects
+from lookalike.comparison.approximation import approximations
+from lookalike.comparison.effects import effects
+from lookalike.comparison.interpretation import interpret
 from lookalike.errors import LookalikeError
 from lookalike.evaluation import Evaluation, Results, evaluate, matches_of, pooled
 from lookalike.formats import Case, Cases, Comparison, Comparisons, Effect, Estimate, Metrics
-from lookalike.interpretation import interpret
 from lookalike.metrics import Bools, Floats
 from lookalike.statistics import (
     NOTHING,

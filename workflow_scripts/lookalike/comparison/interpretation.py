@@ -13,7 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from lookalike import agreement, follows, formats, store
+from lookalike import agreement, formats, store
+from lookalike.comparison import follows
 from lookalike.formats import Claim, Comparison, Following, Metrics
 from lookalike.metrics import at_k, rank
 from lookalike.statistics import Floats, Ints, difference, group_codes, holm, sign_flip, verdict
