@@ -20,10 +20,11 @@ from lookalike.report.evidence import Evidence, StrPath
 log = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
 
-# Template and heading, in the page's order. A section whose data is missing says so rather than vanishing.
+# Template and heading, in the page's order. A section whose data is missing says so rather than vanishing; only those
+# that an experiment must ask for (a varied model, captions, an approximate index) are left out where it does not.
 SECTIONS = (
     ("leaderboard", "Leaderboard"),
-    ("choices", "What each choice does"),  # only where one model is varied
+    ("choices", "What each choice does"),
     ("pairs", "Model against model"),
     ("threshold", "Which score threshold?"),
     ("agreement", "Do neighbors mean the same?"),
@@ -109,10 +110,11 @@ def _raw(name: str) -> str:
 
 
 def _content(evidence: Evidence) -> dict[str, Any]:
-    names = tables.metric_names(evidence)
+    names, ladders = tables.metric_names(evidence), meaning.ladders(evidence)
+    asked_for = {"choices": evidence.varied, "agreement": ladders, "approximation": evidence.approximations}
     return {
         "evidence": evidence,
-        "sections": [one for one in SECTIONS if one[0] != "choices" or evidence.varied],
+        "sections": [one for one in SECTIONS if asked_for.get(one[0], True)],
         "sentence": headline.sentence(evidence),
         "facts": headline.facts(evidence),
         "few": headline.few(evidence),
@@ -132,7 +134,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "bytes": figures.bytes_scatter(evidence),
         "devices": figures.devices_of(evidence),
         "pareto": pareto.sentence,
-        "ladders": meaning.ladders(evidence),
+        "ladders": ladders,
         "follows": meaning.follows(evidence),
         "gallery": gallery.make(evidence),
         "rejected": tables.rejected(evidence),

@@ -139,7 +139,8 @@ def follows(evidence: Evidence) -> Follows:
             tested[shared].models.append(label)
         else:
             tested[shared] = Tested(claim, [label], _measured(evidence, claim))
-    return Follows(columns, rows, list(tested.values()), "color_overlap" in columns)
+    shown = list(tested.values()) if any(not one.claim.reason for one in tested.values()) else []
+    return Follows(columns, rows, shown, "color_overlap" in columns)
 
 
 def _measured(evidence: Evidence, claim: Claim) -> str:
