@@ -205,13 +205,9 @@ class Plan:
             for index in entry.indexes
         ]
 
-    def has_training(self, dataset: str) -> bool:
-        """Whether a data set has pictures to train indexes on, and to normalise scores with."""
-        return "training" in self.config.pools(dataset)
-
     def search_extras(self, dataset: str) -> tuple[str, ...]:
-        """Which of SEARCH_EXTRAS a data set has."""
-        return ("training",) if self.has_training(dataset) else ()
+        """Which of SEARCH_EXTRAS a data set has: those of the pools that it has."""
+        return tuple(pool for pool in SEARCH_EXTRAS if pool in self.config.pools(dataset))
 
     def search_outputs(self, dataset: str) -> dict[str, str]:
         """What a search on a data set writes: patterns of {dataset}, {model} and {index} by name."""
@@ -235,14 +231,10 @@ class Plan:
         """How an index is built and searched; nothing of it changes what is found."""
         return self.config.indexes[index].runtime
 
-    def has_gallery(self, dataset: str) -> bool:
-        """Whether a data set has outside pictures, which are searched for beside its queries."""
-        return self.config.datasets[dataset].gallery is not None
-
     def gallery_neighbors(self, experiment: str) -> list[str]:
         """What every model and index of an experiment found for outside pictures; nothing where there are none."""
-        pattern = "results/{dataset}/neighbors/{model}/{index}.gallery.parquet"
-        return self.per_model(experiment, pattern) if self.has_gallery(self.dataset_of(experiment)) else []
+        shown = self.config.datasets[self.dataset_of(experiment)].gallery is not None
+        return self.found_of(experiment, "gallery") if shown else []
 
     def rejected_of(self, experiment: str) -> list[str]:
         """The rejected tables of all models of an experiment."""

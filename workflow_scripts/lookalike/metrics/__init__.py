@@ -11,7 +11,6 @@ from lookalike.metrics.joining import Bools, Floats, Ints
 from lookalike.metrics.pooled import (
     Cut,
     Groups,
-    Normalisation,
     Pool,
     best_cut,
     curve,
@@ -31,7 +30,6 @@ __all__ = [
     "Floats",
     "Groups",
     "Ints",
-    "Normalisation",
     "Pool",
     "Ranking",
     "at_k",

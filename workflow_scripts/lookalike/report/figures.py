@@ -1,8 +1,8 @@
 """Where the marks of each figure stand. The templates draw them, as SVG within the page.
 
-Not plotly: these are a handful of small figures, and as SVG they need no 4.8 MB of script, follow the reader's light or dark
-mode, print sharply, work with scripts switched off, and lay themselves out anew on a phone, since all horizontal
-positions are percentages of the figure's width while text keeps its size.
+Not plotly: these are a handful of small figures, and as SVG they need no 4.8 MB of script, follow the reader's light
+or dark mode, print sharply, work with scripts switched off, and lay themselves out anew on a phone, since all
+horizontal positions are percentages of the figure's width while text keeps its size.
 """
 
 import math
