@@ -6,7 +6,7 @@ one list (micro average precision, recall at a precision, the score threshold), 
 ``statistics`` turns both into numbers with intervals. docs/metrics.md explains each metric in plain words.
 """
 
-from lookalike.metrics.breakdowns import break_down
+from lookalike.metrics.breakdowns import CHAIN, break_down, by_operation
 from lookalike.metrics.joining import Bools, Floats, Ints
 from lookalike.metrics.pooled import (
     Cut,
@@ -25,6 +25,7 @@ from lookalike.metrics.pooled import (
 from lookalike.metrics.ranking import Ranking, at_k, rank
 
 __all__ = [
+    "CHAIN",
     "Bools",
     "Cut",
     "Floats",
@@ -35,6 +36,7 @@ __all__ = [
     "at_k",
     "best_cut",
     "break_down",
+    "by_operation",
     "curve",
     "first_of_each",
     "groups_of",
