@@ -237,9 +237,8 @@ class SearchTiming(Record):
     """
 
     queries: int
-    read_seconds: float = 0.0
+    read_seconds: float
     seconds: float
-    index_bytes: int
 
 
 class HeldOut(Record):
@@ -366,7 +365,8 @@ class Approximation(Record):
     """What an index that may miss neighbors costs a model, next to an exact one.
 
     ``recall`` is of the exact top k; ``differences`` are of metrics, this index minus the exact one; ``speed`` is its
-    queries a second as a multiple of the exact one's. None where the timing is missing.
+    queries a second as a multiple of the exact one's, None where a timing is missing; ``index_bytes_per_vector`` is
+    ``Cost.indexed_bytes``.
     """
 
     model: str
@@ -376,7 +376,7 @@ class Approximation(Record):
     recall: Estimate
     differences: dict[str, Estimate]
     speed: float | None
-    bytes_per_vector: float | None
+    index_bytes_per_vector: float | None
 
 
 class Effect(Record):

@@ -115,10 +115,7 @@ def search(
         write(
             gallery_out, _gallery(embeddings, images, stored, reference_ids, k), f"the nearest {k + 1} of each picture"
         )
-    timing = SearchTiming(
-        queries=len(query_ids), read_seconds=read, seconds=seconds, index_bytes=Path(index).stat().st_size
-    )
-    store.write_json(timing, timing_out)
+    store.write_json(SearchTiming(queries=len(query_ids), read_seconds=read, seconds=seconds), timing_out)
 
 
 def nearest(
