@@ -1,10 +1,10 @@
 """Vectors of the references to a FAISS index.
 
-inputs:   all embedding shards of a model on a data set, and the roles of its pictures
-outputs:  results/{dataset}/indexes/{model}/{index}.faiss
-                                                                    (a list of the shards, where it is streamed)
+inputs:   all embedding shards of a model on a data set with their tables of rejected pictures, and the sample
+outputs:  results/{dataset}/indexes/{model}/{index}.faiss           of a streamed index a list of the shards
           results/{dataset}/indexes/{model}/{index}.ids.parquet     row i names the picture of vector i
-refuses:  shards that were made with another configuration, other weights or other precision
+refuses:  shards that were made with another configuration, other weights or other precision; pictures that are neither
+          embedded nor rejected, or were changed since they were sampled; too few vectors to train on
 """
 
 

@@ -1,7 +1,7 @@
 """Neighbors and truth to numbers with intervals.
 
-inputs:   the neighbors and pooled predictions of one model and index, the sample, the tables of rejected pictures,
-          and the embedding shards, of which only the pictures' sizes are read
+inputs:   all that one model's search with one index found, the sample and its true matches, the tables of rejected
+          pictures, and the embedding shards, of which only the pictures' sizes are read
 outputs:  results/{dataset}/metrics/{model}/{index}.json
 reads besides: timings beside the logs, which may be missing (a clock must not decide about reruns)
 """

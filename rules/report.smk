@@ -1,11 +1,13 @@
 """The models of an experiment against each other, and a page to look at.
 
-inputs:   metrics, neighbors, pooled predictions and rejected pictures of every model and index of the experiment, and
-          the sample
-outputs:  results/reports/{experiment}/leaderboard.csv    tidy: one row a model, index and metric
-          results/reports/{experiment}/comparisons.json   every two models: better, worse, cannot tell
-          results/reports/{experiment}/duplicates.json    how many pictures are there twice; the .parquet lists them
-          results/reports/{experiment}/index.html         self-contained
+inputs:   metrics, all that was found, and rejected pictures of every model and index of the experiment, the sample and
+          its true matches, and the first model's embedding shards, of which only the pictures' hashes are read
+outputs:  results/reports/{experiment}/leaderboard.csv       tidy: one row a model, index and metric
+          results/reports/{experiment}/comparisons.json      every two models: better, worse, cannot tell
+          results/reports/{experiment}/duplicates.json       how many files are there twice
+          results/reports/{experiment}/duplicates.parquet    which
+          results/reports/{experiment}/index.html            self-contained
+refuses:  numbers and neighbors of different searches, models that saw other pictures
 """
 
 

@@ -1,12 +1,14 @@
 """The nearest references of every query, and the best pairs of all queries together.
 
-inputs:   an index with its ids, and the embedding shards that hold the queries (and, of a streamed index, the references)
+inputs:   an index with its ids, the sample, and all embedding shards: queries, training and outside pictures, and of a
+          streamed index the references
 outputs:  results/{dataset}/neighbors/{model}/{index}.parquet            query, rank, reference, cosine similarity
           results/{dataset}/neighbors/{model}/{index}.gallery.parquet    the same of outside pictures; empty without them
           results/{dataset}/neighbors/{model}/{index}.pool.parquet       the best 10 pairs a query over all queries
           where the data set has training pictures:
           results/{dataset}/neighbors/{model}/{index}.training.parquet   each query's nearest training pictures
           results/{dataset}/neighbors/{model}/{index}.pool_sn.parquet    the pool of normalised scores
+refuses:  an index, ids and shards that were not made for each other
 """
 
 # Outputs cannot depend on a wildcard: one rule for each set of files that data sets have.

@@ -8,7 +8,7 @@ import pytest
 
 from lookalike import store
 from lookalike.comparison.approximation import approximations, recall_of_exact
-from lookalike.formats import NEIGHBORS, Estimate, Metrics
+from lookalike.formats import NEIGHBORS, Cost, Estimate, Metrics
 from lookalike.statistics import NOTHING
 from tables import neighbors_table
 
@@ -44,11 +44,13 @@ def test_fewer_references_than_k_are_all_there_is_to_find() -> None:
 
 
 def metrics(index: str, seconds: float | None, **values: float) -> Metrics:
-    search = {"search": {"queries": 3, "seconds": seconds, "index_bytes": 600}} if seconds else {}
+    search = {"search": {"queries": 3, "seconds": seconds}} if seconds else {}
+    cost = Cost(dimension=25, stored_dtype="float32", vector_bytes=100, vectors=6, index_bytes=600)
     return Metrics(
         **{"dataset": "d", "model": "m", "index": index, "references": 6, "queries": 3, "groups": 3},
         **{"rejected_references": 0, "rejected_queries": 0, "breakdowns": {}, "timing": search},
         metrics={name: Estimate(value=value, low=None, high=None, n=3) for name, value in values.items()},
+        cost=cost,
     )
 
 
@@ -72,15 +74,15 @@ def test_every_index_that_is_not_exact_is_held_against_the_exact_one_beside_it(e
     assert one.recall.value == pytest.approx(np.mean([1, 1, 0.5]))
     assert asked == [("accuracy_at_1", ("ivf", "m"), ("exact", "m"))]
     assert list(one.differences) == ["accuracy_at_1"]
-    assert (one.speed, one.bytes_per_vector) == (4.0, 100.0)
+    assert (one.speed, one.index_bytes_per_vector) == (4.0, 100.0)
     assert not list(approximations(records[:1], files[:1], {}, gap))
 
 
-def test_an_unknown_speed_is_no_number(tmp_path: Path) -> None:
+def test_an_unknown_speed_is_no_number_and_takes_no_size_along(tmp_path: Path) -> None:
     for index, key in (("exact", "Flat"), ("sq", "SQ8")):
         footer = {"index_key": json.dumps({"factory": key}), "k": 2, "references": 6}
         store.write_table(neighbors_table(EXACT), tmp_path / f"{index}.parquet", NEIGHBORS, footer)
     records = [metrics("exact", 1.0), metrics("sq", None)]
     files = [tmp_path / "exact.parquet", tmp_path / "sq.parquet"]
     (one,) = approximations(records, files, {}, lambda *_: NOTHING)
-    assert (one.speed, one.bytes_per_vector, one.differences) == (None, None, {})
+    assert (one.speed, one.index_bytes_per_vector, one.differences) == (None, 100.0, {})

@@ -344,7 +344,7 @@ def test_timings_are_summed_over_shards(run: Measure, tmp_path: Path) -> None:
             bottleneck=["decode", "forward"][number],
         )
         store.write_json(timing, tmp_path / f"embed-{number}.json")
-    store.write_json(SearchTiming(queries=2, read_seconds=0.1, seconds=0.5, index_bytes=4096), tmp_path / "search.json")
+    store.write_json(SearchTiming(queries=2, read_seconds=0.1, seconds=0.5), tmp_path / "search.json")
     assert run({"a": first("r1")}, {"a": "r1"}).timing == {
         "embed": {
             "images": 60,
@@ -358,7 +358,7 @@ def test_timings_are_summed_over_shards(run: Measure, tmp_path: Path) -> None:
             "stages": {"read": 0.0, "decode": 6.0, "preprocess": 0.0, "transfer": 0.0, "forward": 3.0, "write": 0.0},
             "bottleneck": "forward",  # of most of the time
         },
-        "search": {"queries": 2, "seconds": 0.5, "queries_per_second": 4.0, "index_bytes": 4096},
+        "search": {"queries": 2, "seconds": 0.5, "queries_per_second": 4.0},
     }
 
 

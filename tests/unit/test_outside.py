@@ -105,7 +105,6 @@ def test_a_gallery_decides_about_the_sample_and_not_about_the_pictures_that_are_
     assert with_gallery.dataset_key("own") != without.dataset_key("own")
     assert with_gallery.images_key("own") == without.images_key("own")
     assert json.loads(with_gallery.dataset_key("own"))["gallery"] == "outside"
-    assert with_gallery.has_gallery("own")
     assert with_gallery.gallery_neighbors("mine") == ["results/own/neighbors/pixels/flat.gallery.parquet"]
     assert set(with_gallery.targets("mine")) > set(without.targets("mine"))
     assert without.gallery_neighbors("mine") == []

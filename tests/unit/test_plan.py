@@ -8,7 +8,7 @@ import yaml
 import published
 from conftest import REPOSITORY
 from lookalike import plan
-from lookalike.plan import Plan
+from lookalike.plan import Plan, stages
 
 CATALOGUE = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
 
@@ -118,8 +118,8 @@ def test_the_code_of_one_family_decides_about_that_family_only(tmp_path: Path, m
     import shutil
 
     library = tmp_path / "lookalike"
-    shutil.copytree(plan.LIBRARY, library)
-    monkeypatch.setattr(plan, "LIBRARY", library)
+    shutil.copytree(stages.LIBRARY, library)
+    monkeypatch.setattr(stages, "LIBRARY", library)
     made = Plan.of(CATALOGUE)
 
     def codes() -> dict[str, str]:
@@ -136,7 +136,7 @@ def test_the_code_of_one_family_decides_about_that_family_only(tmp_path: Path, m
     assert edit("metrics/pooled.py") == {"measure", "compare"}
     assert edit("embedding.py") == set(made.config.models)
     assert edit("report/__init__.py") == {"report"}
-    assert edit("config.py") == set()
+    assert edit("config/models.py") == set()
     (library / "models" / "__pycache__").mkdir(exist_ok=True)
     assert edit("models/__pycache__/pixels.cpython-311.pyc") == set()
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike import metrics, statistics
+from lookalike.config import Normalise
 from lookalike.errors import LookalikeError
 from lookalike.formats import NEIGHBORS, TRUTH
 from lookalike.metrics import (
-    Normalisation,
     Pool,
     best_cut,
     curve,
@@ -190,24 +190,24 @@ def test_normalisation_takes_off_the_mean_of_the_three_nearest_training_images()
     training = neighbors_table(
         {"q": [("t1", 0.75), ("t2", 0.7), ("t3", 0.65)], "p": [("t1", 0.3), ("t2", 0.2), ("t3", 0.1)]}
     )
-    scores = metrics.normalise(neighbors_table(found), training, Normalisation())["score"].to_pylist()
+    scores = metrics.normalise(neighbors_table(found), training, Normalise())["score"].to_pylist()
     assert scores == pytest.approx([0.1, 0.5], abs=1e-6)
     assert uap(found, [("p", "barn")]) == 1 / 2
     sample = images_table(REFERENCES, ["p", "q"])
     after = metrics.pool(
-        metrics.normalise(neighbors_table(found), training, Normalisation()),
+        metrics.normalise(neighbors_table(found), training, Normalise()),
         truth_table([("p", "barn")]),
         sample,
         groups_of(sample),
     )
     assert micro_average_precision(after) == 1
-    other = metrics.normalise(neighbors_table(found), training, Normalisation(beta=0.5, first=2, last=3))
+    other = metrics.normalise(neighbors_table(found), training, Normalise(beta=0.5, first=2, last=3))
     assert other["score"].to_pylist() == pytest.approx([0.8 - 0.675 / 2, 0.7 - 0.15 / 2])
 
 
 def test_a_query_without_training_neighbors_is_refused() -> None:
     with pytest.raises(LookalikeError, match="has no training images for query 'q2'"):
-        metrics.normalise(neighbors_table(FOUND), neighbors_table({"q1": [("t", 0.5)]}), Normalisation())
+        metrics.normalise(neighbors_table(FOUND), neighbors_table({"q1": [("t", 0.5)]}), Normalise())
 
 
 # --- against slow, obvious implementations ---

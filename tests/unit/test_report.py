@@ -506,7 +506,7 @@ def section_words(page: str, name: str) -> str:
 def test_costs_are_told_with_their_breakdown(experiment: Experiment) -> None:
     experiment.costs = {"good": cost(512), "fair": cost(16)}
     experiment.timing = {
-        "good": timed(4, read=0.2, forward=1.6) | {"search": {"queries": 3, "seconds": 0.1, "index_bytes": 12288}},
+        "good": timed(4, read=0.2, forward=1.6) | {"search": {"queries": 3, "seconds": 0.1}},
         "fair": timed(16, read=0.2, forward=0.1),
     }
     found = section_words(experiment.report(), "cost")

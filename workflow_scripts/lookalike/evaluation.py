@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from lookalike import formats, store
+from lookalike.config import Normalise
 from lookalike.errors import LookalikeError
 from lookalike.metrics import (
     Floats,
     Groups,
     Ints,
-    Normalisation,
     Pool,
     Ranking,
     at_k,
@@ -97,7 +97,7 @@ def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: i
     }
     if results.training and results.pool_sn:
         near = store.read_table(results.training, formats.NEIGHBORS)
-        settings = Normalisation(**store.read_provenance(results.pool_sn).get("normalise", {}))
+        settings = Normalise.model_validate(store.read_provenance(results.pool_sn).get("normalise", {}))
         lists |= {
             f"uap{NORMALISED}": (store.read_table(results.pool_sn, formats.NEIGHBORS), results.pool_sn),
             f"{best}{NORMALISED}": (normalise(lists[best][0], near, settings, results.training), results.neighbors),

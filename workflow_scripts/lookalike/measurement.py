@@ -226,6 +226,5 @@ def _search_timing(path: str | Path) -> dict[str, Any]:
             "queries": search.queries,
             "seconds": search.seconds,
             "queries_per_second": search.queries / search.seconds if search.seconds else None,
-            "index_bytes": search.index_bytes,
         }
     }

@@ -12,7 +12,8 @@ from lookalike import config, images, models, store
 from lookalike.config import Experiment
 from lookalike.errors import ConfigError, LookalikeError, did_you_mean
 from lookalike.formats import Weights
-from lookalike.plan import LIBRARY, Plan
+from lookalike.plan import Plan
+from lookalike.plan.stages import LIBRARY
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,9 @@ class Stored:
 
 
 def search(
-    photo: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The picture to search for.")],
+    photo: Annotated[
+        Path, typer.Argument(metavar="PHOTO", exists=True, dir_okay=False, help="The picture to search for.")
+    ],
     *,
     experiment: Annotated[str, typer.Option("--experiment", help="The experiment whose references are searched.")],
     model: Annotated[str, typer.Option("--model", help="One of the experiment's models.")],

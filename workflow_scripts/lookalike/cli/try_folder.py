@@ -85,7 +85,10 @@ class Trial:
 
 def try_folder(
     folder: Annotated[
-        Path, typer.Argument(exists=True, file_okay=False, readable=True, help="A folder with your pictures.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER", exists=True, file_okay=False, readable=True, help="A folder with your pictures."
+        ),
     ],
     *,
     models: Annotated[

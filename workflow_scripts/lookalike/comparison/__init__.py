@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from lookalike import formats, store
 from lookalike.comparison.approximation import approximations
 from lookalike.comparison.effects import effects
 from lookalike.comparison.interpretation import interpret
+from lookalike.comparison.pairwise import every_two
 from lookalike.errors import LookalikeError
 from lookalike.evaluation import Evaluation, Results, evaluate, matches_of, pooled
 from lookalike.formats import Case, Cases, Comparison, Comparisons, Effect, Estimate, Metrics
@@ -30,10 +32,8 @@ from lookalike.statistics import (
     Pooled,
     difference,
     group_codes,
-    holm,
     pooled_difference,
     sign_flip,
-    verdict,
 )
 
 MOST_QUERIES = 2_000  # that are listed of each case: all of 1,448, and of 50,000 what a file can still be read with
@@ -101,7 +101,7 @@ def compare(
         records,
         [files.neighbors for files in results],
         dict(zip(sample["image_id"].to_pylist(), sample["group"].to_pylist(), strict=True)),
-        lambda metric, a, b: _test(answers[a], answers[b], metric, asked)[0],
+        lambda metric, a, b: _test(metric, asked, answers[a], answers[b])[0],
     )
     more = interpret(records, [files.neighbors for files in results], truth=matches, images=sample, kinds=kinds)
     compared = Comparisons(
@@ -124,24 +124,11 @@ def _asked(evaluation: Evaluation, sample: pa.Table) -> Asked:
 
 
 def _comparisons(answers: dict[tuple[str, str], Answers], models: Sequence[str], asked: Asked) -> Iterator[Comparison]:
-    """Every two models, for every index and metric; Holm's correction is over the pairs of one index and metric."""
-    pairs = list(combinations(models, 2))
+    """Every two models, for every index and metric."""
     for index in dict.fromkeys(index for index, _ in answers):
-        first = answers[index, models[0]]
-        for metric in (*first.outcomes, *first.pooled):
-            tests = [_test(answers[index, a], answers[index, b], metric, asked) for a, b in pairs]
-            corrected = holm([p for _, p in tests])
-            for (a, b), (gap, p), p_holm in zip(pairs, tests, corrected, strict=True):
-                yield Comparison(
-                    index=index,
-                    metric=metric,
-                    a=a,
-                    b=b,
-                    difference=gap,
-                    p=p,
-                    p_holm=p_holm,
-                    verdict=verdict(gap, p_holm),
-                )
+        of = {model: answers[index, model] for model in models}
+        for metric in (*of[models[0]].outcomes, *of[models[0]].pooled):
+            yield from every_two(index, metric, of, partial(_test, metric, asked))
 
 
 def _effects(answers: dict[tuple[str, str], Answers], design: dict[str, dict[str, str]], groups: Ints) -> list[Effect]:
@@ -159,7 +146,7 @@ def _effects(answers: dict[tuple[str, str], Answers], design: dict[str, dict[str
     ]
 
 
-def _test(a: Answers, b: Answers, metric: str, asked: Asked) -> tuple[Estimate, float]:
+def _test(metric: str, asked: Asked, a: Answers, b: Answers) -> tuple[Estimate, float]:
     if metric in a.pooled:
         return pooled_difference(a.pooled[metric], b.pooled[metric], asked.matches, asked.queries)
     one, other = a.outcomes[metric], b.outcomes[metric]

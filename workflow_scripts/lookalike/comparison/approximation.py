@@ -70,7 +70,7 @@ def approximations(
                 if name in record.metrics and name in beside.metrics
             },
             speed=_speed(record, beside),
-            bytes_per_vector=_bytes(record, int(footer["references"])),
+            index_bytes_per_vector=record.cost.indexed_bytes if record.cost else None,
         )
 
 
@@ -84,8 +84,3 @@ def _speed(record: Metrics, exact: Metrics) -> float | None:
     """Queries a second, as a multiple of the exact search's; None where a timing is missing."""
     seconds = [one.timing.get("search", {}).get("seconds") for one in (exact, record)]
     return float(seconds[0] / seconds[1]) if all(seconds) else None
-
-
-def _bytes(record: Metrics, references: int) -> float | None:
-    size = record.timing.get("search", {}).get("index_bytes")
-    return float(size / references) if size and references else None

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike.formats import Claim, Estimate, Following
+from lookalike.metrics import CHAIN, Bools, by_operation
 from lookalike.statistics import (
     NOTHING,
     Floats,
@@ -29,8 +29,6 @@ from lookalike.statistics import (
     sign_flip,
     verdict,
 )
-
-Bools = npt.NDArray[np.bool_]
 
 AT = 5  # neighbors of which the overlap with the color histogram's is taken: as many as the articles show
 COLORS = "color_histogram"  # the kind of the model that knows colors only
@@ -128,11 +126,8 @@ def overlaps(neighbors: pa.Table, colors: pa.Table, truth: pa.Table, images: pa.
 
 def single_operations(queries: pa.Table) -> dict[str, Bools]:
     """Operation -> (q,) bool, the copies that were made by it and nothing else; empty where there are no copies."""
-    if "operations" not in queries.column_names:
-        return {}
-    made_by = [(text or "").split(" + ") for text in queries["operations"].to_pylist()]
-    names = np.array([steps[0].partition(":")[0] if len(steps) == 1 else "" for steps in made_by], dtype=object)
-    return {name: np.asarray(names == name) for name in sorted(set(names) - {""})}
+    made_by = by_operation(queries).get("operations", {})
+    return {name: copies for name, copies in made_by.items() if name != CHAIN}
 
 
 def follow(index: str, seen: Sequence[Seen], operations: Mapping[str, Bools]) -> list[Following]:

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ import pyarrow as pa
 
 from lookalike import agreement, formats, store
 from lookalike.comparison import follows
-from lookalike.formats import Claim, Comparison, Following, Metrics
-from lookalike.metrics import at_k, rank
-from lookalike.statistics import Floats, Ints, difference, group_codes, holm, sign_flip, verdict
+from lookalike.comparison.pairwise import every_two
+from lookalike.formats import Claim, Comparison, Estimate, Following, Metrics
+from lookalike.metrics import Bools, at_k, rank
+from lookalike.statistics import Floats, Ints, difference, group_codes, sign_flip
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def interpret(
     scales = agreement.scales(images, k)
     groups = {name: agreement.groups_of(scale, images) for name, scale in scales.items()}
 
-    operations: dict[str, follows.Bools] = {}
+    operations: dict[str, Bools] = {}
     agreed: dict[str, dict[tuple[str, str], Floats]] = {name: {} for name in scales}
     seen: dict[str, list[follows.Seen]] = {}
     for (record, path), footer in zip(_both(records, neighbors), footers, strict=True):
@@ -83,25 +83,14 @@ def _both(records: Sequence[Metrics], neighbors: Sequence[str | Path]) -> Iterat
 
 
 def _comparisons(metric: str, outcomes: Mapping[tuple[str, str], Floats], groups: Ints) -> Iterator[Comparison]:
-    """Every two models for every index; Holm's correction is over the pairs of one index."""
+    """Every two models, for every index."""
+
+    def test(a: Floats, b: Floats) -> tuple[Estimate, float]:
+        return difference(a, b, groups), sign_flip(a, b, groups)
+
     for index in dict.fromkeys(index for index, _ in outcomes):
-        pairs = list(combinations([(of, model) for of, model in outcomes if of == index], 2))
-        tests = [
-            (difference(outcomes[a], outcomes[b], groups), sign_flip(outcomes[a], outcomes[b], groups))
-            for a, b in pairs
-        ]
-        corrected = holm([p for _, p in tests])
-        for ((_, a), (_, b)), (gap, p), p_holm in zip(pairs, tests, corrected, strict=True):
-            yield Comparison(
-                index=index,
-                metric=metric,
-                a=a,
-                b=b,
-                difference=gap,
-                p=p,
-                p_holm=p_holm,
-                verdict=verdict(gap, p_holm),
-            )
+        of = {model: values for (its, model), values in outcomes.items() if its == index}
+        yield from every_two(index, metric, of, test)
 
 
 def _dimensions(footer: Mapping[str, Any]) -> int | None:

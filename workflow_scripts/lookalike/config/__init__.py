@@ -25,7 +25,7 @@ from lookalike.config.datasets import (
     Selection,
     Strength,
 )
-from lookalike.config.indexes import Index, IndexRuntime
+from lookalike.config.indexes import Index, IndexRuntime, Normalise, Train
 from lookalike.config.models import (
     Blip2,
     Checkpoint,
@@ -58,6 +58,7 @@ __all__ = [
     "Folder",
     "Index",
     "IndexRuntime",
+    "Normalise",
     "Operation",
     "PhotoTiles",
     "Pixels",
@@ -67,6 +68,7 @@ __all__ = [
     "Selection",
     "Strength",
     "TorchScript",
+    "Train",
     "Transformers",
     "Vary",
     "load",

@@ -45,6 +45,7 @@ SEARCH = {
 class Train(Entry):
     """What an index learns from: training pictures, or the references where the data set has none."""
 
+    # FAISS uses 256 a centroid, so enough for 390
     sample: int = Field(100_000, ge=1, description="vectors to train on; all where there are fewer")
     seed: int = Field(0, ge=0, description="of the draw; another seed, other vectors")
 
@@ -64,7 +65,8 @@ class IndexRuntime(Entry):
     """How an index is built and searched: nothing here changes what is found, but for ties."""
 
     gpu: int = Field(0, ge=0, le=1, description="1: on a GPU, where FAISS can use one")
-    threads: int = Field(4, ge=1)
+    # one: on a few thousand references a job is mostly its own start, and several are done at a time
+    threads: int = Field(1, ge=1, description="CPU cores to build and to search with")
     mem_mb: int = Field(2000, ge=1, description="memory to ask a cluster for, in MB; doubled by a retry")
     minutes: int = Field(30, ge=1, description="run time to ask a cluster for")
 

@@ -23,7 +23,7 @@ from lookalike.formats import IMAGES, MANIFEST, TRUTH
 def make_images(name: str, key: str, sources: str | None, manifest: str) -> None:
     """Make a data set's pictures beside ``manifest`` (``results/{name}/images/manifest.parquet``) and list them in it.
 
-    ``key`` is the data set's entry as JSON (``plan.Plan.dataset_key``); ``sources`` the sample of the data set that is
+    ``key`` is the data set's entry as JSON (``plan.Plan.images_key``); ``sources`` the sample of the data set that is
     copied, for copies.
     """
     entry = _entry(key)

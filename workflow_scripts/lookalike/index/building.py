@@ -12,13 +12,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lookalike import store
+from lookalike.config import Train
 from lookalike.errors import LookalikeError
 from lookalike.formats import INDEX_IDS, REJECTED, StreamedIndex
 from lookalike.index import factories, vectors
 from lookalike.index.checks import check_pictures, check_shards
 
 log = logging.getLogger(__name__)
-SAMPLE = 100_000  # training vectors where the entry names no number: FAISS uses 256 a centroid, so enough for 390
 Masks = list[NDArray[np.bool_]]
 
 
@@ -128,7 +128,7 @@ def _write_index(
     trained_on: dict[str, Any] = {}
     if not index.is_trained:
         role, among = ("training", training) if any(here.any() for here in training) else ("reference", references)
-        chosen = _sample(among, **{"sample": SAMPLE, "seed": 0, **settings.get("train", {})})
+        chosen = _sample(among, Train.model_validate(settings.get("train", {})))
         learned_from = vectors.read(embeddings, chosen)
         log.info("training on %d pictures with the role '%s'", len(learned_from), role)
         factories.train(index, factory, learned_from, gpu)
@@ -143,12 +143,12 @@ def _write_index(
     return trained_on
 
 
-def _sample(among: Masks, sample: int, seed: int) -> Masks:
-    """At most ``sample`` of the pictures, drawn with a seed, in the order of the shards."""
+def _sample(among: Masks, train: Train) -> Masks:
+    """At most ``train.sample`` of the pictures, drawn with its seed, in the order of the shards."""
     flat = np.concatenate(among)
     candidates = np.flatnonzero(flat)
-    if len(candidates) > sample:
-        candidates = np.random.default_rng(seed).choice(candidates, sample, replace=False)
+    if len(candidates) > train.sample:
+        candidates = np.random.default_rng(train.seed).choice(candidates, train.sample, replace=False)
     chosen = np.zeros(len(flat), np.bool_)
     chosen[candidates] = True
     return np.split(chosen, np.cumsum([len(here) for here in among])[:-1])

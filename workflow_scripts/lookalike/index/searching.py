@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lookalike import store
+from lookalike.config import Normalise
 from lookalike.errors import LookalikeError
 from lookalike.formats import NEIGHBORS, SearchTiming
 from lookalike.index import approximate, exact, factories, vectors
@@ -21,7 +22,6 @@ from lookalike.index.loading import Stored, load
 from lookalike.index.pools import PAIRS_PER_QUERY, Pool
 
 log = logging.getLogger(__name__)
-NORMALISE = {"beta": 1.0, "first": 1, "last": 3}  # SSCD: less the mean of the nearest three (config.records.Normalise)
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
@@ -76,12 +76,10 @@ def search(
     size = PAIRS_PER_QUERY * len(query_ids)
     pools = [Pool(size, np.zeros(len(query_ids), np.float32))]
     training: tuple[pa.Array, exact.Nearest] | None = None
-    normalise = NORMALISE | settings.get("normalise", {})
+    normalise = Normalise.model_validate(settings.get("normalise", {}))
     if training_out and pool_sn_out:
-        training = _training(
-            embeddings, images, stored, query_ids=query_ids, queries=queries, count=int(normalise["last"])
-        )
-        pools.append(Pool(size, _shift(training[1].scores, **normalise, images=images)))
+        training = _training(embeddings, images, stored, query_ids=query_ids, queries=queries, count=normalise.last)
+        pools.append(Pool(size, _shift(training[1].scores, normalise, images)))
 
     nearest, seconds = _search(stored, queries, min(k + 1, len(reference_ids)), own=own, pools=pools, gpu=gpu)
 
@@ -101,7 +99,7 @@ def search(
         "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),
     }
     in_pool = f"the best {PAIRS_PER_QUERY} pairs a query over all queries together, without ties at the cut-off"
-    shifted = {"normalise": normalise}
+    shifted = {"normalise": normalise.model_dump()}
 
     def write(path: str, found: pa.Table, policy: str, **more: Any) -> None:
         store.write_table(found, path, NEIGHBORS, provenance | {"policy": policy} | more)
@@ -110,17 +108,14 @@ def search(
     write(pool_out, _pairs(pools[0], query_ids, reference_ids), in_pool)
     if training and training_out and pool_sn_out:
         training_ids, similar = training
-        policy = f"the nearest {normalise['last']} training pictures of each query"
+        policy = f"the nearest {normalise.last} training pictures of each query"
         write(training_out, _neighbors(similar, query_ids, training_ids), policy)
         write(pool_sn_out, _pairs(pools[1], query_ids, reference_ids), f"{in_pool}, scores normalised", **shifted)
     if gallery_out:
         write(
             gallery_out, _gallery(embeddings, images, stored, reference_ids, k), f"the nearest {k + 1} of each picture"
         )
-    timing = SearchTiming(
-        queries=len(query_ids), read_seconds=read, seconds=seconds, index_bytes=Path(index).stat().st_size
-    )
-    store.write_json(timing, timing_out)
+    store.write_json(SearchTiming(queries=len(query_ids), read_seconds=read, seconds=seconds), timing_out)
 
 
 def nearest(
@@ -210,20 +205,20 @@ def _training(
     return ids, exact.search(stored.transform(queries), blocks, count, _rows_of(query_ids, ids))
 
 
-def _shift(similarities: Floats, *, beta: float, first: int, last: int, images: str) -> Floats:
+def _shift(similarities: Floats, settings: Normalise, images: str) -> Floats:
     """What normalisation takes off each query's scores: beta times the mean of its nearest first..last training scores.
 
     Pizzi et al., A Self-Supervised Descriptor for Image Copy Detection (2022), section 5.
     """
-    chosen = similarities[:, int(first) - 1 : int(last)]
+    chosen = similarities[:, settings.first - 1 : settings.last]
     there = np.isfinite(chosen)
     if not there.any(axis=1).all():
         raise LookalikeError(
-            f"{images}: score normalisation takes each query's training pictures from the {first}. nearest on, and "
-            "there are not as many. Add pictures to the data set's training role."
+            f"{images}: score normalisation takes each query's training pictures from the {settings.first}. nearest "
+            "on, and there are not as many. Add pictures to the data set's training role."
         )
     mean = np.where(there, chosen, 0).sum(axis=1, dtype=np.float64) / there.sum(axis=1)
-    shift: Floats = (beta * mean).astype(np.float32)
+    shift: Floats = (settings.beta * mean).astype(np.float32)
     return shift
 
 

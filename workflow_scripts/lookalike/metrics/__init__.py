@@ -6,12 +6,11 @@ one list (micro average precision, recall at a precision, the score threshold), 
 ``statistics`` turns both into numbers with intervals. docs/metrics.md explains each metric in plain words.
 """
 
-from lookalike.metrics.breakdowns import break_down
+from lookalike.metrics.breakdowns import CHAIN, break_down, by_operation
 from lookalike.metrics.joining import Bools, Floats, Ints
 from lookalike.metrics.pooled import (
     Cut,
     Groups,
-    Normalisation,
     Pool,
     best_cut,
     curve,
@@ -26,17 +25,18 @@ from lookalike.metrics.pooled import (
 from lookalike.metrics.ranking import Ranking, at_k, rank
 
 __all__ = [
+    "CHAIN",
     "Bools",
     "Cut",
     "Floats",
     "Groups",
     "Ints",
-    "Normalisation",
     "Pool",
     "Ranking",
     "at_k",
     "best_cut",
     "break_down",
+    "by_operation",
     "curve",
     "first_of_each",
     "groups_of",

@@ -26,14 +26,15 @@ def break_down(queries: pa.Table, sides: Sequence[int | None]) -> dict[str, Part
     ``operations`` and ``strength`` are of copies, strengths of single operations only; ``size`` is of all pictures;
     ``labels`` and the columns ``by_...`` are what the data set brings, where at most MOST_VALUES values occur.
     """
-    found = {**_operations(queries), "size": _sizes(sides)}
+    found = {**by_operation(queries), "size": _sizes(sides)}
     for column in queries.column_names:
         if column == "labels" or column.startswith(BY):
             found[column] = _values(queries, column)
     return {column: parts for column, parts in found.items() if parts}
 
 
-def _operations(queries: pa.Table) -> dict[str, Parts]:
+def by_operation(queries: pa.Table) -> dict[str, Parts]:
+    """The columns ``operations`` and ``strength`` of ``break_down``; none where the queries are no copies."""
     if "operations" not in queries.column_names:
         return {}
     made_by = [(text or "").split(" + ") for text in queries["operations"].to_pylist()]

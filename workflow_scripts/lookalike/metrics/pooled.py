@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookalike.config import Normalise
 from lookalike.errors import LookalikeError
 from lookalike.metrics.joining import Bools, Floats, Ints, join
 
@@ -97,17 +98,8 @@ def first_of_each(neighbors: pa.Table, count: int) -> pa.Table:
     return neighbors.filter(pa.array((rank <= count) & (score > bar[codes])))
 
 
-@dataclass(frozen=True)
-class Normalisation:
-    """What is taken off a query's scores: beta times the mean of its training neighbors from ``first`` to ``last``."""
-
-    beta: float = 1
-    first: int = 1
-    last: int = 3
-
-
 def normalise(
-    pairs: pa.Table, training: pa.Table, settings: Normalisation, where: object = "training neighbors"
+    pairs: pa.Table, training: pa.Table, settings: Normalise, where: object = "training neighbors"
 ) -> pa.Table:
     """Take off each query's scores what its nearest training images score.
 

@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from lookalike import __version__, store
-from lookalike.report import choices, figures, gallery, headline, meaning, pareto, tables, words
+from lookalike.report import choices, figures, gallery, headline, meaning, pareto, scatter, tables, words
 from lookalike.report import evidence as inputs
 from lookalike.report.evidence import Evidence, StrPath
 
@@ -130,9 +130,9 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "curves": figures.precision_recall(evidence),
         "approximated": tables.approximated(evidence),
         "choices": choices.tables(evidence),
-        "speed": figures.speed_scatter(evidence),
-        "bytes": figures.bytes_scatter(evidence),
-        "devices": figures.devices_of(evidence),
+        "speed": scatter.by_speed(evidence),
+        "bytes": scatter.by_bytes(evidence),
+        "devices": scatter.devices_of(evidence),
         "pareto": pareto.sentence,
         "ladders": ladders,
         "follows": meaning.follows(evidence),

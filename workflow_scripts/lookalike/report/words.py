@@ -66,7 +66,7 @@ METRIC_MEANINGS = {
     "compare it only with numbers that were made this way.",
     "recall_at_p90": "the share of all true matches that one score threshold accepts while nine of ten accepted pairs "
     "are right. For a system that acts by itself.",
-    "normalised": "{metric} after score normalisation: the mean similarity to the query’s three nearest training "
+    "normalised": "{metric} after score normalisation: the mean similarity to the query’s nearest training "
     "pictures is taken off its scores, so that pictures that resemble everything do not score high.",
 }
 

@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -20,44 +19,12 @@ from lookalike import config as configuration
 from lookalike import user_module
 from lookalike.config import Config, IndexRuntime, Runtime
 from lookalike.config.vary import as_text
+from lookalike.plan.stages import LIBRARY, code_hash, modules
 
-LIBRARY = Path(__file__).parent
 RULES = (
     *("make_images", "sample", "shard", "fetch_weights", "embed", "index", "search", "measure"),
     *("compare", "find_duplicates", "report"),
 )
-
-# The modules that make each stage's numbers, relative to the library. They import nothing else of the library but the
-# neutral errors, formats, store and config (tests/contract/test_structure.py). `{kind}` and `{family}` are filled in.
-STAGES: dict[str, tuple[str, ...]] = {
-    "make_images": ("archives", "images", "expectations", "datasets/__init__", "datasets/{kind}"),
-    "sample": (
-        "archives",
-        "images",
-        "expectations",
-        "datasets/__init__",
-        "datasets/{kind}",
-        "datasets/outside",
-        "datasets/folder",
-    ),
-    "shard": ("sharding", "expectations"),
-    "embed": ("archives", "images", "preprocess", "embedding", "models/{family}"),
-    "index": ("index/building", "index/checks", "index/factories", "index/vectors"),
-    "search": (
-        "index/searching",
-        "index/approximate",
-        "index/checks",
-        "index/exact",
-        "index/factories",
-        "index/loading",
-        "index/pools",
-        "index/vectors",
-    ),
-    "measure": ("metrics", "statistics", "evaluation", "agreement", "measurement"),
-    "compare": ("metrics", "statistics", "evaluation", "agreement", "comparison"),
-    "find_duplicates": ("duplicates",),
-    "report": ("archives", "images", "report"),
-}
 
 # Roles of pictures that add files to a search: data sets without them have a rule without those outputs.
 SEARCH_EXTRAS: dict[str, dict[str, str]] = {
@@ -65,18 +32,6 @@ SEARCH_EXTRAS: dict[str, dict[str, str]] = {
         "training": "results/{dataset}/neighbors/{model}/{index}.training.parquet",
         "pool_sn": "results/{dataset}/neighbors/{model}/{index}.pool_sn.parquet",
     },
-}
-
-# What the numbers of a family, or the tables of a kind of data set, come from besides their own module.
-SHARED: dict[str, tuple[str, ...]] = {
-    "efficientnet_lite": ("models/torch_encoder",),
-    "transformers": ("models/pretrained", "models/torch_encoder"),
-    "blip2": ("models/pretrained", "models/torch_encoder"),
-    "torchscript": ("models/torch_encoder",),
-    "python": ("user_module",),
-    "disc21": ("datasets/published",),
-    "flickr30k": ("datasets/published",),
-    "coco": ("datasets/published",),
 }
 
 REPORT_FILES = ("leaderboard.csv", "comparisons.json", "duplicates.json", "duplicates.parquet", "index.html")
@@ -205,13 +160,9 @@ class Plan:
             for index in entry.indexes
         ]
 
-    def has_training(self, dataset: str) -> bool:
-        """Whether a data set has pictures to train indexes on, and to normalise scores with."""
-        return "training" in self.config.pools(dataset)
-
     def search_extras(self, dataset: str) -> tuple[str, ...]:
-        """Which of SEARCH_EXTRAS a data set has."""
-        return ("training",) if self.has_training(dataset) else ()
+        """Which of SEARCH_EXTRAS a data set has: those of the pools that it has."""
+        return tuple(pool for pool in SEARCH_EXTRAS if pool in self.config.pools(dataset))
 
     def search_outputs(self, dataset: str) -> dict[str, str]:
         """What a search on a data set writes: patterns of {dataset}, {model} and {index} by name."""
@@ -235,14 +186,10 @@ class Plan:
         """How an index is built and searched; nothing of it changes what is found."""
         return self.config.indexes[index].runtime
 
-    def has_gallery(self, dataset: str) -> bool:
-        """Whether a data set has outside pictures, which are searched for beside its queries."""
-        return self.config.datasets[dataset].gallery is not None
-
     def gallery_neighbors(self, experiment: str) -> list[str]:
         """What every model and index of an experiment found for outside pictures; nothing where there are none."""
-        pattern = "results/{dataset}/neighbors/{model}/{index}.gallery.parquet"
-        return self.per_model(experiment, pattern) if self.has_gallery(self.dataset_of(experiment)) else []
+        shown = self.config.datasets[self.dataset_of(experiment)].gallery is not None
+        return self.found_of(experiment, "gallery") if shown else []
 
     def rejected_of(self, experiment: str) -> list[str]:
         """The rejected tables of all models of an experiment."""
@@ -357,12 +304,6 @@ class Plan:
         return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file else ""
 
 
-def modules(stage: str, kind: str, family: str) -> tuple[str, ...]:
-    """The modules that make a stage's numbers, for one kind of data set or one family of models."""
-    named = tuple(module.format(kind=kind, family=family) for module in STAGES[stage])
-    return named + SHARED.get({"embed": family, "sample": kind, "make_images": kind}.get(stage, ""), ())
-
-
 def search_variants() -> dict[str, tuple[str, ...]]:
     """The search rules: name -> the extras whose files it writes besides, every combination."""
     counts = range(len(SEARCH_EXTRAS) + 1)
@@ -391,14 +332,3 @@ def share_library() -> None:
 def key(entry: BaseModel, leave_out: frozenset[str] = frozenset()) -> str:
     """One sorted JSON string of an entry, defaults left out: neither a new option nor key order reruns anything."""
     return json.dumps(entry.model_dump(mode="json", exclude_defaults=True, exclude=set(leave_out)), sort_keys=True)
-
-
-def code_hash(*modules: str) -> str:
-    """Hash the source of modules and packages of the library, named relative to it, such as ``models/pixels``."""
-    digest = hashlib.sha256()
-    for module in modules:
-        path = LIBRARY / module
-        for file in sorted(path.rglob("*.*")) if path.is_dir() else [path.with_suffix(".py")]:
-            if "__pycache__" not in file.parts:
-                digest.update(str(file.relative_to(LIBRARY)).encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:16]
