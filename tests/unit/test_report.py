@@ -57,6 +57,7 @@ class Experiment:
     undecidable: int = 0
     costs: dict[str, Cost] = field(default_factory=dict)
     effects: list[Effect] = field(default_factory=list)
+    approximations: list[formats.Approximation] = field(default_factory=list)
 
     def report(self) -> str:
         """Write the files and the report; return its text."""
@@ -224,7 +225,8 @@ class Experiment:
             for b in self.models[place + 1 :]
         ]
         path = self.folder / "comparisons.json"
-        compared = Comparisons(experiment="trial", comparisons=found, cases=self.cases, effects=self.effects)
+        told = {"cases": self.cases, "effects": self.effects, "approximations": self.approximations}
+        compared = Comparisons(experiment="trial", comparisons=found, **told)
         store.write_json(compared, path)
         return path
 
@@ -595,6 +597,26 @@ def test_what_each_choice_does_is_told_with_intervals_verdict_and_cost(experimen
     assert "pooling: gem ≈ 0.0 −10.0 to +10.0; cannot tell × 2.50" in found
     experiment.timing["fair"] = {"embed": {**CPU["embed"], "device": "NVIDIA H100"}}
     assert "worse −30.0 to +10.0 by combination unknown × 0.0312" in section_words(experiment.report(), "choices")
+
+
+def test_what_an_approximate_index_costs_is_told_beside_the_exact_one(experiment: Experiment) -> None:
+    assert 'id="approximation"' not in experiment.report()
+    recall = Estimate(value=0.9, low=0.8, high=0.95, n=3)
+    lost = {"accuracy_at_1": Estimate(value=-0.05, low=-0.1, high=0.0, n=3), "uap": statistics.NOTHING}
+    experiment.approximations = [
+        formats.Approximation(
+            model="good",
+            index="small",
+            exact="flat",
+            k=10,
+            recall=recall,
+            differences=lost,
+            speed=4.0,
+            index_bytes_per_vector=64.0,
+        )
+    ]
+    found = section_words(experiment.report(), "approximation")
+    assert "The good one small 90.0 % 80.0–95.0 % −5.0 −10.0 to 0.0 unknown 4 64" in found
 
 
 def test_without_a_varied_model_there_is_no_section_of_choices(experiment: Experiment) -> None:
