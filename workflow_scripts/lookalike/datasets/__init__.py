@@ -85,7 +85,7 @@ class Check:
 def check(name: str, entry: Any) -> Check:
     """Look at a published data set as the sample stage does, and write nothing.
 
-    Raises LookalikeError for a data set of another kind, and for tables and a folder of outside pictures that are wrong.
+    Raises LookalikeError for a data set of another kind, and for tables or outside pictures that are wrong.
     """
     if not isinstance(entry, Published):
         raise LookalikeError(

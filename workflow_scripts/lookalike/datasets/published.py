@@ -51,10 +51,11 @@ class Odd:
 
     def lines(self) -> list[str]:
         """One line each: ``hidden files: 4, such as .DS_Store, a/.DS_Store, b/.DS_Store``, all where they are three."""
-        return [
-            f"{what}: {count:,}, {'such as ' if count > len(self.examples[what]) else ''}{', '.join(self.examples[what])}"
-            for what, count in self.counts.items()
-        ]
+        lines = []
+        for what, count in self.counts.items():
+            some = "such as " if count > len(self.examples[what]) else ""
+            lines.append(f"{what}: {count:,}, {some}{', '.join(self.examples[what])}")
+        return lines
 
 
 @dataclass
