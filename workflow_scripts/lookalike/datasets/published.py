@@ -105,7 +105,9 @@ class Found:
         """Raise LookalikeError where something is missing that the entry needs; else log what was found."""
         if self.missing:
             lines = [*(f"Missing: {line}" for line in self.missing), *self.how_to_get()]
-            lines.append(f"What is there, and what is not: lookalike check {name}")
+            lines.append(
+                f"What is there, and what is not: lookalike check {name} (and the --configfile of this run, if any)"
+            )
             raise LookalikeError(
                 f"datasets.{name}.root: '{self.root}' does not hold the {self.source.title} pictures and tables that "
                 "this data set needs.\n  " + "\n  ".join(lines)
@@ -249,8 +251,13 @@ def strays(root: str, known: Iterable[re.Pattern[str]], files: Sequence[str]) ->
     tops = {Path(os.path.relpath(file, root)).parts[0] for file in files}
     for name in sorted(path.name for path in Path(root).iterdir()) if Path(root).is_dir() else ():
         if name not in tops and not any(one.fullmatch(re.sub(r"(?i)\.zip$", "", name)) for one in patterns):
-            hidden = name.startswith(".")
-            odd.add("hidden files" if hidden else "things in the folder that this data set does not use", name)
+            inside = f"{root}/{name}"
+            what = "things in the folder that this data set does not use"
+            if name.startswith("."):
+                what = "hidden files"
+            elif os.access(inside, os.R_OK) and any(parts_of(inside, one) for one in patterns):
+                what = "folders that hold parts of it, a level too deep (move them up, or name that folder with 'root')"
+            odd.add(what, name)
     return odd
 
 
