@@ -15,6 +15,8 @@ rule fetch_weights:
         "results/logs/fetch_weights/{model}.log",
     conda:
         plan.environment
+    resources:
+        pictures_first=100,  # all there are: not while a sample job looks, on however many cores, and one at a time
     params:
         key=lambda wildcards: plan.embedding_key(wildcards.model),
         factory=lambda wildcards: plan.factory_hash(wildcards.model),

@@ -40,6 +40,9 @@ rule sample:
         plan.environment
     resources:
         expect=lambda wildcards: plan.expect(wildcards.dataset),
+        pictures_first=lambda wildcards: (
+            0 if wildcards.dataset in plan.creating_datasets() else 1
+        ),
     params:
         key=lambda wildcards: plan.dataset_key(wildcards.dataset),
         code=lambda wildcards: plan.code("sample", dataset=wildcards.dataset),

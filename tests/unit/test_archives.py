@@ -3,6 +3,7 @@
 import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,53 @@ def test_folders_are_no_members(tmp_path: Path) -> None:
         archive.mkdir("refs")
         archive.writestr("refs/a.jpg", b"a")
     assert [one.name for one in archives.members(tmp_path / "a.zip")] == ["refs/a.jpg"]
+
+
+@pytest.mark.parametrize("limit", [100, zipfile.ZIP64_LIMIT])
+def test_an_archive_is_understood_as_zipfile_understands_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """Of more than 4 GB and 65,535 members, as zipfile writes it, who is told that both are small numbers."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit)
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", limit // 50)
+    (tmp_path / "a.zip").write_bytes(b"#!/bin/sh: something before the archive\n")
+    contents = {"a.jpg": b"", "ä/日本.jpg": os.urandom(300), "b.jpg": b"b" * 1000, "c.jpg": b"c" * 50}
+    with zipfile.ZipFile(tmp_path / "a.zip", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.comment = b"PK\5 comment " * 100
+        for name, data in contents.items():
+            archive.writestr(name, data)
+    assert (b"PK\6\6" in (tmp_path / "a.zip").read_bytes()) == (limit == 100)
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        expected = [
+            (one.filename, one.header_offset, one.compress_size, one.file_size, one.compress_type, one.CRC)
+            for one in archive.infolist()
+        ]
+    listed = archives.members(tmp_path / "a.zip")
+    assert [(one.name, one.offset, one.packed, one.bytes, one.method, one.crc) for one in listed] == expected
+    assert {name: archives.read(tmp_path / "a.zip", name) for name in contents} == contents
+
+
+def test_an_archive_that_ends_or_is_changed_anywhere_is_read_right_or_refused(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"a": b"a" * 50, "b": b"b"}, zipfile.ZIP_STORED)
+    whole = archive.read_bytes()
+    for at in range(len(whole)):
+        for data in (whole[:at], whole[:at] + b"\xff" + whole[at + 1 :]):
+            archive.write_bytes(data)
+            archives._read_directory.cache_clear()  # of the same size and date, perhaps
+            with suppress(ArchiveError):
+                assert archives.read(archive, "a") == b"a" * 50
+                archives.members(archive)
+
+
+def test_a_place_beyond_what_a_file_can_have_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 10)
+    archive = pack(tmp_path / "a.zip", {"a": b"a" * 50, "b": b"b"}, zipfile.ZIP_STORED)
+    whole = bytearray(archive.read_bytes())
+    extra = whole.index(b"b", whole.rindex(b"PK\1\2")) + 1  # what follows the name in the table of contents
+    whole[extra + 4 : extra + 12] = b"\xff" * 8
+    archive.write_bytes(whole)
+    with pytest.raises(ArchiveError, match="damaged"):
+        archives.read(archive, "b")
 
 
 def test_a_picture_of_an_archive_is_named_by_both(tmp_path: Path) -> None:

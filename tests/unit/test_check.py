@@ -70,6 +70,34 @@ def test_json_says_the_same_and_nothing_else(here: Path) -> None:
     assert told["how_to_get"][2].startswith("Put it into: data/flickr30k")
 
 
+def test_a_data_set_that_lies_a_folder_too_deep_is_seen(here: Path) -> None:
+    published.coco(here / "data/coco/downloads", zipped=True)
+    (here / "data/coco/notes").mkdir()
+    told = check("coco", status=1).stdout
+    too_deep = "a level too deep (move them up, or name that folder with 'root'): 1, downloads\n"
+    assert f"note: annotations: folders that hold parts of it, {too_deep}" in told
+    assert "that this data set does not use: 1, notes\n" in told
+
+
+def test_a_download_that_was_cut_short_hides_nothing_else_that_is_missing(here: Path) -> None:
+    published.coco(here / "data/coco", zipped=True)
+    for name in ("val2017.zip", "annotations_trainval2017.zip"):
+        (here / "data/coco" / name).write_text("<html>403</html>")
+    told = check("coco", status=1).stdout
+    for line in ("pictures: val2017.zip is no zip", "annotations: annotations_trainval2017.zip is no zip"):
+        assert f"missing: {line}" in told
+    assert told.count("fetch it again") == 2
+    assert "Fetch it from: the COCO consortium" in told
+
+
+def test_a_folder_of_outside_pictures_that_is_not_there_is_said_as_a_run_would(here: Path) -> None:
+    entry = yaml.safe_load((here / "mine.yaml").read_text())["datasets"]["mine"]
+    configure(here, {**entry, "gallery": "laptops"})
+    told = check("mine", "--configfile", "mine.yaml", status=1)
+    assert "datasets.mine.gallery: the folder 'laptops' does not exist" in told.stderr
+    assert "Complete." not in told.stdout
+
+
 def test_another_count_than_expected_is_status_1(here: Path) -> None:
     entry = yaml.safe_load((here / "mine.yaml").read_text())["datasets"]["mine"]
     configure(here, {**entry, "expect": {"queries": 3}})

@@ -1,5 +1,7 @@
 """Each odd picture is decoded as it should look, or refused with a reason that a person understands."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,8 @@ def test_decoded(odd: Odd) -> None:
     assert found.shape == odd.pixels.shape
     assert np.abs(found - odd.pixels).mean() <= odd.close
     assert decoded.getexif().get(0x0112, 1) == 1  # nobody turns it a second time
+    for form in ("JPEG", "PNG"):  # as copies and previews are written: metadata that is too long would be in the way
+        decoded.save(io.BytesIO(), form)
 
 
 @pytest.mark.parametrize("odd", [odd for odd in ALL if odd.pixels is None], ids=lambda odd: odd.name)

@@ -165,13 +165,15 @@ def test_what_is_not_expected_is_counted_and_nothing_of_it_is_taken(tmp_path: Pa
         with pytest.warns(UserWarning, match="Duplicate name"):
             archive.writestr("R000009.jpg", b"another one of this name")
     published.put(root, "refs", {"R000000.jpg": published.jpeg(0), "Thumbs.db": b""}, zipped=False)
-    (root / "refs_50k_02.zip.part").write_bytes(b"half of a download")
+    for name in (".DS_Store", "a.mov", "b.mov", "c.mov", "d.mov", "refs_50k_02.zip.part"):
+        (root / name).write_bytes(b"half of a download")
     assert [line for line in remarks("disc21", root) if "published" not in line] == [
-        "references: 2 files that are no pictures of it, e.g. refs/Thumbs.db",
-        "references: 1 hidden files, e.g. refs_50k_01.zip!__MACOSX/._R000008.jpg",
-        "references: 2 pictures that are there more than once, and are taken once, e.g. refs/R000000.jpg and "
+        "references: files that are no pictures of it: 2, refs/Thumbs.db, refs_50k_01.zip!readme.txt",
+        "references: hidden files: 1, refs_50k_01.zip!__MACOSX/._R000008.jpg",
+        "references: pictures that are there more than once, and are taken once: 2, such as refs/R000000.jpg and "
         "refs_50k_0.zip!refs_50k_0/R000000.jpg",
-        "ground truth: 1 things in the folder that this data set does not use, e.g. refs_50k_02.zip.part",
+        "ground truth: hidden files: 1, .DS_Store",
+        "ground truth: things in the folder that this data set does not use: 5, such as a.mov, b.mov, c.mov",
     ]
     table, _ = sample("disc21", root)
     paths = dict(zip(table["image_id"].to_pylist(), table["path"].to_pylist(), strict=True))
@@ -264,8 +266,8 @@ def test_captions_and_pictures_that_do_not_fit_are_counted(tmp_path: Path) -> No
     (root / "flickr30k-images/99.jpg").write_bytes(published.jpeg(99))
     assert remarks("flickr30k", root) == [
         f"pictures: not there: {NAMED[0]}, named in 'always'",
-        "captions: 1 pictures without captions, e.g. 99.jpg",
-        f"captions: 1 pictures that have captions and are not there, e.g. {NAMED[0]}",
+        "captions: pictures without captions: 1, 99.jpg",
+        f"captions: pictures that have captions and are not there: 1, {NAMED[0]}",
     ]
     captions = {row["image_id"]: row["captions"] for row in sample("flickr30k", root)[0].to_pylist()}
     assert captions["99.jpg"] == []
@@ -304,7 +306,7 @@ def test_pictures_of_coco_that_are_missing_or_strange_are_named(tmp_path: Path) 
     root = published.coco(tmp_path / "coco", zipped=False)
     (root / "val2017/000000000009.jpg").write_bytes(published.jpeg(9))
     assert remarks("coco", root) == [
-        "pictures: 1 pictures that the annotations do not name, and that are left out, e.g. 000000000009.jpg"
+        "pictures: pictures that the annotations do not name, and that are left out: 1, 000000000009.jpg"
     ]
     assert sample("coco", root)[0].num_rows == len(published.COCO)
     (root / "val2017" / published.COCO[0]).unlink()
@@ -353,8 +355,8 @@ def test_links_are_followed_and_rings_of_them_are_not(tmp_path: Path) -> None:
     (tmp_path / "elsewhere/000000000999.jpg").symlink_to(tmp_path / "nowhere")
     assert sample("coco", root)[0].num_rows == len(published.COCO)
     assert remarks("coco", root) == [
-        "pictures: 1 links that lead nowhere, and other things that are no files, e.g. val2017/000000000999.jpg",
-        "pictures: 1 links to a folder that they are in themselves, e.g. val2017/ring",
+        "pictures: links that lead nowhere, and other things that are no files: 1, val2017/000000000999.jpg",
+        "pictures: links to a folder that they are in themselves: 1, val2017/ring",
     ]
 
 

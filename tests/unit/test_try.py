@@ -9,6 +9,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from conftest import REPOSITORY, MakePictures
+from lookalike import config, datasets
 from lookalike.cli import app, catalogue, try_folder
 from lookalike.models import efficientnet_lite, pixels
 from lookalike.plan import Plan
@@ -20,7 +21,7 @@ def here(tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.Monkey
     make_pictures(tmp_path / "My Pictures (2024)", 9)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(try_folder, "_run", lambda trial, cores: 3)
+    monkeypatch.setattr(try_folder, "_run", lambda trial, cores, options: 3)
     return tmp_path
 
 
@@ -104,6 +105,38 @@ def test_a_configuration_that_is_there_is_reused_or_refused_and_never_written_ov
     assert file.read_text() == commented
     file.write_text("run: [mine")
     assert "mine.yaml: is not valid YAML" in attempt(folder, "--models", "pixels", "--name", "mine").stderr
+
+
+def test_a_folder_that_has_changed_is_looked_at_again_with_the_configuration_as_it_was(
+    here: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def run(trial: try_folder.Trial, cores: int, options: list[str]) -> int:
+        """What a run does first, where it has to."""
+        asked.append(options)
+        if options or not trial.sample.exists():
+            trial.sample.parent.mkdir(parents=True, exist_ok=True)
+            key = Plan.of(catalogue.merge(config.read(catalogue.find()), config.read(trial.file))).dataset_key("mine")
+            datasets.sample("mine", key, None, str(trial.sample), str(trial.sample.with_name("truth.parquet")))
+        return 3
+
+    monkeypatch.setattr(try_folder, "_run", run)
+    again = ["--forcerun", "results/mine/sample/images.parquet"]
+    folder = here / "My Pictures (2024)"
+    for change, expected in [
+        (lambda: None, []),
+        (lambda: None, []),
+        (lambda: make_pictures(folder / "more", 5), again),
+        (lambda: None, []),
+        ((folder / "more/p0.png").unlink, again),
+        (lambda: next(folder.glob("*.png")).write_bytes(b"another one"), again),
+    ]:
+        change()
+        said = attempt("../My Pictures (2024)", "--models", "pixels", "--name", "mine").stderr
+        assert asked[-1] == expected
+        assert ("the folder has changed since the last run: it is looked at again\n" in said) == bool(expected)
+    assert written("mine")["datasets"]["mine-copies"]["queries"] == 9  # as it was when there were nine pictures
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,9 @@ def _decode(data: bytes, needs: Callable[[Size], Size] | None) -> Image.Image:
     upright = to_rgb(image)
     if turn is not None:
         upright = upright.transpose(turn)
-        upright.info.clear()  # it says how the camera was held: whoever looked there would turn the picture again
+    # it says how the camera was held, so that whoever looked there would turn the picture again; and what Pillow would
+    # write into copies and previews, and fail at: comments and color profiles that are too long
+    upright.info.clear()
     return upright
 
 

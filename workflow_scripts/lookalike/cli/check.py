@@ -83,7 +83,8 @@ def _print(name: str, checked: Check, expect: dict[str, int]) -> None:
     for role, number in checked.counts.items():
         expected = f" (expected: {expect[role]:,})" if role in expect else ""
         if number or expected:
-            typer.echo(f"a run takes {number:,} {'true pairs' if role == 'pairs' else role}{expected}")
+            words = {"pairs": "true pairs", "training": "training pictures"}
+            typer.echo(f"a run takes {number:,} {words.get(role, role)}{expected}")
     for line in checked.differences:
         typer.echo(f"not as expected: {line}")
     if found.missing:

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from lookalike import config
+from lookalike import config, store
 from lookalike.cli import catalogue as catalogues
 from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import THREADS, Json
@@ -77,6 +77,11 @@ class Trial:
         return self.file.parent / "results" / "reports" / self.name
 
     @property
+    def sample(self) -> Path:
+        """The table of the pictures that the last run found, in the configuration's folder."""
+        return Path("results") / self.name / "sample" / "images.parquet"
+
+    @property
     def command(self) -> str:
         """The command that runs it in the configuration's folder."""
         where = [] if self.snakefile.parent == self.file.parent.resolve() else ["-s", str(self.snakefile)]
@@ -116,7 +121,8 @@ def try_folder(
     """Find out which model finds your pictures: copies of them are made, altered, and searched for among them.
 
     Writes a configuration (NAME.yaml) that you can keep and edit, runs the workflow with it, and shows the leaderboard.
-    Your pictures are read and never changed. Run it again, and it goes on where it was.
+    Your pictures are read and never changed. Run it again, and it goes on where it was;
+    pictures that came or went since are seen.
 
     \b
     Example:
@@ -138,17 +144,22 @@ def try_folder(
         )
     name = name or _name(folder)
     trial = Trial(name, out / f"{name}.yaml", _snakefile())
-    text = _configuration(
-        trial, folder, chosen, sample=sample, queries=queries or min(QUERIES, taken), k=min(NEIGHBORS, taken // 2)
-    )
-    _check(known, trial, text)
+    # what follows from the number of pictures stays as it was when the folder grows: nobody asked for something else
+    kept = config.read(trial.file) if trial.file.exists() else {}
+    queries = queries or _of(kept, "datasets", f"{name}-copies", "queries") or min(QUERIES, taken)
+    k = _of(kept, "datasets", f"{name}-copies", "k") or min(NEIGHBORS, taken // 2)
+    text = _configuration(trial, folder, chosen, sample=sample, queries=queries, k=k)
+    entry = _check(known, trial, text)
     is_new = _keep(trial, text)
+    again = _has_changed(trial, entry)
 
     rest = "all are taken" if taken == there else f"{taken:,} are taken, at random (--sample takes more)"
     _say(f"pictures: {there:,} in {folder}; {rest}")
+    if again:
+        _say("the folder has changed since the last run: it is looked at again")
     _say(f"models: {', '.join(chosen)}{'' if models or model else ' (those that are at hand; --models names others)'}")
     _say(f"configuration: {trial.file}{'' if is_new else ' (as it was)'}")
-    if status := _run(trial, cores):
+    if status := _run(trial, cores, ["--forcerun", str(trial.sample)] if again else []):
         raise LookalikeError(
             f"the workflow ended with status {status}. Why stands above, and in {out / 'results' / 'logs'}; when it is "
             "mended, run the same command again: what is done is kept."
@@ -204,16 +215,34 @@ def _scalar(text: str) -> str:
     return written.strip()
 
 
-def _check(known: Catalogue, trial: Trial, text: str) -> None:
-    """Raise LookalikeError where the configuration would not do, before it is written."""
+def _of(there: Any, *keys: str) -> Any:
+    """What stands in a configuration under these keys; None where nothing does."""
+    for key in keys:
+        there = there.get(key) if isinstance(there, dict) else None
+    return there
+
+
+def _has_changed(trial: Trial, entry: Any) -> bool:
+    """Whether the pictures are others than the last run found: it took a snapshot, and would go on with that."""
+    snapshot = trial.file.parent / trial.sample
+    if not snapshot.exists():
+        return False
+    columns = ["path", "bytes"]
+    now, _ = folders.sample(entry, f"datasets.{trial.name}")
+    return not now.select(columns).equals(store.read_columns(snapshot, *columns))
+
+
+def _check(known: Catalogue, trial: Trial, text: str) -> Any:
+    """The entry of the folder. Raises LookalikeError where the configuration would not do, before it is written."""
     for section in ("experiments", "datasets"):
         for mine in (trial.name, f"{trial.name}-copies"):
             if mine in getattr(known.plan.config, section):
                 raise LookalikeError(f"--name {trial.name}: the catalogue's {section} have a '{mine}'. Choose another.")
     try:
-        Plan.of(catalogues.merge(config.read(catalogues.find()), yaml.safe_load(text)))
+        plan = Plan.of(catalogues.merge(config.read(catalogues.find()), yaml.safe_load(text)))
     except ConfigError as error:
         raise LookalikeError(f"--name {trial.name}: {error}") from None
+    return plan.config.datasets[trial.name]
 
 
 def _keep(trial: Trial, text: str) -> bool:
@@ -242,14 +271,14 @@ def _difference(there: Any, wanted: Any, place: str = "") -> str:
     return f"{place or 'it'} is {there}, not {wanted}"
 
 
-def _run(trial: Trial, cores: int) -> int:
+def _run(trial: Trial, cores: int, options: list[str]) -> int:
     """Run the workflow to its end and return its status. Ctrl-C ends it with all its jobs, and then this program."""
     where = ["-s", str(trial.snakefile), "--workflow-profile", str(trial.snakefile.parent / "profiles" / "default")]
     where += ["--directory", str(trial.file.parent), "--configfile", str(trial.file)]
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     # a process group of its own, so that one Ctrl-C is one signal for each of its processes, sent from here
     process = subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--cores", str(cores), *where, "--", trial.name],
+        [sys.executable, "-m", "snakemake", "--cores", str(cores), *where, *options, "--", trial.name],
         stdin=subprocess.DEVNULL,
         stdout=2,
         process_group=0,

@@ -85,7 +85,7 @@ class Check:
 def check(name: str, entry: Any) -> Check:
     """Look at a published data set as the sample stage does, and write nothing.
 
-    Raises LookalikeError for a data set of another kind, and for tables that are wrong.
+    Raises LookalikeError for a data set of another kind, and for tables or outside pictures that are wrong.
     """
     if not isinstance(entry, Published):
         raise LookalikeError(
@@ -95,7 +95,10 @@ def check(name: str, entry: Any) -> Check:
     found = _look(name, entry)
     if found.missing:
         return Check(found, {}, [])
-    counts = expectations.count(*_module(entry).choose(entry, found))
+    images, truth = _module(entry).choose(entry, found)
+    if entry.gallery:  # whose folder may be missing too
+        outside.add(images, entry.gallery, f"datasets.{name}.gallery")
+    counts = expectations.count(images, truth)
     return Check(found, counts, expectations.differences(entry.expect, counts))
 
 

@@ -6,6 +6,7 @@ Every picture is a reference and a query; nothing is known of true matches.
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -47,13 +48,19 @@ def look(entry: Coco) -> Found:
     fetch = "put val2017.zip there, as it is, or the folder val2017/"
     part = published.picture_part("pictures", listing, "all", fetch, published=5000)
     files = entry.tables()
-    labels = _labels(files[0]) if files else {}
+    labels: Labels = {}
+    damage = ""
+    try:
+        labels = _labels(files[0]) if files else {}
+    except archives.ArchiveError as error:  # a download that was cut short is missing, like what was not begun
+        damage = f"{Path(files[0]).name} {error}"
     name = entry.annotations or "annotations_trainval2017.zip, as it is, or annotations/instances_val2017.json"
     table = published.file_part(
         "annotations", "annotated pictures", len(labels), files=files, root=entry.root, fetch=f"put {name} there"
     )
+    table.missing = damage or table.missing
     table.remarks += published.strays(entry.root, [NAMES, OTHERS], files).lines()
-    if part.found and files:
+    if part.found and files and not damage:
         _compare(part, listing, labels, fetch)
     return Found(SOURCE, entry.root, [part, table], listing.pictures, labels)
 
@@ -85,7 +92,10 @@ def choose(entry: Coco, found: Found) -> tuple[pa.Table, pa.Table]:
 
 
 def _labels(file: str) -> Labels:
-    """Names of the categories in every annotated picture; none for a picture without objects."""
+    """Names of the categories in every annotated picture; none for a picture without objects.
+
+    Raises ArchiveError, and LookalikeError for a file that is not COCO's.
+    """
     try:
         data = archives.read(file, INSTANCES[0]).decode() if file.endswith(".zip") else published.read_text(file)
         content = json.loads(data)
@@ -94,8 +104,6 @@ def _labels(file: str) -> Labels:
         found: dict[str, set[str]] = {name: set() for name in names.values()}
         for one in content["annotations"]:
             found[names[one["image_id"]]].add(categories[one["category_id"]])
-    except archives.ArchiveError as error:
-        raise LookalikeError(f"{file}: {error}. Fetch it again.") from None
     except (ValueError, KeyError, TypeError) as error:
         raise LookalikeError(
             f"{file}: is no instances file of COCO ({type(error).__name__}: {error}). Fetch instances_val2017.json "

@@ -47,7 +47,8 @@ class Kind:
         needed = -(-first // per_archive) if first else total
         some = f"all {total}" if needed == total else "the first" if needed == 1 else f"the first {needed}"
         which = self.archives if total == 1 else f"{some} of the archives {self.archives}"
-        return f"put {which} there, as they are, or a folder {self.folder}/ of the pictures"
+        as_are = "as it is" if total == 1 or needed == 1 else "as they are"
+        return f"put {which} there, {as_are}, or a folder {self.folder}/ of the pictures"
 
 
 def _kind(names: str, ids: str, pictures: range, *, archives: str, folder: str) -> Kind:

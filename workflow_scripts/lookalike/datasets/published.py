@@ -41,16 +41,21 @@ class Odd:
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
-        self.examples: dict[str, str] = {}
+        self.examples: dict[str, list[str]] = {}
 
     def add(self, what: str, example: str) -> None:
         """Count one."""
         self.counts[what] = self.counts.get(what, 0) + 1
-        self.examples.setdefault(what, example)
+        if len(examples := self.examples.setdefault(what, [])) < 3:
+            examples.append(example)
 
     def lines(self) -> list[str]:
-        """One line each: ``3 hidden files, e.g. references/.DS_Store``."""
-        return [f"{count:,} {what}, e.g. {self.examples[what]}" for what, count in self.counts.items()]
+        """One line each: ``hidden files: 4, such as .DS_Store, a/.DS_Store, b/.DS_Store``, all where they are three."""
+        lines = []
+        for what, count in self.counts.items():
+            some = "such as " if count > len(self.examples[what]) else ""
+            lines.append(f"{what}: {count:,}, {some}{', '.join(self.examples[what])}")
+        return lines
 
 
 @dataclass
@@ -100,7 +105,9 @@ class Found:
         """Raise LookalikeError where something is missing that the entry needs; else log what was found."""
         if self.missing:
             lines = [*(f"Missing: {line}" for line in self.missing), *self.how_to_get()]
-            lines.append(f"What is there, and what is not: lookalike check {name}")
+            lines.append(
+                f"What is there, and what is not: lookalike check {name} (and the --configfile of this run, if any)"
+            )
             raise LookalikeError(
                 f"datasets.{name}.root: '{self.root}' does not hold the {self.source.title} pictures and tables that "
                 "this data set needs.\n  " + "\n  ".join(lines)
@@ -232,7 +239,7 @@ def _each_once(pictures: pa.Table, odd: Odd) -> pa.Table:
             example = int(np.argmax(repeats))
             what = "pictures that are there more than once, and are taken once"
             odd.counts[what] = int(repeats.sum())
-            odd.examples[what] = f"{ordered['path'][example - 1]} and {ordered['path'][example]}"
+            odd.examples[what] = [f"{ordered['path'][example - 1]} and {ordered['path'][example]}"]
             ordered = ordered.filter(pa.array(~repeats))
     return ordered.drop_columns(["row"])
 
@@ -244,7 +251,13 @@ def strays(root: str, known: Iterable[re.Pattern[str]], files: Sequence[str]) ->
     tops = {Path(os.path.relpath(file, root)).parts[0] for file in files}
     for name in sorted(path.name for path in Path(root).iterdir()) if Path(root).is_dir() else ():
         if name not in tops and not any(one.fullmatch(re.sub(r"(?i)\.zip$", "", name)) for one in patterns):
-            odd.add("things in the folder that this data set does not use", name)
+            inside = f"{root}/{name}"
+            what = "things in the folder that this data set does not use"
+            if name.startswith("."):
+                what = "hidden files"
+            elif os.access(inside, os.R_OK) and any(parts_of(inside, one) for one in patterns):
+                what = "folders that hold parts of it, a level too deep (move them up, or name that folder with 'root')"
+            odd.add(what, name)
     return odd
 
 
