@@ -51,9 +51,9 @@ def search(
 
     k + 1 neighbors are kept, so that a tie across the boundary is seen when the result is measured (fewer where the
     index holds fewer). A picture is never its own neighbor. ``gallery_out`` gets the same of outside pictures.
-    ``pool_out`` gets the best 10 pairs a query over all queries together, none of those tied with the first one left
-    out. Where the data set has training pictures, ``training_out`` gets each query's nearest ones, and
-    ``pool_sn_out`` the pool of normalised scores.
+    ``pool_out`` gets the best 10 pairs a query over all queries together, rejected ones counted, none of those tied
+    with the first one left out. Where the data set has training pictures, ``training_out`` gets each query's nearest
+    ones, and ``pool_sn_out`` the pool of normalised scores.
 
     ``key`` is the index's entry, ``build_key`` the part of it that the index was made with, ``embedding_key`` as in
     ``build``. Raises LookalikeError where the index file is not the one that its ids were written for, or holds vectors
@@ -66,14 +66,15 @@ def search(
     made_with = check_shards(embeddings, embedding_key)
     footer = check_index(index, ids, {"index_key": build_key, **{name: made_with[name] for name in IDENTITY}})
     reference_ids = store.read_columns(ids, "image_id")["image_id"].combine_chunks()
-    query_ids, queries = _embedded(embeddings, _with_role(images, "query"))
+    sampled = _with_role(images, "query")
+    query_ids, queries = _embedded(embeddings, sampled)
     own = _rows_of(query_ids, reference_ids)
     log.info("searching %d queries among %d references", len(query_ids), len(reference_ids))
 
     started = time.perf_counter()
     stored = load(index, ids, reference_ids, settings.get("search", {}))
     read = time.perf_counter() - started
-    size = PAIRS_PER_QUERY * len(query_ids)
+    size = PAIRS_PER_QUERY * len(sampled)  # rejected ones count: models that refuse others have pools of one size
     pools = [Pool(size, np.zeros(len(query_ids), np.float32))]
     training: tuple[pa.Array, exact.Nearest] | None = None
     normalise = NORMALISE | settings.get("normalise", {})
