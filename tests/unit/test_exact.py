@@ -81,7 +81,7 @@ def test_neighbors_and_pools_are_those_of_plain_arithmetic_ties_included(
 @pytest.mark.parametrize("queries", [1, 3, 100])
 @pytest.mark.parametrize("references", [65, 129, 4097])
 def test_identical_references_tie_wherever_they_stand(queries: int, references: int) -> None:
-    """A matrix product rounds differently at the edge of a block: a tie would be hidden, and won by whoever is first."""
+    """A matrix product rounds differently at the edge of a block: a tie would be hidden, and won by rounding."""
     draw = np.random.default_rng(0)
     asked, known = (draw.normal(size=(count, 512)).astype(np.float32) for count in (queries, references))
     known[[5, references // 2, -1]] = known[0]

@@ -44,7 +44,7 @@ def build(
     """
     made_with = check_shards(embeddings, embedding_key)
     known = [name for name in ("sha256",) if name in store.read_schema(images).names]
-    sample = store.read_columns(images, "image_id", "reference", "training", *known)
+    sample = store.read_columns(images, "image_id", "reference", "training", *known).combine_chunks()
     bad = pa.concat_tables(store.read_table(path, REJECTED) for path in rejected)
     if bad.num_rows and on_bad_image == "fail":
         raise LookalikeError(

@@ -11,22 +11,48 @@ from numpy.typing import NDArray
 from lookalike import store
 
 F = TypeVar("F", np.float32, np.float64)
-FEW = 1 << 18  # ids: fewer are looked up shard by shard
+FEW = 1 << 18  # ids: a hash table of no more is small
 BLOCK = 4096  # vectors: large enough for the matrix product, small enough to stay near the caches
 
 
 def rows_among(embeddings: Sequence[str], ids: pa.Array) -> list[NDArray[np.int64]]:
-    """For each shard, each of its pictures' row among ``ids``; -1 for a picture that is not among them."""
-    if len(ids) <= FEW:  # a hash table for every shard, and one shard's ids in memory at a time
-        return [row for path in embeddings for row in _rows([store.read_columns(path, "image_id")["image_id"]], ids)]
-    return _rows([store.read_columns(path, "image_id")["image_id"] for path in embeddings], ids)
+    """For each shard, each of its pictures' row among ``ids``; -1 for a picture that is not among them.
+
+    One shard's ids are in memory at a time. Many ``ids`` are found by their sorted hashes, 16 bytes each: a hash table
+    of ten million names would take more memory than all else that a streamed index needs.
+    """
+    columns = (store.read_columns(path, "image_id")["image_id"].combine_chunks() for path in embeddings)
+    if len(ids) > FEW:
+        hashes = _hashes(ids)
+        order = np.argsort(hashes)
+        hashes = hashes[order]
+        if (hashes[1:] != hashes[:-1]).all():
+            return [_by_hash(column, ids, hashes, order) for column in columns]
+    return [_rows(column, ids) for column in columns]
 
 
-def _rows(columns: Sequence[pa.ChunkedArray], ids: pa.Array) -> list[NDArray[np.int64]]:
-    together = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
-    rows = pc.index_in(together, value_set=ids).fill_null(-1).to_numpy()
-    ends = np.cumsum([len(column) for column in columns])
-    return [part.astype(np.int64) for part in np.split(rows, ends[:-1])]
+def _rows(column: pa.Array, ids: pa.Array) -> NDArray[np.int64]:
+    return np.asarray(pc.index_in(column, value_set=ids).fill_null(-1).to_numpy(), np.int64)
+
+
+def _by_hash(
+    column: pa.Array, ids: pa.Array, hashes: NDArray[np.uint64], order: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """As ``_rows``; ``hashes`` are those of ``ids[order]``, rising, and no two are equal."""
+    rows = order[np.minimum(np.searchsorted(hashes, _hashes(column)), len(order) - 1)]
+    same = pc.equal(ids.take(pa.array(rows)), column).to_numpy(zero_copy_only=False)
+    return np.where(same, rows, -1)
+
+
+def _hashes(ids: pa.Array) -> NDArray[np.uint64]:
+    """(n,) 64-bit hashes, in blocks: as Python's strings, ten million names would take a gigabyte."""
+    from pandas.util import hash_array
+
+    found = np.empty(len(ids), np.uint64)
+    for start in range(0, len(ids), BLOCK):
+        block = ids.slice(start, BLOCK).to_numpy(zero_copy_only=False)
+        found[start : start + len(block)] = hash_array(block, categorize=False)
+    return found
 
 
 def read(embeddings: Sequence[str], wanted: Sequence[NDArray[np.bool_]]) -> NDArray[np.float32]:
