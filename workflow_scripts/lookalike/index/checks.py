@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lookalike import store
 from lookalike.errors import LookalikeError
+from lookalike.index.vectors import whole
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +74,8 @@ def check_pictures(
     ``image_id``. Returns a hash over all ids and the bytes that were decoded for them, whatever their order: models
     whose hashes differ saw other pictures.
     """
-    ids = sample["image_id"].combine_chunks()
-    known = sample["sha256"].combine_chunks() if "sha256" in sample.column_names else None
+    ids = whole(sample["image_id"])
+    known = whole(sample["sha256"]) if "sha256" in sample.column_names else None
     rejected = pc.index_in(bad["image_id"], value_set=ids).fill_null(-1).to_numpy()
     together = np.concatenate([*rows, rejected])
     counts = np.bincount(together[together >= 0], minlength=len(ids))

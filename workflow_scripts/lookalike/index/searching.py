@@ -65,7 +65,7 @@ def search(
     settings = json.loads(key)
     made_with = check_shards(embeddings, embedding_key)
     footer = check_index(index, ids, {"index_key": build_key, **{name: made_with[name] for name in IDENTITY}})
-    reference_ids = store.read_columns(ids, "image_id")["image_id"].combine_chunks()
+    reference_ids = vectors.whole(store.read_columns(ids, "image_id")["image_id"])
     sampled = _with_role(images, "query")
     query_ids, queries = _embedded(embeddings, sampled)
     own = _rows_of(query_ids, reference_ids)
@@ -132,7 +132,7 @@ def nearest(
     ``settings`` are the search parameters of the index's entry. The files are taken as they are:
     ``checks.check_index`` says whether they belong together and to the vector.
     """
-    reference_ids = store.read_columns(ids, "image_id")["image_id"].combine_chunks()
+    reference_ids = vectors.whole(store.read_columns(ids, "image_id")["image_id"])
     stored = load(index, ids, reference_ids, settings or {})
     nobody = np.array([-1])
     found, _ = _search(stored, vector[None], min(k, len(reference_ids)), own=nobody, pools=[], gpu=False)

@@ -21,7 +21,7 @@ def rows_among(embeddings: Sequence[str], ids: pa.Array) -> list[NDArray[np.int6
     One shard's ids are in memory at a time. Many ``ids`` are found by their sorted hashes, 16 bytes each: a hash table
     of ten million names would take more memory than all else that a streamed index needs.
     """
-    columns = (store.read_columns(path, "image_id")["image_id"].combine_chunks() for path in embeddings)
+    columns = (whole(store.read_columns(path, "image_id")["image_id"]) for path in embeddings)
     if len(ids) > FEW:
         hashes = _hashes(ids)
         order = np.argsort(hashes)
@@ -53,6 +53,11 @@ def _hashes(ids: pa.Array) -> NDArray[np.uint64]:
         block = ids.slice(start, BLOCK).to_numpy(zero_copy_only=False)
         found[start : start + len(block)] = hash_array(block, categorize=False)
     return found
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array: itself where it is one chunk, which ``combine_chunks`` would copy."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def read(embeddings: Sequence[str], wanted: Sequence[NDArray[np.bool_]]) -> NDArray[np.float32]:
