@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lookalike import store
 from lookalike.errors import LookalikeError
-from lookalike.index.vectors import whole
+from lookalike.index.vectors import rows_of, whole
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def check_pictures(
     """
     ids = whole(sample["image_id"])
     known = whole(sample["sha256"]) if "sha256" in sample.column_names else None
-    rejected = pc.index_in(bad["image_id"], value_set=ids).fill_null(-1).to_numpy()
+    rejected = rows_of(whole(bad["image_id"]), ids)  # -1 as well where a picture is rejected twice
     together = np.concatenate([*rows, rejected])
     counts = np.bincount(together[together >= 0], minlength=len(ids))
     if (together < 0).any() or (counts != 1).any():

@@ -68,7 +68,7 @@ def search(
     reference_ids = vectors.whole(store.read_columns(ids, "image_id")["image_id"])
     sampled = _with_role(images, "query")
     query_ids, queries = _embedded(embeddings, sampled)
-    own = _rows_of(query_ids, reference_ids)
+    own = vectors.rows_of(query_ids, reference_ids)
     log.info("searching %d queries among %d references", len(query_ids), len(reference_ids))
 
     started = time.perf_counter()
@@ -188,18 +188,9 @@ def _located(embeddings: Sequence[str], ids: pa.Array) -> tuple[pa.Array, list[N
 def _gallery(embeddings: Sequence[str], images: str, stored: Stored, reference_ids: pa.Array, k: int) -> pa.Table:
     """The nearest k + 1 references of each outside picture; no rows where there are none."""
     ids, outside = _embedded(embeddings, _outside(images))
-    own = _rows_of(ids, reference_ids)
+    own = vectors.rows_of(ids, reference_ids)
     found, _ = _search(stored, outside, min(k + 1, len(reference_ids)), own=own, pools=[], gpu=False)
     return _neighbors(found, ids, reference_ids)
-
-
-def _rows_of(query_ids: pa.Array, among: pa.Array) -> Rows:
-    """The row of each query among other ids, -1 where it is not there."""
-    found = pc.index_in(among, value_set=query_ids).fill_null(-1).to_numpy()  # the hash table is of the fewer ids
-    rows: Rows = np.full(len(query_ids), -1, np.int64)
-    there = np.flatnonzero(found >= 0)
-    rows[found[there]] = there
-    return rows
 
 
 def _training(
@@ -208,7 +199,7 @@ def _training(
     """Ids of the training pictures, and each query's nearest ones among them, exactly, as the index sees vectors."""
     ids, wanted = _located(embeddings, _with_role(images, "training"))
     blocks = (stored.transform(block) for block in vectors.blocks(embeddings, wanted))
-    return ids, exact.search(stored.transform(queries), blocks, count, _rows_of(query_ids, ids))
+    return ids, exact.search(stored.transform(queries), blocks, count, vectors.rows_of(query_ids, ids))
 
 
 def _shift(similarities: Floats, *, beta: float, first: int, last: int, images: str) -> Floats:

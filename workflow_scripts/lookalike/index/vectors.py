@@ -55,6 +55,15 @@ def _hashes(ids: pa.Array) -> NDArray[np.uint64]:
     return found
 
 
+def rows_of(few: pa.Array, among: pa.Array) -> NDArray[np.int64]:
+    """The row of each of a few different ids among others, (n,); -1 where it is not there."""
+    found = pc.index_in(among, value_set=few).fill_null(-1).to_numpy()  # the hash table is of the fewer ids
+    rows = np.full(len(few), -1, np.int64)
+    there = np.flatnonzero(found >= 0)
+    rows[found[there]] = there
+    return rows
+
+
 def whole(column: pa.ChunkedArray) -> pa.Array:
     """A column as one array: itself where it is one chunk, which ``combine_chunks`` would copy."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
