@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from conftest import REPOSITORY
-from lookalike import index, store
+from lookalike import formats, index, store
 from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, IMAGES, INDEX_IDS, NEIGHBORS, REJECTED, SearchTiming
 from lookalike.index import vectors
@@ -339,6 +339,14 @@ def test_a_vector_of_zeros_scores_nothing(tmp_path: Path) -> None:
     assert found.loc[found["query_id"] == "q0", "score"].tolist() == [0.0] * 6
 
 
+def test_a_name_that_stands_twice_among_many_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "FEW", 10)
+    names = [f"r{number}" for number in range(9000)]
+    INDEX_IDS.check(pa.table({"image_id": names}), "here")
+    with pytest.raises(LookalikeError, match=r"here: duplicate image_id 'r7' \(1 in all\)"):
+        INDEX_IDS.check(pa.table({"image_id": [*names, "r7"]}), "here")
+
+
 @pytest.mark.parametrize("collide", [False, True])
 def test_many_ids_are_found_again_shard_by_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collide: bool
@@ -350,8 +358,8 @@ def test_many_ids_are_found_again_shard_by_shard(
     assert (expected[0] == -1).sum() == 1
     monkeypatch.setattr(vectors, "FEW", 10)
     if collide:
-        hashes = vectors._hashes
-        monkeypatch.setattr(vectors, "_hashes", lambda ids: hashes(ids) % 100)
+        hashes = vectors.hashes_of
+        monkeypatch.setattr(vectors, "hashes_of", lambda ids: hashes(ids) % 100)
     for found, rows in zip(vectors.rows_among(chain.shards, ids), expected, strict=True):
         np.testing.assert_array_equal(found, rows)
 

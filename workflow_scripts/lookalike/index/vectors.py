@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lookalike import store
+from lookalike.formats import FEW, hashes_of
 
 F = TypeVar("F", np.float32, np.float64)
-FEW = 1 << 18  # ids: a hash table of no more is small
 BLOCK = 4096  # vectors: large enough for the matrix product, small enough to stay near the caches
 
 
@@ -23,7 +23,7 @@ def rows_among(embeddings: Sequence[str], ids: pa.Array) -> list[NDArray[np.int6
     """
     columns = (whole(store.read_columns(path, "image_id")["image_id"]) for path in embeddings)
     if len(ids) > FEW:
-        hashes = _hashes(ids)
+        hashes = hashes_of(ids)
         order = np.argsort(hashes)
         hashes = hashes[order]
         if (hashes[1:] != hashes[:-1]).all():
@@ -39,20 +39,9 @@ def _by_hash(
     column: pa.Array, ids: pa.Array, hashes: NDArray[np.uint64], order: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """As ``_rows``; ``hashes`` are those of ``ids[order]``, rising, and no two are equal."""
-    rows = order[np.minimum(np.searchsorted(hashes, _hashes(column)), len(order) - 1)]
+    rows = order[np.minimum(np.searchsorted(hashes, hashes_of(column)), len(order) - 1)]
     same = pc.equal(ids.take(pa.array(rows)), column).to_numpy(zero_copy_only=False)
     return np.where(same, rows, -1)
-
-
-def _hashes(ids: pa.Array) -> NDArray[np.uint64]:
-    """(n,) 64-bit hashes, in blocks: as Python's strings, ten million names would take a gigabyte."""
-    from pandas.util import hash_array
-
-    found = np.empty(len(ids), np.uint64)
-    for start in range(0, len(ids), BLOCK):
-        block = ids.slice(start, BLOCK).to_numpy(zero_copy_only=False)
-        found[start : start + len(block)] = hash_array(block, categorize=False)
-    return found
 
 
 def rows_of(few: pa.Array, among: pa.Array) -> NDArray[np.int64]:
