@@ -197,6 +197,12 @@ def test_the_catalogue_is_valid() -> None:
             "datasets.logs: results/logs/ is used by the workflow itself. Choose another name, for example 'my-logs'.",
         ),
         (
+            "indexes/flat.pool_sn",
+            {"factory": "Flat"},
+            "indexes.flat.pool_sn: its files would bear the names of other files of an index 'flat'. "
+            "Choose a name that does not end in '.pool_sn', for example 'flat-pool_sn'.",
+        ),
+        (
             "models/a b",
             CATALOGUE["models"]["pixels"],
             "models.a b: names are parts of paths. "

@@ -78,6 +78,26 @@ def test_neighbors_and_pools_are_those_of_plain_arithmetic_ties_included(
             assert (np.diff(pair_scores[mine]) <= 0).all()
 
 
+@pytest.mark.parametrize("queries", [1, 3, 100])
+@pytest.mark.parametrize("references", [65, 129, 4097])
+def test_identical_references_tie_wherever_they_stand(queries: int, references: int) -> None:
+    """A matrix product rounds differently at the edge of a block: a tie would be hidden, and won by rounding."""
+    draw = np.random.default_rng(0)
+    asked, known = (draw.normal(size=(count, 512)).astype(np.float32) for count in (queries, references))
+    known[[5, references // 2, -1]] = known[0]
+    pools = [Pool(10 * queries, np.zeros(queries, np.float32))]
+    found = exact.search(asked, in_blocks(known, 4096), references, np.full(queries, -1), pools)
+    scores = np.empty((queries, references), np.float32)
+    np.put_along_axis(scores, found.rows, found.scores, axis=1)
+    assert (scores[:, [5, references // 2, -1]] == scores[:, [0]]).all()
+    in_pool = pairs_of(pools[0])
+    for query in range(queries):
+        assert len({(query, row) in in_pool for row in (0, 5, references // 2, references - 1)}) == 1
+    shuffled = draw.permutation(references)
+    again = exact.search(asked, in_blocks(known[shuffled], 4096), references, np.full(queries, -1))
+    np.testing.assert_array_equal(again.scores, found.scores)
+
+
 @pytest.mark.parametrize("gpu_most", [2048, 300])
 def test_an_index_that_is_asked_fills_the_pool_with_the_same_pairs(
     gpu_most: int, monkeypatch: pytest.MonkeyPatch

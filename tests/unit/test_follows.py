@@ -42,6 +42,14 @@ def test_overlap_with_the_color_histogram_by_hand() -> None:
     assert overlaps(model, model, truth_table([]), images).values.tolist() == [1, 1, 0]
 
 
+def test_a_model_overlaps_fully_with_itself_however_many_matches_it_finds() -> None:
+    """Six neighbors of which three are matches leave three to compare: they are all of what is left, not 3 of 5."""
+    names = [f"r{number}" for number in range(9)]
+    found = neighbors_table({"a": [(name, 1 - place / 10) for place, name in enumerate(names[:6])]})
+    truth = truth_table([("a", name) for name in names[:3]])
+    assert overlaps(found, found, truth, images_table(names, ["a"])).values.tolist() == [1]
+
+
 def test_finding_the_right_picture_is_not_following_its_colors() -> None:
     images = images_table(REFERENCES, ["a"])
     model, colors = neighbors_table({"a": found("01234")}), neighbors_table({"a": found("05678")})

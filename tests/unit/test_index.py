@@ -14,6 +14,7 @@ from conftest import REPOSITORY
 from lookalike import index, store
 from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, IMAGES, INDEX_IDS, NEIGHBORS, REJECTED, SearchTiming
+from lookalike.index import vectors
 
 Floats = NDArray[np.float32]
 KEY = '{"family": "pixels"}'
@@ -339,6 +340,31 @@ def test_a_vector_of_zeros_scores_nothing(tmp_path: Path) -> None:
     assert found.loc[found["query_id"] == "q0", "score"].tolist() == [0.0] * 6
 
 
+def test_a_name_that_stands_twice_among_many_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lookalike.formats.tables.FEW", 10)
+    names = [f"r{number}" for number in range(9000)]
+    INDEX_IDS.check(pa.table({"image_id": names}), "here")
+    with pytest.raises(LookalikeError, match=r"here: duplicate image_id 'r7' \(1 in all\)"):
+        INDEX_IDS.check(pa.table({"image_id": [*names, "r7"]}), "here")
+
+
+@pytest.mark.parametrize("collide", [False, True])
+def test_many_ids_are_found_again_shard_by_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collide: bool
+) -> None:
+    """Beyond FEW by sorted hashes, which take a fraction of a hash table's memory; two equal hashes hide nobody."""
+    chain = Chain(tmp_path, references=600)
+    ids = pa.array([name for name in reversed(chain.vectors) if name != "r13"])
+    expected = vectors.rows_among(chain.shards, ids)
+    assert (expected[0] == -1).sum() == 1
+    monkeypatch.setattr(vectors, "FEW", 10)
+    if collide:
+        hashes = vectors.hashes_of
+        monkeypatch.setattr(vectors, "hashes_of", lambda ids: hashes(ids) % 100)
+    for found, rows in zip(vectors.rows_among(chain.shards, ids), expected, strict=True):
+        np.testing.assert_array_equal(found, rows)
+
+
 def test_the_pool_is_the_best_ten_pairs_a_query_over_all_queries(tmp_path: Path) -> None:
     chain = Chain(tmp_path, references=600)
     chain.build()
@@ -358,6 +384,17 @@ def test_the_pool_is_the_best_ten_pairs_a_query_over_all_queries(tmp_path: Path)
     footer = store.read_provenance(chain.folder / "pool.parquet")
     assert footer["policy"].startswith("the best 10 pairs a query over all queries together")
     assert (footer["queries"], footer["references"], footer["index"]) == (7, 600, "flat")
+
+
+def test_a_rejected_query_does_not_shorten_the_pool(tmp_path: Path) -> None:
+    """Ten pairs for each query that was sampled: a model that refuses pictures gets a list of equal length."""
+    chain = Chain(tmp_path, references=600)
+    chain.shard("queries", [f"q{n}" for n in range(6)])
+    chain.rejected = chain.reject([{"image_id": "q6", "path": "q6", "reason": "truncated"}])
+    chain.build()
+    chain.search()
+    assert len(chain.found("pool")) == 10 * 7
+    assert {row["query_id"] for row in chain.found("pool")} <= {f"q{n}" for n in range(6)}
 
 
 def test_a_picture_is_never_in_the_pool_with_itself(tmp_path: Path) -> None:

@@ -368,6 +368,10 @@ def test_what_vectors_cost_comes_from_the_neighbors_footer(run: Measure) -> None
     cost = run({"a": first("r1")}, {"a": "r1"}, footer=made).cost
     assert cost is not None
     assert (cost.dimension, cost.vector_bytes, cost.vectors, cost.indexed_bytes) == (6, 12, 5, 33.0)
+    # a streamed index is a list of files; what it would cost to keep are their vectors
+    cost = run({"a": first("r1")}, {"a": "r1"}, footer=made | {"index_key": '{"streamed": true}'}).cost
+    assert cost is not None
+    assert (cost.index_bytes, cost.indexed_bytes) == (60, 12.0)
 
 
 def test_removed_logs_only_take_the_timings_along(run: Measure, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The measure stage: one model's neighbors on one data set, as numbers with intervals."""
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -207,13 +208,16 @@ def _cost(footer: dict[str, Any]) -> formats.Cost | None:
     """From the neighbors' footer, which has it from the index."""
     if "dimension" not in footer:
         return None
-    stored = footer["dtypes"]["stored"]
+    stored, vectors = footer["dtypes"]["stored"], footer["references"]
+    vector_bytes = footer["dimension"] * np.dtype(stored).itemsize
+    # A streamed index is a list of files: what is searched, and must be kept, are the vectors in them.
+    streamed = json.loads(footer.get("index_key", "{}")).get("streamed")
     return formats.Cost(
         dimension=footer["dimension"],
         stored_dtype=stored,
-        vector_bytes=footer["dimension"] * np.dtype(stored).itemsize,
-        vectors=footer["references"],
-        index_bytes=footer["index_bytes"],
+        vector_bytes=vector_bytes,
+        vectors=vectors,
+        index_bytes=vectors * vector_bytes if streamed else footer["index_bytes"],
     )
 
 

@@ -113,14 +113,17 @@ class Seen:
 def overlaps(neighbors: pa.Table, colors: pa.Table, truth: pa.Table, images: pa.Table) -> Outcomes:
     """For every query, the share of its first AT neighbors that are among the color histogram's first AT too.
 
-    True matches are left out on both sides: to find the right picture is not to follow its colors. A query that one
-    of the two could not use has 0. Neighbors come in the order of their ranks.
+    True matches are left out on both sides: to find the right picture is not to follow its colors. Where this leaves a
+    query fewer than AT of the neighbors that were kept, the share is of these. A query that one of the two could not
+    use has 0. Neighbors come in the order of their ranks.
     """
     ids = images["image_id"].combine_chunks()
     true = _pairs(truth, ids)
-    common = np.intersect1d(_first(neighbors, ids, true), _first(colors, ids, true))
+    first = _first(neighbors, ids, true)
+    common = np.intersect1d(first, _first(colors, ids, true))
     counted = np.flatnonzero(images["query"].to_numpy())
-    shares = np.bincount(common // len(ids), minlength=len(ids))[counted] / AT
+    shared, left = (np.bincount(pairs // len(ids), minlength=len(ids))[counted] for pairs in (common, first))
+    shares = shared / np.maximum(left, 1)
     return Outcomes(np.asarray(shares, dtype=np.float64), group_codes(images["group"].take(counted).to_pylist()))
 
 

@@ -14,6 +14,7 @@ from lookalike.config.records import Config, Experiment, Vary
 from lookalike.errors import did_you_mean
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+BESIDE = ("pool", "pool_sn", "training", "gallery")  # what search writes beside {index}.parquet
 
 # Where a union was tried, pydantic puts the chosen member's tag into the place: (..., 'embed', 'pixels', 'siz').
 _UNIONS = {"datasets": ("kind", Dataset), "models": ("family", Embed)}
@@ -153,6 +154,13 @@ def _bad_names(config: Config, rule_names: frozenset[str]) -> list[str]:
     for name in config.datasets:
         if name in ("weights", "reports", "logs"):
             mistakes.append(f"datasets.{name}: results/{name}/ is used by the workflow itself. {_other_name(name)}")
+    for name in config.indexes:
+        start, dot, end = name.rpartition(".")
+        if dot and end in BESIDE:
+            mistakes.append(
+                f"indexes.{name}: its files would bear the names of other files of an index '{start}'. "
+                f"Choose a name that does not end in '.{end}', for example '{start}-{end}'."
+            )
     return mistakes
 
 

@@ -35,6 +35,7 @@ from lookalike.formats.tables import (
     BY,
     DUPLICATES,
     EMBEDDINGS,
+    FEW,
     FORMATS,
     IMAGES,
     INDEX_IDS,
@@ -46,12 +47,14 @@ from lookalike.formats.tables import (
     TRUTH,
     VECTOR,
     Format,
+    hashes_of,
 )
 
 __all__ = [
     "BY",
     "DUPLICATES",
     "EMBEDDINGS",
+    "FEW",
     "FORMATS",
     "IMAGES",
     "INDEX_IDS",
@@ -89,4 +92,5 @@ __all__ = [
     "Threshold",
     "Weights",
     "bottleneck",
+    "hashes_of",
 ]

@@ -129,7 +129,10 @@ class StreamedIndex(Record):
 
 
 class Cost(Record):
-    """What vectors cost: ``vector_bytes`` are one vector's as embedding stored it, ``index_bytes`` the index file's."""
+    """What vectors cost: ``vector_bytes`` are one vector's as embedding stored it, ``index_bytes`` the index file's.
+
+    Of a streamed index ``index_bytes`` are those of the vectors that it names.
+    """
 
     dimension: int
     stored_dtype: str

@@ -5,12 +5,27 @@ The files must open without this project, so only plain Arrow types are used.
 
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike.errors import LookalikeError
 
 STRING = pa.string()
+FEW = 1 << 18  # ids: a hash table of no more is small
+BLOCK = 1 << 12  # ids that are Python's strings at a time
+
+
+def hashes_of(ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+    """(n,) 64-bit hashes of strings: 8 bytes each, where a hash table of them takes ten times as much."""
+    from pandas.util import hash_array
+
+    found = np.empty(len(ids), np.uint64)
+    for start in range(0, len(ids), BLOCK):
+        block = ids.slice(start, BLOCK)
+        found[start : start + len(block)] = hash_array(np.asarray(block.to_pylist(), object), categorize=False)
+    return found
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,10 @@ class Format:
     def _check_unique(self, table: pa.Table, where: object) -> None:
         if not self.unique or not table.num_rows:
             return
+        if len(self.unique) == 1 and table.num_rows > FEW:  # a hash table of millions of names would take a gigabyte
+            hashes = hashes_of(table[self.unique[0]])
+            ordered = np.sort(hashes)
+            table = table.filter(pa.array(np.isin(hashes, ordered[1:][ordered[1:] == ordered[:-1]])))
         counts = table.group_by(list(self.unique), use_threads=False).aggregate([([], "count_all")])
         repeated = counts.filter(pc.greater(counts["count_all"], 1))
         if repeated.num_rows:

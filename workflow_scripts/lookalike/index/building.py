@@ -44,20 +44,18 @@ def build(
     """
     made_with = check_shards(embeddings, embedding_key)
     known = [name for name in ("sha256",) if name in store.read_schema(images).names]
-    sample = store.read_columns(images, "image_id", "reference", "training", *known)
+    sample = store.read_columns(images, "image_id", "reference", "training", *known).combine_chunks()
     bad = pa.concat_tables(store.read_table(path, REJECTED) for path in rejected)
     if bad.num_rows and on_bad_image == "fail":
         raise LookalikeError(
             f"{_first(bad)} ({bad.num_rows} such pictures). Mend or remove them, or set on_bad_image: reject."
         )
-    rows = vectors.rows_among(embeddings, sample["image_id"].combine_chunks())
+    sampled = vectors.whole(sample["image_id"])
+    rows = vectors.rows_among(embeddings, sampled)
     pictures_sha256 = check_pictures(embeddings, rows, sample, bad, images)
     references = _with_role(rows, sample, "reference")
-    ids = (
-        sample["image_id"]
-        .combine_chunks()
-        .take(pa.array(np.concatenate([here[mask] for here, mask in zip(rows, references, strict=True)])))
-    )
+    of_references = [here[mask] for here, mask in zip(rows, references, strict=True)]
+    ids = sampled.take(pa.array(np.concatenate(of_references)))
     if not len(ids):
         raise LookalikeError(f"{images}: not one reference could be embedded. The first: {_first(bad)}.")
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lookalike import store
 from lookalike.errors import LookalikeError
+from lookalike.index.vectors import rows_of, whole
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +74,9 @@ def check_pictures(
     ``image_id``. Returns a hash over all ids and the bytes that were decoded for them, whatever their order: models
     whose hashes differ saw other pictures.
     """
-    ids = sample["image_id"].combine_chunks()
-    known = sample["sha256"].combine_chunks() if "sha256" in sample.column_names else None
-    rejected = pc.index_in(bad["image_id"], value_set=ids).fill_null(-1).to_numpy()
+    ids = whole(sample["image_id"])
+    known = whole(sample["sha256"]) if "sha256" in sample.column_names else None
+    rejected = rows_of(whole(bad["image_id"]), ids)  # -1 as well where a picture is rejected twice
     together = np.concatenate([*rows, rejected])
     counts = np.bincount(together[together >= 0], minlength=len(ids))
     if (together < 0).any() or (counts != 1).any():

@@ -2,6 +2,9 @@
 
 A block's scores are one matrix product. What they add is found by one comparison: with the lowest score that could
 still matter to a query, which rises as better pairs are found, so that almost nothing is left to sort.
+
+A matrix product rounds by where a reference stands in its block, so that two identical references may differ in the
+last bit, and a tie would be decided by their order. What is found is therefore scored once more, pair by pair.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,6 +16,8 @@ from lookalike.index.pools import Pool
 
 QUERIES = 1024  # in one product: with a block of references, their scores take 16 MB
 FIRST = 64  # references in the first product, when every score is a new best; then twice as many as were seen
+SLACK = 1e-5  # of the product of two lengths: more than a float32 product of a few thousand numbers is off by
+PAIRS = 256  # scored once more at a time: they stay in the cache
 
 
 class Nearest:
@@ -63,12 +68,14 @@ def search(
     itself and is left out, -1 where there is none. At equal scores the reference that comes first is first.
     """
     nearest = Nearest(len(queries), k)
+    slack = SLACK * np.linalg.norm(queries, axis=1)
     seen = 0
     for block in blocks:
         start = 0
         while start < len(block):
             step = min(max(FIRST, seen), len(block) - start)
-            _add(queries, block[start : start + step], seen, own=own, nearest=nearest, pools=pools)
+            part = block[start : start + step]
+            _add(queries, part, seen, slack=slack, own=own, nearest=nearest, pools=pools)
             start, seen = start + step, seen + step
     return nearest
 
@@ -78,10 +85,12 @@ def _add(
     references: NDArray[np.float32],
     first_row: int,
     *,
+    slack: NDArray[np.float32],
     own: NDArray[np.int64],
     nearest: Nearest,
     pools: Sequence[Pool],
 ) -> None:
+    longest = np.linalg.norm(references, axis=1).max()
     for start in range(0, len(queries), QUERIES):
         part = slice(start, start + QUERIES)
         scores = queries[part] @ references.T
@@ -89,11 +98,22 @@ def _add(
         mine = np.flatnonzero((self_match >= 0) & (self_match < len(references)))
         scores[mine, self_match[mine]] = -np.inf
         low = np.minimum.reduce([nearest.low[part], *(pool.low[part] for pool in pools)])
-        hits = np.flatnonzero(scores > low[:, None])
+        hits = np.flatnonzero(scores > (low - slack[part] * longest)[:, None])
         if not len(hits):
             continue
         query, column = np.divmod(hits, len(references))
-        found = scores.reshape(-1)[hits]
+        found = _dots(queries[part], references, query, column)
         nearest.add(query + start, column + first_row, found)
         for pool in pools:
             pool.add(query + start, column + first_row, found)
+
+
+def _dots(
+    queries: NDArray[np.float32], references: NDArray[np.float32], query: NDArray[np.int64], column: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """The inner product of each pair by itself, (pairs,): the same for the same two vectors, wherever they stand."""
+    found = np.empty(len(query), np.float32)
+    for start in range(0, len(query), PAIRS):
+        part = slice(start, start + PAIRS)
+        np.einsum("ij,ij->i", queries[query[part]], references[column[part]], out=found[part])
+    return found

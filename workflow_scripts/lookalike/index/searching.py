@@ -51,9 +51,9 @@ def search(
 
     k + 1 neighbors are kept, so that a tie across the boundary is seen when the result is measured (fewer where the
     index holds fewer). A picture is never its own neighbor. ``gallery_out`` gets the same of outside pictures.
-    ``pool_out`` gets the best 10 pairs a query over all queries together, none of those tied with the first one left
-    out. Where the data set has training pictures, ``training_out`` gets each query's nearest ones, and
-    ``pool_sn_out`` the pool of normalised scores.
+    ``pool_out`` gets the best 10 pairs a query over all queries together, rejected ones counted, none of those tied
+    with the first one left out. Where the data set has training pictures, ``training_out`` gets each query's nearest
+    ones, and ``pool_sn_out`` the pool of normalised scores.
 
     ``key`` is the index's entry, ``build_key`` the part of it that the index was made with, ``embedding_key`` as in
     ``build``. Raises LookalikeError where the index file is not the one that its ids were written for, or holds vectors
@@ -65,15 +65,16 @@ def search(
     settings = json.loads(key)
     made_with = check_shards(embeddings, embedding_key)
     footer = check_index(index, ids, {"index_key": build_key, **{name: made_with[name] for name in IDENTITY}})
-    reference_ids = store.read_columns(ids, "image_id")["image_id"].combine_chunks()
-    query_ids, queries = _embedded(embeddings, _with_role(images, "query"))
-    own = _rows_of(query_ids, reference_ids)
+    reference_ids = vectors.whole(store.read_columns(ids, "image_id")["image_id"])
+    sampled = _with_role(images, "query")
+    query_ids, queries = _embedded(embeddings, sampled)
+    own = vectors.rows_of(query_ids, reference_ids)
     log.info("searching %d queries among %d references", len(query_ids), len(reference_ids))
 
     started = time.perf_counter()
     stored = load(index, ids, reference_ids, settings.get("search", {}))
     read = time.perf_counter() - started
-    size = PAIRS_PER_QUERY * len(query_ids)
+    size = PAIRS_PER_QUERY * len(sampled)  # rejected ones count: models that refuse others have pools of one size
     pools = [Pool(size, np.zeros(len(query_ids), np.float32))]
     training: tuple[pa.Array, exact.Nearest] | None = None
     normalise = Normalise.model_validate(settings.get("normalise", {}))
@@ -126,7 +127,7 @@ def nearest(
     ``settings`` are the search parameters of the index's entry. The files are taken as they are:
     ``checks.check_index`` says whether they belong together and to the vector.
     """
-    reference_ids = store.read_columns(ids, "image_id")["image_id"].combine_chunks()
+    reference_ids = vectors.whole(store.read_columns(ids, "image_id")["image_id"])
     stored = load(index, ids, reference_ids, settings or {})
     nobody = np.array([-1])
     found, _ = _search(stored, vector[None], min(k, len(reference_ids)), own=nobody, pools=[], gpu=False)
@@ -182,18 +183,9 @@ def _located(embeddings: Sequence[str], ids: pa.Array) -> tuple[pa.Array, list[N
 def _gallery(embeddings: Sequence[str], images: str, stored: Stored, reference_ids: pa.Array, k: int) -> pa.Table:
     """The nearest k + 1 references of each outside picture; no rows where there are none."""
     ids, outside = _embedded(embeddings, _outside(images))
-    own = _rows_of(ids, reference_ids)
+    own = vectors.rows_of(ids, reference_ids)
     found, _ = _search(stored, outside, min(k + 1, len(reference_ids)), own=own, pools=[], gpu=False)
     return _neighbors(found, ids, reference_ids)
-
-
-def _rows_of(query_ids: pa.Array, among: pa.Array) -> Rows:
-    """The row of each query among other ids, -1 where it is not there."""
-    found = pc.index_in(among, value_set=query_ids).fill_null(-1).to_numpy()  # the hash table is of the fewer ids
-    rows: Rows = np.full(len(query_ids), -1, np.int64)
-    there = np.flatnonzero(found >= 0)
-    rows[found[there]] = there
-    return rows
 
 
 def _training(
@@ -202,7 +194,7 @@ def _training(
     """Ids of the training pictures, and each query's nearest ones among them, exactly, as the index sees vectors."""
     ids, wanted = _located(embeddings, _with_role(images, "training"))
     blocks = (stored.transform(block) for block in vectors.blocks(embeddings, wanted))
-    return ids, exact.search(stored.transform(queries), blocks, count, _rows_of(query_ids, ids))
+    return ids, exact.search(stored.transform(queries), blocks, count, vectors.rows_of(query_ids, ids))
 
 
 def _shift(similarities: Floats, settings: Normalise, images: str) -> Floats:

@@ -9,24 +9,53 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lookalike import store
+from lookalike.formats import FEW, hashes_of
 
 F = TypeVar("F", np.float32, np.float64)
-FEW = 1 << 18  # ids: fewer are looked up shard by shard
 BLOCK = 4096  # vectors: large enough for the matrix product, small enough to stay near the caches
 
 
 def rows_among(embeddings: Sequence[str], ids: pa.Array) -> list[NDArray[np.int64]]:
-    """For each shard, each of its pictures' row among ``ids``; -1 for a picture that is not among them."""
-    if len(ids) <= FEW:  # a hash table for every shard, and one shard's ids in memory at a time
-        return [row for path in embeddings for row in _rows([store.read_columns(path, "image_id")["image_id"]], ids)]
-    return _rows([store.read_columns(path, "image_id")["image_id"] for path in embeddings], ids)
+    """For each shard, each of its pictures' row among ``ids``; -1 for a picture that is not among them.
+
+    One shard's ids are in memory at a time. Many ``ids`` are found by their sorted hashes, 16 bytes each: a hash table
+    of ten million names would take more memory than all else that a streamed index needs.
+    """
+    columns = (whole(store.read_columns(path, "image_id")["image_id"]) for path in embeddings)
+    if len(ids) > FEW:
+        hashes = hashes_of(ids)
+        order = np.argsort(hashes)
+        hashes = hashes[order]
+        if (hashes[1:] != hashes[:-1]).all():
+            return [_by_hash(column, ids, hashes, order) for column in columns]
+    return [_rows(column, ids) for column in columns]
 
 
-def _rows(columns: Sequence[pa.ChunkedArray], ids: pa.Array) -> list[NDArray[np.int64]]:
-    together = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
-    rows = pc.index_in(together, value_set=ids).fill_null(-1).to_numpy()
-    ends = np.cumsum([len(column) for column in columns])
-    return [part.astype(np.int64) for part in np.split(rows, ends[:-1])]
+def _rows(column: pa.Array, ids: pa.Array) -> NDArray[np.int64]:
+    return np.asarray(pc.index_in(column, value_set=ids).fill_null(-1).to_numpy(), np.int64)
+
+
+def _by_hash(
+    column: pa.Array, ids: pa.Array, hashes: NDArray[np.uint64], order: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """As ``_rows``; ``hashes`` are those of ``ids[order]``, rising, and no two are equal."""
+    rows = order[np.minimum(np.searchsorted(hashes, hashes_of(column)), len(order) - 1)]
+    same = pc.equal(ids.take(pa.array(rows)), column).to_numpy(zero_copy_only=False)
+    return np.where(same, rows, -1)
+
+
+def rows_of(few: pa.Array, among: pa.Array) -> NDArray[np.int64]:
+    """The row of each of a few different ids among others, (n,); -1 where it is not there."""
+    found = pc.index_in(among, value_set=few).fill_null(-1).to_numpy()  # the hash table is of the fewer ids
+    rows = np.full(len(few), -1, np.int64)
+    there = np.flatnonzero(found >= 0)
+    rows[found[there]] = there
+    return rows
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array: itself where it is one chunk, which ``combine_chunks`` would copy."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def read(embeddings: Sequence[str], wanted: Sequence[NDArray[np.bool_]]) -> NDArray[np.float32]:
