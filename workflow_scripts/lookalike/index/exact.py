@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lookalike.index.pools import Pool
 
 QUERIES = 1024  # in one product: with a block of references, their scores take 16 MB
-FIRST = 64  # references in the first product, when every score is a new best; then twice as many as were seen
+FIRST = 16  # references in the first product, when every score is a new best; then twice as many as were seen
 SLACK = 1e-5  # of the product of two lengths: more than a float32 product of a few thousand numbers is off by
 PAIRS = 256  # scored once more at a time: they stay in the cache
 
@@ -90,7 +90,7 @@ def _add(
     nearest: Nearest,
     pools: Sequence[Pool],
 ) -> None:
-    longest = np.linalg.norm(references, axis=1).max()
+    longest = np.sqrt(np.einsum("ij,ij->i", references, references).max())
     for start in range(0, len(queries), QUERIES):
         part = slice(start, start + QUERIES)
         scores = queries[part] @ references.T

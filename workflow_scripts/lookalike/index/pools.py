@@ -36,7 +36,7 @@ class Pool:
         better = scores > self.threshold
         self._new.append((queries[better], rows[better], scores[better]))
         self._waiting += len(self._new[-1][0])
-        if self._waiting > max(self.size, 1 << 16):
+        if self._waiting > max(self.size // 2, 1 << 12):
             self.settle()
 
     def forget(self, queries: NDArray[np.int64]) -> None:
