@@ -391,6 +391,8 @@ def test_models_lists_the_catalogue(here: Path) -> None:
         512,
         1280,
     ]
+    assert (rows["dinov2-base"]["dimensions"], rows["sscd-disc-mixup"]["dimensions"]) == (768, 512)
+    assert all(row["dimensions"] for row in rows.values())
     assert rows["pixels"] == {
         "model": "pixels",
         "label": "Grey thumbnail",

@@ -642,7 +642,9 @@ def test_the_catalogues_entries_give_the_documented_dimensions_at_full_size(
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     del model
-    entry = yaml.safe_load((REPOSITORY / "config.yaml").read_text())["models"][name]["embed"]
+    described = yaml.safe_load((REPOSITORY / "config.yaml").read_text())["models"][name]
+    assert described["dimension"] == dimension
+    entry = described["embed"]
     key = json.dumps(entry | {"checkpoint": str(tmp_path)})
     encoder = models.load(key, models.family(models.parse(key)).fetch(models.parse(key)), models.Machine(threads=2))
     assert encoder.dimension == dimension

@@ -39,13 +39,16 @@ def models(configfile: ConfigFiles = None, results: Results = Path("results"), a
 
 
 def _row(catalogue: Catalogue, model: str) -> dict[str, Any]:
-    entry = catalogue.plan.config.models[model].embed
+    described = catalogue.plan.config.models[model]
+    entry = described.embed
     missing = catalogue.why_missing(model)
     return {
         "model": model,
         "label": catalogue.plan.label(model),
         "family": entry.family,
-        "dimensions": families.family(entry).dimension(entry) or _embedded_dimension(catalogue, model),
+        "dimensions": families.family(entry).dimension(entry)
+        or _embedded_dimension(catalogue, model)
+        or described.dimension,
         "at_hand": missing is None,
         "recorded": catalogue.recorded(model).exists(),
         "missing": missing,

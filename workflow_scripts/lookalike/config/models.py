@@ -149,5 +149,6 @@ class Model(Entry):
     kind: Literal["cnn", "vit", "dinov2", "clip", "blip2"] | None = Field(
         None, description="what the published comparisons call it: what they say of that kind is tested on it"
     )
+    dimension: int | None = Field(None, ge=1, description="how long its vectors are, for listings, until it was run")
     embed: Embed
     runtime: Runtime = Runtime()
