@@ -55,10 +55,11 @@ class Answers:
 class Asked:
     """What all models were asked, the same for all.
 
-    ids: the queries with a match, and groups: (q,) int64 which of them belong together
+    rows: (q,) int64, of the sample: the queries with a match; ids: theirs, and groups: (q,) int64 which belong together
     matches: (g,) int64, the true pairs of every group of queries, and queries: how many, those without a match too
     """
 
+    rows: Ints
     ids: list[str]
     groups: Ints
     matches: Ints
@@ -103,7 +104,15 @@ def compare(
         dict(zip(sample["image_id"].to_pylist(), sample["group"].to_pylist(), strict=True)),
         lambda metric, a, b: _test(metric, asked, answers[a], answers[b])[0],
     )
-    more = interpret(records, [files.neighbors for files in results], truth=matches, images=sample, kinds=kinds)
+    more = interpret(
+        records,
+        [files.neighbors for files in results],
+        accuracy={key: one.outcomes["accuracy_at_1"] for key, one in answers.items()},
+        counted=asked.rows,
+        truth=matches,
+        images=sample,
+        kinds=kinds,
+    )
     compared = Comparisons(
         experiment=experiment,
         comparisons=[*_comparisons(answers, models, asked), *more.comparisons],
@@ -117,10 +126,11 @@ def compare(
 
 
 def _asked(evaluation: Evaluation, sample: pa.Table) -> Asked:
-    counted = sample.take(evaluation.ranking.counted)
+    rows = evaluation.ranking.counted
+    counted = sample.take(rows)
     queries = int(pc.sum(sample["query"]).as_py() or 0)
     groups = group_codes(counted["group"].to_pylist())
-    return Asked(counted["image_id"].to_pylist(), groups, matches_of(evaluation), queries)
+    return Asked(rows, counted["image_id"].to_pylist(), groups, matches_of(evaluation), queries)
 
 
 def _comparisons(answers: dict[tuple[str, str], Answers], models: Sequence[str], asked: Asked) -> Iterator[Comparison]:

@@ -16,7 +16,6 @@ from lookalike import agreement, formats, store
 from lookalike.comparison import follows
 from lookalike.comparison.pairwise import every_two
 from lookalike.formats import Claim, Comparison, Estimate, Following, Metrics
-from lookalike.metrics import Bools, at_k, rank
 from lookalike.statistics import Floats, Ints, difference, group_codes, sign_flip
 
 
@@ -33,17 +32,21 @@ def interpret(
     records: Sequence[Metrics],
     neighbors: Sequence[str | Path],
     *,
+    accuracy: Mapping[tuple[str, str], Floats | None],
+    counted: Ints,
     truth: pa.Table,
     images: pa.Table,
     kinds: Mapping[str, str],
 ) -> Interpretation:
     """Compare every two models by agreement, say what each model follows, and test the articles' sentences.
 
-    ``records`` and ``neighbors`` are parallel and of the same models and indexes; ``kinds`` says of some models what
-    they are (``plan.Plan.kinds``).
+    ``records`` and ``neighbors`` are parallel and of the same models and indexes. ``accuracy`` has, by index and model,
+    (q,) outcomes of the queries with a match, which are the rows ``counted`` of ``images``. ``kinds`` says of some
+    models what they are (``plan.Plan.kinds``).
     """
     tables = {
-        (one.index, one.model): store.read_table(path, formats.NEIGHBORS) for one, path in _both(records, neighbors)
+        (one.index, one.model): store.read_table(path, formats.NEIGHBORS)
+        for one, path in zip(records, neighbors, strict=True)
     }
     colors = {index: tables[index, model] for index, model in tables if kinds.get(model) == follows.COLORS}
     footers = [store.read_provenance(path) for path in neighbors]
@@ -51,10 +54,11 @@ def interpret(
     scales = agreement.scales(images, k)
     groups = {name: agreement.groups_of(scale, images) for name, scale in scales.items()}
 
-    operations: dict[str, Bools] = {}
+    asked = images.take(counted)
+    operations, asked_groups = follows.single_operations(asked), group_codes(asked["group"].to_pylist())
     agreed: dict[str, dict[tuple[str, str], Floats]] = {name: {} for name in scales}
     seen: dict[str, list[follows.Seen]] = {}
-    for (record, path), footer in zip(_both(records, neighbors), footers, strict=True):
+    for record, footer in zip(records, footers, strict=True):
         table, kind = tables[record.index, record.model], kinds.get(record.model, "")
         searched, kept = record.references - record.rejected_references, k + 1
         known: dict[str, follows.Outcomes] = {}
@@ -62,11 +66,8 @@ def interpret(
             values = agreement.outcomes(scale, table, images, searched=searched, kept=kept)
             agreed[name][record.index, record.model] = values
             known[name] = follows.Outcomes(values, groups[name])
-        ranking = rank(table, truth, images, searched=searched, kept=kept, where=path)
-        if (correct := at_k(ranking, k)[follows.ACCURACY]) is not None:
-            asked = images.take(ranking.counted)  # the same queries for every model
-            operations = follows.single_operations(asked)
-            known[follows.ACCURACY] = follows.Outcomes(correct, group_codes(asked["group"].to_pylist()))
+        if (correct := accuracy[record.index, record.model]) is not None:
+            known[follows.ACCURACY] = follows.Outcomes(correct, asked_groups)
         if k >= follows.AT and record.index in colors and kind != follows.COLORS:
             known[follows.OVERLAP] = follows.overlaps(table, colors[record.index], truth, images)
         seen.setdefault(record.index, []).append(follows.Seen(record.model, kind, _dimensions(footer), known))
@@ -76,10 +77,6 @@ def interpret(
         follows=[row for index, models in seen.items() for row in follows.follow(index, models, operations)],
         claims=follows.judge(seen, operations),
     )
-
-
-def _both(records: Sequence[Metrics], neighbors: Sequence[str | Path]) -> Iterator[tuple[Metrics, str | Path]]:
-    return zip(records, neighbors, strict=True)
 
 
 def _comparisons(metric: str, outcomes: Mapping[tuple[str, str], Floats], groups: Ints) -> Iterator[Comparison]:
