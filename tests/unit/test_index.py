@@ -36,6 +36,7 @@ class Chain:
         draw = np.random.default_rng(0)
         folder.mkdir(exist_ok=True)
         self.folder = folder
+        self.contents: dict[str, str] = {}  # what stands for a file's hash, where it is not its name
         self.vectors = {f"r{n}": draw.normal(size=dimension).astype(np.float32) for n in range(references)}
         self.vectors |= {f"q{n}": draw.normal(size=dimension).astype(np.float32) for n in range(queries)}
         self.vectors |= {f"t{n}": draw.normal(size=dimension).astype(np.float32) for n in range(training)}
@@ -66,7 +67,7 @@ class Chain:
         table = pa.table(
             {
                 "image_id": ids,
-                "sha256": ["s"] * len(ids),
+                "sha256": [self.contents.get(one, one) for one in ids],
                 "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values), len(values) // len(ids)),
             }
         )
@@ -299,7 +300,7 @@ def test_a_vector_of_other_bytes_than_those_that_were_sampled_is_refused(chain: 
     """A picture edited in place, to the byte as large, and copies made of it since."""
     path = chain.folder / "images.parquet"
     sampled = store.read_table(path, IMAGES)
-    known = pa.array(["s"] + [None] * (sampled.num_rows - 1), pa.string())
+    known = pa.array(["r0"] + [None] * (sampled.num_rows - 1), pa.string())
     store.write_table(sampled.append_column("sha256", known), path, IMAGES, {})
     chain.build()
     other = pa.array(["t"] + [None] * (sampled.num_rows - 1), pa.string())
