@@ -120,6 +120,22 @@ def test_files_whose_hashes_collide_in_64_bits_are_told_apart(tmp_path: Path, mo
     assert np.array_equal(vectors.read(chain.shards, wanted), expected)
 
 
+@pytest.mark.parametrize("factory", ["PCAW64,L2norm,Flat", "PCA64,Flat", "PCAW64,L2norm,IVF4,Flat"])
+def test_transforms_keep_equal_vectors_equal(tmp_path: Path, factory: str) -> None:
+    chain = Chain(tmp_path, references=5003, queries=5, dimension=512)
+    copies = {"r5002": "r3", "r100": "r7", "r4099": "r0"}
+    for copy, original in copies.items():
+        chain.vectors[copy] = chain.vectors[original]
+    chain.shard("references", [name for name in chain.vectors if name[0] == "r"])
+    key = json.dumps({"factory": factory, "search": {"nprobe": 4}} if "IVF" in factory else {"factory": factory})
+    chain.build(factory)
+    found = chain.search(5002, key=key, build_key=json.dumps({"factory": factory})).to_pylist()
+    scores = {(row["query_id"], row["reference_id"]): row["score"] for row in found}
+    for query in ("q0", "q1", "q2", "q3", "q4"):
+        for copy, original in copies.items():
+            assert scores[query, copy] == scores[query, original]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("key", ['{"factory": "Flat"}', '{"streamed": true}'])
 def test_a_vector_that_is_not_finite_is_refused_by_file_and_image(tmp_path: Path, value: float, key: str) -> None:

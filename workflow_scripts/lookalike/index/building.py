@@ -133,7 +133,7 @@ def _write_index(
         trained_on = {"trained_on": {"role": role, "vectors": len(learned_from)}}
         del learned_from
     try:
-        index.add(vectors.read(embeddings, references))
+        factories.add(index, vectors.read(embeddings, references))
     except RuntimeError as error:
         raise LookalikeError(f"indexes: FAISS cannot fill factory '{factory}': {factories.reason(error)}") from None
     with store.atomic(out) as temporary:

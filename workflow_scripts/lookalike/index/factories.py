@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from lookalike import devices
 from lookalike.errors import LookalikeError, did_you_mean
+from lookalike.index.vectors import equal_rows
 
 log = logging.getLogger(__name__)
 SCRATCH = 512 << 20  # bytes that FAISS may take on a GPU besides the index
@@ -86,14 +87,34 @@ def configure(index: Any, factory: str, settings: dict[str, float]) -> None:
 
 
 def transform(index: Any, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors (n, d) as the index compares them: through its transforms, such as whitening; quantised they are not."""
+    """Vectors (n, d) as the index compares them: through its transforms, such as whitening; quantised they are not.
+
+    Equal ones stay equal, which FAISS' matrix product alone does not promise: it rounds by where a row stands.
+    """
+    import faiss
+
+    index = faiss.downcast_index(index)
+    return transform(index.index, _apply(index, vectors)) if isinstance(index, faiss.IndexPreTransform) else vectors
+
+
+def add(index: Any, vectors: NDArray[np.float32]) -> None:
+    """Add unit vectors (n, d) to an index in place, each as ``transform`` has it."""
     import faiss
 
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        for step in _steps(index):
-            vectors = step.apply(np.ascontiguousarray(vectors))
-        return transform(index.index, vectors)
+        add(index.index, _apply(index, vectors))
+        index.ntotal = index.index.ntotal
+    else:
+        index.add(np.ascontiguousarray(vectors))
+
+
+def _apply(index: Any, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors (n, d) through the transforms of an IndexPreTransform, but not of what is inside it."""
+    copies, originals = equal_rows(vectors)
+    for step in _steps(index):
+        vectors = step.apply(np.ascontiguousarray(vectors))
+        vectors[copies] = vectors[originals]
     return vectors
 
 

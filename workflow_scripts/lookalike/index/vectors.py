@@ -125,6 +125,19 @@ def unit(vectors: NDArray[F]) -> NDArray[F]:
     return normalised
 
 
+def equal_rows(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of (n, d) that equal an earlier one to the last bit, and the first such row of each."""
+    sums = np.ascontiguousarray(vectors).view(np.uint32).sum(axis=1, dtype=np.uint64)  # equal rows have equal ones
+    ordered = np.sort(sums)
+    rows = np.flatnonzero(np.isin(sums, ordered[1:][ordered[1:] == ordered[:-1]]))
+    if not len(rows):
+        return rows, rows
+    _, first, which = np.unique(vectors[rows], axis=0, return_index=True, return_inverse=True)
+    originals = rows[first[which.reshape(-1)]]
+    copies = originals != rows
+    return rows[copies], originals[copies]
+
+
 @dataclass(frozen=True)
 class Shared:
     """Rows of one shard that share their vector with rows of others; ``slots`` say which vector of those kept."""
