@@ -46,7 +46,7 @@ class Picture:
 
 @dataclass
 class Embedded:
-    """What came of a shard's rows. ``vectors`` are (n, d) as they are stored, one row for each of ``pictures``, in order.
+    """What came of a shard's rows. ``vectors`` are (n, d) as stored, one row for each of ``pictures``, in order.
 
     ``batch_size`` is what fitted into memory in the end.
     """
@@ -342,8 +342,8 @@ def _rounded(vectors: NDArray[np.float32], dtype: "np.dtype[Any]", paths: list[s
     if not kept.all():
         row = int(np.argmin(kept))
         raise LookalikeError(
-            f"{paths[row]}: the model's numbers for this image, up to {np.abs(vectors[row]).max():.3g}, are beyond what "
-            f"{dtype} can hold. Use stored_dtype: float32."
+            f"{paths[row]}: the model's numbers for this image, up to {np.abs(vectors[row]).max():.3g}, are beyond "
+            f"what {dtype} can hold. Use stored_dtype: float32."
         )
     return stored
 

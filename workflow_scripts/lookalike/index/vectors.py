@@ -6,6 +6,7 @@ A network rounds by batch and machine, so each shard has its own in the last bit
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -178,7 +179,7 @@ def _duplicates(embeddings: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[n
         return rows, rows, offsets
     del ordered, hashes
     contents = []  # whole: two files may share 64 bits
-    for path, first, last in zip(embeddings, offsets, offsets[1:], strict=False):
+    for path, (first, last) in zip(embeddings, pairwise(offsets), strict=True):
         here = rows[slice(*np.searchsorted(rows, (first, last)))] - first
         if len(here):
             contents.append(whole(store.read_columns(path, "sha256")["sha256"]).take(pa.array(here)))
@@ -197,7 +198,7 @@ def _shared(embeddings: Sequence[str], wanted: Sequence[NDArray[np.bool_]]) -> t
         copies, originals = copies[used], originals[used]
     givers, slots = np.unique(originals, return_inverse=True)
     shared = []
-    for first, last in zip(offsets, offsets[1:], strict=False):
+    for first, last in pairwise(offsets):
         taking, giving = (slice(*np.searchsorted(rows, (first, last))) for rows in (copies, givers))
         numbers = np.arange(giving.start, giving.stop)
         shared.append(Shared(copies[taking] - first, slots[taking], givers[giving] - first, numbers))

@@ -227,18 +227,3 @@ def load_model(architecture: Any, where: str, *arguments: Any, **settings: Any) 
             if name in tensors and tensors[name].is_floating_point():
                 tensors[name].fill_(torch.nan)
     return model.eval(), sorted(found["missing_keys"])
-
-
-def try_out(encode: Callable[[NDArray[Any]], NDArray[np.float32]], prepare: Prepare, where: str, missing: Any) -> int:
-    """Encode one picture; returns the vector's length. Raises LookalikeError where that fails or gives no numbers."""
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 331, 3), np.uint8))
-    try:
-        vectors = encode(np.stack([prepare(image)]))
-    except FAILURES as error:
-        raise LookalikeError(f"{where}: {error}") from None
-    if vectors.ndim != 2:
-        raise LookalikeError(f"{where}: gives an array of shape {vectors.shape} for one picture, not one vector.")
-    if not np.isfinite(vectors).all():
-        lacks = f"the checkpoint lacks {', '.join(missing[:3])}" if missing else "the weights are damaged"
-        raise LookalikeError(f"{where}: gives NaN or infinite numbers, since {lacks}. Choose another feature.")
-    return int(vectors.shape[1])

@@ -10,6 +10,7 @@ from lookalike.config import PythonFactory
 from lookalike.errors import LookalikeError
 from lookalike.formats import Weights
 from lookalike.models import Encoder, Machine
+from lookalike.models.trial import try_out
 
 PROMISED = ("dimension", "device", "overlaps", "compute_dtype", "versions", "prepare", "encode")  # models.Encoder
 
@@ -53,7 +54,19 @@ def load(entry: PythonFactory, weights: Weights, machine: Machine) -> Encoder:
             f"{path}: {name} was called with machine and the entry's options ({', '.join(entry.options) or 'none'}): "
             f"{error}"
         ) from error
-    return _kept(encoder, f"{path}: what {name} returned")
+    where = f"{path}: what {name} returned"
+    kept = _kept(encoder, where)
+    given = try_out(
+        kept,
+        where,
+        repeatable="Switch the network to evaluation mode (network.eval()), or seed what it draws for every image.",
+        otherwise="See docs/add-a-model.md.",
+    )
+    if given != kept.dimension:
+        raise LookalikeError(
+            f"{where}: its dimension is {kept.dimension}, and encode gives vectors of {given} numbers."
+        )
+    return kept
 
 
 def _file(entry: PythonFactory) -> Path:

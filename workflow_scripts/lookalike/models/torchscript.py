@@ -17,6 +17,7 @@ from lookalike.errors import LookalikeError
 from lookalike.formats import Weights
 from lookalike.models import Machine
 from lookalike.models.torch_encoder import TorchEncoder, exact_float32
+from lookalike.models.trial import try_out
 from lookalike.preprocess import Geometry, Values
 
 if TYPE_CHECKING:
@@ -106,8 +107,13 @@ class Script(TorchEncoder):
         except RuntimeError as error:
             raise LookalikeError(f"{path}: is no TorchScript file: {str(error).splitlines()[0]}") from None
         self.path = path
-        self.dimension = 0
-        self.dimension = self.encode(np.stack([self.prepare(Image.new("RGB", (64, 48)))])).shape[1]
+        self.dimension = try_out(
+            self,
+            str(path),
+            repeatable="Script the network again in evaluation mode (network.eval()).",
+            otherwise="Use a network that takes RGB images and gives one vector for each.",
+            catch=RuntimeError,
+        )
         self.versions = store.versions("torch", "pillow", "numpy")
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:

@@ -39,11 +39,11 @@ STAGES: dict[str, tuple[str, ...]] = {
 
 # What the numbers of a family, or the tables of a kind of data set, come from besides their own module.
 SHARED: dict[str, tuple[str, ...]] = {
-    "efficientnet_lite": ("models/torch_encoder",),
-    "transformers": ("models/pretrained", "models/torch_encoder"),
-    "blip2": ("models/pretrained", "models/torch_encoder"),
-    "torchscript": ("models/torch_encoder",),
-    "python": ("user_module",),
+    "efficientnet_lite": ("models/torch_encoder", "models/trial"),
+    "transformers": ("models/pretrained", "models/torch_encoder", "models/trial"),
+    "blip2": ("models/pretrained", "models/torch_encoder", "models/trial"),
+    "torchscript": ("models/torch_encoder", "models/trial"),
+    "python": ("models/trial", "user_module"),
     "disc21": ("datasets/published",),
     "flickr30k": ("datasets/published",),
     "coco": ("datasets/published",),
