@@ -15,7 +15,7 @@ from lookalike import checkpoints
 from lookalike.config import Checkpoint
 from lookalike.errors import LookalikeError
 from lookalike.models import Size
-from lookalike.preprocess import Geometry, Values, geometry_of
+from lookalike.preprocess import Geometry, Values, geometry_of, odd_setting
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROBES = ((331, 200), (200, 331), (97, 97), (640, 427), (64, 301))  # width, height
+ONE_SIZE = "In the model's entry give size, and resize: squash or crop."
 FAILURES = (
     AttributeError,
     IndexError,
@@ -49,14 +50,15 @@ class Preparation:
         self.values: Values | None
         self._entry, self._device = entry, device
         self._line: tuple[torch.Tensor, torch.Tensor] | None = None  # of the values, on the device
-        processor, settings = _processor(entry.checkpoint, folder, remote_code)
+        processor, settings, self._file = _processor(entry, folder, remote_code)
         geometry = geometry_of(settings)
         overridden = bool(entry.size or entry.interpolation or entry.resize != "processor")
         if overridden or processor is None:
-            geometry = self._overridden(geometry)
+            geometry = self._overridden(geometry, settings)
         if processor is None:
             assert geometry is not None
             self.prepare, self.values = geometry, Values.of(settings)
+            self._check_shapes()
             log.warning(
                 "%s: its processor, %s, needs torchvision, which is never used here; pictures are prepared from its "
                 "settings instead, and that could not be compared with the processor",
@@ -67,6 +69,8 @@ class Preparation:
         reference: Prepare = _call(processor)
         if overridden and geometry:  # the entry decides about the geometry, the processor about the values
             reference = _after(geometry, _call(processor, do_resize=False, do_center_crop=False))
+        self.prepare, self.values = reference, None
+        self._check_shapes()
         self.values = _measured(processor)
         if geometry and self.values and _agree(geometry, self.values, reference):
             self.prepare = geometry
@@ -78,14 +82,31 @@ class Preparation:
                 type(processor).__name__,
             )
 
-    def _overridden(self, geometry: Geometry | None) -> Geometry:
+    def _check_shapes(self) -> None:
+        """Images of all shapes must become arrays of one shape: else they fit into no batch."""
+        try:
+            shapes = {self.prepare(_probe(size)).shape: size for size in PROBES}
+        except FAILURES as error:
+            raise LookalikeError(
+                f"{self._file}: the image processor that it describes fails: {_first_line(error)} {ONE_SIZE}"
+            ) from error
+        if len(shapes) > 1:
+            (one, a), (other, b), *_ = shapes.items()
+            raise LookalikeError(
+                f"{self._file}: has no fixed output size: an image of {a[0]} x {a[1]} pixels becomes an array of "
+                f"{one}, one of {b[0]} x {b[1]} pixels of {other}, and they fit into no batch. {ONE_SIZE}"
+            )
+
+    def _overridden(self, geometry: Geometry | None, settings: dict[str, Any]) -> Geometry:
         entry = self._entry
         if geometry is None and entry.size and entry.resize != "processor":
-            geometry = Geometry((entry.size, entry.size), None, int(Image.Resampling.BICUBIC))
+            resample = settings.get("resample")
+            geometry = Geometry(
+                (entry.size, entry.size), None, Image.Resampling.BICUBIC if resample is None else resample
+            )
         if geometry is None or not (entry.size or geometry.side):
             raise LookalikeError(
-                f"{entry.checkpoint}: its processor has no fixed size, so nothing can be changed about it. "
-                "Give size, and resize: squash or crop."
+                f"{self._file}: has no fixed output size, so nothing can be changed about it. {ONE_SIZE}"
             )
         return geometry.overridden(entry.size, entry.resize, entry.interpolation)
 
@@ -111,36 +132,116 @@ class Preparation:
         return (batch.float() * scale + offset).to(dtype).permute(0, 3, 1, 2)
 
 
-def _processor(checkpoint: str, folder: Path, remote_code: bool) -> tuple[Any, dict[str, Any]]:
-    """The checkpoint's image processor, always of the PIL backend, and its settings; None where it has no such one."""
+def _processor(entry: Checkpoint, folder: Path, remote_code: bool) -> tuple[Any, dict[str, Any], Path]:
+    """The checkpoint's image processor, always of the PIL backend, its settings and their file.
+
+    None for a processor that transformers has without PIL alone: its settings are followed.
+    """
     import transformers
 
+    if checkpoints.read_settings(folder / "config.json").get("pretrained_cfg"):
+        raise LookalikeError(
+            f"{entry.checkpoint}: is a network of the package timm, whose image processor needs torchvision, and no "
+            "package of that name is used here. Script the network for family torchscript, or write a function for "
+            "family python (docs/add-a-model.md)."
+        )
+    file, settings = _settings(entry.checkpoint, folder)
+    name = _class_name(file, settings, folder, remote_code, "remote_code" in type(entry).model_fields)
+    if entry.interpolation:
+        settings["resample"] = int(Image.Resampling[entry.interpolation.upper()])
+    processor = None
     try:
         with quiet():
             processor = transformers.AutoImageProcessor.from_pretrained(
                 folder, backend="pil", local_files_only=True, trust_remote_code=remote_code
             )
     except (ImportError, *FAILURES) as error:
-        settings = _settings(checkpoint, folder, error)
-        if "image_std" not in settings or geometry_of(settings) is None:
-            raise LookalikeError(f"{checkpoint}: its image processor cannot be loaded: {error}") from None
-        return None, settings
-    settings = processor.to_dict()
+        if (name and _has(f"{name}Pil")) or "image_std" not in settings:
+            _refuse_odd(file, settings | {"do_resize": False})
+            raise LookalikeError(
+                f"{file}: the image processor that it describes cannot be made: {_first_line(error)} "
+                "Correct the file, or take that of a model that was trained alike."
+            ) from None
     # an installed torchvision must change nothing: where transformers falls back to it, we do as if it were not there
-    return (None if getattr(processor, "backend", "") == "torchvision" else processor), settings
+    if getattr(processor, "backend", "") == "torchvision":
+        processor = None
+    if processor is not None:
+        chosen = {"resample": settings["resample"]} if entry.interpolation else {}
+        settings = processor.to_dict() | chosen
+    _refuse_odd(file, settings)
+    if processor is None and geometry_of(settings) is None:
+        raise LookalikeError(
+            f"{file}: its image processor, {name or 'unnamed'}, needs torchvision, which is never used here, and its "
+            f"settings alone do not say how an image is resized. {ONE_SIZE}"
+        )
+    return processor, settings, file
 
 
-def _settings(checkpoint: str, folder: Path, reason: BaseException) -> dict[str, Any]:
+def _refuse_odd(file: Path, settings: dict[str, Any]) -> None:
+    if odd := odd_setting(settings):
+        raise LookalikeError(f"{file}: {odd}. Correct it in a copy of the checkpoint, and name that folder.")
+
+
+def _settings(checkpoint: str, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The file that says how images are prepared, and what it says."""
     for name, inside in (("processor_config.json", "image_processor"), ("preprocessor_config.json", "")):
         if (folder / name).is_file():
             settings = checkpoints.read_settings(folder / name)
             settings = settings.get(inside, {}) if inside else settings
             if settings:
-                return settings
+                return folder / name, settings
     raise LookalikeError(
-        f"{checkpoint}: has no preprocessor_config.json, which says how pictures are prepared for it ({reason}). "
+        f"{checkpoint}: has no preprocessor_config.json, which says how images are prepared for it. "
         "Copy the checkpoint to a folder, add the file of a model that was trained alike, and name that folder."
-    ) from None
+    )
+
+
+def _class_name(file: Path, settings: dict[str, Any], folder: Path, remote_code: bool, may_run: bool) -> str:
+    """The name of transformers' class for the images, less "Fast"; empty where only the model's kind tells.
+
+    Raises LookalikeError for any other class: another one in its place would prepare images in another way.
+    """
+    name = settings.get("image_processor_type") or settings.get("feature_extractor_type") or ""
+    name = name.replace("FeatureExtractor", "ImageProcessor")
+    own = settings.get("auto_map") or (
+        {} if name else checkpoints.read_settings(folder / "config.json").get("auto_map")
+    )
+    own = own or {}
+    own_class = own.get("AutoImageProcessor") or own.get("AutoFeatureExtractor")
+    if isinstance(own_class, list | tuple):
+        own_class = next((one for one in own_class if one), None)
+    if remote_code and own_class:
+        return ""
+    wanted = own_class.rpartition(".")[2] if own_class else name
+    if wanted and not _has(wanted) and not _has(wanted.removesuffix("Fast")):
+        run = (
+            "Read the checkpoint's code; if you trust it, set remote_code: true. Else, n"
+            if own_class and may_run
+            else "N"
+        )
+        raise LookalikeError(
+            f"{file}: its image processor, {wanted}, is none of transformers' own, and no other is put in its place. "
+            f"{run}ame one of transformers as image_processor_type in a copy of the checkpoint that prepares images in "
+            "the same way."
+        )
+    return name.removesuffix("Fast")
+
+
+def _has(name: str) -> bool:
+    import transformers
+
+    with quiet():
+        return hasattr(transformers, name)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{lines[0].rstrip('.')}." if lines else f"{type(error).__name__}."
+
+
+def _probe(size: Size) -> Image.Image:
+    draw = np.random.default_rng(0)
+    return Image.fromarray(draw.integers(0, 256, (size[1], size[0], 3), np.uint8))
 
 
 def _call(processor: Any, **settings: Any) -> Prepare:
@@ -168,9 +269,8 @@ def _measured(processor: Any) -> Values | None:
 
 def _agree(geometry: Geometry, values: Values, reference: Prepare) -> bool:
     """Whether the fast way gives what the processor gives: the same pixels, up to float rounding of their values."""
-    draw = np.random.default_rng(0)
-    for width, height in PROBES:
-        image = Image.fromarray(draw.integers(0, 256, (height, width, 3), np.uint8))
+    for size in PROBES:
+        image = _probe(size)
         ours, theirs = values(geometry(image)), reference(image)
         # a pixel that differs by 1 of 255 differs by more than 1e-3 here
         if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-5, atol=1e-5):
