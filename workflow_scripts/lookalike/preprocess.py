@@ -91,7 +91,7 @@ def odd_setting(settings: Mapping[str, Any]) -> str:
         sides = value.values() if isinstance(value, Mapping) else value if listed else [value]
         if (listed and len(value) != 2) or not all(one is None or _is_count(one) for one in sides):
             return f"{key}: {value!r} should be a number, [height, width], or as in {{height: 224, width: 224}}"
-    filters = ", ".join(f"{int(one)} ({one.name.lower()})" for one in Image.Resampling)
+    filters = ", ".join(f"{int(one)} ({one.name.lower()})" for one in sorted(Image.Resampling))
     resample = settings.get("resample")
     known = settings.get("do_resize") is not True if resample is None else resample in list(Image.Resampling)
     if not known:

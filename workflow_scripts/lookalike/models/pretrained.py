@@ -84,18 +84,20 @@ class Preparation:
 
     def _check_shapes(self) -> None:
         """Images of all shapes must become arrays of one shape: else they fit into no batch."""
-        try:
-            shapes = {self.prepare(_probe(size)).shape: size for size in PROBES}
-        except FAILURES as error:
-            raise LookalikeError(
-                f"{self._file}: the image processor that it describes fails: {_first_line(error)} {ONE_SIZE}"
-            ) from error
-        if len(shapes) > 1:
-            (one, a), (other, b), *_ = shapes.items()
-            raise LookalikeError(
-                f"{self._file}: has no fixed output size: an image of {a[0]} x {a[1]} pixels becomes an array of "
-                f"{one}, one of {b[0]} x {b[1]} pixels of {other}, and they fit into no batch. {ONE_SIZE}"
-            )
+        shapes = []
+        for width, height in PROBES:
+            try:
+                shapes.append(self.prepare(_probe((width, height))).shape)
+            except FAILURES as error:
+                raise LookalikeError(
+                    f"{self._file}: the image processor that it describes fails: {_first_line(error)} {ONE_SIZE}"
+                ) from error
+            if shapes[-1] != shapes[0]:
+                raise LookalikeError(
+                    f"{self._file}: has no fixed output size: an image of {PROBES[0][0]} x {PROBES[0][1]} pixels "
+                    f"becomes an array of {shapes[0]}, one of {width} x {height} pixels of {shapes[-1]}, and they fit "
+                    f"into no batch. {ONE_SIZE}"
+                )
 
     def _overridden(self, geometry: Geometry | None, settings: dict[str, Any]) -> Geometry:
         entry = self._entry
@@ -141,14 +143,15 @@ def _processor(entry: Checkpoint, folder: Path, remote_code: bool) -> tuple[Any,
 
     if checkpoints.read_settings(folder / "config.json").get("pretrained_cfg"):
         raise LookalikeError(
-            f"{entry.checkpoint}: is a network of the package timm, whose image processor needs torchvision, and no "
-            "package of that name is used here. Script the network for family torchscript, or write a function for "
+            f"{entry.checkpoint}: is a network of the package timm, and its image processor needs torchvision, which is "
+            "never used here. Script the network for family torchscript, or write a function for "
             "family python (docs/add-a-model.md)."
         )
     file, settings = _settings(entry.checkpoint, folder)
     name = _class_name(file, settings, folder, remote_code, "remote_code" in type(entry).model_fields)
     if entry.interpolation:
         settings["resample"] = int(Image.Resampling[entry.interpolation.upper()])
+    _refuse_odd(file, settings if "resample" in settings else settings | {"do_resize": False})  # else: a default
     processor = None
     try:
         with quiet():
@@ -157,7 +160,6 @@ def _processor(entry: Checkpoint, folder: Path, remote_code: bool) -> tuple[Any,
             )
     except (ImportError, *FAILURES) as error:
         if (name and _has(f"{name}Pil")) or "image_std" not in settings:
-            _refuse_odd(file, settings | {"do_resize": False})
             raise LookalikeError(
                 f"{file}: the image processor that it describes cannot be made: {_first_line(error)} "
                 "Correct the file, or take that of a model that was trained alike."
