@@ -249,7 +249,8 @@ def embed_picture(data: bytes, path: str, encoder: models.Encoder, key: str) -> 
     """
     image, _ = _decode(data, encoder)
     vectors = encoder.encode(encoder.prepare(image)[None])
-    return _rounded(vectors, np.dtype(models.parse(key).stored_dtype), [path])[0].astype(np.float32)
+    stored = _rounded(vectors, np.dtype(models.parse(key).stored_dtype), [path])
+    return np.asarray(stored[0], np.float32)
 
 
 def weights_sha256(weights: Weights) -> str:

@@ -87,9 +87,11 @@ def odd_setting(settings: Mapping[str, Any]) -> str:
     """
     for key in ("size", "crop_size"):
         value = settings.get(key)
+        sides: list[Any] = [value]
+        if isinstance(value, Mapping | list | tuple):
+            sides = list(value.values() if isinstance(value, Mapping) else value)
         listed = isinstance(value, list | tuple)
-        sides = value.values() if isinstance(value, Mapping) else value if listed else [value]
-        if (listed and len(value) != 2) or not all(one is None or _is_count(one) for one in sides):
+        if (listed and len(sides) != 2) or not all(one is None or _is_count(one) for one in sides):
             return f"{key}: {value!r} should be a number, [height, width], or as in {{height: 224, width: 224}}"
     filters = ", ".join(f"{int(one)} ({one.name.lower()})" for one in sorted(Image.Resampling))
     resample = settings.get("resample")

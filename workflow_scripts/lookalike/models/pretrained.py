@@ -143,9 +143,9 @@ def _processor(entry: Checkpoint, folder: Path, remote_code: bool) -> tuple[Any,
 
     if checkpoints.read_settings(folder / "config.json").get("pretrained_cfg"):
         raise LookalikeError(
-            f"{entry.checkpoint}: is a network of the package timm, and its image processor needs torchvision, which is "
-            "never used here. Script the network for family torchscript, or write a function for "
-            "family python (docs/add-a-model.md)."
+            f"{entry.checkpoint}: is a network of the package timm, and its image processor needs torchvision, which "
+            "is never used here. Script the network for family torchscript, or write a function for family python "
+            "(docs/add-a-model.md)."
         )
     file, settings = _settings(entry.checkpoint, folder)
     name = _class_name(file, settings, folder, remote_code, "remote_code" in type(entry).model_fields)

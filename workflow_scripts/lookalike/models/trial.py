@@ -87,4 +87,4 @@ def _vectors(encoder: Loaded, images: list[NDArray[Any]], where: str, otherwise:
 
 def _moved(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """How far two vectors are apart, as a share of the first one's length."""
-    return float(np.linalg.norm(one - other) / max(float(np.linalg.norm(one)), np.finfo(np.float32).tiny))
+    return float(np.linalg.norm(one - other)) / max(float(np.linalg.norm(one)), float(np.finfo(np.float32).tiny))
