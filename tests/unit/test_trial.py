@@ -195,6 +195,34 @@ def test_a_size_of_two_sides_is_height_and_width(tmp_path: Path) -> None:
     assert np.array_equal(ours(load(folder, pooling="cls"), picture(1)), expected)
 
 
+def imagegpt(folder: Path) -> Path:
+    from transformers import ImageGPTConfig, ImageGPTImageProcessorPil, ImageGPTModel
+
+    config = ImageGPTConfig(n_embd=16, n_layer=1, n_head=2, n_positions=64, vocab_size=17)
+    colors = np.random.default_rng(0).uniform(-1, 1, (16, 3)).tolist()
+    return tiny.save(
+        folder, ImageGPTModel(config), ImageGPTImageProcessorPil(clusters=colors, size={"height": 8, "width": 8})
+    )
+
+
+def naflex(folder: Path) -> Path:
+    from transformers import Siglip2ImageProcessorPil, Siglip2VisionConfig, Siglip2VisionModel
+
+    config = {key: value for key, value in tiny.VISION.items() if key != "image_size"} | {"num_patches": 16}
+    processor = Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
+    return tiny.save(folder, Siglip2VisionModel(Siglip2VisionConfig(**config)), processor)
+
+
+@pytest.mark.parametrize(("maker", "made"), [(imagegpt, "input_ids"), (naflex, "pixel_values, .*spatial_shapes")])
+def test_a_processor_that_makes_no_pixels_says_what_it_makes(
+    tmp_path: Path, maker: Callable[[Path], Path], made: str
+) -> None:
+    with pytest.raises(
+        LookalikeError, match=rf"preprocessor_config\.json: its image processor, .*, makes {made} of an image"
+    ):
+        load(maker(tmp_path / "checkpoint"), pooling="mean")
+
+
 def test_a_network_of_timm_says_what_to_use_instead(tmp_path: Path) -> None:
     folder = tiny.vit(tmp_path / "vit")
     (folder / "preprocessor_config.json").unlink()

@@ -88,6 +88,8 @@ class Preparation:
         for width, height in PROBES:
             try:
                 shapes.append(self.prepare(_probe((width, height))).shape)
+            except LookalikeError as error:
+                raise LookalikeError(f"{self._file}: {error}") from None
             except FAILURES as error:
                 raise LookalikeError(
                     f"{self._file}: the image processor that it describes fails: {_first_line(error)} {ONE_SIZE}"
@@ -248,8 +250,13 @@ def _probe(size: Size) -> Image.Image:
 
 def _call(processor: Any, **settings: Any) -> Prepare:
     def prepare(image: Image.Image) -> NDArray[np.float32]:
-        with_arrays = processor(images=image, return_tensors="np", **settings)
-        pixels: NDArray[np.float32] = np.asarray(with_arrays["pixel_values"][0], np.float32)
+        made = processor(images=image, return_tensors="np", **settings)
+        pixels: NDArray[np.float32] = np.asarray(made["pixel_values"][0] if "pixel_values" in made else 0, np.float32)
+        if pixels.ndim != 3:
+            raise LookalikeError(
+                f"its image processor, {type(processor).__name__}, makes {', '.join(made)} of an image, and not one array "
+                "of color, height and width. Use a checkpoint whose network takes images of one size."
+            )
         return pixels
 
     return prepare
