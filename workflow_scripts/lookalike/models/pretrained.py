@@ -254,8 +254,8 @@ def _call(processor: Any, **settings: Any) -> Prepare:
         pixels: NDArray[np.float32] = np.asarray(made["pixel_values"][0] if "pixel_values" in made else 0, np.float32)
         if pixels.ndim != 3:
             raise LookalikeError(
-                f"its image processor, {type(processor).__name__}, makes {', '.join(made)} of an image, and not one array "
-                "of color, height and width. Use a checkpoint whose network takes images of one size."
+                f"its image processor, {type(processor).__name__}, makes {', '.join(made)} of an image, and not one "
+                "array of color, height and width. Use a checkpoint whose network takes images of one size."
             )
         return pixels
 
