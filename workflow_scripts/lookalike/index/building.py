@@ -132,10 +132,16 @@ def _write_index(
         factories.train(index, factory, learned_from, gpu)
         trained_on = {"trained_on": {"role": role, "vectors": len(learned_from)}}
         del learned_from
+    held = vectors.read(embeddings, references)
+    if factories.fit_ranges(index, held):
+        log.info("the ranges of the scalar quantizer of '%s' are those of the %d references", factory, len(held))
     try:
-        index.add(vectors.read(embeddings, references))
+        index.add(held)
     except RuntimeError as error:
         raise LookalikeError(f"indexes: FAISS cannot fill factory '{factory}': {factories.reason(error)}") from None
+    if factories.full_vectors(index) is None:
+        factories.check_scores(index, factory, held)
+    del held
     with store.atomic(out) as temporary:
         faiss.write_index(index, str(temporary))
     return trained_on
