@@ -281,8 +281,14 @@ def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ({"factory": "Flat", "streamed": True}, "Drop one. Entries of a --configfile are merged over the catalogue's"),
         ({"factory": "IVF4,Flat", "search": {"nprobe": 2.5}}, "search.nprobe: should be a whole number, found 2.5."),
-        ({"factory": "IDMap,Flat"}, "cannot make 'IDMap,Flat': an IndexIDMap has ids of its own, and here the ids file"),
-        ({"factory": " HNSW32 "}, "indexes.mine.factory: ' HNSW32 ' has spaces, which FAISS does not take. Write 'HNSW"),
+        (
+            {"factory": "IDMap,Flat"},
+            "cannot make 'IDMap,Flat': an IndexIDMap has ids of its own, and here the ids file",
+        ),
+        (
+            {"factory": " HNSW32 "},
+            "indexes.mine.factory: ' HNSW32 ' has spaces, which FAISS does not take. Write 'HNSW",
+        ),
         ({"factory": "IVF16, Flat"}, "'IVF16, Flat' has spaces, which FAISS does not take. Write 'IVF16,Flat'."),
         ({"factory": "IMI2x4,Flat"}, "cannot make 'IMI2x4,Flat': MultiIndex not implemented for inner prod search."),
         ({"factory": "IVF2000000000,Flat"}, "2000000000 is more than an index can have of anything."),

@@ -105,7 +105,7 @@ def _has_ranges(index: Any) -> bool:
 
 
 def check_scores(index: Any, factory: str, vectors: NDArray[np.float32]) -> None:
-    """Raise LookalikeError where a filled index's scores are not, about, the inner products of the vectors (n, d) in it.
+    """Raise LookalikeError where a filled index's scores are not about the inner products of the vectors (n, d) in it.
 
     Codes are coarse, so what is refused is what no approximation does: best scores that are not the largest, one score
     for pairs that differ, scores that fall as the inner products rise, and errors of half of two lengths' product.
