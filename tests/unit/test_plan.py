@@ -187,7 +187,7 @@ def test_an_index_that_does_not_fit_a_models_dimensions_is_told_before_anything_
     raw["experiments"]["demo"] |= {"models": ["pixels"], "indexes": ["flat", "mine"]}
     with pytest.raises(
         plan.configuration.ConfigError,
-        match=r"experiments\.demo\.indexes: FAISS cannot make 'mine' \(PQ7\) for model 'pixels', whose vectors have 1024",
+        match=r"demo\.indexes: FAISS cannot make 'mine' \(PQ7\) for model 'pixels', whose vectors have 256 dimensions",
     ):
         Plan.of(raw)
     raw["indexes"]["mine"] = {"factory": "PQ16"}
