@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lookalike import store
 from lookalike.config import Train
+from lookalike.config.factories import reason
 from lookalike.errors import LookalikeError
 from lookalike.formats import INDEX_IDS, REJECTED, StreamedIndex
 from lookalike.index import factories, vectors
@@ -138,7 +139,7 @@ def _write_index(
     try:
         index.add(held)
     except RuntimeError as error:
-        raise LookalikeError(f"indexes: FAISS cannot fill factory '{factory}': {factories.reason(error)}") from None
+        raise LookalikeError(f"indexes: FAISS cannot fill factory '{factory}': {reason(error)}") from None
     if factories.full_vectors(index) is None:
         factories.check_scores(index, factory, held)
     del held
