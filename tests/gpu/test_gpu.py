@@ -122,7 +122,7 @@ def test_where_the_devices_memory_runs_out_batches_are_halved_and_no_row_changes
     assert_same(done.vectors, expected.vectors)
 
 
-@pytest.mark.parametrize("factory", ["Flat", "IVF64,Flat", "IVF64,PQ8", "PCAW16,L2norm,Flat", "SQ8"])
+@pytest.mark.parametrize("factory", ["IVF64,Flat", "IVF64,PQ8", "PCAW16,IVF64,Flat", "IVF64,SQ8"])
 def test_an_index_on_a_gpu_finds_what_it_finds_on_the_cpu(factory: str) -> None:
     draw = np.random.default_rng(0)
     references, queries = (draw.normal(size=(count, 32)).astype(np.float32) for count in (20_000, 200))
@@ -141,3 +141,13 @@ def test_an_index_on_a_gpu_finds_what_it_finds_on_the_cpu(factory: str) -> None:
     assert (found[True].rows == found[False].rows).mean() > 0.99  # all but ties, and sums rounded otherwise
     pairs = [set(zip(*(part.tolist() for part in pools[gpu].pairs()[:2]), strict=True)) for gpu in (False, True)]
     assert len(pairs[0] ^ pairs[1]) <= 40
+
+
+def test_an_index_that_faiss_has_on_no_gpu_is_searched_on_the_cpu_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    built = factories.make("SQ8", 32)
+    vectors = np.random.default_rng(0).normal(size=(2_000, 32)).astype(np.float32)
+    factories.train(built, "SQ8", vectors, gpu=True)
+    built.add(vectors)
+    with caplog.at_level(logging.WARNING, "lookalike"):
+        assert factories.on_gpu(built) is None
+    assert "cannot be searched on a GPU" in caplog.text

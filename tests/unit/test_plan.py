@@ -181,6 +181,19 @@ def test_search_settings_search_again_and_build_nothing_and_threads_do_neither()
     assert keys(train={"seed": 1})[0] != built
 
 
+def test_an_index_that_does_not_fit_a_models_dimensions_is_told_before_anything_runs() -> None:
+    raw = copy.deepcopy(CATALOGUE)
+    raw["indexes"]["mine"] = {"factory": "PQ7"}
+    raw["experiments"]["demo"] |= {"models": ["pixels"], "indexes": ["flat", "mine"]}
+    with pytest.raises(
+        plan.configuration.ConfigError,
+        match=r"demo\.indexes: FAISS cannot make 'mine' \(PQ7\) for model 'pixels', whose vectors have 256 dimensions",
+    ):
+        Plan.of(raw)
+    raw["indexes"]["mine"] = {"factory": "PQ16"}
+    Plan.of(raw)
+
+
 def test_the_names_of_all_search_rules_are_reserved() -> None:
     raw = copy.deepcopy(CATALOGUE)
     raw["experiments"]["search_with_training"] = raw["experiments"]["demo"]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lookalike import store
 from lookalike.config import Train
+from lookalike.config.factories import reason
 from lookalike.errors import LookalikeError
 from lookalike.formats import INDEX_IDS, REJECTED, StreamedIndex
 from lookalike.index import factories, vectors
@@ -132,10 +133,16 @@ def _write_index(
         factories.train(index, factory, learned_from, gpu)
         trained_on = {"trained_on": {"role": role, "vectors": len(learned_from)}}
         del learned_from
+    held = vectors.read(embeddings, references)
+    if factories.fit_ranges(index, held):
+        log.info("the ranges of the scalar quantizer of '%s' are those of the %d references", factory, len(held))
     try:
-        factories.add(index, vectors.read(embeddings, references))
+        factories.add(index, held)
     except RuntimeError as error:
-        raise LookalikeError(f"indexes: FAISS cannot fill factory '{factory}': {factories.reason(error)}") from None
+        raise LookalikeError(f"indexes: FAISS cannot fill factory '{factory}': {reason(error)}") from None
+    if factories.full_vectors(index) is None:
+        factories.check_scores(index, factory, held)
+    del held
     with store.atomic(out) as temporary:
         faiss.write_index(index, str(temporary))
     return trained_on

@@ -140,10 +140,11 @@ def _search(
 ) -> tuple[exact.Nearest, float]:
     """The k nearest of each query, and the seconds that took; fills the pools."""
     started = time.perf_counter()
-    on_gpu = factories.on_gpu(stored.faiss) if gpu and stored.faiss is not None else None
-    blocks = None if on_gpu is not None else stored.blocks()
-    if blocks is not None:
+    if (blocks := stored.blocks()) is not None:  # on the CPU: FAISS on a GPU rounds by place, and ties come as they may
+        if gpu:
+            log.info("an exact search computes on the CPU. The entry needs no `gpu: 1`")
         return exact.search(stored.transform(queries), blocks, k, own, pools), time.perf_counter() - started
+    on_gpu = factories.on_gpu(stored.faiss) if gpu else None
     asked = [one for one in (on_gpu, stored.faiss) if one is not None]
     found = approximate.search(asked[0], queries, k, own)
     seconds = time.perf_counter() - started

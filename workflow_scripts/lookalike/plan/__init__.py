@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,9 @@ from pydantic import BaseModel
 
 from lookalike import config as configuration
 from lookalike import user_module
-from lookalike.config import Config, IndexRuntime, Runtime
+from lookalike.config import Config, IndexRuntime, Runtime, factories
 from lookalike.config.vary import as_text
+from lookalike.errors import ConfigError
 from lookalike.plan.stages import LIBRARY, code_hash, modules
 
 RULES = (
@@ -49,7 +50,10 @@ class Plan:
         """Check a configuration as YAML gives it. Raises ConfigError."""
         datasets = raw.get("datasets")
         shards = [f"shard_{name}" for name in datasets] if isinstance(datasets, Mapping) else []
-        return cls(configuration.parse(dict(raw), frozenset({"all", *RULES, *search_variants(), *shards})))
+        config = configuration.parse(dict(raw), frozenset({"all", *RULES, *search_variants(), *shards}))
+        if unfit := list(_unfit(config)):
+            raise ConfigError("\n".join(unfit))
+        return cls(config)
 
     # --- names, and the patterns that wildcards are held to ---
 
@@ -302,6 +306,25 @@ class Plan:
         entry = self.config.models[model].embed
         file = user_module.module_file(entry.factory) if isinstance(entry, configuration.PythonFactory) else None
         return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file else ""
+
+
+def _unfit(config: Config) -> Iterator[str]:
+    """One line for each index of an experiment that FAISS cannot make for a model whose dimensions its entry tells."""
+    from lookalike import models  # not at the start: most configurations ask for exact indexes alone
+
+    for name, experiment in config.experiments.items():
+        for index in experiment.indexes:
+            factory = config.indexes[index].factory
+            if factory in (None, "Flat"):
+                continue
+            for model in experiment.models:
+                entry = config.models[model].embed
+                dimension = models.family(entry).dimension(entry)
+                if dimension and (why := factories.refused(factory, (dimension,))) is not None:
+                    yield (
+                        f"experiments.{name}.indexes: FAISS cannot make '{index}' ({factory}) for model '{model}', "
+                        f"whose vectors have {dimension} dimensions: {why}. Name another index, or change its factory."
+                    )
 
 
 def search_variants() -> dict[str, tuple[str, ...]]:
