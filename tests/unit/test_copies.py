@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageFont
 
+from lookalike import content_hashes
 from lookalike.config import OPERATIONS, Copies
 from lookalike.datasets import copies
 from lookalike.datasets.copies import operations, recipes
@@ -47,8 +48,9 @@ def sources(number=30, broken=(), groups=None):
         rows.append(
             {"image_id": name, "reference": True, "query": False, "training": False}
             | {"root": "pictures", "path": name, "bytes": file.stat().st_size, "group": group}
+            | {"content_hash": content_hashes.of_file(file)}
         )
-    return pa.Table.from_pylist(rows, schema=IMAGES.schema())
+    return pa.Table.from_pylist(rows, schema=IMAGES.schema("content_hash"))
 
 
 def make(table, folder="results/copies/images", **entry):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from conftest import MakePictures, picture
-from lookalike import formats, models, store
+from lookalike import content_hashes, formats, models, store
 from lookalike.embedding import Embedded, embed_picture, embed_rows, embed_shard
 from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, REJECTED, SHARD, EmbedTiming, Weights
@@ -31,6 +31,7 @@ class Shard:
         paths = sorted(self.root.iterdir())
         names, sizes = [path.name for path in paths], [path.stat().st_size for path in paths]
         rows = {"image_id": names, "root": [str(self.root)] * len(names), "path": names, "bytes": sizes}
+        rows["content_hash"] = [content_hashes.of_file(path) for path in paths]
         store.write_table(pa.table(rows, SHARD.schema()), self.folder / "shard.parquet", SHARD, {})
 
     def embed(self, name: str = "out", **settings: Any) -> tuple[pa.Table, pa.Table]:
@@ -313,6 +314,7 @@ def test_the_peak_of_memory_grows_with_vectors_and_names_alone(
     def peak(count: int) -> int:
         sizes = [(root / name).stat().st_size for name in names]
         columns = {"path": names, "bytes": sizes, "root": [str(root)] * len(names)}
+        columns["content_hash"] = [content_hashes.of_file(root / name) for name in names]
         rows = {"image_id": [str(number) for number in range(count)]}
         rows |= {name: (values * count)[:count] for name, values in columns.items()}
         table = pa.table(rows, SHARD.schema())

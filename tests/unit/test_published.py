@@ -382,7 +382,7 @@ from lookalike.formats import IMAGES, TRUTH
 def listed(spell, count):
     names = [spell.format(number) for number in range(count)]
     paths = [f"part_{number // 50_000}.zip!{name}.jpg" for number, name in enumerate(names)]
-    return pa.table([names, paths, np.full(count, 90_000)], schema=published.LISTED)
+    return pa.table([names, paths, np.full(count, 90_000), ["crc32:0badcafe"] * count], schema=published.LISTED)
 
 parts = {"references": listed("R{:06d}", 1_000_000), "development queries": listed("Q{:05d}", 50_000)}
 pairs = [(f"Q{5 * number:05d}", f"R{97 * number:06d}") for number in range(10_000)]

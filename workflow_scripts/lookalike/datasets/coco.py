@@ -15,6 +15,7 @@ from lookalike import archives
 from lookalike.config import Coco
 from lookalike.config.datasets import INSTANCES
 from lookalike.datasets import published
+from lookalike.datasets.left_out import LeftOut
 from lookalike.datasets.published import Listing, Part, Source
 from lookalike.errors import LookalikeError
 from lookalike.formats import TRUTH
@@ -74,7 +75,7 @@ def _compare(part: Part, listing: Listing, labels: Labels, fetch: str) -> None:
         f"{len(lost):,} of the {len(labels):,} annotated pictures, e.g. {lost[0]}{damaged}: {fetch}" if lost else ""
     )
     part.remarks += [] if lost else listing.damaged
-    odd = published.Odd()
+    odd = LeftOut()
     for image_id in sorted(ids - labels.keys()):
         odd.add("pictures that the annotations do not name, and that are left out", image_id)
     part.remarks += odd.lines()

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from lookalike.config import Flickr30k
 from lookalike.datasets import published
+from lookalike.datasets.left_out import LeftOut
 from lookalike.datasets.published import Part, Source
 from lookalike.errors import LookalikeError
 from lookalike.formats import TRUTH
@@ -71,7 +72,7 @@ def look(entry: Flickr30k) -> Found:
 
 def _compare(part: Part, text: Part, entry: Flickr30k, pictures: pa.Table, captions: Captions) -> None:
     """Say where pictures, captions and the pictures that are always shown do not fit together."""
-    odd = published.Odd()
+    odd = LeftOut()
     ids = set(pictures["image_id"].to_pylist())
     if part.found and captions:
         for image_id in sorted(ids - captions.keys()):
