@@ -34,7 +34,8 @@ ROLES = {"root": "reference", "queries": "query", "training": "training"}
 def sample(entry: Folder, where: str, skipped: dict[str, LeftOut] | None = None) -> tuple[pa.Table, pa.Table]:
     """List the pictures and the true matches: an IMAGES and a TRUTH table.
 
-    ``where`` is ``datasets.NAME``, for messages; what is left out of each folder is put into ``skipped``. Ids are paths relative to ``root``, or to ``queries`` or ``training``.
+    ``where`` is ``datasets.NAME``, for messages; what is left out of each folder is put into ``skipped``. Ids are paths
+    relative to ``root``, or to ``queries`` or ``training``.
     Raises LookalikeError for a missing or empty folder, an id that is taken twice, or a truth file that does not fit.
     """
     if entry.truth is not None and entry.queries is None:
@@ -122,7 +123,8 @@ def _existing(folder: str, where: str) -> str:
 def pictures(folder: str, where: str, skipped: dict[str, LeftOut] | None = None) -> dict[str, int]:
     """Size in bytes of every picture in and below ``folder``, by its path inside, sorted.
 
-    ``where`` names the place in messages; what is left out is put into ``skipped``. Raises LookalikeError for a folder that is missing, empty or unreadable.
+    ``where`` names the place in messages; what is left out is put into ``skipped``. Raises LookalikeError for a folder
+    that is missing, empty or unreadable.
     """
     _existing(folder, where)
     return _pictures(folder, where, frozenset(), skipped)
