@@ -15,8 +15,9 @@ PREFIX = "gallery:"  # of the ids: the data set may well have a picture of the s
 def add(images: pa.Table, root: str, where: str, skipped: dict[str, LeftOut] | None = None) -> pa.Table:
     """An images table with the pictures of the folder ``root`` after its own.
 
-    ``where`` is ``datasets.NAME.gallery``, for messages; what is left out is put into ``skipped``. Raises LookalikeError
-    for a missing or empty folder, and for a picture that the data set has too: naming a gallery must change nothing else.
+    ``where`` is ``datasets.NAME.gallery``, for messages; what is left out is put into ``skipped``. Raises
+    LookalikeError for a missing or empty folder, and for a picture that the data set has too: naming a gallery must
+    change nothing else.
     """
     found = folder.pictures(root, where, skipped)
     _refuse_own(images, root, list(found), where)
