@@ -121,6 +121,14 @@ def test_a_picture_that_changed_since_it_was_sampled_stops_the_job(shard: Shard)
         shard.embed()
 
 
+def test_a_picture_that_was_replaced_by_one_of_the_same_size_stops_the_job(shard: Shard) -> None:
+    picture(3).save(shard.root / "p3.bmp")
+    shard.sample()
+    picture(4).save(shard.root / "p3.bmp")
+    with pytest.raises(LookalikeError, match=r"p3\.bmp: has changed since .* but not the same ones\. Look again"):
+        shard.embed()
+
+
 def test_pictures_that_a_run_made_and_somebody_removed_are_not_rejected(shard: Shard) -> None:
     (shard.root / "manifest.parquet").write_bytes(b"")
     (shard.root / "p3.png").unlink()

@@ -168,11 +168,12 @@ def test_what_is_not_expected_is_counted_and_nothing_of_it_is_taken(tmp_path: Pa
     for name in (".DS_Store", "a.mov", "b.mov", "c.mov", "d.mov", "refs_50k_02.zip.part"):
         (root / name).write_bytes(b"half of a download")
     assert [line for line in remarks("disc21", root) if "published" not in line] == [
-        "references: files that are no pictures of it: 2, refs/Thumbs.db, refs_50k_01.zip!readme.txt",
-        "references: hidden files: 1, refs_50k_01.zip!__MACOSX/._R000008.jpg",
+        "references: thumbnails that Windows keeps (Thumbs.db): 1, refs/Thumbs.db",
+        "references: metadata that macOS puts into zip archives (__MACOSX): 1, refs_50k_01.zip!__MACOSX/",
+        "references: files that are no pictures of it: 1, refs_50k_01.zip!readme.txt",
         "references: pictures that are there more than once, and are taken once: 2, such as refs/R000000.jpg and "
         "refs_50k_0.zip!refs_50k_0/R000000.jpg",
-        "ground truth: hidden files: 1, .DS_Store",
+        "ground truth: hidden files and folders: 1, .DS_Store",
         "ground truth: things in the folder that this data set does not use: 5, such as a.mov, b.mov, c.mov",
     ]
     table, _ = sample("disc21", root)

@@ -60,7 +60,7 @@ def look(entry: Coco) -> Found:
         "annotations", "annotated pictures", len(labels), files=files, root=entry.root, fetch=f"put {name} there"
     )
     table.missing = damage or table.missing
-    table.remarks += published.strays(entry.root, [NAMES, OTHERS], files).lines()
+    table.leave_out(published.strays(entry.root, [NAMES, OTHERS], files))
     if part.found and files and not damage:
         _compare(part, listing, labels, fetch)
     return Found(SOURCE, entry.root, [part, table], listing.pictures, labels)

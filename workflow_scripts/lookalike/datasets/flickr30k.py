@@ -65,7 +65,7 @@ def look(entry: Flickr30k) -> Found:
     name = entry.captions or "results_20130124.token or results.csv"
     count = sum(map(len, captions.values()))
     text = published.file_part("captions", "captions", count, files=files, root=entry.root, fetch=f"put {name} there")
-    text.remarks += published.strays(entry.root, [NAMES, OTHERS], files).lines()
+    text.leave_out(published.strays(entry.root, [NAMES, OTHERS], files))
     _compare(part, text, entry, listing.pictures, captions)
     return Found(SOURCE, entry.root, [part, text], listing.pictures, captions)
 

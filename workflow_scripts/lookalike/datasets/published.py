@@ -55,6 +55,11 @@ class Part:
     remarks: list[str] = field(default_factory=list)  # what is there and not as expected; it stops nothing
     left_out: LeftOut = field(default_factory=LeftOut)  # what was listed and is none of its pictures; also a remark
 
+    def leave_out(self, odd: LeftOut) -> None:
+        """Remark what was listed and is none of the part's pictures, and count it for the report."""
+        self.left_out = odd
+        self.remarks += odd.lines()
+
     @property
     def notes(self) -> list[str]:
         """All that a user should know of, and that stops nothing."""
@@ -281,12 +286,9 @@ def picture_part(name: str, listing: Listing, wanted: str, fetch: str, published
     missing = "" if found else fetch
     if listing.damaged:
         missing = "; ".join(listing.damaged) + (f". {fetch}" if not found else "")
-    return Part(
-        *(name, "pictures", found, wanted, published, missing),
-        places=listing.places,
-        remarks=listing.odd.lines(),
-        left_out=listing.odd,
-    )
+    part = Part(name, "pictures", found, wanted, published, missing, places=listing.places)
+    part.leave_out(listing.odd)
+    return part
 
 
 def file_part(name: str, unit: str, count: int, *, files: Sequence[str], root: str, fetch: str) -> Part:
