@@ -45,7 +45,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from lookalike import embedding, formats, images, models, store
+from lookalike import content_hashes, embedding, formats, images, models, store
 from lookalike.formats import SHARD
 
 CATALOGUE = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())["models"]
@@ -115,6 +115,7 @@ def make_pictures(folder: Path, size: tuple[int, int], count: int) -> pa.Table:
     names = [f"{number:05d}.jpg" for number in range(count)]
     sizes = [(folder / name).stat().st_size for name in names]
     columns = {"image_id": names, "root": [str(folder)] * count, "path": names, "bytes": sizes}
+    columns["content_hash"] = [content_hashes.of_file(folder / name) for name in names]
     return pa.table(columns, SHARD.schema())
 
 

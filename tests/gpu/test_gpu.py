@@ -12,7 +12,7 @@ import torch
 
 import tiny
 from conftest import MakePictures, picture
-from lookalike import embedding, models
+from lookalike import content_hashes, embedding, models
 from lookalike.formats import SHARD
 from lookalike.index import approximate, factories
 from lookalike.index.pools import Pool
@@ -79,7 +79,9 @@ def rows(root: Path) -> pa.Table:
     names = sorted(path.name for path in root.iterdir())
     sizes = [(root / name).stat().st_size for name in names]
     ids = [str(number) for number in range(len(names))]
-    return pa.table({"image_id": ids, "root": [str(root)] * len(names), "path": names, "bytes": sizes}, SHARD.schema())
+    columns = {"image_id": ids, "root": [str(root)] * len(names), "path": names, "bytes": sizes}
+    columns["content_hash"] = [content_hashes.of_file(root / name) for name in names]
+    return pa.table(columns, SHARD.schema())
 
 
 def assert_same(found: np.ndarray, expected: np.ndarray) -> None:

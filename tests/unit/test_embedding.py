@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from conftest import MakePictures, picture
-from lookalike import formats, models, store
+from lookalike import content_hashes, formats, models, store
 from lookalike.embedding import Embedded, embed_picture, embed_rows, embed_shard
 from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, REJECTED, SHARD, EmbedTiming, Weights
@@ -31,6 +31,7 @@ class Shard:
         paths = sorted(self.root.iterdir())
         names, sizes = [path.name for path in paths], [path.stat().st_size for path in paths]
         rows = {"image_id": names, "root": [str(self.root)] * len(names), "path": names, "bytes": sizes}
+        rows["content_hash"] = [content_hashes.of_file(path) for path in paths]
         store.write_table(pa.table(rows, SHARD.schema()), self.folder / "shard.parquet", SHARD, {})
 
     def embed(self, name: str = "out", **settings: Any) -> tuple[pa.Table, pa.Table]:
@@ -152,6 +153,14 @@ def test_a_missing_root_stops_the_job_rather_than_rejecting_everything(shard: Sh
 def test_a_picture_that_changed_since_it_was_sampled_stops_the_job(shard: Shard) -> None:
     picture(99, (61, 48)).save(shard.root / "p3.png")
     with pytest.raises(LookalikeError, match=r"p3\.png: has changed since the data set was sampled: it had \d+ bytes"):
+        shard.embed()
+
+
+def test_a_picture_that_was_replaced_by_one_of_the_same_size_stops_the_job(shard: Shard) -> None:
+    picture(3).save(shard.root / "p3.bmp")
+    shard.sample()
+    picture(4).save(shard.root / "p3.bmp")
+    with pytest.raises(LookalikeError, match=r"p3\.bmp: has changed since .* but not the same ones\. Look again"):
         shard.embed()
 
 
@@ -372,6 +381,7 @@ def test_the_peak_of_memory_grows_with_vectors_and_names_alone(
     def peak(count: int) -> int:
         sizes = [(root / name).stat().st_size for name in names]
         columns = {"path": names, "bytes": sizes, "root": [str(root)] * len(names)}
+        columns["content_hash"] = [content_hashes.of_file(root / name) for name in names]
         rows = {"image_id": [str(number) for number in range(count)]}
         rows |= {name: values[:count] for name, values in columns.items()}
         table = pa.table(rows, SHARD.schema())

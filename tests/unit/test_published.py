@@ -168,11 +168,12 @@ def test_what_is_not_expected_is_counted_and_nothing_of_it_is_taken(tmp_path: Pa
     for name in (".DS_Store", "a.mov", "b.mov", "c.mov", "d.mov", "refs_50k_02.zip.part"):
         (root / name).write_bytes(b"half of a download")
     assert [line for line in remarks("disc21", root) if "published" not in line] == [
-        "references: files that are no pictures of it: 2, refs/Thumbs.db, refs_50k_01.zip!readme.txt",
-        "references: hidden files: 1, refs_50k_01.zip!__MACOSX/._R000008.jpg",
+        "references: thumbnails that Windows keeps (Thumbs.db): 1, refs/Thumbs.db",
+        "references: metadata that macOS puts into zip archives (__MACOSX): 1, refs_50k_01.zip!__MACOSX/",
+        "references: files that are no pictures of it: 1, refs_50k_01.zip!readme.txt",
         "references: pictures that are there more than once, and are taken once: 2, such as refs/R000000.jpg and "
         "refs_50k_0.zip!refs_50k_0/R000000.jpg",
-        "ground truth: hidden files: 1, .DS_Store",
+        "ground truth: hidden files and folders: 1, .DS_Store",
         "ground truth: things in the folder that this data set does not use: 5, such as a.mov, b.mov, c.mov",
     ]
     table, _ = sample("disc21", root)
@@ -382,7 +383,7 @@ from lookalike.formats import IMAGES, TRUTH
 def listed(spell, count):
     names = [spell.format(number) for number in range(count)]
     paths = [f"part_{number // 50_000}.zip!{name}.jpg" for number, name in enumerate(names)]
-    return pa.table([names, paths, np.full(count, 90_000)], schema=published.LISTED)
+    return pa.table([names, paths, np.full(count, 90_000), ["crc32:0badcafe"] * count], schema=published.LISTED)
 
 parts = {"references": listed("R{:06d}", 1_000_000), "development queries": listed("Q{:05d}", 50_000)}
 pairs = [(f"Q{5 * number:05d}", f"R{97 * number:06d}") for number in range(10_000)]

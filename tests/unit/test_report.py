@@ -64,6 +64,8 @@ class Experiment:
         write_report(**self.inputs(), out=self.folder / "index.html")
         return (self.folder / "index.html").read_text(encoding="utf-8")
 
+    left_out: list[dict[str, object]] = field(default_factory=list)  # of the data set's folders
+
     def inputs(self) -> dict[str, object]:
         pairs = [(model, index) for model in self.models for index in self.indexes]
         labels = {model: self.labels.get(model, f"The {model} one") for model in self.models}
@@ -105,7 +107,7 @@ class Experiment:
             columns["gallery"] = [one in self.outside or one in self.shown for one in ids]
             optional.append("gallery")
         schema = formats.IMAGES.schema(*optional)
-        return self._table("images", columns, formats.IMAGES, schema, {})
+        return self._table("images", columns, formats.IMAGES, schema, {"left_out": self.left_out})
 
     def _truth(self) -> Path:
         matched = {query: match for query, match in self.queries.items() if match}
@@ -430,6 +432,18 @@ def test_a_single_reference_is_no_competition(experiment: Experiment) -> None:
     assert "has a known match" not in page
     assert "No query has a match" not in page
     assert balanced(html)
+
+
+def test_what_was_left_out_of_the_folders_is_counted_by_reason(experiment: Experiment) -> None:
+    assert "Left out of the folders" not in section_words(experiment.report(), "rejected")
+    experiment.left_out = [
+        {"folder": "my <pictures>", "reason": ".nef files, which are camera raw", "count": 1030, "examples": ["a.NEF"]},
+        {"folder": "asked", "reason": "thumbnails (@eaDir)", "count": 2, "examples": ["@eaDir/", "b/@eaDir/"]},
+    ]
+    page = experiment.report()
+    assert "my &lt;pictures&gt;" in page
+    assert ".nef files, which are camera raw 1,030 my <pictures> a.NEF" in section_words(page, "rejected")
+    assert "thumbnails (@eaDir) 2 asked @eaDir/ , b/@eaDir/" in section_words(page, "rejected")
 
 
 def test_a_rejected_reference_that_nobody_asks_for_counts_against_nobody(experiment: Experiment) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 import tiny
 from conftest import REPOSITORY, picture
-from lookalike import images, models, plan, store
+from lookalike import content_hashes, images, models, plan, store
 from lookalike.embedding import embed_shard
 from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, SHARD
@@ -192,6 +192,7 @@ def test_batches_threads_and_shards_change_no_row_beyond_rounding(
             "root": [str(tmp_path)] * len(names),
             "path": names,
             "bytes": [len(FILES[one]) for one in names],
+            "content_hash": [content_hashes.of(FILES[one]) for one in names],
         }
         store.write_table(pa.table(rows, SHARD.schema()), tmp_path / "shard.parquet", SHARD, {})
         embed_shard(

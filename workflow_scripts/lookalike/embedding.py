@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from lookalike import formats, images, models, store
+from lookalike import content_hashes, formats, images, models, store
 from lookalike.devices import out_of_memory
 from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, REJECTED, SHARD, EmbedTiming, Weights
@@ -298,11 +298,7 @@ def _prepare(row: dict[str, Any], encoder: models.Encoder) -> Picture:
     try:
         data = images.read(row["root"], row["path"])
         was_read = time.perf_counter()
-        if len(data) != row["bytes"]:
-            raise LookalikeError(
-                f"{row['root']}/{row['path']}: has changed since the data set was sampled: it had {row['bytes']} bytes "
-                f"and has {len(data)} now. Look again, so that every model sees the same pictures: --forcerun sample"
-            )
+        content_hashes.check(row, data)
         image, size = _decode(data, encoder)
     except images.BadImage as bad:
         return Picture(row["image_id"], row["path"], reason=str(bad))

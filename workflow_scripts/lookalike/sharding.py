@@ -30,6 +30,10 @@ def write_shards(images: str, truth: str, key: str, outputs: Sequence[str]) -> N
     """
     settings = json.loads(key)
     table = store.read_table(images, IMAGES)
+    if "content_hash" not in table.column_names:
+        raise LookalikeError(
+            f"{images}: has no content hashes, so an earlier version wrote it. Sample again: --forcerun {images}"
+        )
     references = pc.sum(table["reference"]).as_py() or 0
     if references < settings["k"]:
         raise LookalikeError(

@@ -18,12 +18,14 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from lookalike import config, store
+from lookalike import config, datasets, store
 from lookalike.cli import catalogue as catalogues
 from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import THREADS, Json
 from lookalike.cli.output import print_json, print_table
 from lookalike.datasets import folder as folders
+from lookalike.datasets import hashing
+from lookalike.datasets.left_out import LeftOut
 from lookalike.errors import ConfigError, LookalikeError
 from lookalike.plan import Plan
 
@@ -135,7 +137,8 @@ def try_folder(
         )
     known = Catalogue.open(None, out / "results")
     chosen = _models(known, [*(one for listed in models or () for one in listed.split(",")), *(model or ())])
-    there = len(folders.pictures(str(folder), "FOLDER"))
+    skipped: dict[str, LeftOut] = {}
+    there = len(folders.pictures(str(folder), "FOLDER", skipped))
     taken = min(there, sample)
     if taken < FEWEST:
         raise LookalikeError(
@@ -155,6 +158,8 @@ def try_folder(
 
     rest = "all are taken" if taken == there else f"{taken:,} are taken, at random (--sample takes more)"
     _say(f"pictures: {there:,} in {folder}; {rest}")
+    for line in skipped[str(folder)].lines():
+        _say(f"left out: {line}")
     if again:
         _say("the folder has changed since the last run: it is looked at again")
     _say(f"models: {', '.join(chosen)}{'' if models or model else ' (those that are at hand; --models names others)'}")
@@ -164,7 +169,8 @@ def try_folder(
             f"the workflow ended with status {status}. Why stands above, and in {out / 'results' / 'logs'}; when it is "
             "mended, run the same command again: what is done is kept."
         )
-    _show(known, trial, {"folder": str(folder), "pictures": there, "taken": taken}, as_json)
+    facts = {"folder": str(folder), "pictures": there, "taken": taken, "left_out": skipped[str(folder)].counts}
+    _show(known, trial, facts, as_json)
 
 
 def _say(line: str) -> None:
@@ -227,8 +233,11 @@ def _has_changed(trial: Trial, entry: Any) -> bool:
     snapshot = trial.file.parent / trial.sample
     if not snapshot.exists():
         return False
-    columns = ["path", "bytes"]
+    columns = ["path", "bytes", hashing.COLUMN]
+    if hashing.COLUMN not in store.read_schema(snapshot).names:
+        return True
     now, _ = folders.sample(entry, f"datasets.{trial.name}")
+    now = hashing.fill(now, datasets.cache_of(snapshot), keep=False)  # the run itself writes it
     return not now.select(columns).equals(store.read_columns(snapshot, *columns))
 
 

@@ -15,6 +15,7 @@ from lookalike import archives
 from lookalike.config import Coco
 from lookalike.config.datasets import INSTANCES
 from lookalike.datasets import published
+from lookalike.datasets.left_out import LeftOut
 from lookalike.datasets.published import Listing, Part, Source
 from lookalike.errors import LookalikeError
 from lookalike.formats import TRUTH
@@ -59,7 +60,7 @@ def look(entry: Coco) -> Found:
         "annotations", "annotated pictures", len(labels), files=files, root=entry.root, fetch=f"put {name} there"
     )
     table.missing = damage or table.missing
-    table.remarks += published.strays(entry.root, [NAMES, OTHERS], files).lines()
+    table.leave_out(published.strays(entry.root, [NAMES, OTHERS], files))
     if part.found and files and not damage:
         _compare(part, listing, labels, fetch)
     return Found(SOURCE, entry.root, [part, table], listing.pictures, labels)
@@ -74,7 +75,7 @@ def _compare(part: Part, listing: Listing, labels: Labels, fetch: str) -> None:
         f"{len(lost):,} of the {len(labels):,} annotated pictures, e.g. {lost[0]}{damaged}: {fetch}" if lost else ""
     )
     part.remarks += [] if lost else listing.damaged
-    odd = published.Odd()
+    odd = LeftOut()
     for image_id in sorted(ids - labels.keys()):
         odd.add("pictures that the annotations do not name, and that are left out", image_id)
     part.remarks += odd.lines()

@@ -120,7 +120,7 @@ def look(entry: Disc21) -> Found:
         "ground truth", "true pairs", truth.num_rows, files=[] if lost else files, root=entry.root, fetch=fetch
     )
     known = [*(kind.names for kind in KINDS.values()), EXTRAS, GROUND_TRUTH]
-    part.remarks += published.strays(entry.root, known, files).lines()
+    part.leave_out(published.strays(entry.root, known, files))
     if not part.missing:
         _compare(part, entry, pictures, truth)
     return Found(SOURCE, entry.root, [*parts, part], pictures, truth)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from lookalike.config import Flickr30k
 from lookalike.datasets import published
+from lookalike.datasets.left_out import LeftOut
 from lookalike.datasets.published import Part, Source
 from lookalike.errors import LookalikeError
 from lookalike.formats import TRUTH
@@ -64,14 +65,14 @@ def look(entry: Flickr30k) -> Found:
     name = entry.captions or "results_20130124.token or results.csv"
     count = sum(map(len, captions.values()))
     text = published.file_part("captions", "captions", count, files=files, root=entry.root, fetch=f"put {name} there")
-    text.remarks += published.strays(entry.root, [NAMES, OTHERS], files).lines()
+    text.leave_out(published.strays(entry.root, [NAMES, OTHERS], files))
     _compare(part, text, entry, listing.pictures, captions)
     return Found(SOURCE, entry.root, [part, text], listing.pictures, captions)
 
 
 def _compare(part: Part, text: Part, entry: Flickr30k, pictures: pa.Table, captions: Captions) -> None:
     """Say where pictures, captions and the pictures that are always shown do not fit together."""
-    odd = published.Odd()
+    odd = LeftOut()
     ids = set(pictures["image_id"].to_pylist())
     if part.found and captions:
         for image_id in sorted(ids - captions.keys()):

@@ -8,18 +8,17 @@ LIBRARY = Path(__file__).parent.parent
 # The modules that make each stage's numbers, relative to the library. They import nothing else of the library but the
 # neutral errors, formats, store and config (tests/contract/test_structure.py). `{kind}` and `{family}` are filled in.
 STAGES: dict[str, tuple[str, ...]] = {
-    "make_images": ("archives", "images", "expectations", "datasets/__init__", "datasets/{kind}"),
+    "make_images": (
+        *("archives", "images", "expectations", "content_hashes"),
+        *("datasets/__init__", "datasets/hashing", "datasets/left_out", "datasets/{kind}"),
+    ),
     "sample": (
-        "archives",
-        "images",
-        "expectations",
-        "datasets/__init__",
-        "datasets/{kind}",
-        "datasets/outside",
-        "datasets/folder",
+        *("archives", "images", "expectations", "content_hashes"),
+        *("datasets/__init__", "datasets/hashing", "datasets/left_out", "datasets/{kind}"),
+        *("datasets/outside", "datasets/folder"),
     ),
     "shard": ("sharding", "expectations"),
-    "embed": ("archives", "images", "preprocess", "embedding", "models/{family}"),
+    "embed": ("archives", "images", "content_hashes", "preprocess", "embedding", "models/{family}"),
     "index": ("index/building", "index/checks", "index/factories", "index/vectors"),
     "search": (
         "index/searching",

@@ -120,6 +120,7 @@ class Evidence:
     rejected: list[Rejected]
     counts: dict[str, Counts]  # of each model, in the experiment's order
     duplicates: Duplicates
+    left_out: list[dict[str, Any]]  # what lay in the data set's folders and was not sampled: datasets.left_out
 
     @property
     def models(self) -> list[Run]:
@@ -234,6 +235,7 @@ def read(
         rejected=_grouped(tables, list(numbers)),
         counts=_counts(runs, table, matches, tables),
         duplicates=store.read_json(duplicates, Duplicates),
+        left_out=store.read_provenance(images).get("left_out", []),
     )
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from lookalike import images
+from lookalike import content_hashes, images
 from lookalike.config import Copies
 from lookalike.datasets.copies.operations import apply, as_jpeg, scaled_down
 from lookalike.datasets.copies.recipes import Draw, describe, digest, draw_steps
@@ -49,7 +49,7 @@ def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
     pictures to keep any out, or none that can be decoded.
     """
     brought = [column for column in sources.column_names if column.startswith(BY)]  # a copy is like its source in these
-    known = [*IMAGES.columns, *brought]
+    known = [*IMAGES.columns, "content_hash", *brought]
     references = sources.filter(sources["reference"]).select(known).to_pylist()
     ranked = sorted(references, key=lambda row: digest(entry.seed, row["image_id"]))
     held_out = _hold_out(entry, ranked)
@@ -81,7 +81,9 @@ def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
     unaltered = {"query": False, "source": None, "operations": None, "parameters": None}
     training = sources.filter(pc.and_not(sources["training"], sources["reference"])).select(known)
     kept = [row | unaltered | {"sha256": hashes.get(row["image_id"])} for row in [*references, *training.to_pylist()]]
-    return pa.Table.from_pylist(kept + copies, schema=MANIFEST.schema("operations", "parameters", "sha256", *brought))
+    return pa.Table.from_pylist(
+        kept + copies, schema=MANIFEST.schema("operations", "parameters", "sha256", "content_hash", *brought)
+    )
 
 
 def _hold_out(entry: Copies, ranked: Sequence[Row]) -> list[Row]:
@@ -130,6 +132,7 @@ def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, 
                 _log_undecodable(row, error)
                 first_reason = first_reason or f"{row['path']}: {error}"
                 continue
+            _check_unchanged(row, data)
             decodable.append(row)
             made += 1
             yield row, number, image, hashlib.sha256(data).hexdigest()
@@ -139,6 +142,13 @@ def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, 
                 f"{first_reason}. Mend or replace the pictures."
             )
         references = decodable
+
+
+def _check_unchanged(row: Row, data: bytes) -> None:
+    try:
+        content_hashes.check(row, data)
+    except LookalikeError as error:
+        raise LookalikeError(f"of: {error}") from None
 
 
 def _log_undecodable(row: Row, error: images.BadImage) -> None:
@@ -177,6 +187,7 @@ def _copy(
         "root": folder.as_posix(),
         "path": image_id,
         "bytes": len(data),
+        "content_hash": content_hashes.of(data),
         "group": row["group"] if row["group"] is not None else row["image_id"],
         "sha256": hashlib.sha256(data).hexdigest(),
         "operations": describe(steps),
