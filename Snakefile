@@ -14,7 +14,7 @@ configfile: f"{workflow.basedir}/config.yaml"
 
 
 try:
-    plan = Plan.of(config)
+    plan = Plan.of(config, reversed(workflow.configfiles))  # the catalogue first
 except ConfigError as error:
     sys.exit(f"The configuration is wrong; nothing was run.\n{error}")
 

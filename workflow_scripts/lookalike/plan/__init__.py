@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -45,8 +46,9 @@ class Plan:
     config: Config
 
     @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> "Plan":
-        """Check a configuration as YAML gives it. Raises ConfigError."""
+    def of(cls, raw: Mapping[str, Any], files: Iterable[str | Path] = ()) -> "Plan":
+        """Check a configuration as YAML gives it, and the files it was merged from. Raises ConfigError."""
+        configuration.check([*files])
         datasets = raw.get("datasets")
         shards = [f"shard_{name}" for name in datasets] if isinstance(datasets, Mapping) else []
         return cls(configuration.parse(dict(raw), frozenset({"all", *RULES, *search_variants(), *shards})))
