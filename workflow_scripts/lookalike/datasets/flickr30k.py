@@ -183,5 +183,6 @@ def _from_json(file: str, text: str) -> Iterator[Row]:
 
 def _odd_line(file: str, line: int, text: str, expected: str) -> LookalikeError:
     return LookalikeError(
-        f"{file}, line {line}: is '{text[:80]}', expected a picture, a number and a caption, such as '{expected}'. {AGAIN}"
+        f"{file}, line {line}: is '{text[:80]}', expected a picture, a number and a caption, such as '{expected}'. "
+        f"{AGAIN}"
     )
