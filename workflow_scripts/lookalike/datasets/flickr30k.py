@@ -153,7 +153,7 @@ def _from_table(file: str, text: str, header: list[str]) -> Iterator[Row]:
     A caption with commas may stand without quotes, since it is the last cell.
     """
     counts = Counter[str]()
-    lines = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    lines = csv.reader(io.StringIO(text, newline=""))
     next(lines)
     for cells in lines:
         if not cells:
