@@ -108,7 +108,8 @@ def test_the_catalogue_is_valid() -> None:
             "Color histogram",
             "experiments.demo.models: two models have the label 'Color histogram'. Give them different labels.",
         ),
-        ("models", None, "models: should be a mapping (key: value), found None."),
+        ("models", None, "models: has no value. Write one, or remove the line."),
+        ("models", "x", "models: should be a mapping (key: value), found 'x'."),
         (
             "datasets/disc21/references",
             {"fist": 5},
@@ -233,11 +234,7 @@ def test_copies_of_copies_are_refused() -> None:
         config.parse(raw, RULES)
 
 
-def test_a_file_that_is_not_yaml_is_named(tmp_path: Any) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text("models: [")
-    with pytest.raises(ConfigError, match=r"mine\.yaml: is not valid YAML"):
-        config.load(path)
+def test_a_file_that_is_missing_is_named(tmp_path: Any) -> None:
     with pytest.raises(ConfigError, match="there is no such configuration file"):
         config.load(tmp_path / "other.yaml")
 

@@ -8,6 +8,7 @@ import yaml
 import published
 from conftest import REPOSITORY
 from lookalike import plan
+from lookalike.errors import ConfigError
 from lookalike.plan import Plan, stages
 
 CATALOGUE = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
@@ -147,6 +148,38 @@ def test_editing_a_users_table_looks_at_the_sample_again(tmp_path: Path) -> None
     files = {"truth": str(tmp_path / "none.csv"), "about": str(tmp_path / "about.csv")}
     raw["datasets"]["own"] = {"kind": "folder", "root": "a", "queries": "b", **files}
     assert Plan.of(raw).sample_input("own") == {"tables": [files["about"]]}
+
+
+def test_a_table_in_a_folder_with_braces_is_no_wildcard_and_counts_by_its_contents(tmp_path: Path) -> None:
+    """Snakemake would fill in {q}; as an input it cannot be written in any other way."""
+    folder = tmp_path / "{q}"
+    folder.mkdir()
+    (folder / "truth.csv").write_text("a")
+    (tmp_path / "about.csv").write_text("b")
+    raw = copy.deepcopy(CATALOGUE)
+    files = {"truth": str(folder / "truth.csv"), "about": str(tmp_path / "about.csv")}
+    raw["datasets"]["own"] = {"kind": "folder", "root": "a", "queries": "b", **files}
+    made = Plan.of(raw)
+    assert made.sample_input("own") == {"tables": [files["about"]]}
+    before, others = made.code("sample", dataset="own"), made.code("sample", dataset="photo-tiles")
+    (tmp_path / "about.csv").write_text("c")
+    assert made.code("sample", dataset="own") == before
+    (folder / "truth.csv").write_text("c")
+    assert made.code("sample", dataset="own") != before
+    assert made.code("sample", dataset="photo-tiles") == others
+
+
+@pytest.mark.parametrize("name", ["{0}", "{n}", "{a,b}", "x{1.5}"])
+def test_a_working_directory_that_snakemake_cannot_lock_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for folder in ("{q}", name):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "{q}")
+    plan.check_working_directory()
+    monkeypatch.chdir(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"takes the braces .* for a wildcard, and cannot work in it\. Rename it"):
+        plan.check_working_directory()
 
 
 def with_training(monkeypatch: pytest.MonkeyPatch) -> Plan:

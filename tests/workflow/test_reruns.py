@@ -193,6 +193,23 @@ def test_an_image_replaced_by_one_of_the_same_size_is_found_and_a_copy_without_d
     assert hashes["p4.bmp"] == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+def test_braces_in_paths_are_no_wildcards(tmp_path: Path) -> None:
+    """In the workflow's own folder, of its images and of its tables: nothing is filled in, and edits are seen."""
+    tree = own_pictures(tmp_path / "{dataset} of {x}")
+    (tree.folder / "{q}").mkdir()
+    for name in ("pictures", "asked", "truth.csv"):
+        (tree.folder / name).rename(tree.folder / "{q}" / name)
+    config = tree.config
+    config["datasets"]["own"] |= {"root": "{q}/pictures", "queries": "{q}/asked", "truth": "{q}/truth.csv"}
+    tree.configure(config)
+    assert len(tree.run().of("embed")) == 4
+    assert tree.run().jobs == []
+    (tree.folder / "{q}/truth.csv").write_text("query_id,reference_id\np100.png,p4.png\np101.png,p5.png\n")
+    ran = tree.run()
+    assert ran.of("embed") == []
+    assert {"sample", "measure", "report"} <= ran.rules
+
+
 def test_models_that_saw_other_pictures_are_not_compared(tree: Tree) -> None:
     """A picture edited in place, to the byte as large, before another model is added."""
     path = tree.folder / "pictures/p3.png"

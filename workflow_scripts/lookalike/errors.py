@@ -1,6 +1,6 @@
 """Errors that people read: each says where, what, and what to do, and is shown without a traceback."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -15,7 +15,12 @@ class ConfigError(LookalikeError):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"``, or the list of what is known where nothing is near."""
     names = sorted(known)
-    close = get_close_matches(word, names, n=1, cutoff=0.6)
-    if close:
-        return f" Did you mean '{close[0]}'?"
+    if close := nearest(word, names):
+        return f" Did you mean '{close}'?"
     return f" Known: {', '.join(names)}." if names else ""
+
+
+def nearest(word: str, names: Sequence[str]) -> str | None:
+    """The name that a word is likely a slip of, if any; it may be written in another case."""
+    same = [name for name in names if name.lower() == word.lower()]
+    return next(iter(same or get_close_matches(word, names, n=1, cutoff=0.6)), None)

@@ -127,17 +127,29 @@ class Listing:
     damaged: list[str]  # archives that cannot be read, and why
 
 
-def list_pictures(root: str, names: re.Pattern[str], pictures: re.Pattern[str], tables: Sequence[str] = ()) -> Listing:
+JPEG = r"\.(?i:jpe?g)"  # as copies have it: .jpg, .JPG, .jpeg
+
+
+def list_pictures(
+    root: str,
+    names: re.Pattern[str],
+    pictures: re.Pattern[str],
+    *,
+    ending: str = "",
+    tables: Sequence[str] = (),
+    others: re.Pattern[str] | None = None,
+) -> Listing:
     """Every picture of a part: of all folders in ``root``, and of all zip archives there, whose names match ``names``.
 
-    A picture is a file at any depth whose name matches ``pictures``; the id is that pattern's first group. Files are
-    taken before members, where a picture is there twice. ``tables`` are files that are known to be no pictures. Raises
-    LookalikeError for a folder that cannot be read.
+    A picture is a file at any depth whose name matches ``pictures``; the id is that pattern's first group, and
+    ``ending``. Files are taken before members, where a picture is there twice. ``tables`` are files that are known to
+    be no pictures, and what matches ``others`` belongs to another part. Raises LookalikeError for a folder that cannot
+    be read.
     """
     odd, damaged, places, found = LeftOut(), list[str](), list[str](), [LISTED.empty_table()]
     known = {os.path.relpath(table, root) for table in tables}
     for place in parts_of(root, names):
-        listed = _Columns(pictures, odd)
+        listed = _Columns(pictures, others, ending, odd)
         for path, size in _files(root, place, odd, ()) if (Path(root) / place).is_dir() else [(place, 0)]:
             if path in known:
                 continue
@@ -158,8 +170,8 @@ def list_pictures(root: str, names: re.Pattern[str], pictures: re.Pattern[str], 
 class _Columns:
     """The columns of LISTED, filled one file after the other: lists take less memory than a record a row."""
 
-    def __init__(self, pictures: re.Pattern[str], odd: LeftOut) -> None:
-        self.pictures, self.odd = pictures, odd
+    def __init__(self, pictures: re.Pattern[str], others: re.Pattern[str] | None, ending: str, odd: LeftOut) -> None:
+        self.pictures, self.others, self.ending, self.odd = pictures, others, ending, odd
         self.ids: list[str] = []
         self.paths: list[str] = []
         self.sizes: list[int] = []
@@ -170,11 +182,11 @@ class _Columns:
     def add(self, path: str, size: int, content_hash: str | None = None) -> None:
         name = path.rpartition("/")[2].rpartition("!")[2]
         if match := self.pictures.fullmatch(name):
-            self.ids.append(match[1])
+            self.ids.append(match[1] + self.ending)
             self.paths.append(path)
             self.sizes.append(size)
             self.hashes.append(content_hash)
-        else:
+        elif not (self.others and self.others.fullmatch(name)):
             self.odd.add(left_out.why(name) or "files that are no pictures of it", path)
 
     def add_member(self, archive: str, member: archives.Member) -> None:
@@ -193,17 +205,21 @@ class _Columns:
 
 
 def parts_of(root: str, names: re.Pattern[str]) -> list[str]:
-    """Folders and zip archives in ``root`` whose names, without ``.zip``, match: folders first, then by number."""
-    if not Path(root).is_dir():
-        return []
-    with os.scandir(root) as entries:
-        found = [(entry.name, entry.is_dir()) for entry in entries]
-    matching = [
-        (not is_folder, _natural(name), name)
-        for name, is_folder in found
-        if names.fullmatch(re.sub(r"\.zip$", "", name, flags=re.IGNORECASE))
-        and (is_folder or name.lower().endswith(".zip"))
-    ]
+    """Folders and zip archives in ``root`` whose names, without ``.zip``, match: folders first, then by number.
+
+    They may lie in a folder ``images/`` there, as many copies have it.
+    """
+    matching = []
+    for folder in ("",) if names.fullmatch("images") else ("", "images/"):
+        if not os.access(Path(root) / folder, os.R_OK | os.X_OK) or not (Path(root) / folder).is_dir():
+            continue
+        with os.scandir(Path(root) / folder) as entries:
+            matching += [
+                (not entry.is_dir(), _natural(entry.name), folder + entry.name)
+                for entry in entries
+                if names.fullmatch(re.sub(r"(?i)\.zip$", "", entry.name))
+                and (entry.is_dir() or entry.name.lower().endswith(".zip"))
+            ]
     return [name for _, _, name in sorted(matching)]
 
 
@@ -259,6 +275,7 @@ def strays(root: str, known: Iterable[re.Pattern[str]], files: Sequence[str]) ->
     odd = LeftOut()
     patterns = list(known)
     tops = {Path(os.path.relpath(file, root)).parts[0] for file in files}
+    tops |= {Path(place).parts[0] for one in patterns for place in parts_of(root, one)}
     for name in sorted(path.name for path in Path(root).iterdir()) if Path(root).is_dir() else ():
         if name not in tops and not any(one.fullmatch(re.sub(r"(?i)\.zip$", "", name)) for one in patterns):
             inside = f"{root}/{name}"
@@ -267,6 +284,13 @@ def strays(root: str, known: Iterable[re.Pattern[str]], files: Sequence[str]) ->
                 what = "folders that hold parts of it, a level too deep (move them up, or name that folder with 'root')"
             odd.add(what, name)
     return odd
+
+
+def image_id(name: str, pictures: re.Pattern[str], ending: str) -> str:
+    """The id of a picture that a table names, whatever folder stands before it and however its ending is written."""
+    name = re.split(r"[/\\]", name.strip())[-1]
+    match = pictures.fullmatch(name)
+    return match[1] + ending if match else name
 
 
 def check_root(root: str) -> None:
