@@ -572,7 +572,7 @@ def test_an_index_without_training_pictures_says_that_it_learned_from_references
 def test_a_gpu_that_is_not_there_is_said_and_the_cpu_computes(chain: Chain, caplog: pytest.LogCaptureFixture) -> None:
     chain.build()
     at_rest = chain.search().to_pylist()
-    with caplog.at_level(logging.WARNING, "lookalike"):
+    with caplog.at_level(logging.INFO, "lookalike"):
         assert chain.search(gpu=True).to_pylist() == at_rest
     assert "computing on the CPU" in caplog.text
 
