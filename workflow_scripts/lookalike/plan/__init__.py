@@ -298,10 +298,18 @@ class Plan:
         return code_hash(*modules(stage, kind, family)) + (self.factory_hash(model) if model else "")
 
     def factory_hash(self, model: str) -> str:
-        """A hash over the user's module, for a model of the family `python`; else, or where it is missing, nothing."""
+        """A hash over the user's module and the files that options name, for a model of the family `python`.
+
+        For any other model, or where the module is missing, nothing.
+        """
         entry = self.config.models[model].embed
         file = user_module.module_file(entry.factory) if isinstance(entry, configuration.PythonFactory) else None
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file else ""
+        if not file or not isinstance(entry, configuration.PythonFactory):
+            return ""
+        digest = hashlib.sha256(file.read_bytes())
+        for name, path in sorted(user_module.option_files(entry.options).items()):
+            digest.update(name.encode() + b"\0" + user_module.fingerprint(path))
+        return digest.hexdigest()[:16]
 
 
 def search_variants() -> dict[str, tuple[str, ...]]:
