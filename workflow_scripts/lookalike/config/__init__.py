@@ -37,6 +37,7 @@ from lookalike.config.models import (
     Runtime,
     TorchScript,
     Transformers,
+    is_commit,
 )
 from lookalike.config.records import Config, Experiment, Vary
 from lookalike.errors import ConfigError
@@ -71,6 +72,7 @@ __all__ = [
     "Train",
     "Transformers",
     "Vary",
+    "is_commit",
     "load",
     "parse",
     "read",
