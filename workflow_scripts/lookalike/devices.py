@@ -24,6 +24,11 @@ GIVEN = {
     "SLURM_GPUS_ON_NODE": ("", "0"),
 }
 DRIVERS = ("dev/nvidia[0-9]*", "proc/driver/nvidia/version", "dev/kfd", "dev/dxg")  # below /: CUDA, ROCm, WSL
+NO_MEMORY = (
+    *("out of memory", "not enough memory", "can't allocate memory", "annot allocate memory", "ALLOC_FAILED"),
+    *("bad_alloc", "unable to mmap", "failed to map segment", "can't start new thread"),
+    "Failed to launch worker thread",
+)
 
 log = logging.getLogger(__name__)
 _claimed: list[IO[bytes]] = []  # open for as long as the process lives: its end, however it comes, frees the GPU
@@ -126,11 +131,8 @@ def _keep_memory() -> None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the machine or of its GPU; torch has several ways to say so."""
-    said = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
-    )
+    """Whether memory ran out, of the machine or of its GPU; libraries and their loader have many ways to say so."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
 def visible_devices(count: int) -> list[str]:

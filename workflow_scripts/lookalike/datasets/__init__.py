@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from lookalike import expectations, store
 from lookalike.config import Dataset, Published
 from lookalike.datasets import outside
-from lookalike.errors import LookalikeError
+from lookalike.errors import LookalikeError, WriteError
 from lookalike.formats import IMAGES, MANIFEST, TRUTH
 
 
@@ -30,6 +30,8 @@ def make_images(name: str, key: str, sources: str | None, manifest: str) -> None
     table_of_sources = store.read_table(sources, IMAGES) if sources else None
     try:
         table = _module(entry).make_images(entry, table_of_sources, Path(manifest).parent)
+    except WriteError:
+        raise
     except LookalikeError as error:  # a kind knows its keys, and not its name
         raise LookalikeError(f"datasets.{name}.{error}") from None
     if not table.num_rows:

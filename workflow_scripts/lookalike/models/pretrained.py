@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from lookalike import checkpoints
 from lookalike.config import Checkpoint
+from lookalike.devices import out_of_memory
 from lookalike.errors import LookalikeError
 from lookalike.models import Size
 from lookalike.preprocess import Geometry, Values, geometry_of
@@ -121,6 +122,8 @@ def _processor(checkpoint: str, folder: Path, remote_code: bool) -> tuple[Any, d
                 folder, backend="pil", local_files_only=True, trust_remote_code=remote_code
             )
     except (ImportError, *FAILURES) as error:
+        if out_of_memory(error):
+            raise
         settings = _settings(checkpoint, folder, error)
         if "image_std" not in settings or geometry_of(settings) is None:
             raise LookalikeError(f"{checkpoint}: its image processor cannot be loaded: {error}") from None
@@ -216,6 +219,8 @@ def load_model(architecture: Any, where: str, *arguments: Any, **settings: Any) 
                 *arguments, local_files_only=True, output_loading_info=True, **settings
             )
     except (ImportError, *FAILURES) as error:
+        if out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         remedy = "If its files are damaged, delete them and run fetch_weights again (--forcerun fetch_weights)."
         if "trust_remote_code" in str(error):
@@ -235,6 +240,8 @@ def try_out(encode: Callable[[NDArray[Any]], NDArray[np.float32]], prepare: Prep
     try:
         vectors = encode(np.stack([prepare(image)]))
     except FAILURES as error:
+        if out_of_memory(error):
+            raise
         raise LookalikeError(f"{where}: {error}") from None
     if vectors.ndim != 2:
         raise LookalikeError(f"{where}: gives an array of shape {vectors.shape} for one picture, not one vector.")

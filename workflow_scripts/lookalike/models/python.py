@@ -7,6 +7,7 @@ from typing import Any
 
 from lookalike import store, user_module
 from lookalike.config import PythonFactory
+from lookalike.devices import out_of_memory
 from lookalike.errors import LookalikeError
 from lookalike.formats import Weights
 from lookalike.models import Encoder, Machine
@@ -46,6 +47,8 @@ def load(entry: PythonFactory, weights: Weights, machine: Machine) -> Encoder:
     try:
         make = getattr(importlib.import_module(module), name, None)
     except Exception as error:  # whatever the user's module does when it is imported
+        if out_of_memory(error):
+            raise
         raise LookalikeError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(make):
         raise LookalikeError(f"{path}: has no function '{name}', which the model's 'factory' names.")

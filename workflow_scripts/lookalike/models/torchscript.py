@@ -165,6 +165,8 @@ class Script(TorchEncoder):
         try:
             self.network = torch.jit.load(path, map_location="cpu").eval().to(self.torch_device)
         except RuntimeError as error:
+            if out_of_memory(error):
+                raise
             raise LookalikeError(f"{path}: is no TorchScript file: {str(error).splitlines()[0]}") from None
         self.path = path
         self.dimension = 0

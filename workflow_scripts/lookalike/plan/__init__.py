@@ -9,8 +9,10 @@ import itertools
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -329,6 +331,22 @@ def search_outputs(extras: tuple[str, ...]) -> dict[str, str]:
 
 def _said(values: Mapping[str, str]) -> str:
     return " · ".join(f"{name}: {value}" for name, value in values.items())
+
+
+def why_not_writable(folder: str) -> str | None:
+    """Why a run cannot write its results, and what to do; None where it can.
+
+    Asked before the first job: where a disk is read-only Snakemake itself fails, with a traceback.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return (
+            f"{Path(folder).absolute()}: cannot be written ({error.strerror}), so nothing was run. Mount the disk "
+            "writable, give yourself the rights, or run in another folder (--directory)."
+        )
 
 
 def share_library() -> None:
