@@ -11,6 +11,7 @@ from lookalike.plan import (
     search_outputs,
     search_variants,
     share_library,
+    why_not_writable,
 )
 
 share_library()
@@ -24,6 +25,11 @@ try:
     plan = Plan.of(config, reversed(workflow.configfiles))  # the catalogue first
 except ConfigError as error:
     sys.exit(f"The configuration is wrong; nothing was run.\n{error}")
+
+
+onstart:
+    if reason := why_not_writable("results"):
+        sys.exit(reason)
 
 
 wildcard_constraints:

@@ -18,8 +18,8 @@ NEUTRAL = {"errors", "formats", "store", "config", "progress", "devices", "check
 
 # from the ground up; a module may import only from layers below its own, or from its own package
 LAYERS = [
-    {"errors", "progress", "devices", "user_module", "archives"},
-    {"formats", "content_hashes", "images", "config", "preprocess", "expectations"},
+    {"errors", "progress", "user_module", "archives"},
+    {"formats", "content_hashes", "images", "config", "preprocess", "expectations", "devices"},
     {"store", "job"},
     {"checkpoints"},
     {"datasets", "models", "index", "metrics", "statistics", "sharding"},

@@ -400,8 +400,13 @@ def test_models_lists_the_catalogue(here: Path) -> None:
         "dimensions": 256,
         "at_hand": True,
         "recorded": False,
+        "pinned": None,
         "missing": None,
     }
+    unpinned = [name for name, row in rows.items() if row["pinned"] is False]
+    assert unpinned == ["efficientnet-b7", "convnext-base"], "no public source names their commit"
+    (line,) = (line for line in lookalike("models").stdout.splitlines() if "efficientnet-b7" in line)
+    assert line.split("│")[-2].strip() == "not pinned"
 
 
 def test_models_says_what_is_recorded_and_what_is_missing(ran: Path) -> None:
@@ -421,6 +426,7 @@ def test_models_says_what_is_recorded_and_what_is_missing(ran: Path) -> None:
         "1280",
         "no",
         "no",
+        "-",
     ]
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageFont
 
+from conftest import largest_file
 from lookalike import content_hashes
 from lookalike.config import OPERATIONS, Copies
 from lookalike.datasets import copies
@@ -599,3 +600,12 @@ def test_the_docs_show_the_ranges_of_every_operation():
     without_range = {line for line in shown if " | nothing: " in line}
     assert shown - without_range == rows
     assert {line.split("`")[1] for line in without_range} == {name for name, ranges in RANGES.items() if not ranges}
+
+
+def test_a_disk_that_is_full_is_said_of_the_file_that_did_not_fit():
+    table = sources()
+    with (
+        largest_file(200),
+        pytest.raises(LookalikeError, match=r"^results/copies/images/copy-\w+\.jpg: cannot be written"),
+    ):
+        make(table)

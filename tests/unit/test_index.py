@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, largest_file
 from lookalike import index, store
 from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, IMAGES, INDEX_IDS, NEIGHBORS, REJECTED, SearchTiming
@@ -234,6 +234,17 @@ def test_footers_carry_the_embedding_on(chain: Chain) -> None:
     timing = store.read_json(chain.folder / "timing.json", SearchTiming)
     assert timing.queries == 7
     assert neighbors["index_bytes"] == (chain.folder / "flat.faiss").stat().st_size
+
+
+@pytest.mark.parametrize("size", [0, 100, 1200])
+def test_an_index_that_does_not_fit_on_the_disk_is_named_and_leaves_nothing(size: int, chain: Chain) -> None:
+    """FAISS itself does not notice that the end of a file, which it still holds in memory, cannot be written."""
+    with (
+        largest_file(size),
+        pytest.raises(LookalikeError, match=r"\.faiss: cannot be written \(File too large\)\. Check"),
+    ):
+        chain.build()
+    assert not [*chain.folder.rglob("*.faiss*"), *chain.folder.rglob(".*.tmp")]
 
 
 def test_shards_of_another_configuration_are_refused(chain: Chain) -> None:
@@ -576,7 +587,7 @@ def test_a_gpu_that_is_not_there_is_said_and_the_cpu_computes(chain: Chain, capl
     key = '{"factory": "IVF4,Flat"}'
     chain.build(key=key)
     at_rest = chain.search(key=key).to_pylist()
-    with caplog.at_level(logging.WARNING, "lookalike"):
+    with caplog.at_level(logging.INFO, "lookalike"):
         assert chain.search(key=key, gpu=True).to_pylist() == at_rest
     assert "computing on the CPU" in caplog.text
 

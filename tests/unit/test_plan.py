@@ -232,3 +232,14 @@ def test_the_names_of_all_search_rules_are_reserved() -> None:
     raw["experiments"]["search_with_training"] = raw["experiments"]["demo"]
     with pytest.raises(plan.configuration.ConfigError, match="is the name of a rule"):
         Plan.of(raw)
+
+
+def test_results_that_cannot_be_written_are_said_before_the_first_job(tmp_path: Path) -> None:
+    assert plan.why_not_writable(str(tmp_path / "results")) is None
+    assert not [*(tmp_path / "results").iterdir()]
+    (tmp_path / "file").touch()
+    said = plan.why_not_writable(str(tmp_path / "file/results"))
+    assert said == (
+        f"{tmp_path}/file/results: cannot be written (Not a directory), so nothing was run. Mount the disk writable, "
+        "give yourself the rights, or run in another folder (--directory)."
+    )

@@ -58,6 +58,7 @@ class Experiment:
     costs: dict[str, Cost] = field(default_factory=dict)
     effects: list[Effect] = field(default_factory=list)
     approximations: list[formats.Approximation] = field(default_factory=list)
+    footer: dict[str, object] = field(default_factory=dict)  # of the neighbors, besides what all have
 
     def report(self) -> str:
         """Write the files and the report; return its text."""
@@ -134,6 +135,7 @@ class Experiment:
             "weights": {"source": "w", "revision": "r7"},
             "embed_versions": {"torch": "2.9.1", "pillow": "11.3.0 / 12.0.0"},
             "versions": {"faiss-cpu": "1.13.0"},
+            **self.footer,
         }
         return self._table(name or f"{model}-{index}", columns, formats.NEIGHBORS, formats.NEIGHBORS.schema(), made)
 
@@ -764,6 +766,23 @@ def test_hostile_text_stays_text(experiment: Experiment) -> None:
 def test_the_libraries_that_made_the_vectors_are_named(experiment: Experiment) -> None:
     page = Page(experiment.report()).words
     assert "w, r7 Embedded with pillow 11.3.0 / 12.0.0, torch 2.9.1 Everything recorded" in page
+
+
+@pytest.mark.parametrize(
+    ("source", "revision", "said"),
+    [
+        ("hub owner/vit", None, "hub owner/vit, r7 (not pinned: main may be another commit tomorrow)"),
+        ("hub owner/vit", "v1", "hub owner/vit, r7 (not pinned: v1 may be another commit tomorrow)"),
+        ("hub owner/vit", "a" * 40, "hub owner/vit, r7 Embedded with"),
+        ("folder vit", None, "folder vit, r7 Embedded with"),
+    ],
+)
+def test_weights_of_a_branch_are_said_to_be_not_pinned(
+    source: str, revision: str | None, said: str, experiment: Experiment
+) -> None:
+    key = {"family": "transformers", "checkpoint": "owner/vit"} | ({"revision": revision} if revision else {})
+    experiment.footer = {"key": json.dumps(key), "weights": {"source": source, "revision": "r7"}}
+    assert said in Page(experiment.report()).words
 
 
 def test_one_model_needs_no_rival(experiment: Experiment) -> None:

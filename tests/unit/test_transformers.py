@@ -22,6 +22,8 @@ from lookalike import content_hashes, images, models, plan, store
 from lookalike.embedding import embed_shard
 from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, SHARD
+from lookalike.job import fault_of_the_machine
+from lookalike.models.pretrained import load_model
 
 MACHINE = models.Machine(threads=1)
 TOLERANCE = 1e-5  # of the largest number of a vector
@@ -650,3 +652,14 @@ def test_the_catalogues_entries_give_the_documented_dimensions_at_full_size(
     encoder = models.load(key, models.family(models.parse(key)).fetch(models.parse(key)), models.Machine(threads=2))
     assert encoder.dimension == dimension
     assert ours(encoder, picture(1)).shape == (1, dimension)
+
+
+def test_memory_that_runs_out_while_loading_is_not_called_a_damaged_checkpoint() -> None:
+    class Large:
+        @staticmethod
+        def from_pretrained(**settings: Any) -> None:
+            torch.empty(1 << 50)
+
+    with pytest.raises(RuntimeError) as error:
+        load_model(Large, "owner/large")
+    assert fault_of_the_machine(error.value)

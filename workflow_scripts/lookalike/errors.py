@@ -1,7 +1,9 @@
 """Errors that people read: each says where, what, and what to do, and is shown without a traceback."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class LookalikeError(Exception):
@@ -10,6 +12,21 @@ class LookalikeError(Exception):
 
 class ConfigError(LookalikeError):
     """The configuration is wrong; the message has one line a mistake."""
+
+
+class WriteError(LookalikeError):
+    """A file cannot be written: no space, no rights. The message names it, so nobody needs to add where it was."""
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Say of what fails while ``path`` is written, or a folder made, what it was and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{path}: cannot be written ({error.strerror or error}). Check the rights of the folder, and free space."
+        ) from None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

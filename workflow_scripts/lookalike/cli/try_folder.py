@@ -26,7 +26,7 @@ from lookalike.cli.output import print_json, print_table
 from lookalike.datasets import folder as folders
 from lookalike.datasets import hashing
 from lookalike.datasets.left_out import LeftOut
-from lookalike.errors import ConfigError, LookalikeError
+from lookalike.errors import ConfigError, LookalikeError, writing
 from lookalike.plan import Plan
 
 FEWEST = 6  # pictures: with fewer, no test can tell two models apart
@@ -257,11 +257,9 @@ def _check(known: Catalogue, trial: Trial, text: str) -> Any:
 def _keep(trial: Trial, text: str) -> bool:
     """Write the configuration; True where there was none. One that says something else is left as it is and refused."""
     if not trial.file.exists():
-        try:
+        with writing(trial.file):
             trial.file.parent.mkdir(parents=True, exist_ok=True)
             trial.file.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise LookalikeError(f"{trial.file}: cannot be written ({error.strerror}).") from None
         return True
     if (there := config.read(trial.file)) != (wanted := yaml.safe_load(text)):
         raise LookalikeError(

@@ -37,6 +37,7 @@ from lookalike.config.models import (
     Runtime,
     TorchScript,
     Transformers,
+    is_commit,
 )
 from lookalike.config.records import Config, Experiment, Vary
 from lookalike.errors import ConfigError
@@ -72,6 +73,7 @@ __all__ = [
     "Transformers",
     "Vary",
     "check",
+    "is_commit",
     "load",
     "parse",
     "read",

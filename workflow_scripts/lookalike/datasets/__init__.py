@@ -17,7 +17,7 @@ from lookalike import expectations, store
 from lookalike.config import Dataset, Published
 from lookalike.datasets import hashing, outside
 from lookalike.datasets.left_out import LeftOut
-from lookalike.errors import LookalikeError
+from lookalike.errors import LookalikeError, WriteError
 from lookalike.formats import IMAGES, MANIFEST, TRUTH
 
 
@@ -32,6 +32,8 @@ def make_images(name: str, key: str, sources: str | None, manifest: str) -> None
     left_out = store.read_provenance(sources).get("left_out", []) if sources else []
     try:
         table = _module(entry).make_images(entry, table_of_sources, Path(manifest).parent)
+    except WriteError:
+        raise
     except LookalikeError as error:  # a kind knows its keys, and not its name
         raise LookalikeError(f"datasets.{name}.{error}") from None
     if not table.num_rows:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from lookalike import images
 from lookalike.config import PhotoTiles
-from lookalike.errors import LookalikeError
+from lookalike.errors import LookalikeError, writing
 from lookalike.formats import MANIFEST
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ def make_images(entry: PhotoTiles, sources: pa.Table | None, folder: Path) -> pa
     Raises LookalikeError where a package or a photograph is missing, or no tile fits into any photograph.
     """
     folders = [_folder(carrier) for carrier in CARRIERS]  # both, before anything is written
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     rows = []
     flat = 0
     for carrier, where in zip(CARRIERS, folders, strict=True):
@@ -83,7 +84,8 @@ def make_images(entry: PhotoTiles, sources: pa.Table | None, folder: Path) -> pa
                     continue
                 group = Path(name).stem
                 image_id = f"{group}-{row}-{column}.png"
-                tile.save(folder / image_id)
+                with writing(folder / image_id):
+                    tile.save(folder / image_id)
                 rows.append(_manifest_row(image_id, group, folder))
     if not rows and not flat:
         raise LookalikeError(f"tile: no photograph is large enough for tiles of {entry.tile} px. Choose smaller tiles.")

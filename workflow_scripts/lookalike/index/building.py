@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from lookalike.formats import INDEX_IDS, REJECTED, StreamedIndex
 from lookalike.index import factories, vectors
 from lookalike.index.checks import check_pictures, check_shards
 
+CHUNK = 1 << 20  # bytes that FAISS writes at once
 log = logging.getLogger(__name__)
 Masks = list[NDArray[np.bool_]]
 
@@ -119,7 +120,6 @@ def _write_index(
     gpu: bool,
 ) -> dict[str, Any]:
     """Write the FAISS index; returns what it was trained on, for the footer."""
-    import faiss
 
     factory = settings["factory"]
     factories.repeatable(factory, threads)
@@ -143,9 +143,28 @@ def _write_index(
     if factories.full_vectors(index) is None:
         factories.check_scores(index, factory, held)
     del held
-    with store.atomic(out) as temporary:
-        faiss.write_index(index, str(temporary))
+    with store.atomic(out) as temporary, temporary.open("wb") as file:
+        _write(index, file)
     return trained_on
+
+
+def _write(index: Any, file: BinaryIO) -> None:
+    """Write a FAISS index. FAISS itself only prints that the end of a file did not fit on the disk."""
+    import faiss
+
+    failed: list[OSError] = []
+
+    def write(data: bytes) -> None:
+        try:
+            file.write(data)
+        except OSError as error:
+            failed.append(error)
+            raise
+
+    try:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(write, CHUNK))  # type: ignore[attr-defined]
+    except RuntimeError as error:
+        raise (failed[0] if failed else error) from None
 
 
 def _sample(among: Masks, train: Train) -> Masks:

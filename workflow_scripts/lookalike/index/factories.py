@@ -263,8 +263,8 @@ def _device() -> int | None:
 
     count = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
     if not count:
-        built_for = "no GPU here" if hasattr(faiss, "StandardGpuResources") else "this FAISS is built without GPUs"
-        log.warning("%s: computing on the CPU", built_for)
+        built = hasattr(faiss, "StandardGpuResources")
+        devices.go_without_gpu("FAISS finds no device" if built else "this FAISS is built without GPUs")
         return None
     return devices.claim(devices.visible_devices(count))
 

@@ -201,7 +201,7 @@ def _training(
 def _shift(similarities: Floats, settings: Normalise, images: str) -> Floats:
     """What normalisation takes off each query's scores: beta times the mean of its nearest first..last training scores.
 
-    Pizzi et al., A Self-Supervised Descriptor for Image Copy Detection (2022), section 5.
+    Pizzi et al., A Self-Supervised Descriptor for Image Copy Detection (2022), equation 8.
     """
     chosen = similarities[:, settings.first - 1 : settings.last]
     there = np.isfinite(chosen)

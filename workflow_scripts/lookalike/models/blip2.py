@@ -13,6 +13,7 @@ from PIL import Image
 
 from lookalike import checkpoints, store
 from lookalike.config import Blip2
+from lookalike.devices import out_of_memory
 from lookalike.errors import LookalikeError
 from lookalike.formats import Weights
 from lookalike.models import Machine
@@ -103,6 +104,8 @@ class QFormer(TorchEncoder):
             config = Blip2Config.from_pretrained(folder, local_files_only=True)
             tensors = dict(_tensors(folder))
         except FAILURES as error:
+            if out_of_memory(error):
+                raise
             raise LookalikeError(
                 f"{entry.checkpoint}: cannot be read: {error}. If its files are damaged, delete them and run "
                 "fetch_weights again (--forcerun fetch_weights)."

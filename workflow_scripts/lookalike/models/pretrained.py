@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from lookalike import checkpoints
 from lookalike.config import Checkpoint
+from lookalike.devices import out_of_memory
 from lookalike.errors import LookalikeError
 from lookalike.models import Size
 from lookalike.preprocess import Geometry, Values, geometry_of, odd_setting
@@ -161,6 +162,8 @@ def _processor(entry: Checkpoint, folder: Path, remote_code: bool) -> tuple[Any,
                 folder, backend="pil", local_files_only=True, trust_remote_code=remote_code
             )
     except (ImportError, *FAILURES) as error:
+        if out_of_memory(error):
+            raise
         if (name and _has(f"{name}Pil")) or "image_std" not in settings:
             raise LookalikeError(
                 f"{file}: the image processor that it describes cannot be made: {_first_line(error)} "
@@ -325,6 +328,8 @@ def load_model(architecture: Any, where: str, *arguments: Any, **settings: Any) 
                 *arguments, local_files_only=True, output_loading_info=True, **settings
             )
     except (ImportError, *FAILURES) as error:
+        if out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         remedy = "If its files are damaged, delete them and run fetch_weights again (--forcerun fetch_weights)."
         if "trust_remote_code" in str(error):

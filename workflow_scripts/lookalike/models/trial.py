@@ -57,6 +57,8 @@ def try_out(
     except LookalikeError:
         raise
     except catch as error:
+        if out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise LookalikeError(
             f"{where}: fails on a test image: {type(error).__name__}: {reason.rstrip('.')}. {otherwise}"

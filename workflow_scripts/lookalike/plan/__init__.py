@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -316,10 +317,18 @@ class Plan:
         return digest.hexdigest()[:16] if tables else ""
 
     def factory_hash(self, model: str) -> str:
-        """A hash over the user's module, for a model of the family `python`; else, or where it is missing, nothing."""
+        """A hash over the user's module and the files that options name, for a model of the family `python`.
+
+        For any other model, or where the module is missing, nothing.
+        """
         entry = self.config.models[model].embed
         file = user_module.module_file(entry.factory) if isinstance(entry, configuration.PythonFactory) else None
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file else ""
+        if not file or not isinstance(entry, configuration.PythonFactory):
+            return ""
+        digest = hashlib.sha256(file.read_bytes())
+        for name, path in sorted(user_module.option_files(entry.options).items()):
+            digest.update(name.encode() + b"\0" + user_module.fingerprint(path))
+        return digest.hexdigest()[:16]
 
 
 def _unfit(config: Config) -> Iterator[str]:
@@ -362,6 +371,22 @@ def _has_braces(path: str) -> bool:
 
 def _said(values: Mapping[str, str]) -> str:
     return " · ".join(f"{name}: {value}" for name, value in values.items())
+
+
+def why_not_writable(folder: str) -> str | None:
+    """Why a run cannot write its results, and what to do; None where it can.
+
+    Asked before the first job: where a disk is read-only Snakemake itself fails, with a traceback.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return (
+            f"{Path(folder).absolute()}: cannot be written ({error.strerror}), so nothing was run. Mount the disk "
+            "writable, give yourself the rights, or run in another folder (--directory)."
+        )
 
 
 def share_library() -> None:

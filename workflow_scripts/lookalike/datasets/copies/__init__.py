@@ -22,7 +22,7 @@ from lookalike import content_hashes, images
 from lookalike.config import Copies
 from lookalike.datasets.copies.operations import apply, as_jpeg, scaled_down
 from lookalike.datasets.copies.recipes import Draw, describe, digest, draw_steps
-from lookalike.errors import LookalikeError
+from lookalike.errors import LookalikeError, writing
 from lookalike.formats import BY, IMAGES, MANIFEST
 from lookalike.progress import Progress
 
@@ -60,7 +60,8 @@ def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
 
     if held_out:
         log.info("%d of %d pictures are kept out of the references", len(held_out), len(ranked))
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     progress = Progress("made", entry.queries + entry.without_match, "copies")
     copies: list[Row] = []
     hashes: dict[str, str] = {}  # of the sources' bytes: a model must have embedded the picture that was copied
@@ -177,7 +178,8 @@ def _copy(
     # Shards are compared by id and size: an id must not stay where the picture changed. So it is made of the picture's
     # bytes, and of where it came from, since a flipped picture is the same in every round.
     image_id = f"copy-{digest(row['image_id'], parameters, hashlib.sha256(data).hexdigest())[:16]}.jpg"
-    (folder / image_id).write_bytes(data)
+    with writing(folder / image_id):
+        (folder / image_id).write_bytes(data)
     return {
         **row,
         "image_id": image_id,
