@@ -1,9 +1,10 @@
 """The measure stage: one model's neighbors on one data set, as numbers with intervals."""
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,9 @@ from lookalike.evaluation import NORMALISED, Evaluation, Results, evaluate, matc
 from lookalike.formats import Curve, Estimate, HeldOut, Threshold
 from lookalike.metrics import Bools, Groups, Pool, best_cut, break_down, curve, held_out
 from lookalike.statistics import NOTHING, estimate, group_codes, pooled_estimate
+
+log = logging.getLogger(__name__)
+T = TypeVar("T", bound=formats.Record)
 
 
 def measure(
@@ -35,7 +39,7 @@ def measure(
     """Write the ``formats.Metrics`` of one model and index on one data set to ``out``.
 
     Of ``embeddings`` only the pictures' sizes are read. ``timings`` and ``search_timing`` lie beside the logs: where
-    one is missing, what it would tell is left out.
+    one is missing or damaged, what it would tell is left out.
     """
     sample = store.read_table(images, formats.IMAGES)
     refused = sample.filter(pc.is_in(sample["image_id"], value_set=_rejected_ids(rejected, sample)))
@@ -175,8 +179,19 @@ def _rejected_ids(paths: Sequence[str | Path], sample: pa.Table) -> pa.Array:
     return pa.concat_arrays(rejected)
 
 
+def _timing(path: str | Path, record: type[T]) -> T | None:
+    """What a job left beside its log: no number of a metric follows from it, so a damaged one counts as missing."""
+    if not Path(path).exists():
+        return None
+    try:
+        return store.read_json(path, record)
+    except LookalikeError as error:
+        log.warning("a timing is left out: %s", error)
+        return None
+
+
 def _embed_timing(paths: Sequence[str | Path]) -> dict[str, Any]:
-    shards = [store.read_json(path, formats.EmbedTiming) for path in paths if Path(path).exists()]
+    shards = [timing for path in paths if (timing := _timing(path, formats.EmbedTiming))]
     if not shards:
         return {}
     images, seconds = sum(shard.images for shard in shards), sum(shard.seconds for shard in shards)
@@ -222,9 +237,9 @@ def _cost(footer: dict[str, Any]) -> formats.Cost | None:
 
 
 def _search_timing(path: str | Path) -> dict[str, Any]:
-    if not Path(path).exists():
+    search = _timing(path, formats.SearchTiming)
+    if search is None:
         return {}
-    search = store.read_json(path, formats.SearchTiming)
     return {
         "search": {
             "queries": search.queries,

@@ -142,7 +142,7 @@ def _stored(catalogue: Catalogue, experiment: str, model: str, index_name: str |
         if not path.exists():
             raise LookalikeError(
                 f"{path}: does not exist, so experiment '{experiment}' has not been run, or not to its end. "
-                f"{catalogue.how_to_run(experiment)}"
+                f"{catalogue.how_to_run(experiment)} {path.relative_to(catalogue.results.parent)}"
             )
     return stored
 
@@ -152,6 +152,7 @@ def _check(catalogue: Catalogue, stored: Stored) -> dict[str, Any]:
     expected = {
         "index_key": catalogue.plan.build_key(stored.index),
         "key": catalogue.plan.embedding_key(stored.model),
+        "code": catalogue.plan.code("embed", model=stored.model),  # the photo is embedded by this code
     }
     return index.check_index(str(stored.faiss), str(stored.ids), expected)
 
