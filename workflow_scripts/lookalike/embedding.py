@@ -92,6 +92,7 @@ def embed_shard(
     provenance = {
         "made_by": "lookalike embed",
         "model": model,
+        "shard_sha256": store.identity(shard),
         "key": key,
         "code": code,
         "weights": fetched.model_dump(),

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike import agreement, formats, store
+from lookalike import agreement, formats, identity, store
 from lookalike.errors import LookalikeError
 from lookalike.evaluation import NORMALISED, Evaluation, Results, evaluate, matches_of, pooled
 from lookalike.formats import Curve, Estimate, HeldOut, Threshold
@@ -41,6 +41,10 @@ def measure(
     Of ``embeddings`` only the pictures' sizes are read. ``timings`` and ``search_timing`` lie beside the logs: where
     one is missing or damaged, what it would tell is left out.
     """
+    sample_sha256 = identity.check_sample(images, truth, *results.files)
+    identity.check_rejected(embeddings, rejected)
+    footer = store.read_provenance(results.neighbors)
+    _check_search(results.neighbors, footer, embeddings, model=model, index=index)
     sample = store.read_table(images, formats.IMAGES)
     refused = sample.filter(pc.is_in(sample["image_id"], value_set=_rejected_ids(rejected, sample)))
     references, rejected_references = _count(sample, "reference"), _count(refused, "reference")
@@ -86,9 +90,24 @@ def measure(
         curves={name: _curve(one) for name, one in evaluation.pools.items() if one.matches.any()},
         baselines=baselines,
         timing=_embed_timing(timings) | _search_timing(search_timing),
-        cost=_cost(store.read_provenance(results.neighbors)),
+        cost=_cost(footer),
+        sample_sha256=sample_sha256,
+        made_from=results.identities(),
     )
     store.write_json(record, out)
+
+
+def _check_search(
+    path: str | Path, footer: dict[str, Any], embeddings: Sequence[str | Path], *, model: str, index: str
+) -> None:
+    """Neighbors must be of this model and index, and found among these very shards."""
+    expected = {"model": model, "index": index, "shards_sha256": identity.hash_shards(embeddings)}
+    for name, value in expected.items():
+        if footer.get(name, value) != value:
+            raise LookalikeError(
+                f"{path}: was found with another {name.removesuffix('_sha256')}: {footer[name]}, expected {value}. "
+                f"Search again: --forcerun {path}"
+            )
 
 
 def _pooled_estimates(evaluation: Evaluation, queries: int) -> dict[str, Estimate]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from lookalike import expectations, store
+from lookalike import expectations, identity, store
 from lookalike.config import Dataset, Published
 from lookalike.datasets import outside
 from lookalike.errors import LookalikeError
@@ -47,6 +47,7 @@ def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out
     remedy = "Look for what is missing, or correct expect."
     if manifest:
         made = store.read_table(manifest, MANIFEST)
+        _check_manifest(manifest, entry)
         images = made.drop_columns(["source"])
         copies = made.filter(made["source"].is_valid())
         truth = copies.select(["image_id", "source"]).rename_columns(["query_id", "reference_id"])
@@ -60,9 +61,21 @@ def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out
     expectations.check(f"datasets.{name}", json.loads(expect), expectations.count(images, truth), remedy)
     if entry.gallery:
         images = outside.add(images, entry.gallery, f"datasets.{name}.gallery")
-    provenance = {"made_by": "lookalike sample", "key": key}
+    provenance = {"made_by": "lookalike sample", "dataset": name, "key": key}
+    provenance[identity.SAMPLE] = identity.hash_sample(images, truth)
     store.write_table(truth, truth_out, TRUTH, provenance)
     store.write_table(images, images_out, IMAGES, provenance)
+
+
+def _check_manifest(manifest: str, entry: Any) -> None:
+    """Images that were made with other settings are another data set's, or another seed's."""
+    footer = store.read_provenance(manifest)
+    made_with = TypeAdapter(Dataset).validate_json(footer["key"])
+    if made_with.model_copy(update={"gallery": entry.gallery}) != entry:
+        raise LookalikeError(
+            f"{manifest}: lists images that were made with other settings ({footer['key']}). Make them again: "
+            f"--forcerun {manifest}"
+        )
 
 
 @dataclass(frozen=True)

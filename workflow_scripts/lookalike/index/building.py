@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lookalike import store
+from lookalike import identity, store
 from lookalike.config import Train
 from lookalike.errors import LookalikeError
 from lookalike.formats import INDEX_IDS, REJECTED, StreamedIndex
@@ -45,6 +45,7 @@ def build(
     and where FAISS cannot build the index.
     """
     made_with = check_shards(embeddings, embedding_key, embedding_code)
+    identity.check_rejected(embeddings, rejected)
     known = [name for name in ("sha256",) if name in store.read_schema(images).names]
     sample = store.read_columns(images, "image_id", "reference", "training", *known).combine_chunks()
     bad = pa.concat_tables(store.read_table(path, REJECTED) for path in rejected)
@@ -80,6 +81,8 @@ def build(
         "index_key": key,
         "index_sha256": store.sha256_file(out),
         "pictures_sha256": pictures_sha256,
+        identity.SAMPLE: identity.sample_of(images),
+        "shards": identity.shards(embeddings),
         **trained_on,
         **made_with,
         "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lookalike import store
+from lookalike import identity, store
 from lookalike.config import Normalise
 from lookalike.errors import LookalikeError
 from lookalike.formats import NEIGHBORS, SearchTiming
@@ -66,6 +66,8 @@ def search(
     settings = json.loads(key)
     made_with = check_shards(embeddings, embedding_key, embedding_code)
     footer = check_index(index, ids, {"index_key": build_key, **{name: made_with[name] for name in IDENTITY}})
+    sample_sha256 = identity.check_sample(images, ids)
+    identity.check_shards(embeddings, footer["shards"], ids)
     reference_ids = vectors.whole(store.read_columns(ids, "image_id")["image_id"])
     sampled = _with_role(images, "query")
     query_ids, queries = _embedded(embeddings, sampled)
@@ -95,7 +97,10 @@ def search(
         "references": len(reference_ids),
         "dimension": queries.shape[1],
         "index_bytes": Path(index).stat().st_size,
+        "index_sha256": footer["index_sha256"],
         "pictures_sha256": footer["pictures_sha256"],
+        identity.SAMPLE: sample_sha256,
+        "shards_sha256": identity.hash_shards(embeddings),
         **{name: footer[name] for name in ("trained_on",) if name in footer},
         **made_with,
         "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),
