@@ -70,7 +70,7 @@ def write_table(table: pa.Table, path: str | Path, format: Format, provenance: d
     format.check(table, path)
     footer = {"format": format.name, "rows": table.num_rows, **provenance}
     encoded = {FOOTER_KEY: json.dumps(footer, sort_keys=True).encode()}
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **encoded})
+    table = table.replace_schema_metadata(encoded)  # nothing of the file that it was read from
     split = "embedding" in table.column_names and table.schema.field("embedding").type.value_type == pa.float32()
     with atomic(path) as temporary:
         with pq.ParquetWriter(

@@ -255,12 +255,12 @@ def _matching_k(records: Sequence[Metrics], metrics: Sequence[str | Path], resul
                 f"{path}: is of data set '{record.dataset}', but {metrics[0]} is of '{records[0].dataset}'. "
                 "Models are compared on the same queries only: list models of one data set."
             )
+        for file in files.files:
+            _check_footer(file, store.read_provenance(file), record, first, records[0].model)
         if record.made_from != files.identities():
             raise LookalikeError(
                 f"{path}: was not measured from {files.neighbors} and the files beside it. Delete it and run again."
             )
-        for file in files.files:
-            _check_footer(file, store.read_provenance(file), record, first, records[0].model)
     return int(first["k"])
 
 

@@ -222,7 +222,14 @@ def read(
     table, matches = store.read_table(images, IMAGES), store.read_table(truth, TRUTH)
     tables, compared = _read_rejected(rejected), store.read_json(comparisons, Comparisons)
     counted = store.read_json(duplicates, Duplicates)
-    _check_identity(images, runs, comparisons, compared, duplicates, counted)
+    told: dict[StrPath, str] = {f"metrics of {run.model} with {run.index}": run.metrics.sample_sha256 for run in runs}
+    told |= {comparisons: compared.sample_sha256, duplicates: counted.sample_sha256}
+    identity.check_sample(images, records=told)
+    _check_made_from(runs, comparisons, compared)
+    if counted.shards_sha256 != runs[0].provenance.get("shards_sha256", ""):
+        raise LookalikeError(
+            f"{duplicates}: counts other embeddings than those that were searched. Delete it and run again."
+        )
     return Evidence(
         experiment=settings["experiment"],
         title=settings.get("title") or settings["experiment"],
@@ -244,27 +251,10 @@ def read(
     )
 
 
-def _check_identity(
-    images: StrPath,
-    runs: list[Run],
-    comparisons: StrPath,
-    compared: Comparisons,
-    duplicates: StrPath,
-    counted: Duplicates,
-) -> None:
-    """Comparisons must be of these very metrics, and duplicates of the first model's shards; all of one sample."""
-    identity.check_sample(
-        images,
-        records={f"metrics of {run.model} with {run.index}": run.metrics.sample_sha256 for run in runs}
-        | {comparisons: compared.sample_sha256, duplicates: counted.sample_sha256},
-    )
+def _check_made_from(runs: list[Run], comparisons: StrPath, compared: Comparisons) -> None:
     if compared.metrics != {f"{run.model}/{run.index}": store.checksum(run.metrics) for run in runs}:
         raise LookalikeError(
             f"{comparisons}: compares other metrics than those of the report. Delete it and run again."
-        )
-    if counted.shards_sha256 != runs[0].provenance.get("shards_sha256", ""):
-        raise LookalikeError(
-            f"{duplicates}: counts other embeddings than those that were searched. Delete it and run again."
         )
 
 
