@@ -13,7 +13,7 @@ from conftest import MakePictures, picture
 from lookalike import content_hashes, formats, models, store
 from lookalike.embedding import Embedded, embed_picture, embed_rows, embed_shard
 from lookalike.errors import LookalikeError
-from lookalike.formats import EMBEDDINGS, REJECTED, SHARD, EmbedTiming, Weights
+from lookalike.formats import EMBEDDINGS, MANIFEST, REJECTED, SHARD, EmbedTiming, Weights
 
 PIXELS = '{"family": "pixels", "size": 4}'
 
@@ -39,6 +39,7 @@ class Shard:
         defaults = {
             "model": "pixels",
             "key": PIXELS,
+            "code": "c0de",
             "batch_size": 4,
             "threads": 2,
             "gpu": False,
@@ -168,6 +169,29 @@ def test_pictures_that_a_run_made_and_somebody_removed_are_not_rejected(shard: S
     (shard.root / "manifest.parquet").write_bytes(b"")
     (shard.root / "p3.png").unlink()
     with pytest.raises(LookalikeError, match=r"p3\.png: is gone, and 0 more .* again: --forcerun make_images"):
+        shard.embed()
+
+
+def test_a_flipped_bit_of_an_image_that_a_run_made_is_seen(shard: Shard) -> None:
+    names = sorted(path.name for path in shard.root.iterdir())
+    made = [
+        {"image_id": name, "root": str(shard.root), "path": name, "bytes": (shard.root / name).stat().st_size}
+        | {"reference": True, "query": False, "training": False, "sha256": store.sha256_file(shard.root / name)}
+        for name in names
+    ]
+    manifest = shard.root / "manifest.parquet"
+    store.write_table(pa.Table.from_pylist(made, MANIFEST.schema("sha256")), manifest, MANIFEST, {})
+    shard.embed()
+    for name in names[:3]:
+        data = (shard.root / name).read_bytes()
+        (shard.root / name).write_bytes(data[:-20] + bytes([data[-20] ^ 4]) + data[-19:])
+        with pytest.raises(
+            LookalikeError, match=rf"{name}: is not as the run had made it.* again: --forcerun make_images$"
+        ):
+            shard.embed()
+        (shard.root / name).write_bytes(data)
+    manifest.write_bytes(manifest.read_bytes()[:-1])
+    with pytest.raises(LookalikeError, match=r"manifest\.parquet: is damaged .* again: --forcerun make_images$"):
         shard.embed()
 
 

@@ -18,8 +18,10 @@ from lookalike.index import factories, vectors
 
 Floats = NDArray[np.float32]
 KEY = '{"family": "pixels"}'
+CODE = "c0de"
 FOOTER = {
     "key": KEY,
+    "code": CODE,
     "weights": {"source": "none"},
     "weights_sha256": "w",
     "dtypes": {"compute": "float32", "stored": "float32"},
@@ -100,6 +102,7 @@ class Chain:
             ids_out=str(self.folder / "flat.ids.parquet"),
             key=key or json.dumps({"factory": factory}),
             embedding_key=KEY,
+            embedding_code=CODE,
             on_bad_image=on_bad_image,
             threads=threads,
             gpu=gpu,
@@ -122,6 +125,7 @@ class Chain:
             training_out=str(self.folder / "training_found.parquet") if training else None,
             pool_sn_out=str(self.folder / "pool_sn.parquet") if training else None,
             embedding_key=KEY,
+            embedding_code=CODE,
             model="pixels",
             index_name="flat",
             k=k,
@@ -254,14 +258,49 @@ def test_shards_of_another_configuration_are_refused(chain: Chain) -> None:
         chain.build()
     assert str(caught.value) == (
         f"{chain.folder}/queries.parquet: was made by another configuration: "
-        f'its key is {{"family": "pixels", "size": 8}}, expected {KEY}. Delete this file and run again.'
+        f'its key is {{"family": "pixels", "size": 8}}, expected {KEY} (1 of 2 shards). '
+        f"Embed again: --forcerun {chain.folder}/queries.parquet"
     )
+
+
+def test_shards_that_other_code_made_are_refused_all_at_once(tmp_path: Path) -> None:
+    """They ended after their master was killed, so Snakemake does not know that the code has changed since."""
+    chain = Chain(tmp_path / "tiny", training=5)
+    for role, name in (("t", "training"), ("q", "queries")):
+        chain.shard(name, [one for one in chain.vectors if one[0] == role], code="0ld")
+    with pytest.raises(LookalikeError) as caught:
+        chain.build()
+    assert str(caught.value) == (
+        f"{chain.folder}/training.parquet: was made by another version of the code: its code is 0ld, expected c0de "
+        f"(2 of 3 shards). Embed again: --forcerun {chain.folder}/training.parquet {chain.folder}/queries.parquet"
+    )
+    for role, name in (("t", "training"), ("q", "queries")):
+        chain.shard(name, [one for one in chain.vectors if one[0] == role])
+    chain.build()
+    chain.shard("queries", [one for one in chain.vectors if one[0] == "q"], code="0ld")
+    with pytest.raises(LookalikeError, match=r"queries\.parquet: was made by another version of the code"):
+        chain.search()
+
+
+def test_where_many_shards_are_of_other_code_the_model_is_embedded_again(tmp_path: Path) -> None:
+    paths = []
+    for number in range(9):
+        paths.append(str(tmp_path / f"tiny/references-{number:05d}.parquet"))
+        vectors_of_one = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(2, np.float32)), 2)
+        table = pa.table({"image_id": ["a"], "sha256": ["s"], "embedding": vectors_of_one})
+        store.write_table(table, paths[-1], EMBEDDINGS, FOOTER | {"code": "0ld"})
+    with pytest.raises(
+        LookalikeError, match=r"\(9 of 9 shards\)\. Embed again: --forcerun results/weights/tiny\.json$"
+    ):
+        index.check_shards(paths, KEY, CODE)
 
 
 @pytest.mark.parametrize("footer", [{"weights_sha256": "v"}, {"dtypes": {"compute": "float16", "stored": "float32"}}])
 def test_shards_of_other_weights_or_precision_are_refused(chain: Chain, footer: dict[str, Any]) -> None:
     chain.shard("queries", [name for name in chain.vectors if name[0] == "q"], **footer)
-    with pytest.raises(LookalikeError, match=rf"queries\.parquet: was made by another .* its {next(iter(footer))} is"):
+    with pytest.raises(
+        LookalikeError, match=rf"queries\.parquet: its {next(iter(footer))} is .* --forcerun results/weights/"
+    ):
         chain.build()
 
 
@@ -323,7 +362,7 @@ def test_a_vector_of_other_bytes_than_those_that_were_sampled_is_refused(chain: 
     shard = chain.folder / "references.parquet"
     assert str(caught.value) == (
         f"{shard}: holds the vector of another picture under the name 'r0': its file was changed after it was "
-        f"embedded. Embed this shard again: --forcerun {shard}"
+        f"embedded or copied. Copy and embed it again: --forcerun make_images {shard}"
     )
 
 
@@ -464,7 +503,7 @@ def test_a_streamed_index_is_a_manifest_and_finds_what_flat_finds(tmp_path: Path
     flat = {name: chain.found(name) for name in names}
     chain.build(key='{"streamed": true}')
     manifest = json.loads((chain.folder / "flat.faiss").read_text())
-    assert manifest == {"shards": {"training.parquet": 0, "references.parquet": 5000, "queries.parquet": 0}}
+    assert manifest["shards"] == {"training.parquet": 0, "references.parquet": 5000, "queries.parquet": 0}
     chain.search(key='{"streamed": true}', training=True)
     assert {name: chain.found(name) for name in names} == flat
     (vector,) = index.unit(chain.vectors["q3"][None].copy())
@@ -476,7 +515,9 @@ def test_a_streamed_index_is_a_manifest_and_finds_what_flat_finds(tmp_path: Path
 def test_a_streamed_index_over_shards_that_hold_other_references_is_refused(chain: Chain) -> None:
     chain.build(key='{"streamed": true}')
     chain.shard("references", [f"r{n}" for n in range(39)])
-    with pytest.raises(LookalikeError, match=r"its 40 references are not those of the shards that .*flat\.faiss names"):
+    with pytest.raises(
+        LookalikeError, match=r"references\.parquet: is not the shard that .*flat\.ids\.parquet was built from"
+    ):
         chain.search(key='{"streamed": true}')
 
 
@@ -504,7 +545,13 @@ def test_a_streamed_index_takes_no_more_memory_for_more_shards(tmp_path: Path) -
         chain.sample({name: name[0] for name in chain.vectors})
         folder, key = str(chain.folder), '{"streamed": true}'
         paths = [f"{folder}/references-{number}.parquet" for number in range(shards)] + [f"{folder}/queries.parquet"]
-        both = {"embeddings": paths, "images": f"{folder}/images.parquet", "key": key, "embedding_key": KEY}
+        both = {
+            "embeddings": paths,
+            "images": f"{folder}/images.parquet",
+            "key": key,
+            "embedding_key": KEY,
+            "embedding_code": CODE,
+        }
         files = {"index": f"{folder}/streamed.faiss", "ids": f"{folder}/streamed.ids.parquet"}
         built = {"out": files["index"], "ids_out": files["ids"], "rejected": [str(chain.rejected)]}
         wanted = {"out": f"{folder}/found.parquet", "pool_out": f"{folder}/pool.parquet"}

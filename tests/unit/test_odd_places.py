@@ -195,6 +195,7 @@ class Collection:
             timing_out=str(self.folder / "timing.json"),
             model="pixels",
             key=KEY,
+            code="c0de",
             batch_size=16,
             threads=4,
             gpu=False,

@@ -140,6 +140,16 @@ def test_the_code_of_one_family_decides_about_that_family_only(tmp_path: Path, m
     assert edit("config/models.py") == set()
     (library / "models" / "__pycache__").mkdir(exist_ok=True)
     assert edit("models/__pycache__/pixels.cpython-311.pyc") == set()
+    assert edit("models/__init__.py") == set(made.config.models)
+    for leftover in ("metrics/.pooled.py.swp", "metrics/pooled.py~", "metrics/pooled.py.orig", "metrics/#pooled.py#"):
+        assert edit(leftover) == set(), leftover
+    before = codes()
+    (library / "metrics" / ".#pooled.py").symlink_to("somebody@a-machine.1234")  # Emacs' lock leads nowhere
+    (library / "metrics" / "pooled.py.d").mkdir()
+    (library / "metrics" / "old.py").mkdir()
+    (library / "metrics" / ".ipynb_checkpoints").mkdir()
+    (library / "metrics" / ".ipynb_checkpoints" / "pooled-checkpoint.py").touch()
+    assert codes() == before
 
 
 def test_editing_a_users_table_looks_at_the_sample_again(tmp_path: Path) -> None:

@@ -186,6 +186,7 @@ class Experiment:
             breakdowns=self.breakdowns,
             timing=self.timing.get(model, CPU),
             cost=self.costs.get(model),
+            made_from={"neighbors": store.identity(self._neighbors(model, index))},
         )
         path = self.folder / f"{model}-{index}.json"
         store.write_json(record, path)
@@ -230,7 +231,12 @@ class Experiment:
         ]
         path = self.folder / "comparisons.json"
         told = {"cases": self.cases, "effects": self.effects, "approximations": self.approximations}
-        compared = Comparisons(experiment="trial", comparisons=found, **told)
+        metrics = {
+            f"{model}/{index}": store.checksum(store.read_json(self._metrics(model, index), Metrics))
+            for model in self.models
+            for index in self.indexes
+        }
+        compared = Comparisons(experiment="trial", comparisons=found, metrics=metrics, **told)
         store.write_json(compared, path)
         return path
 

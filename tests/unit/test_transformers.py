@@ -205,6 +205,7 @@ def test_batches_threads_and_shards_change_no_row_beyond_rounding(
             timing_out=str(tmp_path / "timing.json"),
             model="tiny",
             key=key,
+            code="c0de",
             batch_size=batch_size,
             threads=threads,
             gpu=False,

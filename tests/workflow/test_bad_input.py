@@ -138,7 +138,7 @@ def test_results_of_another_configuration_are_refused_by_name(tree: Tree) -> Non
     assert (
         "index copies pixels flat: results/copies/embeddings/pixels/queries-00000.parquet: was made by another "
         'configuration: its key is {"family": "color_histogram"}, expected {"family": "pixels"}. '
-        "Delete this file and run again.\n"
+        "(1 of 1 shards). Embed again: --forcerun results/copies/embeddings/pixels/queries-00000.parquet\n"
     ) in failure(tree)
 
 

@@ -67,6 +67,7 @@ def embed_shard(
     timing_out: str,
     model: str,
     key: str,
+    code: str,
     batch_size: int,
     threads: int,
     gpu: bool,
@@ -74,7 +75,8 @@ def embed_shard(
 ) -> None:
     """Embed the pictures of one shard file.
 
-    ``model`` is its name, for the footers; ``key`` its `embed:` entry (``plan.Plan.embedding_key``). Memory is bounded
+    ``model`` is its name, for the footers; ``key`` its `embed:` entry (``plan.Plan.embedding_key``), ``code`` the hash
+    of the code that embeds (``plan.Plan.code``). Memory is bounded
     by ``batch_size`` and ``threads``, but for the shard's ids and vectors, which are kept until they are written whole.
     Raises LookalikeError for a missing root folder, for vectors that are not finite or that their stored type cannot
     hold, for a picture that does not even alone fit into memory, and, where ``on_bad_image`` is "fail", at the first
@@ -101,7 +103,9 @@ def embed_shard(
     provenance = {
         "made_by": "lookalike embed",
         "model": model,
+        "shard_sha256": store.identity(shard),
         "key": key,
+        "code": code,
         "weights": fetched.model_dump(),
         "weights_sha256": weights_sha256(fetched),
         "dtypes": {"compute": encoder.compute_dtype, "stored": stored_dtype},
@@ -267,12 +271,31 @@ def _check_roots(rows: pa.Table, shard: str) -> None:
                 "(a disk that is not mounted?); pictures under results/ are made again by --forcerun make_images."
             )
         if (Path(root) / "manifest.parquet").exists():
-            made = rows.filter(pc.equal(rows["root"], root))["path"].to_pylist()
-            if gone := [path for path in made if not (Path(root) / path).exists()]:
-                raise LookalikeError(
-                    f"{root}/{gone[0]}: is gone, and {len(gone) - 1} more pictures that a run had made. "
-                    "Make them again: --forcerun make_images"
-                )
+            _check_made(root, rows.filter(pc.equal(rows["root"], root))["path"].to_pylist())
+
+
+def _check_made(root: str, paths: list[str]) -> None:
+    """Images that a run made must be there as it made them: embedded from other bytes, they could not be refused later.
+
+    Their true match is known because of how they were made, and forcing their shard would read the same bytes again.
+    """
+    manifest, remedy = f"{root}/manifest.parquet", "Make them again: --forcerun make_images"
+    if gone := [path for path in paths if not (Path(root) / path).exists()]:
+        raise LookalikeError(
+            f"{root}/{gone[0]}: is gone, and {len(gone) - 1} more pictures that a run had made. {remedy}"
+        )
+    try:
+        if "sha256" not in store.read_schema(manifest).names:
+            return
+        listed = store.read_columns(manifest, "root", "path", "sha256")
+    except LookalikeError as error:  # nothing that a run still needs would bring a deleted manifest back
+        raise LookalikeError(str(error).replace(store.REMEDY, remedy)) from None
+    listed = listed.filter(pc.equal(listed["root"], root))
+    sha256 = dict(zip(listed["path"].to_pylist(), listed["sha256"].to_pylist(), strict=True))
+    if changed := [path for path in paths if sha256.get(path) not in (None, store.sha256_file(f"{root}/{path}"))]:
+        raise LookalikeError(
+            f"{root}/{changed[0]}: is not as the run had made it, nor are {len(changed) - 1} more. {remedy}"
+        )
 
 
 def _prepared(rows: pa.Table, encoder: models.Encoder, threads: int, batch_size: int) -> Iterator[Picture]:

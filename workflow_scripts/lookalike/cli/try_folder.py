@@ -3,7 +3,6 @@
 A thin layer: it writes a configuration that the user can keep, runs the workflow with it, and shows the leaderboard.
 """
 
-import csv
 import os
 import re
 import shlex
@@ -27,6 +26,7 @@ from lookalike.datasets import folder as folders
 from lookalike.datasets import hashing
 from lookalike.datasets.left_out import LeftOut
 from lookalike.errors import ConfigError, LookalikeError, writing
+from lookalike.formats import Metrics
 from lookalike.plan import Plan
 
 FEWEST = 6  # pictures: with fewer, no test can tell two models apart
@@ -234,11 +234,14 @@ def _has_changed(trial: Trial, entry: Any) -> bool:
     if not snapshot.exists():
         return False
     columns = ["path", "bytes", hashing.COLUMN]
-    if hashing.COLUMN not in store.read_schema(snapshot).names:
-        return True
     now, _ = folders.sample(entry, f"datasets.{trial.name}")
     now = hashing.fill(now, datasets.cache_of(snapshot), keep=False)  # the run itself writes it
-    return not now.select(columns).equals(store.read_columns(snapshot, *columns))
+    try:
+        if hashing.COLUMN not in store.read_schema(snapshot).names:
+            return True
+        return not now.select(columns).equals(store.read_columns(snapshot, *columns))
+    except LookalikeError:  # damaged: looking again writes it anew
+        return True
 
 
 def _check(known: Catalogue, trial: Trial, text: str) -> Any:
@@ -314,7 +317,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _show(known: Catalogue, trial: Trial, facts: dict[str, Any], as_json: bool) -> None:
-    rows = _leaderboard(trial.report / "leaderboard.csv", known)
+    rows = _leaderboard(known, trial)
     report = trial.report / "index.html"
     if as_json:
         print_json({**facts, "configuration": str(trial.file), "report": str(report), "leaderboard": rows})
@@ -341,27 +344,22 @@ def _percent(value: float | None) -> str:
     return "?" if value is None else f"{value:.1%}"
 
 
-def _leaderboard(path: Path, known: Catalogue) -> list[dict[str, Any]]:
+def _leaderboard(known: Catalogue, trial: Trial) -> list[dict[str, Any]]:
     """One row a model, the highest accuracy at 1 first; a number that is not known is None."""
-    with path.open(encoding="utf-8", newline="") as file:
-        numbers = {(row["model"], row["metric"]): row for row in csv.DictReader(file)}
     rows = []
-    for (model, metric), found in numbers.items():
-        if metric == "accuracy_at_1":
-            speed = numbers.get((model, "images_per_second"), {}).get("value")
-            rows.append(
-                {
-                    "model": model,
-                    "label": known.plan.label(model),
-                    "accuracy_at_1": _number(found["value"]),
-                    "low": _number(found["low"]),
-                    "high": _number(found["high"]),
-                    "n": int(found["n"]),
-                    "images_per_second": _number(speed),
-                }
-            )
+    pattern = f"{trial.file.parent}/results/{{dataset}}/metrics/{{model}}/{{index}}.json"
+    for path in Catalogue.open([trial.file], known.results).plan.per_model(trial.name, pattern):
+        measured = store.read_json(path, Metrics)
+        accuracy = measured.metrics["accuracy_at_1"]
+        rows.append(
+            {
+                "model": measured.model,
+                "label": known.plan.label(measured.model),
+                "accuracy_at_1": accuracy.value,
+                "low": accuracy.low,
+                "high": accuracy.high,
+                "n": accuracy.n,
+                "images_per_second": measured.timing.get("embed", {}).get("images_per_second"),
+            }
+        )
     return sorted(rows, key=lambda row: row["accuracy_at_1"] or 0.0, reverse=True)
-
-
-def _number(cell: str | None) -> float | None:
-    return float(cell) if cell else None

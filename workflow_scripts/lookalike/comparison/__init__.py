@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike import formats, store
+from lookalike import formats, identity, store
 from lookalike.comparison.approximation import approximations
 from lookalike.comparison.effects import effects
 from lookalike.comparison.interpretation import interpret
@@ -89,6 +89,8 @@ def compare(
     """
     records = [store.read_json(path, Metrics) for path in metrics]
     _check_complete(records, models, experiment)
+    of_records = {path: record.sample_sha256 for path, record in zip(metrics, records, strict=True)}
+    sample_sha256 = identity.check_sample(images, truth, records=of_records)
     k = _matching_k(records, metrics, results)
     _check_weights([files.neighbors for files in results], experiment)
     sample, matches = store.read_table(images, formats.IMAGES), store.read_table(truth, formats.TRUTH)
@@ -124,6 +126,8 @@ def compare(
         effects=_effects(answers, json.loads(design), asked.groups),
         follows=more.follows,
         claims=more.claims,
+        sample_sha256=sample_sha256,
+        metrics={f"{record.model}/{record.index}": store.checksum(record) for record in records},
     )
     store.write_json(compared, comparisons_out)
 
@@ -256,6 +260,10 @@ def _matching_k(records: Sequence[Metrics], metrics: Sequence[str | Path], resul
             )
         for file in files.files:
             _check_footer(file, store.read_provenance(file), record, first, records[0].model)
+        if record.made_from != files.identities():
+            raise LookalikeError(
+                f"{path}: was not measured from {files.neighbors} and the files beside it. Delete it and run again."
+            )
     return int(first["k"])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from lookalike import expectations, store
+from lookalike import expectations, identity, store
 from lookalike.config import Dataset, Published
 from lookalike.datasets import hashing, outside
 from lookalike.datasets.left_out import LeftOut
@@ -54,6 +54,7 @@ def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out
     left_out: list[dict[str, Any]] = []
     if manifest:
         made = store.read_table(manifest, MANIFEST)
+        _check_manifest(manifest, entry)
         left_out = store.read_provenance(manifest).get("left_out", [])
         images = made.drop_columns(["source"])
         copies = made.filter(made["source"].is_valid())
@@ -70,7 +71,8 @@ def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out
     if entry.gallery:
         images = outside.add(images, entry.gallery, f"datasets.{name}.gallery", skipped)
     images = hashing.fill(images, cache_of(images_out))
-    provenance = {"made_by": "lookalike sample", "key": key}
+    provenance = {"made_by": "lookalike sample", "dataset": name, "key": key}
+    provenance[identity.SAMPLE] = identity.hash_sample(images, truth)
     left_out += [row for folder, odd in skipped.items() for row in odd.rows(folder)]
     store.write_table(truth, truth_out, TRUTH, provenance)
     store.write_table(images, images_out, IMAGES, provenance | {"left_out": left_out})
@@ -79,6 +81,17 @@ def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out
 def cache_of(images_out: str | Path) -> Path:
     """Where a sample keeps the content hashes of its files, with the dates that they are good for."""
     return Path(images_out).with_name("content_hashes.cache")
+
+
+def _check_manifest(manifest: str, entry: Any) -> None:
+    """Images that were made with other settings are another data set's, or another seed's."""
+    footer = store.read_provenance(manifest)
+    made_with = TypeAdapter(Dataset).validate_json(footer["key"])
+    if made_with.model_copy(update={"gallery": entry.gallery}) != entry:
+        raise LookalikeError(
+            f"{manifest}: lists images that were made with other settings ({footer['key']}). Make them again: "
+            f"--forcerun {manifest}"
+        )
 
 
 @dataclass(frozen=True)

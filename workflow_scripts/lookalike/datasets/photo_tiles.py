@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from lookalike import images
+from lookalike import images, store
 from lookalike.config import PhotoTiles
 from lookalike.errors import LookalikeError, writing
 from lookalike.formats import MANIFEST
@@ -91,7 +91,7 @@ def make_images(entry: PhotoTiles, sources: pa.Table | None, folder: Path) -> pa
         raise LookalikeError(f"tile: no photograph is large enough for tiles of {entry.tile} px. Choose smaller tiles.")
     log.info("%d tiles of %d px written, %d flat ones left out", len(rows), entry.tile, flat)
     _remove_stale(folder, {str(row["image_id"]) for row in rows})
-    return pa.Table.from_pylist(rows, schema=MANIFEST.schema())
+    return pa.Table.from_pylist(rows, schema=MANIFEST.schema("sha256"))
 
 
 def _folder(carrier: Carrier) -> Path:
@@ -138,6 +138,7 @@ def _manifest_row(image_id: str, group: str, folder: Path) -> dict[str, str | bo
         "bytes": (folder / image_id).stat().st_size,
         "group": group,
         "source": None,
+        "sha256": store.sha256_file(folder / image_id),
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lookalike import store
+from lookalike import identity, store
 from lookalike.config import Train
 from lookalike.config.factories import reason
 from lookalike.errors import LookalikeError
@@ -33,18 +33,21 @@ def build(
     ids_out: str,
     key: str,
     embedding_key: str,
+    embedding_code: str,
     on_bad_image: str,
     threads: int = 1,
     gpu: bool = False,
 ) -> None:
     """Build the index of a model's references.
 
-    ``key`` is what makes an index of the index's entry (``plan.Plan.build_key``), ``embedding_key`` what the vectors
-    must have been made with. An index that must be trained learns from a seeded sample of the training pictures, or of
-    the references where there are none. Raises LookalikeError for shards that do not belong together, for pictures that
-    are neither embedded nor rejected, where no reference has a vector, and where FAISS cannot build the index.
+    ``key`` is what makes an index of the index's entry (``plan.Plan.build_key``), ``embedding_key`` and
+    ``embedding_code`` what the vectors must have been made with and by. An index that must be trained learns from a
+    seeded sample of the training pictures, or of the references where there are none. Raises LookalikeError for shards
+    that do not belong together, for pictures that are neither embedded nor rejected, where no reference has a vector,
+    and where FAISS cannot build the index.
     """
-    made_with = check_shards(embeddings, embedding_key)
+    made_with = check_shards(embeddings, embedding_key, embedding_code)
+    identity.check_rejected(embeddings, rejected)
     known = [name for name in ("sha256",) if name in store.read_schema(images).names]
     sample = store.read_columns(images, "image_id", "reference", "training", *known).combine_chunks()
     bad = pa.concat_tables(store.read_table(path, REJECTED) for path in rejected)
@@ -80,6 +83,8 @@ def build(
         "index_key": key,
         "index_sha256": store.sha256_file(out),
         "pictures_sha256": pictures_sha256,
+        identity.SAMPLE: identity.sample_of(images),
+        "shards": identity.shards(embeddings),
         **trained_on,
         **made_with,
         "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lookalike import store
+from lookalike import identity, store
 from lookalike.config import Normalise
 from lookalike.errors import LookalikeError
 from lookalike.formats import NEIGHBORS, SearchTiming
@@ -38,6 +38,7 @@ def search(
     key: str,
     build_key: str,
     embedding_key: str,
+    embedding_code: str,
     model: str,
     index_name: str,
     k: int,
@@ -55,16 +56,18 @@ def search(
     with the first one left out. Where the data set has training pictures, ``training_out`` gets each query's nearest
     ones, and ``pool_sn_out`` the pool of normalised scores.
 
-    ``key`` is the index's entry, ``build_key`` the part of it that the index was made with, ``embedding_key`` as in
-    ``build``. Raises LookalikeError where the index file is not the one that its ids were written for, or holds vectors
-    of another key.
+    ``key`` is the index's entry, ``build_key`` the part of it that the index was made with, ``embedding_key`` and
+    ``embedding_code`` as in ``build``. Raises LookalikeError where the index file is not the one that its
+    ids were written for, or holds vectors of another key.
     """
     import faiss
 
     faiss.omp_set_num_threads(threads)
     settings = json.loads(key)
-    made_with = check_shards(embeddings, embedding_key)
+    made_with = check_shards(embeddings, embedding_key, embedding_code)
     footer = check_index(index, ids, {"index_key": build_key, **{name: made_with[name] for name in IDENTITY}})
+    sample_sha256 = identity.check_sample(images, ids)
+    identity.check_shards(embeddings, footer["shards"], ids)
     reference_ids = vectors.whole(store.read_columns(ids, "image_id")["image_id"])
     sampled = _with_role(images, "query")
     query_ids, queries = _embedded(embeddings, sampled)
@@ -94,7 +97,10 @@ def search(
         "references": len(reference_ids),
         "dimension": queries.shape[1],
         "index_bytes": Path(index).stat().st_size,
+        "index_sha256": footer["index_sha256"],
         "pictures_sha256": footer["pictures_sha256"],
+        identity.SAMPLE: sample_sha256,
+        "shards_sha256": identity.hash_shards(embeddings),
         **{name: footer[name] for name in ("trained_on",) if name in footer},
         **made_with,
         "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),

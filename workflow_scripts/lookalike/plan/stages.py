@@ -5,6 +5,8 @@ from pathlib import Path
 
 LIBRARY = Path(__file__).parent.parent
 
+SOURCES = frozenset({".py", ".j2", ".css", ".js"})
+
 # The modules that make each stage's numbers, relative to the library. They import nothing else of the library but the
 # neutral errors, formats, store and config (tests/contract/test_structure.py). `{kind}` and `{family}` are filled in.
 STAGES: dict[str, tuple[str, ...]] = {
@@ -18,7 +20,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         *("datasets/outside", "datasets/folder"),
     ),
     "shard": ("sharding", "expectations"),
-    "embed": ("archives", "images", "content_hashes", "preprocess", "embedding", "models/{family}"),
+    "embed": ("archives", "images", "content_hashes", "preprocess", "embedding", "models/__init__", "models/{family}"),
     "index": ("index/building", "index/checks", "index/factories", "index/vectors"),
     "search": (
         "index/searching",
@@ -60,7 +62,17 @@ def code_hash(*modules: str) -> str:
     digest = hashlib.sha256()
     for module in modules:
         path = LIBRARY / module
-        for file in sorted(path.rglob("*.*")) if path.is_dir() else [path.with_suffix(".py")]:
-            if "__pycache__" not in file.parts:
-                digest.update(str(file.relative_to(LIBRARY)).encode() + b"\0" + file.read_bytes())
+        for file in _sources(path) if path.is_dir() else [path.with_suffix(".py")]:
+            digest.update(str(file.relative_to(LIBRARY)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _sources(package: Path) -> list[Path]:
+    """A package's files, without what editors and Python leave there: hidden files, backups, caches."""
+    return sorted(
+        file
+        for file in package.rglob("*")
+        if file.suffix in SOURCES
+        and not any(part.startswith((".", "__pycache__")) for part in file.relative_to(package).parts)
+        and file.is_file()
+    )
