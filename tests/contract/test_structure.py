@@ -14,11 +14,12 @@ from lookalike.plan import stages
 
 SCRIPTS = REPOSITORY / "workflow_scripts"
 LIBRARY = SCRIPTS / "lookalike"
-NEUTRAL = {"errors", "formats", "store", "config", "progress", "devices", "checkpoints"}
+NEUTRAL = {"errors", "formats", "store", "config", "progress", "devices", "checkpoints", "memory"}
 
 # from the ground up; a module may import only from layers below its own, or from its own package
 LAYERS = [
-    {"errors", "progress", "devices", "user_module", "archives"},
+    {"errors", "progress", "devices", "user_module", "archives", "memory", "image_containers"},
+    {"image_refusals"},
     {"formats", "images", "config", "preprocess", "expectations"},
     {"store", "job"},
     {"checkpoints"},

@@ -5,13 +5,15 @@ from pathlib import Path
 
 LIBRARY = Path(__file__).parent.parent
 
+DECODER = ("archives", "images", "image_containers", "image_refusals")
+
 # The modules that make each stage's numbers, relative to the library. They import nothing else of the library but the
-# neutral errors, formats, store and config (tests/contract/test_structure.py). `{kind}` and `{family}` are filled in.
+# neutral errors, formats, store, config and memory (tests/contract/test_structure.py). `{kind}` and `{family}` are
+# filled in.
 STAGES: dict[str, tuple[str, ...]] = {
-    "make_images": ("archives", "images", "expectations", "datasets/__init__", "datasets/{kind}"),
+    "make_images": (*DECODER, "expectations", "datasets/__init__", "datasets/{kind}"),
     "sample": (
-        "archives",
-        "images",
+        *DECODER,
         "expectations",
         "datasets/__init__",
         "datasets/{kind}",
@@ -19,7 +21,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "datasets/folder",
     ),
     "shard": ("sharding", "expectations"),
-    "embed": ("archives", "images", "preprocess", "embedding", "models/{family}"),
+    "embed": (*DECODER, "preprocess", "embedding", "models/{family}"),
     "index": ("index/building", "index/checks", "index/factories", "index/vectors"),
     "search": (
         "index/searching",
@@ -34,7 +36,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "measure": ("metrics", "statistics", "evaluation", "agreement", "measurement"),
     "compare": ("metrics", "statistics", "evaluation", "agreement", "comparison"),
     "find_duplicates": ("duplicates",),
-    "report": ("archives", "images", "report"),
+    "report": (*DECODER, "report"),
 }
 
 # What the numbers of a family, or the tables of a kind of data set, come from besides their own module.
