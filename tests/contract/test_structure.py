@@ -14,11 +14,12 @@ from lookalike.plan import stages
 
 SCRIPTS = REPOSITORY / "workflow_scripts"
 LIBRARY = SCRIPTS / "lookalike"
-NEUTRAL = {"errors", "formats", "store", "identity", "config", "progress", "devices", "checkpoints"}
+NEUTRAL = {"errors", "formats", "store", "identity", "config", "progress", "devices", "checkpoints", "memory"}
 
 # from the ground up; a module may import only from layers below its own, or from its own package
 LAYERS = [
-    {"errors", "progress", "user_module", "archives"},
+    {"errors", "progress", "user_module", "archives", "memory", "image_containers"},
+    {"image_refusals"},
     {"formats", "content_hashes", "images", "config", "preprocess", "expectations", "devices"},
     {"store", "job"},
     {"checkpoints", "identity"},

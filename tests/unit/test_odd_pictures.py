@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from lookalike import images
+from odd_containers import odd_containers
 from odd_pictures import Odd, odd_pictures
 
-ALL = odd_pictures()
+ALL = (*odd_pictures(), *odd_containers())
 
 
 def test_the_collection_is_large_and_its_names_are_unique() -> None:
-    assert len({odd.name for odd in ALL}) == len(ALL) >= 40 + 9 * 11
+    assert len({odd.name for odd in ALL}) == len(ALL) >= 140 + 9 * 11
     assert {odd.name for odd in ALL if not odd.name.lower().endswith(images.EXTENSIONS)} == set()
 
 

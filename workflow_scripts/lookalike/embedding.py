@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from lookalike import content_hashes, formats, images, models, store
+from lookalike import content_hashes, formats, images, memory, models, store
 from lookalike.devices import out_of_memory
 from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, REJECTED, SHARD, EmbedTiming, Weights
@@ -76,8 +76,8 @@ def embed_shard(
     """Embed the pictures of one shard file.
 
     ``model`` is its name, for the footers; ``key`` its `embed:` entry (``plan.Plan.embedding_key``), ``code`` the hash
-    of the code that embeds (``plan.Plan.code``). Memory is bounded
-    by ``batch_size`` and ``threads``, but for the shard's ids and vectors, which are kept until they are written whole.
+    of the code that embeds (``plan.Plan.code``). Memory is bounded by ``batch_size`` and ``memory.AT_ONCE``, but for
+    the shard's ids and vectors, which are kept until they are written whole.
     Raises LookalikeError for a missing root folder, for vectors that are not finite or that their stored type cannot
     hold, for a picture that does not even alone fit into memory, and, where ``on_bad_image`` is "fail", at the first
     picture that cannot be used.
@@ -306,23 +306,38 @@ def _prepared(rows: pa.Table, encoder: models.Encoder, threads: int, batch_size:
     """
     remaining = iter(rows.to_pylist())
     ahead = 2 * max(batch_size, threads)
+    files, pixels = memory.Budget(memory.FILES_AT_ONCE), memory.Budget(memory.AT_ONCE)
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Picture]] = deque()
         while True:
             room = ahead - len(waiting) if encoder.overlaps else batch_size if not waiting else 0
-            waiting.extend(pool.submit(_prepare, row, encoder) for row in islice(remaining, room))
+            waiting.extend(pool.submit(_prepare, row, encoder, files, pixels) for row in islice(remaining, room))
             if not waiting:
                 return
             yield waiting.popleft().result()
 
 
-def _prepare(row: dict[str, Any], encoder: models.Encoder) -> Picture:
+def _prepare(row: dict[str, Any], encoder: models.Encoder, files: memory.Budget, pixels: memory.Budget) -> Picture:
+    """Whoever holds pixels has its file already, so that no two threads wait for each other."""
+    try:
+        with files.share() as take_file, pixels.share() as take_pixels:
+            take_file(row["bytes"])
+            return _read_and_prepare(row, encoder, take_pixels)
+    except MemoryError as error:  # no fault of the image: to reject it would depend on what else was in memory
+        error.add_note(
+            f"Memory ran out at {row['root']}/{row['path']}. Run on a machine with more memory, raise runtime.mem_mb "
+            "on a cluster, lower runtime.threads, or take the image out of the data set."
+        )
+        raise
+
+
+def _read_and_prepare(row: dict[str, Any], encoder: models.Encoder, reserve: memory.Take) -> Picture:
     started = time.perf_counter()
     try:
         data = images.read(row["root"], row["path"])
         was_read = time.perf_counter()
         content_hashes.check(row, data)
-        image, size = _decode(data, encoder)
+        image, size = _decode(data, encoder, reserve)
     except images.BadImage as bad:
         return Picture(row["image_id"], row["path"], reason=str(bad))
     decoded = time.perf_counter()
@@ -336,10 +351,12 @@ def _prepare(row: dict[str, Any], encoder: models.Encoder) -> Picture:
     return Picture(row["image_id"], row["path"], sha256, size, prepared, seconds=seconds)
 
 
-def _decode(data: bytes, encoder: models.Encoder) -> tuple[Image.Image, tuple[int, int]]:
+def _decode(
+    data: bytes, encoder: models.Encoder, reserve: memory.Take | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
     """The picture, and the width and height of its file, which it has itself unless it was decoded smaller."""
     needs = models.needs(encoder)
-    image = images.decode(data, needs)
+    image = images.decode(data, needs, reserve)
     return image, images.full_size(data, image) if needs else image.size
 
 

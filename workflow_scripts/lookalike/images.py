@@ -1,23 +1,26 @@
-"""The one decoder: bytes of a picture file to RGB, or a refusal that a person understands."""
+"""The one decoder: bytes of an image file to RGB, or a refusal that a person understands."""
 
+import errno
 import os
-import re
 import stat
 import warnings
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from lookalike import archives
+from lookalike import archives, memory
+from lookalike.image_containers import JPEG, PNG, count_scans, ends_in_zeros, essentials, jpeg_2000_depth
+from lookalike.image_refusals import TO_CONVERT, BadImage, refusal, undecoded_kind
+
+__all__ = ["EXTENSIONS", "BadImage", "decode", "full_size", "load", "read"]
 
 # What may be decoded. Pillow knows more, and some of it runs other programs on the file (PostScript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
-# What is taken for a picture where files are listed: those formats, and what people have beside them and would miss.
+# What is taken for an image where files are listed: those formats, and what people have beside them and would miss.
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2"),
     *(".heic", ".heif", ".jxl"),  # refused by name: they must not be missing in silence
@@ -39,47 +42,18 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = (5, 6, 7, 8)  # of the orientations
-SUBFILE, BITS, PHOTOMETRIC = 254, 258, 262  # tags of TIFF
+SUBFILE, BITS, PHOTOMETRIC, SAMPLES, PLANES, SAMPLE_FORMAT = 254, 258, 262, 277, 284, 339  # tags of TIFF
+IN_PLANES = ("RGB", "RGBA", "RGBa", "CMYK")  # what libtiff puts together right; of LA and LAB it makes another image
+TiffImagePlugin.READ_LIBTIFF = True  # Pillow's own reader takes the bytes of planes of 16 bits for pixels of 8
+SAVE_RANGE = "and nothing says which is white; save it in its full range"
+NO_WHITE = "has grey values of 32 bits or with a sign, and nothing says which is white; save 16 bits"
 
-JPEG = b"\xff\xd8\xff"
-PNG = b"\x89PNG\r\n\x1a\n"
-TO_CONVERT = "is {}, which cannot be decoded here; convert it to JPEG"
-NO_PICTURE = "is {}, not a picture"
-BROKEN = "damaged: it begins like {}, and cannot be read as such"
-# How files begin that are not decoded, the particular before the general.
-BEGINNINGS = tuple(
-    (re.compile(beginning, re.DOTALL | re.IGNORECASE), reason.format(name))
-    for beginning, reason, name in (
-        (rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", TO_CONVERT, "HEIC"),
-        (rb"....ftypavi[fs]", BROKEN if features.check("avif") else TO_CONVERT, "AVIF"),
-        (rb"....ftypcrx |FUJIFILMCCD|IIRO|IIRS|MMOR|IIU\0|II\*\0....CR|FOVb", TO_CONVERT, "camera raw"),
-        (rb"\xff\x0a|\0\0\0\x0cJXL ", TO_CONVERT, "JPEG XL"),
-        (rb"8BPS", TO_CONVERT, "a Photoshop document"),
-        (rb"%PDF", TO_CONVERT, "PDF"),
-        (rb"%!PS|\xc5\xd0\xd3\xc6", TO_CONVERT, "PostScript"),
-        (rb"P[1-7f]\s", TO_CONVERT, "PNM"),
-        (rb"v/1\x01|#\?RADIANCE", TO_CONVERT, "a picture of high dynamic range (EXR, HDR)"),
-        (rb"\0\0[\x01\x02]\0", TO_CONVERT, "an icon"),
-        (rb"(\xef\xbb\xbf)?\s*<(!doctype )?html", NO_PICTURE, "a web page"),
-        (rb"(\xef\xbb\xbf)?\s*(<\?xml|<!--|<!doctype svg)?[^\0]{,1000}<svg\b", TO_CONVERT, "SVG"),
-        (rb"....(ftyp|moov|mdat|wide)|RIFF....AVI |\x1aE\xdf\xa3|\0\0\x01[\xb3\xba]", NO_PICTURE, "a video"),
-        (rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!|\xfd7zXZ|.{257}ustar", NO_PICTURE, "an archive"),
-        (re.escape(JPEG), BROKEN, "JPEG"),
-        (re.escape(PNG), BROKEN, "PNG"),
-        (rb"GIF8", BROKEN, "GIF"),
-        (rb"RIFF....WEBP", BROKEN, "WebP"),
-        (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", BROKEN, "TIFF"),
-        (rb"BM....\0\0\0\0", BROKEN, "BMP"),
-        (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", BROKEN, "JPEG 2000"),
-    )
-)
-
+# Bytes of memory a pixel at the peak of decoding, as measured for Pillow 12 and 13: decoders have their own copies.
+BYTES_A_PIXEL = {"WEBP": 17, "AVIF": 13, "JPEG2000": 20}
+BYTES_OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}  # of all others 4
+STRIP = 1 << 20  # pixels that are converted at once
 
 Size = tuple[int, int]  # width, height
-
-
-class BadImage(Exception):
-    """A picture that cannot be used; the message is the reason, for the table of rejected pictures."""
 
 
 def read(root: str, path: str) -> bytes:
@@ -103,11 +77,11 @@ def read(root: str, path: str) -> bytes:
     except FileNotFoundError:
         raise BadImage("the file is gone: it was there when the data set was sampled") from None
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError(error.strerror) from None
         raise BadImage(f"cannot be read: {error.strerror}") from None
     except ValueError:
         raise BadImage("cannot be read: its name holds a zero byte") from None
-    except MemoryError:
-        raise BadImage("is too large for the memory of this machine") from None
 
 
 def _leaves(root: str, path: str) -> bool:
@@ -133,64 +107,92 @@ def load(root: str, path: str) -> Image.Image:
     return decode(read(root, path))
 
 
-def decode(data: bytes, needs: Callable[[Size], Size] | None = None) -> Image.Image:
-    """Decode a picture to 8-bit RGB, upright. Raises BadImage with a reason for people.
+def decode(
+    data: bytes, needs: Callable[[Size], Size] | None = None, reserve: Callable[[int], None] | None = None
+) -> Image.Image:
+    """Decode an image to 8-bit RGB, upright. Raises BadImage with a reason for people.
 
     What the file says by its first bytes counts, not its name. What becomes of odd ones:
 
     - The orientation that the camera noted is applied; an EXIF block that is broken is left unread.
-    - Transparency, of pixels, of a palette or of one color, is laid over white.
-    - Of an animation or a file of several pictures the first is taken, and need be the only one that is whole.
-    - 16 bits a channel become 8 by their upper 8; grey values of 32 bits are refused, since nothing says which of them
-      is white. CMYK, YCbCr and Lab become RGB by Pillow's plain conversion.
+    - Transparency, of pixels, of a palette or of one color, is composited onto white. A BMP whose alpha is 0 everywhere
+      is opaque, since programs leave that byte unset. What a GIF's first frame does not cover is white.
+    - Of an animation or a file of several images the first is taken, and need be the only one that is whole.
+    - 16 bits a channel become 8 by their upper 8. Refused, since nothing says which value is white: 16 bits of which no
+      value needs the upper 4 (12 bits in 16 would be nearly black), values of 32 bits, and values with a sign.
+      CMYK, YCbCr and Lab become RGB by Pillow's plain conversion.
     - Color profiles, whole or broken, are not applied: the published models' own preprocessing applies none.
-    - Metadata changes nothing, however much there is.
-    - A picture that is cut short is refused, even where much of it could be shown. Only damage that a format's own
+    - Metadata changes nothing, however much there is, and neither do damaged parts beside the pixels: what they may
+      hold, but for the orientation and a PNG's transparency, is not even looked at.
+    - An image that is cut short is refused, even where much of it could be shown. Only damage that a format's own
       decoder cannot see passes: a JPEG that was cut and closed again, changed bytes where there is no checksum.
     - Refused before they are decoded: more than MAX_PIXELS, a side of more than MAX_RATIO times the other, a JPEG of
-      more than MAX_SCANS scans, and a TIFF that is only the preview of another picture, as in camera raw.
+      more than MAX_SCANS scans, and a TIFF that is only the preview of another image, as in camera raw.
+    - "Damaged" is said of what should be whole; kinds of a format that are not decoded here are named.
 
-    ``needs`` says, from a picture's upright (width, height), how large it must at least be: a JPEG is then decoded at a
-    half, a quarter or an eighth of its size, whichever is the smallest that is still as large as that.
+    ``needs`` says, from an image's upright (width, height), how large it must at least be: a JPEG is then decoded at a
+    half, a quarter or an eighth of its size, whichever is the smallest that is still as large as that. ``reserve`` is
+    called, before pixels are decoded, with the bytes that this takes at its peak (``memory.Budget``).
+
+    Raises MemoryError where memory ran out, which says nothing about the image.
     """
     if not data:
         raise BadImage("the file is empty")
     try:
         try:
-            return _decode(data, needs)
-        except ValueError:  # so Pillow refuses texts and color profiles that unpack to megabytes
+            return _decode(essentials(data), needs, reserve)
+        except (
+            ValueError,
+            SyntaxError,
+            UnidentifiedImageError,
+        ):  # so Pillow refuses texts that unpack to megabytes, or cannot be
             if not data.startswith(PNG):
                 raise
-            return _decode(_without_texts(data), needs)
-    except BadImage:
+            return _decode(essentials(data, texts=False), needs, reserve)
+    except (BadImage, MemoryError):
         raise
-    except UnidentifiedImageError:
-        raise BadImage(_what_it_is(data)) from None
     except Image.DecompressionBombError:
         raise BadImage(f"has too many pixels; the limit is {MAX_PIXELS:,}") from None
-    except MemoryError:
-        raise BadImage("is too large for the memory of this machine") from None
     except Exception as error:  # decoders raise whatever a broken file leads them to
-        raise BadImage(f"damaged: {error}") from None
+        if memory.is_short() or "out of memory" in str(error).lower():  # they rarely say which of the two it was
+            raise MemoryError(f"decoding failed ({error}), and memory is short") from None
+        if isinstance(error, UnidentifiedImageError):
+            raise BadImage(refusal(data)) from None
+        kind = undecoded_kind(data)
+        raise BadImage(TO_CONVERT.format(kind) if kind else f"damaged: {error}") from None
 
 
 def full_size(data: bytes, image: Image.Image) -> Size:
-    """(width, height) of the picture that ``decode`` gave as ``image``, perhaps smaller than its file has it."""
-    return _upright_size(Image.open(BytesIO(data), formats=FORMATS)) if data.startswith(JPEG) else image.size
+    """(width, height) of the image that ``decode`` gave as ``image``, perhaps smaller than its file has it."""
+    return _upright_size(_opened(essentials(data))) if data.startswith(JPEG) else image.size
 
 
-def _decode(data: bytes, needs: Callable[[Size], Size] | None) -> Image.Image:
-    image = Image.open(BytesIO(data), formats=FORMATS)
+def _opened(data: bytes) -> Image.Image:
+    return Image.open(BytesIO(data), formats=FORMATS)
+
+
+def _decode(data: bytes, needs: Callable[[Size], Size] | None, reserve: Callable[[int], None] | None) -> Image.Image:
+    image = _opened(data)
     _check(image, data)
+    full = image.size
     if needs and data.startswith(JPEG):
         least = needs(_upright_size(image))
         image.draft(None, least[::-1] if _orientation(image) in SIDEWAYS else least)
+    if reserve:
+        reserve(_peak(image, full))
+    frame = image.tile[0][1] if image.format == "GIF" and isinstance(image, ImageFile.ImageFile) else None
     image.load()
     turn = UPRIGHT.get(_orientation(image))  # of a TIFF, Pillow has seen to it by now
-    upright = to_rgb(image)
+    _correct(image, data)
+    upright = _to_rgb(image)
+    if frame and frame != (0, 0, *image.size):
+        whole = Image.new("RGB", image.size, "white")
+        whole.paste(upright.crop(frame), frame)
+        upright = whole
+    del image  # before there is another one of its size
     if turn is not None:
         upright = upright.transpose(turn)
-    # it says how the camera was held, so that whoever looked there would turn the picture again; and what Pillow would
+    # it says how the camera was held, so that whoever looked there would turn the image again; and what Pillow would
     # write into copies and previews, and fail at: comments and color profiles that are too long
     upright.info.clear()
     return upright
@@ -208,22 +210,34 @@ def _upright_size(image: Image.Image) -> Size:
 
 
 def _check(image: Image.Image, data: bytes) -> None:
-    """Refuse, before anything is decoded, what would take too long or too much memory, or is not the picture."""
+    """Refuse, before anything is decoded, what would take too long or too much memory, or is not the image."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise BadImage(f"has {width} x {height} pixels; the limit is {MAX_PIXELS:,} in all")
     if max(image.size) > MAX_RATIO * min(image.size):
         raise BadImage(f"has {width} x {height} pixels: one side is more than {MAX_RATIO} times the other")
-    if image.info.get("progressive") and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+    if image.info.get("progressive") and (scans := count_scans(data)) > MAX_SCANS:
         raise BadImage(f"has {scans:,} progressive scans; the limit is {MAX_SCANS}. Save it again")
-    # decoded without complaint; a picture of one color ends in zeros too, but for a twentieth of the file at most
-    if image.format in ("WEBP", "AVIF") and not any(data[-len(data) // 5 :]):
-        raise BadImage("damaged: it ends in zero bytes, as what was not fetched whole does")
-    for kind, chunk in _chunks(data) if image.format == "PNG" else ():
-        if kind == b"IDAT" and zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):  # which Pillow does not compare
-            raise BadImage("damaged: it is cut short, or the checksum of its pixels is wrong")
-    if _tags(image).get(SUBFILE, 0) & 1:
+    if image.format in ("WEBP", "AVIF") and ends_in_zeros(data):
+        raise BadImage("damaged: its pixels end in zero bytes, as what was not fetched whole does")
+    tags = _tags(image)
+    if tags.get(SUBFILE, 0) & 1:
         raise BadImage("is only the preview of another picture (camera raw?); convert it to JPEG")
+    if 2 in tags.get(SAMPLE_FORMAT, ()):
+        raise BadImage(NO_WHITE)
+    if tags.get(PLANES) == 2 and tags.get(SAMPLES, 1) > 1 and image.mode not in IN_PLANES:
+        raise BadImage(TO_CONVERT.format(f"a TIFF in separate planes of {image.mode}"))
+
+
+def _peak(image: Image.Image, full: Size) -> int:
+    """Bytes of memory that decoding takes at once, from the header; ``full`` is the size before any draft."""
+    pixels, tags = image.width * image.height, _tags(image)
+    each = BYTES_A_PIXEL.get(image.format or "") or (BYTES_OF_MODE.get(image.mode, 4) + sum(tags.get(BITS, ())) / 8)
+    total = pixels * each
+    if image.info.get("progressive"):  # all coefficients are kept until the last scan
+        total += 2 * len(image.getbands()) * full[0] * full[1]
+    changes = image.mode != "RGB" or image.has_transparency_data or image.format == "GIF"
+    return int(total + 4 * pixels * (changes or _orientation(image) in UPRIGHT))
 
 
 def _tags(image: Image.Image) -> Mapping[int, Any]:
@@ -231,51 +245,73 @@ def _tags(image: Image.Image) -> Mapping[int, Any]:
     return getattr(image, "tag_v2", {})
 
 
-def _chunks(png: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """The chunks of a PNG: their kind, and all of them: length, kind, contents, checksum."""
-    at = len(PNG)
-    while at < len(png):
-        end = at + 12 + int.from_bytes(png[at : at + 4])
-        yield png[at + 4 : at + 8], memoryview(png)[at:end]
-        at = end
-
-
-def _without_texts(png: bytes) -> bytes:
-    """A PNG without its texts and color profile, which say nothing about its pixels."""
-    texts = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-    return b"".join([PNG, *(chunk for kind, chunk in _chunks(png) if kind not in texts)])
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit RGB; see ``decode`` for what happens to transparency and 16-bit grey."""
+def _correct(image: Image.Image, data: bytes) -> None:
+    """Put right, or refuse, what Pillow decodes to something else."""
+    if image.format == "BMP" and image.mode == "RGBA" and not _largest(image, "A"):
+        image.putalpha(255)
+    if not (
+        (image.format == "PNG" and data[24] == 16)
+        or 16 in _tags(image).get(BITS, ())
+        or (image.format == "JPEG2000" and jpeg_2000_depth(data)[1] == 16)
+    ):
+        return
+    if image.mode == "RGB" and (clear := image.info.pop("transparency", None)):  # Pillow compares with the upper 8 bits
+        lower = _opened(data)
+        assert isinstance(lower, ImageFile.ImageFile)
+        lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
+        lower.load()
+        whole = Image.new("L", image.size)
+        for box in _strips(image.size):
+            high, low = (np.asarray(one.crop(box)).astype(np.uint16) for one in (image, lower))
+            opaque = ((high << 8 | low) != np.array(clear)).any(axis=2)
+            whole.paste(Image.fromarray(opaque.astype(np.uint8) * np.uint8(255)), box)
+        image.putalpha(whole)
     if image.mode.startswith("I;16"):
-        image = _eight_bits(image)
-    elif image.mode in ("I", "F"):
-        raise BadImage("has grey values of 32 bits or with a sign, and nothing says which is white; save 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+        most = max(int(np.asarray(image.crop(box)).max()) for box in _strips(image.size))
+    else:
+        most = 255 + 256 * max(_largest(image, band) for band in image.getbands() if band not in "Aa")
+    if most < 4096 and image.mode != "CMYK":
+        raise BadImage("has 16 bits a channel, but no value above 4,095 (12 bits in 16?), " + SAVE_RANGE)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey to L, or to LA where one value is transparent; TIFF may use fewer bits, and may count from white."""
-    values = np.asarray(image)
-    grey = (values >> (_tags(image).get(BITS, (16,))[0] - 8)).astype(np.uint8)
-    converted = Image.fromarray(~grey if _tags(image).get(PHOTOMETRIC) == 0 else grey)
-    if (clear := image.info.get("transparency")) is not None:
-        converted.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+def _largest(image: Image.Image, band: str) -> Any:
+    return image.getchannel(band).getextrema()[1]
+
+
+def _strips(size: Size) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes that cover an image and are small, so that what is computed of them needs no other copy of it."""
+    width, height = size
+    rows = max(1, STRIP // width)
+    return ((0, top, width, min(top + rows, height)) for top in range(0, height, rows))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to 8-bit RGB; see ``decode`` for what happens to transparency and 16-bit grey."""
+    if image.mode in ("I", "F"):
+        raise BadImage(NO_WHITE)
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    converted = Image.new("RGB", image.size)
+    for box in _strips(image.size):
+        converted.paste(_strip_to_rgb(image.crop(box), _tags(image)), box)
     return converted
 
 
-def _what_it_is(data: bytes) -> str:
-    """The reason for refusing what no decoder takes: what it is instead, as far as its first bytes tell."""
-    for beginning, reason in BEGINNINGS:
-        if beginning.match(data):
-            return reason
-    if data.count(0) == len(data):
-        return "holds nothing but zero bytes"
-    text = data[:512].decode(errors="ignore")
-    whole = len(text.encode()) > min(len(data), 512) - 4  # a character may be cut
-    return NO_PICTURE.format("text") if whole and "\0" not in text else "not a picture in a known format"
+def _strip_to_rgb(strip: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    if strip.mode.startswith("I;16"):
+        strip = _eight_bits(strip, tags)
+    if strip.has_transparency_data:
+        strip = strip.convert("RGBA")
+        white = Image.new("RGBA", strip.size, "white")
+        return Image.alpha_composite(white, strip).convert("RGB")
+    return strip.convert("RGB")
+
+
+def _eight_bits(strip: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """16-bit grey to L, or to LA where one value is transparent; TIFF may use fewer bits, and may count from white."""
+    values = np.asarray(strip)
+    grey = (values >> (tags.get(BITS, (16,))[0] - 8)).astype(np.uint8)
+    converted = Image.fromarray(~grey if tags.get(PHOTOMETRIC) == 0 else grey)
+    if (clear := strip.info.get("transparency")) is not None:
+        converted.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return converted

@@ -6,21 +6,23 @@ from pathlib import Path
 LIBRARY = Path(__file__).parent.parent
 
 SOURCES = frozenset({".py", ".j2", ".css", ".js"})
+DECODER = ("archives", "images", "image_containers", "image_refusals")
 
 # The modules that make each stage's numbers, relative to the library. They import nothing else of the library but the
-# neutral errors, formats, store and config (tests/contract/test_structure.py). `{kind}` and `{family}` are filled in.
+# neutral errors, formats, store, config and memory (tests/contract/test_structure.py). `{kind}` and `{family}` are
+# filled in.
 STAGES: dict[str, tuple[str, ...]] = {
     "make_images": (
-        *("archives", "images", "expectations", "content_hashes"),
+        *(*DECODER, "expectations", "content_hashes"),
         *("datasets/__init__", "datasets/hashing", "datasets/left_out", "datasets/{kind}"),
     ),
     "sample": (
-        *("archives", "images", "expectations", "content_hashes"),
+        *(*DECODER, "expectations", "content_hashes"),
         *("datasets/__init__", "datasets/hashing", "datasets/left_out", "datasets/{kind}"),
         *("datasets/outside", "datasets/folder"),
     ),
     "shard": ("sharding", "expectations"),
-    "embed": ("archives", "images", "content_hashes", "preprocess", "embedding", "models/__init__", "models/{family}"),
+    "embed": (*DECODER, "content_hashes", "preprocess", "embedding", "models/__init__", "models/{family}"),
     "index": ("index/building", "index/checks", "index/factories", "index/vectors"),
     "search": (
         "index/searching",
@@ -35,7 +37,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "measure": ("metrics", "statistics", "evaluation", "agreement", "measurement"),
     "compare": ("metrics", "statistics", "evaluation", "agreement", "comparison"),
     "find_duplicates": ("duplicates",),
-    "report": ("archives", "images", "report"),
+    "report": (*DECODER, "report"),
 }
 
 # What the numbers of a family, or the tables of a kind of data set, come from besides their own module.
