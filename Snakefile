@@ -4,8 +4,8 @@ import sys
 
 sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
 
-from lookalike.errors import ConfigError
-from lookalike.plan import (
+from lookalike.job.errors import ConfigError
+from lookalike.plan.plan import (
     Plan,
     check_working_directory,
     search_outputs,

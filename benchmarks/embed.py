@@ -45,8 +45,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from lookalike import content_hashes, embedding, formats, images, models, store
-from lookalike.formats import SHARD
+from lookalike.embed import embed, encoders
+from lookalike.io import content_hashes, images, store
+from lookalike.io.formats.records import bottleneck
+from lookalike.io.formats.tables import SHARD
 
 CATALOGUE = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())["models"]
 CLIP = "clip-vit-b32"
@@ -209,8 +211,8 @@ def measure(
     entry.pop("revision", None)
     key = json.dumps(entry)
     gpu = torch.cuda.is_available()
-    weights = models.family(models.parse(key)).fetch(models.parse(key))
-    encoder = models.load(key, weights, models.Machine(threads, gpu))
+    weights = encoders.family(encoders.parse(key)).fetch(encoders.parse(key))
+    encoder = encoders.load(key, weights, encoders.Machine(threads, gpu))
     device = torch.device("cuda" if gpu else "cpu")
     rows = rows.slice(0, affordable(encoder, rows, seconds))
     batch_size = min(CATALOGUE[name]["runtime"]["batch_size"], rows.num_rows)
@@ -218,7 +220,7 @@ def measure(
     ready = [encoder.prepare(images.decode(Path(path).read_bytes())) for path in paths[:batch_size]]
 
     def forward() -> None:
-        running = [models.launch(encoder, ready[: len(paths) - start]) for start in range(0, len(paths), batch_size)]
+        running = [encoders.launch(encoder, ready[: len(paths) - start]) for start in range(0, len(paths), batch_size)]
         for result in running:
             result()
 
@@ -226,8 +228,8 @@ def measure(
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(lambda path: encoder.prepare(images.decode(Path(path).read_bytes())), paths))
 
-    def ours() -> embedding.Embedded:
-        return embedding.embed_rows(rows, encoder, batch_size=batch_size, threads=threads)
+    def ours() -> embed.Embedded:
+        return embed.embed_rows(rows, encoder, batch_size=batch_size, threads=threads)
 
     every: dict[str, Callable[[], Any] | None] = {
         "forward": forward,
@@ -254,15 +256,15 @@ def measure(
                 break
             times = int(times * 1.2 * extrapolate / took) + 1
         hours = DISC21 * took / (times * len(paths)) / 3600
-    slowest = formats.bottleneck(stages, threads)
+    slowest = bottleneck(stages, threads)
     return Found(name, size, len(paths), found, batch_size, encoder.compute_dtype, slowest, hours)
 
 
-def affordable(encoder: models.Encoder, rows: pa.Table, seconds: float) -> int:
+def affordable(encoder: encoders.Encoder, rows: pa.Table, seconds: float) -> int:
     """How many of the rows one way can embed several times within its seconds; a few, where they are too short."""
     for _ in range(2):  # the first one warms up
         started = time.perf_counter()
-        embedding.embed_rows(rows.slice(0, FEWEST), encoder, batch_size=FEWEST, threads=1)
+        embed.embed_rows(rows.slice(0, FEWEST), encoder, batch_size=FEWEST, threads=1)
         took = (time.perf_counter() - started) / FEWEST
     return min(rows.num_rows, max(FEWEST, int(seconds / took / 3)))
 

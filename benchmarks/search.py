@@ -30,10 +30,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from lookalike import store
-from lookalike.formats import EMBEDDINGS
-from lookalike.index import exact, vectors
-from lookalike.index.pools import PAIRS_PER_QUERY, Pool
+from lookalike.io import store, vectors
+from lookalike.io.formats.tables import EMBEDDINGS
+from lookalike.search import exact
+from lookalike.search.candidates import PAIRS_PER_QUERY, Pool
 
 K = 11  # neighbors: the default's ten, and one to see a tie with
 SHARD = 25_000  # references in a Parquet shard

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from lookalike.formats import IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH
 
 
 def images_table(

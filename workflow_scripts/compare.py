@@ -1,6 +1,6 @@
-from lookalike.comparison import compare
-from lookalike.evaluation import results_of
-from lookalike.job import job
+from lookalike.compare.compare import compare
+from lookalike.job.log import job
+from lookalike.metrics.evaluation import results_of
 
 with job(f"compare {snakemake.wildcards.experiment}", snakemake.log[0]):
     compare(

@@ -1,5 +1,5 @@
-from lookalike.embedding import embed_shard
-from lookalike.job import job
+from lookalike.embed.embed import embed_shard
+from lookalike.job.log import job
 
 wildcards = snakemake.wildcards
 with job(f"embed {wildcards.dataset} {wildcards.model} {wildcards.shard}", snakemake.log.text):

@@ -1,5 +1,5 @@
-from lookalike.duplicates import find_duplicates
-from lookalike.job import job
+from lookalike.compare.duplicates import find_duplicates
+from lookalike.job.log import job
 
 with job(f"find_duplicates {snakemake.wildcards.experiment}", snakemake.log[0]):
     find_duplicates(

@@ -1,5 +1,5 @@
-from lookalike.index import build
-from lookalike.job import job
+from lookalike.index.build import build
+from lookalike.job.log import job
 
 wildcards = snakemake.wildcards
 with job(f"index {wildcards.dataset} {wildcards.model} {wildcards.index}", snakemake.log[0]):

@@ -1,5 +1,5 @@
-from lookalike.datasets import make_images
-from lookalike.job import job
+from lookalike.job.log import job
+from lookalike.sample.sample import make_images
 
 with job(f"make_images {snakemake.wildcards.dataset}", snakemake.log[0]):
     make_images(

@@ -1,6 +1,6 @@
-from lookalike.evaluation import Results
-from lookalike.job import job
-from lookalike.measurement import measure
+from lookalike.job.log import job
+from lookalike.measure.measure import measure
+from lookalike.metrics.evaluation import Results
 
 wildcards = snakemake.wildcards
 with job(f"measure {wildcards.dataset} {wildcards.model} {wildcards.index}", snakemake.log[0]):

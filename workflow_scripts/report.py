@@ -1,5 +1,5 @@
-from lookalike.job import job
-from lookalike.report import write_report
+from lookalike.job.log import job
+from lookalike.report.report import write_report
 
 with job(f"report {snakemake.wildcards.experiment}", snakemake.log[0]):
     write_report(

@@ -1,5 +1,5 @@
-from lookalike.datasets import sample
-from lookalike.job import job
+from lookalike.job.log import job
+from lookalike.sample.sample import sample
 
 with job(f"sample {snakemake.wildcards.dataset}", snakemake.log[0]):
     sample(

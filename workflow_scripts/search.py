@@ -1,5 +1,5 @@
-from lookalike.index import search
-from lookalike.job import job
+from lookalike.job.log import job
+from lookalike.search.search import search
 
 wildcards = snakemake.wildcards
 with job(f"search {wildcards.dataset} {wildcards.model} {wildcards.index}", snakemake.log.text):

@@ -1,5 +1,5 @@
-from lookalike.job import job
-from lookalike.sharding import write_shards
+from lookalike.job.log import job
+from lookalike.sample.shard import write_shards
 
 with job(snakemake.rule, snakemake.log[0]):
     write_shards(

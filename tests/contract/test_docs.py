@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY
-from lookalike.plan import RULES, Plan
+from lookalike.plan.plan import RULES, Plan
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 CATALOGUE = yaml.safe_load((REPOSITORY / "config.yaml").read_text())

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from conftest import REPOSITORY
-from lookalike import formats, store
-from lookalike.formats import EMBEDDINGS, VECTOR, Format
+from lookalike.io import store
+from lookalike.io.formats.records import LEADERBOARD_COLUMNS
+from lookalike.io.formats.tables import EMBEDDINGS, FORMATS, VECTOR, Format
 
 PAGE = (REPOSITORY / "docs/file-formats.md").read_text()
 VECTORS = np.array([[1.5, -2.0, 0.25], [0.0, 3.0, 1e-3]])
@@ -44,7 +45,7 @@ def test_vectors_are_stored_without_loss(embeddings: Path) -> None:
     np.testing.assert_array_equal(column.flatten().to_numpy(zero_copy_only=False), VECTORS.astype(kind).reshape(-1))
 
 
-@pytest.mark.parametrize("format", formats.FORMATS, ids=lambda format: format.name)
+@pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)
 def test_the_page_describes_every_column(format: Format) -> None:
     described: dict[str, str] = {}
     sections = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
@@ -59,4 +60,4 @@ def test_the_page_describes_every_column(format: Format) -> None:
 
 
 def test_the_page_names_the_leaderboards_columns() -> None:
-    assert f"`{','.join(formats.LEADERBOARD_COLUMNS)}`" in PAGE
+    assert f"`{','.join(LEADERBOARD_COLUMNS)}`" in PAGE

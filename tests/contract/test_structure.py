@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from conftest import REPOSITORY
-from lookalike import plan
-from lookalike.config import Dataset, Embed
-from lookalike.plan import stages
+from lookalike.config.datasets import Dataset
+from lookalike.config.models import Embed
+from lookalike.plan import code as stages
+from lookalike.plan import plan
 
 SCRIPTS = REPOSITORY / "workflow_scripts"
 LIBRARY = SCRIPTS / "lookalike"

@@ -12,10 +12,12 @@ import torch
 
 import tiny
 from conftest import MakePictures, picture
-from lookalike import content_hashes, embedding, models
-from lookalike.formats import SHARD
-from lookalike.index import approximate, factories
-from lookalike.index.pools import Pool
+from lookalike.embed import embed, encoders
+from lookalike.index import factories
+from lookalike.io import content_hashes
+from lookalike.io.formats.tables import SHARD
+from lookalike.search import approximate
+from lookalike.search.candidates import Pool
 
 pytestmark = pytest.mark.gpu
 
@@ -23,11 +25,11 @@ KEY = '{"family": "efficientnet_lite", "variant": "lite0"}'
 
 
 def test_a_gpu_gives_what_the_cpu_gives() -> None:
-    entry = models.parse(KEY)
-    weights = models.family(entry).fetch(entry)
+    entry = encoders.parse(KEY)
+    weights = encoders.family(entry).fetch(entry)
     vectors = {}
     for gpu in (False, True):
-        encoder = models.load(KEY, weights, models.Machine(threads=2, gpu=gpu))
+        encoder = encoders.load(KEY, weights, encoders.Machine(threads=2, gpu=gpu))
         assert encoder.device.startswith("CPU") is not gpu
         vectors[gpu] = encoder.encode(np.stack([encoder.prepare(picture(seed)) for seed in range(5)]))
     np.testing.assert_allclose(vectors[True], vectors[False], rtol=1e-3, atol=1e-3 * np.abs(vectors[False]).max())
@@ -57,21 +59,21 @@ def test_a_gpu_gives_what_the_cpu_gives_for_checkpoints(
     name: str, entry: dict[str, str], tolerance: float, tmp_path: Path
 ) -> None:
     key = json.dumps({**entry, "checkpoint": str(tiny.MAKERS[name](tmp_path / name))})
-    weights = models.family(models.parse(key)).fetch(models.parse(key))
+    weights = encoders.family(encoders.parse(key)).fetch(encoders.parse(key))
     vectors = {}
     for gpu in (False, True):
-        encoder = models.load(key, weights, models.Machine(threads=2, gpu=gpu))
-        wanted = models.parse(key).compute_dtype if gpu else "float32"
+        encoder = encoders.load(key, weights, encoders.Machine(threads=2, gpu=gpu))
+        wanted = encoders.parse(key).compute_dtype if gpu else "float32"
         assert encoder.compute_dtype == wanted
         vectors[gpu] = encoder.encode(np.stack([encoder.prepare(picture(seed)) for seed in range(5)]))
     np.testing.assert_allclose(vectors[True], vectors[False], rtol=0, atol=tolerance * np.abs(vectors[False]).max())
 
 
 @pytest.fixture
-def lite0() -> Iterator[dict[bool, models.Encoder]]:
-    entry = models.parse(KEY)
-    weights = models.family(entry).fetch(entry)
-    yield {gpu: models.load(KEY, weights, models.Machine(threads=2, gpu=gpu)) for gpu in (False, True)}
+def lite0() -> Iterator[dict[bool, encoders.Encoder]]:
+    entry = encoders.parse(KEY)
+    weights = encoders.family(entry).fetch(entry)
+    yield {gpu: encoders.load(KEY, weights, encoders.Machine(threads=2, gpu=gpu)) for gpu in (False, True)}
     torch.cuda.set_per_process_memory_fraction(1.0)
 
 
@@ -89,36 +91,36 @@ def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
 
 
 def test_batches_that_follow_each_other_do_not_overwrite_each_other(
-    lite0: dict[bool, models.Encoder], tmp_path: Path, make_pictures: MakePictures
+    lite0: dict[bool, encoders.Encoder], tmp_path: Path, make_pictures: MakePictures
 ) -> None:
     pictures = rows(make_pictures(tmp_path / "pictures", 260))
-    expected = embedding.embed_rows(pictures, lite0[False], batch_size=4, threads=2)
-    done = embedding.embed_rows(pictures, lite0[True], batch_size=3, threads=4)
+    expected = embed.embed_rows(pictures, lite0[False], batch_size=4, threads=2)
+    done = embed.embed_rows(pictures, lite0[True], batch_size=3, threads=4)
     assert_same(done.vectors, expected.vectors)
     assert done.seconds["transfer"] > 0
     assert done.seconds["forward"] > 0
 
 
-def test_nothing_waits_for_the_device_before_vectors_are_asked_for(lite0: dict[bool, models.Encoder]) -> None:
+def test_nothing_waits_for_the_device_before_vectors_are_asked_for(lite0: dict[bool, encoders.Encoder]) -> None:
     encoder = lite0[True]
     prepared = [encoder.prepare(picture(seed)) for seed in range(4)]
     expected = encoder.encode(np.stack(prepared))  # what is done once only is done by now
     torch.cuda._sleep(2_000_000_000)  # about a second in which the device is busy
-    begun = models.launch(encoder, prepared)
+    begun = encoders.launch(encoder, prepared)
     assert not begun.marks[-1].query(), "launch returns while the device has not even begun"
     np.testing.assert_array_equal(begun()[0], expected)
 
 
 def test_where_the_devices_memory_runs_out_batches_are_halved_and_no_row_changes(
-    lite0: dict[bool, models.Encoder], tmp_path: Path, make_pictures: MakePictures, caplog: pytest.LogCaptureFixture
+    lite0: dict[bool, encoders.Encoder], tmp_path: Path, make_pictures: MakePictures, caplog: pytest.LogCaptureFixture
 ) -> None:
     pictures = rows(make_pictures(tmp_path / "pictures", 256))
-    expected = embedding.embed_rows(pictures, lite0[True], batch_size=8, threads=2)
+    expected = embed.embed_rows(pictures, lite0[True], batch_size=8, threads=2)
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 400 * 2**20) / total)
     with caplog.at_level(logging.WARNING, "lookalike"):
-        done = embedding.embed_rows(pictures, lite0[True], batch_size=256, threads=2)
+        done = embed.embed_rows(pictures, lite0[True], batch_size=256, threads=2)
     assert done.batch_size < 256
     assert "memory ran out for 256 pictures at once" in caplog.text
     assert_same(done.vectors, expected.vectors)

@@ -9,13 +9,16 @@ import pyarrow as pa
 import pytest
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from lookalike import agreement, formats, statistics, store
-from lookalike.agreement import AT, outcomes, scales
-from lookalike.comparison import compare
-from lookalike.errors import LookalikeError
-from lookalike.evaluation import Results
-from lookalike.formats import Comparisons, Metrics
-from lookalike.measurement import measure
+from lookalike.compare.compare import compare
+from lookalike.io import store
+from lookalike.io.formats.records import Comparisons, Metrics
+from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.job.errors import LookalikeError
+from lookalike.measure.measure import measure
+from lookalike.metrics import agreement
+from lookalike.metrics.agreement import AT, outcomes, scales
+from lookalike.metrics.evaluation import Results
+from lookalike.metrics.rates import NOTHING, ratio
 from tables import images_table, neighbors_table, pool_table, rejected_table, truth_table
 
 Written = Mapping[str, Sequence[str] | None]
@@ -35,7 +38,7 @@ def described(
         if written is not None:
             values = [written.get(name) for name in table["image_id"].to_pylist()]
             table = table.append_column(column, pa.array(values, pa.list_(pa.string())))
-    return formats.IMAGES.check(table, "images")
+    return IMAGES.check(table, "images")
 
 
 def nearest(names: Sequence[str], first: float = 0.9) -> list[tuple[str, float]]:
@@ -286,12 +289,12 @@ def test_ten_thousand_pictures_take_seconds() -> None:
 
 def test_the_way_from_floor_to_ceiling_by_hand() -> None:
     alone = np.arange(20)
-    one = statistics.ratio(np.tile([0.1, 0.3], 10), np.tile([0.5, 0.5], 10), alone)
+    one = ratio(np.tile([0.1, 0.3], 10), np.tile([0.5, 0.5], 10), alone)
     assert one.value == pytest.approx(0.4)
     assert one.low < 0.4 < one.high
-    few = statistics.ratio(np.array([0.1, 0.3]), np.array([0.5, 0.5]), np.arange(2))
+    few = ratio(np.array([0.1, 0.3]), np.array([0.5, 0.5]), np.arange(2))
     assert (few.value, few.low, few.high) == (pytest.approx(0.4), None, None)
-    assert statistics.ratio(np.zeros(3), np.zeros(3), np.arange(3)) == statistics.NOTHING
+    assert ratio(np.zeros(3), np.zeros(3), np.arange(3)) == NOTHING
 
 
 # --- through the stages ---
@@ -310,15 +313,15 @@ def stages(tmp_path: Path) -> dict:
     }
     bad = {name: nearest([one for one in rest if topics[one] != topics[name]][:6]) for name, rest in others.items()}
     del good["p00"]  # rejected
-    store.write_table(images, tmp_path / "images.parquet", formats.IMAGES, {})
-    store.write_table(truth_table([]), tmp_path / "truth.parquet", formats.TRUTH, {})
+    store.write_table(images, tmp_path / "images.parquet", IMAGES, {})
+    store.write_table(truth_table([]), tmp_path / "truth.parquet", TRUTH, {})
     for model, found in (("good", good), ("bad", bad)):
         footer = {"model": model, "index": "flat", "k": 5}
-        store.write_table(neighbors_table(found), tmp_path / f"{model}.parquet", formats.NEIGHBORS, footer)
+        store.write_table(neighbors_table(found), tmp_path / f"{model}.parquet", NEIGHBORS, footer)
         rejected = rejected_table(["p00"] if model == "good" else [])
-        store.write_table(rejected, tmp_path / f"{model}.rejected.parquet", formats.REJECTED, {})
+        store.write_table(rejected, tmp_path / f"{model}.rejected.parquet", REJECTED, {})
         pool = pool_table(found, len(names))
-        store.write_table(pool, tmp_path / f"{model}.pool.parquet", formats.NEIGHBORS, footer)
+        store.write_table(pool, tmp_path / f"{model}.pool.parquet", NEIGHBORS, footer)
         measure(
             results=Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.pool.parquet"),
             embeddings=[],

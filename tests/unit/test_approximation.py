@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lookalike import store
-from lookalike.comparison.approximation import approximations, recall_of_exact
-from lookalike.formats import NEIGHBORS, Cost, Estimate, Metrics
-from lookalike.statistics import NOTHING
+from lookalike.compare.approximation import approximations, recall_of_exact
+from lookalike.io import store
+from lookalike.io.formats.records import Cost, Estimate, Metrics
+from lookalike.io.formats.tables import NEIGHBORS
+from lookalike.metrics.rates import NOTHING
 from tables import neighbors_table
 
 EXACT = {

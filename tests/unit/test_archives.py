@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lookalike import archives, images
-from lookalike.archives import ArchiveError
+from lookalike.io import archives, images
+from lookalike.io.archives import ArchiveError
 
 
 def pack(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:

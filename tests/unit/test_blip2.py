@@ -9,8 +9,8 @@ import pytest
 
 import tiny
 from conftest import picture
-from lookalike import models
-from lookalike.errors import LookalikeError
+from lookalike.embed import encoders
+from lookalike.job.errors import LookalikeError
 
 PICTURES = [picture(seed, size) for seed, size in enumerate([(131, 64), (41, 97), (32, 32), (9, 13)])]
 
@@ -22,11 +22,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load(folder: Path, **more: Any) -> Any:
     key = json.dumps({"family": "blip2", "checkpoint": str(folder), **more})
-    entry = models.parse(key)
-    return models.load(key, models.family(entry).fetch(entry), models.Machine(threads=1))
+    entry = encoders.parse(key)
+    return encoders.load(key, encoders.family(entry).fetch(entry), encoders.Machine(threads=1))
 
 
-def ours(encoder: models.Encoder, *which: int) -> np.ndarray:
+def ours(encoder: encoders.Encoder, *which: int) -> np.ndarray:
     return encoder.encode(np.stack([encoder.prepare(PICTURES[number]) for number in which]))
 
 

@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 import published
-from lookalike.cli import app
+from lookalike.cli.main import app
 
 
 @pytest.fixture

@@ -20,9 +20,10 @@ import pytest
 
 import tiny
 from conftest import REPOSITORY
-from lookalike import models, store
-from lookalike.errors import LookalikeError
-from lookalike.formats import Weights
+from lookalike.embed import encoders
+from lookalike.io import store
+from lookalike.io.formats.records import Weights
+from lookalike.job.errors import LookalikeError
 
 MAIN, CONVERTED = "a" * 40, "b" * 40  # commits
 
@@ -342,18 +343,18 @@ def test_a_local_folder_is_recorded_by_hash_and_held_to_it(tmp_path: Path, vit: 
     for name, data in vit.items():
         (tmp_path / name).write_bytes(data)
     key = entry(str(tmp_path))
-    weights = models.family(models.parse(key)).fetch(models.parse(key))
+    weights = encoders.family(encoders.parse(key)).fetch(encoders.parse(key))
     assert weights.source == f"folder {tmp_path}"
     assert set(weights.files) == {"config.json", "preprocessor_config.json", "model.safetensors"}
 
-    models.family(models.parse(key)).look(models.parse(key))
+    encoders.family(encoders.parse(key)).look(encoders.parse(key))
     (tmp_path / "processor_config.json").write_text("{}")
     with pytest.raises(LookalikeError, match=r"processor_config\.json came after fetch_weights\. Remove it"):
-        models.load(key, weights, models.Machine())
+        encoders.load(key, weights, encoders.Machine())
     (tmp_path / "processor_config.json").unlink()
     (tmp_path / "preprocessor_config.json").write_bytes(vit["preprocessor_config.json"].replace(b"0.5", b"0.4"))
     with pytest.raises(LookalikeError, match=r"preprocessor_config\.json: is changed or damaged"):
-        models.load(key, weights, models.Machine())
+        encoders.load(key, weights, encoders.Machine())
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(LookalikeError, match=r"has no model\.safetensors"):
-        models.family(models.parse(key)).fetch(models.parse(key))
+        encoders.family(encoders.parse(key)).fetch(encoders.parse(key))

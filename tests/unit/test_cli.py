@@ -19,14 +19,20 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from conftest import REPOSITORY, picture
-from lookalike import datasets, embedding, index, models, store
-from lookalike.cli import app, catalogue
+from lookalike.cli import catalogue
+from lookalike.cli.main import app
 from lookalike.cli.sheet import SIDE, corners
-from lookalike.errors import LookalikeError
-from lookalike.formats import INDEX_IDS, NEIGHBORS, Weights
-from lookalike.models import color_histogram, pixels
-from lookalike.plan import Plan
-from lookalike.sharding import write_shards
+from lookalike.embed import embed, encoders
+from lookalike.embed.models import color_histogram, pixels
+from lookalike.index.build import build
+from lookalike.io import store
+from lookalike.io.formats.records import Weights
+from lookalike.io.formats.tables import INDEX_IDS, NEIGHBORS
+from lookalike.job.errors import LookalikeError
+from lookalike.plan.plan import Plan
+from lookalike.sample import sample as datasets
+from lookalike.sample.shard import write_shards
+from lookalike.search.search import search
 
 MINE: dict[str, Any] = {
     "run": ["mine"],
@@ -53,10 +59,10 @@ def run_experiment(folder: Path) -> None:
         write_shards(sample, truth, plan.shard_key("pictures"), plan.shard_files("pictures"))
         for model in ("tiny", "color-histogram"):
             weights, key = f"results/weights/{model}.json", plan.embedding_key(model)
-            models.fetch_weights(key, weights)
+            encoders.fetch_weights(key, weights)
             embeddings, rejected = plan.embeddings("pictures", model), plan.rejected("pictures", model)
             for shard, out, bad in zip(plan.shard_files("pictures"), embeddings, rejected, strict=True):
-                embedding.embed_shard(
+                embed.embed_shard(
                     shard=shard,
                     weights=weights,
                     out=out,
@@ -79,7 +85,7 @@ def run_experiment(folder: Path) -> None:
                 "embedding_key": key,
                 "embedding_code": plan.code("embed", model=model),
             }
-            index.build(
+            build(
                 embeddings=embeddings,
                 rejected=rejected,
                 images=sample,
@@ -88,7 +94,7 @@ def run_experiment(folder: Path) -> None:
                 on_bad_image="reject",
                 **keys,
             )
-            index.search(
+            search(
                 embeddings=embeddings,
                 images=sample,
                 out=str(results / f"neighbors/{model}/flat.parquet"),

@@ -6,14 +6,25 @@ from typing import Any
 
 import pytest
 
-from lookalike import comparison, formats, store
-from lookalike.comparison import compare
-from lookalike.embedding import weights_sha256
-from lookalike.errors import LookalikeError
-from lookalike.evaluation import Results, results_of
-from lookalike.formats import Comparisons, EmbedTiming, Metrics, Weights
-from lookalike.measurement import measure
-from lookalike.statistics import wilson
+from lookalike.compare import compare as comparison
+from lookalike.compare.compare import compare
+from lookalike.embed.embed import weights_sha256
+from lookalike.io import store
+from lookalike.io.formats.records import (
+    LEADERBOARD_COLUMNS,
+    Cases,
+    Comparison,
+    Comparisons,
+    Cost,
+    EmbedTiming,
+    Metrics,
+    Weights,
+)
+from lookalike.io.formats.tables import IMAGES, NEIGHBORS, TRUTH
+from lookalike.job.errors import LookalikeError
+from lookalike.measure.measure import measure
+from lookalike.metrics.evaluation import Results, results_of
+from lookalike.metrics.rates import wilson
 from tables import images_table, neighbors_table, pool_table, truth_table
 
 REFERENCES = [f"r{number:02d}" for number in range(30)]
@@ -44,8 +55,8 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
         groups: Mapping[str, str] | None = None,
     ) -> Files:
         images, matches = tmp_path / "images.parquet", tmp_path / "truth.parquet"
-        store.write_table(images_table(REFERENCES, QUERIES, groups), images, formats.IMAGES, {})
-        store.write_table(truth_table(truth), matches, formats.TRUTH, {})
+        store.write_table(images_table(REFERENCES, QUERIES, groups), images, IMAGES, {})
+        store.write_table(truth_table(truth), matches, TRUTH, {})
         metrics, results = [], []
         for model, found in models.items():
             timing = tmp_path / f"{model}.timing.json"
@@ -55,8 +66,8 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
                 results.append(Results(folder / f"{index}.parquet", folder / f"{index}.pool.parquet"))
                 metrics.append(tmp_path / "metrics" / model / f"{index}.json")
                 footer = {"model": model, "index": index, "k": 3}
-                store.write_table(neighbors_table(found), results[-1].neighbors, formats.NEIGHBORS, footer)
-                store.write_table(pool_table(found, len(QUERIES)), results[-1].pool, formats.NEIGHBORS, footer)
+                store.write_table(neighbors_table(found), results[-1].neighbors, NEIGHBORS, footer)
+                store.write_table(pool_table(found, len(QUERIES)), results[-1].pool, NEIGHBORS, footer)
                 measure(
                     results=results[-1],
                     truth=matches,
@@ -86,7 +97,7 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
     return searched
 
 
-def comparisons(files: Files) -> dict[tuple[str, str, str, str], formats.Comparison]:
+def comparisons(files: Files) -> dict[tuple[str, str, str, str], Comparison]:
     compare(**files)
     record = store.read_json(files["comparisons_out"], Comparisons)
     assert record.experiment == "mine"
@@ -141,7 +152,7 @@ def test_pooled_metrics_are_compared_by_drawing_groups_again(searched: Callable[
     assert together["flat", "uap", "good", "bad"].verdict == "cannot tell"
 
 
-def cases(files: Files) -> dict[tuple[str, str], formats.Cases]:
+def cases(files: Files) -> dict[tuple[str, str], Cases]:
     compare(**files)
     return {(one.a, one.b): one for one in store.read_json(files["comparisons_out"], Comparisons).cases}
 
@@ -232,7 +243,7 @@ def test_the_leaderboard_is_tidy_and_exact(searched: Callable[..., Files]) -> No
     files = searched({"a": neighbors_of(7), "b": neighbors_of(5)})
     compare(**files)
     rows = leaderboard(files)
-    assert tuple(rows[0]) == formats.LEADERBOARD_COLUMNS
+    assert tuple(rows[0]) == LEADERBOARD_COLUMNS
     assert [(row["model"], row["index"], row["metric"]) for row in rows] == [
         (model, "flat", metric) for model in ["a", "b"] for metric in [*NAMES, "images_per_second"]
     ]
@@ -253,7 +264,7 @@ def test_without_timings_there_is_no_throughput_row(searched: Callable[..., File
 def test_costs_are_rows_without_intervals(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(7)})
     record = store.read_json(files["metrics"][0], Metrics)
-    cost = formats.Cost(dimension=6, stored_dtype="float16", vector_bytes=12, vectors=30, index_bytes=750)
+    cost = Cost(dimension=6, stored_dtype="float16", vector_bytes=12, vectors=30, index_bytes=750)
     timing = {"search": {"queries": 20, "seconds": 0.5, "queries_per_second": 40.0}}
     store.write_json(record.model_copy(update={"timing": timing, "cost": cost}), files["metrics"][0])
     compare(**files)
@@ -292,7 +303,7 @@ def test_neighbors_of_another_model_are_refused(searched: Callable[..., Files]) 
 def test_neighbors_with_another_k_are_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
     table = neighbors_table(neighbors_of(1))
-    store.write_table(table, files["results"][1].neighbors, formats.NEIGHBORS, {"model": "b", "index": "flat", "k": 5})
+    store.write_table(table, files["results"][1].neighbors, NEIGHBORS, {"model": "b", "index": "flat", "k": 5})
     with pytest.raises(LookalikeError, match="k = 5, expected 'b', 'flat' and 3"):
         compare(**files)
 
@@ -312,7 +323,7 @@ def test_models_that_saw_other_bytes_are_refused(searched: Callable[..., Files])
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
     path = files["results"][1].neighbors
     footer = store.read_provenance(path) | {"pictures_sha256": "other"}
-    store.write_table(store.read_table(path, formats.NEIGHBORS), path, formats.NEIGHBORS, footer)
+    store.write_table(store.read_table(path, NEIGHBORS), path, NEIGHBORS, footer)
     with pytest.raises(LookalikeError, match=r"b.flat\.parquet: model 'b' saw other pictures than 'a': "):
         compare(**files)
 
@@ -322,9 +333,7 @@ def embedded_with(files: Files, *footers: tuple[dict[str, Any], Weights]) -> Non
     for found, (settings, weights) in zip(files["results"], footers, strict=True):
         made = {"key": json.dumps(settings), "weights": weights.model_dump(), "weights_sha256": weights_sha256(weights)}
         footer = store.read_provenance(found.neighbors) | made
-        store.write_table(
-            store.read_table(found.neighbors, formats.NEIGHBORS), found.neighbors, formats.NEIGHBORS, footer
-        )
+        store.write_table(store.read_table(found.neighbors, NEIGHBORS), found.neighbors, NEIGHBORS, footer)
 
 
 def of_commit(commit: str) -> Weights:

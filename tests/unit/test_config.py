@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY
-from lookalike import config
-from lookalike.errors import ConfigError
+from lookalike.config import loading
+from lookalike.config.datasets import Folder
+from lookalike.job.errors import ConfigError
 
 CATALOGUE = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
 RULES = frozenset({"sample"})
@@ -25,7 +26,7 @@ def edited(path: str, value: Any) -> dict[str, Any]:
 
 
 def test_the_catalogue_is_valid() -> None:
-    assert config.load(REPOSITORY / "config.yaml", RULES).run == ("flickr30k", "coco", "disc21")
+    assert loading.load(REPOSITORY / "config.yaml", RULES).run == ("flickr30k", "coco", "disc21")
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_the_catalogue_is_valid() -> None:
 )
 def test_a_mistake_is_named_with_its_place_and_its_remedy(path: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.parse(edited(path, value), RULES)
+        loading.parse(edited(path, value), RULES)
     assert str(caught.value) == message
 
 
@@ -221,7 +222,7 @@ def test_all_mistakes_are_told_at_once() -> None:
     raw = edited("models/pixels/embed/siz", 1)
     raw["runn"] = 1
     with pytest.raises(ConfigError) as caught:
-        config.parse(raw, RULES)
+        loading.parse(raw, RULES)
     assert str(caught.value).splitlines() == [
         "models.pixels.embed.siz: unknown key. Did you mean 'size'?",
         "runn: unknown key. Did you mean 'run'?",
@@ -231,24 +232,24 @@ def test_all_mistakes_are_told_at_once() -> None:
 def test_copies_of_copies_are_refused() -> None:
     raw = edited("datasets/again", {"kind": "copies", "of": "photo-tiles-copies"})
     with pytest.raises(ConfigError, match=r"datasets\.again\.of: 'photo-tiles-copies' is itself made of copies"):
-        config.parse(raw, RULES)
+        loading.parse(raw, RULES)
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Any) -> None:
     with pytest.raises(ConfigError, match="there is no such configuration file"):
-        config.load(tmp_path / "other.yaml")
+        loading.load(tmp_path / "other.yaml")
 
 
 def test_every_line_of_the_catalogue_survives_json() -> None:
     """Snakemake hands the configuration to jobs as JSON."""
-    assert config.parse(json.loads(json.dumps(CATALOGUE))) == config.parse(CATALOGUE)
+    assert loading.parse(json.loads(json.dumps(CATALOGUE))) == loading.parse(CATALOGUE)
 
 
 def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     raw = edited("datasets/mine", {"kind": "folder", "root": "~/pictures", "queries": "asked"})
-    mine = config.parse(raw).datasets["mine"]
-    assert isinstance(mine, config.Folder)
+    mine = loading.parse(raw).datasets["mine"]
+    assert isinstance(mine, Folder)
     assert (mine.root, mine.queries, mine.truth) == ("/home/me/pictures", "asked", None)
 
 
@@ -305,7 +306,7 @@ def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_mistake_in_an_index_is_told_before_anything_runs(entry: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.parse(edited("indexes/mine", entry), RULES)
+        loading.parse(edited("indexes/mine", entry), RULES)
     assert message in str(caught.value)
 
 
@@ -317,4 +318,4 @@ def test_a_mistake_in_an_index_is_told_before_anything_runs(entry: dict[str, Any
     ],
 )
 def test_factories_are_not_refused_for_being_rare(factory: str) -> None:
-    assert config.parse(edited("indexes/mine", {"factory": factory}), RULES).indexes["mine"].factory == factory
+    assert loading.parse(edited("indexes/mine", {"factory": factory}), RULES).indexes["mine"].factory == factory

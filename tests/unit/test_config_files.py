@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from conftest import REPOSITORY
-from lookalike import config
 from lookalike.cli.catalogue import Catalogue, merge
-from lookalike.errors import ConfigError
-from lookalike.plan import Plan
+from lookalike.config.files import read
+from lookalike.job.errors import ConfigError
+from lookalike.plan.plan import Plan
 
 BASE = REPOSITORY / "config.yaml"
 
@@ -22,7 +22,7 @@ def written(folder: Path, text: str, name: str = "mine.yaml") -> Path:
 def refused(path: Path) -> str:
     """What is said of a file that is merged over the catalogue, without the path of its folder."""
     with pytest.raises(ConfigError) as caught:
-        Plan.of(merge(config.read(BASE), config.read(path)), [BASE, path])
+        Plan.of(merge(read(BASE), read(path)), [BASE, path])
     with pytest.raises(ConfigError) as on_the_command_line:
         Catalogue.open([path], path.parent / "results")
     assert str(on_the_command_line.value) == str(caught.value)
@@ -55,7 +55,7 @@ def test_a_key_that_is_there_twice_is_refused_with_both_places(tmp_path: Path, t
 
 def test_a_block_that_is_used_again_by_its_anchor_is_no_second_one(tmp_path: Path) -> None:
     text = "models:\n  a: &a {embed: {family: pixels, size: 4}}\n  b: {<<: *a, label: B}\n  c: {<<: *a, label: C}\n"
-    plan = Plan.of(merge(config.read(BASE), config.read(written(tmp_path, text))), [BASE, tmp_path / "mine.yaml"])
+    plan = Plan.of(merge(read(BASE), read(written(tmp_path, text))), [BASE, tmp_path / "mine.yaml"])
     assert [plan.label(name) for name in "abc"] == ["a", "B", "C"]
 
 
@@ -87,7 +87,7 @@ def test_a_number_to_the_base_sixty_is_found_in_lists_and_names_too(tmp_path: Pa
 )
 def test_what_is_not_yaml_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.read(written(tmp_path, text))
+        read(written(tmp_path, text))
     assert str(caught.value).removeprefix(f"{tmp_path}/").startswith(message)
     assert str(caught.value).endswith(
         "Look for a missing comma, colon, quote or bracket, and for tabs; put text with a colon, # or ? in quotes."
@@ -97,9 +97,9 @@ def test_what_is_not_yaml_is_named_with_its_line(tmp_path: Path, text: str, mess
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes("title: café".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"latin\.yaml: is not UTF-8 text. Save it as UTF-8\."):
-        config.read(tmp_path / "latin.yaml")
+        read(tmp_path / "latin.yaml")
     with pytest.raises(ConfigError, match=r": cannot be read \(Is a directory\)\. Name a file, such as mine\.yaml\."):
-        config.read(tmp_path)
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pytest
 
 from conftest import MakePictures, picture
-from lookalike import content_hashes, datasets, store
-from lookalike.datasets import hashing
-from lookalike.errors import LookalikeError
-from lookalike.formats import IMAGES
+from lookalike.io import content_hashes, store
+from lookalike.io.formats.tables import IMAGES
+from lookalike.job.errors import LookalikeError
+from lookalike.sample import hashing
+from lookalike.sample import sample as datasets
 
 KIB = 1 << 10
 

@@ -12,13 +12,12 @@ import pytest
 from PIL import Image, ImageFont
 
 from conftest import largest_file
-from lookalike import content_hashes
-from lookalike.config import OPERATIONS, Copies
-from lookalike.datasets import copies
-from lookalike.datasets.copies import operations, recipes
-from lookalike.datasets.copies.recipes import RANGES, STRENGTHS, Draw
-from lookalike.errors import LookalikeError
-from lookalike.formats import IMAGES, MANIFEST
+from lookalike.config.datasets import OPERATIONS, Copies
+from lookalike.io import content_hashes
+from lookalike.io.formats.tables import IMAGES, MANIFEST
+from lookalike.job.errors import LookalikeError
+from lookalike.sample import copies, copy_operations, copy_recipes
+from lookalike.sample.copy_recipes import RANGES, STRENGTHS, Draw
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -374,7 +373,7 @@ def test_nothing_can_be_decoded():
 
 
 def drawn(number=300, operations=OPERATIONS, strengths=STRENGTHS, chains=0.3):
-    return [recipes.draw_steps(Draw(0, 0, index), operations, strengths, chains) for index in range(number)]
+    return [copy_recipes.draw_steps(Draw(0, 0, index), copy_operations, strengths, chains) for index in range(number)]
 
 
 def test_only_what_the_configuration_allows_is_done():
@@ -386,11 +385,11 @@ def test_only_what_the_configuration_allows_is_done():
 
 def test_what_is_recorded_is_what_was_done():
     for row in queries(make(sources(), queries=40, chains=0.5)):
-        assert row["operations"] == recipes.describe(json.loads(row["parameters"])["steps"])
+        assert row["operations"] == copy_recipes.describe(json.loads(row["parameters"])["steps"])
 
 
 def test_every_operation_and_strength_comes_up():
-    done = {recipes.describe([step]) for steps in drawn(chains=1) for step in steps}
+    done = {copy_recipes.describe([step]) for steps in drawn(chains=1) for step in steps}
 
     without_strength = {"flip", "grey"}
     strong = set(OPERATIONS) - without_strength
@@ -418,7 +417,7 @@ def test_a_chain_is_no_longer_than_the_operations_allow(allowed, length):
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_draw_is_within_its_range(operation, strength):
     for number in range(50):
-        step = recipes.draw_step(Draw(number), operation, strength)
+        step = copy_recipes.draw_step(Draw(number), operation, strength)
         for one in RANGES[operation]:
             low, high = one.at(strength)
             assert low <= step[one.name] <= high
@@ -436,7 +435,7 @@ def test_stronger_means_further_from_the_picture_and_ranges_meet_at_most_at_thei
 
 def test_a_recipe_stays_as_it_is_with_every_version_of_python():
     # Should this change, every copy of every user changes, and with them their results.
-    step = recipes.draw_step(Draw(0, 0, "a.jpg"), "crop", "medium")
+    step = copy_recipes.draw_step(Draw(0, 0, "a.jpg"), "crop", "medium")
 
     assert step == {"operation": "crop", "strength": "medium", "kept": 0.4544, "x": 0.9347, "y": 0.8925}
 
@@ -445,7 +444,7 @@ def test_a_recipe_stays_as_it_is_with_every_version_of_python():
 
 
 def altered(image, step, background=None, max_side=1024):
-    return operations.apply(image, [step], max_side, background)
+    return copy_operations.apply(image, [step], max_side, background)
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
@@ -455,7 +454,7 @@ def test_every_operation_at_every_strength_changes_the_picture(operation, streng
         image = noise(seed=number)
         before = image.tobytes()
 
-        after = altered(image, recipes.draw_step(Draw(number), operation, strength))
+        after = altered(image, copy_recipes.draw_step(Draw(number), operation, strength))
 
         assert image.tobytes() == before, "the picture that was given must stay as it was"
         assert after.mode == "RGB"
@@ -467,7 +466,9 @@ def test_every_operation_at_every_strength_changes_the_picture(operation, streng
 def test_odd_pictures_break_nothing(operation, size):
     for strength in STRENGTHS:
         for background in (None, noise(), noise(1, 1)):
-            after = altered(noise(*size), recipes.draw_step(Draw(size), operation, strength), background, max_side=256)
+            after = altered(
+                noise(*size), copy_recipes.draw_step(Draw(size), operation, strength), background, max_side=256
+            )
 
             assert min(after.size) >= 1
             assert max(after.size) <= 256
@@ -492,14 +493,14 @@ def test_copies_are_scaled_down_to_max_side():
 
 
 def test_small_pictures_are_not_scaled_up():
-    assert operations.scaled_down(noise(20, 10), 64).size == (20, 10)
-    assert operations.scaled_down(noise(200, 100), 64).size == (64, 32)
+    assert copy_operations.scaled_down(noise(20, 10), 64).size == (20, 10)
+    assert copy_operations.scaled_down(noise(200, 100), 64).size == (64, 32)
 
 
 def test_a_crop_keeps_the_share_that_it_says_and_lies_inside():
     image = noise(400, 300)
     for number in range(20):
-        step = recipes.draw_step(Draw(number), "crop", "heavy")
+        step = copy_recipes.draw_step(Draw(number), "crop", "heavy")
 
         after = altered(image, step)
 
@@ -511,7 +512,7 @@ def test_a_crop_keeps_the_share_that_it_says_and_lies_inside():
 def test_a_pasted_picture_is_whole_and_covers_the_share_that_it_says():
     image, background = noise(80, 60), noise(300, 300, seed=1)
     for number in range(20):
-        step = recipes.draw_step(Draw(number), "paste", "medium")
+        step = copy_recipes.draw_step(Draw(number), "paste", "medium")
 
         after = altered(image, step, background)
 
@@ -523,7 +524,7 @@ def test_a_pasted_picture_is_whole_and_covers_the_share_that_it_says():
 def test_shapes_cover_at_most_the_share_that_they_say():
     black = Image.new("RGB", (300, 200))
     for number in range(20):
-        step = recipes.draw_step(Draw(number), "shapes", "heavy")
+        step = copy_recipes.draw_step(Draw(number), "shapes", "heavy")
         for shape in step["shapes"]:
             shape["color"] = [255, 255, 255]
 
@@ -535,7 +536,7 @@ def test_shapes_cover_at_most_the_share_that_they_say():
 def test_a_flip_is_a_mirror_image():
     image = noise()
 
-    after = altered(image, recipes.draw_step(Draw(0), "flip", "heavy"))
+    after = altered(image, copy_recipes.draw_step(Draw(0), "flip", "heavy"))
 
     np.testing.assert_array_equal(np.asarray(after), np.asarray(image)[:, ::-1])
 
@@ -543,7 +544,7 @@ def test_a_flip_is_a_mirror_image():
 def test_a_grey_copy_keeps_the_shapes_and_loses_the_colors():
     image = noise()
 
-    after = np.asarray(altered(image, recipes.draw_step(Draw(0), "grey", "heavy")))
+    after = np.asarray(altered(image, copy_recipes.draw_step(Draw(0), "grey", "heavy")))
 
     assert np.ptp(after, axis=2).max() == 0 < np.ptp(np.asarray(image), axis=2).max()
     np.testing.assert_array_equal(after[..., 0], np.asarray(image.convert("L")))
@@ -553,7 +554,7 @@ def test_text_shows_on_any_picture():
     for color, number in itertools.product(("black", "white", "grey"), range(10)):
         image = Image.new("RGB", (200, 150), color)
 
-        assert altered(image, recipes.draw_step(Draw(number), "text", "light")).tobytes() != image.tobytes()
+        assert altered(image, copy_recipes.draw_step(Draw(number), "text", "light")).tobytes() != image.tobytes()
 
 
 def test_the_font_comes_with_pillow_and_no_font_of_the_system_is_looked_up(monkeypatch):
@@ -564,7 +565,7 @@ def test_the_font_comes_with_pillow_and_no_font_of_the_system_is_looked_up(monke
         ImageFont, "truetype", lambda font, *rest, **more: opened.append(font) or truetype(font, *rest, **more)
     )
 
-    font = operations.font(24)
+    font = copy_operations.font(24)
 
     assert isinstance(font, ImageFont.FreeTypeFont)
     assert font.getname() == ("Aileron", "Regular")

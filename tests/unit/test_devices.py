@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from lookalike import devices
-from lookalike.errors import LookalikeError
+from lookalike.embed.encoders import Machine
 from lookalike.index import factories
-from lookalike.models import Machine
+from lookalike.job import devices
+from lookalike.job.errors import LookalikeError
 
 CLAIM = """
 import sys, time

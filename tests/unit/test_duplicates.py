@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lookalike import duplicates, store
-from lookalike.formats import DUPLICATES, EMBEDDINGS, IMAGES, TRUTH, Duplicates
+from lookalike.compare import duplicates
+from lookalike.io import store
+from lookalike.io.formats.records import Duplicates
+from lookalike.io.formats.tables import DUPLICATES, EMBEDDINGS, IMAGES, TRUTH
 
 Pictures = dict[str, tuple[str, str]]  # id -> roles (letters of r, q, t), contents
 

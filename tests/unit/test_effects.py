@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lookalike.comparison.effects import choices, effects
-from lookalike.formats import Effect
-from lookalike.statistics import Floats, difference, sign_flip
+from lookalike.compare.effects import choices, effects
+from lookalike.io.formats.records import Effect
+from lookalike.metrics.rates import Floats, difference, sign_flip
 
 ALONE = np.arange(20)
 FOUR = {

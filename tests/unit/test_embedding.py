@@ -10,10 +10,12 @@ import torch
 from PIL import Image
 
 from conftest import MakePictures, picture
-from lookalike import content_hashes, formats, models, store
-from lookalike.embedding import Embedded, embed_picture, embed_rows, embed_shard
-from lookalike.errors import LookalikeError
-from lookalike.formats import EMBEDDINGS, MANIFEST, REJECTED, SHARD, EmbedTiming, Weights
+from lookalike.embed import encoders
+from lookalike.embed.embed import Embedded, embed_picture, embed_rows, embed_shard
+from lookalike.io import content_hashes, store
+from lookalike.io.formats.records import STAGES, EmbedTiming, Weights, bottleneck
+from lookalike.io.formats.tables import EMBEDDINGS, MANIFEST, REJECTED, SHARD
+from lookalike.job.errors import LookalikeError
 
 PIXELS = '{"family": "pixels", "size": 4}'
 
@@ -99,7 +101,7 @@ def shard(tmp_path: Path, make_pictures: MakePictures) -> Shard:
 def test_every_picture_gets_the_vector_of_its_own_pixels(shard: Shard) -> None:
     embedded, rejected = shard.embed()
     assert rejected.num_rows == 0
-    encoder = models.load(PIXELS, Weights(source="", revision="", files={}), models.Machine())
+    encoder = encoders.load(PIXELS, Weights(source="", revision="", files={}), encoders.Machine())
     for row in embedded.to_pylist():
         expected = encoder.encode(encoder.prepare(picture(int(row["image_id"][1:-4])))[None])[0]
         np.testing.assert_array_equal(row["embedding"], expected)
@@ -198,7 +200,7 @@ def test_a_flipped_bit_of_an_image_that_a_run_made_is_seen(shard: Shard) -> None
 def test_numbers_that_are_not_finite_stop_the_job_and_name_the_picture(
     shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = models.load
+    real = encoders.load
 
     def load(*arguments: Any) -> Any:
         encoder = real(*arguments)
@@ -212,7 +214,7 @@ def test_numbers_that_are_not_finite_stop_the_job_and_name_the_picture(
         encoder.encode = broken  # type: ignore[method-assign]
         return encoder
 
-    monkeypatch.setattr(models, "load", load)
+    monkeypatch.setattr(encoders, "load", load)
     with pytest.raises(LookalikeError, match=r"p1\.png: the model gave NaN or infinite numbers for this image"):
         shard.embed()
 
@@ -232,7 +234,7 @@ class Scaled(Scripted):
 def test_numbers_that_the_stored_type_cannot_hold_stop_the_job_and_name_the_image(
     shard: Shard, monkeypatch: pytest.MonkeyPatch, scale: float, said: str
 ) -> None:
-    monkeypatch.setattr(models, "load", lambda *_: Scaled(scale))
+    monkeypatch.setattr(encoders, "load", lambda *_: Scaled(scale))
     embedded, _ = shard.embed()
     assert np.isfinite(embedded["embedding"].combine_chunks().flatten().to_numpy()).all()
     key = '{"family": "pixels", "stored_dtype": "float16"}'
@@ -244,7 +246,7 @@ def test_numbers_that_the_stored_type_cannot_hold_stop_the_job_and_name_the_imag
 
 
 def test_a_vector_of_zeros_is_stored_in_any_type(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "load", lambda *_: Scaled(0))
+    monkeypatch.setattr(encoders, "load", lambda *_: Scaled(0))
     embedded, _ = shard.embed(key='{"family": "pixels", "stored_dtype": "float16"}')
     assert not embedded["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False).any()
 
@@ -256,7 +258,7 @@ def test_files_of_the_same_bytes_have_the_same_vector_wherever_they_stand(
     (root / "q.png").write_bytes((root / "p3.png").read_bytes())  # the 17th, alone in the second batch
     names = sorted(path.name for path in root.iterdir())
     shard, key = Shard(tmp_path, root), '{"family": "efficientnet_lite", "variant": "lite0"}'
-    models.fetch_weights(key, tmp_path / "weights.json")
+    encoders.fetch_weights(key, tmp_path / "weights.json")
     embedded, _ = shard.embed(key=key, batch_size=16)
     assert embedded["image_id"].to_pylist() == names
     vectors = np.stack(embedded["embedding"].to_numpy())
@@ -291,8 +293,8 @@ def test_the_footer_and_the_timing_say_how_it_was_made(shard: Shard) -> None:
     assert (timing.images, timing.batch_size, timing.device) == (11, 4, "CPU (2 threads)")
     assert timing.images_per_second > 0
     assert (timing.threads, timing.precision) == (2, "float32")
-    assert set(timing.stages) == {*formats.STAGES, "wait"}
-    assert timing.bottleneck == formats.bottleneck(timing.stages, 2) != ""
+    assert set(timing.stages) == {*STAGES, "wait"}
+    assert timing.bottleneck == bottleneck(timing.stages, 2) != ""
     assert timing.stages["wait"] + timing.stages["forward"] + timing.stages["write"] <= timing.seconds
 
 
@@ -302,7 +304,7 @@ def test_memory_is_bounded_by_the_batch_and_not_by_the_number_of_pictures(
 ) -> None:
     alive: set[int] = set()
     most = 0
-    real = models.load
+    real = encoders.load
 
     class Tracked(np.ndarray):  # type: ignore[type-arg]
         def __del__(self) -> None:
@@ -323,7 +325,7 @@ def test_memory_is_bounded_by_the_batch_and_not_by_the_number_of_pictures(
         encoder.overlaps = overlaps
         return encoder
 
-    monkeypatch.setattr(models, "load", load)
+    monkeypatch.setattr(encoders, "load", load)
     embedded, _ = Shard(tmp_path, make_pictures(tmp_path / "many", 40)).embed(batch_size=3)
     assert embedded.num_rows == 40
     assert 3 <= most <= 3 * 3 + 2  # a batch, two more ahead, and one in each thread
@@ -422,11 +424,11 @@ def test_the_peak_of_memory_grows_with_vectors_and_names_alone(
 
 def test_the_stage_to_make_faster_first_is_named() -> None:
     stages = {"read": 1.0, "decode": 6.0, "preprocess": 3.0, "transfer": 0.5, "forward": 4.0, "write": 0.1, "wait": 9.0}
-    assert formats.bottleneck(stages, threads=1) == "decode"
-    assert formats.bottleneck(stages, threads=4) == "forward"
-    assert formats.bottleneck({**stages, "transfer": 5.0}, threads=4) == "transfer"
-    assert formats.bottleneck({"write": 1.0}, threads=4) == "write"
-    assert formats.bottleneck({}, threads=4) == ""
+    assert bottleneck(stages, threads=1) == "decode"
+    assert bottleneck(stages, threads=4) == "forward"
+    assert bottleneck({**stages, "transfer": 5.0}, threads=4) == "transfer"
+    assert bottleneck({"write": 1.0}, threads=4) == "write"
+    assert bottleneck({}, threads=4) == ""
 
 
 # --- decode: fast ---
@@ -447,7 +449,7 @@ def photographs(tmp_path: Path) -> Shard:
 
 def test_fast_decoding_keeps_sizes_and_stays_near_the_full_vectors(photographs: Shard) -> None:
     key = '{"family": "efficientnet_lite", "variant": "lite0"}'
-    models.fetch_weights(key, photographs.folder / "weights.json")
+    encoders.fetch_weights(key, photographs.folder / "weights.json")
     full, _ = photographs.embed(key=key)
     fast, _ = photographs.embed("fast", key=key[:-1] + ', "decode": "fast"}')
     sizes = [(row["width"], row["height"]) for row in fast.to_pylist()]
@@ -463,9 +465,9 @@ def test_fast_decoding_keeps_sizes_and_stays_near_the_full_vectors(photographs: 
 
 def test_a_picture_asked_about_by_hand_is_decoded_as_the_stage_decodes_it(photographs: Shard) -> None:
     key = '{"decode": "fast", "family": "efficientnet_lite", "variant": "lite0"}'
-    models.fetch_weights(key, photographs.folder / "weights.json")
+    encoders.fetch_weights(key, photographs.folder / "weights.json")
     stage, _ = photographs.embed(key=key, batch_size=1)
     weights = store.read_json(photographs.folder / "weights.json", Weights)
-    encoder = models.load(key, weights, models.Machine(threads=2))
+    encoder = encoders.load(key, weights, encoders.Machine(threads=2))
     vector = embed_picture((photographs.root / "a.jpg").read_bytes(), "a.jpg", encoder, key)
     np.testing.assert_array_equal(vector, stage["embedding"][0].as_py())

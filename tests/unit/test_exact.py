@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lookalike.errors import LookalikeError
-from lookalike.index import approximate, exact
-from lookalike.index.pools import Pool
+from lookalike.job.errors import LookalikeError
+from lookalike.search import approximate, exact
+from lookalike.search.candidates import Pool
 
 Floats = NDArray[np.float32]
 

@@ -10,19 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike import store
-from lookalike.errors import LookalikeError
-from lookalike.formats import (
-    EMBEDDINGS,
-    IMAGES,
-    NEIGHBORS,
-    REJECTED,
-    TRUTH,
-    Duplicates,
-    EmbedTiming,
-    StreamedIndex,
-    Weights,
-)
+from lookalike.io import store
+from lookalike.io.formats.records import Duplicates, EmbedTiming, StreamedIndex, Weights
+from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.job.errors import LookalikeError
 from tables import images_table, neighbors_table, rejected_table, truth_table
 
 FLIPS = 300

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lookalike.config import Folder
-from lookalike.datasets import folder as folder_kind
-from lookalike.errors import LookalikeError
-from lookalike.formats import IMAGES, TRUTH
-from lookalike.images import EXTENSIONS, load
+from lookalike.config.datasets import Folder
+from lookalike.io.formats.tables import IMAGES, TRUTH
+from lookalike.io.images import EXTENSIONS, load
+from lookalike.job.errors import LookalikeError
+from lookalike.sample import folder as folder_kind
 
 CHECK_THE_PATH = "Check the path: relative paths start at the folder where snakemake is run."
 

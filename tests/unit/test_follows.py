@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import fisher_exact
 
-from lookalike.comparison import follows
-from lookalike.comparison.follows import ACCURACY, OVERLAP, Outcomes, Seen, follow, judge, overlaps, single_operations
-from lookalike.formats import Claim, Estimate
-from lookalike.statistics import NOTHING, contrast, estimate, shuffled
+from lookalike.compare import follows
+from lookalike.compare.follows import ACCURACY, OVERLAP, Outcomes, Seen, follow, judge, overlaps, single_operations
+from lookalike.io.formats.records import Claim, Estimate
+from lookalike.metrics.rates import NOTHING, contrast, estimate, shuffled
 from tables import images_table, neighbors_table, truth_table
 
 REFERENCES = [f"r{number}" for number in range(9)]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lookalike import identity, store
-from lookalike.errors import LookalikeError
-from lookalike.formats import IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.io import identity, store
+from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.job.errors import LookalikeError
 from tables import images_table, neighbors_table, rejected_table, truth_table
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from conftest import picture
-from lookalike import images
+from lookalike.io import images
 
 
 def encoded(image: Image.Image, format: str, **options: object) -> bytes:

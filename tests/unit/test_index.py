@@ -11,10 +11,15 @@ import pytest
 from numpy.typing import NDArray
 
 from conftest import REPOSITORY, largest_file
-from lookalike import index, store
-from lookalike.errors import LookalikeError
-from lookalike.formats import EMBEDDINGS, IMAGES, INDEX_IDS, NEIGHBORS, REJECTED, SearchTiming
-from lookalike.index import factories, vectors
+from lookalike.index import factories
+from lookalike.index.build import build
+from lookalike.io import store, vectors
+from lookalike.io.checks import check_shards
+from lookalike.io.formats.records import SearchTiming
+from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, INDEX_IDS, NEIGHBORS, REJECTED
+from lookalike.io.vectors import unit
+from lookalike.job.errors import LookalikeError
+from lookalike.search.search import nearest, search
 
 Floats = NDArray[np.float32]
 KEY = '{"family": "pixels"}'
@@ -94,7 +99,7 @@ class Chain:
         threads: int = 1,
         gpu: bool = False,
     ) -> None:
-        index.build(
+        build(
             embeddings=self.shards,
             rejected=[str(self.rejected)],
             images=str(self.folder / "images.parquet"),
@@ -111,7 +116,7 @@ class Chain:
     def search(
         self, k: int = 5, key: str | None = None, training: bool = False, build_key: str = "", gpu: bool = False
     ) -> pa.Table:
-        index.search(
+        search(
             index=str(self.folder / "flat.faiss"),
             ids=str(self.folder / "flat.ids.parquet"),
             embeddings=self.shards,
@@ -172,12 +177,12 @@ def test_neighbors_are_those_of_plain_arithmetic_one_more_than_k(chain: Chain) -
 def test_a_single_vector_finds_what_the_search_of_the_stage_finds(chain: Chain) -> None:
     chain.build()
     stored = chain.search(k=5).to_pandas().query("query_id == 'q3'")
-    (vector,) = index.unit(chain.vectors["q3"][None].copy())
+    (vector,) = unit(chain.vectors["q3"][None].copy())
     files = {"index": str(chain.folder / "flat.faiss"), "ids": str(chain.folder / "flat.ids.parquet")}
-    found = index.nearest(**files, vector=vector, k=6)
+    found = nearest(**files, vector=vector, k=6)
     assert [one for one, _ in found] == stored["reference_id"].tolist()
     np.testing.assert_allclose([score for _, score in found], stored["score"], rtol=1e-6)
-    assert len(index.nearest(**files, vector=vector, k=1000)) == 40
+    assert len(nearest(**files, vector=vector, k=1000)) == 40
 
 
 def test_a_picture_is_never_its_own_neighbor(tmp_path: Path) -> None:
@@ -292,7 +297,7 @@ def test_where_many_shards_are_of_other_code_the_model_is_embedded_again(tmp_pat
     with pytest.raises(
         LookalikeError, match=r"\(9 of 9 shards\)\. Embed again: --forcerun results/weights/tiny\.json$"
     ):
-        index.check_shards(paths, KEY, CODE)
+        check_shards(paths, KEY, CODE)
 
 
 @pytest.mark.parametrize("footer", [{"weights_sha256": "v"}, {"dtypes": {"compute": "float16", "stored": "float32"}}])
@@ -480,7 +485,7 @@ def test_normalised_scores_are_less_the_mean_of_the_nearest_three_training_pictu
             "role": "training",
             "vectors": 50,
         }
-        q, r, t = (index.unit(seen.apply(np.ascontiguousarray(x))) for x in (q, r, t))
+        q, r, t = (unit(seen.apply(np.ascontiguousarray(x))) for x in (q, r, t))
     nearest = np.sort(q @ t.T, axis=1)[:, ::-1][:, :3]
     found = chain.found("training_found")
     assert [row["rank"] for row in found] == [1, 2, 3] * 7
@@ -506,10 +511,10 @@ def test_a_streamed_index_is_a_manifest_and_finds_what_flat_finds(tmp_path: Path
     assert manifest["shards"] == {"training.parquet": 0, "references.parquet": 5000, "queries.parquet": 0}
     chain.search(key='{"streamed": true}', training=True)
     assert {name: chain.found(name) for name in names} == flat
-    (vector,) = index.unit(chain.vectors["q3"][None].copy())
+    (vector,) = unit(chain.vectors["q3"][None].copy())
     files = {"index": str(chain.folder / "flat.faiss"), "ids": str(chain.folder / "flat.ids.parquet")}
     best = [row["reference_id"] for row in flat["neighbors"] if row["query_id"] == "q3"]
-    assert [one for one, _ in index.nearest(**files, vector=vector, k=6)] == best
+    assert [one for one, _ in nearest(**files, vector=vector, k=6)] == best
 
 
 def test_a_streamed_index_over_shards_that_hold_other_references_is_refused(chain: Chain) -> None:
@@ -729,7 +734,7 @@ def clustered(count: int, seed: int, spread: float = 0.4) -> Floats:
     centers = draw.normal(size=(30, 64))
     draw = np.random.default_rng(seed)
     drawn = centers[draw.integers(0, 30, count)] + spread * draw.normal(size=(count, 64))
-    return index.unit(drawn.astype(np.float32))
+    return unit(drawn.astype(np.float32))
 
 
 @pytest.mark.parametrize("factory", ["SQ8", "SQ4", "HNSW16_SQ8", "IVF8,SQ8", "PCA32,SQ8", "IVF8,PQ8x4,Refine(SQ8)"])
@@ -738,7 +743,7 @@ def test_scalar_quantizers_cut_no_reference_off_that_training_pictures_do_not_re
     import faiss
 
     references, narrow = clustered(2000, 1), clustered(30_000, 2, spread=0.1)[:1000]
-    narrow = index.unit(narrow + 8 * narrow.mean(axis=0, keepdims=True))
+    narrow = unit(narrow + 8 * narrow.mean(axis=0, keepdims=True))
 
     def recall(learned_from: Floats) -> float:
         built = factories.make(factory, 64)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lookalike import job
-from lookalike.progress import Progress
+from lookalike.job import log as job
+from lookalike.job.progress import Progress
 
 BODY = """
 from lookalike.job import job, log

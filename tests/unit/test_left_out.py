@@ -9,10 +9,11 @@ import pytest
 
 import published
 from conftest import MakePictures, picture
-from lookalike import datasets, store
-from lookalike.datasets import left_out
-from lookalike.datasets.left_out import LeftOut
-from lookalike.formats import IMAGES
+from lookalike.io import store
+from lookalike.io.formats.tables import IMAGES
+from lookalike.sample import left_out
+from lookalike.sample import sample as datasets
+from lookalike.sample.left_out import LeftOut
 
 SERVED = (
     "@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg",

@@ -9,12 +9,13 @@ import pyarrow as pa
 import pytest
 from test_index import Chain
 
-from lookalike import formats, store
-from lookalike.errors import LookalikeError
-from lookalike.evaluation import Results
-from lookalike.formats import EmbedTiming, Metrics, SearchTiming
-from lookalike.measurement import measure
-from lookalike.statistics import wilson
+from lookalike.io import store
+from lookalike.io.formats.records import EmbedTiming, Metrics, SearchTiming
+from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.job.errors import LookalikeError
+from lookalike.measure.measure import measure
+from lookalike.metrics.evaluation import Results
+from lookalike.metrics.rates import wilson
 from tables import images_table, neighbors_table, pool_table, rejected_table, sizes_table, truth_table
 
 REFERENCES = [f"r{number}" for number in range(12)]
@@ -51,14 +52,14 @@ def run(tmp_path: Path) -> Measure:
     ) -> Metrics:
         training, pool_sn = normalised or (neighbors_table({}), neighbors_table({}))
         tables = [
-            ("neighbors", formats.NEIGHBORS, neighbors_table(found)),
-            ("pool", formats.NEIGHBORS, pool_table(found, len(queries or truth))),
-            ("training", formats.NEIGHBORS, training),
-            ("pool_sn", formats.NEIGHBORS, pool_sn),
-            ("sizes", formats.EMBEDDINGS, sizes_table(sides or {})),
-            ("truth", formats.TRUTH, truth_table(list(truth.items()))),
-            ("images", formats.IMAGES, images_table(REFERENCES, queries or list(truth), **images)),
-            ("rejected", formats.REJECTED, rejected_table(rejected or [])),
+            ("neighbors", NEIGHBORS, neighbors_table(found)),
+            ("pool", NEIGHBORS, pool_table(found, len(queries or truth))),
+            ("training", NEIGHBORS, training),
+            ("pool_sn", NEIGHBORS, pool_sn),
+            ("sizes", EMBEDDINGS, sizes_table(sides or {})),
+            ("truth", TRUTH, truth_table(list(truth.items()))),
+            ("images", IMAGES, images_table(REFERENCES, queries or list(truth), **images)),
+            ("rejected", REJECTED, rejected_table(rejected or [])),
         ]
         for name, format, table in tables:
             store.write_table(table, tmp_path / f"{name}.parquet", format, footer or {})
@@ -279,7 +280,7 @@ def test_what_a_search_writes_is_what_is_measured(tmp_path: Path, settings: dict
     # a true match is the nearest of three queries in four, another one of the rest; the last six have none
     best = np.argsort(-score, axis=1)
     truth = {queries[row]: references[best[row, 0 if row % 4 else 40]] for row in range(24)}
-    store.write_table(truth_table(list(truth.items())), tmp_path / "truth.parquet", formats.TRUTH, {})
+    store.write_table(truth_table(list(truth.items())), tmp_path / "truth.parquet", TRUTH, {})
     measure(
         results=Results(*(tmp_path / f"{name}.parquet" for name in ("neighbors", "pool", "training_found", "pool_sn"))),
         truth=tmp_path / "truth.parquet",

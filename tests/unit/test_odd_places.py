@@ -15,10 +15,12 @@ import pyarrow as pa
 import pytest
 
 from conftest import picture
-from lookalike import archives, content_hashes, images, models, store
-from lookalike.embedding import embed_shard
-from lookalike.errors import LookalikeError
-from lookalike.formats import EMBEDDINGS, REJECTED, SHARD, Weights
+from lookalike.embed import encoders
+from lookalike.embed.embed import embed_shard
+from lookalike.io import archives, content_hashes, images, store
+from lookalike.io.formats.records import Weights
+from lookalike.io.formats.tables import EMBEDDINGS, REJECTED, SHARD
+from lookalike.job.errors import LookalikeError
 from odd_pictures import encoded, odd_pictures
 
 KEY = '{"family": "pixels", "size": 4}'
@@ -218,7 +220,7 @@ def test_the_whole_collection_is_embedded_or_rejected_and_the_run_ends_well(
         assert collection.expected[row["image_id"]] in row["reason"]
     assert f"{embedded.num_rows} embedded + {rejected.num_rows} rejected = {len(collection.expected)}" in caplog.text
 
-    encoder = models.load(KEY, Weights(source="", revision="", files={}), models.Machine())
+    encoder = encoders.load(KEY, Weights(source="", revision="", files={}), encoders.Machine())
     vectors = dict(zip(embedded["image_id"].to_pylist(), embedded["embedding"].to_pylist(), strict=True))
     for odd in odd_pictures():
         if odd.pixels is not None:
@@ -239,7 +241,7 @@ def test_a_failing_model_names_the_picture(odd_archives: Path, monkeypatch: pyte
             raise MemoryError("no room")
 
     collection = Collection(odd_archives.parent, odd_archives)
-    monkeypatch.setattr(models, "load", lambda *_: Failing())
+    monkeypatch.setattr(encoders, "load", lambda *_: Failing())
     with pytest.raises(MemoryError, match="no room") as caught:
         collection.embed("reject")
     assert "in/a.png, of 60 x 48 pixels" in caught.value.__notes__[0]

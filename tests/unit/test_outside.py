@@ -7,12 +7,13 @@ import pyarrow as pa
 import pytest
 
 from conftest import MakePictures
-from lookalike import datasets, store
-from lookalike.datasets import outside
-from lookalike.errors import LookalikeError
-from lookalike.formats import IMAGES, SHARD
-from lookalike.plan import Plan
-from lookalike.sharding import pools, write_shards
+from lookalike.io import store
+from lookalike.io.formats.tables import IMAGES, SHARD
+from lookalike.job.errors import LookalikeError
+from lookalike.plan.plan import Plan
+from lookalike.sample import sample as datasets
+from lookalike.sample import showcase
+from lookalike.sample.shard import pools, write_shards
 
 
 def plan_of(**entry: object) -> Plan:
@@ -94,7 +95,7 @@ def test_a_query_that_is_to_be_shown_stays_where_it_was(here: Path) -> None:
     assert pools(marked, ["images"])["images"].num_rows == images.num_rows
     divided = pools(marked, ["images", "gallery"])
     assert (divided["images"].num_rows, divided["gallery"].num_rows) == (images.num_rows, 0)
-    more = outside.add(marked, "outside", "here")
+    more = showcase.add(marked, "outside", "here")
     divided = pools(more, ["references", "queries", "gallery"])
     assert {name: rows.num_rows for name, rows in divided.items()} == {"references": 5, "queries": 2, "gallery": 3}
     assert [row for row in more.to_pylist() if row["gallery"] and row["query"]]

@@ -11,11 +11,10 @@ import pytest
 from PIL import Image
 
 from conftest import largest_file
-from lookalike import datasets
-from lookalike.config import PhotoTiles
-from lookalike.datasets import photo_tiles
-from lookalike.errors import LookalikeError
-from lookalike.formats import MANIFEST
+from lookalike.config.datasets import PhotoTiles
+from lookalike.io.formats.tables import MANIFEST
+from lookalike.job.errors import LookalikeError
+from lookalike.sample import photo_tiles, sample
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +96,7 @@ def test_the_packages_are_not_imported():
         "for carrier in photo_tiles.CARRIERS: assert photo_tiles._folder(carrier).is_dir()\n"
         "assert not {'skimage', 'sklearn'} & set(sys.modules), sys.modules"
     )
-    library = Path(datasets.__file__).parents[2]
+    library = Path(sample.__file__).parents[2]
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": str(library)})
 
 
@@ -134,6 +133,6 @@ def test_tiles_that_fit_nowhere_are_an_error():
 def test_a_disk_that_is_full_is_said_of_the_file_that_did_not_fit():
     message = r"^results/photo-tiles/images/\S+\.png: cannot be written \(File too large\)\. Check .* free space\.$"
     with largest_file(1000), pytest.raises(LookalikeError, match=message):
-        datasets.make_images(
+        sample.make_images(
             "photo-tiles", '{"kind": "photo_tiles"}', None, "results/photo-tiles/images/manifest.parquet"
         )

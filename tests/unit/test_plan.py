@@ -7,9 +7,10 @@ import yaml
 
 import published
 from conftest import REPOSITORY
-from lookalike import plan
-from lookalike.errors import ConfigError
-from lookalike.plan import Plan, stages
+from lookalike.job.errors import ConfigError
+from lookalike.plan import code as stages
+from lookalike.plan import plan
+from lookalike.plan.plan import Plan
 
 CATALOGUE = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
 

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike import metrics, statistics
-from lookalike.config import Normalise
-from lookalike.errors import LookalikeError
-from lookalike.formats import NEIGHBORS, TRUTH
-from lookalike.metrics import (
+from lookalike.config.indexes import Normalise
+from lookalike.io.formats.tables import NEIGHBORS, TRUTH
+from lookalike.job.errors import LookalikeError
+from lookalike.metrics import draws, pooled
+from lookalike.metrics.draws import DRAWS, Pooled, draw_pools, pooled_difference, pooled_estimate
+from lookalike.metrics.pooled import (
+    Cut,
     Pool,
     best_cut,
     curve,
@@ -21,8 +23,11 @@ from lookalike.metrics import (
     groups_of,
     held_out,
     micro_average_precision,
+    normalise,
+    pool,
+    recall_at,
 )
-from lookalike.statistics import Pooled, draw_pools, pooled_difference, pooled_estimate
+from lookalike.metrics.rates import wilson
 from tables import images_table, neighbors_table, pool_table, truth_table
 
 Found = Mapping[str, Sequence[tuple[str, float]]]
@@ -40,7 +45,7 @@ TRUE = [("q1", "barn"), ("q2", "bridge"), ("q3", "cat"), ("q4", "dune")]
 
 def pooled(found: Found, truth: Sequence[tuple[str, str]], queries: Sequence[str] = (), **images: object) -> Pool:
     sample = images_table(REFERENCES, list(queries) or list(found), **images)  # type: ignore[arg-type]
-    return metrics.pool(neighbors_table(found), truth_table(truth), sample, groups_of(sample))
+    return pool(neighbors_table(found), truth_table(truth), sample, groups_of(sample))
 
 
 def uap(found: Found, truth: Sequence[tuple[str, str]], queries: Sequence[str] = ()) -> float | None:
@@ -98,7 +103,7 @@ def test_fewer_predictions_than_the_rule_allows_are_all_there_is() -> None:
 def test_without_any_true_pair_nothing_can_be_said() -> None:
     empty = pooled(FOUND, [])
     assert micro_average_precision(empty) is None
-    assert metrics.recall_at(best_cut(empty), empty) is None
+    assert recall_at(best_cut(empty), empty) is None
     assert curve(empty) == []
 
 
@@ -109,7 +114,7 @@ def test_constant_scores_earn_nothing() -> None:
     truth = truth_table([(query, references[int(query[1:])]) for query in found])
     images = images_table(references, list(found))
     for pairs in (pool_table(found, queries=4), first_of_each(neighbors_table(found), 10)):
-        assert micro_average_precision(metrics.pool(pairs, truth, images, groups_of(images))) == 0
+        assert micro_average_precision(pool(pairs, truth, images, groups_of(images))) == 0
 
 
 def test_ten_a_query_leave_out_what_ties_with_the_eleventh() -> None:
@@ -139,16 +144,16 @@ def test_recall_is_taken_where_precision_is_still_ninety_percent() -> None:
 def test_a_precision_that_is_never_reached_has_no_threshold() -> None:
     never = of([0, 1, 1, 1])
     assert best_cut(never) is None
-    assert metrics.recall_at(None, never) == 0
+    assert recall_at(None, never) == 0
 
 
 def test_a_threshold_accepts_all_pairs_of_its_score() -> None:
     found = {"a": [("barn", 0.5)], "b": [("cat", 0.5), ("elk", 0.25)], "c": [("dune", 0.5)]}
     together = pooled(found, [("a", "barn"), ("b", "cat"), ("c", "dune"), ("b", "elk")])
-    assert best_cut(together) == metrics.Cut(0.25, 1.0, 1.0)
+    assert best_cut(together) == Cut(0.25, 1.0, 1.0)
     nine = {f"q{number}": [("barn", 0.5)] for number in range(10)}
     cut = best_cut(pooled(nine, [(query, "barn") for query in list(nine)[:9]]))
-    assert cut == metrics.Cut(0.5, 0.9, 1.0)
+    assert cut == Cut(0.5, 0.9, 1.0)
     assert best_cut(pooled(nine, [(query, "barn") for query in list(nine)[:8]])) is None
 
 
@@ -190,24 +195,24 @@ def test_normalisation_takes_off_the_mean_of_the_three_nearest_training_images()
     training = neighbors_table(
         {"q": [("t1", 0.75), ("t2", 0.7), ("t3", 0.65)], "p": [("t1", 0.3), ("t2", 0.2), ("t3", 0.1)]}
     )
-    scores = metrics.normalise(neighbors_table(found), training, Normalise())["score"].to_pylist()
+    scores = normalise(neighbors_table(found), training, Normalise())["score"].to_pylist()
     assert scores == pytest.approx([0.1, 0.5], abs=1e-6)
     assert uap(found, [("p", "barn")]) == 1 / 2
     sample = images_table(REFERENCES, ["p", "q"])
-    after = metrics.pool(
-        metrics.normalise(neighbors_table(found), training, Normalise()),
+    after = pool(
+        normalise(neighbors_table(found), training, Normalise()),
         truth_table([("p", "barn")]),
         sample,
         groups_of(sample),
     )
     assert micro_average_precision(after) == 1
-    other = metrics.normalise(neighbors_table(found), training, Normalise(beta=0.5, first=2, last=3))
+    other = normalise(neighbors_table(found), training, Normalise(beta=0.5, first=2, last=3))
     assert other["score"].to_pylist() == pytest.approx([0.8 - 0.675 / 2, 0.7 - 0.15 / 2])
 
 
 def test_a_query_without_training_neighbors_is_refused() -> None:
     with pytest.raises(LookalikeError, match="has no training images for query 'q2'"):
-        metrics.normalise(neighbors_table(FOUND), neighbors_table({"q1": [("t", 0.5)]}), Normalise())
+        normalise(neighbors_table(FOUND), neighbors_table({"q1": [("t", 0.5)]}), Normalise())
 
 
 # --- against slow, obvious implementations ---
@@ -248,7 +253,7 @@ def obvious(scores: Mapping[str, Mapping[str, float]], truth: list[tuple[str, st
 def test_agrees_with_walking_down_the_list(case) -> None:
     scores, truth = case
     found = pooled(sorted_pairs(scores), truth, list(scores))
-    assert (micro_average_precision(found), metrics.recall_at(best_cut(found), found)) == pytest.approx(obvious(*case))
+    assert (micro_average_precision(found), recall_at(best_cut(found), found)) == pytest.approx(obvious(*case))
 
 
 def test_agrees_with_scikit_learn_where_nothing_ties() -> None:
@@ -270,7 +275,7 @@ def test_order_of_queries_and_shards_and_scale_of_scores_change_nothing(
 
     def numbers(tables: Sequence[pa.Table]) -> object:
         neighbors, matches, images = tables
-        one = metrics.pool(neighbors, matches, images, groups_of(images))
+        one = pool(neighbors, matches, images, groups_of(images))
         (drawn,) = draw_pools([(one.right, one.group)], one.matches, draws=3)
         cut = best_cut(one)
         return (
@@ -315,8 +320,8 @@ def test_fifty_thousand_queries_are_scored_in_seconds() -> None:
     truth = pa.table({"query_id": names[:10_000], "reference_id": known[:10_000]}, schema=TRUTH.schema())
     images = images_table(known.to_pylist(), names.to_pylist())
     started = time.perf_counter()
-    ranking = metrics.rank(neighbors, truth, images, searched=references, kept=k)
-    one = metrics.pool(neighbors, truth, images, groups_of(images))
+    ranking = rank(neighbors, truth, images, searched=references, kept=k)
+    one = pool(neighbors, truth, images, groups_of(images))
     assert ranking.correct_at(1).all()
     assert micro_average_precision(one) is not None
     assert len(curve(one)) > 100
@@ -334,7 +339,7 @@ def test_a_draw_is_what_the_list_with_its_groups_repeated_gives() -> None:
     right, group = draw.random(60) < 0.4, draw.integers(0, 12, 60)
     matches = np.bincount(group[right], minlength=12) + 1
     found = draw_pools([(right, group)], matches, draws=200)[0]
-    weights = next(statistics.pooled._weights(12, 64))
+    weights = next(draws._weights(12, 64))
     for column in range(20):
         times = weights[group, column].astype(int)
         built = np.repeat(right, times)
@@ -344,7 +349,7 @@ def test_a_draw_is_what_the_list_with_its_groups_repeated_gives() -> None:
         assert found.average_precision[column] == pytest.approx(np.sum(places / hits) / total, abs=0.01)
         kept = np.flatnonzero(places >= 9 * (hits - places))
         assert found.recall[column] == pytest.approx((kept[-1] + 1 if len(kept) else 0) / total)
-    assert statistics.pooled.WRONG_TO_RIGHT == metrics.pooled.WRONG_TO_RIGHT
+    assert draws.WRONG_TO_RIGHT == pooled.WRONG_TO_RIGHT
 
 
 def test_the_interval_is_about_as_wide_as_other_samples_spread() -> None:
@@ -397,7 +402,7 @@ def test_a_model_that_is_better_is_found_better_and_against_itself_nothing_is() 
     assert (gap.value, gap.n) == (pytest.approx(0.65), 40)
     assert gap.low is not None
     assert gap.low > 0.4
-    assert p == pytest.approx(2 / (statistics.DRAWS + 1))
+    assert p == pytest.approx(2 / (DRAWS + 1))
     turned, same = pooled_difference(b, a, matches, 40)
     assert (turned.value, turned.low, turned.high) == (-gap.value, -gap.high, -gap.low)  # type: ignore[operator]
     assert same == p
@@ -415,9 +420,9 @@ def test_few_groups_prove_little() -> None:
         Pooled(1, drawn[0].average_precision), Pooled(0, drawn[1].average_precision), matches, 20
     )
     assert p == 2 / 2**4
-    assert (gap.low, gap.high) == (pytest.approx(2 * statistics.wilson(4, 4)[0] - 1), 1)
+    assert (gap.low, gap.high) == (pytest.approx(2 * wilson(4, 4)[0] - 1), 1)
     perfect = pooled_estimate(Pooled(1, drawn[0].average_precision), matches, 20)
-    assert (perfect.low, perfect.high) == statistics.wilson(4, 4)
+    assert (perfect.low, perfect.high) == wilson(4, 4)
 
 
 def test_a_draw_without_any_true_pair_says_nothing_and_is_left_out() -> None:
@@ -425,4 +430,4 @@ def test_a_draw_without_any_true_pair_says_nothing_and_is_left_out() -> None:
     (drawn,) = draw_pools([(np.array([True]), np.array([0]))], matches)
     assert 0.3 < np.isnan(drawn.average_precision).mean() < 0.45
     one = pooled_estimate(Pooled(1.0, drawn.average_precision), matches, 31)
-    assert (one.low, one.high) == statistics.wilson(1, 1)
+    assert (one.low, one.high) == wilson(1, 1)

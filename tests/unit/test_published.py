@@ -16,10 +16,12 @@ from pydantic import TypeAdapter
 
 import published
 from conftest import REPOSITORY
-from lookalike import datasets, expectations, images, store
-from lookalike.config import Dataset
-from lookalike.errors import LookalikeError
-from lookalike.formats import IMAGES, TRUTH
+from lookalike.config.datasets import Dataset
+from lookalike.io import images, store
+from lookalike.io.formats.tables import IMAGES, TRUTH
+from lookalike.job.errors import LookalikeError
+from lookalike.sample import expectations
+from lookalike.sample import sample as datasets
 from published import DEVELOPMENT, FLICKR, NAMED
 
 

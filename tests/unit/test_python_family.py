@@ -9,9 +9,11 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY, picture
-from lookalike import models, store, user_module
-from lookalike.errors import LookalikeError
-from lookalike.plan import Plan
+from lookalike.config import user_module
+from lookalike.embed import encoders
+from lookalike.io import store
+from lookalike.job.errors import LookalikeError
+from lookalike.plan.plan import Plan
 
 MODULE = """
 import numpy as np
@@ -52,9 +54,9 @@ def key(factory: str, **options: Any) -> str:
     return json.dumps({"family": "python", "factory": factory, "options": options})
 
 
-def load(key: str) -> models.Encoder:
-    entry = models.parse(key)
-    return models.load(key, models.family(entry).fetch(entry), models.Machine())
+def load(key: str) -> encoders.Encoder:
+    entry = encoders.parse(key)
+    return encoders.load(key, encoders.family(entry).fetch(entry), encoders.Machine())
 
 
 def test_the_function_is_called_with_its_options(module: str) -> None:
@@ -64,13 +66,13 @@ def test_the_function_is_called_with_its_options(module: str) -> None:
 
 
 def test_the_modules_hash_is_recorded_and_a_changed_one_is_refused(module: str) -> None:
-    entry = models.parse(key(f"{module}:make"))
-    weights = models.family(entry).fetch(entry)
+    entry = encoders.parse(key(f"{module}:make"))
+    weights = encoders.family(entry).fetch(entry)
     file = Path(f"{module}.py").resolve()
     assert weights.files == {file.name: store.sha256_file(file)}
     file.write_text(MODULE + "# changed\n")
     with pytest.raises(LookalikeError, match=r"has changed since .* Run fetch_weights again"):
-        models.load(key(f"{module}:make"), weights, models.Machine())
+        encoders.load(key(f"{module}:make"), weights, encoders.Machine())
 
 
 def test_editing_the_module_embeds_its_models_again_and_no_others(module: str) -> None:
@@ -103,17 +105,17 @@ def test_files_that_options_name_are_recorded_and_a_changed_one_is_refused(
     (tmp_path / "own/.a.bin.swp").write_bytes(b"an editor's")
     name = "own/a.bin" if "checkpoint" in options else "own.bin"
     wanted = key(f"{module}:make", size="16", mode="no such file", **options)
-    entry = models.parse(wanted)
-    weights = models.family(entry).fetch(entry)
+    entry = encoders.parse(wanted)
+    weights = encoders.family(entry).fetch(entry)
     assert weights.files.keys() == {f"{module}.py", name}
     assert weights.files[name] == store.sha256_file(files[name])
-    assert models.load(wanted, weights, models.Machine()).dimension == 3
+    assert encoders.load(wanted, weights, encoders.Machine()).dimension == 3
     files[name].write_bytes(b"WEIGHTS")
     with pytest.raises(LookalikeError, match=rf"^{name}: has changed since .* Run fetch_weights again"):
-        models.load(wanted, weights, models.Machine())
+        encoders.load(wanted, weights, encoders.Machine())
     files[name].unlink()
     with pytest.raises(LookalikeError, match=rf"^{name}: came or went since .* Run fetch_weights again"):
-        models.load(wanted, weights, models.Machine())
+        encoders.load(wanted, weights, encoders.Machine())
 
 
 @pytest.mark.parametrize("size", [100, user_module.WHOLE + 100])

@@ -14,10 +14,28 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from lookalike import formats, metrics, statistics, store
-from lookalike.errors import LookalikeError
-from lookalike.formats import Comparison, Comparisons, Cost, Duplicates, Effect, Estimate, Metrics
-from lookalike.report import gallery, headline, pareto, words, write_report
+from lookalike.io import store
+from lookalike.io.formats.records import (
+    Approximation,
+    Case,
+    Cases,
+    Comparison,
+    Comparisons,
+    Cost,
+    Curve,
+    Duplicates,
+    Effect,
+    Estimate,
+    HeldOut,
+    Metrics,
+    Threshold,
+)
+from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH, Format
+from lookalike.job.errors import LookalikeError
+from lookalike.metrics.ranking import rank
+from lookalike.metrics.rates import FEW_GROUPS, NOTHING, SIGNIFICANCE, sign_flip
+from lookalike.report import gallery, headline, pareto, words
+from lookalike.report.report import write_report
 
 HOSTILE = "\"><script>alert('x')</script>\n<img src=https://evil.example/a.png> 図 \u202e.png"
 CPU = {
@@ -50,14 +68,14 @@ class Experiment:
     groups: dict[str, str] = field(default_factory=dict)
     pooled: tuple[str, ...] = ()  # ends of the metrics of pooled lists: "" for scores as they are, "_sn"
     threshold: float | None = 0.8125
-    cases: list[formats.Cases] = field(default_factory=list)
+    cases: list[Cases] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)  # pictures that are in no role, to be shown first
     shown: list[str] = field(default_factory=list)  # queries to be shown first
     doubles: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # kind -> pairs
     undecidable: int = 0
     costs: dict[str, Cost] = field(default_factory=dict)
     effects: list[Effect] = field(default_factory=list)
-    approximations: list[formats.Approximation] = field(default_factory=list)
+    approximations: list[Approximation] = field(default_factory=list)
     footer: dict[str, object] = field(default_factory=dict)  # of the neighbors, besides what all have
 
     def report(self) -> str:
@@ -107,13 +125,13 @@ class Experiment:
         if self.outside or self.shown:
             columns["gallery"] = [one in self.outside or one in self.shown for one in ids]
             optional.append("gallery")
-        schema = formats.IMAGES.schema(*optional)
-        return self._table("images", columns, formats.IMAGES, schema, {"left_out": self.left_out})
+        schema = IMAGES.schema(*optional)
+        return self._table("images", columns, IMAGES, schema, {"left_out": self.left_out})
 
     def _truth(self) -> Path:
         matched = {query: match for query, match in self.queries.items() if match}
         columns = {"query_id": list(matched), "reference_id": list(matched.values())}
-        return self._table("truth", columns, formats.TRUTH, formats.TRUTH.schema(), {})
+        return self._table("truth", columns, TRUTH, TRUTH.schema(), {})
 
     def _gallery(self, model: str, index: str) -> Path:
         return self._neighbors(model, index, f"{model}-{index}.gallery", dict.fromkeys(self.outside))
@@ -127,7 +145,7 @@ class Experiment:
             order = self.found.get((model, query), [*default, *(one for one in self.references if one != match)][:4])
             scores = self.scores.get((model, query), [0.9 - 0.1 * place for place in range(len(order))])
             rows += [(query, rank, *pair) for rank, pair in enumerate(zip(order, scores, strict=True), 1)]
-        columns = dict(zip(formats.NEIGHBORS.columns, map(list, zip(*rows, strict=True)), strict=True))
+        columns = dict(zip(NEIGHBORS.columns, map(list, zip(*rows, strict=True)), strict=True))
         made = {
             "model": model,
             "index": index,
@@ -137,7 +155,7 @@ class Experiment:
             "versions": {"faiss-cpu": "1.13.0"},
             **self.footer,
         }
-        return self._table(name or f"{model}-{index}", columns, formats.NEIGHBORS, formats.NEIGHBORS.schema(), made)
+        return self._table(name or f"{model}-{index}", columns, NEIGHBORS, NEIGHBORS.schema(), made)
 
     def _duplicates(self) -> Path:
         kinds = ("queries_like_match", "queries_like_other", "training_like_reference")
@@ -157,7 +175,7 @@ class Experiment:
     def _rejected(self, model: str) -> Path:
         bad = self.rejected.get(model, {})
         columns = {"image_id": list(bad), "path": [f"{one}.path" for one in bad], "reason": list(bad.values())}
-        return self._table(f"{model}.rejected", columns, formats.REJECTED, formats.REJECTED.schema(), {"model": model})
+        return self._table(f"{model}.rejected", columns, REJECTED, REJECTED.schema(), {"model": model})
 
     def _metrics(self, model: str, index: str) -> Path:
         matched = sum(match is not None for match in self.queries.values())
@@ -174,12 +192,12 @@ class Experiment:
             groups=len({self.groups.get(query, query) for query, match in self.queries.items() if match}),
             rejected_references=sum(one in self.references for one in bad),
             rejected_queries=sum(one in self.queries for one in bad),
-            metrics={name: statistics.NOTHING if name in self.too_easy else estimate for name in names}
+            metrics={name: NOTHING if name in self.too_easy else estimate for name in names}
             | {"mrr": estimate}
             | {f"{name}{end}": estimate for end in self.pooled for name in ("uap", "uap_k10", "recall_at_p90")},
             thresholds={f"recall_at_p90{end}": self._threshold(estimate) for end in self.pooled if matched},
             curves={
-                f"uap{end}": formats.Curve(score=[0.9, 0.8125, 0.5], precision=[1, 0.9, 0.5], recall=[0.2, 0.45, 0.5])
+                f"uap{end}": Curve(score=[0.9, 0.8125, 0.5], precision=[1, 0.9, 0.5], recall=[0.2, 0.45, 0.5])
                 for end in self.pooled
                 if matched
             },
@@ -192,18 +210,18 @@ class Experiment:
         store.write_json(record, path)
         return path
 
-    def _threshold(self, estimate: Estimate) -> formats.Threshold:
+    def _threshold(self, estimate: Estimate) -> Threshold:
         known = self.threshold is not None
-        return formats.Threshold(
+        return Threshold(
             score=self.threshold,
             precision=0.9 if known else None,
             recall=0.45 if known else None,
-            held_out=formats.HeldOut(
+            held_out=HeldOut(
                 threshold=0.75 if known else None,
                 chosen_on=2,
                 queries=1,
-                precision=Estimate(value=0.875, low=0.5, high=0.95, n=8) if known else statistics.NOTHING,
-                recall=Estimate(value=0.25, low=0.125, high=0.5, n=8) if known else statistics.NOTHING,
+                precision=Estimate(value=0.875, low=0.5, high=0.95, n=8) if known else NOTHING,
+                recall=Estimate(value=0.25, low=0.125, high=0.5, n=8) if known else NOTHING,
             ),
         )
 
@@ -219,7 +237,7 @@ class Experiment:
                 metric=metric,
                 a=a,
                 b=b,
-                difference=statistics.NOTHING,
+                difference=NOTHING,
                 p=1.0,
                 p_holm=1.0,
                 verdict="cannot tell",
@@ -244,7 +262,7 @@ class Experiment:
         self,
         name: str,
         columns: dict[str, list[object]],
-        kind: formats.Format,
+        kind: Format,
         schema: pa.Schema,
         made: dict[str, object],
     ) -> Path:
@@ -413,11 +431,11 @@ def test_few_queries_are_said_and_ten_groups_are_not_few(experiment: Experiment)
 
 
 def test_few_means_the_same_in_the_report_as_in_the_intervals() -> None:
-    assert headline.FEW_GROUPS == statistics.FEW_GROUPS
+    assert headline.FEW_GROUPS == FEW_GROUPS
     undecided, decided = np.arange(headline.DECIDABLE - 1), np.arange(headline.DECIDABLE)
     for groups, significant in ((undecided, False), (decided, True)):
-        p = statistics.sign_flip(np.ones(len(groups)), np.zeros(len(groups)), groups)
-        assert (p < statistics.SIGNIFICANCE) == significant
+        p = sign_flip(np.ones(len(groups)), np.zeros(len(groups)), groups)
+        assert (p < SIGNIFICANCE) == significant
 
 
 def test_a_metric_that_any_order_satisfies_says_so_and_is_not_compared(experiment: Experiment) -> None:
@@ -624,9 +642,9 @@ def test_what_each_choice_does_is_told_with_intervals_verdict_and_cost(experimen
 def test_what_an_approximate_index_costs_is_told_beside_the_exact_one(experiment: Experiment) -> None:
     assert 'id="approximation"' not in experiment.report()
     recall = Estimate(value=0.9, low=0.8, high=0.95, n=3)
-    lost = {"accuracy_at_1": Estimate(value=-0.05, low=-0.1, high=0.0, n=3), "uap": statistics.NOTHING}
+    lost = {"accuracy_at_1": Estimate(value=-0.05, low=-0.1, high=0.0, n=3), "uap": NOTHING}
     experiment.approximations = [
-        formats.Approximation(
+        Approximation(
             model="good",
             index="small",
             exact="flat",
@@ -718,12 +736,12 @@ def test_outcomes_are_those_of_the_metrics_with_ties_as_misses(experiment: Exper
     neighbors, truth, images = (
         store.read_table(path, kind)
         for path, kind in (
-            (inputs["neighbors"][0], formats.NEIGHBORS),  # type: ignore[index]
-            (inputs["truth"], formats.TRUTH),
-            (inputs["images"], formats.IMAGES),
+            (inputs["neighbors"][0], NEIGHBORS),  # type: ignore[index]
+            (inputs["truth"], TRUTH),
+            (inputs["images"], IMAGES),
         )
     )
-    ranking = metrics.rank(neighbors, truth, images, searched=6, kept=4, where="here")
+    ranking = rank(neighbors, truth, images, searched=6, kept=4, where="here")
     counted = images.take(ranking.counted)["image_id"].to_pylist()
     right = {query for query, correct in zip(counted, ranking.correct_at(1), strict=True) if correct}
     assert gallery.right_queries(neighbors, truth) == right == {"q-1"}
@@ -890,11 +908,11 @@ def test_the_first_table_has_few_columns_and_the_second_the_others(experiment: E
 
 
 def test_the_four_cases_are_shown_with_some_of_their_pictures(experiment: Experiment) -> None:
-    def case(*queries: str, count: int | None = None) -> formats.Case:
-        return formats.Case(count=len(queries) if count is None else count, queries=list(queries))
+    def case(*queries: str, count: int | None = None) -> Case:
+        return Case(count=len(queries) if count is None else count, queries=list(queries))
 
     experiment.cases = [
-        formats.Cases(
+        Cases(
             index="flat",
             a="good",
             b="fair",
@@ -963,7 +981,7 @@ def test_the_pictures_of_a_page_are_bounded(experiment: Experiment, monkeypatch:
 def test_a_file_without_its_model_is_named(experiment: Experiment) -> None:
     inputs = experiment.inputs()
     bad = experiment.folder / "good.rejected.parquet"
-    store.write_table(store.read_table(bad, formats.REJECTED), bad, formats.REJECTED, {})
+    store.write_table(store.read_table(bad, REJECTED), bad, REJECTED, {})
     with pytest.raises(LookalikeError, match=r"good\.rejected\.parquet: its footer does not name its model"):
         write_report(**inputs, out=experiment.folder / "index.html")  # type: ignore[arg-type]
 

@@ -10,11 +10,13 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from lookalike import formats, store
-from lookalike.comparison import compare
-from lookalike.evaluation import Results
-from lookalike.measurement import measure
-from lookalike.report import write_report
+from lookalike.compare.compare import compare
+from lookalike.io import store
+from lookalike.io.formats.records import Duplicates
+from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.measure.measure import measure
+from lookalike.metrics.evaluation import Results
+from lookalike.report.report import write_report
 from tables import images_table, neighbors_table, pool_table, rejected_table, truth_table
 
 NAMES = [f"p{number:02d}" for number in range(40)]
@@ -35,15 +37,15 @@ def page(tmp_path: Path):
         if captions:
             written = [[f"a topic{number % 4}"] if number else None for number in range(len(NAMES))]
             images = images.append_column("captions", pa.array(written, pa.list_(pa.string())))
-        store.write_table(images, tmp_path / "images.parquet", formats.IMAGES, {})
-        store.write_table(truth_table([]), tmp_path / "truth.parquet", formats.TRUTH, {})
+        store.write_table(images, tmp_path / "images.parquet", IMAGES, {})
+        store.write_table(truth_table([]), tmp_path / "truth.parquet", TRUTH, {})
         for model in models:
             search(tmp_path, model)
         sample = {"truth": tmp_path / "truth.parquet", "images": tmp_path / "images.parquet"}
         metrics = [tmp_path / f"{model}.json" for model in models]
-        counts = {name for name, field in formats.Duplicates.model_fields.items() if field.annotation is int}
+        counts = {name for name, field in Duplicates.model_fields.items() if field.annotation is int}
         nothing = dict.fromkeys(counts, 0)
-        store.write_json(formats.Duplicates(examples={}, **nothing), tmp_path / "duplicates.json")
+        store.write_json(Duplicates(examples={}, **nothing), tmp_path / "duplicates.json")
         compare(
             experiment="mine",
             **sample,
@@ -82,10 +84,10 @@ def search(folder: Path, model: str) -> None:
         rest = others if known == 0 else list(random.permutation(others))
         found[query] = [(name, 1 - place / 20) for place, name in enumerate([*same[:known], *rest][:6])]
     footer = {"model": model, "index": "flat", "k": 5}
-    store.write_table(neighbors_table(found), folder / f"{model}.parquet", formats.NEIGHBORS, footer)
-    store.write_table(rejected_table([]), folder / f"{model}.rejected.parquet", formats.REJECTED, {"model": model})
+    store.write_table(neighbors_table(found), folder / f"{model}.parquet", NEIGHBORS, footer)
+    store.write_table(rejected_table([]), folder / f"{model}.rejected.parquet", REJECTED, {"model": model})
     pool = pool_table(found, len(NAMES))
-    store.write_table(pool, folder / f"{model}.pool.parquet", formats.NEIGHBORS, footer)
+    store.write_table(pool, folder / f"{model}.pool.parquet", NEIGHBORS, footer)
     measure(
         results=Results(folder / f"{model}.parquet", folder / f"{model}.pool.parquet"),
         embeddings=[],

@@ -9,18 +9,21 @@ import pytest
 from test_index import Chain
 
 from conftest import MakePictures
-from lookalike import index, models, store
-from lookalike.embedding import embed_shard
-from lookalike.errors import LookalikeError
-from lookalike.formats import EMBEDDINGS, IMAGES, NEIGHBORS, SHARD
-from lookalike.index import vectors
+from lookalike.embed import encoders
+from lookalike.embed.embed import embed_shard
+from lookalike.index.build import build
+from lookalike.io import store, vectors
+from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, NEIGHBORS, SHARD
+from lookalike.io.vectors import unit
+from lookalike.job.errors import LookalikeError
+from lookalike.search.search import search
 
 LITE0 = '{"family": "efficientnet_lite", "variant": "lite0"}'
 
 
 def embed(folder: Path, root: Path, shards: list[list[str]]) -> list[str]:
     """Embed images of a folder in shards, in batches of 16, and list them as references but for the last, a query."""
-    models.fetch_weights(LITE0, folder / "weights.json")
+    encoders.fetch_weights(LITE0, folder / "weights.json")
     names = [name for shard in shards for name in shard]
     rows = {"image_id": names, "root": [str(root)] * len(names), "path": names}
     rows |= {"bytes": [(root / name).stat().st_size for name in names]}
@@ -60,14 +63,14 @@ def test_a_duplicate_in_another_shard_ties_with_the_first_to_the_last_bit(
     stored = {path: np.stack(store.read_table(path, EMBEDDINGS)["embedding"].to_numpy()) for path in paths}
     assert not np.array_equal(stored[paths[0]][3], stored[paths[1]][0])  # a real network: else this tests nothing
     files = {"images": str(tmp_path / "images.parquet"), "embeddings": paths, "key": key, "embedding_key": LITE0}
-    index.build(
+    build(
         **files,
         rejected=[path.replace(".parquet", ".rejected") for path in paths],
         out=str(tmp_path / "faiss"),
         ids_out=str(tmp_path / "ids.parquet"),
         on_bad_image="fail",
     )
-    index.search(
+    search(
         **files,
         index=str(tmp_path / "faiss"),
         ids=str(tmp_path / "ids.parquet"),
@@ -105,7 +108,7 @@ def test_every_reader_gives_duplicates_the_vector_of_the_first_in_the_order_of_t
     names = [[*store.read_columns(path, "image_id")["image_id"].to_pylist()] for path in chain.shards]
     wanted = [np.array([name[0] == role for name in shard]) for shard in names]
     taken = [first.get(name, name) for shard in names for name in shard if name[0] == role]
-    expected = np.concatenate([index.unit(chain.vectors[name][None].copy()) for name in taken])
+    expected = np.concatenate([unit(chain.vectors[name][None].copy()) for name in taken])
     assert np.array_equal(vectors.read(chain.shards, wanted), expected)
     blocks = [block.copy() for block in vectors.blocks(chain.shards, wanted, 1000)]
     assert np.array_equal(np.concatenate(blocks), expected)
@@ -154,5 +157,5 @@ def test_a_vector_that_is_not_finite_is_refused_by_file_and_image(tmp_path: Path
 def test_large_and_small_numbers_are_neither_zeros_nor_infinite(scale: float) -> None:
     drawn = np.random.default_rng(0).uniform(0.1, 1, (5, 8)).astype(np.float32)
     drawn[3] = 0
-    expected = index.unit(drawn.astype(np.float64))
-    np.testing.assert_allclose(index.unit(drawn * np.float32(scale)), expected, rtol=1e-5)
+    expected = unit(drawn.astype(np.float64))
+    np.testing.assert_allclose(unit(drawn * np.float32(scale)), expected, rtol=1e-5)

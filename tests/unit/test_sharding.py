@@ -5,9 +5,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from lookalike import sharding, store
-from lookalike.errors import LookalikeError
-from lookalike.formats import IMAGES, SHARD, TRUTH
+from lookalike.io import store
+from lookalike.io.formats.tables import IMAGES, SHARD, TRUTH
+from lookalike.job.errors import LookalikeError
+from lookalike.sample import shard as sharding
 from tables import truth_table
 
 

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from lookalike.formats import Estimate
-from lookalike.statistics import difference, estimate, group_codes, holm, rates, sign_flip, verdict, wilson
+from lookalike.io.formats.records import Estimate
+from lookalike.metrics import rates
+from lookalike.metrics.rates import difference, estimate, group_codes, holm, sign_flip, verdict, wilson
 
 
 def alone(count: int) -> np.ndarray:

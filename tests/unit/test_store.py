@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike import store
-from lookalike.errors import LookalikeError
-from lookalike.formats import EMBEDDINGS, TRUTH, EmbedTiming, Weights
+from lookalike.io import store
+from lookalike.io.formats.records import EmbedTiming, Weights
+from lookalike.io.formats.tables import EMBEDDINGS, TRUTH
+from lookalike.job.errors import LookalikeError
 
 
 def truth(*rows: tuple[str, str]) -> pa.Table:

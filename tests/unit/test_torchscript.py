@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 
 from conftest import picture
-from lookalike import models, store
-from lookalike.errors import LookalikeError
-from lookalike.models import torchscript
+from lookalike.embed import encoders
+from lookalike.embed.models import torchscript
+from lookalike.io import store
+from lookalike.job.errors import LookalikeError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -46,9 +47,9 @@ def key(file: Path, **more: Any) -> str:
     return json.dumps({"family": "torchscript", **entry})
 
 
-def load(key: str) -> models.Encoder:
-    entry = models.parse(key)
-    return models.load(key, models.family(entry).fetch(entry), models.Machine(threads=1))
+def load(key: str) -> encoders.Encoder:
+    entry = encoders.parse(key)
+    return encoders.load(key, encoders.family(entry).fetch(entry), encoders.Machine(threads=1))
 
 
 def resized(image: Image.Image, resize: str) -> Image.Image:
@@ -76,12 +77,12 @@ def test_vectors_equal_straightforward_code(file: Path, resize: str) -> None:
 
 def test_the_hash_is_checked_before_the_file_is_loaded(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = key(file)
-    weights = models.family(models.parse(expected)).fetch(models.parse(expected))
+    weights = encoders.family(encoders.parse(expected)).fetch(encoders.parse(expected))
     assert weights.files == {file.name: store.sha256_file(file)}
     file.write_bytes(file.read_bytes() + b"\0")
     monkeypatch.setattr(torch.jit, "load", lambda *a, **k: pytest.fail("it was loaded"))
     with pytest.raises(LookalikeError, match=r"is not run unless they agree\. Download it again"):
-        models.load(expected, weights, models.Machine())
+        encoders.load(expected, weights, encoders.Machine())
     with pytest.raises(LookalikeError, match=r"is not run unless they agree"):
         load(expected)
 

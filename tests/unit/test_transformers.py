@@ -18,14 +18,16 @@ from PIL import Image
 
 import tiny
 from conftest import REPOSITORY, picture
-from lookalike import content_hashes, images, models, plan, store
-from lookalike.embedding import embed_shard
-from lookalike.errors import LookalikeError
-from lookalike.formats import EMBEDDINGS, SHARD
-from lookalike.job import fault_of_the_machine
-from lookalike.models.pretrained import load_model
+from lookalike.embed import encoders
+from lookalike.embed.embed import embed_shard
+from lookalike.embed.pretrained import load_model
+from lookalike.io import content_hashes, images, store
+from lookalike.io.formats.tables import EMBEDDINGS, SHARD
+from lookalike.job.errors import LookalikeError
+from lookalike.job.log import fault_of_the_machine
+from lookalike.plan import plan
 
-MACHINE = models.Machine(threads=1)
+MACHINE = encoders.Machine(threads=1)
 TOLERANCE = 1e-5  # of the largest number of a vector
 
 
@@ -70,15 +72,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     return make
 
 
-def load(folder: Path | str, feature: str = "last_hidden_state", pooling: str = "none", **more: Any) -> models.Encoder:
+def load(
+    folder: Path | str, feature: str = "last_hidden_state", pooling: str = "none", **more: Any
+) -> encoders.Encoder:
     key = json.dumps(
         {"family": "transformers", "checkpoint": str(folder), "feature": feature, "pooling": pooling, **more}
     )
-    entry = models.parse(key)
-    return models.load(key, models.family(entry).fetch(entry), MACHINE)
+    entry = encoders.parse(key)
+    return encoders.load(key, encoders.family(entry).fetch(entry), MACHINE)
 
 
-def ours(encoder: models.Encoder, *pictures: Image.Image) -> np.ndarray:
+def ours(encoder: encoders.Encoder, *pictures: Image.Image) -> np.ndarray:
     return encoder.encode(np.stack([encoder.prepare(image) for image in pictures]))
 
 
@@ -184,7 +188,7 @@ def test_batches_threads_and_shards_change_no_row_beyond_rounding(
     key = json.dumps(
         {"family": "transformers", "checkpoint": str(checkpoint(name)), "feature": feature, "pooling": pooling}
     )
-    models.fetch_weights(key, tmp_path / "weights.json")
+    encoders.fetch_weights(key, tmp_path / "weights.json")
     for file, data in FILES.items():
         (tmp_path / file).write_bytes(data)
 
@@ -276,15 +280,15 @@ def test_fast_decoding_knows_how_large_a_picture_the_processor_needs(
     wide = {"dinov2": (72, 36), "clip": (64, 32)}.get(name, (32, 32))
     for decode in ("full", "fast"):
         key = json.dumps(entry | {"decode": decode})
-        parsed = models.parse(key)
-        needs = models.needs(models.load(key, models.family(parsed).fetch(parsed), MACHINE))
+        parsed = encoders.parse(key)
+        needs = encoders.needs(encoders.load(key, encoders.family(parsed).fetch(parsed), MACHINE))
         assert needs is None if decode == "full" else needs and needs((400, 200)) == wide
     assert key_of(decode="fast") != key_of(decode="full") == key_of()
 
 
 def key_of(**more: Any) -> str:
     entry = {"family": "efficientnet_lite", "variant": "lite0", **more}
-    return plan.key(models.parse(json.dumps(entry)))
+    return plan.key(encoders.parse(json.dumps(entry)))
 
 
 @pytest.mark.parametrize(
@@ -650,7 +654,9 @@ def test_the_catalogues_entries_give_the_documented_dimensions_at_full_size(
     assert described["dimension"] == dimension
     entry = described["embed"]
     key = json.dumps(entry | {"checkpoint": str(tmp_path)})
-    encoder = models.load(key, models.family(models.parse(key)).fetch(models.parse(key)), models.Machine(threads=2))
+    encoder = encoders.load(
+        key, encoders.family(encoders.parse(key)).fetch(encoders.parse(key)), encoders.Machine(threads=2)
+    )
     assert encoder.dimension == dimension
     assert ours(encoder, picture(1)).shape == (1, dimension)
 

@@ -13,8 +13,9 @@ from test_transformers import TOLERANCE, load, ours
 
 import tiny
 from conftest import picture
-from lookalike import models, store
-from lookalike.errors import LookalikeError
+from lookalike.embed import encoders
+from lookalike.io import store
+from lookalike.job.errors import LookalikeError
 
 SQUARE = {"height": tiny.SIDE, "width": tiny.SIDE}
 
@@ -67,7 +68,7 @@ def test_a_scripted_network_that_draws_or_looks_at_its_batch_is_refused(
     entry = {"path": str(file), "sha256": store.sha256_file(file), "size": 32, "mean": (0, 0, 0), "std": (1, 1, 1)}
     key = json.dumps({"family": "torchscript", **entry})
     with pytest.raises(LookalikeError, match=rf"network\.pt: .*{message}.*evaluation mode \(network\.eval\(\)\)"):
-        models.load(key, models.family(models.parse(key)).fetch(models.parse(key)), models.Machine())
+        encoders.load(key, encoders.family(encoders.parse(key)).fetch(encoders.parse(key)), encoders.Machine())
 
 
 USERS = """
@@ -98,9 +99,9 @@ def test_a_function_of_the_users_is_tried_too(
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "tried_encoder.py").write_text(USERS)
 
-    def made(options: dict[str, Any]) -> models.Encoder:
+    def made(options: dict[str, Any]) -> encoders.Encoder:
         key = json.dumps({"family": "python", "factory": "tried_encoder:make", "options": options})
-        return models.load(key, models.family(models.parse(key)).fetch(models.parse(key)), models.Machine())
+        return encoders.load(key, encoders.family(encoders.parse(key)).fetch(encoders.parse(key)), encoders.Machine())
 
     assert made({}).dimension == 3
     with pytest.raises(LookalikeError, match=message):

@@ -9,10 +9,12 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from conftest import REPOSITORY, MakePictures
-from lookalike import config, datasets
-from lookalike.cli import app, catalogue, try_folder
-from lookalike.models import efficientnet_lite, pixels
-from lookalike.plan import Plan
+from lookalike.cli import catalogue, try_folder
+from lookalike.cli.main import app
+from lookalike.config.files import read
+from lookalike.embed.models import efficientnet_lite, pixels
+from lookalike.plan.plan import Plan
+from lookalike.sample import sample
 
 
 @pytest.fixture
@@ -117,8 +119,8 @@ def test_a_folder_that_has_changed_is_looked_at_again_with_the_configuration_as_
         asked.append(options)
         if options or not trial.sample.exists():
             trial.sample.parent.mkdir(parents=True, exist_ok=True)
-            key = Plan.of(catalogue.merge(config.read(catalogue.find()), config.read(trial.file))).dataset_key("mine")
-            datasets.sample("mine", key, None, str(trial.sample), str(trial.sample.with_name("truth.parquet")))
+            key = Plan.of(catalogue.merge(read(catalogue.find()), read(trial.file))).dataset_key("mine")
+            sample.sample("mine", key, None, str(trial.sample), str(trial.sample.with_name("truth.parquet")))
         return 3
 
     monkeypatch.setattr(try_folder, "_run", run)

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY
-from lookalike import config
-from lookalike.config import Config, ConfigError
-from lookalike.plan import Plan
+from lookalike.config import loading
+from lookalike.config.records import Config
+from lookalike.job.errors import ConfigError
+from lookalike.plan.plan import Plan
 
 CATALOGUE = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
 
@@ -27,7 +28,7 @@ def raw(models: dict[str, Any] | None = None, **varied: Any) -> dict[str, Any]:
 
 
 def parsed(models: dict[str, Any] | None = None, **varied: Any) -> Config:
-    return config.parse(raw(models, **varied))
+    return loading.parse(raw(models, **varied))
 
 
 def refused(*arguments: Any, **varied: Any) -> str:
@@ -45,7 +46,7 @@ def test_the_issues_example_makes_models_named_after_their_values() -> None:
 
 
 def test_the_catalogue_has_the_issues_experiment() -> None:
-    assert config.parse(CATALOGUE).experiments["dino-pooling"].models[1] == "dinov2-base.pooling-mean"
+    assert loading.parse(CATALOGUE).experiments["dino-pooling"].models[1] == "dinov2-base.pooling-mean"
 
 
 def test_several_keys_are_varied_in_all_combinations() -> None:
@@ -117,7 +118,7 @@ def test_every_file_of_a_model_whose_name_begins_anothers_has_one_owner() -> Non
 def test_a_variant_is_a_model_that_other_experiments_may_name() -> None:
     made = raw(x=("pixels", {"size": [8]}))
     made["experiments"]["y"] = {"dataset": "photo-tiles-copies", "models": ["pixels.size-8", "color-histogram"]}
-    assert config.parse(made).experiments["y"].models == ("pixels.size-8", "color-histogram")
+    assert loading.parse(made).experiments["y"].models == ("pixels.size-8", "color-histogram")
 
 
 def test_an_entry_of_a_variants_name_gives_it_a_label_and_may_not_contradict_it() -> None:
@@ -182,14 +183,14 @@ def test_an_experiment_has_one_source_of_models() -> None:
     del neither["experiments"]["x"]["vary"]
     for made, message in ((both, "has both models: and vary:"), (neither, "names nothing to compare. Add models:")):
         with pytest.raises(ConfigError, match=f"^experiments.x: {message}"):
-            config.parse(made)
+            loading.parse(made)
 
 
 def test_an_unknown_key_beside_model_and_over_is_named() -> None:
     made = raw(x=("pixels", {"size": [8]}))
     made["experiments"]["x"]["vary"]["ower"] = {}
     with pytest.raises(ConfigError, match=r"^experiments\.x\.vary\.ower: unknown key\. Did you mean 'over'\?$"):
-        config.parse(made)
+        loading.parse(made)
 
 
 def test_the_plan_tells_the_compare_stage_which_model_has_which_values() -> None:

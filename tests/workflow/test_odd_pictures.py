@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from conftest import picture
-from lookalike import content_hashes, store
-from lookalike.formats import IMAGES
+from lookalike.io import content_hashes, store
+from lookalike.io.formats.tables import IMAGES
 from odd_pictures import encoded, odd_pictures
 from workflow.conftest import Tree
 

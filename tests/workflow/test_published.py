@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import published
-from lookalike import store
-from lookalike.formats import IMAGES, NEIGHBORS
+from lookalike.io import store
+from lookalike.io.formats.tables import IMAGES, NEIGHBORS
 from workflow.conftest import Tree
 
 CONFIG: dict[str, Any] = {

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lookalike import config, images, models, store
-from lookalike.config import Experiment
-from lookalike.errors import ConfigError, LookalikeError, did_you_mean
-from lookalike.formats import Weights
-from lookalike.plan import Plan
-from lookalike.plan.stages import LIBRARY
+from lookalike.config.files import read
+from lookalike.config.records import Experiment
+from lookalike.embed import encoders
+from lookalike.io import images, store
+from lookalike.io.formats.records import Weights
+from lookalike.job.errors import ConfigError, LookalikeError, did_you_mean
+from lookalike.plan.code import LIBRARY
+from lookalike.plan.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -62,23 +64,23 @@ class Catalogue:
         """The weights that a run would use now; written nowhere."""
         entry = self.plan.config.models[model].embed
         with redirect_stdout(sys.stderr):
-            weights: Weights = models.family(entry).fetch(entry)
+            weights: Weights = encoders.family(entry).fetch(entry)
         return weights
 
     def why_missing(self, model: str) -> str | None:
         """Why a model's weights cannot be had without a network; None where they are at hand. Reads no weights."""
         entry = self.plan.config.models[model].embed
         try:
-            models.family(entry).look(entry)
+            encoders.family(entry).look(entry)
         except LookalikeError as error:
             return str(error)
         return None
 
-    def encoder(self, model: str, weights: Weights, threads: int) -> models.Encoder:
+    def encoder(self, model: str, weights: Weights, threads: int) -> encoders.Encoder:
         """A model on the device that its embed jobs use, as far as there is one here."""
-        machine = models.Machine(threads, bool(self.plan.runtime(model).gpu))
+        machine = encoders.Machine(threads, bool(self.plan.runtime(model).gpu))
         with redirect_stdout(sys.stderr):  # standard output is for the answer, whatever a library has to say
-            return models.load(self.plan.embedding_key(model), weights, machine)
+            return encoders.load(self.plan.embedding_key(model), weights, machine)
 
     def how_to_run(self, experiment: str) -> str:
         """The command that makes an experiment's results."""
@@ -109,7 +111,7 @@ def merge(base: Any, over: Any) -> Any:
 
 
 def _mapping(path: Path) -> Mapping[str, Any]:
-    raw = config.read(path)
+    raw = read(path)
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{path}: should be a mapping (key: value), found {raw!r}.")
     return raw

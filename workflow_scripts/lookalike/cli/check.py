@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from lookalike import datasets
 from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import ConfigFiles, Json
 from lookalike.cli.output import print_json, print_table
-from lookalike.datasets import Check
-from lookalike.datasets.published import shortened
-from lookalike.errors import LookalikeError, did_you_mean
+from lookalike.job.errors import LookalikeError, did_you_mean
+from lookalike.sample import sample
+from lookalike.sample.published import shortened
+from lookalike.sample.sample import Check
 
 
 def check(
@@ -30,7 +30,7 @@ def check(
     known = Catalogue.open(configfile, Path("results")).plan.config.datasets
     if name not in known:
         raise LookalikeError(f"datasets: there is no data set '{name}'.{did_you_mean(name, known)}")
-    checked = datasets.check(name, known[name])
+    checked = sample.check(name, known[name])
     if as_json:
         print_json(_as_json(name, checked, known[name].expect))
     else:

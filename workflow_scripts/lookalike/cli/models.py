@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from lookalike import checkpoints, store
-from lookalike import models as families
 from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import ConfigFiles, Json, Results
 from lookalike.cli.output import print_json, print_table
-from lookalike.config import Checkpoint
+from lookalike.config.models import Checkpoint
+from lookalike.embed import checkpoints
+from lookalike.embed import encoders as families
+from lookalike.io import store
 
 
 def models(configfile: ConfigFiles = None, results: Results = Path("results"), as_json: Json = False) -> None:

@@ -6,12 +6,13 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from lookalike import embedding, index
 from lookalike.cli.catalogue import Catalogue, offline, read_picture
 from lookalike.cli.options import THREADS, ConfigFiles, Json, Results, Threads
 from lookalike.cli.output import print_json, print_table
-from lookalike.errors import LookalikeError
-from lookalike.models import Encoder
+from lookalike.embed import embed
+from lookalike.embed.encoders import Encoder
+from lookalike.io.vectors import unit
+from lookalike.job.errors import LookalikeError
 
 DIGITS = 7  # of a cosine: vectors are float32, what follows is noise
 
@@ -80,6 +81,6 @@ def _at_hand(catalogue: Catalogue, model: str, threads: int) -> Encoder:
 
 def _cosine(pictures: dict[Path, bytes], paths: tuple[Path, Path], encoder: Encoder, key: str) -> float:
     names = {pictures[path]: str(path) for path in paths}  # equal bytes are computed once, as in a run
-    vectors = {data: embedding.embed_picture(data, name, encoder, key) for data, name in names.items()}
-    a, b = index.unit(np.stack([vectors[pictures[path]] for path in paths]).astype(np.float64))
+    vectors = {data: embed.embed_picture(data, name, encoder, key) for data, name in names.items()}
+    a, b = unit(np.stack([vectors[pictures[path]] for path in paths]).astype(np.float64))
     return round(float(a @ b), DIGITS)

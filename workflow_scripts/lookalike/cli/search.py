@@ -10,13 +10,17 @@ import pyarrow.compute as pc
 import typer
 from numpy.typing import NDArray
 
-from lookalike import embedding, identity, index, store
 from lookalike.cli import sheet as contact_sheet
 from lookalike.cli.catalogue import Catalogue, read_picture
 from lookalike.cli.options import THREADS, ConfigFiles, Json, Results, Threads
 from lookalike.cli.output import print_json, print_table
-from lookalike.errors import LookalikeError, did_you_mean
-from lookalike.formats import IMAGES
+from lookalike.embed import embed
+from lookalike.io import identity, store
+from lookalike.io.checks import check_index, check_same
+from lookalike.io.formats.tables import IMAGES
+from lookalike.io.vectors import unit
+from lookalike.job.errors import LookalikeError, did_you_mean
+from lookalike.search.search import nearest
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def search(
     footer = _check(catalogue, stored)
     vector = _vector(catalogue, stored, footer, photo, threads)
     settings = catalogue.plan.config.indexes[stored.index].search
-    found = index.nearest(index=str(stored.faiss), ids=str(stored.ids), vector=vector, k=k, settings=settings)
+    found = nearest(index=str(stored.faiss), ids=str(stored.ids), vector=vector, k=k, settings=settings)
     neighbors = _neighbors(stored, found, results.parent)
     title = f"{photo}: {len(neighbors)} nearest in {stored.dataset} by {catalogue.plan.label(model)} ({stored.index})"
     if out:
@@ -154,7 +158,7 @@ def _check(catalogue: Catalogue, stored: Stored) -> dict[str, Any]:
         "key": catalogue.plan.embedding_key(stored.model),
         "code": catalogue.plan.code("embed", model=stored.model),  # the photo is embedded by this code
     }
-    footer = index.check_index(str(stored.faiss), str(stored.ids), expected)
+    footer = check_index(str(stored.faiss), str(stored.ids), expected)
     identity.check_sample(stored.images, stored.ids)
     return footer
 
@@ -165,7 +169,7 @@ def _vector(
     """The photo's unit vector (d,), made with the weights that the index was made with."""
     data = read_picture(photo)
     weights = catalogue.weights(stored.model)
-    index.check_same(str(stored.ids), footer, {"weights_sha256": embedding.weights_sha256(weights)})
+    check_same(str(stored.ids), footer, {"weights_sha256": embed.weights_sha256(weights)})
     encoder = catalogue.encoder(stored.model, weights, threads)
     computed = footer["dtypes"]["compute"]
     if encoder.compute_dtype != computed:  # a laptop may ask an index that a GPU made: rounding, not another model
@@ -175,7 +179,7 @@ def _vector(
             err=True,
         )
     key = catalogue.plan.embedding_key(stored.model)
-    vector: NDArray[np.float32] = index.unit(embedding.embed_picture(data, str(photo), encoder, key)[None])[0]
+    vector: NDArray[np.float32] = unit(embed.embed_picture(data, str(photo), encoder, key)[None])[0]
     return vector
 
 

@@ -17,17 +17,19 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from lookalike import config, datasets, store
 from lookalike.cli import catalogue as catalogues
 from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import THREADS, Json
 from lookalike.cli.output import print_json, print_table
-from lookalike.datasets import folder as folders
-from lookalike.datasets import hashing
-from lookalike.datasets.left_out import LeftOut
-from lookalike.errors import ConfigError, LookalikeError, writing
-from lookalike.formats import Metrics
-from lookalike.plan import Plan
+from lookalike.config.files import read
+from lookalike.io import store
+from lookalike.io.formats.records import Metrics
+from lookalike.job.errors import ConfigError, LookalikeError, writing
+from lookalike.plan.plan import Plan
+from lookalike.sample import folder as folders
+from lookalike.sample import hashing
+from lookalike.sample import sample as datasets
+from lookalike.sample.left_out import LeftOut
 
 FEWEST = 6  # pictures: with fewer, no test can tell two models apart
 SAMPLE, QUERIES, NEIGHBORS = 2000, 200, 10
@@ -148,7 +150,7 @@ def try_folder(
     name = name or _name(folder)
     trial = Trial(name, out / f"{name}.yaml", _snakefile())
     # what follows from the number of pictures stays as it was when the folder grows: nobody asked for something else
-    kept = config.read(trial.file) if trial.file.exists() else {}
+    kept = read(trial.file) if trial.file.exists() else {}
     queries = queries or _of(kept, "datasets", f"{name}-copies", "queries") or min(QUERIES, taken)
     k = _of(kept, "datasets", f"{name}-copies", "k") or min(NEIGHBORS, taken // 2)
     text = _configuration(trial, folder, chosen, sample=sample, queries=queries, k=k)
@@ -251,7 +253,7 @@ def _check(known: Catalogue, trial: Trial, text: str) -> Any:
             if mine in getattr(known.plan.config, section):
                 raise LookalikeError(f"--name {trial.name}: the catalogue's {section} have a '{mine}'. Choose another.")
     try:
-        plan = Plan.of(catalogues.merge(config.read(catalogues.find()), yaml.safe_load(text)))
+        plan = Plan.of(catalogues.merge(read(catalogues.find()), yaml.safe_load(text)))
     except ConfigError as error:
         raise LookalikeError(f"--name {trial.name}: {error}") from None
     return plan.config.datasets[trial.name]
@@ -264,7 +266,7 @@ def _keep(trial: Trial, text: str) -> bool:
             trial.file.parent.mkdir(parents=True, exist_ok=True)
             trial.file.write_text(text, encoding="utf-8")
         return True
-    if (there := config.read(trial.file)) != (wanted := yaml.safe_load(text)):
+    if (there := read(trial.file)) != (wanted := yaml.safe_load(text)):
         raise LookalikeError(
             f"{trial.file}: is there already, and is not what you ask for now: {_difference(there, wanted)}. Run it as "
             f"it is ({trial.command}), choose another --name, or move it away."

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_serializer, model_validator
 
 from lookalike.config.entry import Entry, UserPath
-from lookalike.errors import did_you_mean
+from lookalike.job.errors import did_you_mean
 
 
 def _only(*keys: str) -> BeforeValidator:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
-from lookalike.errors import did_you_mean
+from lookalike.job.errors import did_you_mean
 
 # How a step of a factory string begins: for a suggestion where FAISS refuses one.
 STEPS = (

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from lookalike.errors import ConfigError
+from lookalike.job.errors import ConfigError
 
 _REMEDY = "Look for a missing comma, colon, quote or bracket, and for tabs; put text with a colon, # or ? in quotes."
 _OCTAL = re.compile(r"[-+]?0[0-9_]+")

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from lookalike.config import factories
 from lookalike.config.entry import Entry
-from lookalike.errors import did_you_mean
+from lookalike.job.errors import did_you_mean
 
 # Search parameters, and what a factory string must have for them to mean something.
 SEARCH = {

@@ -11,7 +11,7 @@ from lookalike.config.entry import Entry
 from lookalike.config.indexes import Index, IndexRuntime, Normalise, Train
 from lookalike.config.models import Embed, Model, Runtime
 from lookalike.config.records import Config, Experiment, Vary
-from lookalike.errors import did_you_mean, nearest
+from lookalike.job.errors import did_you_mean, nearest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LONGEST = 200  # characters of a name; a file's name may have 255, and endings are added

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from lookalike.config import mistakes
 from lookalike.config.models import Embed, Model
 from lookalike.config.records import Config, Vary
-from lookalike.errors import did_you_mean
+from lookalike.job.errors import did_you_mean
 
 LONGEST = 40  # characters of a value within a name: names are parts of paths
 _EMBED: TypeAdapter[Any] = TypeAdapter(Embed)

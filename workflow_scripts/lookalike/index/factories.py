@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike import devices
 from lookalike.config import factories
 from lookalike.config.factories import reason
-from lookalike.errors import LookalikeError, did_you_mean
-from lookalike.index.vectors import equal_rows
+from lookalike.io.vectors import equal_rows
+from lookalike.job import devices
+from lookalike.job.errors import LookalikeError, did_you_mean
 
 log = logging.getLogger(__name__)
 SCRATCH = 512 << 20  # bytes that FAISS may take on a GPU besides the index

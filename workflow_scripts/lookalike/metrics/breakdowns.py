@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from lookalike.formats import BY, SIDES, SIZES
+from lookalike.io.formats.records import SIDES, SIZES
+from lookalike.io.formats.tables import BY
 from lookalike.metrics.joining import Bools
 
 log = logging.getLogger(__name__)

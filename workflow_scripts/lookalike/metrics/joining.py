@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.errors import LookalikeError
+from lookalike.job.errors import LookalikeError
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.config import Normalise
-from lookalike.errors import LookalikeError
+from lookalike.config.indexes import Normalise
+from lookalike.job.errors import LookalikeError
 from lookalike.metrics.joining import Bools, Floats, Ints, join
 
 WRONG_TO_RIGHT = 9  # precision is at least 0.9 where there are nine right ones for every wrong one, in whole numbers

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lookalike.formats import Effect
+from lookalike.io.formats.records import Effect
 from lookalike.report.evidence import Evidence, Run
 
 

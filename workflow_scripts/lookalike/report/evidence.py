@@ -11,12 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike import identity, store
-from lookalike.errors import LookalikeError
-from lookalike.formats import (
-    IMAGES,
-    REJECTED,
-    TRUTH,
+from lookalike.io import identity, store
+from lookalike.io.formats.records import (
     Approximation,
     Cases,
     Claim,
@@ -29,6 +25,8 @@ from lookalike.formats import (
     Following,
     Metrics,
 )
+from lookalike.io.formats.tables import IMAGES, REJECTED, TRUTH
+from lookalike.job.errors import LookalikeError
 
 StrPath = str | Path
 BEST_BY = "accuracy_at_1"  # what the articles call accuracy, and what a system that takes the first hit lives by

@@ -7,7 +7,7 @@ horizontal positions are percentages of the figure's width while text keeps its 
 
 from dataclasses import dataclass
 
-from lookalike.formats import SIZES, Estimate, Threshold
+from lookalike.io.formats.records import SIZES, Estimate, Threshold
 from lookalike.report import words
 from lookalike.report.evidence import BEST_BY, Evidence, Run
 

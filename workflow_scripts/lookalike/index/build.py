@@ -1,0 +1,184 @@
+"""The index stage: vectors of the references to a FAISS index, or to a manifest of the shards that hold them."""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lookalike.config.factories import reason
+from lookalike.config.indexes import Train
+from lookalike.index import factories
+from lookalike.io import identity, store, vectors
+from lookalike.io.checks import check_pictures, check_shards
+from lookalike.io.formats.records import StreamedIndex
+from lookalike.io.formats.tables import INDEX_IDS, REJECTED
+from lookalike.job.errors import LookalikeError
+
+CHUNK = 1 << 20  # bytes that FAISS writes at once
+log = logging.getLogger(__name__)
+Masks = list[NDArray[np.bool_]]
+
+
+def build(
+    *,
+    embeddings: Sequence[str],
+    rejected: Sequence[str],
+    images: str,
+    out: str,
+    ids_out: str,
+    key: str,
+    embedding_key: str,
+    embedding_code: str,
+    on_bad_image: str,
+    threads: int = 1,
+    gpu: bool = False,
+) -> None:
+    """Build the index of a model's references.
+
+    ``key`` is what makes an index of the index's entry (``plan.Plan.build_key``), ``embedding_key`` and
+    ``embedding_code`` what the vectors must have been made with and by. An index that must be trained learns from a
+    seeded sample of the training pictures, or of the references where there are none. Raises LookalikeError for shards
+    that do not belong together, for pictures that are neither embedded nor rejected, where no reference has a vector,
+    and where FAISS cannot build the index.
+    """
+    made_with = check_shards(embeddings, embedding_key, embedding_code)
+    identity.check_rejected(embeddings, rejected)
+    known = [name for name in ("sha256",) if name in store.read_schema(images).names]
+    sample = store.read_columns(images, "image_id", "reference", "training", *known).combine_chunks()
+    bad = pa.concat_tables(store.read_table(path, REJECTED) for path in rejected)
+    if bad.num_rows and on_bad_image == "fail":
+        raise LookalikeError(
+            f"{_first(bad)} ({bad.num_rows} such pictures). Mend or remove them, or set on_bad_image: reject."
+        )
+    sampled = vectors.whole(sample["image_id"])
+    rows = vectors.rows_among(embeddings, sampled)
+    pictures_sha256 = check_pictures(embeddings, rows, sample, bad, images)
+    references = _with_role(rows, sample, "reference")
+    of_references = [here[mask] for here, mask in zip(rows, references, strict=True)]
+    ids = sampled.take(pa.array(np.concatenate(of_references)))
+    if not len(ids):
+        raise LookalikeError(f"{images}: not one reference could be embedded. The first: {_first(bad)}.")
+
+    settings = json.loads(key)
+    if settings.get("streamed"):
+        trained_on = {}
+        store.write_json(_manifest(embeddings, references, out), out)
+    else:
+        trained_on = _write_index(
+            settings,
+            embeddings,
+            out,
+            references=references,
+            training=_with_role(rows, sample, "training"),
+            threads=threads,
+            gpu=gpu,
+        )
+    provenance = {
+        "made_by": "lookalike index",
+        "index_key": key,
+        "index_sha256": store.sha256_file(out),
+        "pictures_sha256": pictures_sha256,
+        identity.SAMPLE: identity.sample_of(images),
+        "shards": identity.shards(embeddings),
+        **trained_on,
+        **made_with,
+        "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),
+    }
+    store.write_table(pa.table({"image_id": ids}), ids_out, INDEX_IDS, provenance)
+    log.info("indexed %d references of %d dimensions", len(ids), vectors.dimension(embeddings))
+
+
+def _first(bad: pa.Table) -> str:
+    row = bad.slice(0, 1).to_pylist()[0]
+    return f"{row['path']}: {row['reason']}"
+
+
+def _with_role(rows: Sequence[NDArray[np.int64]], sample: pa.Table, role: str) -> Masks:
+    """For each shard, which of its pictures have a role."""
+    has = sample[role].combine_chunks().to_numpy(zero_copy_only=False)
+    return [has[here] for here in rows]
+
+
+def _manifest(embeddings: Sequence[str], references: Masks, out: str) -> StreamedIndex:
+    """Paths are relative to the manifest, so that the whole folder of results can be moved."""
+    return StreamedIndex(
+        shards={
+            os.path.relpath(path, Path(out).parent): int(here.sum())
+            for path, here in zip(embeddings, references, strict=True)
+        }
+    )
+
+
+def _write_index(
+    settings: dict[str, Any],
+    embeddings: Sequence[str],
+    out: str,
+    *,
+    references: Masks,
+    training: Masks,
+    threads: int,
+    gpu: bool,
+) -> dict[str, Any]:
+    """Write the FAISS index; returns what it was trained on, for the footer."""
+
+    factory = settings["factory"]
+    factories.repeatable(factory, threads)
+    index = factories.make(factory, vectors.dimension(embeddings))
+    trained_on: dict[str, Any] = {}
+    if not index.is_trained:
+        role, among = ("training", training) if any(here.any() for here in training) else ("reference", references)
+        chosen = _sample(among, Train.model_validate(settings.get("train", {})))
+        learned_from = vectors.read(embeddings, chosen)
+        log.info("training on %d pictures with the role '%s'", len(learned_from), role)
+        factories.train(index, factory, learned_from, gpu)
+        trained_on = {"trained_on": {"role": role, "vectors": len(learned_from)}}
+        del learned_from
+    held = vectors.read(embeddings, references)
+    if factories.fit_ranges(index, held):
+        log.info("the ranges of the scalar quantizer of '%s' are those of the %d references", factory, len(held))
+    try:
+        factories.add(index, held)
+    except RuntimeError as error:
+        raise LookalikeError(f"indexes: FAISS cannot fill factory '{factory}': {reason(error)}") from None
+    if factories.full_vectors(index) is None:
+        factories.check_scores(index, factory, held)
+    del held
+    with store.atomic(out) as temporary, temporary.open("wb") as file:
+        _write(index, file)
+    return trained_on
+
+
+def _write(index: Any, file: BinaryIO) -> None:
+    """Write a FAISS index. FAISS itself only prints that the end of a file did not fit on the disk."""
+    import faiss
+
+    failed: list[OSError] = []
+
+    def write(data: bytes) -> None:
+        try:
+            file.write(data)
+        except OSError as error:
+            failed.append(error)
+            raise
+
+    try:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(write, CHUNK))  # type: ignore[attr-defined]
+    except RuntimeError as error:
+        raise (failed[0] if failed else error) from None
+
+
+def _sample(among: Masks, train: Train) -> Masks:
+    """At most ``train.sample`` of the pictures, drawn with its seed, in the order of the shards."""
+    flat = np.concatenate(among)
+    candidates = np.flatnonzero(flat)
+    if len(candidates) > train.sample:
+        candidates = np.random.default_rng(train.seed).choice(candidates, train.sample, replace=False)
+    chosen = np.zeros(len(flat), np.bool_)
+    chosen[candidates] = True
+    return np.split(chosen, np.cumsum([len(here) for here in among])[:-1])

@@ -1,0 +1,141 @@
+"""What belongs together: shards of one model, an index and its ids, vectors and the pictures that were sampled."""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lookalike.io import store
+from lookalike.io.vectors import rows_of, whole
+from lookalike.job.errors import LookalikeError
+
+log = logging.getLogger(__name__)
+
+IDENTITY = ("key", "code", "weights_sha256", "dtypes")  # what vectors must share to be compared with each other
+NAMED = 8  # files that a message lists at most
+
+
+def check_shards(embeddings: Iterable[str], embedding_key: str, embedding_code: str) -> dict[str, Any]:
+    """Check that embedding shards belong together and were made with ``embedding_key`` by ``embedding_code``.
+
+    Returns what they share, for the footers of what is made from them; ``embed_versions`` are the library versions that
+    made the vectors. Differing ones are a warning, and all of them are named, such as ``11.3.0 / 12.0.0``.
+    """
+    footers = {path: store.read_provenance(path) for path in embeddings}
+    _check_current(footers, {"key": embedding_key, "code": embedding_code})
+    first, shared = next(iter(footers.items()))
+    found: dict[str, set[str]] = {}
+    for path, footer in footers.items():
+        for name in IDENTITY:
+            if footer[name] != shared[name]:
+                raise LookalikeError(
+                    f"{path}: its {name} is {footer[name]}, and that of {first} is {shared[name]}, so their vectors "
+                    f"cannot be compared. Embed all shards again: --forcerun {_weights(path)}"
+                )
+        if footer["versions"] != shared["versions"]:
+            log.warning("%s: was made with %s, other shards with %s", path, footer["versions"], shared["versions"])
+        for library, version in footer["versions"].items():
+            found.setdefault(library, set()).add(version)
+    return {
+        **{name: shared[name] for name in (*IDENTITY, "weights")},
+        "embed_versions": {library: " / ".join(sorted(all_of)) for library, all_of in found.items()},
+    }
+
+
+def _check_current(footers: dict[str, dict[str, Any]], expected: dict[str, Any]) -> None:
+    """Refuse shards of an earlier configuration or code, which Snakemake may not know: it was killed before they ended.
+
+    All of them are named, since each forced run that embeds only one would be refused for the next.
+    """
+    stale = [path for path, footer in footers.items() if any(footer.get(name) != expected[name] for name in expected)]
+    if not stale:
+        return
+    name = next(name for name in expected if footers[stale[0]].get(name) != expected[name])
+    by = "configuration" if name == "key" else "version of the code"
+    forced = " ".join(stale) if len(stale) <= NAMED else _weights(stale[0])
+    raise LookalikeError(
+        f"{stale[0]}: was made by another {by}: its {name} is {footers[stale[0]].get(name)}, expected {expected[name]} "
+        f"({len(stale)} of {len(footers)} shards). Embed again: --forcerun {forced}"
+    )
+
+
+def _weights(shard: str) -> str:
+    """What all shards of a model are made from: forced, it embeds every one of them again."""
+    return f"results/weights/{Path(shard).parent.name}.json"
+
+
+def check_index(index: str, ids: str, expected: dict[str, Any]) -> dict[str, Any]:
+    """Check that an index is the one that its ids were written for, and that their footer says what is expected.
+
+    Returns the footer.
+    """
+    footer = store.read_provenance(ids)
+    if footer.get("index_sha256") != store.sha256_file(index):
+        raise LookalikeError(f"{index}: is not the index that {ids} was written for. Delete both and run again.")
+    check_same(ids, footer, expected)
+    return footer
+
+
+def check_same(path: str, footer: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Raise LookalikeError where a file's footer says other than expected."""
+    for name, value in expected.items():
+        if footer.get(name) != value:
+            raise LookalikeError(
+                f"{path}: was made by another configuration: its {name} is {footer.get(name)}, expected {value}. "
+                "Delete this file and run again."
+            )
+
+
+def check_pictures(
+    embeddings: Sequence[str], rows: Sequence[NDArray[np.int64]], sample: pa.Table, bad: pa.Table, images: str
+) -> str:
+    """Check, picture by picture, that sampled = embedded + rejected, and that what was embedded is what was sampled.
+
+    ``rows`` are the sample's rows of each shard's pictures (``vectors.rows_among``), ``sample`` has at least the column
+    ``image_id``. Returns a hash over all ids and the bytes that were decoded for them, whatever their order: models
+    whose hashes differ saw other pictures.
+    """
+    ids = whole(sample["image_id"])
+    known = whole(sample["sha256"]) if "sha256" in sample.column_names else None
+    rejected = rows_of(whole(bad["image_id"]), ids)  # -1 as well where a picture is rejected twice
+    together = np.concatenate([*rows, rejected])
+    counts = np.bincount(together[together >= 0], minlength=len(ids))
+    if (together < 0).any() or (counts != 1).any():
+        strangers = [_strangers(path, here) for path, here in zip(embeddings, rows, strict=True)]
+        odd = [*ids.filter(pa.array(counts != 1))[:1].to_pylist(), *(one for some in strangers for one in some)]
+        odd += bad["image_id"].filter(pa.array(rejected < 0))[:1].to_pylist()
+        raise LookalikeError(
+            f"{images}: {len(ids)} pictures were sampled, but {len(together) - bad.num_rows} are embedded and "
+            f"{bad.num_rows} rejected; for example '{odd[0]}'. The embeddings belong to another sample: "
+            f"delete {Path(embeddings[0]).parent} and run again."
+        )
+    total = sum(_digest(image_id, "rejected") for image_id in bad["image_id"].to_pylist())
+    for path, here in zip(embeddings, rows, strict=True):
+        table = store.read_columns(path, "image_id", "sha256")
+        if known is not None:
+            other = pc.fill_null(pc.not_equal(table["sha256"].combine_chunks(), known.take(pa.array(here))), False)
+            if (changed := table.filter(other)).num_rows:
+                raise LookalikeError(
+                    f"{path}: holds the vector of another picture under the name '{changed['image_id'][0]}': its file "
+                    "was changed after it was embedded or copied. Copy and embed it again: --forcerun make_images "
+                    f"{path}"
+                )
+        for batch in table.to_batches(max_chunksize=1 << 16):
+            total += sum(map(_digest, batch["image_id"].to_pylist(), batch["sha256"].to_pylist()))
+    return f"{total % 2**256:064x}"
+
+
+def _digest(image_id: str, sha256: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{image_id}\0{sha256}".encode()).digest())
+
+
+def _strangers(path: str, here: NDArray[np.int64]) -> list[str]:
+    """One picture of a shard that is not of the sample, if there is any."""
+    found: list[str] = store.read_columns(path, "image_id")["image_id"].filter(pa.array(here < 0))[:1].to_pylist()
+    return found

@@ -1,0 +1,284 @@
+"""The measure stage: one model's neighbors on one data set, as numbers with intervals."""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lookalike.io import identity, store
+from lookalike.io.formats.records import (
+    STAGES,
+    Cost,
+    Curve,
+    EmbedTiming,
+    Estimate,
+    HeldOut,
+    Metrics,
+    Record,
+    SearchTiming,
+    Threshold,
+)
+from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, STRING, TRUTH
+from lookalike.job.errors import LookalikeError
+from lookalike.metrics import agreement
+from lookalike.metrics.breakdowns import break_down
+from lookalike.metrics.draws import pooled_estimate
+from lookalike.metrics.evaluation import NORMALISED, Evaluation, Results, evaluate, matches_of, pooled
+from lookalike.metrics.joining import Bools
+from lookalike.metrics.pooled import Groups, Pool, best_cut, curve, held_out
+from lookalike.metrics.rates import NOTHING, estimate, group_codes
+
+log = logging.getLogger(__name__)
+T = TypeVar("T", bound=Record)
+
+
+def measure(
+    *,
+    results: Results,
+    truth: str | Path,
+    images: str | Path,
+    embeddings: Sequence[str | Path],
+    rejected: Sequence[str | Path],
+    timings: Sequence[str | Path],
+    search_timing: str | Path,
+    out: str | Path,
+    dataset: str,
+    model: str,
+    index: str,
+    k: int,
+) -> None:
+    """Write the ``formats.Metrics`` of one model and index on one data set to ``out``.
+
+    Of ``embeddings`` only the pictures' sizes are read. ``timings`` and ``search_timing`` lie beside the logs: where
+    one is missing or damaged, what it would tell is left out.
+    """
+    sample_sha256 = identity.check_sample(images, truth, *results.files)
+    identity.check_rejected(embeddings, rejected)
+    footer = store.read_provenance(results.neighbors)
+    _check_search(results.neighbors, footer, embeddings, model=model, index=index)
+    sample = store.read_table(images, IMAGES)
+    refused = sample.filter(pc.is_in(sample["image_id"], value_set=_rejected_ids(rejected, sample)))
+    references, rejected_references = _count(sample, "reference"), _count(refused, "reference")
+    evaluation = evaluate(
+        results,
+        store.read_table(truth, TRUTH),
+        sample,
+        searched=references - rejected_references,
+        k=k,
+    )
+    counted = sample.take(evaluation.ranking.counted)
+    groups = group_codes(counted["group"].to_pylist())
+    agreed, baselines = agreement.estimates(
+        agreement.scales(sample, k),
+        store.read_table(results.neighbors, NEIGHBORS),
+        sample,
+        searched=references - rejected_references,
+        kept=k + 1,
+    )
+
+    def estimates(among: Bools) -> dict[str, Estimate]:
+        return {
+            name: NOTHING if values is None else estimate(values[among], groups[among])
+            for name, values in evaluation.outcomes.items()
+        }
+
+    queries = _count(sample, "query")
+    parts = break_down(counted, _longer_sides(embeddings, counted["image_id"]))
+    record = Metrics(
+        dataset=dataset,
+        model=model,
+        index=index,
+        references=references,
+        queries=queries,
+        groups=len(set(groups.tolist())),
+        rejected_references=rejected_references,
+        rejected_queries=_count(refused, "query"),
+        metrics=estimates(np.ones(counted.num_rows, dtype=np.bool_)) | _pooled_estimates(evaluation, queries) | agreed,
+        breakdowns={
+            column: {value: estimates(among) for value, among in values.items()} for column, values in parts.items()
+        },
+        thresholds=_thresholds(evaluation),
+        curves={name: _curve(one) for name, one in evaluation.pools.items() if one.matches.any()},
+        baselines=baselines,
+        timing=_embed_timing(timings) | _search_timing(search_timing),
+        cost=_cost(footer),
+        sample_sha256=sample_sha256,
+        made_from=results.identities(),
+    )
+    store.write_json(record, out)
+
+
+def _check_search(
+    path: str | Path, footer: dict[str, Any], embeddings: Sequence[str | Path], *, model: str, index: str
+) -> None:
+    """Neighbors must be of this model and index, and found among these very shards."""
+    expected = {"model": model, "index": index, "shards_sha256": identity.hash_shards(embeddings)}
+    for name, value in expected.items():
+        if footer.get(name, value) != value:
+            raise LookalikeError(
+                f"{path}: was found with another {name.removesuffix('_sha256')}: {footer[name]}, expected {value}. "
+                f"Search again: --forcerun {path}"
+            )
+
+
+def _pooled_estimates(evaluation: Evaluation, queries: int) -> dict[str, Estimate]:
+    matches = matches_of(evaluation)
+    return {name: pooled_estimate(one, matches, queries) for name, one in pooled(evaluation).items()}
+
+
+def _thresholds(evaluation: Evaluation) -> dict[str, Threshold]:
+    """The thresholds of the lists by DISC21's rule, with and without score normalisation; none without true pairs."""
+    return {
+        f"recall_at_p90{end}": _threshold(evaluation.pools[f"uap{end}"], evaluation.groups)
+        for end in ("", NORMALISED)
+        if f"uap{end}" in evaluation.pools and matches_of(evaluation).any()
+    }
+
+
+def _threshold(pool: Pool, groups: Groups) -> Threshold:
+    cut = best_cut(pool)
+    return Threshold(
+        score=cut and cut.score,
+        precision=cut and cut.precision,
+        recall=cut and cut.recall,
+        held_out=_on_held_out_half(pool, groups),
+    )
+
+
+def _on_held_out_half(pool: Pool, groups: Groups) -> HeldOut:
+    """Choose the threshold on one half of the groups, and see how precise it is on the other."""
+    held = held_out(groups)
+    sizes = np.bincount(groups.code[groups.code >= 0], minlength=len(held))
+    cut, other = best_cut(pool.among(~held)), pool.among(held)
+    precision = recall = NOTHING
+    if cut is not None:
+        accepted = other.score >= cut.score
+        precision = estimate(other.right[accepted].astype(np.float64), other.group[accepted])
+        found = np.bincount(other.group[accepted & other.right], minlength=len(held))
+        every = np.arange(len(held))
+        recall = estimate(  # one outcome for every true pair
+            np.repeat([1.0, 0.0], [found.sum(), (other.matches - found).sum()]),
+            np.concatenate([np.repeat(every, found), np.repeat(every, other.matches - found)]),
+        )
+    return HeldOut(
+        threshold=cut and cut.score,
+        chosen_on=int(sizes[~held].sum()),
+        queries=int(sizes[held].sum()),
+        precision=precision,
+        recall=recall,
+    )
+
+
+def _curve(pool: Pool) -> Curve:
+    cuts = curve(pool)
+    return Curve(
+        score=[cut.score for cut in cuts],
+        precision=[cut.precision for cut in cuts],
+        recall=[cut.recall for cut in cuts],
+    )
+
+
+def _longer_sides(embeddings: Sequence[str | Path], ids: pa.ChunkedArray) -> list[int | None]:
+    """The longer side of each picture, in pixels; None where it was rejected, or embedded before sizes were noted."""
+    sides: dict[str, int] = {}
+    for path in embeddings:
+        if {"width", "height"} <= set(store.read_schema(path).names):
+            table = store.read_columns(path, "image_id", "width", "height")
+            table = table.filter(pc.is_in(table["image_id"], value_set=ids.combine_chunks()))
+            longer = pc.max_element_wise(table["width"], table["height"])
+            sides.update(zip(table["image_id"].to_pylist(), longer.to_pylist(), strict=True))
+    return [sides.get(image_id) for image_id in ids.to_pylist()]
+
+
+def _count(images: pa.Table, role: str) -> int:
+    return int(pc.sum(images[role]).as_py() or 0)
+
+
+def _rejected_ids(paths: Sequence[str | Path], sample: pa.Table) -> pa.Array:
+    """Ids of the pictures that could not be embedded; each must be of the sample, or the counts would not add up."""
+    rejected = [pa.array([], STRING)]
+    for path in paths:
+        ids = store.read_table(path, REJECTED)["image_id"]
+        strangers = ids.filter(pc.invert(pc.is_in(ids, value_set=sample["image_id"].combine_chunks())))
+        if len(strangers):
+            raise LookalikeError(
+                f"{path}: rejected picture '{strangers[0]}' is not in the sample, so this file belongs to another "
+                "one. Delete it and the embeddings beside it, and run again."
+            )
+        rejected += ids.chunks
+    return pa.concat_arrays(rejected)
+
+
+def _timing(path: str | Path, record: type[T]) -> T | None:
+    """What a job left beside its log: no number of a metric follows from it, so a damaged one counts as missing."""
+    if not Path(path).exists():
+        return None
+    try:
+        return store.read_json(path, record)
+    except LookalikeError as error:
+        log.warning("a timing is left out: %s", error)
+        return None
+
+
+def _embed_timing(paths: Sequence[str | Path]) -> dict[str, Any]:
+    shards = [timing for path in paths if (timing := _timing(path, EmbedTiming))]
+    if not shards:
+        return {}
+    images, seconds = sum(shard.images for shard in shards), sum(shard.seconds for shard in shards)
+    slowest: dict[str, float] = {}  # bottleneck -> seconds of the shards that have it
+    for shard in shards:
+        slowest[shard.bottleneck] = slowest.get(shard.bottleneck, 0.0) + shard.seconds
+    return {
+        "embed": {
+            "images": images,
+            "seconds": seconds,
+            "images_per_second": images / seconds if seconds else None,
+            "load_seconds": sum(shard.load_seconds for shard in shards),
+            "device": _all(shard.device for shard in shards),
+            "precision": _all(shard.precision for shard in shards),
+            "batch_size": _all(shard.batch_size for shard in shards),
+            "threads": _all(shard.threads for shard in shards),
+            "stages": {stage: sum(shard.stages.get(stage, 0.0) for shard in shards) for stage in STAGES},
+            "bottleneck": max(slowest, key=slowest.__getitem__),
+        }
+    }
+
+
+def _all(values: Iterable[object]) -> str:
+    """The values that shards have, most often one."""
+    return " + ".join(sorted({str(value) for value in values}))
+
+
+def _cost(footer: dict[str, Any]) -> Cost | None:
+    """From the neighbors' footer, which has it from the index."""
+    if "dimension" not in footer:
+        return None
+    stored, vectors = footer["dtypes"]["stored"], footer["references"]
+    vector_bytes = footer["dimension"] * np.dtype(stored).itemsize
+    # A streamed index is a list of files: what is searched, and must be kept, are the vectors in them.
+    streamed = json.loads(footer.get("index_key", "{}")).get("streamed")
+    return Cost(
+        dimension=footer["dimension"],
+        stored_dtype=stored,
+        vector_bytes=vector_bytes,
+        vectors=vectors,
+        index_bytes=vectors * vector_bytes if streamed else footer["index_bytes"],
+    )
+
+
+def _search_timing(path: str | Path) -> dict[str, Any]:
+    search = _timing(path, SearchTiming)
+    if search is None:
+        return {}
+    return {
+        "search": {
+            "queries": search.queries,
+            "seconds": search.seconds,
+            "queries_per_second": search.queries / search.seconds if search.seconds else None,
+        }
+    }

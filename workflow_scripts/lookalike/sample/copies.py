@@ -1,0 +1,210 @@
+"""Altered copies of another data set's references, as queries whose true match is known because it was made.
+
+References are put into an order by hash. Copies are made of its first pictures, one round after the other; pictures
+that are kept out of the references are its last ones. So more queries, or a grown folder, leave the copies that were
+there before as they were, to the byte.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from lookalike.config.datasets import Copies
+from lookalike.io import content_hashes, images
+from lookalike.io.formats.tables import BY, IMAGES, MANIFEST
+from lookalike.job.errors import LookalikeError, writing
+from lookalike.job.progress import Progress
+from lookalike.sample.copy_operations import apply, as_jpeg, scaled_down
+from lookalike.sample.copy_recipes import Draw, describe, digest, draw_steps
+
+log = logging.getLogger(__name__)
+
+BACKGROUNDS = 8  # pictures that others are pasted into, and at most a tenth of all
+QUALITY = 95
+
+Row = dict[str, Any]  # a row of the images table
+
+
+@dataclass(frozen=True)
+class Background:
+    """A picture that is no reference, for others to be pasted into."""
+
+    image_id: str
+    image: Image.Image
+
+
+def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
+    """Write the copies into ``folder`` and return the MANIFEST table of references, training pictures and copies.
+
+    ``sources`` is the images table of the data set that is copied. Raises LookalikeError where it has too few
+    pictures to keep any out, or none that can be decoded.
+    """
+    brought = [column for column in sources.column_names if column.startswith(BY)]  # a copy is like its source in these
+    known = [*IMAGES.columns, "content_hash", *brought]
+    references = sources.filter(sources["reference"]).select(known).to_pylist()
+    ranked = sorted(references, key=lambda row: digest(entry.seed, row["image_id"]))
+    held_out = _hold_out(entry, ranked)
+    held_ids = {row["image_id"] for row in held_out}
+    pastes = "paste" in entry.operations
+    backgrounds = [_background(row, entry.max_side) for row in held_out[:BACKGROUNDS]] if pastes else []
+    references = [row for row in references if row["image_id"] not in held_ids]
+
+    if held_out:
+        log.info("%d of %d pictures are kept out of the references", len(held_out), len(ranked))
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    progress = Progress("made", entry.queries + entry.without_match, "copies")
+    copies: list[Row] = []
+    hashes: dict[str, str] = {}  # of the sources' bytes: a model must have embedded the picture that was copied
+    for row, number, image, sha256 in _with_match(
+        entry.queries, [row for row in ranked if row["image_id"] not in held_ids]
+    ):
+        hashes[row["image_id"]] = sha256
+        copies.append(
+            _copy(entry, row, number, image, backgrounds=backgrounds, folder=folder) | {"source": row["image_id"]}
+        )
+        progress.advance()
+    for row in held_out[: entry.without_match]:
+        image = images.load(row["root"], row["path"])
+        copies.append(_copy(entry, row, 0, image, backgrounds=backgrounds, folder=folder) | {"source": None})
+        progress.advance()
+    _remove_stale(folder, {copy["image_id"] for copy in copies})
+
+    unaltered = {"query": False, "source": None, "operations": None, "parameters": None}
+    training = sources.filter(pc.and_not(sources["training"], sources["reference"])).select(known)
+    kept = [row | unaltered | {"sha256": hashes.get(row["image_id"])} for row in [*references, *training.to_pylist()]]
+    return pa.Table.from_pylist(
+        kept + copies, schema=MANIFEST.schema("operations", "parameters", "sha256", "content_hash", *brought)
+    )
+
+
+def _hold_out(entry: Copies, ranked: Sequence[Row]) -> list[Row]:
+    """The pictures to keep out of the references, from the end of the order; undecodable ones are no use for that."""
+    if not ranked:
+        raise LookalikeError("of: that data set has no references to copy. Choose one that has.")
+    if entry.without_match >= len(ranked):
+        raise LookalikeError(
+            f"without_match: {entry.without_match} pictures are to be kept out, but the data set has only "
+            f"{len(ranked)}. Lower without_match, or add pictures: at least one must stay as a reference."
+        )
+    wanted = entry.without_match
+    if "paste" in entry.operations:
+        wanted = max(wanted, min(BACKGROUNDS, len(ranked) // 10))
+    held_out: list[Row] = []
+    for row in reversed(ranked[1:]):
+        if len(held_out) == wanted:
+            break
+        try:
+            images.load(row["root"], row["path"])
+        except images.BadImage as error:
+            _log_undecodable(row, error)
+            continue
+        held_out.append(row)
+    if len(held_out) < entry.without_match:
+        raise LookalikeError(
+            f"without_match: {entry.without_match} pictures are to be kept out, but of {len(ranked)} only "
+            f"{len(held_out)} can be decoded and spared. Lower without_match, or mend the pictures that the log names."
+        )
+    return held_out
+
+
+def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, int, Image.Image, str]]:
+    """Yield references to copy until there are enough: with the number of the round, the picture and its hash."""
+    made = 0
+    first_reason = ""
+    for number in count():
+        decodable = []
+        for row in references:
+            if made == queries:
+                return
+            try:
+                data = images.read(row["root"], row["path"])
+                image = images.decode(data)
+            except images.BadImage as error:
+                _log_undecodable(row, error)
+                first_reason = first_reason or f"{row['path']}: {error}"
+                continue
+            _check_unchanged(row, data)
+            decodable.append(row)
+            made += 1
+            yield row, number, image, hashlib.sha256(data).hexdigest()
+        if not decodable:
+            raise LookalikeError(
+                f"of: none of the {len(references)} references that were tried can be decoded; the first: "
+                f"{first_reason}. Mend or replace the pictures."
+            )
+        references = decodable
+
+
+def _check_unchanged(row: Row, data: bytes) -> None:
+    try:
+        content_hashes.check(row, data)
+    except LookalikeError as error:
+        raise LookalikeError(f"of: {error}") from None
+
+
+def _log_undecodable(row: Row, error: images.BadImage) -> None:
+    log.warning("%s is not copied, the next picture is taken instead: %s", row["path"], error)
+
+
+def _background(row: Row, max_side: int) -> Background:
+    image = images.load(row["root"], row["path"])
+    return Background(row["image_id"], scaled_down(image, max_side))
+
+
+def _copy(
+    entry: Copies, row: Row, number: int, image: Image.Image, *, backgrounds: Sequence[Background], folder: Path
+) -> Row:
+    """Make one copy, write it, and return its row, without ``source``."""
+    steps = draw_steps(Draw(entry.seed, number, row["image_id"]), entry.operations, entry.strengths, entry.chains)
+    background = _choose(entry.seed, number, row["image_id"], backgrounds)
+    for step in steps:
+        if step["operation"] == "paste" and background:
+            del step["color"]
+            step["background"] = background.image_id
+    data = as_jpeg(
+        apply(image, steps, entry.max_side, background.image if background else None), QUALITY, full_color=True
+    )
+    parameters = json.dumps({"round": number, "steps": steps}, sort_keys=True)
+    # Shards are compared by id and size: an id must not stay where the picture changed. So it is made of the picture's
+    # bytes, and of where it came from, since a flipped picture is the same in every round.
+    image_id = f"copy-{digest(row['image_id'], parameters, hashlib.sha256(data).hexdigest())[:16]}.jpg"
+    with writing(folder / image_id):
+        (folder / image_id).write_bytes(data)
+    return {
+        **row,
+        "image_id": image_id,
+        "reference": False,
+        "query": True,
+        "training": False,
+        "root": folder.as_posix(),
+        "path": image_id,
+        "bytes": len(data),
+        "content_hash": content_hashes.of(data),
+        "group": row["group"] if row["group"] is not None else row["image_id"],
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "operations": describe(steps),
+        "parameters": parameters,
+    }
+
+
+def _choose(seed: int, number: int, image_id: str, backgrounds: Sequence[Background]) -> Background | None:
+    """The background for a copy: by hash, so that another set of backgrounds changes few copies."""
+    others = [one for one in backgrounds if one.image_id != image_id]
+    return min(others, key=lambda one: digest(seed, number, image_id, one.image_id), default=None)
+
+
+def _remove_stale(folder: Path, current: set[str]) -> None:
+    """Remove the copies of an earlier run, and nothing else."""
+    for file in folder.glob("copy-*.jpg"):
+        if file.name not in current and file.is_file() and not file.is_symlink():
+            file.unlink()

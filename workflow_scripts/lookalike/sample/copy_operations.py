@@ -1,0 +1,184 @@
+"""The operations themselves: one function each, from a picture and the drawn numbers to the altered picture.
+
+All of them take and give 8-bit RGB pictures of any size from 1 x 1 pixel, and are pure: every number that was drawn
+comes from the step (``recipes.draw_step``). Shares of the
+picture's sides keep strengths alike for small and large ones.
+"""
+
+import colorsys
+import io
+import math
+from collections.abc import Callable
+
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
+
+from lookalike.sample.copy_recipes import Step
+
+Picture = Image.Image
+Color = tuple[int, int, int]
+
+SMALLEST_LETTERS = 6  # pixels; smaller ones are specks
+AREA_OF_BOX = {"rectangle": 1.0, "ellipse": math.pi / 4, "triangle": 0.5}  # what a shape covers of its bounding box
+
+
+def apply(image: Picture, steps: list[Step], max_side: int, background: Picture | None) -> Picture:
+    """Carry out the steps of a recipe. Whatever grows beyond ``max_side`` pixels on a side is scaled down at once.
+
+    ``background`` is what ``paste`` pastes into; where it is None, a plain color.
+    """
+    image = scaled_down(image, max_side)
+    for step in steps:
+        if step["operation"] == "paste":
+            image = _paste(image, step, background)
+        else:
+            image = _OPERATIONS[step["operation"]](image, step)
+        image = scaled_down(image, max_side)
+    return image
+
+
+def scaled_down(image: Picture, max_side: int) -> Picture:
+    """The picture, with its longer side no longer than ``max_side`` pixels."""
+    if max(image.size) <= max_side:
+        return image
+    scale = max_side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def as_jpeg(image: Picture, quality: int, *, full_color: bool) -> bytes:
+    """The picture as a JPEG file; ``full_color`` keeps the color of every pixel (4:4:4), not of one in four."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=quality, subsampling=0 if full_color else 2)
+    return buffer.getvalue()
+
+
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Aileron, which Pillow carries inside itself, so that a copy never depends on the fonts of a machine."""
+    loaded = ImageFont.load_default(size=size)
+    assert isinstance(loaded, ImageFont.FreeTypeFont)
+    return loaded
+
+
+def _crop(image: Picture, step: Step) -> Picture:
+    side = math.sqrt(step["kept"])
+    width, height = max(1, round(image.width * side)), max(1, round(image.height * side))
+    left, top = round(step["x"] * (image.width - width)), round(step["y"] * (image.height - height))
+    return image.crop((left, top, left + width, top + height))
+
+
+def _blur(image: Picture, step: Step) -> Picture:
+    return image.filter(ImageFilter.GaussianBlur(step["radius"] * min(image.size)))
+
+
+def _jpeg(image: Picture, step: Step) -> Picture:
+    return Image.open(io.BytesIO(as_jpeg(image, step["quality"], full_color=False))).convert("RGB")
+
+
+def _rotate(image: Picture, step: Step) -> Picture:
+    degrees = -step["degrees"] if step["clockwise"] else step["degrees"]
+    return image.rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=_rgb(step["color"]))
+
+
+def _color(image: Picture, step: Step) -> Picture:
+    red, green, blue = colorsys.hsv_to_rgb(step["hue"] / 360, 1.0, 1.0)
+    tint = Image.new("RGB", image.size, (round(red * 255), round(green * 255), round(blue * 255)))
+    return Image.blend(ImageEnhance.Color(image).enhance(step["saturation"]), tint, step["tint"])
+
+
+def _brightness(image: Picture, step: Step) -> Picture:
+    return ImageEnhance.Brightness(image).enhance(1 / step["factor"] if step["darker"] else step["factor"])
+
+
+def _text(image: Picture, step: Step) -> Picture:
+    size = max(SMALLEST_LETTERS, round(step["height"] * min(image.size)))
+    letters = font(size)
+    outline = max(1, size // 12)
+    lines = [_fitting(words, letters, image.width - 2 * outline) for words in step["words"]]
+    width = max(letters.getlength(line) for line in lines) + 2 * outline
+    line_height = round(1.25 * size) + outline
+    left = outline + step["x"] * max(0, image.width - width)
+    top = outline + step["y"] * max(0, image.height - line_height * len(lines) - outline)
+    # an outline of the opposite brightness: the text shows on any picture
+    dark = sum(step["color"]) < 3 * 128
+    image = image.copy()
+    canvas = ImageDraw.Draw(image)
+    for number, line in enumerate(lines):
+        canvas.text(
+            (round(left), round(top) + number * line_height),
+            line,
+            fill=_rgb(step["color"]),
+            font=letters,
+            stroke_width=outline,
+            stroke_fill=(255, 255, 255) if dark else (0, 0, 0),
+        )
+    return image
+
+
+def _fitting(words: list[str], letters: ImageFont.FreeTypeFont, width: int) -> str:
+    """As many words as fit into the width, and at least one."""
+    line = words[0]
+    for word in words[1:]:
+        if letters.getlength(f"{line} {word}") > width:
+            break
+        line += f" {word}"
+    return line
+
+
+def _shapes(image: Picture, step: Step) -> Picture:
+    image = image.copy()
+    canvas = ImageDraw.Draw(image)
+    for shape in step["shapes"]:
+        side = math.sqrt(step["covers"] / step["count"] / AREA_OF_BOX[shape["shape"]])
+        width, height = max(1, round(image.width * side)), max(1, round(image.height * side))
+        left, top = round(shape["x"] * (image.width - width)), round(shape["y"] * (image.height - height))
+        right, bottom = left + width - 1, top + height - 1
+        color = _rgb(shape["color"])
+        match shape["shape"]:
+            case "rectangle":
+                canvas.rectangle((left, top, right, bottom), fill=color)
+            case "ellipse":
+                canvas.ellipse((left, top, right, bottom), fill=color)
+            case "triangle":
+                canvas.polygon([(left, bottom), (right, bottom), ((left + right) // 2, top)], fill=color)
+    return image
+
+
+def _flip(image: Picture, step: Step) -> Picture:
+    return ImageOps.mirror(image)
+
+
+def _grey(image: Picture, step: Step) -> Picture:
+    return ImageOps.grayscale(image).convert("RGB")
+
+
+def _pad(image: Picture, step: Step) -> Picture:
+    return ImageOps.expand(image, max(1, round(step["border"] * max(image.size))), fill=_rgb(step["color"]))
+
+
+def _paste(image: Picture, step: Step, background: Picture | None) -> Picture:
+    side = 1 / math.sqrt(step["covers"])
+    size = (max(image.width + 1, round(image.width * side)), max(image.height + 1, round(image.height * side)))
+    canvas = ImageOps.fit(background, size) if background else Image.new("RGB", size, _rgb(step["color"]))
+    left, top = round(step["x"] * (size[0] - image.width)), round(step["y"] * (size[1] - image.height))
+    canvas.paste(image, (left, top))
+    return canvas
+
+
+def _rgb(color: list[int]) -> Color:
+    red, green, blue = color
+    return red, green, blue
+
+
+_OPERATIONS: dict[str, Callable[[Picture, Step], Picture]] = {
+    "crop": _crop,
+    "blur": _blur,
+    "jpeg": _jpeg,
+    "rotate": _rotate,
+    "color": _color,
+    "brightness": _brightness,
+    "text": _text,
+    "shapes": _shapes,
+    "flip": _flip,
+    "pad": _pad,
+    "grey": _grey,
+}

@@ -1,0 +1,344 @@
+"""Anybody's pictures: a folder of references, and, where there are any, a folder of queries and their true matches."""
+
+import csv
+import hashlib
+import logging
+import os
+import stat
+import unicodedata
+from collections import deque
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from itertools import combinations
+from pathlib import Path
+
+import pyarrow as pa
+
+from lookalike.config.datasets import Folder
+from lookalike.io.formats.tables import BY, IMAGES, TRUTH
+from lookalike.io.images import EXTENSIONS
+from lookalike.job.errors import LookalikeError, did_you_mean
+from lookalike.sample import left_out
+from lookalike.sample.left_out import LeftOut
+
+log = logging.getLogger(__name__)
+
+CheckHeader = Callable[[list[str], str, str], None]
+WHERE_PATHS_START = "Check the path: relative paths start at the folder where snakemake is run."
+
+
+NAMES = {"root": "the root", "queries": "the folder of queries", "training": "the folder of training pictures"}
+ROLES = {"root": "reference", "queries": "query", "training": "training"}
+
+
+def sample(entry: Folder, where: str, skipped: dict[str, LeftOut] | None = None) -> tuple[pa.Table, pa.Table]:
+    """List the pictures and the true matches: an IMAGES and a TRUTH table.
+
+    ``where`` is ``datasets.NAME``, for messages; what is left out of each folder is put into ``skipped``. Ids are paths
+    relative to ``root``, or to ``queries`` or ``training``.
+    Raises LookalikeError for a missing or empty folder, an id that is taken twice, or a truth file that does not fit.
+    """
+    if entry.truth is not None and entry.queries is None:
+        raise LookalikeError(
+            f"{where}.truth: there are no queries. Name their folder with 'queries', or remove 'truth'."
+        )
+    folders = {key: folder for key in ROLES if (folder := getattr(entry, key)) is not None}
+    real = {key: _existing(folder, f"{where}.{key}") for key, folder in folders.items()}
+    for one, other in combinations(folders, 2):
+        if real[one] == real[other]:
+            raise LookalikeError(
+                f"{where}.{other}: '{folders[other]}' is also {NAMES[one]}. "
+                f"Put the {_pictures_of(other)} into a folder of their own."
+            )
+    # one folder inside another: each picture belongs to the innermost only
+    found = {
+        key: _pictures(folder, f"{where}.{key}", frozenset(real.values()) - {real[key]}, skipped)
+        for key, folder in folders.items()
+    }
+    for one, other in combinations(folders, 2):
+        if twice := next((image_id for image_id in found[other] if image_id in found[one]), None):
+            raise LookalikeError(
+                f"{where}.{other}: '{twice}' is both in {one} ('{folders[one]}') and in {other} ('{folders[other]}'), "
+                "and every id, the path inside its folder, must be unique. Rename one of the two, or move all "
+                f"{_pictures_of(other)} into a sub-folder of '{folders[other]}'."
+            )
+    if entry.truth is None and entry.queries:
+        log.warning("%s: there is no truth file, so the queries have no true matches", where)
+    pairs = _truth(entry.truth, f"{where}.truth", entry, found["root"], found["queries"]) if entry.truth else []
+    known = {image_id: size for sizes in found.values() for image_id, size in sizes.items()}
+    if entry.sample is not None and entry.sample < len(found["root"]):
+        matches = {pair["reference_id"] for pair in pairs}
+        found["root"] = _sampled(entry.sample, found["root"], matches, f"{where}.sample")
+    images = pa.concat_tables(_table(folder, found[key], ROLES[key]) for key, folder in folders.items())
+    if entry.about:
+        about, columns = _about(entry.about, f"{where}.about", entry, known)
+        cells = [about.get(image_id, {}) for image_id in images["image_id"].to_pylist()]
+        for column in columns:
+            images = images.append_column(column, pa.array([cell.get(column) for cell in cells], pa.string()))
+    return images, pa.Table.from_pylist(pairs, schema=TRUTH.schema())
+
+
+def _sampled(wanted: int, references: dict[str, int], matches: set[str], where: str) -> dict[str, int]:
+    """So many references: all true matches, and of the others those whose ids have the smallest hashes.
+
+    So the choice is random, yet always the same, and a larger sample contains every smaller one.
+    """
+    if wanted < len(matches):
+        raise LookalikeError(
+            f"{where}: {wanted} references are to be taken, but {len(matches)} are true matches of queries. "
+            f"Set sample to {len(matches)} or more."
+        )
+    order = sorted(references, key=lambda one: (one not in matches, hashlib.sha256(f"sample {one}".encode()).digest()))
+    log.info("%s: %s of %s references are taken", where, f"{wanted:,}", f"{len(references):,}")
+    return {image_id: references[image_id] for image_id in sorted(order[:wanted])}
+
+
+def _pictures_of(key: str) -> str:
+    return "training pictures" if key == "training" else key
+
+
+def _table(root: str, sizes: dict[str, int], role: str) -> pa.Table:
+    """The IMAGES table of one folder, by columns: a row as a mapping would take half a kilobyte."""
+    number = len(sizes)
+    columns = {
+        "image_id": list(sizes),
+        **{one: [one == role] * number for one in ROLES.values()},
+        "root": [root] * number,
+        "path": list(sizes),
+        "bytes": list(sizes.values()),
+        "group": pa.nulls(number, pa.string()),
+    }
+    return pa.table(columns, IMAGES.schema())
+
+
+def _existing(folder: str, where: str) -> str:
+    """The folder's real path."""
+    if not Path(folder).exists():
+        raise LookalikeError(f"{where}: the folder '{folder}' does not exist. {WHERE_PATHS_START}")
+    if not Path(folder).is_dir():
+        raise LookalikeError(f"{where}: '{folder}' is a file, not a folder. Name the folder that holds the pictures.")
+    return os.path.realpath(folder)
+
+
+def pictures(folder: str, where: str, skipped: dict[str, LeftOut] | None = None) -> dict[str, int]:
+    """Size in bytes of every picture in and below ``folder``, by its path inside, sorted.
+
+    ``where`` names the place in messages; what is left out is put into ``skipped``. Raises LookalikeError for a folder
+    that is missing, empty or unreadable.
+    """
+    _existing(folder, where)
+    return _pictures(folder, where, frozenset(), skipped)
+
+
+def _pictures(folder: str, where: str, others: frozenset[str], skipped: dict[str, LeftOut] | None) -> dict[str, int]:
+    """Size in bytes of every picture in and below ``folder``, by id, sorted; ``others`` are left to themselves."""
+    odd = LeftOut()
+    found = dict(sorted(_walk(folder, where, others, odd)))
+    for line in odd.lines():
+        log.info("%s: left out: %s", folder, line)
+    if not found:
+        rest = f" Left out: {'; '.join(odd.lines())}." if odd.counts else ""
+        raise LookalikeError(f"{where}: '{folder}' holds no pictures (looked for {', '.join(EXTENSIONS)}).{rest}")
+    if skipped is not None:
+        skipped[folder] = odd
+    return found
+
+
+def _walk(root: str, where: str, others: frozenset[str], odd: LeftOut) -> Iterator[tuple[str, int]]:
+    """Yield id and size of the pictures below ``root``.
+
+    Links are followed, but each folder is listed once: where it really is if that is below ``root``, else by the first
+    link to it. So links in a circle end, and links to and fro between folders do not multiply.
+    """
+    folders = [(root, "", os.path.realpath(root))]  # where it was found, what its ids begin with, where it is
+    links: deque[tuple[str, str, str]] = deque()
+    listed = set(others)
+    while folders or links:
+        folder, prefix, real = folders.pop() if folders else links.popleft()
+        if real in listed:
+            if real not in others:
+                odd.add("links to folders that are listed already", prefix)
+            continue
+        listed.add(real)
+        inside = prefix[:-1].rpartition("/")[2] if prefix else Path(root).name
+        for entry in _entries(folder, where):
+            image_id = prefix + entry.name
+            is_folder = _is_folder(entry)
+            if reason := left_out.why(entry.name, inside):
+                odd.add(reason, f"{image_id}/" if is_folder else image_id)
+            elif is_folder:
+                if entry.is_symlink():
+                    links.append((entry.path, f"{image_id}/", os.path.realpath(entry.path)))
+                else:
+                    folders.append((entry.path, f"{image_id}/", os.path.join(real, entry.name)))  # noqa: PTH118
+            elif not entry.name.lower().endswith(EXTENSIONS):
+                odd.add_extension(image_id)
+            elif (size := _size(entry, folder, where)) is None:
+                odd.add("links that lead nowhere, and other things that are no files", image_id)
+            else:
+                yield _utf8(image_id, where), size
+
+
+def _entries(folder: str, where: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise _unreadable(folder, where, error) from None
+
+
+def _unreadable(folder: str, where: str, error: OSError) -> LookalikeError:
+    return LookalikeError(
+        f"{where}: the folder '{folder}' cannot be read ({error.strerror}). "
+        "Give yourself the right to read it, or move it out."
+    )
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle
+        return False
+
+
+def _size(entry: os.DirEntry[str], folder: str, where: str) -> int | None:
+    """In bytes; None for what is no file. A file whose size may not be asked for lies in a folder that is closed."""
+    try:
+        now = entry.stat()
+    except PermissionError as error:
+        if not entry.is_symlink():
+            raise _unreadable(folder, where, error) from None
+        return None
+    except OSError:
+        return None
+    return now.st_size if stat.S_ISREG(now.st_mode) else None
+
+
+def _utf8(image_id: str, where: str) -> str:
+    try:
+        image_id.encode()
+    except UnicodeEncodeError:
+        raise LookalikeError(f"{where}: the file name {image_id!r} is not valid UTF-8. Rename the file.") from None
+    return image_id
+
+
+def _truth(
+    path: str, where: str, entry: Folder, references: dict[str, int], queries: dict[str, int]
+) -> list[dict[str, str]]:
+    """Read and check the CSV of true matches. A query without a match has no row, or an empty reference_id."""
+    first_lines: dict[tuple[str, str], int] = {}
+    without: dict[str, int] = {}
+    for line, cells in _lines(path, where, _check_truth_header):
+        place = f"{where}: {path}, line {line}"
+        query_id, reference_id = cells["query_id"], cells["reference_id"]
+        if query_id not in queries:
+            raise LookalikeError(
+                f"{place}: query_id '{query_id}' is not in queries.{_nearest(query_id, queries, entry.queries)}"
+            )
+        if not reference_id:
+            without.setdefault(query_id, line)
+            continue
+        if reference_id not in references:
+            raise LookalikeError(
+                f"{place}: reference_id '{reference_id}' is not in root."
+                f"{_nearest(reference_id, references, entry.root)}"
+            )
+        first = first_lines.setdefault((query_id, reference_id), line)
+        if first != line:
+            raise LookalikeError(f"{place}: says the same as line {first}. Delete one of the two.")
+    for (query_id, _), line in first_lines.items():
+        if query_id in without:
+            raise LookalikeError(
+                f"{where}: {path}: '{query_id}' has a match in line {line}, and none in line {without[query_id]}. "
+                "Delete one of the two."
+            )
+    return [{"query_id": query_id, "reference_id": reference_id} for query_id, reference_id in first_lines]
+
+
+def _about(
+    path: str, where: str, entry: Folder, pictures: dict[str, int]
+) -> tuple[dict[str, dict[str, str | None]], tuple[str, ...]]:
+    """Read the CSV of what is known of pictures: cells by id and column, and the columns' names in the images table.
+
+    A picture that has no row, and an empty cell, are unknown.
+    """
+    found: dict[str, dict[str, str | None]] = {}
+    first_lines: dict[str, int] = {}
+    columns: dict[str, None] = {}
+    for line, cells in _lines(path, where, _check_about_header):
+        place = f"{where}: {path}, line {line}"
+        image_id = cells.pop("image_id")
+        if image_id not in pictures:
+            raise LookalikeError(
+                f"{place}: image_id '{image_id}' is in none of the folders.{_nearest(image_id, pictures, entry.root)}"
+            )
+        if first_lines.setdefault(image_id, line) != line:
+            raise LookalikeError(f"{place}: '{image_id}' is in line {first_lines[image_id]} already. Delete one.")
+        found[image_id] = {f"{BY}{column}": cell or None for column, cell in cells.items()}
+        columns.update(dict.fromkeys(found[image_id]))
+    return found, tuple(columns)
+
+
+def _lines(path: str, where: str, check_header: CheckHeader) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the number of the line and the cells by column of every row of a CSV file that is not blank."""
+    try:
+        # csv, since it knows the line that a row is on; utf-8-sig, since spreadsheets write a byte order mark
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, strict=True)
+            header = next(rows, [])
+            check_header(header, path, where)
+            for row in rows:
+                if not any(row):
+                    continue
+                if len(row) != len(header):
+                    raise LookalikeError(
+                        f"{where}: {path}, line {rows.line_num}: has {len(row)} cells, expected {len(header)}. "
+                        "Put a name that holds a comma into double quotes."
+                    )
+                yield rows.line_num, dict(zip(header, row, strict=True))
+    except FileNotFoundError:
+        raise LookalikeError(f"{where}: the file '{path}' does not exist. {WHERE_PATHS_START}") from None
+    except OSError as error:
+        raise LookalikeError(f"{where}: the file '{path}' cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise LookalikeError(f"{where}: {path} is not UTF-8 text. Save it as CSV (UTF-8).") from None
+    except csv.Error as error:
+        raise LookalikeError(f"{where}: {path}, line {rows.line_num}: is not valid CSV ({error}).") from None
+
+
+def _check_about_header(header: list[str], path: str, where: str) -> None:
+    others = [column for column in header if column != "image_id"]
+    if len(others) + 1 != len(header) or not all(others) or not others or len(set(others)) < len(others):
+        raise LookalikeError(
+            f"{where}: {path}, line 1: has the columns '{','.join(header)}'. The first line must name image_id and at "
+            "least one more column, each once."
+        )
+
+
+def _check_truth_header(header: list[str], path: str, where: str) -> None:
+    expected = list(TRUTH.columns)
+    for column in header:
+        if column not in expected:
+            raise LookalikeError(
+                f"{where}: {path}, line 1: unknown column '{column}'.{did_you_mean(column, expected)} "
+                f"The first line must be: {','.join(expected)}"
+            )
+    if sorted(header) != sorted(expected):
+        raise LookalikeError(
+            f"{where}: {path}, line 1: has the columns '{','.join(header)}'. "
+            f"The first line must be: {','.join(expected)}"
+        )
+
+
+def _nearest(word: str, ids: dict[str, int], folder: str | None) -> str:
+    """A suggestion, or an example of an id: a list of all of them would help nobody."""
+    for image_id in ids:
+        if unicodedata.normalize("NFC", image_id) == unicodedata.normalize("NFC", word):
+            return (
+                f" '{image_id}' looks the same, but is written with other Unicode characters (composed or decomposed, "
+                "as macOS does). Copy the name from the folder's listing."
+            )
+    close = get_close_matches(word, ids, n=1, cutoff=0.6)
+    if close:
+        return f" Did you mean '{close[0]}'?"
+    return f" Ids are paths inside '{folder}', for example '{next(iter(ids))}'."

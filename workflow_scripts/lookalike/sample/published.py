@@ -1,0 +1,406 @@
+"""What the published data sets have in common: parts that lie in folders or zip archives, listed, counted and sampled.
+
+Archives are never unpacked: a picture's path is ``some.zip!member``, and workers read it there.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lookalike.io import archives, content_hashes
+from lookalike.io.formats.tables import IMAGES
+from lookalike.job.errors import LookalikeError
+from lookalike.sample import left_out
+from lookalike.sample.left_out import LeftOut
+
+log = logging.getLogger(__name__)
+
+# `content_hash` is null for plain files: it is taken of those that are chosen (datasets/hashing.py).
+LISTED = pa.schema({"image_id": pa.string(), "path": pa.string(), "bytes": pa.int64(), "content_hash": pa.string()})
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who publishes a data set, and under which terms."""
+
+    title: str
+    publisher: str
+    page: str
+    licence: str
+    docs: str
+
+
+@dataclass
+class Part:
+    """A part of a data set as it was found: pictures in one role, or a file that says something about them."""
+
+    name: str
+    unit: str  # what `found` counts: pictures, true pairs, captions
+    found: int
+    wanted: str  # what the entry takes of it, in words
+    published: int | None = None  # how many there are as published; None where copies differ
+    missing: str = ""  # what the entry needs and is not there, and where it belongs
+    places: list[str] = field(default_factory=list)  # folders and files that it was found in, relative to the root
+    absent: list[str] = field(default_factory=list)  # what is published and not there, and could be done without
+    remarks: list[str] = field(default_factory=list)  # what is there and not as expected; it stops nothing
+    left_out: LeftOut = field(default_factory=LeftOut)  # what was listed and is none of its pictures; also a remark
+
+    def leave_out(self, odd: LeftOut) -> None:
+        """Remark what was listed and is none of the part's pictures, and count it for the report."""
+        self.left_out = odd
+        self.remarks += odd.lines()
+
+    @property
+    def notes(self) -> list[str]:
+        """All that a user should know of, and that stops nothing."""
+        return [*(f"not there: {line}" for line in self.absent), *self.remarks]
+
+
+@dataclass
+class Found:
+    """What a user has put into the root of a data set, for one entry of the configuration."""
+
+    source: Source
+    root: str
+    parts: list[Part]
+
+    @property
+    def missing(self) -> list[str]:
+        """One line for each part that is not there, or not enough of it."""
+        return [f"{part.name}: {part.missing}" for part in self.parts if part.missing]
+
+    @property
+    def left_out(self) -> list[dict[str, Any]]:
+        """What was left out of every part, for the footer of the images table."""
+        return [row for part in self.parts for row in part.left_out.rows(f"{self.root} ({part.name})")]
+
+    def how_to_get(self) -> list[str]:
+        """Where to fetch the data set, under which licence, and where to put it."""
+        source = self.source
+        return [
+            f"Fetch it from: {source.publisher}, {source.page}",
+            f"Licence: {source.licence}",
+            f"Put it into: {self.root} (a relative path starts at the folder where snakemake is run)",
+            f"Every step: {source.docs}",
+        ]
+
+    def stop_where_incomplete(self, name: str) -> None:
+        """Raise LookalikeError where something is missing that the entry needs; else log what was found."""
+        if self.missing:
+            lines = [*(f"Missing: {line}" for line in self.missing), *self.how_to_get()]
+            lines.append(
+                f"What is there, and what is not: lookalike check {name} (and the --configfile of this run, if any)"
+            )
+            raise LookalikeError(
+                f"datasets.{name}.root: '{self.root}' does not hold the {self.source.title} pictures and tables that "
+                "this data set needs.\n  " + "\n  ".join(lines)
+            )
+        for part in self.parts:
+            log.info("%s: %s %s in %s", part.name, f"{part.found:,}", part.unit, shortened(part.places))
+            for note in part.notes:
+                log.warning("%s: %s", part.name, note)
+
+    def remedy(self, name: str) -> str:
+        """What to do where counts are other than expected."""
+        absent = [f"{part.name}: {line}" for part in self.parts for line in part.absent]
+        likely = f"Likely missing: {'; '.join(absent)}. Add it" if absent else "Look for what is missing"
+        return f"{likely}, or correct expect where this is what you mean. What is there: lookalike check {name}"
+
+
+@dataclass
+class Listing:
+    """The pictures of a part: a table of LISTED, in the order of their ids, no id twice."""
+
+    pictures: pa.Table
+    places: list[str]
+    odd: LeftOut
+    damaged: list[str]  # archives that cannot be read, and why
+
+
+JPEG = r"\.(?i:jpe?g)"  # as copies have it: .jpg, .JPG, .jpeg
+
+
+def list_pictures(
+    root: str,
+    names: re.Pattern[str],
+    pictures: re.Pattern[str],
+    *,
+    ending: str = "",
+    tables: Sequence[str] = (),
+    others: re.Pattern[str] | None = None,
+) -> Listing:
+    """Every picture of a part: of all folders in ``root``, and of all zip archives there, whose names match ``names``.
+
+    A picture is a file at any depth whose name matches ``pictures``; the id is that pattern's first group, and
+    ``ending``. Files are taken before members, where a picture is there twice. ``tables`` are files that are known to
+    be no pictures, and what matches ``others`` belongs to another part. Raises LookalikeError for a folder that cannot
+    be read.
+    """
+    odd, damaged, places, found = LeftOut(), list[str](), list[str](), [LISTED.empty_table()]
+    known = {os.path.relpath(table, root) for table in tables}
+    for place in parts_of(root, names):
+        listed = _Columns(pictures, others, ending, odd)
+        for path, size in _files(root, place, odd, ()) if (Path(root) / place).is_dir() else [(place, 0)]:
+            if path in known:
+                continue
+            if not path.lower().endswith(".zip"):
+                listed.add(path, size)
+                continue
+            try:
+                for member in archives.members(Path(root) / path):
+                    listed.add_member(path, member)
+            except archives.ArchiveError as error:
+                damaged.append(f"{path} {error}")
+        if listed.ids:
+            found.append(listed.table())
+            places.append(place)
+    return Listing(_each_once(pa.concat_tables(found), odd), places, odd, damaged)
+
+
+class _Columns:
+    """The columns of LISTED, filled one file after the other: lists take less memory than a record a row."""
+
+    def __init__(self, pictures: re.Pattern[str], others: re.Pattern[str] | None, ending: str, odd: LeftOut) -> None:
+        self.pictures, self.others, self.ending, self.odd = pictures, others, ending, odd
+        self.ids: list[str] = []
+        self.paths: list[str] = []
+        self.sizes: list[int] = []
+        self.hashes: list[str | None] = []
+        self._folder, self._skipped = "", ("", "")  # of the member before: where it was, and why that is left out
+        self._counted: set[str] = set()
+
+    def add(self, path: str, size: int, content_hash: str | None = None) -> None:
+        name = path.rpartition("/")[2].rpartition("!")[2]
+        if match := self.pictures.fullmatch(name):
+            self.ids.append(match[1] + self.ending)
+            self.paths.append(path)
+            self.sizes.append(size)
+            self.hashes.append(content_hash)
+        elif not (self.others and self.others.fullmatch(name)):
+            self.odd.add(left_out.why(name) or "files that are no pictures of it", path)
+
+    def add_member(self, archive: str, member: archives.Member) -> None:
+        path = f"{archive}!{member.name}"
+        if (folder := member.name.rpartition("/")[0]) != self._folder:
+            self._folder, self._skipped = folder, left_out.why_path(folder)
+        top, reason = self._skipped
+        if not reason:
+            self.add(path, member.bytes, content_hashes.of_crc(member.crc))
+        elif (place := f"{archive}!{top}/") not in self._counted:
+            self._counted.add(place)
+            self.odd.add(reason, place)
+
+    def table(self) -> pa.Table:
+        return pa.table([self.ids, self.paths, self.sizes, self.hashes], schema=LISTED)
+
+
+def parts_of(root: str, names: re.Pattern[str]) -> list[str]:
+    """Folders and zip archives in ``root`` whose names, without ``.zip``, match: folders first, then by number.
+
+    They may lie in a folder ``images/`` there, as many copies have it.
+    """
+    matching = []
+    for folder in ("",) if names.fullmatch("images") else ("", "images/"):
+        if not os.access(Path(root) / folder, os.R_OK | os.X_OK) or not (Path(root) / folder).is_dir():
+            continue
+        with os.scandir(Path(root) / folder) as entries:
+            matching += [
+                (not entry.is_dir(), _natural(entry.name), folder + entry.name)
+                for entry in entries
+                if names.fullmatch(re.sub(r"(?i)\.zip$", "", entry.name))
+                and (entry.is_dir() or entry.name.lower().endswith(".zip"))
+            ]
+    return [name for _, _, name in sorted(matching)]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts ``refs_2`` before ``refs_10``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _files(root: str, folder: str, odd: LeftOut, above: tuple[Path, ...]) -> Iterator[tuple[str, int]]:
+    """Yield path, relative to the root, and size of every file below a folder. Links are followed, but not in rings."""
+    real = (Path(root) / folder).resolve()
+    if real in above:
+        odd.add("links to a folder that they are in themselves", folder)
+        return
+    try:
+        with os.scandir(Path(root) / folder) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise LookalikeError(
+            f"{Path(root) / folder}: cannot be read ({error.strerror}). Give yourself the right to read it."
+        ) from None
+    for entry in listed:
+        path = f"{folder}/{entry.name}"
+        is_folder = entry.is_dir()
+        if is_folder and (reason := left_out.why(entry.name, Path(folder).name)):
+            odd.add(reason, f"{path}/")
+        elif is_folder:
+            yield from _files(root, path, odd, (*above, real))
+        elif entry.is_file():
+            yield path, entry.stat().st_size
+        else:
+            odd.add("links that lead nowhere, and other things that are no files", path)
+
+
+def _each_once(pictures: pa.Table, odd: LeftOut) -> pa.Table:
+    """In the order of ids, and of each id the row that came first; the others are counted."""
+    numbered = pictures.append_column("row", pa.array(np.arange(pictures.num_rows)))
+    ordered = numbered.sort_by([("image_id", "ascending"), ("row", "ascending")]).combine_chunks()
+    ids = ordered["image_id"]
+    if len(ids) > 1:
+        repeats = np.zeros(len(ids), dtype=np.bool_)
+        repeats[1:] = pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1)).to_numpy()
+        if repeats.any():
+            example = int(np.argmax(repeats))
+            what = "pictures that are there more than once, and are taken once"
+            odd.add(what, f"{ordered['path'][example - 1]} and {ordered['path'][example]}", int(repeats.sum()))
+            ordered = ordered.filter(pa.array(~repeats))
+    return ordered.drop_columns(["row"])
+
+
+def strays(root: str, known: Iterable[re.Pattern[str]], files: Sequence[str]) -> LeftOut:
+    """What lies in ``root`` and belongs to no part. ``files`` are tables that were read."""
+    odd = LeftOut()
+    patterns = list(known)
+    tops = {Path(os.path.relpath(file, root)).parts[0] for file in files}
+    tops |= {Path(place).parts[0] for one in patterns for place in parts_of(root, one)}
+    for name in sorted(path.name for path in Path(root).iterdir()) if Path(root).is_dir() else ():
+        if name not in tops and not any(one.fullmatch(re.sub(r"(?i)\.zip$", "", name)) for one in patterns):
+            inside = f"{root}/{name}"
+            what = left_out.why(name) or "things in the folder that this data set does not use"
+            if not left_out.why(name) and os.access(inside, os.R_OK) and any(parts_of(inside, one) for one in patterns):
+                what = "folders that hold parts of it, a level too deep (move them up, or name that folder with 'root')"
+            odd.add(what, name)
+    return odd
+
+
+def image_id(name: str, pictures: re.Pattern[str], ending: str) -> str:
+    """The id of a picture that a table names, whatever folder stands before it and however its ending is written."""
+    name = re.split(r"[/\\]", name.strip())[-1]
+    match = pictures.fullmatch(name)
+    return match[1] + ending if match else name
+
+
+def check_root(root: str) -> None:
+    """Raise LookalikeError where the root cannot be looked into. One that is not there is a missing data set."""
+    if Path(root).exists() and not Path(root).is_dir():
+        raise LookalikeError(f"{root}: is a file, not a folder. Name the folder that the data set's files lie in.")
+    if Path(root).exists() and not os.access(root, os.R_OK | os.X_OK):
+        raise LookalikeError(f"{root}: cannot be read. Give yourself the right to read it.")
+
+
+def picture_part(name: str, listing: Listing, wanted: str, fetch: str, published: int | None = None) -> Part:
+    """The part that a listing is of; nothing listed, or a damaged archive, is something missing.
+
+    ``fetch`` names what is to be put there.
+    """
+    found = listing.pictures.num_rows
+    missing = "" if found else fetch
+    if listing.damaged:
+        missing = "; ".join(listing.damaged) + (f". {fetch}" if not found else "")
+    part = Part(name, "pictures", found, wanted, published, missing, places=listing.places)
+    part.leave_out(listing.odd)
+    return part
+
+
+def file_part(name: str, unit: str, count: int, *, files: Sequence[str], root: str, fetch: str) -> Part:
+    """The part that tables are; it is missing where there is none."""
+    places = [os.path.relpath(file, root) for file in files]
+    return Part(name, unit, count, "all that fit", missing="" if files else fetch, places=places)
+
+
+def sampled(pictures: pa.Table, count: int, seed: int, always: Sequence[str] = ()) -> pa.Table:
+    """``count`` pictures in an order that SHA-256 of seed and id decides, those named in ``always`` first.
+
+    So a sample depends on no other picture, and a larger one contains a smaller one. The rows stay in order of ids.
+    """
+    ids = pictures["image_id"].to_pylist()
+    prefix = hashlib.sha256(f"{seed} ".encode())
+
+    def place(image_id: str) -> bytes:
+        digest = prefix.copy()
+        digest.update(image_id.encode())
+        return digest.digest()[:8]
+
+    order = np.frombuffer(b"".join(map(place, ids)), dtype=">u8").astype(np.uint64)
+    named = set(always)
+    first = np.array([image_id not in named for image_id in ids], dtype=np.bool_)
+    chosen = np.lexsort((order, first))[:count]
+    return pictures.take(pa.array(np.sort(chosen)))
+
+
+def numbers(ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """The numbers in ids such as ``R000017``: (n,) int64."""
+    return np.asarray(pc.cast(pc.utf8_slice_codeunits(ids, 1), pa.int64()).to_numpy(), dtype=np.int64)
+
+
+def absent(present: npt.NDArray[np.int64], expected: range) -> npt.NDArray[np.int64]:
+    """The numbers of a range that are not present, in order."""
+    there = np.zeros(len(expected), dtype=np.bool_)
+    inside = present[(present >= expected.start) & (present < expected.stop)]
+    there[inside - expected.start] = True
+    return np.flatnonzero(~there) + expected.start
+
+
+def as_ranges(missing: npt.NDArray[np.int64], spell: str) -> str:
+    """``R050000 to R099999, R150001 and 12 more ranges``; ``spell`` is a format such as ``R{:06d}``."""
+    starts = np.flatnonzero(np.diff(missing, prepend=missing[0] - 2) != 1)
+    ends = np.append(starts[1:], len(missing)) - 1
+    words = []
+    for start, end in list(zip(starts, ends, strict=True))[:3]:
+        first, last = spell.format(int(missing[start])), spell.format(int(missing[end]))
+        words.append(first if start == end else f"{first} to {last}")
+    more = f" and {len(starts) - 3:,} more ranges" if len(starts) > 3 else ""
+    return f"{', '.join(words)}{more}"
+
+
+def images_table(
+    root: str,
+    pictures: pa.Table,
+    *,
+    reference: bool = False,
+    query: bool = False,
+    training: bool = False,
+    **optional: pa.Array,
+) -> pa.Table:
+    """An IMAGES table of pictures that all have the same roles, with optional columns."""
+    rows = pictures.num_rows
+    columns = {
+        "image_id": pictures["image_id"],
+        "reference": pa.repeat(reference, rows),
+        "query": pa.repeat(query, rows),
+        "training": pa.repeat(training, rows),
+        "root": pa.repeat(root, rows),
+        "path": pictures["path"],
+        "bytes": pictures["bytes"],
+        "group": pa.nulls(rows, pa.string()),
+        "content_hash": pictures["content_hash"],
+    }
+    return pa.table({**columns, **optional}, schema=IMAGES.schema("content_hash", *optional))
+
+
+def shortened(places: Sequence[str]) -> str:
+    """``refs_0.zip, refs_1.zip, ... (20 in all)``."""
+    return ", ".join(places) if len(places) <= 3 else f"{places[0]}, {places[1]}, ... ({len(places)} in all)"
+
+
+def read_text(path: str) -> str:
+    """A table's text, without a byte order mark. Raises LookalikeError where it is not UTF-8 or cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise LookalikeError(f"{path}: is not UTF-8 text; it is damaged, or another file. Fetch it again.") from None
+    except OSError as error:
+        raise LookalikeError(f"{path}: cannot be read ({error.strerror}).") from None

@@ -1,0 +1,146 @@
+"""Data sets: one module a kind, each giving the same two tables, images and truth.
+
+A kind that creates its pictures has ``make_images(entry, sources, folder) -> manifest``. One that others publish has
+``look(entry) -> found``, what the user has put there, and ``choose(entry, found) -> (images, truth)``. Any other has
+``sample(entry, where) -> (images, truth)``.
+"""
+
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from lookalike.config.datasets import Dataset, Published
+from lookalike.io import identity, store
+from lookalike.io.formats.tables import IMAGES, MANIFEST, TRUTH
+from lookalike.job.errors import LookalikeError, WriteError
+from lookalike.sample import expectations, hashing, showcase
+from lookalike.sample.left_out import LeftOut
+
+
+def make_images(name: str, key: str, sources: str | None, manifest: str) -> None:
+    """Make a data set's pictures beside ``manifest`` (``results/{name}/images/manifest.parquet``) and list them in it.
+
+    ``key`` is the data set's entry as JSON (``plan.Plan.images_key``); ``sources`` the sample of the data set that is
+    copied, for copies.
+    """
+    entry = _entry(key)
+    table_of_sources = store.read_table(sources, IMAGES) if sources else None
+    left_out = store.read_provenance(sources).get("left_out", []) if sources else []
+    try:
+        table = _module(entry).make_images(entry, table_of_sources, Path(manifest).parent)
+    except WriteError:
+        raise
+    except LookalikeError as error:  # a kind knows its keys, and not its name
+        raise LookalikeError(f"datasets.{name}.{error}") from None
+    if not table.num_rows:
+        raise LookalikeError(f"datasets.{name}: no pictures could be made. The log says why.")
+    provenance = {"made_by": "lookalike make_images", "key": key, "left_out": left_out}
+    store.write_table(hashing.fill(table), manifest, MANIFEST, provenance)
+
+
+def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out: str, *, expect: str = "{}") -> None:
+    """Write which pictures a data set has, in which roles, and the true matches; outside pictures have no role.
+
+    ``expect`` is ``plan.Plan.expect``. Raises LookalikeError where a count is other than expected, and for a data set
+    that is not there, or not all of it.
+    """
+    entry = _entry(key)
+    remedy = "Look for what is missing, or correct expect."
+    skipped: dict[str, LeftOut] = {}
+    left_out: list[dict[str, Any]] = []
+    if manifest:
+        made = store.read_table(manifest, MANIFEST)
+        _check_manifest(manifest, entry)
+        left_out = store.read_provenance(manifest).get("left_out", [])
+        images = made.drop_columns(["source"])
+        copies = made.filter(made["source"].is_valid())
+        truth = copies.select(["image_id", "source"]).rename_columns(["query_id", "reference_id"])
+    elif isinstance(entry, Published):
+        found = _look(name, entry)
+        found.stop_where_incomplete(name)
+        images, truth = _module(entry).choose(entry, found)
+        remedy = found.remedy(name)
+        left_out = found.left_out
+    else:
+        images, truth = _module(entry).sample(entry, f"datasets.{name}", skipped)
+    expectations.check(f"datasets.{name}", json.loads(expect), expectations.count(images, truth), remedy)
+    if entry.gallery:
+        images = showcase.add(images, entry.gallery, f"datasets.{name}.gallery", skipped)
+    images = hashing.fill(images, cache_of(images_out))
+    provenance = {"made_by": "lookalike sample", "dataset": name, "key": key}
+    provenance[identity.SAMPLE] = identity.hash_sample(images, truth)
+    left_out += [row for folder, odd in skipped.items() for row in odd.rows(folder)]
+    store.write_table(truth, truth_out, TRUTH, provenance)
+    store.write_table(images, images_out, IMAGES, provenance | {"left_out": left_out})
+
+
+def cache_of(images_out: str | Path) -> Path:
+    """Where a sample keeps the content hashes of its files, with the dates that they are good for."""
+    return Path(images_out).with_name("content_hashes.cache")
+
+
+def _check_manifest(manifest: str, entry: Any) -> None:
+    """Images that were made with other settings are another data set's, or another seed's."""
+    footer = store.read_provenance(manifest)
+    made_with = TypeAdapter(Dataset).validate_json(footer["key"])
+    if made_with.model_copy(update={"gallery": entry.gallery}) != entry:
+        raise LookalikeError(
+            f"{manifest}: lists images that were made with other settings ({footer['key']}). Make them again: "
+            f"--forcerun {manifest}"
+        )
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a user has put there for a published data set, and what a run would take of it.
+
+    ``counts`` is empty where something is missing; ``differences`` are those to what the entry expects, in words.
+    """
+
+    found: Any  # published.Found
+    counts: dict[str, int]
+    differences: list[str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether a run would go on."""
+        return not self.found.missing and not self.differences
+
+
+def check(name: str, entry: Any) -> Check:
+    """Look at a published data set as the sample stage does, and write nothing.
+
+    Raises LookalikeError for a data set of another kind, and for tables or outside pictures that are wrong.
+    """
+    if not isinstance(entry, Published):
+        raise LookalikeError(
+            f"datasets.{name}: is of kind '{entry.kind}', of which there is nothing to fetch. Name a data set of kind "
+            "disc21, flickr30k or coco."
+        )
+    found = _look(name, entry)
+    if found.missing:
+        return Check(found, {}, [])
+    images, truth = _module(entry).choose(entry, found)
+    if entry.gallery:  # whose folder may be missing too
+        showcase.add(images, entry.gallery, f"datasets.{name}.gallery")
+    counts = expectations.count(images, truth)
+    return Check(found, counts, expectations.differences(entry.expect, counts))
+
+
+def _look(name: str, entry: Published) -> Any:
+    try:
+        return _module(entry).look(entry)
+    except LookalikeError as error:  # a kind knows its files, and not its name
+        raise LookalikeError(f"datasets.{name}: {error}") from None
+
+
+def _entry(key: str) -> Any:
+    return TypeAdapter(Dataset).validate_json(key)
+
+
+def _module(entry: Any) -> Any:
+    return importlib.import_module(f"lookalike.sample.{entry.kind}")

@@ -1,0 +1,94 @@
+"""A data set cut into shards: which picture is embedded in which job."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lookalike.io import identity, store
+from lookalike.io.formats.tables import IMAGES, SHARD, TRUTH
+from lookalike.job.errors import LookalikeError
+from lookalike.sample import expectations
+from lookalike.sample.expectations import ROLES
+
+
+def shard_of(image_id: str, count: int) -> int:
+    """The number of the shard that an image belongs to: ``sha256(image_id) mod count``.
+
+    It depends on nothing else, so a growing data set changes only the shards of its new pictures.
+    """
+    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()) % count
+
+
+def write_shards(images: str, truth: str, key: str, outputs: Sequence[str]) -> None:
+    """Write a data set's shard files; their names (``plan.Plan.shard_files``) say which pool and number each is.
+
+    ``key`` is ``plan.Plan.shard_key``. Raises LookalikeError where the data set has fewer references than the
+    neighbors that are asked for, or another count than is expected: better now than after hours of embedding.
+    """
+    settings = json.loads(key)
+    identity.check_sample(images, truth)
+    table = store.read_table(images, IMAGES)
+    if "content_hash" not in table.column_names:
+        raise LookalikeError(
+            f"{images}: has no content hashes, so an earlier version wrote it. Sample again: --forcerun {images}"
+        )
+    references = pc.sum(table["reference"]).as_py() or 0
+    if references < settings["k"]:
+        raise LookalikeError(
+            f"datasets.{settings['dataset']}.k: {settings['k']} neighbors are asked for, "
+            f"but the data set has only {references} references. Set k to {references} or less, or add pictures."
+        )
+    dataset, expect = settings["dataset"], settings["expect"]
+    remedy = (
+        f"Add what is missing and sample again (--forcerun results/{dataset}/sample/images.parquet), or correct expect."
+    )
+    expectations.check(f"datasets.{dataset}", expect, expectations.count(table, store.read_table(truth, TRUTH)), remedy)
+    divided = pools(table, list(settings["shards"]))
+    numbers = {pool: _numbers(rows, settings["shards"][pool]) for pool, rows in divided.items()}
+    for output in outputs:
+        pool, number = Path(output).stem.rsplit("-", 1)
+        part = divided[pool].filter(pc.equal(numbers[pool], int(number)))
+        # nothing but these rows decides about the file's bytes, and so about embedding them again
+        rows = part.sort_by([("root", "ascending"), ("path", "ascending")])
+        store.write_table(rows, output, SHARD, {"made_by": "lookalike shard"})
+
+
+def _numbers(rows: pa.Table, count: int) -> pa.Array:
+    return pa.array([shard_of(image_id, count) for image_id in rows["image_id"].to_pylist()], pa.int64())
+
+
+def pools(images: pa.Table, names: list[str]) -> dict[str, pa.Table]:
+    """Divide an images table into a data set's pools, each picture into one: the first of ROLES that it has.
+
+    Outside pictures have none of these roles; their pool is ``gallery``.
+    """
+    rows = images.select(list(SHARD.columns))
+    divided = {}
+    left = pa.array([True] * images.num_rows, pa.bool_())
+    if "gallery" in names:
+        here = outside(images)
+        divided["gallery"] = rows.filter(here)
+        left = pc.and_not(left, here)
+    if "images" in names:
+        return {"images": rows.filter(left), **divided}
+    for name in (role for role in ROLES if role in names):
+        here = pc.and_(left, images[ROLES[name]].combine_chunks())
+        divided[name] = rows.filter(here)
+        left = pc.and_not(left, here)
+    if forgotten := images.filter(left)["image_id"].to_pylist():
+        raise LookalikeError(f"picture '{forgotten[0]}' has no role that belongs to the pools {', '.join(names)}.")
+    return divided
+
+
+def outside(images: pa.Table) -> pa.Array:
+    """Which rows of an images table are outside pictures: shown with what they find, and nothing else."""
+    if "gallery" not in images.column_names:
+        return pa.array([False] * images.num_rows, pa.bool_())
+    chosen = pc.fill_null(images["gallery"].combine_chunks(), False)
+    for role in ROLES.values():
+        chosen = pc.and_not(chosen, images[role].combine_chunks())
+    return chosen

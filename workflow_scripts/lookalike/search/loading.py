@@ -1,0 +1,70 @@
+"""An index file as something to search: vectors to compare each query with, or a FAISS index to ask."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lookalike.index import factories
+from lookalike.io import store, vectors
+from lookalike.io.formats.records import StreamedIndex
+from lookalike.job.errors import LookalikeError
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An index as it was read: a FAISS index, or, where it is streamed, the shards and which of their rows it has."""
+
+    faiss: Any | None
+    shards: tuple[str, ...] = ()
+    references: tuple[NDArray[np.bool_], ...] = ()
+
+    def transform(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors (n, d) as this index compares them."""
+        return queries if self.faiss is None else factories.transform(self.faiss, queries)
+
+    def blocks(self) -> Iterator[NDArray[np.float32]] | None:
+        """All references' vectors, in order, in blocks; None where the index does not keep them whole."""
+        if self.faiss is None:
+            return vectors.blocks(self.shards, self.references)
+        kept = factories.full_vectors(self.faiss)
+        return None if kept is None else vectors.split(kept)
+
+
+def load(index: str, ids: str, reference_ids: pa.Array, settings: dict[str, float]) -> Stored:
+    """Read an index whose files were checked (``checks.check_index``), with its search parameters set.
+
+    Raises LookalikeError where the shards of a streamed index do not hold the references in the order of the ids.
+    """
+    key = json.loads(store.read_provenance(ids)["index_key"])
+    if key.get("streamed"):
+        return _streamed(index, ids, reference_ids)
+    import faiss
+
+    loaded = faiss.read_index(index)
+    factories.configure(loaded, key["factory"], settings)
+    return Stored(loaded)
+
+
+def _streamed(index: str, ids: str, reference_ids: pa.Array) -> Stored:
+    manifest = store.read_json(index, StreamedIndex)
+    shards = tuple(str(Path(index).parent / shard) for shard in manifest.shards)
+    references, done = [], 0
+    for shard, count in zip(shards, manifest.shards.values(), strict=True):
+        # against this shard's references alone: a hash table of all ids would be most of the memory
+        (rows,) = vectors.rows_among([shard], reference_ids.slice(done, count))
+        references.append(rows >= 0)
+        if not np.array_equal(rows[rows >= 0], np.arange(count)):
+            break
+        done += count
+    if done != len(reference_ids):
+        raise LookalikeError(
+            f"{ids}: its {len(reference_ids)} references are not those of the shards that {index} names. "
+            "Delete both and run again."
+        )
+    return Stored(None, shards, tuple(references))
