@@ -1,7 +1,7 @@
 """How fast exact search is, next to what the machine's matrix product allows, on vectors drawn at random.
 
   product   one matrix product of all queries with all references, in blocks, and nothing else
-  flat      the search stage's own: neighbors and the pool of candidates in one pass
+  flat      the search stage's own: neighbors and the candidates of candidates in one pass
   streamed  the same out of Parquet shards, reading included
   faiss     FAISS' IndexFlatIP, neighbors alone
 
@@ -33,7 +33,7 @@ from rich.table import Table
 from lookalike.io import store, vectors
 from lookalike.io.formats.tables import EMBEDDINGS
 from lookalike.search import exact
-from lookalike.search.candidates import PAIRS_PER_QUERY, Pool
+from lookalike.search.candidates import PAIRS_PER_QUERY, Candidates
 
 K = 11  # neighbors: the default's ten, and one to see a tie with
 SHARD = 25_000  # references in a Parquet shard
@@ -68,8 +68,8 @@ def ways(references: Floats, queries: Floats, shards: list[str]) -> dict[str, Ca
     index = faiss.IndexFlatIP(references.shape[1])
     index.add(references)
 
-    def pool() -> list[Pool]:
-        return [Pool(PAIRS_PER_QUERY * len(queries), np.zeros(len(queries), np.float32))]
+    def pool() -> list[Candidates]:
+        return [Candidates(PAIRS_PER_QUERY * len(queries), np.zeros(len(queries), np.float32))]
 
     def product() -> None:
         for block in vectors.split(references):
@@ -79,7 +79,7 @@ def ways(references: Floats, queries: Floats, shards: list[str]) -> dict[str, Ca
     return {
         "product": product,
         "flat": lambda: exact.search(queries, vectors.split(references), K, nobody, pool()),
-        "streamed": lambda: exact.search(queries, vectors.blocks(shards, everything), K, nobody, pool()),
+        "scan": lambda: exact.search(queries, vectors.blocks(shards, everything), K, nobody, pool()),
         "faiss": lambda: index.search(queries, K),
     }
 

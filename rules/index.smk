@@ -1,7 +1,7 @@
 """Vectors of the references to a FAISS index.
 
 inputs:   all embedding shards of a model on a data set with their tables of rejected pictures, and the sample
-outputs:  results/{dataset}/indexes/{model}/{index}.faiss           of a streamed index a list of the shards
+outputs:  results/{dataset}/indexes/{model}/{index}.faiss           of a scan index a list of the shards
           results/{dataset}/indexes/{model}/{index}.ids.parquet     row i names the picture of vector i
 refuses:  shards that were made with another configuration, other weights or other precision; pictures that are neither
           embedded nor rejected, or were changed since they were sampled; too few vectors to train on

@@ -18,9 +18,9 @@ rule compare:
             wildcards.experiment, "results/{dataset}/metrics/{model}/{index}.json"
         ),
         neighbors=lambda wildcards: plan.found_of(wildcards.experiment, "neighbors"),
-        pools=lambda wildcards: plan.found_of(wildcards.experiment, "pool"),
+        candidates=lambda wildcards: plan.found_of(wildcards.experiment, "candidates"),
         trainings=lambda wildcards: plan.found_of(wildcards.experiment, "training"),
-        pools_sn=lambda wildcards: plan.found_of(wildcards.experiment, "pool_sn"),
+        candidates_sn=lambda wildcards: plan.found_of(wildcards.experiment, "candidates_sn"),
         images=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/images.parquet",
         truth=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/truth.parquet",
     output:
@@ -39,7 +39,7 @@ rule compare:
             plan.config.experiments[wildcards.experiment].models
         ),
         design=lambda wildcards: plan.design(wildcards.experiment),
-        kinds=lambda wildcards: plan.kinds(wildcards.experiment),
+        architectures=lambda wildcards: plan.architectures(wildcards.experiment),
         code=plan.code("compare"),
     script:
         "../workflow_scripts/compare.py"
@@ -73,7 +73,7 @@ rule report:
         comparisons=rules.compare.output.comparisons,
         duplicates=rules.find_duplicates.output.counts,
         neighbors=rules.compare.input.neighbors,
-        gallery=lambda wildcards: plan.gallery_neighbors(wildcards.experiment),
+        showcase=lambda wildcards: plan.showcase_neighbors(wildcards.experiment),
         rejected=lambda wildcards: plan.rejected_of(wildcards.experiment),
         images=rules.compare.input.images,
         truth=rules.compare.input.truth,

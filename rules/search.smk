@@ -1,13 +1,13 @@
 """The nearest references of every query, and the best pairs of all queries together.
 
 inputs:   an index with its ids, the sample, and all embedding shards: queries, training and outside pictures, and of a
-          streamed index the references
+          scan index the references
 outputs:  results/{dataset}/neighbors/{model}/{index}.parquet            query, rank, reference, cosine similarity
-          results/{dataset}/neighbors/{model}/{index}.gallery.parquet    the same of outside pictures; empty without them
-          results/{dataset}/neighbors/{model}/{index}.pool.parquet       the best 10 pairs a query over all queries
+          results/{dataset}/neighbors/{model}/{index}.showcase.parquet    the same of outside pictures; empty without them
+          results/{dataset}/neighbors/{model}/{index}.candidates.parquet       the best 10 pairs a query over all queries
           where the data set has training pictures:
           results/{dataset}/neighbors/{model}/{index}.training.parquet   each query's nearest training pictures
-          results/{dataset}/neighbors/{model}/{index}.pool_sn.parquet    the pool of normalised scores
+          results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet    the candidates of normalised scores
 refuses:  an index, ids and shards that were not made for each other
 """
 

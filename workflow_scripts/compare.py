@@ -8,15 +8,15 @@ with job(f"compare {snakemake.wildcards.experiment}", snakemake.log[0]):
         metrics=snakemake.input.metrics,
         results=results_of(
             neighbors=snakemake.input.neighbors,
-            pools=snakemake.input.pools,
+            candidates=snakemake.input.candidates,
             trainings=snakemake.input.trainings,
-            pools_sn=snakemake.input.pools_sn,
+            candidates_sn=snakemake.input.candidates_sn,
         ),
         truth=snakemake.input.truth,
         images=snakemake.input.images,
         models=snakemake.params.models,
         design=snakemake.params.design,
-        kinds=snakemake.params.kinds,
+        architectures=snakemake.params.architectures,
         leaderboard_out=snakemake.output.leaderboard,
         comparisons_out=snakemake.output.comparisons,
     )

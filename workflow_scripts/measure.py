@@ -7,9 +7,9 @@ with job(f"measure {wildcards.dataset} {wildcards.model} {wildcards.index}", sna
     measure(
         results=Results(
             neighbors=snakemake.input.neighbors,
-            pool=snakemake.input.pool,
+            candidates=snakemake.input.candidates,
             training=snakemake.input.get("training"),
-            pool_sn=snakemake.input.get("pool_sn"),
+            candidates_sn=snakemake.input.get("candidates_sn"),
         ),
         truth=snakemake.input.truth,
         images=snakemake.input.images,

@@ -8,7 +8,7 @@ with job(f"report {snakemake.wildcards.experiment}", snakemake.log[0]):
         comparisons=snakemake.input.comparisons,
         duplicates=snakemake.input.duplicates,
         neighbors=snakemake.input.neighbors,
-        gallery=snakemake.input.gallery,
+        showcase=snakemake.input.showcase,
         rejected=snakemake.input.rejected,
         images=snakemake.input.images,
         truth=snakemake.input.truth,

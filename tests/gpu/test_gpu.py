@@ -17,7 +17,7 @@ from lookalike.index import factories
 from lookalike.io import content_hashes
 from lookalike.io.formats.tables import SHARD
 from lookalike.search import approximate
-from lookalike.search.candidates import Pool
+from lookalike.search.candidates import Predictions
 
 pytestmark = pytest.mark.gpu
 
@@ -136,7 +136,7 @@ def test_an_index_on_a_gpu_finds_what_it_finds_on_the_cpu(factory: str) -> None:
     nobody = np.full(200, -1)
     found, pools = {}, {}
     for gpu in (False, True):
-        pools[gpu] = Pool(2_000, np.zeros(200, np.float32))
+        pools[gpu] = Predictions(2_000, np.zeros(200, np.float32))
         index = factories.on_gpu(built) if gpu else built
         assert index is not None
         found[gpu] = approximate.search(index, queries, 11, nobody)

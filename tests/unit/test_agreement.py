@@ -321,9 +321,9 @@ def stages(tmp_path: Path) -> dict:
         rejected = rejected_table(["p00"] if model == "good" else [])
         store.write_table(rejected, tmp_path / f"{model}.rejected.parquet", REJECTED, {})
         pool = pool_table(found, len(names))
-        store.write_table(pool, tmp_path / f"{model}.pool.parquet", NEIGHBORS, footer)
+        store.write_table(pool, tmp_path / f"{model}.candidates.parquet", NEIGHBORS, footer)
         measure(
-            results=Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.pool.parquet"),
+            results=Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.candidates.parquet"),
             embeddings=[],
             truth=tmp_path / "truth.parquet",
             images=tmp_path / "images.parquet",
@@ -340,7 +340,8 @@ def stages(tmp_path: Path) -> dict:
         experiment="mine",
         metrics=[tmp_path / f"{model}.json" for model in ("good", "bad")],
         results=[
-            Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.pool.parquet") for model in ("good", "bad")
+            Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.candidates.parquet")
+            for model in ("good", "bad")
         ],
         truth=tmp_path / "truth.parquet",
         images=tmp_path / "images.parquet",

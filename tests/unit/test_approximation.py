@@ -55,7 +55,7 @@ def metrics(index: str, seconds: float | None, **values: float) -> Metrics:
     )
 
 
-@pytest.mark.parametrize("exact_key", ['{"factory": "Flat"}', '{"streamed": true}'])
+@pytest.mark.parametrize("exact_key", ['{"factory": "Flat"}', '{"scan": true}'])
 def test_every_index_that_is_not_exact_is_held_against_the_exact_one_beside_it(exact_key: str, tmp_path: Path) -> None:
     keys = {"exact": exact_key, "ivf": '{"factory": "IVF2,Flat"}'}
     found = {"exact": EXACT, "ivf": {**EXACT, "c": [("r4", 0.9)]}}

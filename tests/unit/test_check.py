@@ -92,9 +92,9 @@ def test_a_download_that_was_cut_short_hides_nothing_else_that_is_missing(here: 
 
 def test_a_folder_of_outside_pictures_that_is_not_there_is_said_as_a_run_would(here: Path) -> None:
     entry = yaml.safe_load((here / "mine.yaml").read_text())["datasets"]["mine"]
-    configure(here, {**entry, "gallery": "laptops"})
+    configure(here, {**entry, "showcase": "laptops"})
     told = check("mine", "--configfile", "mine.yaml", status=1)
-    assert "datasets.mine.gallery: the folder 'laptops' does not exist" in told.stderr
+    assert "datasets.mine.showcase: the folder 'laptops' does not exist" in told.stderr
     assert "Complete." not in told.stdout
 
 

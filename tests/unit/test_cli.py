@@ -98,7 +98,7 @@ def run_experiment(folder: Path) -> None:
                 embeddings=embeddings,
                 images=sample,
                 out=str(results / f"neighbors/{model}/flat.parquet"),
-                pool_out=str(results / f"neighbors/{model}/flat.pool.parquet"),
+                candidates_out=str(results / f"neighbors/{model}/flat.candidates.parquet"),
                 build_key=keys["key"],
                 timing_out="results/logs/search.json",
                 model=model,

@@ -29,7 +29,7 @@ from tables import images_table, neighbors_table, pool_table, truth_table
 
 REFERENCES = [f"r{number:02d}" for number in range(30)]
 QUERIES = [f"q{number:02d}" for number in range(20)]
-TRUTH = dict(zip(QUERIES, REFERENCES, strict=False))
+MATCHES = dict(zip(QUERIES, REFERENCES, strict=False))
 NAMES = ["accuracy_at_1", "accuracy_at_3", "recall_at_3", "mrr", "uap", "uap_k3", "recall_at_p90"]
 Files = dict[str, Any]
 
@@ -37,7 +37,7 @@ Files = dict[str, Any]
 def neighbors_of(right: int, first: int = 0) -> dict[str, list[tuple[str, float]]]:
     """A model that finds the match of ``right`` queries from number ``first`` on, and of no others."""
     found = {}
-    for number, (query, reference) in enumerate(TRUTH.items()):
+    for number, (query, reference) in enumerate(MATCHES.items()):
         others = [name for name in REFERENCES if name != reference][:4]
         ordered = [reference, *others] if first <= number < first + right else others
         found[query] = [(name, 1 - place / 10) for place, name in enumerate(ordered)][:4]
@@ -51,7 +51,7 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
     def searched(
         models: Mapping[str, Mapping[str, Sequence[tuple[str, float]]]],
         indexes: Sequence[str] = ("flat",),
-        truth: Sequence[tuple[str, str]] = tuple(TRUTH.items()),
+        truth: Sequence[tuple[str, str]] = tuple(MATCHES.items()),
         groups: Mapping[str, str] | None = None,
     ) -> Files:
         images, matches = tmp_path / "images.parquet", tmp_path / "truth.parquet"
@@ -63,7 +63,7 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
             store.write_json(EmbedTiming(images=50, seconds=2.0, load_seconds=1.0, device="cpu", batch_size=1), timing)
             for index in indexes:
                 folder = tmp_path / "neighbors" / model
-                results.append(Results(folder / f"{index}.parquet", folder / f"{index}.pool.parquet"))
+                results.append(Results(folder / f"{index}.parquet", folder / f"{index}.candidates.parquet"))
                 metrics.append(tmp_path / "metrics" / model / f"{index}.json")
                 footer = {"model": model, "index": index, "k": 3}
                 store.write_table(neighbors_table(found), results[-1].neighbors, NEIGHBORS, footer)
@@ -200,11 +200,11 @@ def test_a_pool_of_another_model_is_refused(searched: Callable[..., Files]) -> N
 
 
 def test_files_of_every_kind_go_together() -> None:
-    assert results_of(neighbors=["n"], pools=["p"], trainings=[], pools_sn=[]) == [Results("n", "p")]
-    both = results_of(neighbors=["n"], pools=["p"], trainings=["t"], pools_sn=["s"])
+    assert results_of(neighbors=["n"], candidates=["p"], trainings=[], pools_sn=[]) == [Results("n", "p")]
+    both = results_of(neighbors=["n"], candidates=["p"], trainings=["t"], pools_sn=["s"])
     assert both == [Results("n", "p", "t", "s")]
     with pytest.raises(LookalikeError, match=r"one file of each kind, got \[1, 1, 0, 2\]"):
-        results_of(neighbors=["n"], pools=["p"], trainings=[], pools_sn=["s", "s"])
+        results_of(neighbors=["n"], candidates=["p"], trainings=[], pools_sn=["s", "s"])
 
 
 def test_a_correction_is_within_one_index(searched: Callable[..., Files]) -> None:

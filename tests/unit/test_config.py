@@ -199,10 +199,10 @@ def test_the_catalogue_is_valid() -> None:
             "datasets.logs: results/logs/ is used by the workflow itself. Choose another name, for example 'my-logs'.",
         ),
         (
-            "indexes/flat.pool_sn",
+            "indexes/flat.candidates_sn",
             {"factory": "Flat"},
-            "indexes.flat.pool_sn: its files would bear the names of other files of an index 'flat'. "
-            "Choose a name that does not end in '.pool_sn', for example 'flat-pool_sn'.",
+            "indexes.flat.candidates_sn: its files would bear the names of other files of an index 'flat'. "
+            "Choose a name that does not end in '.candidates_sn', for example 'flat-candidates_sn'.",
         ),
         (
             "models/a b",
@@ -256,8 +256,8 @@ def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({}, "indexes.mine: names no index. Add a factory, such as `factory: Flat`, or `streamed: true`."),
-        ({"factory": "Flat", "streamed": True}, "indexes.mine.factory: a streamed index searches the shards"),
+        ({}, "indexes.mine: names no index. Add a factory, such as `factory: Flat`, or `scan: true`."),
+        ({"factory": "Flat", "scan": True}, "indexes.mine.factory: a scan index searches the shards"),
         (
             {"factory": "Flt"},
             "indexes.mine.factory: 'Flt' in 'Flt' is no step of a FAISS factory. Did you mean 'Flat'?",
@@ -277,7 +277,7 @@ def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
             {"factory": "HNSW32", "search": {"nprobe": 4}},
             "Known: efSearch, quantizer_efSearch. Entries of a --configfile are merged over the catalogue's: if",
         ),
-        ({"factory": "Flat", "streamed": True}, "Drop one. Entries of a --configfile are merged over the catalogue's"),
+        ({"factory": "Flat", "scan": True}, "Drop one. Entries of a --configfile are merged over the catalogue's"),
         ({"factory": "IVF4,Flat", "search": {"nprobe": 2.5}}, "search.nprobe: should be a whole number, found 2.5."),
         (
             {"factory": "IDMap,Flat"},
@@ -294,7 +294,7 @@ def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"factory": "HNSW32_PQ16"}, "cannot make 'HNSW32_PQ16': asked for inner product, FAISS makes an IndexHNSWPQ"),
         ({"factory": "OPQ16,NSG32,PQ16"}, "FAISS makes an IndexNSGPQ that compares by L2 distance, whose scores would"),
         ({"factory": "IVF16(HNSW32_PQ8),PQ16"}, "A graph and codes go together as HNSW32_SQ8 or IVF256_HNSW32,PQ16."),
-        ({"streamed": True, "search": {"nprobe": 4}}, "a streamed index has no such search parameter."),
+        ({"scan": True, "search": {"nprobe": 4}}, "a scan index has no such search parameter."),
         ({"factory": "HNSW16", "search": {"efSearch": 0}}, "indexes.mine.search.efSearch: should be above 0, found 0."),
         ({"factory": "Flat", "train": {"sampel": 3}}, "indexes.mine.train.sampel: unknown key. Did you mean 'sample'?"),
         (

@@ -72,7 +72,7 @@ def test_doubles_and_leaks_are_told_apart(tmp_path: Path) -> None:
         "learned": ("t", "D"),
         "learned-and-searched": ("rt", "E"),
         "rejected": ("q", ""),
-        "gallery:a.jpg": ("", "A"),
+        "showcase:a.jpg": ("", "A"),
     }
     truth = [
         ("like-match", "c"),

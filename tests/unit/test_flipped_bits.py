@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lookalike.io import store
-from lookalike.io.formats.records import Duplicates, EmbedTiming, StreamedIndex, Weights
+from lookalike.io.formats.records import Duplicates, EmbedTiming, Scan, Weights
 from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, NEIGHBORS, REJECTED, TRUTH
 from lookalike.job.errors import LookalikeError
 from tables import images_table, neighbors_table, rejected_table, truth_table
@@ -123,7 +123,7 @@ def records() -> dict[str, Any]:
     return {
         "weights": Weights(source="hub", revision="abc", files={"model.safetensors": "0" * 64, "ü": "1" * 64}),
         "timing": EmbedTiming(images=10, seconds=4.25e-7, load_seconds=1.0, device="CPU", batch_size=2),
-        "streamed": StreamedIndex(shards={"../../embeddings/m/references-00000.parquet": 40}),
+        "scan": Scan(shards={"../../embeddings/m/references-00000.parquet": 40}),
         "duplicates": Duplicates(
             references=3,
             queries=2,

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from lookalike.config.datasets import Folder
+from lookalike.io.extensions import EXTENSIONS
 from lookalike.io.formats.tables import IMAGES, TRUTH
-from lookalike.io.images import EXTENSIONS, load
+from lookalike.io.images import load
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import folder as folder_kind
 
@@ -372,12 +373,12 @@ def test_training_pictures_are_in_that_role_only():
         ("q.png", "queries", False, True, False),
         ("x.png", "pictures/t", False, False, True),
     ]
-    assert Folder(kind="folder", root="p", queries="q", training="t").source_pools == (
+    assert Folder(kind="folder", root="p", queries="q", training="t").source_parts == (
         "references",
         "queries",
         "training",
     )
-    assert Folder(kind="folder", root="p", training="t").source_pools == ("references", "training")
+    assert Folder(kind="folder", root="p", training="t").source_parts == ("references", "training")
 
 
 def test_training_pictures_are_neither_references_nor_queries():

@@ -49,10 +49,10 @@ def test_shards_that_an_index_was_not_built_from_are_named(tmp_path: Path) -> No
 
 
 def test_tables_of_two_searches_are_refused(tmp_path: Path) -> None:
-    for name, seed in (("neighbors", 1), ("pool", 1), ("other", 2)):
+    for name, seed in (("neighbors", 1), ("candidates", 1), ("other", 2)):
         footer = {"index_sha256": str(seed), "policy": name}
         store.write_table(neighbors_table({"q": [("r", 0.5)]}), tmp_path / name, NEIGHBORS, footer)
-    identity.check_search(tmp_path / "neighbors", tmp_path / "pool")
+    identity.check_search(tmp_path / "neighbors", tmp_path / "candidates")
     with pytest.raises(LookalikeError, match=r"other: was not written together with .*neighbors. Search again"):
         identity.check_search(tmp_path / "neighbors", tmp_path / "other")
 

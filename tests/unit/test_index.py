@@ -122,13 +122,13 @@ class Chain:
             embeddings=self.shards,
             images=str(self.folder / "images.parquet"),
             out=str(self.folder / "neighbors.parquet"),
-            pool_out=str(self.folder / "pool.parquet"),
-            gallery_out=str(self.folder / "gallery.parquet"),
+            candidates_out=str(self.folder / "candidates.parquet"),
+            showcase_out=str(self.folder / "showcase.parquet"),
             timing_out=str(self.folder / "timing.json"),
             key='{"factory": "Flat"}' if key is None else key,
             build_key=build_key or ('{"factory": "Flat"}' if key is None else key),
             training_out=str(self.folder / "training_found.parquet") if training else None,
-            pool_sn_out=str(self.folder / "pool_sn.parquet") if training else None,
+            candidates_sn_out=str(self.folder / "candidates_sn.parquet") if training else None,
             embedding_key=KEY,
             embedding_code=CODE,
             model="pixels",
@@ -427,7 +427,7 @@ def test_the_pool_is_the_best_ten_pairs_a_query_over_all_queries(tmp_path: Path)
     chain = Chain(tmp_path, references=600)
     chain.build()
     chain.search()
-    pool = chain.found("pool")
+    pool = chain.found("candidates")
     (queries, q), (references, r) = chain.unit("q"), chain.unit("r")
     scores = q @ r.T
     best = np.argsort(-scores, axis=None)[:70]
@@ -439,7 +439,7 @@ def test_the_pool_is_the_best_ten_pairs_a_query_over_all_queries(tmp_path: Path)
         for row in mine:
             exact = scores[queries.index(query), references.index(row["reference_id"])]
             assert row["score"] == pytest.approx(exact, abs=1e-6)
-    footer = store.read_provenance(chain.folder / "pool.parquet")
+    footer = store.read_provenance(chain.folder / "candidates.parquet")
     assert footer["policy"].startswith("the best 10 pairs a query over all queries together")
     assert (footer["queries"], footer["references"], footer["index"]) == (7, 600, "flat")
 
@@ -451,8 +451,8 @@ def test_a_rejected_query_does_not_shorten_the_pool(tmp_path: Path) -> None:
     chain.rejected = chain.reject([{"image_id": "q6", "path": "q6", "reason": "truncated"}])
     chain.build()
     chain.search()
-    assert len(chain.found("pool")) == 10 * 7
-    assert {row["query_id"] for row in chain.found("pool")} <= {f"q{n}" for n in range(6)}
+    assert len(chain.found("candidates")) == 10 * 7
+    assert {row["query_id"] for row in chain.found("candidates")} <= {f"q{n}" for n in range(6)}
 
 
 def test_a_picture_is_never_in_the_pool_with_itself(tmp_path: Path) -> None:
@@ -460,7 +460,7 @@ def test_a_picture_is_never_in_the_pool_with_itself(tmp_path: Path) -> None:
     chain.sample(dict.fromkeys(chain.vectors, "rq"))
     chain.build()
     chain.search()
-    pool = chain.found("pool")
+    pool = chain.found("candidates")
     assert len(pool) == 10 * 47
     assert all(row["query_id"] != row["reference_id"] for row in pool)
 
@@ -471,7 +471,7 @@ def test_normalised_scores_are_less_the_mean_of_the_nearest_three_training_pictu
 ) -> None:
     chain = Chain(tmp_path, references=300, training=50)
     key = json.dumps({"factory": factory, "search": {"nprobe": 4}} if "IVF" in factory else {"factory": factory})
-    key = key if factory else '{"streamed": true}'
+    key = key if factory else '{"scan": true}'
     build_key = json.dumps({"factory": factory}) if "IVF" in factory else key
     chain.build(key=build_key)
     chain.search(key=key, build_key=build_key, training=True)
@@ -493,10 +493,10 @@ def test_normalised_scores_are_less_the_mean_of_the_nearest_three_training_pictu
     assert {row["reference_id"] for row in found} <= set(training)
     normalised = q @ r.T - nearest.mean(axis=1, keepdims=True)
     best = np.argsort(-normalised, axis=None)[:70]
-    pool = {(row["query_id"], row["reference_id"]): row["score"] for row in chain.found("pool_sn")}
+    pool = {(row["query_id"], row["reference_id"]): row["score"] for row in chain.found("candidates_sn")}
     expected = {(queries[one // 300], references[one % 300]): normalised.flat[one] for one in best.tolist()}
     assert pool == pytest.approx(expected, abs=5e-6)
-    footer = store.read_provenance(chain.folder / "pool_sn.parquet")
+    footer = store.read_provenance(chain.folder / "candidates_sn.parquet")
     assert footer["normalise"] == {"beta": 1.0, "first": 1, "last": 3}
 
 
@@ -504,12 +504,12 @@ def test_a_streamed_index_is_a_manifest_and_finds_what_flat_finds(tmp_path: Path
     chain = Chain(tmp_path, references=5000, queries=40, training=20)
     chain.build()
     chain.search(training=True)
-    names = ("neighbors", "pool", "training_found", "pool_sn")
+    names = ("neighbors", "candidates", "training_found", "candidates_sn")
     flat = {name: chain.found(name) for name in names}
-    chain.build(key='{"streamed": true}')
+    chain.build(key='{"scan": true}')
     manifest = json.loads((chain.folder / "flat.faiss").read_text())
     assert manifest["shards"] == {"training.parquet": 0, "references.parquet": 5000, "queries.parquet": 0}
-    chain.search(key='{"streamed": true}', training=True)
+    chain.search(key='{"scan": true}', training=True)
     assert {name: chain.found(name) for name in names} == flat
     (vector,) = unit(chain.vectors["q3"][None].copy())
     files = {"index": str(chain.folder / "flat.faiss"), "ids": str(chain.folder / "flat.ids.parquet")}
@@ -518,12 +518,12 @@ def test_a_streamed_index_is_a_manifest_and_finds_what_flat_finds(tmp_path: Path
 
 
 def test_a_streamed_index_over_shards_that_hold_other_references_is_refused(chain: Chain) -> None:
-    chain.build(key='{"streamed": true}')
+    chain.build(key='{"scan": true}')
     chain.shard("references", [f"r{n}" for n in range(39)])
     with pytest.raises(
         LookalikeError, match=r"references\.parquet: is not the shard that .*flat\.ids\.parquet was built from"
     ):
-        chain.search(key='{"streamed": true}')
+        chain.search(key='{"scan": true}')
 
 
 # VmHWM and not ru_maxrss, which a new process takes over from the one that started it.
@@ -548,7 +548,7 @@ def test_a_streamed_index_takes_no_more_memory_for_more_shards(tmp_path: Path) -
             chain.vectors |= dict(zip(ids, draw.standard_normal((10_000, 512), np.float32), strict=True))
             chain.shard(f"references-{number}", ids)
         chain.sample({name: name[0] for name in chain.vectors})
-        folder, key = str(chain.folder), '{"streamed": true}'
+        folder, key = str(chain.folder), '{"scan": true}'
         paths = [f"{folder}/references-{number}.parquet" for number in range(shards)] + [f"{folder}/queries.parquet"]
         both = {
             "embeddings": paths,
@@ -559,8 +559,8 @@ def test_a_streamed_index_takes_no_more_memory_for_more_shards(tmp_path: Path) -
         }
         files = {"index": f"{folder}/streamed.faiss", "ids": f"{folder}/streamed.ids.parquet"}
         built = {"out": files["index"], "ids_out": files["ids"], "rejected": [str(chain.rejected)]}
-        wanted = {"out": f"{folder}/found.parquet", "pool_out": f"{folder}/pool.parquet"}
-        named = {"timing_out": f"{folder}/timing.json", "model": "m", "index_name": "streamed", "k": 10}
+        wanted = {"out": f"{folder}/found.parquet", "candidates_out": f"{folder}/candidates.parquet"}
+        named = {"timing_out": f"{folder}/timing.json", "model": "m", "index_name": "scan", "k": 10}
         given = {
             "build": both | built | {"on_bad_image": "reject"},
             "search": both | files | wanted | named | {"build_key": key},
@@ -648,19 +648,19 @@ def test_outside_pictures_find_what_queries_would_and_are_in_no_pool(chain: Chai
     queried = chain.folder / "images.parquet"
     chain.build()
     expected_rows = [row for row in chain.search().to_pylist() if row["query_id"] == "q3"]
-    pool = chain.found("pool")
-    assert chain.found("gallery") == []
+    pool = chain.found("candidates")
+    assert chain.found("showcase") == []
     chain.sample({name: "g" if name == "q3" else name[0] for name in chain.vectors})
     sample = store.read_table(queried, IMAGES)
     outside = pa.array([name == "q3" for name in sample["image_id"].to_pylist()])
-    store.write_table(sample.append_column("gallery", outside), queried, IMAGES, {})
+    store.write_table(sample.append_column("showcase", outside), queried, IMAGES, {})
     found = chain.search()
     assert "q3" not in found["query_id"].to_pylist()
-    gallery = chain.found("gallery")
-    assert [row["reference_id"] for row in gallery] == [row["reference_id"] for row in expected_rows]
-    assert [row["rank"] for row in gallery] == [1, 2, 3, 4, 5, 6]
+    showcase = chain.found("showcase")
+    assert [row["reference_id"] for row in showcase] == [row["reference_id"] for row in expected_rows]
+    assert [row["rank"] for row in showcase] == [1, 2, 3, 4, 5, 6]
     assert "q3" in {row["query_id"] for row in pool}
-    assert "q3" not in {row["query_id"] for row in chain.found("pool")}
+    assert "q3" not in {row["query_id"] for row in chain.found("candidates")}
 
 
 @pytest.mark.parametrize("factory", ["Flat", "PCAW4,L2norm,Flat", "IVF4,Flat"])
@@ -675,7 +675,7 @@ def test_the_way_over_a_gpu_gives_what_the_cpu_gives(
 
     def files() -> dict[str, list[dict[str, Any]]]:
         chain.search(key=key, training=True, gpu=True)
-        return {name: chain.found(name) for name in ("neighbors", "pool", "training_found", "pool_sn")}
+        return {name: chain.found(name) for name in ("neighbors", "candidates", "training_found", "candidates_sn")}
 
     class Resources:
         def setTempMemory(self, size: int) -> None:  # noqa: N802

@@ -50,12 +50,12 @@ def run(tmp_path: Path) -> Measure:
         footer: dict[str, Any] | None = None,
         **images: Any,
     ) -> Metrics:
-        training, pool_sn = normalised or (neighbors_table({}), neighbors_table({}))
+        training, candidates_sn = normalised or (neighbors_table({}), neighbors_table({}))
         tables = [
             ("neighbors", NEIGHBORS, neighbors_table(found)),
-            ("pool", NEIGHBORS, pool_table(found, len(queries or truth))),
+            ("candidates", NEIGHBORS, pool_table(found, len(queries or truth))),
             ("training", NEIGHBORS, training),
-            ("pool_sn", NEIGHBORS, pool_sn),
+            ("candidates_sn", NEIGHBORS, candidates_sn),
             ("sizes", EMBEDDINGS, sizes_table(sides or {})),
             ("truth", TRUTH, truth_table(list(truth.items()))),
             ("images", IMAGES, images_table(REFERENCES, queries or list(truth), **images)),
@@ -68,7 +68,7 @@ def run(tmp_path: Path) -> Measure:
                 tmp_path / "neighbors.parquet",
                 tmp_path / "pool.parquet",
                 tmp_path / "training.parquet" if normalised else None,
-                tmp_path / "pool_sn.parquet" if normalised else None,
+                tmp_path / "candidates_sn.parquet" if normalised else None,
             ),
             truth=tmp_path / "truth.parquet",
             images=tmp_path / "images.parquet",
@@ -282,7 +282,9 @@ def test_what_a_search_writes_is_what_is_measured(tmp_path: Path, settings: dict
     truth = {queries[row]: references[best[row, 0 if row % 4 else 40]] for row in range(24)}
     store.write_table(truth_table(list(truth.items())), tmp_path / "truth.parquet", TRUTH, {})
     measure(
-        results=Results(*(tmp_path / f"{name}.parquet" for name in ("neighbors", "pool", "training_found", "pool_sn"))),
+        results=Results(
+            *(tmp_path / f"{name}.parquet" for name in ("neighbors", "candidates", "training_found", "candidates_sn"))
+        ),
         truth=tmp_path / "truth.parquet",
         images=tmp_path / "images.parquet",
         embeddings=chain.shards,
@@ -369,8 +371,8 @@ def test_what_vectors_cost_comes_from_the_neighbors_footer(run: Measure) -> None
     cost = run({"a": first("r1")}, {"a": "r1"}, footer=made).cost
     assert cost is not None
     assert (cost.dimension, cost.vector_bytes, cost.vectors, cost.indexed_bytes) == (6, 12, 5, 33.0)
-    # a streamed index is a list of files; what it would cost to keep are their vectors
-    cost = run({"a": first("r1")}, {"a": "r1"}, footer=made | {"index_key": '{"streamed": true}'}).cost
+    # a scan index is a list of files; what it would cost to keep are their vectors
+    cost = run({"a": first("r1")}, {"a": "r1"}, footer=made | {"index_key": '{"scan": true}'}).cost
     assert cost is not None
     assert (cost.index_bytes, cost.indexed_bytes) == (60, 12.0)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lookalike.io import images
+from lookalike.io.extensions import EXTENSIONS
 from odd_containers import odd_containers
 from odd_pictures import Odd, odd_pictures
 
@@ -14,7 +15,7 @@ ALL = (*odd_pictures(), *odd_containers())
 
 def test_the_collection_is_large_and_its_names_are_unique() -> None:
     assert len({odd.name for odd in ALL}) == len(ALL) >= 140 + 9 * 11
-    assert {odd.name for odd in ALL if not odd.name.lower().endswith(images.EXTENSIONS)} == set()
+    assert {odd.name for odd in ALL if not odd.name.lower().endswith(EXTENSIONS)} == set()
 
 
 @pytest.mark.parametrize("odd", [odd for odd in ALL if odd.pixels is not None], ids=lambda odd: odd.name)

@@ -44,37 +44,37 @@ def sample(**entry: object) -> pa.Table:
 
 
 def test_outside_pictures_are_in_no_role_and_have_ids_of_their_own(here: Path) -> None:
-    before, after = sample(), sample(gallery="outside/deep")
+    before, after = sample(), sample(showcase="outside/deep")
     assert after.slice(0, before.num_rows).select(before.column_names).equals(before)
     rows = after.slice(before.num_rows).to_pylist()
-    assert [row["image_id"] for row in rows] == ["gallery:p0.png", "gallery:p1.png", "gallery:p2.png"]
+    assert [row["image_id"] for row in rows] == ["showcase:p0.png", "showcase:p1.png", "showcase:p2.png"]
     for row in rows:
-        assert (row["reference"], row["query"], row["training"], row["gallery"]) == (False, False, False, True)
+        assert (row["reference"], row["query"], row["training"], row["showcase"]) == (False, False, False, True)
         assert (here / row["root"] / row["path"]).stat().st_size == row["bytes"]
-    assert sum(after["gallery"].to_pylist()) == 3
+    assert sum(after["showcase"].to_pylist()) == 3
 
 
 @pytest.mark.parametrize(
-    ("gallery", "message"),
+    ("showcase", "message"),
     [
-        ("gone", "datasets.own.gallery: the folder 'gone' does not exist."),
-        ("truth.parquet", "datasets.own.gallery: 'truth.parquet' is a file, not a folder."),
-        ("empty", "datasets.own.gallery: 'empty' holds no pictures"),
-        ("pictures", "datasets.own.gallery: 'p0.png' is a picture of the data set itself, in 'pictures'."),
-        (".", "datasets.own.gallery: 'p0.png' is a picture of the data set itself, in 'pictures'."),
-        ("linked", "datasets.own.gallery: 'p50.png' is a picture of the data set itself, in 'asked'."),
+        ("gone", "datasets.own.showcase: the folder 'gone' does not exist."),
+        ("truth.parquet", "datasets.own.showcase: 'truth.parquet' is a file, not a folder."),
+        ("empty", "datasets.own.showcase: 'empty' holds no pictures"),
+        ("pictures", "datasets.own.showcase: 'p0.png' is a picture of the data set itself, in 'pictures'."),
+        (".", "datasets.own.showcase: 'p0.png' is a picture of the data set itself, in 'pictures'."),
+        ("linked", "datasets.own.showcase: 'p50.png' is a picture of the data set itself, in 'asked'."),
     ],
 )
-def test_a_gallery_that_is_missing_or_not_outside_is_refused(here: Path, gallery: str, message: str) -> None:
+def test_a_showcase_that_is_missing_or_not_outside_is_refused(here: Path, showcase: str, message: str) -> None:
     sample()
     (here / "empty").mkdir()
     (here / "linked").symlink_to(here / "asked")
     with pytest.raises(LookalikeError) as refused:
-        sample(gallery=gallery)
+        sample(showcase=showcase)
     assert str(refused.value).startswith(message)
 
 
-def test_adding_a_gallery_leaves_all_other_shards_as_they_were_to_the_byte(here: Path) -> None:
+def test_adding_a_showcase_leaves_all_other_shards_as_they_were_to_the_byte(here: Path) -> None:
     def shards(**entry: object) -> dict[str, bytes]:
         sample(**entry)
         plan = plan_of(**entry)
@@ -82,8 +82,8 @@ def test_adding_a_gallery_leaves_all_other_shards_as_they_were_to_the_byte(here:
         return {path: Path(path).read_bytes() for path in plan.shard_files("own")}
 
     before = shards(shards={"references": 2})
-    after = shards(shards={"references": 2}, gallery="outside")
-    new = "results/own/sample/shards/gallery-00000.parquet"
+    after = shards(shards={"references": 2}, showcase="outside")
+    new = "results/own/sample/shards/showcase-00000.parquet"
     assert {path: after[path] for path in before} == before
     assert set(after) - set(before) == {new}
     assert store.read_table(new, SHARD)["path"].to_pylist() == ["deep/p0.png", "deep/p1.png", "deep/p2.png"]
@@ -91,21 +91,21 @@ def test_adding_a_gallery_leaves_all_other_shards_as_they_were_to_the_byte(here:
 
 def test_a_query_that_is_to_be_shown_stays_where_it_was(here: Path) -> None:
     images = sample()
-    marked = images.append_column("gallery", images["query"])
+    marked = images.append_column("showcase", images["query"])
     assert pools(marked, ["images"])["images"].num_rows == images.num_rows
-    divided = pools(marked, ["images", "gallery"])
-    assert (divided["images"].num_rows, divided["gallery"].num_rows) == (images.num_rows, 0)
+    divided = pools(marked, ["images", "showcase"])
+    assert (divided["images"].num_rows, divided["showcase"].num_rows) == (images.num_rows, 0)
     more = showcase.add(marked, "outside", "here")
-    divided = pools(more, ["references", "queries", "gallery"])
-    assert {name: rows.num_rows for name, rows in divided.items()} == {"references": 5, "queries": 2, "gallery": 3}
-    assert [row for row in more.to_pylist() if row["gallery"] and row["query"]]
+    divided = pools(more, ["references", "queries", "showcase"])
+    assert {name: rows.num_rows for name, rows in divided.items()} == {"references": 5, "queries": 2, "showcase": 3}
+    assert [row for row in more.to_pylist() if row["showcase"] and row["query"]]
 
 
-def test_a_gallery_decides_about_the_sample_and_not_about_the_pictures_that_are_made() -> None:
-    with_gallery, without = plan_of(gallery="outside"), plan_of()
-    assert with_gallery.dataset_key("own") != without.dataset_key("own")
-    assert with_gallery.images_key("own") == without.images_key("own")
-    assert json.loads(with_gallery.dataset_key("own"))["gallery"] == "outside"
-    assert with_gallery.gallery_neighbors("mine") == ["results/own/neighbors/pixels/flat.gallery.parquet"]
-    assert set(with_gallery.targets("mine")) > set(without.targets("mine"))
-    assert without.gallery_neighbors("mine") == []
+def test_a_showcase_decides_about_the_sample_and_not_about_the_pictures_that_are_made() -> None:
+    with_showcase, without = plan_of(showcase="outside"), plan_of()
+    assert with_showcase.dataset_key("own") != without.dataset_key("own")
+    assert with_showcase.images_key("own") == without.images_key("own")
+    assert json.loads(with_showcase.dataset_key("own"))["showcase"] == "outside"
+    assert with_showcase.showcase_neighbors("mine") == ["results/own/neighbors/pixels/flat.showcase.parquet"]
+    assert set(with_showcase.targets("mine")) > set(without.targets("mine"))
+    assert without.showcase_neighbors("mine") == []

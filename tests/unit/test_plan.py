@@ -200,14 +200,14 @@ def with_training(monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 def test_training_pictures_add_the_files_of_normalised_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = "results/photo-tiles-copies/neighbors/pixels"
-    always = {f"{folder}/flat{kind}.parquet" for kind in ("", ".pool", ".gallery")}
-    more = {f"{folder}/flat.training.parquet", f"{folder}/flat.pool_sn.parquet"}
+    always = {f"{folder}/flat{kind}.parquet" for kind in ("", ".candidates", ".showcase")}
+    more = {f"{folder}/flat.training.parquet", f"{folder}/flat.candidates_sn.parquet"}
     assert (always | more) & set(Plan.of(CATALOGUE).targets("demo")) == always
-    assert Plan.of(CATALOGUE).found_of("demo", "pool_sn") == []
+    assert Plan.of(CATALOGUE).found_of("demo", "candidates_sn") == []
     made = with_training(monkeypatch)
     assert always | more <= set(made.targets("demo"))
     assert set(made.found("photo-tiles-copies", "pixels", "flat").values()) == always | more
-    assert f"{folder}/flat.pool_sn.parquet" in made.found_of("demo", "pool_sn")
+    assert f"{folder}/flat.candidates_sn.parquet" in made.found_of("demo", "candidates_sn")
     assert "photo-tiles-copies" in made.searched_by(("training",))
     assert "photo-tiles" in made.searched_by(())
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from lookalike.config.indexes import Normalise
 from lookalike.io.formats.tables import NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
-from lookalike.metrics import draws, pooled
+from lookalike.metrics import draws
+from lookalike.metrics import pooled as pooled_metrics
 from lookalike.metrics.draws import DRAWS, Pooled, draw_pools, pooled_difference, pooled_estimate
 from lookalike.metrics.pooled import (
     Cut,
-    Pool,
+    Predictions,
     best_cut,
     curve,
     first_of_each,
@@ -24,7 +25,7 @@ from lookalike.metrics.pooled import (
     held_out,
     micro_average_precision,
     normalise,
-    pool,
+    predictions_of,
     recall_at,
 )
 from lookalike.metrics.rates import wilson
@@ -43,22 +44,24 @@ FOUND: dict[str, list[tuple[str, float]]] = {
 TRUE = [("q1", "barn"), ("q2", "bridge"), ("q3", "cat"), ("q4", "dune")]
 
 
-def pooled(found: Found, truth: Sequence[tuple[str, str]], queries: Sequence[str] = (), **images: object) -> Pool:
+def pooled(
+    found: Found, truth: Sequence[tuple[str, str]], queries: Sequence[str] = (), **images: object
+) -> Predictions:
     sample = images_table(REFERENCES, list(queries) or list(found), **images)  # type: ignore[arg-type]
-    return pool(neighbors_table(found), truth_table(truth), sample, groups_of(sample))
+    return predictions_of(neighbors_table(found), truth_table(truth), sample, groups_of(sample))
 
 
 def uap(found: Found, truth: Sequence[tuple[str, str]], queries: Sequence[str] = ()) -> float | None:
     return micro_average_precision(pooled(found, truth, queries))
 
 
-def of(right: Sequence[int], scores: Sequence[float] | None = None, matches: int | None = None) -> Pool:
+def of(right: Sequence[int], scores: Sequence[float] | None = None, matches: int | None = None) -> Predictions:
     """A pool, best first, each prediction of a group of its own."""
     flags = np.array(right, dtype=bool)
     score = np.array(scores if scores is not None else np.linspace(1, 0, len(right)), dtype=float)
     total = flags.astype(np.int64)
     total[-1:] += (matches or flags.sum()) - flags.sum()
-    return Pool(score, flags, np.arange(len(flags)), total)
+    return Predictions(score, flags, np.arange(len(flags)), total)
 
 
 # --- micro average precision ---
@@ -114,7 +117,7 @@ def test_constant_scores_earn_nothing() -> None:
     truth = truth_table([(query, references[int(query[1:])]) for query in found])
     images = images_table(references, list(found))
     for pairs in (pool_table(found, queries=4), first_of_each(neighbors_table(found), 10)):
-        assert micro_average_precision(pool(pairs, truth, images, groups_of(images))) == 0
+        assert micro_average_precision(predictions_of(pairs, truth, images, groups_of(images))) == 0
 
 
 def test_ten_a_query_leave_out_what_ties_with_the_eleventh() -> None:
@@ -199,7 +202,7 @@ def test_normalisation_takes_off_the_mean_of_the_three_nearest_training_images()
     assert scores == pytest.approx([0.1, 0.5], abs=1e-6)
     assert uap(found, [("p", "barn")]) == 1 / 2
     sample = images_table(REFERENCES, ["p", "q"])
-    after = pool(
+    after = predictions_of(
         normalise(neighbors_table(found), training, Normalise()),
         truth_table([("p", "barn")]),
         sample,
@@ -275,7 +278,7 @@ def test_order_of_queries_and_shards_and_scale_of_scores_change_nothing(
 
     def numbers(tables: Sequence[pa.Table]) -> object:
         neighbors, matches, images = tables
-        one = pool(neighbors, matches, images, groups_of(images))
+        one = predictions_of(neighbors, matches, images, groups_of(images))
         (drawn,) = draw_pools([(one.right, one.group)], one.matches, draws=3)
         cut = best_cut(one)
         return (
@@ -321,7 +324,7 @@ def test_fifty_thousand_queries_are_scored_in_seconds() -> None:
     images = images_table(known.to_pylist(), names.to_pylist())
     started = time.perf_counter()
     ranking = rank(neighbors, truth, images, searched=references, kept=k)
-    one = pool(neighbors, truth, images, groups_of(images))
+    one = predictions_of(neighbors, truth, images, groups_of(images))
     assert ranking.correct_at(1).all()
     assert micro_average_precision(one) is not None
     assert len(curve(one)) > 100
@@ -349,7 +352,7 @@ def test_a_draw_is_what_the_list_with_its_groups_repeated_gives() -> None:
         assert found.average_precision[column] == pytest.approx(np.sum(places / hits) / total, abs=0.01)
         kept = np.flatnonzero(places >= 9 * (hits - places))
         assert found.recall[column] == pytest.approx((kept[-1] + 1 if len(kept) else 0) / total)
-    assert draws.WRONG_TO_RIGHT == pooled.WRONG_TO_RIGHT
+    assert draws.WRONG_TO_RIGHT == pooled_metrics.WRONG_TO_RIGHT
 
 
 def test_the_interval_is_about_as_wide_as_other_samples_spread() -> None:
@@ -363,12 +366,12 @@ def test_the_interval_is_about_as_wide_as_other_samples_spread() -> None:
         return found[order], order
 
     right, group = sample(200_000)
-    truth = micro_average_precision(Pool(np.zeros(0), right, group, np.ones(200_000, int)))
+    truth = micro_average_precision(Predictions(np.zeros(0), right, group, np.ones(200_000, int)))
     assert truth is not None
     inside = 0
     for _ in range(120):
         right, group = sample(200)
-        one = Pool(np.zeros(0), right, group, np.ones(200, int))
+        one = Predictions(np.zeros(0), right, group, np.ones(200, int))
         (drawn,) = draw_pools([(right, group)], one.matches, draws=320)
         interval = pooled_estimate(Pooled(micro_average_precision(one), drawn.average_precision), one.matches, 200)
         assert interval.low is not None
@@ -386,7 +389,7 @@ def test_models_that_are_alike_are_seldom_told_apart() -> None:
             found = draw.random(60) < 0.6
             order = np.argsort(-np.where(found, draw.normal(0.6, 0.15, 60), draw.normal(0.4, 0.15, 60)))
             lists.append((found[order], order))
-            values.append(micro_average_precision(Pool(np.zeros(0), found[order], order, np.ones(60, int))))
+            values.append(micro_average_precision(Predictions(np.zeros(0), found[order], order, np.ones(60, int))))
         drawn = draw_pools(lists, np.ones(60, int), draws=320)
         a, b = (Pooled(value, one.average_precision) for value, one in zip(values, drawn, strict=True))
         rejected += pooled_difference(a, b, np.ones(60, int), 60)[1] < 0.05

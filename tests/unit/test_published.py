@@ -241,7 +241,7 @@ def test_flickr30k_has_its_captions_and_shows_the_six_pictures(tmp_path: Path, z
     assert truth.num_rows == 0
     for row in table.to_pylist():
         assert row["captions"] == published.captions(row["image_id"])
-        assert row["gallery"] == (row["image_id"] in NAMED)
+        assert row["showcase"] == (row["image_id"] in NAMED)
         assert len(images.read(row["root"], row["path"])) == row["bytes"]
 
 

@@ -34,7 +34,7 @@ from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH, Form
 from lookalike.job.errors import LookalikeError
 from lookalike.metrics.ranking import rank
 from lookalike.metrics.rates import FEW_GROUPS, NOTHING, SIGNIFICANCE, sign_flip
-from lookalike.report import gallery, headline, pareto, words
+from lookalike.report import examples, headline, pareto, words
 from lookalike.report.report import write_report
 
 HOSTILE = "\"><script>alert('x')</script>\n<img src=https://evil.example/a.png> 図 \u202e.png"
@@ -96,7 +96,7 @@ class Experiment:
             "truth": self._truth(),
             "metrics": [self._metrics(model, index) for model, index in pairs],
             "neighbors": [self._neighbors(model, index) for model, index in pairs],
-            "gallery": [self._gallery(*pair) for pair in pairs if self.outside],
+            "showcase": [self._showcase(*pair) for pair in pairs if self.outside],
             "rejected": [self._rejected(model) for model in self.models],
             "comparisons": self._comparisons(),
             "duplicates": self._duplicates(),
@@ -123,8 +123,8 @@ class Experiment:
             columns["operations"] = [self.operations.get(one) for one in ids]
             optional.append("operations")
         if self.outside or self.shown:
-            columns["gallery"] = [one in self.outside or one in self.shown for one in ids]
-            optional.append("gallery")
+            columns["showcase"] = [one in self.outside or one in self.shown for one in ids]
+            optional.append("showcase")
         schema = IMAGES.schema(*optional)
         return self._table("images", columns, IMAGES, schema, {"left_out": self.left_out})
 
@@ -133,8 +133,8 @@ class Experiment:
         columns = {"query_id": list(matched), "reference_id": list(matched.values())}
         return self._table("truth", columns, TRUTH, TRUTH.schema(), {})
 
-    def _gallery(self, model: str, index: str) -> Path:
-        return self._neighbors(model, index, f"{model}-{index}.gallery", dict.fromkeys(self.outside))
+    def _showcase(self, model: str, index: str) -> Path:
+        return self._neighbors(model, index, f"{model}-{index}.showcase", dict.fromkeys(self.outside))
 
     def _neighbors(self, model: str, index: str, name: str = "", asked: dict[str, str | None] | None = None) -> Path:
         rows: list[tuple[str, int, str, float]] = []
@@ -744,7 +744,7 @@ def test_outcomes_are_those_of_the_metrics_with_ties_as_misses(experiment: Exper
     ranking = rank(neighbors, truth, images, searched=6, kept=4, where="here")
     counted = images.take(ranking.counted)["image_id"].to_pylist()
     right = {query for query, correct in zip(counted, ranking.correct_at(1), strict=True) if correct}
-    assert gallery.right_queries(neighbors, truth) == right == {"q-1"}
+    assert examples.right_queries(neighbors, truth) == right == {"q-1"}
     assert "found at rank 2, tied" in Page(experiment.report()).words
 
 
@@ -765,7 +765,7 @@ def test_a_picture_that_cannot_be_decoded_shows_why(experiment: Experiment) -> N
     assert "True match ref-0; cannot be shown: is text, not a picture" in labels
 
 
-def test_a_rejected_query_says_so_in_the_gallery(experiment: Experiment) -> None:
+def test_a_rejected_query_says_so_among_the_examples(experiment: Experiment) -> None:
     experiment.rejected = {"fair": {"q-0": "damaged: no end"}}
     assert "This model was not shown the query: damaged: no end." in Page(experiment.report()).words
 
@@ -965,15 +965,15 @@ def test_twelve_models_with_long_labels(experiment: Experiment) -> None:
 def test_rows_are_chosen_for_variety_and_by_a_fixed_rule() -> None:
     outcome = {f"q{number}": ("disagree", "right", "wrong", "none")[number % 4] for number in range(400)}
     kind = {query: ("crop", "blur")[int(query[1:]) // 4 % 2] for query in outcome}
-    chosen = gallery.choose(outcome, kind)
+    chosen = examples.choose(outcome, kind)
     shown = [outcome[query] for query in chosen]
-    assert {name: shown.count(name) for name in gallery.QUOTAS} == gallery.QUOTAS
+    assert {name: shown.count(name) for name in examples.QUOTAS} == examples.QUOTAS
     assert [kind[query] for query in chosen].count("crop") == 20
-    assert gallery.choose(dict(reversed(outcome.items())), kind) == chosen
+    assert examples.choose(dict(reversed(outcome.items())), kind) == chosen
 
 
 def test_the_pictures_of_a_page_are_bounded(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gallery, "MOST_PICTURES", 5)
+    monkeypatch.setattr(examples, "MOST_PICTURES", 5)
     experiment.queries = {f"q-{number}": f"ref-{number % 6}" for number in range(30)}
     assert len(re.findall(r"url\(", Page(experiment.report()).style)) <= 5
 
@@ -1002,18 +1002,18 @@ def test_the_report_never_reaches_models_torch_or_plotly() -> None:
     assert found.stdout.strip() == "set()"
 
 
-def gallery_of(html: str) -> str:
-    return html.partition('<section id="gallery"')[2].partition("</section>")[0]
+def examples_of(html: str) -> str:
+    return html.partition('<section id="examples"')[2].partition("</section>")[0]
 
 
 def test_outside_pictures_are_shown_first_without_right_or_wrong(experiment: Experiment) -> None:
     without = experiment.report()
-    experiment.outside = ["gallery:laptop.jpg", "gallery:broken.jpg"]
-    experiment.rejected = {model: {"gallery:broken.jpg": "damaged: no end"} for model in experiment.models}
-    experiment.found = {("fair", "gallery:laptop.jpg"): ["ref-4", "ref-2"]}
+    experiment.outside = ["showcase:laptop.jpg", "showcase:broken.jpg"]
+    experiment.rejected = {model: {"showcase:broken.jpg": "damaged: no end"} for model in experiment.models}
+    experiment.found = {("fair", "showcase:laptop.jpg"): ["ref-4", "ref-2"]}
     html = experiment.report()
     assert balanced(html)
-    shown = gallery_of(html)
+    shown = examples_of(html)
     rows = re.findall(r'<article class="row( first)?" data-outcome="(\w+)"', shown)
     assert rows[:2] == [(" first", "outside")] * 2
     assert {outcome for _, outcome in rows[2:]} == {"right", "none"}
@@ -1023,7 +1023,7 @@ def test_outside_pictures_are_shown_first_without_right_or_wrong(experiment: Exp
     assert "right" not in laptop
     assert "match" not in laptop
     assert "This model was not shown the picture: damaged: no end." in Page(f"<article{broken}").words
-    assert "gallery:broken.jpg" in html.partition('<section id="rejected"')[2]
+    assert "showcase:broken.jpg" in html.partition('<section id="rejected"')[2]
     # they count nowhere: all that stands before the pictures is as it was, but for the rejected one
     for section in ("leaderboard", "pairs", "operations", "speed"):
         assert board(html, section).split("The rejected picture counts")[0].strip() == board(without, section)
@@ -1035,15 +1035,15 @@ def board(html: str, section: str) -> str:
 
 def test_queries_that_are_to_be_shown_come_first_and_once(experiment: Experiment) -> None:
     experiment.shown = ["q-1"]
-    shown = gallery_of(experiment.report())
+    shown = examples_of(experiment.report())
     assert re.findall(r'class="row first" data-outcome="right"', shown)
     assert shown.count("Query q-1") == 1
     assert shown.index("Query q-1") < shown.index("Query q-0")
 
 
 def test_many_outside_pictures_leave_room_for_queries(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gallery, "MOST_FIRST", 3)
-    experiment.outside = [f"gallery:{number:02}.jpg" for number in range(30)]
+    monkeypatch.setattr(examples, "MOST_FIRST", 3)
+    experiment.outside = [f"showcase:{number:02}.jpg" for number in range(30)]
     html = experiment.report()
     assert html.count('class="row first"') == 3
     assert "and 27 more" in Page(html).words

@@ -50,7 +50,9 @@ def page(tmp_path: Path):
             experiment="mine",
             **sample,
             metrics=metrics,
-            results=[Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.pool.parquet") for model in models],
+            results=[
+                Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.candidates.parquet") for model in models
+            ],
             models=models,
             kinds={model: KINDS[model] for model in models if KINDS[model]},
             leaderboard_out=tmp_path / "leaderboard.csv",
@@ -62,7 +64,7 @@ def page(tmp_path: Path):
             **sample,
             metrics=metrics,
             neighbors=[tmp_path / f"{model}.parquet" for model in models],
-            gallery=[],
+            showcase=[],
             duplicates=tmp_path / "duplicates.json",
             comparisons=tmp_path / "comparisons.json",
             rejected=[tmp_path / f"{model}.rejected.parquet" for model in models],
@@ -87,9 +89,9 @@ def search(folder: Path, model: str) -> None:
     store.write_table(neighbors_table(found), folder / f"{model}.parquet", NEIGHBORS, footer)
     store.write_table(rejected_table([]), folder / f"{model}.rejected.parquet", REJECTED, {"model": model})
     pool = pool_table(found, len(NAMES))
-    store.write_table(pool, folder / f"{model}.pool.parquet", NEIGHBORS, footer)
+    store.write_table(pool, folder / f"{model}.candidates.parquet", NEIGHBORS, footer)
     measure(
-        results=Results(folder / f"{model}.parquet", folder / f"{model}.pool.parquet"),
+        results=Results(folder / f"{model}.parquet", folder / f"{model}.candidates.parquet"),
         embeddings=[],
         truth=folder / "truth.parquet",
         images=folder / "images.parquet",

@@ -53,7 +53,7 @@ def embed(folder: Path, root: Path, shards: list[list[str]]) -> list[str]:
     return paths
 
 
-@pytest.mark.parametrize("key", ['{"factory": "Flat"}', '{"streamed": true}'])
+@pytest.mark.parametrize("key", ['{"factory": "Flat"}', '{"scan": true}'])
 def test_a_duplicate_in_another_shard_ties_with_the_first_to_the_last_bit(
     tmp_path: Path, make_pictures: MakePictures, key: str
 ) -> None:
@@ -75,7 +75,7 @@ def test_a_duplicate_in_another_shard_ties_with_the_first_to_the_last_bit(
         index=str(tmp_path / "faiss"),
         ids=str(tmp_path / "ids.parquet"),
         out=str(tmp_path / "found.parquet"),
-        pool_out=str(tmp_path / "pool.parquet"),
+        candidates_out=str(tmp_path / "pool.parquet"),
         timing_out=str(tmp_path / "timing.json"),
         build_key=key,
         model="lite0",
@@ -140,7 +140,7 @@ def test_transforms_keep_equal_vectors_equal(tmp_path: Path, factory: str) -> No
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("key", ['{"factory": "Flat"}', '{"streamed": true}'])
+@pytest.mark.parametrize("key", ['{"factory": "Flat"}', '{"scan": true}'])
 def test_a_vector_that_is_not_finite_is_refused_by_file_and_image(tmp_path: Path, value: float, key: str) -> None:
     chain = Chain(tmp_path, references=5000)
     chain.build(key=key)
@@ -148,7 +148,7 @@ def test_a_vector_that_is_not_finite_is_refused_by_file_and_image(tmp_path: Path
     chain.shard("references", [name for name in chain.vectors if name[0] == "r"])
     shard = chain.folder / "references.parquet"
     message = rf"{shard}: the vector of 'r4200' holds NaN or infinite numbers\. .* --forcerun {shard}"
-    read = chain.search if "streamed" in json.loads(key) else chain.build
+    read = chain.search if "scan" in json.loads(key) else chain.build
     with pytest.raises(LookalikeError, match=message):
         read(key=key)
 

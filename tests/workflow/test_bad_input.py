@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike.io.images import EXTENSIONS
+from lookalike.io.extensions import EXTENSIONS
 from workflow.conftest import MINE, Tree
 
 

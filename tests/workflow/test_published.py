@@ -57,7 +57,7 @@ def test_a_missing_data_set_stops_only_what_needs_it_and_all_three_run_from_thei
     assert ran.of("sample") == ["my-flickr30k"]
     assert ran.of("embed") == ["my-flickr30k color-histogram images-00000"]
     images = store.read_table(results / "my-flickr30k/sample/images.parquet", IMAGES)
-    assert images.filter(images["gallery"])["image_id"].to_pylist() == sorted(published.NAMED)
+    assert images.filter(images["showcase"])["image_id"].to_pylist() == sorted(published.NAMED)
     neighbors = store.read_table(results / "my-flickr30k/neighbors/color-histogram/flat.parquet", NEIGHBORS).to_pylist()
     assert len(neighbors) == 10 * 6
     assert all(row["query_id"] != row["reference_id"] for row in neighbors)  # a picture does not find itself

@@ -29,7 +29,7 @@ def test_a_finished_run_has_every_file_of_every_stage(finished: Tree) -> None:
         "copies/indexes/pixels/flat.faiss",
         "copies/indexes/pixels/flat.ids.parquet",
         "copies/neighbors/pixels/flat.parquet",
-        "copies/neighbors/pixels/flat.pool.parquet",
+        "copies/neighbors/pixels/flat.candidates.parquet",
         "copies/metrics/pixels/flat.json",
         "reports/mine/leaderboard.csv",
         "reports/mine/comparisons.json",

@@ -78,7 +78,7 @@ def approximations(
 def is_exact(footer: dict[str, Any]) -> bool:
     """Whether neighbors were found by comparing whole vectors with all references, by their footer."""
     entry = json.loads(footer.get("index_key", "{}"))
-    return bool(entry.get("streamed")) or entry.get("factory") == "Flat"
+    return bool(entry.get("scan")) or entry.get("factory") == "Flat"
 
 
 def _speed(record: Metrics, exact: Metrics) -> float | None:

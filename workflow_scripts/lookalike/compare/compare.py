@@ -79,7 +79,7 @@ def compare(
     truth: str | Path,
     images: str | Path,
     models: Sequence[str],
-    kinds: Mapping[str, str],
+    architectures: Mapping[str, str],
     leaderboard_out: str | Path,
     comparisons_out: str | Path,
     design: str = "{}",
@@ -87,8 +87,8 @@ def compare(
     """Write the leaderboard (CSV) and the comparisons (JSON) of an experiment.
 
     ``metrics`` and ``results`` are parallel: one of each for every model and index. ``models`` are all of the
-    experiment's, in the order in which they are compared. ``kinds`` says of some what they are (``plan.Plan.kinds``),
-    ``design`` how they vary one (``plan.Plan.design``).
+    experiment's, in the order in which they are compared. ``architectures`` says of some what they are
+    (``plan.Plan.architectures``), ``design`` how they vary one (``plan.Plan.design``).
     """
     records = [store.read_json(path, Metrics) for path in metrics]
     _check_complete(records, models, experiment)
@@ -119,7 +119,7 @@ def compare(
         counted=asked.rows,
         truth=matches,
         images=sample,
-        kinds=kinds,
+        architectures=architectures,
     )
     compared = Comparisons(
         experiment=experiment,

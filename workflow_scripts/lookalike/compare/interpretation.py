@@ -38,18 +38,18 @@ def interpret(
     counted: Ints,
     truth: pa.Table,
     images: pa.Table,
-    kinds: Mapping[str, str],
+    architectures: Mapping[str, str],
 ) -> Interpretation:
     """Compare every two models by agreement, say what each model follows, and test the articles' sentences.
 
     ``records`` and ``neighbors`` are parallel and of the same models and indexes. ``accuracy`` has, by index and model,
-    (q,) outcomes of the queries with a match, which are the rows ``counted`` of ``images``. ``kinds`` says of some
-    models what they are (``plan.Plan.kinds``).
+    (q,) outcomes of the queries with a match, which are the rows ``counted`` of ``images``. ``architectures`` says
+    of some models what they are (``plan.Plan.architectures``).
     """
     tables = {
         (one.index, one.model): store.read_table(path, NEIGHBORS) for one, path in zip(records, neighbors, strict=True)
     }
-    colors = {index: tables[index, model] for index, model in tables if kinds.get(model) == follows.COLORS}
+    colors = {index: tables[index, model] for index, model in tables if architectures.get(model) == follows.COLORS}
     footers = [store.read_provenance(path) for path in neighbors]
     k: int = footers[0]["k"]
     scales = agreement.scales(images, k)
@@ -60,7 +60,7 @@ def interpret(
     agreed: dict[str, dict[tuple[str, str], Floats]] = {name: {} for name in scales}
     seen: dict[str, list[follows.Seen]] = {}
     for record, footer in zip(records, footers, strict=True):
-        table, kind = tables[record.index, record.model], kinds.get(record.model, "")
+        table, kind = tables[record.index, record.model], architectures.get(record.model, "")
         searched, kept = record.references - record.rejected_references, k + 1
         known: dict[str, follows.Outcomes] = {}
         for name, scale in scales.items():

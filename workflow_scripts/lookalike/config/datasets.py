@@ -30,23 +30,23 @@ Expected = Annotated[dict[str, Annotated[int, Field(ge=0)]], _only("references",
 class DatasetBase(Entry):
     """What every kind of data set has."""
 
-    pools: ClassVar[tuple[str, ...]] = ("images",)
+    parts: ClassVar[tuple[str, ...]] = ("images",)
     creates_images: ClassVar[bool] = False
 
     k: int = Field(10, ge=1, description="neighbors kept per query")
-    shards: dict[str, Annotated[int, Field(ge=1)]] = Field({}, description="shards per pool; 1 where not named")
+    shards: dict[str, Annotated[int, Field(ge=1)]] = Field({}, description="shards per part; 1 where not named")
     on_bad_image: Literal["reject", "fail"] = Field("reject", description="list an unreadable picture, or stop at it")
     expect: Expected = Field(
         {}, description="how many there must be of each role, and true pairs; not checked where empty"
     )
-    gallery: UserPath | None = Field(
+    showcase: UserPath | None = Field(
         None, min_length=1, description="folder of outside pictures, to be shown with what they find"
     )
 
     @property
-    def source_pools(self) -> tuple[str, ...]:
-        """The pools this data set's pictures come from."""
-        return self.pools
+    def source_parts(self) -> tuple[str, ...]:
+        """The parts this data set's pictures come from."""
+        return self.parts
 
     @property
     def has_queries(self) -> bool:
@@ -82,8 +82,8 @@ class Folder(DatasetBase):
     sample: int | None = Field(None, ge=1, description="take so many references, chosen by a hash of their ids")
 
     @property
-    def source_pools(self) -> tuple[str, ...]:
-        others = tuple(pool for pool in ("queries", "training") if getattr(self, pool))
+    def source_parts(self) -> tuple[str, ...]:
+        others = tuple(part for part in ("queries", "training") if getattr(self, part))
         return ("references", *others) if others else ("images",)
 
     @property
@@ -118,7 +118,7 @@ class Copies(DatasetBase):
     """Altered copies of another data set's references, as queries with known matches."""
 
     kind: Literal["copies"]
-    pools: ClassVar[tuple[str, ...]] = ("references", "queries")
+    parts: ClassVar[tuple[str, ...]] = ("references", "queries")
     creates_images: ClassVar[bool] = True
     of: str = Field(description="name of the data set whose references are copied")
     queries: int = Field(150, ge=1, description="copies that have a match")
@@ -187,7 +187,7 @@ class Disc21(Published):
     truth: tuple[str, ...] = Field((), description="CSV files of true matches in root; where empty, *ground*truth*.csv")
 
     @property
-    def source_pools(self) -> tuple[str, ...]:
+    def source_parts(self) -> tuple[str, ...]:
         return ("references", "queries", "training") if self.training else ("references", "queries")
 
     def tables(self) -> list[str]:

@@ -60,7 +60,7 @@ class Index(Entry):
     """An index: a FAISS factory, or, streamed, no more than the list of shards that are searched."""
 
     factory: str | None = Field(None, min_length=1, description="a FAISS factory string; Flat is exact")
-    streamed: bool = Field(False, description="build nothing, search the shards themselves")
+    scan: bool = Field(False, description="build nothing, search the shards themselves")
     search: dict[str, float] = Field({}, description="FAISS search parameters, such as nprobe and efSearch")
     train: Train = Train()
     normalise: Normalise = Normalise()
@@ -68,11 +68,11 @@ class Index(Entry):
 
     def mistakes(self) -> Iterator[str]:
         """What is wrong: the place below the entry, the fact, the remedy."""
-        if self.streamed and self.factory:
-            fact = f".factory: a streamed index searches the shards and has no factory ('{self.factory}'). Drop one."
-            yield fact + MERGED.format(key="streamed")
-        if not self.streamed and not self.factory:
-            yield ": names no index. Add a factory, such as `factory: Flat`, or `streamed: true`."
+        if self.scan and self.factory:
+            fact = f".factory: a scan index searches the shards and has no factory ('{self.factory}'). Drop one."
+            yield fact + MERGED.format(key="scan")
+        if not self.scan and not self.factory:
+            yield ": names no index. Add a factory, such as `factory: Flat`, or `scan: true`."
         yield from _factory_mistakes(self.factory or "")
         yield from self._search_mistakes()
         if self.normalise.first > self.normalise.last:
@@ -84,7 +84,7 @@ class Index(Entry):
             place = f".search.{name}"
             if name not in allowed:
                 suggestion = did_you_mean(name, allowed) if allowed else " It has none: leave `search` out."
-                of = f"factory '{self.factory}'" if self.factory else "a streamed index"
+                of = f"factory '{self.factory}'" if self.factory else "a scan index"
                 merged = "" if get_close_matches(name, allowed) else MERGED.format(key=name)
                 yield f"{place}: {of} has no such search parameter.{suggestion}{merged}"
             elif value <= 0:

@@ -15,7 +15,7 @@ from lookalike.job.errors import did_you_mean, nearest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LONGEST = 200  # characters of a name; a file's name may have 255, and endings are added
-BESIDE = ("pool", "pool_sn", "training", "gallery")  # what search writes beside {index}.parquet
+BESIDE = ("candidates", "candidates_sn", "training", "showcase")  # what search writes beside {index}.parquet
 
 # Where a union was tried, pydantic puts the chosen member's tag into the place: (..., 'embed', 'pixels', 'siz').
 _UNIONS = {"datasets": ("kind", Dataset), "models": ("family", Embed)}
@@ -35,7 +35,7 @@ def explain(error: ValidationError, raw: Any) -> list[str]:
 
 def of(config: Config, rule_names: frozenset[str]) -> list[str]:
     """One line for each name that is taken, cannot be part of a path, or leads nowhere."""
-    return [*_bad_names(config, rule_names), *_dangling(config), *_bad_pools(config), *_bad_indexes(config)]
+    return [*_bad_names(config, rule_names), *_dangling(config), *_bad_parts(config), *_bad_indexes(config)]
 
 
 def _without_consequences(errors: list[Any]) -> list[Any]:
@@ -285,10 +285,10 @@ def _bad_indexes(config: Config) -> list[str]:
     return [f"indexes.{name}{mistake}" for name, index in config.indexes.items() for mistake in index.mistakes()]
 
 
-def _bad_pools(config: Config) -> list[str]:
+def _bad_parts(config: Config) -> list[str]:
     return [
-        f"datasets.{name}.shards.{pool}: unknown pool.{did_you_mean(pool, config.pools(name))}"
+        f"datasets.{name}.shards.{part}: unknown part.{did_you_mean(part, config.parts(name))}"
         for name, dataset in config.datasets.items()
-        for pool in dataset.shards
-        if pool not in config.pools(name)
+        for part in dataset.shards
+        if part not in config.parts(name)
     ]

@@ -152,8 +152,8 @@ class Model(Entry):
     """A model: its name in tables, what makes its vectors, and how it is run."""
 
     label: str = ""
-    kind: Literal["cnn", "vit", "dinov2", "clip", "blip2"] | None = Field(
-        None, description="what the published comparisons call it: what they say of that kind is tested on it"
+    architecture: Literal["cnn", "vit", "dinov2", "clip", "blip2"] | None = Field(
+        None, description="what the published comparisons call it: what they say of that architecture is tested on it"
     )
     dimension: int | None = Field(None, ge=1, description="how long its vectors are, for listings, until it was run")
     embed: Embed

@@ -53,9 +53,9 @@ class Config(Entry):
     indexes: dict[str, Index]
     experiments: dict[str, Experiment]
 
-    def pools(self, dataset: str) -> tuple[str, ...]:
-        """The pools of a data set's pictures: its own, its source's training pictures for copies, outside pictures."""
+    def parts(self, dataset: str) -> tuple[str, ...]:
+        """The parts of a data set's pictures: its own, its source's training pictures for copies, outside pictures."""
         entry = self.datasets[dataset]
         source = self.datasets.get(entry.of) if isinstance(entry, Copies) else None
-        training = ("training",) if source and "training" in source.source_pools else ()
-        return (*entry.source_pools, *training, *(("gallery",) if entry.gallery else ()))
+        training = ("training",) if source and "training" in source.source_parts else ()
+        return (*entry.source_parts, *training, *(("showcase",) if entry.showcase else ()))

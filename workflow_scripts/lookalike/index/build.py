@@ -16,7 +16,7 @@ from lookalike.config.indexes import Train
 from lookalike.index import factories
 from lookalike.io import identity, store, vectors
 from lookalike.io.checks import check_pictures, check_shards
-from lookalike.io.formats.records import StreamedIndex
+from lookalike.io.formats.records import Scan
 from lookalike.io.formats.tables import INDEX_IDS, REJECTED
 from lookalike.job.errors import LookalikeError
 
@@ -66,7 +66,7 @@ def build(
         raise LookalikeError(f"{images}: not one reference could be embedded. The first: {_first(bad)}.")
 
     settings = json.loads(key)
-    if settings.get("streamed"):
+    if settings.get("scan"):
         trained_on = {}
         store.write_json(_manifest(embeddings, references, out), out)
     else:
@@ -105,9 +105,9 @@ def _with_role(rows: Sequence[NDArray[np.int64]], sample: pa.Table, role: str) -
     return [has[here] for here in rows]
 
 
-def _manifest(embeddings: Sequence[str], references: Masks, out: str) -> StreamedIndex:
+def _manifest(embeddings: Sequence[str], references: Masks, out: str) -> Scan:
     """Paths are relative to the manifest, so that the whole folder of results can be moved."""
-    return StreamedIndex(
+    return Scan(
         shards={
             os.path.relpath(path, Path(out).parent): int(here.sum())
             for path, here in zip(embeddings, references, strict=True)

@@ -17,15 +17,10 @@ from lookalike.io.image_containers import JPEG, PNG, count_scans, ends_in_zeros,
 from lookalike.io.image_refusals import TO_CONVERT, BadImage, refusal, undecoded_kind
 from lookalike.job import memory
 
-__all__ = ["EXTENSIONS", "BadImage", "decode", "full_size", "load", "read"]
+__all__ = ["BadImage", "decode", "full_size", "load", "read"]
 
 # What may be decoded. Pillow knows more, and some of it runs other programs on the file (PostScript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
-# What is taken for an image where files are listed: those formats, and what people have beside them and would miss.
-EXTENSIONS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2"),
-    *(".heic", ".heif", ".jxl"),  # refused by name: they must not be missing in silence
-)
 MAX_PIXELS = 250_000_000
 MAX_RATIO = 200  # of the sides: what makes the shorter side 224 makes the longer side of 30,000 x 1 6.7 million
 MAX_SCANS = 200  # of a JPEG: each goes over the whole picture, and a hostile one takes 100 bytes

@@ -26,7 +26,7 @@ def rows_among(embeddings: Sequence[str], ids: pa.Array) -> list[NDArray[np.int6
     """For each shard, each of its pictures' row among ``ids``; -1 for a picture that is not among them.
 
     One shard's ids are in memory at a time. Many ``ids`` are found by their sorted hashes, 16 bytes each: a hash table
-    of ten million names would take more memory than all else that a streamed index needs.
+    of ten million names would take more memory than all else that a scan index needs.
     """
     columns = (whole(store.read_columns(path, "image_id")["image_id"]) for path in embeddings)
     if len(ids) > FEW:

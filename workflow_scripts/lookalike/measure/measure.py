@@ -30,7 +30,7 @@ from lookalike.metrics.breakdowns import break_down
 from lookalike.metrics.draws import pooled_estimate
 from lookalike.metrics.evaluation import NORMALISED, Evaluation, Results, evaluate, matches_of, pooled
 from lookalike.metrics.joining import Bools
-from lookalike.metrics.pooled import Groups, Pool, best_cut, curve, held_out
+from lookalike.metrics.pooled import Groups, Predictions, best_cut, curve, held_out
 from lookalike.metrics.rates import NOTHING, estimate, group_codes
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def measure(
             column: {value: estimates(among) for value, among in values.items()} for column, values in parts.items()
         },
         thresholds=_thresholds(evaluation),
-        curves={name: _curve(one) for name, one in evaluation.pools.items() if one.matches.any()},
+        curves={name: _curve(one) for name, one in evaluation.predictions.items() if one.matches.any()},
         baselines=baselines,
         timing=_embed_timing(timings) | _search_timing(search_timing),
         cost=_cost(footer),
@@ -134,27 +134,27 @@ def _pooled_estimates(evaluation: Evaluation, queries: int) -> dict[str, Estimat
 def _thresholds(evaluation: Evaluation) -> dict[str, Threshold]:
     """The thresholds of the lists by DISC21's rule, with and without score normalisation; none without true pairs."""
     return {
-        f"recall_at_p90{end}": _threshold(evaluation.pools[f"uap{end}"], evaluation.groups)
+        f"recall_at_p90{end}": _threshold(evaluation.predictions[f"uap{end}"], evaluation.groups)
         for end in ("", NORMALISED)
-        if f"uap{end}" in evaluation.pools and matches_of(evaluation).any()
+        if f"uap{end}" in evaluation.predictions and matches_of(evaluation).any()
     }
 
 
-def _threshold(pool: Pool, groups: Groups) -> Threshold:
-    cut = best_cut(pool)
+def _threshold(predictions: Predictions, groups: Groups) -> Threshold:
+    cut = best_cut(predictions)
     return Threshold(
         score=cut and cut.score,
         precision=cut and cut.precision,
         recall=cut and cut.recall,
-        held_out=_on_held_out_half(pool, groups),
+        held_out=_on_held_out_half(predictions, groups),
     )
 
 
-def _on_held_out_half(pool: Pool, groups: Groups) -> HeldOut:
+def _on_held_out_half(predictions: Predictions, groups: Groups) -> HeldOut:
     """Choose the threshold on one half of the groups, and see how precise it is on the other."""
     held = held_out(groups)
     sizes = np.bincount(groups.code[groups.code >= 0], minlength=len(held))
-    cut, other = best_cut(pool.among(~held)), pool.among(held)
+    cut, other = best_cut(predictions.among(~held)), predictions.among(held)
     precision = recall = NOTHING
     if cut is not None:
         accepted = other.score >= cut.score
@@ -174,8 +174,8 @@ def _on_held_out_half(pool: Pool, groups: Groups) -> HeldOut:
     )
 
 
-def _curve(pool: Pool) -> Curve:
-    cuts = curve(pool)
+def _curve(predictions: Predictions) -> Curve:
+    cuts = curve(predictions)
     return Curve(
         score=[cut.score for cut in cuts],
         precision=[cut.precision for cut in cuts],
@@ -260,8 +260,8 @@ def _cost(footer: dict[str, Any]) -> Cost | None:
         return None
     stored, vectors = footer["dtypes"]["stored"], footer["references"]
     vector_bytes = footer["dimension"] * np.dtype(stored).itemsize
-    # A streamed index is a list of files: what is searched, and must be kept, are the vectors in them.
-    streamed = json.loads(footer.get("index_key", "{}")).get("streamed")
+    # A scan index is a list of files: what is searched, and must be kept, are the vectors in them.
+    streamed = json.loads(footer.get("index_key", "{}")).get("scan")
     return Cost(
         dimension=footer["dimension"],
         stored_dtype=stored,

@@ -44,15 +44,15 @@ class Pooled:
     draws: Floats
 
 
-def draw_pools(pools: Sequence[tuple[Bools, Ints]], matches: Ints, draws: int = DRAWS) -> list[Draws]:
+def draw_pools(predictions: Sequence[tuple[Bools, Ints]], matches: Ints, draws: int = DRAWS) -> list[Draws]:
     """Draw groups with replacement, and compute each pooled list's metrics for every draw.
 
-    pools: for every list (right, group), as in ``metrics.Pool``: (p,) bool and (p,) int64, best prediction first
+    predictions: for every list (right, group), as in ``pooled.Predictions``: (p,) bool and (p,) int64, best first
     matches: (g,) int64, the true pairs of each group
 
     Memory is bounded by CHUNK weights at once and by one number for each right prediction and draw of a chunk.
     """
-    lists = [_sparse(right, group, len(matches)) for right, group in pools]
+    lists = [_sparse(right, group, len(matches)) for right, group in predictions]
     found: list[list[tuple[Floats, Floats]]] = [[] for _ in lists]
     for weights in _weights(len(matches), draws):
         total = matches @ weights

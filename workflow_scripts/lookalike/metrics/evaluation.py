@@ -20,13 +20,13 @@ from lookalike.metrics.draws import Draws, Pooled, draw_pools
 from lookalike.metrics.joining import Floats, Ints
 from lookalike.metrics.pooled import (
     Groups,
-    Pool,
+    Predictions,
     best_cut,
     first_of_each,
     groups_of,
     micro_average_precision,
     normalise,
-    pool,
+    predictions_of,
     recall_at,
 )
 from lookalike.metrics.ranking import Ranking, at_k, rank
@@ -40,14 +40,16 @@ class Results:
     """The files that a search wrote; the last two only where the data set has training images."""
 
     neighbors: str | Path
-    pool: str | Path
+    candidates: str | Path
     training: str | Path | None = None
-    pool_sn: str | Path | None = None
+    candidates_sn: str | Path | None = None
 
     @property
     def files(self) -> list[str | Path]:
         """All of them that there are."""
-        return [file for file in (self.neighbors, self.pool, self.training, self.pool_sn) if file is not None]
+        return [
+            file for file in (self.neighbors, self.candidates, self.training, self.candidates_sn) if file is not None
+        ]
 
     def identities(self) -> dict[str, str]:
         """What tells these files from all others, by their name here: metrics say what they were made from."""
@@ -55,7 +57,7 @@ class Results:
 
 
 def results_of(
-    *, neighbors: Sequence[str], pools: Sequence[str], trainings: Sequence[str], pools_sn: Sequence[str]
+    *, neighbors: Sequence[str], candidates: Sequence[str], trainings: Sequence[str], candidates_sn: Sequence[str]
 ) -> list[Results]:
     """The files of several searches from one list of each; the last two are empty where there are no training images.
 
@@ -63,9 +65,12 @@ def results_of(
     """
     none: list[str | None] = [None] * len(neighbors)
     try:
-        return [Results(*of_one) for of_one in zip(neighbors, pools, trainings or none, pools_sn or none, strict=True)]
+        return [
+            Results(*of_one)
+            for of_one in zip(neighbors, candidates, trainings or none, candidates_sn or none, strict=True)
+        ]
     except ValueError:
-        lengths = [len(files) for files in (neighbors, pools, trainings, pools_sn)]
+        lengths = [len(files) for files in (neighbors, candidates, trainings, candidates_sn)]
         raise LookalikeError(f"every search has one file of each kind, got {lengths}.") from None
 
 
@@ -74,13 +79,13 @@ class Evaluation:
     """Outcomes of the queries that have a match, and lists of the predictions of all queries.
 
     outcomes: metric -> (q,) float64, in the order of ``ranking.counted``; None where nothing can be said
-    pools: metric of the list -> list
+    predictions: metric of the list -> list
     """
 
     ranking: Ranking
     outcomes: dict[str, Floats | None]
     groups: Groups
-    pools: dict[str, Pool]
+    predictions: dict[str, Predictions]
 
 
 def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: int, k: int) -> Evaluation:
@@ -95,28 +100,28 @@ def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: i
     groups = groups_of(images)
     best = f"uap_k{min(k, A_QUERY)}"
     lists = {
-        "uap": (store.read_table(results.pool, NEIGHBORS), results.pool),
+        "uap": (store.read_table(results.candidates, NEIGHBORS), results.candidates),
         best: (first_of_each(neighbors, min(k, A_QUERY)), results.neighbors),
     }
-    if results.training and results.pool_sn:
+    if results.training and results.candidates_sn:
         near = store.read_table(results.training, NEIGHBORS)
-        settings = Normalise.model_validate(store.read_provenance(results.pool_sn).get("normalise", {}))
+        settings = Normalise.model_validate(store.read_provenance(results.candidates_sn).get("normalise", {}))
         lists |= {
-            f"uap{NORMALISED}": (store.read_table(results.pool_sn, NEIGHBORS), results.pool_sn),
+            f"uap{NORMALISED}": (store.read_table(results.candidates_sn, NEIGHBORS), results.candidates_sn),
             f"{best}{NORMALISED}": (normalise(lists[best][0], near, settings, results.training), results.neighbors),
         }
-    pools = {name: pool(pairs, truth, images, groups, where) for name, (pairs, where) in lists.items()}
-    return Evaluation(ranking, at_k(ranking, k), groups, pools)
+    predictions = {name: predictions_of(pairs, truth, images, groups, where) for name, (pairs, where) in lists.items()}
+    return Evaluation(ranking, at_k(ranking, k), groups, predictions)
 
 
 def matches_of(evaluation: Evaluation) -> Ints:
     """(g,) int64: the true pairs of every group."""
-    return evaluation.pools["uap"].matches
+    return evaluation.predictions["uap"].matches
 
 
 def pooled(evaluation: Evaluation) -> dict[str, Pooled]:
     """Metric -> its value, and its values when groups are drawn again, for the metrics of the pooled lists."""
-    lists = evaluation.pools
+    lists = evaluation.predictions
     drawn = dict(zip(lists, _draws(list(lists.values())), strict=True))
     found: dict[str, Pooled] = {}
     for end in ("", NORMALISED):
@@ -128,7 +133,7 @@ def pooled(evaluation: Evaluation) -> dict[str, Pooled]:
     return found
 
 
-def _draws(lists: list[Pool]) -> list[Draws]:
+def _draws(lists: list[Predictions]) -> list[Draws]:
     matches = lists[0].matches
     if not matches.any():
         return [Draws(np.empty(0), np.empty(0)) for _ in lists]

@@ -49,7 +49,7 @@ def held_out(groups: Groups) -> Bools:
 
 
 @dataclass(frozen=True)
-class Pool:
+class Predictions:
     """The predictions of all queries, best first; at equal scores wrong ones come first.
 
     score: (p,) float64, falling
@@ -63,13 +63,15 @@ class Pool:
     group: Ints
     matches: Ints
 
-    def among(self, groups: Bools) -> "Pool":
+    def among(self, groups: Bools) -> "Predictions":
         """The pool of some groups only; ``groups`` is (g,) bool."""
         kept = groups[self.group]
-        return Pool(self.score[kept], self.right[kept], self.group[kept], np.where(groups, self.matches, 0))
+        return Predictions(self.score[kept], self.right[kept], self.group[kept], np.where(groups, self.matches, 0))
 
 
-def pool(pairs: pa.Table, truth: pa.Table, images: pa.Table, groups: Groups, where: object = "predictions") -> Pool:
+def predictions_of(
+    pairs: pa.Table, truth: pa.Table, images: pa.Table, groups: Groups, where: object = "predictions"
+) -> Predictions:
     """Put the predictions of all queries into one list.
 
     pairs: a table of neighbors: which pairs are in it is the policy of who wrote it. Raises LookalikeError as ``join``
@@ -81,7 +83,7 @@ def pool(pairs: pa.Table, truth: pa.Table, images: pa.Table, groups: Groups, whe
     # Equal scores: wrong ones first, so that ties earn nothing. The group decides last, so that no order of rows does.
     order = np.lexsort((group, joined.right, -score))
     matches = np.bincount(groups.code[joined.true_query], minlength=len(groups.names))
-    return Pool(score[order], joined.right[order], group[order], matches.astype(np.int64))
+    return Predictions(score[order], joined.right[order], group[order], matches.astype(np.int64))
 
 
 def first_of_each(neighbors: pa.Table, count: int) -> pa.Table:
@@ -119,13 +121,13 @@ def normalise(
     return pairs.set_column(pairs.column_names.index("score"), "score", score)
 
 
-def micro_average_precision(pool: Pool) -> float | None:
+def micro_average_precision(predictions: Predictions) -> float | None:
     """uAP: the precision at each right prediction, averaged over all true pairs; those not predicted count zero.
 
     No interpolation. None where there is no true pair.
     """
-    total = int(pool.matches.sum())
-    place = np.flatnonzero(pool.right) + 1
+    total = int(predictions.matches.sum())
+    place = np.flatnonzero(predictions.right) + 1
     return float(np.sum(np.arange(1, len(place) + 1) / place)) / total if total else None
 
 
@@ -138,36 +140,40 @@ class Cut:
     recall: float
 
 
-def best_cut(pool: Pool) -> Cut | None:
+def best_cut(predictions: Predictions) -> Cut | None:
     """The cut of the highest recall at which precision is at least 90 %; None where there is none."""
-    place = np.flatnonzero(pool.right) + 1
+    place = np.flatnonzero(predictions.right) + 1
     right = np.arange(1, len(place) + 1)
     good = np.flatnonzero(right >= WRONG_TO_RIGHT * (place - right))
     # Within pairs of one score the right ones come last: if precision suffices at one of them, it does at the last,
     # so the best cut never parts pairs of equal score.
-    return _cut(pool, place, int(good[-1])) if len(good) else None
+    return _cut(predictions, place, int(good[-1])) if len(good) else None
 
 
-def recall_at(cut: Cut | None, pool: Pool) -> float | None:
+def recall_at(cut: Cut | None, predictions: Predictions) -> float | None:
     """The recall of a cut: 0 where none has the precision, None where there is nothing to find."""
-    return None if not pool.matches.sum() else 0.0 if cut is None else cut.recall
+    return None if not predictions.matches.sum() else 0.0 if cut is None else cut.recall
 
 
-def curve(pool: Pool, points: int = 200) -> list[Cut]:
+def curve(predictions: Predictions, points: int = 200) -> list[Cut]:
     """Precision and recall at about ``points`` scores, the best cut among them; highest score first.
 
     Only cuts that a threshold can make: pairs of equal score are accepted together.
     """
-    place = np.flatnonzero(pool.right) + 1
-    ends = np.flatnonzero(np.diff(pool.score[place - 1], append=-np.inf))
+    place = np.flatnonzero(predictions.right) + 1
+    ends = np.flatnonzero(np.diff(predictions.score[place - 1], append=-np.inf))
     chosen = {int(ends[round(step)]) for step in np.linspace(0, len(ends) - 1, min(points, len(ends)))}
-    cuts = [_cut(pool, place, row) for row in sorted(chosen)]
-    best = best_cut(pool)
+    cuts = [_cut(predictions, place, row) for row in sorted(chosen)]
+    best = best_cut(predictions)
     if best is not None and best not in cuts:
         cuts.append(best)
     return sorted(cuts, key=lambda one: -one.score)
 
 
-def _cut(pool: Pool, place: Ints, row: int) -> Cut:
+def _cut(predictions: Predictions, place: Ints, row: int) -> Cut:
     """The cut behind the right prediction number ``row``, which stands at ``place[row]``."""
-    return Cut(float(pool.score[place[row] - 1]), float((row + 1) / place[row]), float((row + 1) / pool.matches.sum()))
+    return Cut(
+        float(predictions.score[place[row] - 1]),
+        float((row + 1) / place[row]),
+        float((row + 1) / predictions.matches.sum()),
+    )

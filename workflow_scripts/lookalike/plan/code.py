@@ -1,80 +1,120 @@
-"""Which modules make each stage's numbers: a hash over their source decides, beside keys, about reruns."""
+"""Which code makes a stage's numbers: what its script imports. A hash of it decides, beside keys, about reruns.
 
+Imports are read from the source, so nothing is run and torch is not imported. Those inside functions count, those for
+type checkers only do not.
+"""
+
+import ast
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 LIBRARY = Path(__file__).parent.parent
+DATA = (".j2", ".css", ".js")
 
-SOURCES = frozenset({".py", ".j2", ".css", ".js"})
-DECODER = ("archives", "images", "image_containers", "image_refusals")
-
-# The modules that make each stage's numbers, relative to the library. They import nothing else of the library but the
-# neutral errors, formats, store, config and memory (tests/contract/test_structure.py). `{kind}` and `{family}` are
-# filled in.
-STAGES: dict[str, tuple[str, ...]] = {
-    "make_images": (
-        *(*DECODER, "expectations", "content_hashes"),
-        *("datasets/__init__", "datasets/hashing", "datasets/left_out", "datasets/{kind}"),
-    ),
-    "sample": (
-        *(*DECODER, "expectations", "content_hashes"),
-        *("datasets/__init__", "datasets/hashing", "datasets/left_out", "datasets/{kind}"),
-        *("datasets/outside", "datasets/folder"),
-    ),
-    "shard": ("sharding", "expectations"),
-    "embed": (*DECODER, "content_hashes", "preprocess", "embedding", "models/__init__", "models/{family}"),
-    "index": ("index/building", "index/checks", "index/factories", "index/vectors"),
-    "search": (
-        "index/searching",
-        "index/approximate",
-        "index/checks",
-        "index/exact",
-        "index/factories",
-        "index/loading",
-        "index/pools",
-        "index/vectors",
-    ),
-    "measure": ("metrics", "statistics", "evaluation", "agreement", "measurement"),
-    "compare": ("metrics", "statistics", "evaluation", "agreement", "comparison"),
-    "find_duplicates": ("duplicates",),
-    "report": (*DECODER, "report"),
-}
-
-# What the numbers of a family, or the tables of a kind of data set, come from besides their own module.
-SHARED: dict[str, tuple[str, ...]] = {
-    "efficientnet_lite": ("models/torch_encoder", "models/trial"),
-    "transformers": ("models/pretrained", "models/torch_encoder", "models/trial"),
-    "blip2": ("models/pretrained", "models/torch_encoder", "models/trial"),
-    "torchscript": ("models/torch_encoder", "models/trial"),
-    "python": ("models/trial", "user_module"),
-    "disc21": ("datasets/published",),
-    "flickr30k": ("datasets/published",),
-    "coco": ("datasets/published",),
+# Editing these changes no number, so it reruns nothing: module or package -> why. What they import counts as little.
+NEUTRAL = {
+    "": "the public API and the version: it imports lazily and computes nothing",
+    "config": "what a configuration says is in the keys",
+    "job": "how a job logs, fails, and finds its device",
+    "plan": "what it decides is in the keys and paths",
+    "io.formats": "checks and describes tables and records; the stages make what they hold",
+    "io.store": "writes and reads files, with checksums; a value that is read is the value that was written",
+    "embed.checkpoints": "finds files, which are identified by their hashes",
 }
 
 
-def modules(stage: str, kind: str, family: str) -> tuple[str, ...]:
-    """The modules that make a stage's numbers, for one kind of data set or one family of models."""
-    named = tuple(module.format(kind=kind, family=family) for module in STAGES[stage])
-    return named + SHARED.get({"embed": family, "sample": kind, "make_images": kind}.get(stage, ""), ())
+class Code:
+    """The source of a library, and hashes over the part of it that a script uses. Each file is read once."""
+
+    def __init__(self, library: Path = LIBRARY) -> None:
+        self.library = library
+        self._imports: dict[Path, list[str]] = {}
+        self._hashes: dict[tuple[str, ...], str] = {}
+
+    def hash(self, rule: str, *modules: str) -> str:
+        """Hash what the script of a rule imports, and the ``modules`` that it chooses by name (``sample.coco``)."""
+        key = (rule, *modules)
+        if key not in self._hashes:
+            digest = hashlib.sha256()
+            for file in self.files(rule, *modules):
+                digest.update(file.relative_to(self.library.parent).as_posix().encode() + b"\0" + file.read_bytes())
+            self._hashes[key] = digest.hexdigest()[:16]
+        return self._hashes[key]
+
+    def files(self, rule: str, *modules: str) -> list[Path]:
+        """The files that a rule's hash covers, sorted: its script, the import closure of that, and data beside them."""
+        script = self.library.parent / f"{rule}.py"
+        found = {script}
+        pending = [*self._imported(script), *modules]
+        seen: set[str] = set()
+        while pending:
+            module = pending.pop()
+            if module in seen or is_neutral(module):
+                continue
+            seen.add(module)
+            parent = module.rpartition(".")[0]
+            pending.append(parent)  # Python runs the packages around a module, too
+            folder = self.library.joinpath(*module.split("."))
+            file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+            found.add(file)
+            found.update(_data(folder) if folder.is_dir() else ())
+            pending += self._imported(file)
+        return sorted(found)
+
+    def modules(self) -> list[str]:
+        """All modules and packages of the library, such as ``io.images``."""
+        files = (file.relative_to(self.library) for file in self.library.rglob("*.py") if not is_leftover(file))
+        return sorted(".".join(file.with_suffix("").parts).removesuffix("__init__").rstrip(".") for file in files)
+
+    def _imported(self, file: Path) -> list[str]:
+        """The library's modules that a file imports."""
+        if file not in self._imports:
+            try:
+                tree = ast.parse(file.read_bytes())
+            except SyntaxError:  # the job that imports it will say so; the hash is of the text
+                tree = ast.Module([], [])
+            self._imports[file] = [module for name in _names(tree) if (module := self._module(name)) is not None]
+        return self._imports[file]
+
+    def _module(self, name: str) -> str | None:
+        """The module of the library that an imported name is or is in (``io.images``); None for other names."""
+        root, *inside = name.split(".")
+        if root != self.library.name:
+            return None
+        while inside:
+            path = self.library.joinpath(*inside)
+            if path.is_dir() or path.with_suffix(".py").is_file():
+                break
+            inside.pop()
+        return ".".join(inside)
 
 
-def code_hash(*modules: str) -> str:
-    """Hash the source of modules and packages of the library, named relative to it, such as ``models/pixels``."""
-    digest = hashlib.sha256()
-    for module in modules:
-        path = LIBRARY / module
-        for file in _sources(path) if path.is_dir() else [path.with_suffix(".py")]:
-            digest.update(str(file.relative_to(LIBRARY)).encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:16]
+def is_neutral(module: str) -> bool:
+    """Whether editing a module changes no number."""
+    return module in NEUTRAL or any(name and module.startswith(f"{name}.") for name in NEUTRAL)
 
 
-def _sources(package: Path) -> list[Path]:
-    """A package's files, without what editors and Python leave there: hidden files, backups, caches."""
-    return sorted(
-        file
-        for file in package.rglob("*")
-        if file.suffix in SOURCES
-        and not any(part.startswith((".", "__pycache__")) for part in file.relative_to(package).parts)
-        and file.is_file()
+def is_leftover(file: Path) -> bool:
+    """Whether a file is hidden, cached, or what an editor leaves: no part of the library."""
+    return any(part.startswith((".", "#", "__pycache__")) for part in file.parts[-3:]) or file.name.endswith(
+        ("~", ".orig", ".rej", ".bak", ".swp", ".pyc", ".tmp")
     )
+
+
+def _names(tree: ast.AST) -> Iterator[str]:
+    """The full names that a module imports, but for those that only a type checker sees."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            continue
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        else:
+            yield from _names(node)
+
+
+def _data(package: Path) -> list[Path]:
+    """Templates, styles and page scripts of a package."""
+    return [file for file in package.rglob("*") if file.is_file() and file.suffix in DATA and not is_leftover(file)]

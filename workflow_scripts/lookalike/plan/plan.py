@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from lookalike.config.models import PythonFactory, Runtime
 from lookalike.config.records import Config
 from lookalike.config.vary import as_text
 from lookalike.job.errors import ConfigError
-from lookalike.plan.code import LIBRARY, code_hash, modules
+from lookalike.plan.code import LIBRARY, Code
 
 RULES = (
     *("make_images", "sample", "shard", "fetch_weights", "embed", "index", "search", "measure"),
@@ -37,7 +37,7 @@ RULES = (
 SEARCH_EXTRAS: dict[str, dict[str, str]] = {
     "training": {
         "training": "results/{dataset}/neighbors/{model}/{index}.training.parquet",
-        "pool_sn": "results/{dataset}/neighbors/{model}/{index}.pool_sn.parquet",
+        "candidates_sn": "results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet",
     },
 }
 
@@ -50,6 +50,7 @@ class Plan:
     """Answers every question that a rule file asks. Paths are relative to the working directory."""
 
     config: Config
+    source: Code = field(default_factory=Code, repr=False, compare=False)
 
     @classmethod
     def of(cls, raw: Mapping[str, Any], files: Iterable[str | Path] = ()) -> "Plan":
@@ -140,7 +141,7 @@ class Plan:
     def shard_ids(self, dataset: str) -> list[str]:
         """Names of a data set's shards, such as ``references-00000``; they follow from the configuration alone."""
         shards = self.config.datasets[dataset].shards
-        return [f"{pool}-{number:05d}" for pool in self.config.pools(dataset) for number in range(shards.get(pool, 1))]
+        return [f"{part}-{number:05d}" for part in self.config.parts(dataset) for number in range(shards.get(part, 1))]
 
     def shard_files(self, dataset: str) -> list[str]:
         """Paths of all shard files of a data set."""
@@ -174,8 +175,8 @@ class Plan:
         ]
 
     def search_extras(self, dataset: str) -> tuple[str, ...]:
-        """Which of SEARCH_EXTRAS a data set has: those of the pools that it has."""
-        return tuple(pool for pool in SEARCH_EXTRAS if pool in self.config.pools(dataset))
+        """Which of SEARCH_EXTRAS a data set has: those of the parts that it has."""
+        return tuple(part for part in SEARCH_EXTRAS if part in self.config.parts(dataset))
 
     def search_outputs(self, dataset: str) -> dict[str, str]:
         """What a search on a data set writes: patterns of {dataset}, {model} and {index} by name."""
@@ -199,10 +200,10 @@ class Plan:
         """How an index is built and searched; nothing of it changes what is found."""
         return self.config.indexes[index].runtime
 
-    def gallery_neighbors(self, experiment: str) -> list[str]:
+    def showcase_neighbors(self, experiment: str) -> list[str]:
         """What every model and index of an experiment found for outside pictures; nothing where there are none."""
-        shown = self.config.datasets[self.dataset_of(experiment)].gallery is not None
-        return self.found_of(experiment, "gallery") if shown else []
+        shown = self.config.datasets[self.dataset_of(experiment)].showcase is not None
+        return self.found_of(experiment, "showcase") if shown else []
 
     def rejected_of(self, experiment: str) -> list[str]:
         """The rejected tables of all models of an experiment."""
@@ -233,7 +234,7 @@ class Plan:
 
     def images_key(self, dataset: str) -> str:
         """What decides which pictures a data set makes: outside pictures are none of them."""
-        return key(self.config.datasets[dataset], leave_out=LATER | {"gallery"})
+        return key(self.config.datasets[dataset], leave_out=LATER | {"showcase"})
 
     def shard_key(self, dataset: str) -> str:
         """What decides about the shard files, and what is checked before any model runs."""
@@ -242,7 +243,7 @@ class Plan:
             {
                 "dataset": dataset,
                 "k": entry.k,
-                "shards": {pool: entry.shards.get(pool, 1) for pool in self.config.pools(dataset)},
+                "shards": {part: entry.shards.get(part, 1) for part in self.config.parts(dataset)},
                 "expect": entry.expect,
             },
             sort_keys=True,
@@ -252,17 +253,17 @@ class Plan:
         """What changes a model's vectors: its `embed:` entry, sorted, defaults left out."""
         return key(self.config.models[model].embed)
 
-    def kinds(self, experiment: str) -> dict[str, str]:
+    def architectures(self, experiment: str) -> dict[str, str]:
         """What an experiment's models are, where that is known: the articles' kind, or ``color_histogram``.
 
         In the experiment's order and of plain strings, so that it is the same param in every run.
         """
         entries = {model: self.config.models[model] for model in self.config.experiments[experiment].models}
-        kinds = {
-            model: "color_histogram" if entry.embed.family == "color_histogram" else entry.kind
+        architectures = {
+            model: "color_histogram" if entry.embed.family == "color_histogram" else entry.architecture
             for model, entry in entries.items()
         }
-        return {model: kind for model, kind in kinds.items() if kind}
+        return {model: kind for model, kind in architectures.items() if kind}
 
     def index_key(self, index: str) -> str:
         """What changes what is found with an index."""
@@ -306,10 +307,12 @@ class Plan:
 
     def code(self, stage: str, *, dataset: str = "", model: str = "") -> str:
         """A hash over the modules that make a stage's numbers: editing one of them runs the stage again."""
-        kind = self.config.datasets[dataset].kind if dataset else ""
-        family = self.config.models[model].embed.family if model else ""
+        entry = self.config.datasets.get(dataset)
+        made = entry is not None and entry.creates_images  # whose sample is read from the manifest
+        chosen = [f"sample.{entry.kind}"] if entry and not (made and stage == "sample") else []
+        chosen += [f"embed.models.{self.config.models[model].embed.family}"] if model else []
         besides = self.factory_hash(model) if model else self._hash_of_tables(dataset) if stage == "sample" else ""
-        return code_hash(*modules(stage, kind, family)) + besides
+        return self.source.hash(stage, *chosen) + besides
 
     def _hash_of_tables(self, dataset: str) -> str:
         """A hash over the tables that cannot be inputs of sample; nothing where all can."""
@@ -364,7 +367,7 @@ def search_variants() -> dict[str, tuple[str, ...]]:
 def search_outputs(extras: tuple[str, ...]) -> dict[str, str]:
     """What a search with these extras writes: patterns by name."""
     folder = "results/{dataset}/neighbors/{model}/"
-    always = {"neighbors": "{index}", "gallery": "{index}.gallery", "pool": "{index}.pool"}
+    always = {"neighbors": "{index}", "showcase": "{index}.showcase", "candidates": "{index}.candidates"}
     outputs = {name: f"{folder}{stem}.parquet" for name, stem in always.items()}
     return outputs | {name: path for extra in extras for name, path in SEARCH_EXTRAS[extra].items()}
 

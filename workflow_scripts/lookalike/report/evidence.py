@@ -43,7 +43,7 @@ class Run:
     metrics: Metrics
     neighbors: Path
     provenance: dict[str, Any]
-    gallery: Path | None = None  # neighbors of the outside pictures
+    showcase: Path | None = None  # neighbors of the outside pictures
 
     def estimate(self, metric: str) -> Estimate:
         """The estimate of a metric; one that was not measured has no value."""
@@ -185,7 +185,7 @@ def read(
     comparisons: StrPath,
     duplicates: StrPath,
     neighbors: Sequence[StrPath],
-    gallery: Sequence[StrPath],
+    showcase: Sequence[StrPath],
     rejected: Sequence[StrPath],
     images: StrPath,
     truth: StrPath,
@@ -196,8 +196,8 @@ def read(
     """
     settings = json.loads(key)
     labels: dict[str, str] = settings["labels"]
-    footers, outside = _by_run(neighbors), _by_run(gallery)
-    identity.check_sample(images, truth, *neighbors, *gallery)
+    footers, outside = _by_run(neighbors), _by_run(showcase)
+    identity.check_sample(images, truth, *neighbors, *showcase)
     runs: list[Run] = []
     numbers: dict[str, int] = {}
     for path in metrics:

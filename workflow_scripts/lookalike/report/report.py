@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from lookalike import __version__
 from lookalike.io import store
-from lookalike.report import choices, figures, gallery, headline, meaning, pareto, scatter, tables, words
+from lookalike.report import choices, examples, figures, headline, meaning, pareto, scatter, tables, words
 from lookalike.report import evidence as inputs
 from lookalike.report.evidence import Evidence, StrPath
 
@@ -33,7 +33,7 @@ SECTIONS = (
     ("follows", "What does a model follow?"),
     ("cost", "Accuracy against cost"),
     ("approximation", "What approximation costs"),
-    ("gallery", "See for yourself"),
+    ("examples", "See for yourself"),
     ("duplicates", "Identical pictures"),
     ("rejected", "Rejected pictures"),
     ("made", "How this was made"),
@@ -47,7 +47,7 @@ def write_report(
     comparisons: StrPath,
     duplicates: StrPath,
     neighbors: Sequence[StrPath],
-    gallery: Sequence[StrPath],
+    showcase: Sequence[StrPath],
     rejected: Sequence[StrPath],
     images: StrPath,
     truth: StrPath,
@@ -55,7 +55,7 @@ def write_report(
 ) -> None:
     """Write an experiment's report as one self-contained HTML file.
 
-    ``key`` is ``plan.Plan.report_key``; ``metrics`` come in the experiment's order, and ``neighbors``, ``gallery``
+    ``key`` is ``plan.Plan.report_key``; ``metrics`` come in the experiment's order, and ``neighbors``, ``showcase``
     (neighbors of outside pictures) and ``rejected`` in any, since their footers say which model they are of. The same
     input gives the same bytes. Raises LookalikeError where an input is missing or damaged, or where inputs contradict
     each other.
@@ -66,7 +66,7 @@ def write_report(
         comparisons=comparisons,
         duplicates=duplicates,
         neighbors=neighbors,
-        gallery=gallery,
+        showcase=showcase,
         rejected=rejected,
         images=images,
         truth=truth,
@@ -137,7 +137,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "pareto": pareto.sentence,
         "ladders": ladders,
         "follows": meaning.follows(evidence),
-        "gallery": gallery.make(evidence),
+        "examples": examples.make(evidence),
         "rejected": tables.rejected(evidence),
         "made": tables.how_made(evidence),
         "definitions": tables.definitions(evidence),

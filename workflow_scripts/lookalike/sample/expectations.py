@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from lookalike.job.errors import LookalikeError
 
-ROLES = {"references": "reference", "queries": "query", "training": "training"}  # pool -> column of the images table
+ROLES = {"references": "reference", "queries": "query", "training": "training"}  # part -> column of the images table
 
 
 def count(images: pa.Table, truth: pa.Table) -> dict[str, int]:

@@ -98,7 +98,7 @@ def _compare(part: Part, text: Part, entry: Flickr30k, pictures: pa.Table, capti
 
 
 def choose(entry: Flickr30k, found: Found) -> tuple[pa.Table, pa.Table]:
-    """The IMAGES table, with the columns ``captions`` and ``gallery``, and an empty TRUTH table."""
+    """The IMAGES table, with the columns ``captions`` and ``showcase``, and an empty TRUTH table."""
     pictures = found.pictures
     if entry.sample:
         pictures = published.sampled(pictures, entry.sample, entry.seed, entry.always)
@@ -109,7 +109,7 @@ def choose(entry: Flickr30k, found: Found) -> tuple[pa.Table, pa.Table]:
         reference=True,
         query=True,
         captions=pa.array(captions, pa.list_(pa.string())),
-        gallery=pc.is_in(pictures["image_id"], value_set=pa.array(entry.always, pa.string())),
+        showcase=pc.is_in(pictures["image_id"], value_set=pa.array(entry.always, pa.string())),
     )
     return images, TRUTH.schema().empty_table()
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from lookalike.config.datasets import Folder
+from lookalike.io.extensions import EXTENSIONS
 from lookalike.io.formats.tables import BY, IMAGES, TRUTH
-from lookalike.io.images import EXTENSIONS
 from lookalike.job.errors import LookalikeError, did_you_mean
 from lookalike.sample import left_out
 from lookalike.sample.left_out import LeftOut

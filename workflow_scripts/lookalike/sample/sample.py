@@ -68,8 +68,8 @@ def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out
     else:
         images, truth = _module(entry).sample(entry, f"datasets.{name}", skipped)
     expectations.check(f"datasets.{name}", json.loads(expect), expectations.count(images, truth), remedy)
-    if entry.gallery:
-        images = showcase.add(images, entry.gallery, f"datasets.{name}.gallery", skipped)
+    if entry.showcase:
+        images = showcase.add(images, entry.showcase, f"datasets.{name}.showcase", skipped)
     images = hashing.fill(images, cache_of(images_out))
     provenance = {"made_by": "lookalike sample", "dataset": name, "key": key}
     provenance[identity.SAMPLE] = identity.hash_sample(images, truth)
@@ -87,7 +87,7 @@ def _check_manifest(manifest: str, entry: Any) -> None:
     """Images that were made with other settings are another data set's, or another seed's."""
     footer = store.read_provenance(manifest)
     made_with = TypeAdapter(Dataset).validate_json(footer["key"])
-    if made_with.model_copy(update={"gallery": entry.gallery}) != entry:
+    if made_with.model_copy(update={"showcase": entry.showcase}) != entry:
         raise LookalikeError(
             f"{manifest}: lists images that were made with other settings ({footer['key']}). Make them again: "
             f"--forcerun {manifest}"
@@ -125,8 +125,8 @@ def check(name: str, entry: Any) -> Check:
     if found.missing:
         return Check(found, {}, [])
     images, truth = _module(entry).choose(entry, found)
-    if entry.gallery:  # whose folder may be missing too
-        showcase.add(images, entry.gallery, f"datasets.{name}.gallery")
+    if entry.showcase:  # whose folder may be missing too
+        showcase.add(images, entry.showcase, f"datasets.{name}.showcase")
     counts = expectations.count(images, truth)
     return Check(found, counts, expectations.differences(entry.expect, counts))
 

@@ -24,7 +24,7 @@ def shard_of(image_id: str, count: int) -> int:
 
 
 def write_shards(images: str, truth: str, key: str, outputs: Sequence[str]) -> None:
-    """Write a data set's shard files; their names (``plan.Plan.shard_files``) say which pool and number each is.
+    """Write a data set's shard files; their names (``plan.Plan.shard_files``) say which part and number each is.
 
     ``key`` is ``plan.Plan.shard_key``. Raises LookalikeError where the data set has fewer references than the
     neighbors that are asked for, or another count than is expected: better now than after hours of embedding.
@@ -47,13 +47,13 @@ def write_shards(images: str, truth: str, key: str, outputs: Sequence[str]) -> N
         f"Add what is missing and sample again (--forcerun results/{dataset}/sample/images.parquet), or correct expect."
     )
     expectations.check(f"datasets.{dataset}", expect, expectations.count(table, store.read_table(truth, TRUTH)), remedy)
-    divided = pools(table, list(settings["shards"]))
-    numbers = {pool: _numbers(rows, settings["shards"][pool]) for pool, rows in divided.items()}
+    divided = parts(table, list(settings["shards"]))
+    numbers = {part: _numbers(rows, settings["shards"][part]) for part, rows in divided.items()}
     for output in outputs:
-        pool, number = Path(output).stem.rsplit("-", 1)
-        part = divided[pool].filter(pc.equal(numbers[pool], int(number)))
+        part, number = Path(output).stem.rsplit("-", 1)
+        here = divided[part].filter(pc.equal(numbers[part], int(number)))
         # nothing but these rows decides about the file's bytes, and so about embedding them again
-        rows = part.sort_by([("root", "ascending"), ("path", "ascending")])
+        rows = here.sort_by([("root", "ascending"), ("path", "ascending")])
         store.write_table(rows, output, SHARD, {"made_by": "lookalike shard"})
 
 
@@ -61,17 +61,17 @@ def _numbers(rows: pa.Table, count: int) -> pa.Array:
     return pa.array([shard_of(image_id, count) for image_id in rows["image_id"].to_pylist()], pa.int64())
 
 
-def pools(images: pa.Table, names: list[str]) -> dict[str, pa.Table]:
-    """Divide an images table into a data set's pools, each picture into one: the first of ROLES that it has.
+def parts(images: pa.Table, names: list[str]) -> dict[str, pa.Table]:
+    """Divide an images table into a data set's parts, each picture into one: the first of ROLES that it has.
 
-    Outside pictures have none of these roles; their pool is ``gallery``.
+    Outside pictures have none of these roles; their part is ``showcase``.
     """
     rows = images.select(list(SHARD.columns))
     divided = {}
     left = pa.array([True] * images.num_rows, pa.bool_())
-    if "gallery" in names:
+    if "showcase" in names:
         here = outside(images)
-        divided["gallery"] = rows.filter(here)
+        divided["showcase"] = rows.filter(here)
         left = pc.and_not(left, here)
     if "images" in names:
         return {"images": rows.filter(left), **divided}
@@ -80,15 +80,15 @@ def pools(images: pa.Table, names: list[str]) -> dict[str, pa.Table]:
         divided[name] = rows.filter(here)
         left = pc.and_not(left, here)
     if forgotten := images.filter(left)["image_id"].to_pylist():
-        raise LookalikeError(f"picture '{forgotten[0]}' has no role that belongs to the pools {', '.join(names)}.")
+        raise LookalikeError(f"picture '{forgotten[0]}' has no role that belongs to the parts {', '.join(names)}.")
     return divided
 
 
 def outside(images: pa.Table) -> pa.Array:
     """Which rows of an images table are outside pictures: shown with what they find, and nothing else."""
-    if "gallery" not in images.column_names:
+    if "showcase" not in images.column_names:
         return pa.array([False] * images.num_rows, pa.bool_())
-    chosen = pc.fill_null(images["gallery"].combine_chunks(), False)
+    chosen = pc.fill_null(images["showcase"].combine_chunks(), False)
     for role in ROLES.values():
         chosen = pc.and_not(chosen, images[role].combine_chunks())
     return chosen

@@ -9,20 +9,20 @@ from lookalike.job.errors import LookalikeError
 from lookalike.sample import folder
 from lookalike.sample.left_out import LeftOut
 
-PREFIX = "gallery:"  # of the ids: the data set may well have a picture of the same name
+PREFIX = "showcase:"  # of the ids: the data set may well have a picture of the same name
 
 
 def add(images: pa.Table, root: str, where: str, skipped: dict[str, LeftOut] | None = None) -> pa.Table:
     """An images table with the pictures of the folder ``root`` after its own.
 
-    ``where`` is ``datasets.NAME.gallery``, for messages; what is left out is put into ``skipped``. Raises
-    LookalikeError for a missing or empty folder, and for a picture that the data set has too: naming a gallery must
+    ``where`` is ``datasets.NAME.showcase``, for messages; what is left out is put into ``skipped``. Raises
+    LookalikeError for a missing or empty folder, and for a picture that the data set has too: naming a showcase must
     change nothing else.
     """
     found = folder.pictures(root, where, skipped)
     _refuse_own(images, root, list(found), where)
-    if "gallery" not in images.column_names:
-        images = images.append_column("gallery", pa.array([False] * images.num_rows, pa.bool_()))
+    if "showcase" not in images.column_names:
+        images = images.append_column("showcase", pa.array([False] * images.num_rows, pa.bool_()))
     rows = [
         {
             "image_id": PREFIX + path,
@@ -32,7 +32,7 @@ def add(images: pa.Table, root: str, where: str, skipped: dict[str, LeftOut] | N
             "root": root,
             "path": path,
             "bytes": size,
-            "gallery": True,
+            "showcase": True,
         }
         for path, size in found.items()
     ]
@@ -40,7 +40,7 @@ def add(images: pa.Table, root: str, where: str, skipped: dict[str, LeftOut] | N
 
 
 def _refuse_own(images: pa.Table, root: str, paths: list[str], where: str) -> None:
-    """Raise LookalikeError where the gallery's folder holds a picture of the data set."""
+    """Raise LookalikeError where the showcase's folder holds a picture of the data set."""
     files = [f"{os.path.realpath(root)}/{path}" for path in paths]
     for own in images["root"].unique().to_pylist():
         start = f"{os.path.realpath(own)}/"

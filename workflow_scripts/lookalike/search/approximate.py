@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookalike.job.errors import LookalikeError
-from lookalike.search.candidates import Pool
+from lookalike.search.candidates import Candidates
 from lookalike.search.exact import Nearest
 
-WIDE = 100  # neighbors a query at first, when the pool is filled: few queries have more pairs in it
-WIDER = 8  # times as many are asked for, of the queries whose last neighbor is still good enough for the pool
+WIDE = 100  # neighbors a query at first, when candidates are gathered: few queries have more pairs in it
+WIDER = 8  # times as many are asked for, of the queries whose last neighbor is still good enough for the candidates
 GPU_MOST = 2048  # neighbors that FAISS finds on a GPU
 
 
@@ -24,12 +24,14 @@ def search(index: Any, queries: NDArray[np.float32], k: int, own: NDArray[np.int
     return found
 
 
-def fill(pools: Sequence[Pool], indexes: Sequence[Any], queries: NDArray[np.float32], own: NDArray[np.int64]) -> None:
-    """Show the pools the best pairs that the index finds.
+def fill(
+    candidates: Sequence[Candidates], indexes: Sequence[Any], queries: NDArray[np.float32], own: NDArray[np.int64]
+) -> None:
+    """Show the candidates the best pairs that the index finds.
 
-    Every query's nearest 100 first; then more, of the queries whose last neighbor is better than a pool's threshold,
-    until none is. ``indexes``: the one to ask, and, where it is on a GPU, the same one on the CPU, which finds more
-    than 2,048 neighbors.
+    Every query's nearest 100 first; then more, of the queries whose last neighbor is better than a threshold of
+    theirs, until none is. ``indexes``: the one to ask, and, where it is on a GPU, the same one on the CPU, which finds
+    more than 2,048 neighbors.
     """
     asked, *on_cpu = indexes
     pending = np.arange(len(queries))
@@ -40,16 +42,16 @@ def fill(pools: Sequence[Pool], indexes: Sequence[Any], queries: NDArray[np.floa
         width = min(width, asked.ntotal)
         scores, rows = _ask(asked, queries[pending], width, own[pending])
         line, column = np.nonzero(rows >= 0)
-        for pool in pools:
-            pool.forget(pending)
-            pool.add(pending[line], rows[line, column], scores[line, column])
-            pool.settle()
+        for pairs in candidates:
+            pairs.forget(pending)
+            pairs.add(pending[line], rows[line, column], scores[line, column])
+            pairs.settle()
         if width == asked.ntotal:
             return
         # where the query itself was among them, one fewer is left: what lies beyond is not better than the last
         last = np.where(np.isfinite(scores), scores, np.inf).min(axis=1)
         found_all = (rows >= 0).sum(axis=1) >= width - (own[pending] >= 0)
-        low = np.minimum.reduce([pool.low[pending] for pool in pools])
+        low = np.minimum.reduce([pairs.low[pending] for pairs in candidates])
         pending = pending[found_all & (last > low)]
         width *= WIDER
 

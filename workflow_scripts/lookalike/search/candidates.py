@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 PAIRS_PER_QUERY = 10  # DISC21: at most 500,000 pairs for 50,000 queries
 
 
-class Pool:
+class Candidates:
     """Keeps the best ``size`` pairs that it is shown; of those tied with the first one left out, none.
 
     A pair's score is its similarity less its query's ``shift``, (q,) float32: zero, or what normalisation takes off.
@@ -24,7 +24,7 @@ class Pool:
 
     @property
     def low(self) -> NDArray[np.float32]:
-        """What a query's similarity must exceed to be of the pool, (q,): rounded down, so that none is missed."""
+        """What a query's similarity must exceed to be of the candidates, (q,): rounded down, so that none is missed."""
         exact = np.float64(self.threshold) + self.shift
         near = exact.astype(np.float32)
         rounded_down: NDArray[np.float32] = np.where(near > exact, np.nextafter(near, np.float32(-np.inf)), near)

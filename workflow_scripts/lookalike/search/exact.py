@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookalike.job.errors import LookalikeError
-from lookalike.search.candidates import Pool
+from lookalike.search.candidates import Candidates
 
 QUERIES = 1024  # in one product: with a block of references, their scores take 16 MB
 FIRST = 16  # references in the first product, when every score is a new best; then twice as many as were seen
@@ -61,9 +61,9 @@ def search(
     blocks: Iterable[NDArray[np.float32]],
     k: int,
     own: NDArray[np.int64],
-    pools: Sequence[Pool] = (),
+    candidates: Sequence[Candidates] = (),
 ) -> Nearest:
-    """The k references with the largest inner product for each query; the best pairs of all queries go into ``pools``.
+    """The k references with the largest inner product for each query; the best pairs go into ``candidates``.
 
     queries: (q, d) float32; blocks: the references in order, (b, d) each; own: (q,) the reference that is the query
     itself and is left out, -1 where there is none. At equal scores the reference that comes first is first. Raises
@@ -77,7 +77,7 @@ def search(
         while start < len(block):
             step = min(max(FIRST, seen), len(block) - start)
             part = block[start : start + step]
-            _add(queries, part, seen, slack=slack, own=own, nearest=nearest, pools=pools)
+            _add(queries, part, seen, slack=slack, own=own, nearest=nearest, candidates=candidates)
             start, seen = start + step, seen + step
     return nearest
 
@@ -90,7 +90,7 @@ def _add(
     slack: NDArray[np.float32],
     own: NDArray[np.int64],
     nearest: Nearest,
-    pools: Sequence[Pool],
+    candidates: Sequence[Candidates],
 ) -> None:
     longest = _lengths(references, "reference", first_row).max()
     for start in range(0, len(queries), QUERIES):
@@ -99,15 +99,15 @@ def _add(
         self_match = own[part] - first_row
         mine = np.flatnonzero((self_match >= 0) & (self_match < len(references)))
         scores[mine, self_match[mine]] = -np.inf
-        low = np.minimum.reduce([nearest.low[part], *(pool.low[part] for pool in pools)])
+        low = np.minimum.reduce([nearest.low[part], *(pairs.low[part] for pairs in candidates)])
         hits = np.flatnonzero(scores > (low - slack[part] * longest)[:, None])
         if not len(hits):
             continue
         query, column = np.divmod(hits, len(references))
         found = _dots(queries[part], references, query, column)
         nearest.add(query + start, column + first_row, found)
-        for pool in pools:
-            pool.add(query + start, column + first_row, found)
+        for pairs in candidates:
+            pairs.add(query + start, column + first_row, found)
 
 
 def _lengths(vectors: NDArray[np.float32], what: str, first_row: int) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lookalike.index import factories
 from lookalike.io import store, vectors
-from lookalike.io.formats.records import StreamedIndex
+from lookalike.io.formats.records import Scan
 from lookalike.job.errors import LookalikeError
 
 
@@ -39,11 +39,11 @@ class Stored:
 def load(index: str, ids: str, reference_ids: pa.Array, settings: dict[str, float]) -> Stored:
     """Read an index whose files were checked (``checks.check_index``), with its search parameters set.
 
-    Raises LookalikeError where the shards of a streamed index do not hold the references in the order of the ids.
+    Raises LookalikeError where the shards of a scan index do not hold the references in the order of the ids.
     """
     key = json.loads(store.read_provenance(ids)["index_key"])
-    if key.get("streamed"):
-        return _streamed(index, ids, reference_ids)
+    if key.get("scan"):
+        return _scan(index, ids, reference_ids)
     import faiss
 
     loaded = faiss.read_index(index)
@@ -51,8 +51,8 @@ def load(index: str, ids: str, reference_ids: pa.Array, settings: dict[str, floa
     return Stored(loaded)
 
 
-def _streamed(index: str, ids: str, reference_ids: pa.Array) -> Stored:
-    manifest = store.read_json(index, StreamedIndex)
+def _scan(index: str, ids: str, reference_ids: pa.Array) -> Stored:
+    manifest = store.read_json(index, Scan)
     shards = tuple(str(Path(index).parent / shard) for shard in manifest.shards)
     references, done = [], 0
     for shard, count in zip(shards, manifest.shards.values(), strict=True):

@@ -20,7 +20,7 @@ from lookalike.io.formats.records import SearchTiming
 from lookalike.io.formats.tables import NEIGHBORS
 from lookalike.job.errors import LookalikeError
 from lookalike.search import approximate, exact
-from lookalike.search.candidates import PAIRS_PER_QUERY, Pool
+from lookalike.search.candidates import PAIRS_PER_QUERY, Candidates
 from lookalike.search.loading import Stored, load
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def search(
     embeddings: Sequence[str],
     images: str,
     out: str,
-    pool_out: str,
+    candidates_out: str,
     timing_out: str,
     key: str,
     build_key: str,
@@ -44,19 +44,19 @@ def search(
     model: str,
     index_name: str,
     k: int,
-    gallery_out: str | None = None,
+    showcase_out: str | None = None,
     training_out: str | None = None,
-    pool_sn_out: str | None = None,
+    candidates_sn_out: str | None = None,
     threads: int = 1,
     gpu: bool = False,
 ) -> None:
     """Find the nearest references of every embedded query, and the best pairs of all queries.
 
     k + 1 neighbors are kept, so that a tie across the boundary is seen when the result is measured (fewer where the
-    index holds fewer). A picture is never its own neighbor. ``gallery_out`` gets the same of outside pictures.
-    ``pool_out`` gets the best 10 pairs a query over all queries together, rejected ones counted, none of those tied
-    with the first one left out. Where the data set has training pictures, ``training_out`` gets each query's nearest
-    ones, and ``pool_sn_out`` the pool of normalised scores.
+    index holds fewer). A picture is never its own neighbor. ``showcase_out`` gets the same of outside pictures.
+    ``candidates_out`` gets the best 10 pairs a query over all queries together, rejected ones counted, none of those
+    tied with the first one left out. Where the data set has training pictures, ``training_out`` gets each query's
+    nearest ones, and ``candidates_sn_out`` the candidates of normalised scores.
 
     ``key`` is the index's entry, ``build_key`` the part of it that the index was made with, ``embedding_key`` and
     ``embedding_code`` as in ``build``. Raises LookalikeError where the index file is not the one that its
@@ -79,15 +79,15 @@ def search(
     started = time.perf_counter()
     stored = load(index, ids, reference_ids, settings.get("search", {}))
     read = time.perf_counter() - started
-    size = PAIRS_PER_QUERY * len(sampled)  # rejected ones count: models that refuse others have pools of one size
-    pools = [Pool(size, np.zeros(len(query_ids), np.float32))]
+    size = PAIRS_PER_QUERY * len(sampled)  # rejected ones count: models that refuse others have candidates of one size
+    candidates = [Candidates(size, np.zeros(len(query_ids), np.float32))]
     training: tuple[pa.Array, exact.Nearest] | None = None
     normalise = Normalise.model_validate(settings.get("normalise", {}))
-    if training_out and pool_sn_out:
+    if training_out and candidates_sn_out:
         training = _training(embeddings, images, stored, query_ids=query_ids, queries=queries, count=normalise.last)
-        pools.append(Pool(size, _shift(training[1].scores, normalise, images)))
+        candidates.append(Candidates(size, _shift(training[1].scores, normalise, images)))
 
-    nearest, seconds = _search(stored, queries, min(k + 1, len(reference_ids)), own=own, pools=pools, gpu=gpu)
+    nearest, seconds = _search(stored, queries, min(k + 1, len(reference_ids)), own=own, candidates=candidates, gpu=gpu)
 
     provenance = {
         "made_by": "lookalike search",
@@ -107,22 +107,31 @@ def search(
         **made_with,
         "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),
     }
-    in_pool = f"the best {PAIRS_PER_QUERY} pairs a query over all queries together, without ties at the cut-off"
+    policy_of_candidates = (
+        f"the best {PAIRS_PER_QUERY} pairs a query over all queries together, without ties at the cut-off"
+    )
     shifted = {"normalise": normalise.model_dump()}
 
     def write(path: str, found: pa.Table, policy: str, **more: Any) -> None:
         store.write_table(found, path, NEIGHBORS, provenance | {"policy": policy} | more)
 
     write(out, _neighbors(nearest, query_ids, reference_ids), f"the nearest {k + 1} of each query")
-    write(pool_out, _pairs(pools[0], query_ids, reference_ids), in_pool)
-    if training and training_out and pool_sn_out:
+    write(candidates_out, _pairs(candidates[0], query_ids, reference_ids), policy_of_candidates)
+    if training and training_out and candidates_sn_out:
         training_ids, similar = training
         policy = f"the nearest {normalise.last} training pictures of each query"
         write(training_out, _neighbors(similar, query_ids, training_ids), policy)
-        write(pool_sn_out, _pairs(pools[1], query_ids, reference_ids), f"{in_pool}, scores normalised", **shifted)
-    if gallery_out:
         write(
-            gallery_out, _gallery(embeddings, images, stored, reference_ids, k), f"the nearest {k + 1} of each picture"
+            candidates_sn_out,
+            _pairs(candidates[1], query_ids, reference_ids),
+            f"{policy_of_candidates}, scores normalised",
+            **shifted,
+        )
+    if showcase_out:
+        write(
+            showcase_out,
+            _showcase(embeddings, images, stored, reference_ids, k),
+            f"the nearest {k + 1} of each picture",
         )
     store.write_json(SearchTiming(queries=len(query_ids), read_seconds=read, seconds=seconds), timing_out)
 
@@ -138,26 +147,26 @@ def nearest(
     reference_ids = vectors.whole(store.read_columns(ids, "image_id")["image_id"])
     stored = load(index, ids, reference_ids, settings or {})
     nobody = np.array([-1])
-    found, _ = _search(stored, vector[None], min(k, len(reference_ids)), own=nobody, pools=[], gpu=False)
+    found, _ = _search(stored, vector[None], min(k, len(reference_ids)), own=nobody, candidates=[], gpu=False)
     pairs = zip(reference_ids.take(pa.array(found.rows[0][found.rows[0] >= 0])), found.scores[0], strict=False)
     return [(str(image_id), float(score)) for image_id, score in pairs]
 
 
 def _search(
-    stored: Stored, queries: Floats, k: int, *, own: Rows, pools: Sequence[Pool], gpu: bool
+    stored: Stored, queries: Floats, k: int, *, own: Rows, candidates: Sequence[Candidates], gpu: bool
 ) -> tuple[exact.Nearest, float]:
-    """The k nearest of each query, and the seconds that took; fills the pools."""
+    """The k nearest of each query, and the seconds that took; fills the candidates."""
     started = time.perf_counter()
     if (blocks := stored.blocks()) is not None:  # on the CPU: FAISS on a GPU rounds by place, and ties come as they may
         if gpu:
             log.info("an exact search computes on the CPU. The entry needs no `gpu: 1`")
-        return exact.search(stored.transform(queries), blocks, k, own, pools), time.perf_counter() - started
+        return exact.search(stored.transform(queries), blocks, k, own, candidates), time.perf_counter() - started
     on_gpu = factories.on_gpu(stored.faiss) if gpu else None
     asked = [one for one in (on_gpu, stored.faiss) if one is not None]
     found = approximate.search(asked[0], queries, k, own)
     seconds = time.perf_counter() - started
-    if pools:
-        approximate.fill(pools, asked, queries, own)
+    if candidates:
+        approximate.fill(candidates, asked, queries, own)
     return found, seconds
 
 
@@ -169,10 +178,10 @@ def _with_role(images: str, role: str) -> pa.Array:
 
 def _outside(images: str) -> pa.Array:
     """Ids of the pictures that the report shows with what they find, less the queries, which have theirs anyway."""
-    if "gallery" not in store.read_schema(images).names:
+    if "showcase" not in store.read_schema(images).names:
         return pa.array([], pa.string())
-    sample = store.read_columns(images, "image_id", "query", "gallery")
-    shown = pc.and_not(pc.fill_null(sample["gallery"], False), sample["query"])
+    sample = store.read_columns(images, "image_id", "query", "showcase")
+    shown = pc.and_not(pc.fill_null(sample["showcase"], False), sample["query"])
     return sample.filter(shown)["image_id"].combine_chunks()
 
 
@@ -189,11 +198,11 @@ def _located(embeddings: Sequence[str], ids: pa.Array) -> tuple[pa.Array, list[N
     return ids.take(pa.array(np.concatenate([here[mask] for here, mask in zip(rows, wanted, strict=True)]))), wanted
 
 
-def _gallery(embeddings: Sequence[str], images: str, stored: Stored, reference_ids: pa.Array, k: int) -> pa.Table:
+def _showcase(embeddings: Sequence[str], images: str, stored: Stored, reference_ids: pa.Array, k: int) -> pa.Table:
     """The nearest k + 1 references of each outside picture; no rows where there are none."""
     ids, outside = _embedded(embeddings, _outside(images))
     own = vectors.rows_of(ids, reference_ids)
-    found, _ = _search(stored, outside, min(k + 1, len(reference_ids)), own=own, pools=[], gpu=False)
+    found, _ = _search(stored, outside, min(k + 1, len(reference_ids)), own=own, candidates=[], gpu=False)
     return _neighbors(found, ids, reference_ids)
 
 
@@ -233,8 +242,8 @@ def _neighbors(found: exact.Nearest, query_ids: pa.Array, reference_ids: pa.Arra
     )
 
 
-def _pairs(pool: Pool, query_ids: pa.Array, reference_ids: pa.Array) -> pa.Table:
-    queries, rows, rank, scores = pool.pairs()
+def _pairs(pairs: Candidates, query_ids: pa.Array, reference_ids: pa.Array) -> pa.Table:
+    queries, rows, rank, scores = pairs.pairs()
     return _table(query_ids.take(pa.array(queries)), rank, reference_ids.take(pa.array(rows)), scores)
 
 

@@ -119,8 +119,8 @@ class Curve(Record):
     recall: list[float]
 
 
-class StreamedIndex(Record):
-    """``results/{dataset}/indexes/{model}/{index}.faiss`` of a streamed index: the shards that are searched instead.
+class Scan(Record):
+    """``results/{dataset}/indexes/{model}/{index}.faiss`` of a scan index: the shards that are searched instead.
 
     ``shards``: path of each, relative to this file, and how many references it holds.
     """
@@ -131,7 +131,7 @@ class StreamedIndex(Record):
 class Cost(Record):
     """What vectors cost: ``vector_bytes`` are one vector's as embedding stored it, ``index_bytes`` the index file's.
 
-    Of a streamed index ``index_bytes`` are those of the vectors that it names.
+    Of a scan index ``index_bytes`` are those of the vectors that it names.
     """
 
     dimension: int

@@ -124,7 +124,7 @@ IMAGES = Format(
         "parameters": STRING,  # copies: the exact draws, as JSON
         "sha256": STRING,  # of the file's bytes, where sampling read them; null where it only listed the file
         "content_hash": STRING,  # of the file's contents (content_hashes.py); a run's own files have it in every row
-        "gallery": pa.bool_(),  # shown in the report with what it finds; one that has no other role counts nowhere
+        "showcase": pa.bool_(),  # shown in the report with what it finds; one that has no other role counts nowhere
     },
     unique=("image_id",),
     nullable=frozenset({"group"}),

@@ -73,7 +73,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Gallery:
+class Examples:
     """The rows, the pictures of the page (CSS class -> data URI, and by id), and how all queries fell out.
 
     ``first`` are the pictures that the configuration wants to see, ``more`` those of them that there is no room for.
@@ -89,7 +89,7 @@ class Gallery:
     kinds: list[str]
 
 
-def make(evidence: Evidence) -> Gallery:
+def make(evidence: Evidence) -> Examples:
     """Choose queries and gather their pictures.
 
     The tables of neighbors are read one at a time, whole for the outcomes and then only the chosen rows, so that
@@ -138,7 +138,7 @@ def make(evidence: Evidence) -> Gallery:
         )
 
     rows = [row(query) for query in chosen]
-    return Gallery(
+    return Examples(
         [row(query) for query in first],
         len(wanted) - len(first),
         rows,
@@ -182,9 +182,9 @@ def _outcomes(evidence: Evidence, right: dict[str, set[str]]) -> dict[str, str]:
 
 def _wanted(evidence: Evidence) -> list[str]:
     """The pictures that are to be shown whatever was found for them, in the order of their ids."""
-    if "gallery" not in evidence.images.column_names:
+    if "showcase" not in evidence.images.column_names:
         return []
-    return sorted(evidence.images.filter(evidence.images["gallery"])["image_id"].to_pylist())
+    return sorted(evidence.images.filter(evidence.images["showcase"])["image_id"].to_pylist())
 
 
 def _operations(evidence: Evidence) -> list[str | None]:
@@ -220,8 +220,8 @@ def _by_query(table: pa.Table, queries: pa.Array) -> dict[str, list[dict[str, An
 
 def _neighbors(run: Run, queries: pa.Array) -> dict[str, list[dict[str, Any]]]:
     rows = _by_query(store.read_table(run.neighbors, NEIGHBORS), queries)
-    if run.gallery:
-        rows |= _by_query(store.read_table(run.gallery, NEIGHBORS), queries)
+    if run.showcase:
+        rows |= _by_query(store.read_table(run.showcase, NEIGHBORS), queries)
     return {query: sorted(found, key=lambda row: row["rank"]) for query, found in rows.items()}
 
 

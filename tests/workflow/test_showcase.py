@@ -12,11 +12,11 @@ from workflow.conftest import Tree
 AFTER_SAMPLE = {"sample", "shard_copies", "embed", "index", "search", "measure", "compare", "find_duplicates", "report"}
 
 
-def with_gallery(tree: Tree, gallery: str | None) -> None:
+def with_showcase(tree: Tree, showcase: str | None) -> None:
     config = tree.config
-    config["datasets"]["copies"].pop("gallery", None)
-    if gallery:
-        config["datasets"]["copies"]["gallery"] = gallery
+    config["datasets"]["copies"].pop("showcase", None)
+    if showcase:
+        config["datasets"]["copies"]["showcase"] = showcase
     tree.configure(config)
 
 
@@ -35,7 +35,7 @@ def numbers(tree: Tree) -> Any:
     return metrics, comparisons, duplicates
 
 
-def test_a_gallery_comes_changes_and_goes_and_no_number_moves(tree: Tree) -> None:
+def test_a_showcase_comes_changes_and_goes_and_no_number_moves(tree: Tree) -> None:
     """For copies, which make their own pictures: 12 of a folder, one of them broken."""
     config = tree.config
     config["experiments"]["mine"]["models"] = ["pixels"]
@@ -50,27 +50,27 @@ def test_a_gallery_comes_changes_and_goes_and_no_number_moves(tree: Tree) -> Non
     shutil.copy(tree.folder / "pictures/p3.png", outside / "twin.png")
     (outside / "broken.png").write_bytes(b"no picture")
 
-    with_gallery(tree, "outside")
+    with_showcase(tree, "outside")
     ran = tree.run()
-    assert ran.of("embed") == ["copies pixels gallery-00000"]
+    assert ran.of("embed") == ["copies pixels showcase-00000"]
     assert ran.rules == AFTER_SAMPLE
     assert numbers(tree) == before
-    found = pq.read_table(tree.folder / "results/copies/neighbors/pixels/flat.gallery.parquet").to_pylist()
-    assert {row["query_id"] for row in found} == {"gallery:p1.png", "gallery:twin.png"}
-    assert next(row["reference_id"] for row in found if row["query_id"] == "gallery:twin.png") == "p3.png"
+    found = pq.read_table(tree.folder / "results/copies/neighbors/pixels/flat.showcase.parquet").to_pylist()
+    assert {row["query_id"] for row in found} == {"showcase:p1.png", "showcase:twin.png"}
+    assert next(row["reference_id"] for row in found if row["query_id"] == "showcase:twin.png") == "p3.png"
     page = (tree.folder / "results/reports/mine/index.html").read_text()
     assert page.count('data-outcome="outside"') == 3
-    assert "gallery:broken.png" in page.partition('<section id="rejected"')[2]
+    assert "showcase:broken.png" in page.partition('<section id="rejected"')[2]
     assert tree.run().jobs == []
 
     (tree.folder / "other").mkdir()
     picture(101).save(tree.folder / "other/laptop.png")
-    with_gallery(tree, "other")
-    ran = tree.run("results/copies/embeddings/pixels/gallery-00000.parquet", "results/copies/metrics/pixels/flat.json")
-    assert ran.of("embed") == ["copies pixels gallery-00000"]
+    with_showcase(tree, "other")
+    ran = tree.run("results/copies/embeddings/pixels/showcase-00000.parquet", "results/copies/metrics/pixels/flat.json")
+    assert ran.of("embed") == ["copies pixels showcase-00000"]
     assert ran.rules == AFTER_SAMPLE - {"compare", "find_duplicates", "report"}
 
-    with_gallery(tree, None)
+    with_showcase(tree, None)
     ran = tree.run()
     assert ran.of("embed") == []
     assert ran.rules == AFTER_SAMPLE - {"embed"}

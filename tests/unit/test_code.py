@@ -1,0 +1,137 @@
+"""Which jobs an edit of the library runs again: what a stage's script imports decides, and nothing else."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from conftest import REPOSITORY
+from lookalike.config.datasets import Dataset
+from lookalike.config.models import Embed
+from lookalike.plan.code import NEUTRAL, Code, is_neutral
+from lookalike.plan.plan import RULES
+
+KINDS = [member.model_fields["kind"].annotation.__args__[0] for member in Dataset.__origin__.__args__]
+MADE = ("photo_tiles", "copies")  # their samples are read from the manifest
+FAMILIES = [member.model_fields["family"].annotation.__args__[0] for member in Embed.__origin__.__args__]
+# every job's hash: a rule, and the kind or the family that it uses
+JOBS = [
+    *(("make_images" if kind in MADE else "sample", f"sample.{kind}") for kind in KINDS),
+    ("sample",),
+    *(("embed", f"embed.models.{family}") for family in FAMILIES),
+    *((rule,) for rule in RULES if rule not in ("make_images", "sample", "embed")),
+]
+PARSED: dict[Path, dict[Path, list[str]]] = {}
+STAGES = {"sample", "embed", "index", "search", "measure", "compare", "report"}
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A copy of the scripts and the library, to be edited."""
+    scripts = tmp_path / "workflow_scripts"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(REPOSITORY / "workflow_scripts", scripts, ignore=ignored)
+    return scripts / "lookalike"
+
+
+def hashes(library: Path) -> dict[tuple[str, ...], str]:
+    code = Code(library)
+    code._imports = PARSED.setdefault(library, code._imports)  # an added comment changes no import
+    return {job: code.hash(*job) for job in JOBS}
+
+
+def changed(library: Path, file: str, before: dict[tuple[str, ...], str]) -> set[tuple[str, ...]]:
+    """The jobs whose hash an added comment changes; the file is put back."""
+    path = library / file
+    text = path.read_bytes() if path.exists() else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes((text or b"") + b"\n# edited\n")
+    after = hashes(library)
+    if text is None:
+        path.unlink()
+    else:
+        path.write_bytes(text)
+    return {job for job in JOBS if after[job] != before[job]}
+
+
+def test_each_module_runs_again_exactly_the_stages_that_import_it(library: Path) -> None:
+    """Every module is edited in turn. A stage's own modules change that stage and no other; neutral ones, none."""
+    before = hashes(library)
+    code = Code(library)
+    for module in code.modules():
+        folder = library.joinpath(*module.split(".")) if module else library
+        file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+        edited = changed(library, str(file.relative_to(library)), before)
+        rules = {job[0] for job in edited}
+        top = module.split(".")[0]
+        if is_neutral(module) or top == "cli":
+            assert not edited, f"{module} changes {edited}, and is neutral"
+        else:
+            covering = {job for job in JOBS if file in code.files(*job)}
+            assert edited == covering, module
+            assert edited, f"{module} makes no stage's numbers: why is it not neutral?"
+        if top in STAGES - {"sample", "index", "compare"} and not is_neutral(module):
+            assert rules == {top} | ({"fetch_weights"} & rules), f"{module} changes {rules}"
+
+
+@pytest.mark.parametrize(
+    ("file", "rules"),
+    [
+        ("io/images.py", {"make_images", "embed", "report"}),
+        ("io/extensions.py", {"make_images", "sample"}),
+        ("io/vectors.py", {"index", "search"}),
+        ("metrics/ranking.py", {"measure", "compare"}),
+        ("metrics/breakdowns.py", {"measure", "compare"}),
+        ("embed/preprocess.py", {"embed"}),
+        ("report/templates/index.html.j2", {"report"}),
+        ("config/models.py", set()),
+        ("io/store.py", set()),
+        ("cli/main.py", set()),
+    ],
+)
+def test_an_edit_runs_these_rules_again(library: Path, file: str, rules: set[str]) -> None:
+    assert {job[0] for job in changed(library, file, hashes(library))} == rules
+
+
+def test_a_familys_module_embeds_its_own_models_again_and_a_kinds_samples_its_own_data_sets(library: Path) -> None:
+    before = hashes(library)
+    assert changed(library, "embed/models/pixels.py", before) == {("embed", "embed.models.pixels")}
+    assert {job[1] for job in changed(library, "sample/coco.py", before)} == {"sample.coco"}
+    networks = {"efficientnet_lite", "transformers", "blip2", "torchscript"}
+    edited = changed(library, "embed/torch_encoder.py", before)
+    assert edited == {("embed", f"embed.models.{family}") for family in networks}
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "metrics/.ranking.py.swp",
+        "metrics/.ranking.py",
+        "metrics/.ipynb_checkpoints/ranking-checkpoint.py",
+        "metrics/__pycache__/ranking.cpython-311.pyc",
+        "metrics/ranking.py~",
+        "metrics/ranking.py.orig",
+        "report/templates/.index.html.j2.swp",
+        "report/templates/#index.html.j2#",
+        "metrics/a_folder/notes.txt",
+    ],
+)
+def test_what_editors_leave_behind_runs_nothing_again(library: Path, file: str) -> None:
+    assert changed(library, file, hashes(library)) == set()
+
+
+def test_imports_in_functions_count_and_those_for_type_checkers_do_not(library: Path) -> None:
+    ranking = library / "metrics/ranking.py"
+    text = ranking.read_text()
+    ranking.write_text(text + "\n\ndef late():\n    from lookalike.io import images\n")
+    assert library / "io/images.py" in Code(library).files("measure")
+    guarded = "\nfrom typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from lookalike.io import images\n"
+    ranking.write_text(text + guarded)
+    assert library / "io/images.py" not in Code(library).files("measure")
+
+
+def test_every_neutral_module_exists_and_says_why() -> None:
+    modules = set(Code().modules())
+    for name, reason in NEUTRAL.items():
+        assert name in modules, name
+        assert len(reason) > 20
