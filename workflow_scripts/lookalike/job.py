@@ -36,6 +36,9 @@ def job(name: str, log_file: str) -> Iterator[None]:
     except KeyboardInterrupt:
         log.warning("interrupted")
         sys.exit(130)
+    except MemoryError as error:
+        log.error("out of memory: %s. Run on a machine with more memory, or ask a cluster for more.", error)
+        sys.exit(1)
     except Exception:
         log.exception("an error that should not happen; please report it with this log")
         sys.exit(1)
