@@ -5,7 +5,14 @@ import sys
 sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
 
 from lookalike.errors import ConfigError
-from lookalike.plan import Plan, search_outputs, search_variants, share_library
+from lookalike.plan import (
+    Plan,
+    check_working_directory,
+    search_outputs,
+    search_variants,
+    share_library,
+    why_not_writable,
+)
 
 share_library()
 
@@ -14,9 +21,15 @@ configfile: f"{workflow.basedir}/config.yaml"
 
 
 try:
-    plan = Plan.of(config)
+    check_working_directory()
+    plan = Plan.of(config, reversed(workflow.configfiles))  # the catalogue first
 except ConfigError as error:
     sys.exit(f"The configuration is wrong; nothing was run.\n{error}")
+
+
+onstart:
+    if reason := why_not_writable("results"):
+        sys.exit(reason)
 
 
 wildcard_constraints:

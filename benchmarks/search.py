@@ -12,6 +12,7 @@ against another machine's.
 """
 
 import argparse
+import hashlib
 import platform
 import statistics
 import sys
@@ -53,7 +54,9 @@ def write_shards(references: Floats, folder: Path) -> list[str]:
         ids = [f"r{number}" for number in range(start, start + len(part))]
         values = pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1)), part.shape[1])
         paths.append(str(folder / f"references-{start // SHARD:05d}.parquet"))
-        table = pa.table({"image_id": ids, "sha256": [""] * len(ids), "embedding": values})
+        table = pa.table(
+            {"image_id": ids, "sha256": [hashlib.sha256(one.encode()).hexdigest() for one in ids], "embedding": values}
+        )
         store.write_table(table, paths[-1], EMBEDDINGS, {})
     return paths
 

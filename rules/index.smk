@@ -29,6 +29,7 @@ rule index:
     params:
         key=lambda wildcards: plan.build_key(wildcards.index),
         embedding_key=lambda wildcards: plan.embedding_key(wildcards.model),
+        embedding_code=lambda wildcards: plan.code("embed", model=wildcards.model),
         on_bad_image=lambda wildcards: plan.on_bad_image(wildcards.dataset),
         code=plan.code("index"),
     script:

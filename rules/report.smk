@@ -7,7 +7,8 @@ outputs:  results/reports/{experiment}/leaderboard.csv       tidy: one row a mod
           results/reports/{experiment}/duplicates.json       how many files are there twice
           results/reports/{experiment}/duplicates.parquet    which
           results/reports/{experiment}/index.html            self-contained
-refuses:  numbers and neighbors of different searches, models that saw other pictures
+refuses:  numbers and neighbors of different searches, models that saw other pictures, two models of one checkpoint whose
+          weights differ
 """
 
 

@@ -44,6 +44,7 @@ for name, extras in search_variants().items():
             key=lambda wildcards: plan.index_key(wildcards.index),
             build_key=lambda wildcards: plan.build_key(wildcards.index),
             embedding_key=lambda wildcards: plan.embedding_key(wildcards.model),
+            embedding_code=lambda wildcards: plan.code("embed", model=wildcards.model),
             code=plan.code("search"),
         script:
             "../workflow_scripts/search.py"

@@ -1,6 +1,8 @@
 """What all tests share: pictures of their own making."""
 
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,17 @@ def picture(seed: int, size: tuple[int, int] = (60, 48)) -> Image.Image:
     image = Image.fromarray(blocks).resize(size, Image.Resampling.BICUBIC)
     ramp = np.linspace(0, 60, size[0])[None, :, None]
     return Image.fromarray(np.clip(np.asarray(image, float) + ramp, 0, 255).astype(np.uint8))
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A disk on which no file can grow beyond ``size`` bytes: what more is written fails as on a full one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 MakePictures = Callable[..., Path]

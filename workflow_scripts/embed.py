@@ -11,6 +11,7 @@ with job(f"embed {wildcards.dataset} {wildcards.model} {wildcards.shard}", snake
         timing_out=snakemake.log.timing,
         model=wildcards.model,
         key=snakemake.params.key,
+        code=snakemake.params.code,
         batch_size=snakemake.resources.batch_size,
         threads=snakemake.threads,
         gpu=bool(snakemake.resources.gpu),

@@ -11,6 +11,7 @@ with job(f"index {wildcards.dataset} {wildcards.model} {wildcards.index}", snake
         ids_out=snakemake.output.ids,
         key=snakemake.params.key,
         embedding_key=snakemake.params.embedding_key,
+        embedding_code=snakemake.params.embedding_code,
         on_bad_image=snakemake.params.on_bad_image,
         threads=snakemake.threads,
         gpu=bool(snakemake.resources.gpu),

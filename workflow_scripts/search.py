@@ -17,6 +17,7 @@ with job(f"search {wildcards.dataset} {wildcards.model} {wildcards.index}", snak
         key=snakemake.params.key,
         build_key=snakemake.params.build_key,
         embedding_key=snakemake.params.embedding_key,
+        embedding_code=snakemake.params.embedding_code,
         model=wildcards.model,
         index_name=wildcards.index,
         k=snakemake.params.k,

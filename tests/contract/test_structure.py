@@ -14,15 +14,15 @@ from lookalike.plan import stages
 
 SCRIPTS = REPOSITORY / "workflow_scripts"
 LIBRARY = SCRIPTS / "lookalike"
-NEUTRAL = {"errors", "formats", "store", "config", "progress", "devices", "checkpoints", "memory"}
+NEUTRAL = {"errors", "formats", "store", "identity", "config", "progress", "devices", "checkpoints", "memory"}
 
 # from the ground up; a module may import only from layers below its own, or from its own package
 LAYERS = [
-    {"errors", "progress", "devices", "user_module", "archives", "memory", "image_containers"},
+    {"errors", "progress", "user_module", "archives", "memory", "image_containers"},
     {"image_refusals"},
-    {"formats", "images", "config", "preprocess", "expectations"},
+    {"formats", "content_hashes", "images", "config", "preprocess", "expectations", "devices"},
     {"store", "job"},
-    {"checkpoints"},
+    {"checkpoints", "identity"},
     {"datasets", "models", "index", "metrics", "statistics", "sharding"},
     {"evaluation", "agreement"},
     {"embedding", "measurement", "comparison", "duplicates", "plan", "report"},

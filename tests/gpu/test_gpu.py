@@ -12,7 +12,7 @@ import torch
 
 import tiny
 from conftest import MakePictures, picture
-from lookalike import embedding, models
+from lookalike import content_hashes, embedding, models
 from lookalike.formats import SHARD
 from lookalike.index import approximate, factories
 from lookalike.index.pools import Pool
@@ -75,11 +75,13 @@ def lite0() -> Iterator[dict[bool, models.Encoder]]:
     torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def rows(root: Path, times: int) -> pa.Table:
-    names = sorted(path.name for path in root.iterdir()) * times
+def rows(root: Path) -> pa.Table:
+    names = sorted(path.name for path in root.iterdir())
     sizes = [(root / name).stat().st_size for name in names]
     ids = [str(number) for number in range(len(names))]
-    return pa.table({"image_id": ids, "root": [str(root)] * len(names), "path": names, "bytes": sizes}, SHARD.schema())
+    columns = {"image_id": ids, "root": [str(root)] * len(names), "path": names, "bytes": sizes}
+    columns["content_hash"] = [content_hashes.of_file(root / name) for name in names]
+    return pa.table(columns, SHARD.schema())
 
 
 def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
@@ -89,10 +91,10 @@ def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
 def test_batches_that_follow_each_other_do_not_overwrite_each_other(
     lite0: dict[bool, models.Encoder], tmp_path: Path, make_pictures: MakePictures
 ) -> None:
-    root = make_pictures(tmp_path / "pictures", 13)
-    expected = embedding.embed_rows(rows(root, 1), lite0[False], batch_size=4, threads=2)
-    done = embedding.embed_rows(rows(root, 40), lite0[True], batch_size=3, threads=4)
-    assert_same(done.vectors, np.tile(expected.vectors, (40, 1)))
+    pictures = rows(make_pictures(tmp_path / "pictures", 260))
+    expected = embedding.embed_rows(pictures, lite0[False], batch_size=4, threads=2)
+    done = embedding.embed_rows(pictures, lite0[True], batch_size=3, threads=4)
+    assert_same(done.vectors, expected.vectors)
     assert done.seconds["transfer"] > 0
     assert done.seconds["forward"] > 0
 
@@ -110,7 +112,7 @@ def test_nothing_waits_for_the_device_before_vectors_are_asked_for(lite0: dict[b
 def test_where_the_devices_memory_runs_out_batches_are_halved_and_no_row_changes(
     lite0: dict[bool, models.Encoder], tmp_path: Path, make_pictures: MakePictures, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pictures = rows(make_pictures(tmp_path / "pictures", 8), 32)
+    pictures = rows(make_pictures(tmp_path / "pictures", 256))
     expected = embedding.embed_rows(pictures, lite0[True], batch_size=8, threads=2)
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
@@ -122,7 +124,7 @@ def test_where_the_devices_memory_runs_out_batches_are_halved_and_no_row_changes
     assert_same(done.vectors, expected.vectors)
 
 
-@pytest.mark.parametrize("factory", ["Flat", "IVF64,Flat", "IVF64,PQ8", "PCAW16,L2norm,Flat", "SQ8"])
+@pytest.mark.parametrize("factory", ["IVF64,Flat", "IVF64,PQ8", "PCAW16,IVF64,Flat", "IVF64,SQ8"])
 def test_an_index_on_a_gpu_finds_what_it_finds_on_the_cpu(factory: str) -> None:
     draw = np.random.default_rng(0)
     references, queries = (draw.normal(size=(count, 32)).astype(np.float32) for count in (20_000, 200))
@@ -141,3 +143,13 @@ def test_an_index_on_a_gpu_finds_what_it_finds_on_the_cpu(factory: str) -> None:
     assert (found[True].rows == found[False].rows).mean() > 0.99  # all but ties, and sums rounded otherwise
     pairs = [set(zip(*(part.tolist() for part in pools[gpu].pairs()[:2]), strict=True)) for gpu in (False, True)]
     assert len(pairs[0] ^ pairs[1]) <= 40
+
+
+def test_an_index_that_faiss_has_on_no_gpu_is_searched_on_the_cpu_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    built = factories.make("SQ8", 32)
+    vectors = np.random.default_rng(0).normal(size=(2_000, 32)).astype(np.float32)
+    factories.train(built, "SQ8", vectors, gpu=True)
+    built.add(vectors)
+    with caplog.at_level(logging.WARNING, "lookalike"):
+        assert factories.on_gpu(built) is None
+    assert "cannot be searched on a GPU" in caplog.text

@@ -64,6 +64,7 @@ def run_experiment(folder: Path) -> None:
                     timing_out="results/logs/embed.json",
                     model=model,
                     key=key,
+                    code=plan.code("embed", model=model),
                     batch_size=4,
                     threads=1,
                     gpu=False,
@@ -73,7 +74,11 @@ def run_experiment(folder: Path) -> None:
                 "index": str(results / f"indexes/{model}/flat.faiss"),
                 "ids": str(results / f"indexes/{model}/flat.ids.parquet"),
             }
-            keys = {"key": plan.index_key("flat"), "embedding_key": key}
+            keys = {
+                "key": plan.index_key("flat"),
+                "embedding_key": key,
+                "embedding_code": plan.code("embed", model=model),
+            }
             index.build(
                 embeddings=embeddings,
                 rejected=rejected,
@@ -318,18 +323,18 @@ def test_an_experiment_that_was_not_run_names_the_command(here: Path) -> None:
     asked = refusal("search", "a.png", "--experiment", "demo", "--model", "pixels")
     assert asked == (
         "results/photo-tiles-copies/indexes/pixels/flat.faiss: does not exist, so experiment 'demo' has not been run, "
-        "or not to its end. Run it: snakemake --cores 2 -- demo"
+        "or not to its end. Run it: snakemake --cores 2 -- demo results/photo-tiles-copies/indexes/pixels/flat.faiss"
     )
     Path("mine.yaml").write_text(yaml.safe_dump(MINE))
     asked = refusal("search", "a.png", *SEARCH, "--results", "elsewhere/results")
-    assert asked.endswith("Run it (in elsewhere): snakemake --cores 2 --configfile mine.yaml -- mine")
+    assert "Run it (in elsewhere): snakemake --cores 2 --configfile mine.yaml -- mine results/pictures/" in asked
 
 
 def test_an_index_without_its_ids_is_refused(ran: Path) -> None:
     Path("results/pictures/indexes/tiny/flat.ids.parquet").unlink()
-    assert "results/pictures/indexes/tiny/flat.ids.parquet: does not exist" in refusal(
-        "search", "queries/p9.png", *SEARCH
-    )
+    asked = refusal("search", "queries/p9.png", *SEARCH)
+    assert "results/pictures/indexes/tiny/flat.ids.parquet: does not exist" in asked
+    assert asked.rstrip().endswith(" -- mine results/pictures/indexes/tiny/flat.ids.parquet")  # nothing else needs it
 
 
 def test_an_index_that_is_not_of_its_ids_is_refused(ran: Path) -> None:
@@ -343,6 +348,13 @@ def test_an_index_made_with_another_key_is_refused(ran: Path) -> None:
     Path("mine.yaml").write_text(yaml.safe_dump(changed))
     asked = refusal("search", "queries/p9.png", *SEARCH)
     assert "flat.ids.parquet: was made by another configuration: its key is" in asked
+
+
+def test_an_index_that_other_code_made_is_refused(ran: Path) -> None:
+    ids = "results/pictures/indexes/tiny/flat.ids.parquet"
+    store.write_table(store.read_table(ids, INDEX_IDS), ids, INDEX_IDS, store.read_provenance(ids) | {"code": "older"})
+    asked = refusal("search", "queries/p9.png", *SEARCH)
+    assert "flat.ids.parquet: was made by another configuration: its code is older" in asked
 
 
 def test_an_index_made_with_other_weights_is_refused(ran: Path) -> None:
@@ -400,8 +412,13 @@ def test_models_lists_the_catalogue(here: Path) -> None:
         "dimensions": 256,
         "at_hand": True,
         "recorded": False,
+        "pinned": None,
         "missing": None,
     }
+    unpinned = [name for name, row in rows.items() if row["pinned"] is False]
+    assert unpinned == ["efficientnet-b7", "convnext-base"], "no public source names their commit"
+    (line,) = (line for line in lookalike("models").stdout.splitlines() if "efficientnet-b7" in line)
+    assert line.split("│")[-2].strip() == "not pinned"
 
 
 def test_models_says_what_is_recorded_and_what_is_missing(ran: Path) -> None:
@@ -421,6 +438,7 @@ def test_models_says_what_is_recorded_and_what_is_missing(ran: Path) -> None:
         "1280",
         "no",
         "no",
+        "-",
     ]
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from lookalike import comparison, formats, store
 from lookalike.comparison import compare
+from lookalike.embedding import weights_sha256
 from lookalike.errors import LookalikeError
 from lookalike.evaluation import Results, results_of
-from lookalike.formats import Comparisons, EmbedTiming, Metrics
+from lookalike.formats import Comparisons, EmbedTiming, Metrics, Weights
 from lookalike.measurement import measure
 from lookalike.statistics import wilson
 from tables import images_table, neighbors_table, pool_table, truth_table
@@ -314,6 +315,63 @@ def test_models_that_saw_other_bytes_are_refused(searched: Callable[..., Files])
     store.write_table(store.read_table(path, formats.NEIGHBORS), path, formats.NEIGHBORS, footer)
     with pytest.raises(LookalikeError, match=r"b.flat\.parquet: model 'b' saw other pictures than 'a': "):
         compare(**files)
+
+
+def embedded_with(files: Files, *footers: tuple[dict[str, Any], Weights]) -> None:
+    """Say in the neighbors' footers with which settings and weights the models were embedded."""
+    for found, (settings, weights) in zip(files["results"], footers, strict=True):
+        made = {"key": json.dumps(settings), "weights": weights.model_dump(), "weights_sha256": weights_sha256(weights)}
+        footer = store.read_provenance(found.neighbors) | made
+        store.write_table(
+            store.read_table(found.neighbors, formats.NEIGHBORS), found.neighbors, formats.NEIGHBORS, footer
+        )
+
+
+def of_commit(commit: str) -> Weights:
+    return Weights(source="hub owner/vit", revision=commit, files={"model.safetensors": commit * 64})
+
+
+def vit(**settings: str) -> dict[str, str]:
+    return {"family": "transformers", "checkpoint": "owner/vit", **settings}
+
+
+def test_variants_of_one_checkpoint_with_other_weights_are_refused(searched: Callable[..., Files]) -> None:
+    files = searched({"a": neighbors_of(3), "a.pooling-mean": neighbors_of(1)})
+    files |= {"design": json.dumps({"a": {"pooling": "cls"}, "a.pooling-mean": {"pooling": "mean"}})}
+    embedded_with(files, (vit(pooling="cls"), of_commit("1")), (vit(pooling="mean"), of_commit("1")))
+    compare(**files)
+    files["leaderboard_out"].unlink()
+    embedded_with(files, (vit(pooling="cls"), of_commit("1")), (vit(pooling="mean"), of_commit("2")))
+    with pytest.raises(LookalikeError) as refused:
+        compare(**files)
+    one, other = (found.neighbors for found in files["results"])
+    assert str(refused.value) == (
+        "experiments.mine: models 'a' and 'a.pooling-mean' both have the weights of owner/vit, but were embedded with "
+        f"different ones: {one} with revision 1, {other} with revision 2. Fetch them again, together: --forcerun "
+        "results/weights/a.json results/weights/a.pooling-mean.json; a commit as the model's revision keeps them the "
+        "same."
+    )
+    assert not files["leaderboard_out"].exists()
+
+
+def test_a_folder_whose_weights_were_replaced_between_two_models_is_named_by_file(
+    searched: Callable[..., Files],
+) -> None:
+    files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
+    one, other = (Weights(source="folder vit", revision="", files={"w": 2 * n, "c": "same"}) for n in ("11", "22"))
+    embedded_with(files, (vit(), one), (vit(size="8"), other))
+    with pytest.raises(LookalikeError, match=r"a.flat\.parquet with w 1111, .*b.flat\.parquet with w 2222\. Fetch"):
+        compare(**files)
+
+
+@pytest.mark.parametrize("other", [{"revision": "2"}, {"checkpoint": "owner/other"}, {"family": "blip2"}])
+def test_weights_may_differ_where_the_models_name_other_ones(
+    other: dict[str, str], searched: Callable[..., Files]
+) -> None:
+    files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
+    embedded_with(files, (vit(), of_commit("1")), (vit() | other, of_commit("2")))
+    compare(**files)
+    assert files["leaderboard_out"].exists()
 
 
 def test_models_on_other_data_sets_are_refused(searched: Callable[..., Files]) -> None:

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageFont
 
+from conftest import largest_file
+from lookalike import content_hashes
 from lookalike.config import OPERATIONS, Copies
 from lookalike.datasets import copies
 from lookalike.datasets.copies import operations, recipes
@@ -47,8 +49,18 @@ def sources(number=30, broken=(), groups=None):
         rows.append(
             {"image_id": name, "reference": True, "query": False, "training": False}
             | {"root": "pictures", "path": name, "bytes": file.stat().st_size, "group": group}
+            | {"content_hash": content_hashes.of_file(file)}
         )
-    return pa.Table.from_pylist(rows, schema=IMAGES.schema())
+    return pa.Table.from_pylist(rows, schema=IMAGES.schema("content_hash"))
+
+
+def looked_again(table):
+    """The table as sampling would make it now, after its files were changed."""
+    rows = table.to_pylist()
+    for row in rows:
+        file = Path(row["root"], row["path"])
+        row |= {"bytes": file.stat().st_size, "content_hash": content_hashes.of_file(file)}
+    return pa.Table.from_pylist(rows, schema=table.schema)
 
 
 def make(table, folder="results/copies/images", **entry):
@@ -81,7 +93,7 @@ def test_training_pictures_stay_what_they_are():
         row |= {"reference": False, "training": True}
     table[7] |= {"reference": False, "query": True}
 
-    rows = make(pa.Table.from_pylist(table, schema=IMAGES.schema()), queries=20)
+    rows = make(pa.Table.from_pylist(table, schema=IMAGES.schema("content_hash")), queries=20)
 
     training = [row for row in rows if row["training"]]
     assert ids(training) == [row["image_id"] for row in table[8:]]
@@ -112,7 +124,7 @@ def test_references_are_those_of_the_sources_as_they_are():
 
     rows = make(table, queries=5, operations=("crop",))
 
-    columns = list(IMAGES.columns)
+    columns = [*IMAGES.columns, "content_hash"]
     references = [row for row in rows if not row["query"]]
     assert [{name: row[name] for name in columns} for row in references] == table.to_pylist()
     assert {(row["source"], row["operations"], row["parameters"]) for row in references} == {(None, None, None)}
@@ -203,10 +215,22 @@ def test_an_id_stands_for_the_picture():
     table = sources()
     before = {row["source"]: row for row in queries(make(table, "a", queries=20, operations=("crop", "flip")))}
     noise(seed=99).save("pictures/000.png")
-    after = {row["source"]: row for row in queries(make(table, "b", queries=20, operations=("crop", "flip")))}
+    after = {
+        row["source"]: row for row in queries(make(looked_again(table), "b", queries=20, operations=("crop", "flip")))
+    }
 
     changed = [source for source in before if before[source]["image_id"] != after[source]["image_id"]]
     assert changed == [source for source in before if source == "000.png"]
+
+
+def test_a_source_that_changed_since_it_was_sampled_is_not_copied():
+    table = sources(5)
+    data = bytearray(Path("pictures/003.png").read_bytes())
+    data[-1] ^= 1  # of the same size, and it still decodes
+    Path("pictures/003.png").write_bytes(data)
+
+    with pytest.raises(LookalikeError, match=r"^of: pictures/003\.png: has changed since .*: --forcerun sample$"):
+        make(table, queries=5)
 
 
 def test_max_side_changes_the_ids_of_the_copies_that_it_changes():
@@ -456,14 +480,14 @@ def test_pictures_of_any_mode_are_copied(mode):
     image = deep if mode == "I;16" else noise().convert(mode)
     image.save("pictures/000.png", format="TIFF" if mode == "CMYK" else "PNG")
 
-    assert len(queries(make(table, queries=20))) == 20
+    assert len(queries(make(looked_again(table), queries=20))) == 20
 
 
 def test_copies_are_scaled_down_to_max_side():
     table = sources(1)
     noise(640, 300).save("pictures/000.png")
 
-    for row in queries(make(table, queries=40, max_side=64)):
+    for row in queries(make(looked_again(table), queries=40, max_side=64)):
         with Image.open(Path(row["root"]) / row["path"]) as copy:
             assert max(copy.size) <= 64
 
@@ -577,3 +601,12 @@ def test_the_docs_show_the_ranges_of_every_operation():
     without_range = {line for line in shown if " | nothing: " in line}
     assert shown - without_range == rows
     assert {line.split("`")[1] for line in without_range} == {name for name, ranges in RANGES.items() if not ranges}
+
+
+def test_a_disk_that_is_full_is_said_of_the_file_that_did_not_fit():
+    table = sources()
+    with (
+        largest_file(200),
+        pytest.raises(LookalikeError, match=r"^results/copies/images/copy-\w+\.jpg: cannot be written"),
+    ):
+        make(table)

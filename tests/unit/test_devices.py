@@ -1,14 +1,22 @@
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from lookalike import devices
+from lookalike.errors import LookalikeError
+from lookalike.index import factories
+from lookalike.models import Machine
 
 CLAIM = """
 import sys, time
@@ -72,3 +80,107 @@ def test_locks_carry_the_names_that_a_cluster_gave(monkeypatch: pytest.MonkeyPat
     assert devices.visible_devices(2) == ["4", "7"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert devices.visible_devices(2) == ["0", "1"]
+
+
+@pytest.fixture
+def on_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> Callable[..., None]:
+    """A machine with or without a GPU's driver, and a job that was or was not given a GPU."""
+    (tmp_path / "nvidia0").touch()
+    caplog.set_level(logging.INFO, "lookalike")
+
+    def on_machine(driver: bool, **given: str) -> None:
+        monkeypatch.setattr(devices, "DRIVERS", (str((tmp_path / "nvidia[0-9]").relative_to("/")),) if driver else ())
+        for name in devices.GIVEN:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+
+    return on_machine
+
+
+WITHOUT_CUDA = pytest.mark.skipif(bool(torch.version.cuda), reason="asks what a torch without CUDA does")
+
+
+def test_a_job_that_wants_no_gpu_hears_nothing_of_it(
+    on_machine: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    on_machine(driver=True, CUDA_VISIBLE_DEVICES="0")
+    assert devices.torch_device(Machine(threads=1, gpu=False))[0].type == "cpu"
+    assert not caplog.records
+
+
+@WITHOUT_CUDA
+@pytest.mark.parametrize(
+    ("machine", "level", "message"),
+    [
+        ({"driver": False}, logging.INFO, r"no GPU available: computing on the CPU"),
+        (
+            {"driver": True},
+            logging.WARNING,
+            r"has a GPU, which cannot be used: this torch, \S+, is built without CUDA\. Computing on the CPU\.",
+        ),
+        (
+            {"driver": True, "CUDA_VISIBLE_DEVICES": ""},
+            logging.INFO,
+            r"CUDA_VISIBLE_DEVICES= says that this job has no GPU",
+        ),
+        (
+            {"driver": True, "SLURM_GPUS_ON_NODE": "0"},
+            logging.INFO,
+            r"SLURM_GPUS_ON_NODE=0 says that this job has no GPU",
+        ),
+    ],
+)
+def test_a_gpu_that_is_not_used_is_as_loud_as_it_is_surprising(
+    machine: dict[str, Any],
+    level: int,
+    message: str,
+    on_machine: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    on_machine(**machine)
+    assert devices.torch_device(Machine(threads=1, gpu=True))[0].type == "cpu"
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert re.search(message, record.getMessage())
+
+
+@WITHOUT_CUDA
+@pytest.mark.parametrize("driver", [True, False])
+@pytest.mark.parametrize("variable", devices.GIVEN)
+def test_a_gpu_that_a_scheduler_gave_and_nothing_can_use_is_an_error(
+    variable: str, driver: bool, on_machine: Callable[..., None]
+) -> None:
+    on_machine(driver, **{variable: "1"})
+    with pytest.raises(
+        LookalikeError,
+        match=rf"given a GPU \({variable}=1\), .* built without CUDA\. See that .* or set runtime.gpu: 0",
+    ):
+        devices.torch_device(Machine(threads=1, gpu=True))
+    on_machine(driver, **{variable: "1"})
+    with pytest.raises(LookalikeError, match=rf"given a GPU \({variable}=1\), .* FAISS"):
+        factories.on_gpu(None)
+
+
+@WITHOUT_CUDA
+def test_a_gpu_that_is_listed_and_computes_nothing_is_broken(
+    on_machine: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    on_machine(driver=True)
+    assert devices.torch_device(Machine(threads=1, gpu=True))[0].type == "cpu"
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "cannot be used: " in record.getMessage()
+    assert devices.claim(["0", "1"]) == 0, "a broken GPU is not kept from others"
+    on_machine(driver=True, CUDA_VISIBLE_DEVICES="0,1")
+    with pytest.raises(LookalikeError, match=r"given a GPU \(CUDA_VISIBLE_DEVICES=0,1\)"):
+        devices.torch_device(Machine(threads=1, gpu=True))

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from conftest import MakePictures, picture
-from lookalike import formats, models, store
+from lookalike import content_hashes, formats, models, store
 from lookalike.embedding import Embedded, embed_picture, embed_rows, embed_shard
 from lookalike.errors import LookalikeError
-from lookalike.formats import EMBEDDINGS, REJECTED, SHARD, EmbedTiming, Weights
+from lookalike.formats import EMBEDDINGS, MANIFEST, REJECTED, SHARD, EmbedTiming, Weights
 
 PIXELS = '{"family": "pixels", "size": 4}'
 
@@ -31,6 +31,7 @@ class Shard:
         paths = sorted(self.root.iterdir())
         names, sizes = [path.name for path in paths], [path.stat().st_size for path in paths]
         rows = {"image_id": names, "root": [str(self.root)] * len(names), "path": names, "bytes": sizes}
+        rows["content_hash"] = [content_hashes.of_file(path) for path in paths]
         store.write_table(pa.table(rows, SHARD.schema()), self.folder / "shard.parquet", SHARD, {})
 
     def embed(self, name: str = "out", **settings: Any) -> tuple[pa.Table, pa.Table]:
@@ -38,6 +39,7 @@ class Shard:
         defaults = {
             "model": "pixels",
             "key": PIXELS,
+            "code": "c0de",
             "batch_size": 4,
             "threads": 2,
             "gpu": False,
@@ -52,6 +54,41 @@ class Shard:
             **(defaults | settings),
         )
         return store.read_table(out, EMBEDDINGS), store.read_table(rejected, REJECTED)
+
+
+class Scripted:
+    """An encoder of small vectors that does what a test wants; ``fits`` pictures fit into its memory at once."""
+
+    dimension, device, overlaps, compute_dtype = 3, "a device", True, "float32"
+    versions: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, fits: int = 1000, error: Exception | None = None, side: int = 4) -> None:
+        self.fits, self.error, self.side = fits, error or MemoryError(), side
+        self.events: list[str] = []
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(image.resize((self.side, self.side)))
+
+    def encode(self, batch: np.ndarray) -> np.ndarray:
+        if len(batch) > self.fits:
+            raise self.error
+        return batch.reshape(len(batch), -1, 3).mean(1, dtype=np.float32)
+
+
+class Queued(Scripted):
+    """As on a GPU: results come when they are asked for, and what is sent may not change before."""
+
+    def launch(self, prepared: list[np.ndarray]) -> Any:
+        number = sum(event.startswith("launch") for event in self.events)
+        self.events.append(f"launch {number}: {len(prepared)}")
+        if len(prepared) > self.fits:
+            raise self.error
+
+        def fetch() -> Any:
+            self.events.append(f"fetch {number}")
+            return self.encode(np.stack(prepared)), {"transfer": 0.25, "forward": 2.0}
+
+        return fetch
 
 
 @pytest.fixture
@@ -120,10 +157,41 @@ def test_a_picture_that_changed_since_it_was_sampled_stops_the_job(shard: Shard)
         shard.embed()
 
 
+def test_a_picture_that_was_replaced_by_one_of_the_same_size_stops_the_job(shard: Shard) -> None:
+    picture(3).save(shard.root / "p3.bmp")
+    shard.sample()
+    picture(4).save(shard.root / "p3.bmp")
+    with pytest.raises(LookalikeError, match=r"p3\.bmp: has changed since .* but not the same ones\. Look again"):
+        shard.embed()
+
+
 def test_pictures_that_a_run_made_and_somebody_removed_are_not_rejected(shard: Shard) -> None:
     (shard.root / "manifest.parquet").write_bytes(b"")
     (shard.root / "p3.png").unlink()
     with pytest.raises(LookalikeError, match=r"p3\.png: is gone, and 0 more .* again: --forcerun make_images"):
+        shard.embed()
+
+
+def test_a_flipped_bit_of_an_image_that_a_run_made_is_seen(shard: Shard) -> None:
+    names = sorted(path.name for path in shard.root.iterdir())
+    made = [
+        {"image_id": name, "root": str(shard.root), "path": name, "bytes": (shard.root / name).stat().st_size}
+        | {"reference": True, "query": False, "training": False, "sha256": store.sha256_file(shard.root / name)}
+        for name in names
+    ]
+    manifest = shard.root / "manifest.parquet"
+    store.write_table(pa.Table.from_pylist(made, MANIFEST.schema("sha256")), manifest, MANIFEST, {})
+    shard.embed()
+    for name in names[:3]:
+        data = (shard.root / name).read_bytes()
+        (shard.root / name).write_bytes(data[:-20] + bytes([data[-20] ^ 4]) + data[-19:])
+        with pytest.raises(
+            LookalikeError, match=rf"{name}: is not as the run had made it.* again: --forcerun make_images$"
+        ):
+            shard.embed()
+        (shard.root / name).write_bytes(data)
+    manifest.write_bytes(manifest.read_bytes()[:-1])
+    with pytest.raises(LookalikeError, match=r"manifest\.parquet: is damaged .* again: --forcerun make_images$"):
         shard.embed()
 
 
@@ -145,8 +213,67 @@ def test_numbers_that_are_not_finite_stop_the_job_and_name_the_picture(
         return encoder
 
     monkeypatch.setattr(models, "load", load)
-    with pytest.raises(LookalikeError, match=r"p1\.png: the model gave NaN or infinite numbers for this picture"):
+    with pytest.raises(LookalikeError, match=r"p1\.png: the model gave NaN or infinite numbers for this image"):
         shard.embed()
+
+
+class Scaled(Scripted):
+    """An encoder whose numbers are as large as a test wants."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = np.float32(scale)
+
+    def encode(self, batch: np.ndarray) -> np.ndarray:
+        return super().encode(batch) * self.scale
+
+
+@pytest.mark.parametrize(("scale", "said"), [(1e4, r"up to \d\.\d+e\+06"), (1e-9, r"up to \d\.\d+e-07")])
+def test_numbers_that_the_stored_type_cannot_hold_stop_the_job_and_name_the_image(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch, scale: float, said: str
+) -> None:
+    monkeypatch.setattr(models, "load", lambda *_: Scaled(scale))
+    embedded, _ = shard.embed()
+    assert np.isfinite(embedded["embedding"].combine_chunks().flatten().to_numpy()).all()
+    key = '{"family": "pixels", "stored_dtype": "float16"}'
+    message = rf"p0\.png: the model's numbers for this image, {said}, are beyond .* Use stored_dtype: float32"
+    with pytest.raises(LookalikeError, match=message):
+        shard.embed(key=key)
+    with pytest.raises(LookalikeError, match=message):
+        embed_picture((shard.root / "p0.png").read_bytes(), "p0.png", Scaled(scale), key)
+
+
+def test_a_vector_of_zeros_is_stored_in_any_type(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "load", lambda *_: Scaled(0))
+    embedded, _ = shard.embed(key='{"family": "pixels", "stored_dtype": "float16"}')
+    assert not embedded["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False).any()
+
+
+def test_files_of_the_same_bytes_have_the_same_vector_wherever_they_stand(
+    tmp_path: Path, make_pictures: MakePictures
+) -> None:
+    root = make_pictures(tmp_path / "pictures", 16)
+    (root / "q.png").write_bytes((root / "p3.png").read_bytes())  # the 17th, alone in the second batch
+    names = sorted(path.name for path in root.iterdir())
+    shard, key = Shard(tmp_path, root), '{"family": "efficientnet_lite", "variant": "lite0"}'
+    models.fetch_weights(key, tmp_path / "weights.json")
+    embedded, _ = shard.embed(key=key, batch_size=16)
+    assert embedded["image_id"].to_pylist() == names
+    vectors = np.stack(embedded["embedding"].to_numpy())
+    assert np.array_equal(vectors[16], vectors[names.index("p3.png")])
+    assert len(np.unique(vectors, axis=0)) == 16
+
+
+def test_duplicates_are_computed_once_and_take_up_no_place_in_a_batch(
+    tmp_path: Path, make_pictures: MakePictures
+) -> None:
+    root = make_pictures(tmp_path / "pictures", 3)
+    for number in range(9):
+        (root / f"copy{number}.png").write_bytes((root / "p1.png").read_bytes())
+    shard, encoder = Shard(tmp_path, root), Queued()
+    done = embed(shard, encoder, batch_size=2)
+    assert [event for event in encoder.events if "launch" in event] == ["launch 0: 2", "launch 1: 1"]
+    np.testing.assert_array_equal(done.vectors, expected(shard))
 
 
 def test_the_footer_and_the_timing_say_how_it_was_made(shard: Shard) -> None:
@@ -206,41 +333,6 @@ def test_an_empty_shard_gives_empty_tables(tmp_path: Path, make_pictures: MakePi
     embedded, rejected = Shard(tmp_path, make_pictures(tmp_path / "none", 0)).embed()
     assert (embedded.num_rows, rejected.num_rows) == (0, 0)
     assert embedded.schema.field("embedding").type.list_size == 16
-
-
-class Scripted:
-    """An encoder of small vectors that does what a test wants; ``fits`` pictures fit into its memory at once."""
-
-    dimension, device, overlaps, compute_dtype = 3, "a device", True, "float32"
-    versions: ClassVar[dict[str, str]] = {}
-
-    def __init__(self, fits: int = 1000, error: Exception | None = None, side: int = 4) -> None:
-        self.fits, self.error, self.side = fits, error or MemoryError(), side
-        self.events: list[str] = []
-
-    def prepare(self, image: Image.Image) -> np.ndarray:
-        return np.asarray(image.resize((self.side, self.side)))
-
-    def encode(self, batch: np.ndarray) -> np.ndarray:
-        if len(batch) > self.fits:
-            raise self.error
-        return batch.reshape(len(batch), -1, 3).mean(1, dtype=np.float32)
-
-
-class Queued(Scripted):
-    """As on a GPU: results come when they are asked for, and what is sent may not change before."""
-
-    def launch(self, prepared: list[np.ndarray]) -> Any:
-        number = sum(event.startswith("launch") for event in self.events)
-        self.events.append(f"launch {number}: {len(prepared)}")
-        if len(prepared) > self.fits:
-            raise self.error
-
-        def fetch() -> Any:
-            self.events.append(f"fetch {number}")
-            return self.encode(np.stack(prepared)), {"transfer": 0.25, "forward": 2.0}
-
-        return fetch
 
 
 def embed(shard: Shard, encoder: Any, batch_size: int = 4) -> Embedded:
@@ -307,14 +399,15 @@ def test_other_errors_of_a_network_are_not_taken_for_a_lack_of_memory(shard: Sha
 def test_the_peak_of_memory_grows_with_vectors_and_names_alone(
     kind: type[Scripted], tmp_path: Path, make_pictures: MakePictures
 ) -> None:
-    root = make_pictures(tmp_path / "pictures", 8)
+    root = make_pictures(tmp_path / "pictures", 240)
     names = sorted(path.name for path in root.iterdir())
 
     def peak(count: int) -> int:
         sizes = [(root / name).stat().st_size for name in names]
         columns = {"path": names, "bytes": sizes, "root": [str(root)] * len(names)}
+        columns["content_hash"] = [content_hashes.of_file(root / name) for name in names]
         rows = {"image_id": [str(number) for number in range(count)]}
-        rows |= {name: (values * count)[:count] for name, values in columns.items()}
+        rows |= {name: values[:count] for name, values in columns.items()}
         table = pa.table(rows, SHARD.schema())
         tracemalloc.start()
         embed_rows(table, kind(side=200), batch_size=4, threads=2)

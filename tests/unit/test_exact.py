@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from lookalike.errors import LookalikeError
 from lookalike.index import approximate, exact
 from lookalike.index.pools import Pool
 
@@ -128,3 +129,16 @@ def test_a_model_that_finds_everything_equally_near_has_an_empty_pool() -> None:
     pool = Pool(30, np.zeros(3, np.float32))
     exact.search(ones[:3], [ones], 5, np.full(3, -1), [pool])
     assert pairs_of(pool) == set()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_one_vector_that_is_not_finite_hides_no_other_from_the_queries(value: float) -> None:
+    draw = np.random.default_rng(0)
+    references, queries = whole(draw, 5000), whole(draw, 3)
+    nobody = np.full(3, -1)
+    references[4200, 1] = value
+    with pytest.raises(LookalikeError, match=r"the vector of reference 4200 \(counted from 0\) is not a finite one"):
+        exact.search(queries, in_blocks(references, 4096), 5, nobody)
+    queries[2, 0] = value
+    with pytest.raises(LookalikeError, match=r"the vector of query 2 \(counted from 0\) is not a finite one"):
+        exact.search(queries, in_blocks(whole(draw, 50), 4096), 5, nobody)

@@ -1,4 +1,5 @@
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +21,15 @@ with job("embed pixels", {log!r}):
 def run(folder: Path, last: str) -> tuple[int, str, str]:
     """Exit status, what the terminal showed, and the log."""
     path = folder / "logs/job.log"
-    code = BODY.format(log=str(path), last=last)
-    ran = subprocess.run(
+    ran = script(path, last)
+    return ran.returncode, ran.stderr, path.read_text()
+
+
+def script(log: Path, last: str) -> "subprocess.CompletedProcess[str]":
+    code = BODY.format(log=str(log), last=last)
+    return subprocess.run(
         [sys.executable, "-c", code], cwd=Path(job.__file__).parents[1], capture_output=True, text=True, check=False
     )
-    return ran.returncode, ran.stderr, path.read_text()
 
 
 def test_a_job_logs_to_its_file_and_to_the_terminal_and_says_what_it_cost(tmp_path: Path) -> None:
@@ -54,6 +59,67 @@ def test_a_mistake_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
     for text in (terminal, log):
         assert "please report it" in text
         assert "ZeroDivisionError" in text
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        (
+            "raise MemoryError",
+            "out of memory. Raise the limit of this job (runtime.mem_mb on a cluster, ulimit -v), let",
+        ),
+        (
+            "open('/dev/full', 'w').write('x' * 100_000)",
+            "a file: No space left on device. Free some space, or raise the quota or limit (ulimit -f).",
+        ),
+        (
+            "import os; raise OSError(30, os.strerror(30), 'results/x')",
+            "results/x: Read-only file system. Give yourself the rights, or mount that disk writable.",
+        ),
+        (
+            "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); open('/etc/passwd')",
+            "/etc/passwd: Too many open files. Raise the limit of open files (ulimit -n).",
+        ),
+    ],
+)
+def test_what_the_machine_does_not_give_is_a_sentence_and_its_place_is_in_the_log(
+    last: str, message: str, tmp_path: Path
+) -> None:
+    status, terminal, log = run(tmp_path, last)
+    assert status == 1
+    assert terminal.startswith(f"embed pixels: half way\nembed pixels: {message}")
+    assert len(terminal.splitlines()) == 2
+    assert f"ERROR {message}" in log
+    assert "Traceback" in log
+
+
+@pytest.mark.parametrize("megabytes", [600, 1000, 1600])
+def test_too_little_memory_to_import_a_library_is_a_sentence(megabytes: int, tmp_path: Path) -> None:
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({megabytes << 20}, {megabytes << 20}))"
+    status, terminal, _ = run(tmp_path, f"{limit}; import torch; torch.ones(1 << 30)")
+    assert status == 1
+    assert re.fullmatch(
+        r"embed pixels: half way\nembed pixels: out of memory( \(.+\))?\. Raise the limit .*\n", terminal
+    )
+
+
+def test_a_log_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file where a folder should be")
+    with pytest.raises(NotADirectoryError):
+        run(tmp_path, "pass")
+    ran = script(tmp_path / "logs/job.log", "pass")
+    assert ran.returncode == 1
+    assert re.fullmatch(r"embed pixels: \S+/logs/job\.log: cannot be written \(.+\)\. Check the rights.*\n", ran.stderr)
+
+
+def test_a_log_that_does_not_fit_on_the_disk_is_said_once_and_the_job_goes_on(tmp_path: Path) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))"
+    status, terminal, log = run(tmp_path, f"{limit}; log.info('more'); log.info('and more'); log.info('the end')")
+    assert status == 0
+    assert len(log) == 60
+    assert terminal.count("job.log: cannot be written (File too large)") == 1
+    assert "Traceback" not in terminal
+    assert terminal.endswith("embed pixels: the end\n")
 
 
 def test_progress_is_a_line_now_and_then_and_one_at_the_end(caplog: pytest.LogCaptureFixture) -> None:

@@ -391,7 +391,10 @@ def test_the_same_input_gives_the_same_bytes(run: Measure, tmp_path: Path) -> No
     truth = {f"q{number}": REFERENCES[number % 12] for number in range(60)}
     found = {query: (first if int(query[1:]) % 7 else fourth)(reference) for query, reference in truth.items()}
     groups = {query: f"photograph-{int(query[1:]) // 4}" for query in truth}
-    run(found, truth, groups=groups)
+    one = run(found, truth, groups=groups)
     before = (tmp_path / "metrics.json").read_bytes()
-    run(dict(reversed(found.items())), dict(reversed(truth.items())), groups=groups)
+    run(found, truth, groups=groups)
     assert (tmp_path / "metrics.json").read_bytes() == before
+    other = run(dict(reversed(found.items())), dict(reversed(truth.items())), groups=groups)
+    assert other.made_from != one.made_from  # the same rows in another order are another file
+    assert other.model_copy(update={"made_from": one.made_from}) == one

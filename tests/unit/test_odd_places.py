@@ -6,6 +6,7 @@ import socket
 import stat
 import time
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from conftest import picture
-from lookalike import archives, images, models, store
+from lookalike import archives, content_hashes, images, models, store
 from lookalike.embedding import embed_shard
 from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, REJECTED, SHARD, Weights
@@ -167,10 +168,22 @@ class Collection:
             "root": [str(root)] * len(sizes),
             "path": list(sizes),
             "bytes": list(sizes.values()),
+            "content_hash": [self.content_hash(path) for path in sizes],
         }
         store.write_table(pa.table(rows, SHARD.schema()), folder / "shard.parquet", SHARD, {})
         self.order = list(sizes)
         store.write_json(Weights(source="none", revision="", files={}), folder / "weights.json")
+
+    def content_hash(self, path: str) -> str:
+        try:
+            archived = archives.split(path) and not (self.root / path).exists()
+            return (
+                content_hashes.of_crc(zlib.crc32(images.read(str(self.root), path)))
+                if archived
+                else (content_hashes.of_file(self.root / path))
+            )
+        except images.BadImage:
+            return content_hashes.UNREADABLE
 
     def embed(self, on_bad_image: str) -> tuple[pa.Table, pa.Table]:
         out, rejected = self.folder / "out.parquet", self.folder / "rejected.parquet"
@@ -182,6 +195,7 @@ class Collection:
             timing_out=str(self.folder / "timing.json"),
             model="pixels",
             key=KEY,
+            code="c0de",
             batch_size=16,
             threads=4,
             gpu=False,

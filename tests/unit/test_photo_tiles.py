@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import largest_file
 from lookalike import datasets
 from lookalike.config import PhotoTiles
 from lookalike.datasets import photo_tiles
@@ -128,3 +129,11 @@ def test_a_missing_photograph_is_named_with_its_package(monkeypatch):
 def test_tiles_that_fit_nowhere_are_an_error():
     with pytest.raises(LookalikeError, match=r"^tile: no photograph is large enough for tiles of 1024 px\. Choose"):
         make(tile=1024)
+
+
+def test_a_disk_that_is_full_is_said_of_the_file_that_did_not_fit():
+    message = r"^results/photo-tiles/images/\S+\.png: cannot be written \(File too large\)\. Check .* free space\.$"
+    with largest_file(1000), pytest.raises(LookalikeError, match=message):
+        datasets.make_images(
+            "photo-tiles", '{"kind": "photo_tiles"}', None, "results/photo-tiles/images/manifest.parquet"
+        )

@@ -8,6 +8,7 @@ import yaml
 import published
 from conftest import REPOSITORY
 from lookalike import plan
+from lookalike.errors import ConfigError
 from lookalike.plan import Plan, stages
 
 CATALOGUE = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
@@ -139,6 +140,16 @@ def test_the_code_of_one_family_decides_about_that_family_only(tmp_path: Path, m
     assert edit("config/models.py") == set()
     (library / "models" / "__pycache__").mkdir(exist_ok=True)
     assert edit("models/__pycache__/pixels.cpython-311.pyc") == set()
+    assert edit("models/__init__.py") == set(made.config.models)
+    for leftover in ("metrics/.pooled.py.swp", "metrics/pooled.py~", "metrics/pooled.py.orig", "metrics/#pooled.py#"):
+        assert edit(leftover) == set(), leftover
+    before = codes()
+    (library / "metrics" / ".#pooled.py").symlink_to("somebody@a-machine.1234")  # Emacs' lock leads nowhere
+    (library / "metrics" / "pooled.py.d").mkdir()
+    (library / "metrics" / "old.py").mkdir()
+    (library / "metrics" / ".ipynb_checkpoints").mkdir()
+    (library / "metrics" / ".ipynb_checkpoints" / "pooled-checkpoint.py").touch()
+    assert codes() == before
 
 
 def test_editing_a_users_table_looks_at_the_sample_again(tmp_path: Path) -> None:
@@ -147,6 +158,38 @@ def test_editing_a_users_table_looks_at_the_sample_again(tmp_path: Path) -> None
     files = {"truth": str(tmp_path / "none.csv"), "about": str(tmp_path / "about.csv")}
     raw["datasets"]["own"] = {"kind": "folder", "root": "a", "queries": "b", **files}
     assert Plan.of(raw).sample_input("own") == {"tables": [files["about"]]}
+
+
+def test_a_table_in_a_folder_with_braces_is_no_wildcard_and_counts_by_its_contents(tmp_path: Path) -> None:
+    """Snakemake would fill in {q}; as an input it cannot be written in any other way."""
+    folder = tmp_path / "{q}"
+    folder.mkdir()
+    (folder / "truth.csv").write_text("a")
+    (tmp_path / "about.csv").write_text("b")
+    raw = copy.deepcopy(CATALOGUE)
+    files = {"truth": str(folder / "truth.csv"), "about": str(tmp_path / "about.csv")}
+    raw["datasets"]["own"] = {"kind": "folder", "root": "a", "queries": "b", **files}
+    made = Plan.of(raw)
+    assert made.sample_input("own") == {"tables": [files["about"]]}
+    before, others = made.code("sample", dataset="own"), made.code("sample", dataset="photo-tiles")
+    (tmp_path / "about.csv").write_text("c")
+    assert made.code("sample", dataset="own") == before
+    (folder / "truth.csv").write_text("c")
+    assert made.code("sample", dataset="own") != before
+    assert made.code("sample", dataset="photo-tiles") == others
+
+
+@pytest.mark.parametrize("name", ["{0}", "{n}", "{a,b}", "x{1.5}"])
+def test_a_working_directory_that_snakemake_cannot_lock_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for folder in ("{q}", name):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "{q}")
+    plan.check_working_directory()
+    monkeypatch.chdir(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"takes the braces .* for a wildcard, and cannot work in it\. Rename it"):
+        plan.check_working_directory()
 
 
 def with_training(monkeypatch: pytest.MonkeyPatch) -> Plan:
@@ -181,8 +224,32 @@ def test_search_settings_search_again_and_build_nothing_and_threads_do_neither()
     assert keys(train={"seed": 1})[0] != built
 
 
+def test_an_index_that_does_not_fit_a_models_dimensions_is_told_before_anything_runs() -> None:
+    raw = copy.deepcopy(CATALOGUE)
+    raw["indexes"]["mine"] = {"factory": "PQ7"}
+    raw["experiments"]["demo"] |= {"models": ["pixels"], "indexes": ["flat", "mine"]}
+    with pytest.raises(
+        plan.configuration.ConfigError,
+        match=r"demo\.indexes: FAISS cannot make 'mine' \(PQ7\) for model 'pixels', whose vectors have 256 dimensions",
+    ):
+        Plan.of(raw)
+    raw["indexes"]["mine"] = {"factory": "PQ16"}
+    Plan.of(raw)
+
+
 def test_the_names_of_all_search_rules_are_reserved() -> None:
     raw = copy.deepcopy(CATALOGUE)
     raw["experiments"]["search_with_training"] = raw["experiments"]["demo"]
     with pytest.raises(plan.configuration.ConfigError, match="is the name of a rule"):
         Plan.of(raw)
+
+
+def test_results_that_cannot_be_written_are_said_before_the_first_job(tmp_path: Path) -> None:
+    assert plan.why_not_writable(str(tmp_path / "results")) is None
+    assert not [*(tmp_path / "results").iterdir()]
+    (tmp_path / "file").touch()
+    said = plan.why_not_writable(str(tmp_path / "file/results"))
+    assert said == (
+        f"{tmp_path}/file/results: cannot be written (Not a directory), so nothing was run. Mount the disk writable, "
+        "give yourself the rights, or run in another folder (--directory)."
+    )

@@ -1,6 +1,7 @@
 """DISC21, Flickr30k and COCO: sampled from folders and from the archives as they are distributed."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -168,11 +169,12 @@ def test_what_is_not_expected_is_counted_and_nothing_of_it_is_taken(tmp_path: Pa
     for name in (".DS_Store", "a.mov", "b.mov", "c.mov", "d.mov", "refs_50k_02.zip.part"):
         (root / name).write_bytes(b"half of a download")
     assert [line for line in remarks("disc21", root) if "published" not in line] == [
-        "references: files that are no pictures of it: 2, refs/Thumbs.db, refs_50k_01.zip!readme.txt",
-        "references: hidden files: 1, refs_50k_01.zip!__MACOSX/._R000008.jpg",
+        "references: thumbnails that Windows keeps (Thumbs.db): 1, refs/Thumbs.db",
+        "references: metadata that macOS puts into zip archives (__MACOSX): 1, refs_50k_01.zip!__MACOSX/",
+        "references: files that are no pictures of it: 1, refs_50k_01.zip!readme.txt",
         "references: pictures that are there more than once, and are taken once: 2, such as refs/R000000.jpg and "
         "refs_50k_0.zip!refs_50k_0/R000000.jpg",
-        "ground truth: hidden files: 1, .DS_Store",
+        "ground truth: hidden files and folders: 1, .DS_Store",
         "ground truth: things in the folder that this data set does not use: 5, such as a.mov, b.mov, c.mov",
     ]
     table, _ = sample("disc21", root)
@@ -316,9 +318,75 @@ def test_pictures_of_coco_that_are_missing_or_strange_are_named(tmp_path: Path) 
 def test_a_file_that_holds_no_instances_is_named(tmp_path: Path) -> None:
     root = published.coco(tmp_path / "coco", zipped=False)
     (root / "annotations/instances_val2017.json").write_text('{"images": []}')
-    assert "instances_val2017.json: is no instances file of COCO (KeyError: 'categories')" in failure("coco", root)
+    assert "instances_val2017.json: is not an instances file of COCO (it has no 'categories')" in failure("coco", root)
     (root / "mine.json").write_bytes(published.instances())
     assert sample("coco", root, annotations="mine.json")[0].num_rows == len(published.COCO)
+
+
+@pytest.mark.parametrize("before", ["val2017/", "/data/coco/val2017/", "val2017\\"])
+def test_coco_is_the_same_however_folders_and_endings_are_written(tmp_path: Path, before: str) -> None:
+    expected = sample("coco", published.coco(tmp_path / "coco", zipped=False))[0]["labels"]
+    root = published.coco(tmp_path / "copy/coco", zipped=False)
+    file = root / "annotations/instances_val2017.json"
+    content = json.loads(file.read_text())
+    for one in content["images"]:
+        one["file_name"] = before + one["file_name"]
+    content["annotations"].append({"id": 9, "image_id": 999, "category_id": 1})
+    file.write_text(json.dumps(content))
+    for path in sorted((root / "val2017").iterdir()):
+        path.rename(path.with_suffix(".JPG"))
+    (root / "images").mkdir()
+    (root / "val2017").rename(root / "images/val2017")
+    table, _ = sample("coco", root)
+    assert ids(table, "query") == list(published.COCO)
+    assert table["labels"] == expected
+    assert remarks("coco", root) == [
+        "annotations: annotations of pictures that the file does not list, left out: 1, annotation 9 of 999"
+    ]
+    content["images"] = [{"id": 1, "file_name": "000000000001.jpg"}]
+    file.write_text(json.dumps(content))
+    assert "none of its 5 annotations is of a picture that it lists" in failure("coco", root)
+
+
+def flickr30k_as(name: str) -> str:
+    rows = [(one, number, text) for one in FLICKR for number, text in enumerate(published.captions(one))]
+    if name == "captions.txt":
+        return "image,caption\n" + "".join(f"{one},{text}\n" for one, _, text in rows)
+    if name == "comments.csv":
+        return "image_name,comment_number,comment\n" + "".join(f'{one},{n},"{text}"\n' for one, n, text in rows)
+    if name == "dataset_flickr30k.json":
+        sentences = {one: [{"raw": text} for text in published.captions(one)] for one in FLICKR}
+        return json.dumps({"images": [{"filename": one, "sentences": texts} for one, texts in sentences.items()]})
+    raw = {one: json.dumps(published.captions(one)).replace('"', '""') for one in FLICKR}
+    return "raw,sentids,split,filename,img_id\n" + "".join(f'"{raw[one]}","[0]",train,{one},0\n' for one in FLICKR)
+
+
+@pytest.mark.parametrize(
+    "name", ["captions.txt", "comments.csv", "dataset_flickr30k.json", "flickr_annotations_30k.csv"]
+)
+def test_captions_are_the_same_from_every_copy_and_endings_do_not_matter(tmp_path: Path, name: str) -> None:
+    root = published.flickr30k(tmp_path / "flickr30k", zipped=False)
+    (root / "results_20130124.token").unlink()
+    (root / name).write_text(flickr30k_as(name))
+    for path in sorted((root / "flickr30k-images").iterdir()):
+        path.rename(path.with_suffix(".JPG"))
+    more = {"captions": name} if name == "comments.csv" else {}
+    table, _ = sample("flickr30k", root, **more)
+    assert ids(table, "query") == sorted(FLICKR)
+    assert all(row["captions"] == published.captions(row["image_id"]) for row in table.to_pylist())
+    (root / name).write_text('{"images": []}' if name.endswith("json") else flickr30k_as(name).split("\n")[0])
+    assert f"{name}: holds no captions. Fetch the file again" in failure("flickr30k", root, **more)
+
+
+@pytest.mark.parametrize("inside", ["images", "images/references", "refs_50k_0/images"])
+def test_disc21_archives_that_were_unpacked_into_images_are_read(tmp_path: Path, inside: str) -> None:
+    root = published.disc21(tmp_path / "disc21", zipped=False)
+    (root / inside).mkdir(parents=True)
+    for path in sorted((root / "references").iterdir()):
+        path.rename(root / inside / path.name)
+    (root / "references").rmdir()
+    table, truth = sample("disc21", root)
+    assert (len(ids(table, "reference")), len(ids(table, "query")), truth.num_rows) == (12, 6, 3)
 
 
 # --- all of them ---
@@ -382,7 +450,7 @@ from lookalike.formats import IMAGES, TRUTH
 def listed(spell, count):
     names = [spell.format(number) for number in range(count)]
     paths = [f"part_{number // 50_000}.zip!{name}.jpg" for number, name in enumerate(names)]
-    return pa.table([names, paths, np.full(count, 90_000)], schema=published.LISTED)
+    return pa.table([names, paths, np.full(count, 90_000), ["crc32:0badcafe"] * count], schema=published.LISTED)
 
 parts = {"references": listed("R{:06d}", 1_000_000), "development queries": listed("Q{:05d}", 50_000)}
 pairs = [(f"Q{5 * number:05d}", f"R{97 * number:06d}") for number in range(10_000)]

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY, picture
-from lookalike import models, store
+from lookalike import models, store, user_module
 from lookalike.errors import LookalikeError
 from lookalike.plan import Plan
 
@@ -82,6 +82,52 @@ def test_editing_the_module_embeds_its_models_again_and_no_others(module: str) -
     Path(f"{module}.py").write_text(MODULE + "# changed\n")
     assert plan.factory_hash("own") != fetched
     assert {model for model in before if plan.code("embed", model=model) != before[model]} == {"own"}
+
+
+NAMED = {
+    "a file": {"weights": "own.bin"},
+    "a file deep inside": {"layers": [{"from": "own.bin"}]},
+    "a folder": {"checkpoint": "own"},
+}
+
+
+@pytest.mark.parametrize("options", NAMED.values(), ids=NAMED)
+def test_files_that_options_name_are_recorded_and_a_changed_one_is_refused(
+    options: dict[str, Any], module: str, tmp_path: Path
+) -> None:
+    Path(module + ".py").write_text(MODULE.replace("scale=1.0", "scale=1.0, **files"))
+    (tmp_path / "own").mkdir()
+    files = {"own.bin": tmp_path / "own.bin", "own/a.bin": tmp_path / "own/a.bin"}
+    for file in files.values():
+        file.write_bytes(b"weights")
+    (tmp_path / "own/.a.bin.swp").write_bytes(b"an editor's")
+    name = "own/a.bin" if "checkpoint" in options else "own.bin"
+    wanted = key(f"{module}:make", size="16", mode="no such file", **options)
+    entry = models.parse(wanted)
+    weights = models.family(entry).fetch(entry)
+    assert weights.files.keys() == {f"{module}.py", name}
+    assert weights.files[name] == store.sha256_file(files[name])
+    assert models.load(wanted, weights, models.Machine()).dimension == 3
+    files[name].write_bytes(b"WEIGHTS")
+    with pytest.raises(LookalikeError, match=rf"^{name}: has changed since .* Run fetch_weights again"):
+        models.load(wanted, weights, models.Machine())
+    files[name].unlink()
+    with pytest.raises(LookalikeError, match=rf"^{name}: came or went since .* Run fetch_weights again"):
+        models.load(wanted, weights, models.Machine())
+
+
+@pytest.mark.parametrize("size", [100, user_module.WHOLE + 100])
+def test_another_file_of_the_same_size_in_an_option_embeds_again(size: int, module: str, tmp_path: Path) -> None:
+    raw = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    raw["models"]["own"] = {"embed": json.loads(key(f"{module}:make", weights="own.bin"))}
+    plan = Plan.of(raw)
+    hashes = set()
+    for contents in (np.zeros(size, np.uint8), np.ones(size, np.uint8)):
+        contents.tofile(tmp_path / "own.bin")
+        hashes.add((plan.factory_hash("own"), plan.code("embed", model="own")))
+    (tmp_path / "own.bin").unlink()
+    hashes.add((plan.factory_hash("own"), plan.code("embed", model="own")))
+    assert len(hashes) == 3
 
 
 @pytest.mark.parametrize(

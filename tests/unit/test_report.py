@@ -58,11 +58,14 @@ class Experiment:
     costs: dict[str, Cost] = field(default_factory=dict)
     effects: list[Effect] = field(default_factory=list)
     approximations: list[formats.Approximation] = field(default_factory=list)
+    footer: dict[str, object] = field(default_factory=dict)  # of the neighbors, besides what all have
 
     def report(self) -> str:
         """Write the files and the report; return its text."""
         write_report(**self.inputs(), out=self.folder / "index.html")
         return (self.folder / "index.html").read_text(encoding="utf-8")
+
+    left_out: list[dict[str, object]] = field(default_factory=list)  # of the data set's folders
 
     def inputs(self) -> dict[str, object]:
         pairs = [(model, index) for model in self.models for index in self.indexes]
@@ -105,7 +108,7 @@ class Experiment:
             columns["gallery"] = [one in self.outside or one in self.shown for one in ids]
             optional.append("gallery")
         schema = formats.IMAGES.schema(*optional)
-        return self._table("images", columns, formats.IMAGES, schema, {})
+        return self._table("images", columns, formats.IMAGES, schema, {"left_out": self.left_out})
 
     def _truth(self) -> Path:
         matched = {query: match for query, match in self.queries.items() if match}
@@ -132,6 +135,7 @@ class Experiment:
             "weights": {"source": "w", "revision": "r7"},
             "embed_versions": {"torch": "2.9.1", "pillow": "11.3.0 / 12.0.0"},
             "versions": {"faiss-cpu": "1.13.0"},
+            **self.footer,
         }
         return self._table(name or f"{model}-{index}", columns, formats.NEIGHBORS, formats.NEIGHBORS.schema(), made)
 
@@ -182,6 +186,7 @@ class Experiment:
             breakdowns=self.breakdowns,
             timing=self.timing.get(model, CPU),
             cost=self.costs.get(model),
+            made_from={"neighbors": store.identity(self._neighbors(model, index))},
         )
         path = self.folder / f"{model}-{index}.json"
         store.write_json(record, path)
@@ -226,7 +231,12 @@ class Experiment:
         ]
         path = self.folder / "comparisons.json"
         told = {"cases": self.cases, "effects": self.effects, "approximations": self.approximations}
-        compared = Comparisons(experiment="trial", comparisons=found, **told)
+        metrics = {
+            f"{model}/{index}": store.checksum(store.read_json(self._metrics(model, index), Metrics))
+            for model in self.models
+            for index in self.indexes
+        }
+        compared = Comparisons(experiment="trial", comparisons=found, metrics=metrics, **told)
         store.write_json(compared, path)
         return path
 
@@ -430,6 +440,18 @@ def test_a_single_reference_is_no_competition(experiment: Experiment) -> None:
     assert "has a known match" not in page
     assert "No query has a match" not in page
     assert balanced(html)
+
+
+def test_what_was_left_out_of_the_folders_is_counted_by_reason(experiment: Experiment) -> None:
+    assert "Left out of the folders" not in section_words(experiment.report(), "rejected")
+    experiment.left_out = [
+        {"folder": "my <pictures>", "reason": ".nef files, which are camera raw", "count": 1030, "examples": ["a.NEF"]},
+        {"folder": "asked", "reason": "thumbnails (@eaDir)", "count": 2, "examples": ["@eaDir/", "b/@eaDir/"]},
+    ]
+    page = experiment.report()
+    assert "my &lt;pictures&gt;" in page
+    assert ".nef files, which are camera raw 1,030 my <pictures> a.NEF" in section_words(page, "rejected")
+    assert "thumbnails (@eaDir) 2 asked @eaDir/ , b/@eaDir/" in section_words(page, "rejected")
 
 
 def test_a_rejected_reference_that_nobody_asks_for_counts_against_nobody(experiment: Experiment) -> None:
@@ -750,6 +772,23 @@ def test_hostile_text_stays_text(experiment: Experiment) -> None:
 def test_the_libraries_that_made_the_vectors_are_named(experiment: Experiment) -> None:
     page = Page(experiment.report()).words
     assert "w, r7 Embedded with pillow 11.3.0 / 12.0.0, torch 2.9.1 Everything recorded" in page
+
+
+@pytest.mark.parametrize(
+    ("source", "revision", "said"),
+    [
+        ("hub owner/vit", None, "hub owner/vit, r7 (not pinned: main may be another commit tomorrow)"),
+        ("hub owner/vit", "v1", "hub owner/vit, r7 (not pinned: v1 may be another commit tomorrow)"),
+        ("hub owner/vit", "a" * 40, "hub owner/vit, r7 Embedded with"),
+        ("folder vit", None, "folder vit, r7 Embedded with"),
+    ],
+)
+def test_weights_of_a_branch_are_said_to_be_not_pinned(
+    source: str, revision: str | None, said: str, experiment: Experiment
+) -> None:
+    key = {"family": "transformers", "checkpoint": "owner/vit"} | ({"revision": revision} if revision else {})
+    experiment.footer = {"key": json.dumps(key), "weights": {"source": source, "revision": "r7"}}
+    assert said in Page(experiment.report()).words
 
 
 def test_one_model_needs_no_rival(experiment: Experiment) -> None:

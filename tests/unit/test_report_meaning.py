@@ -41,7 +41,8 @@ def page(tmp_path: Path):
             search(tmp_path, model)
         sample = {"truth": tmp_path / "truth.parquet", "images": tmp_path / "images.parquet"}
         metrics = [tmp_path / f"{model}.json" for model in models]
-        nothing = dict.fromkeys(set(formats.Duplicates.model_fields) - {"examples"}, 0)
+        counts = {name for name, field in formats.Duplicates.model_fields.items() if field.annotation is int}
+        nothing = dict.fromkeys(counts, 0)
         store.write_json(formats.Duplicates(examples={}, **nothing), tmp_path / "duplicates.json")
         compare(
             experiment="mine",

@@ -22,8 +22,9 @@ def sample(references: list[str], queries: list[str] = ()) -> pa.Table:  # type:
         "path": ids,
         "bytes": [1] * len(ids),
         "group": pa.nulls(len(ids), pa.string()),
+        "content_hash": ["crc32:0badcafe"] * len(ids),
     }
-    return pa.table(columns, IMAGES.schema())
+    return pa.table(columns, IMAGES.schema("content_hash"))
 
 
 def write(

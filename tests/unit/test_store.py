@@ -12,7 +12,7 @@ import pytest
 
 from lookalike import store
 from lookalike.errors import LookalikeError
-from lookalike.formats import EMBEDDINGS, TRUTH, EmbedTiming
+from lookalike.formats import EMBEDDINGS, TRUTH, EmbedTiming, Weights
 
 
 def truth(*rows: tuple[str, str]) -> pa.Table:
@@ -122,8 +122,17 @@ def test_json_records_go_out_and_come_back(tmp_path: Path) -> None:
     store.write_json(timing, path)
     assert store.read_json(path, EmbedTiming) == timing
     assert timing.images_per_second == 2.5
+    assert json.loads(path.read_text())["images"] == 10
+    with pytest.raises(LookalikeError, match=r"t\.json: is not a Weights file"):
+        store.read_json(path, Weights)
+    path.write_text(path.read_text().replace("4.0", "5.0"))
+    with pytest.raises(LookalikeError, match=r"t\.json: is damaged, or was edited .* Delete it and run again"):
+        store.read_json(path, EmbedTiming)
     path.write_text(json.dumps({"images": 1}))
-    with pytest.raises(LookalikeError, match=r"t\.json: is not a EmbedTiming file"):
+    with pytest.raises(LookalikeError, match=r"t\.json: has no 'checksum'"):
+        store.read_json(path, EmbedTiming)
+    path.write_bytes(path.read_bytes() + b"\xff")
+    with pytest.raises(LookalikeError, match=r"t\.json: is damaged .*utf-8.* Delete it and run again"):
         store.read_json(path, EmbedTiming)
     with pytest.raises(LookalikeError, match="does not exist"):
         store.read_json(tmp_path / "none.json", EmbedTiming)

@@ -2,6 +2,10 @@
 
 import json
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from PIL import Image
 from conftest import picture
 from lookalike import models, store
 from lookalike.errors import LookalikeError
+from lookalike.models import torchscript
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -86,16 +91,42 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
         load(key(tmp_path / "sscd.torchscript.pt"))
 
 
-class Site(ThreadingHTTPServer):
-    """A web server with one file; it can break off in the middle."""
+Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 
-    def __init__(self, contents: bytes, sent: int | None = None) -> None:
+
+def whole(handler: BaseHTTPRequestHandler, contents: bytes, sent: int | None = None) -> None:
+    """All of the file, or, where it breaks off, only the first bytes of it."""
+    handler.send_header("Content-Length", str(len(contents)))
+    handler.end_headers()
+    handler.wfile.write(contents[:sent])
+
+
+def without_length(handler: BaseHTTPRequestHandler, contents: bytes, sent: int | None = None) -> None:
+    handler.end_headers()
+    handler.wfile.write(contents[:sent])
+
+
+def trickling(handler: BaseHTTPRequestHandler, contents: bytes) -> None:
+    """A byte now and then: no single wait is long."""
+    handler.send_header("Content-Length", str(len(contents)))
+    handler.end_headers()
+    for byte in contents:
+        handler.wfile.write(bytes([byte]))
+        time.sleep(0.05)
+
+
+class Site(ThreadingHTTPServer):
+    """A web server with one file. It answers as told, one request after the other, and then like the last of them."""
+
+    def __init__(self, contents: bytes, *answers: Answer) -> None:
+        self.requests = 0
+
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200 if self.path == "/network.pt" else 404)
-                self.send_header("Content-Length", str(len(contents)))
-                self.end_headers()
-                self.wfile.write(contents[:sent])
+            def do_GET(handler) -> None:  # noqa: N805
+                self.requests += 1
+                handler.send_response(200 if handler.path == "/network.pt" else 404)
+                with suppress(OSError):  # whoever asked may have hung up
+                    answers[min(self.requests, len(answers)) - 1](handler, contents)
 
             def log_message(self, *arguments: Any) -> None:
                 pass
@@ -107,32 +138,98 @@ class Site(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/{name}"
 
 
+@pytest.fixture
+def site() -> Iterator[Callable[..., Site]]:
+    sites: list[Site] = []
+
+    def start(*arguments: Any) -> Site:
+        sites.append(Site(*arguments))
+        return sites[-1]
+
+    yield start
+    for one in sites:
+        one.shutdown()
+        one.server_close()
+
+
 def test_a_file_that_is_not_there_yet_is_fetched_once_and_checked(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: Callable[..., Site]
 ) -> None:
-    site = Site(file.read_bytes())
+    server = site(file.read_bytes(), whole)
     here = tmp_path / "weights/network.pt"
-    wanted = key(file, path=str(here), url=site.url())
+    wanted = key(file, path=str(here), url=server.url())
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(LookalikeError, match="there is no such file"):
         load(wanted)  # whoever only asks what is here fetches nothing
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     assert load(wanted).dimension == 8
-    site.shutdown()
-    site.server_close()
-    assert load(wanted).dimension == 8, "the second time it is there"
+    assert load(wanted).dimension == 8
+    assert server.requests == 1, "the second time it is there"
     with pytest.raises(LookalikeError, match="is not run unless they agree"):
-        load(key(file, path=str(here), url=site.url(), sha256="0" * 64))
+        load(key(file, path=str(here), url=server.url(), sha256="0" * 64))
+    assert here.read_bytes() == file.read_bytes(), "another file does not take its place"
 
 
-def test_what_cannot_be_fetched_says_what_to_do_and_leaves_nothing(file: Path, tmp_path: Path) -> None:
-    site = Site(file.read_bytes(), sent=100)
-    for url in (site.url(), site.url("gone.pt"), "http://127.0.0.1:1/network.pt"):
+def test_what_cannot_be_fetched_says_what_to_do_and_leaves_nothing(
+    file: Path, tmp_path: Path, site: Callable[..., Site]
+) -> None:
+    server = site(file.read_bytes(), partial(whole, sent=100))
+    for url in (server.url(), server.url("gone.pt"), "http://127.0.0.1:1/network.pt"):
         with pytest.raises(LookalikeError, match=r"cannot be fetched: .* put it at .*network\.pt"):
             load(key(file, path=str(tmp_path / "weights/network.pt"), url=url))
-    assert not (tmp_path / "weights").exists()
-    site.shutdown()
-    site.server_close()
+    assert not [*(tmp_path / "weights").glob("*")]
+    assert server.requests == torchscript.TRIES + 1, "a file that is not on the server is asked for once"
+
+
+@pytest.mark.parametrize("broken", [partial(whole, sent=100), partial(without_length, sent=100)])
+def test_a_download_that_is_cut_is_fetched_again(
+    broken: Answer, file: Path, tmp_path: Path, site: Callable[..., Site]
+) -> None:
+    server = site(file.read_bytes(), broken, broken, whole)
+    here = tmp_path / "weights/network.pt"
+    assert load(key(file, path=str(here), url=server.url())).dimension == 8
+    assert server.requests == 3
+    assert here.read_bytes() == file.read_bytes()
+
+
+def test_a_download_that_is_always_cut_never_takes_the_files_name(
+    file: Path, tmp_path: Path, site: Callable[..., Site]
+) -> None:
+    server = site(file.read_bytes(), partial(without_length, sent=100))
+    with pytest.raises(
+        LookalikeError, match=r"cannot be fetched: what came, 100 bytes, has the SHA-256 \w{64}, and the"
+    ):
+        load(key(file, path=str(tmp_path / "weights/network.pt"), url=server.url()))
+    assert not [*(tmp_path / "weights").glob("*")]
+
+
+def test_what_an_earlier_download_left_of_the_file_is_fetched_again(
+    file: Path, tmp_path: Path, site: Callable[..., Site]
+) -> None:
+    here = tmp_path / "network.pt"
+    here.write_bytes(file.read_bytes()[:100])
+    assert load(key(file, path=str(here), url=site(file.read_bytes(), whole).url())).dimension == 8
+
+
+def test_another_file_than_the_entrys_is_refused_before_it_takes_its_name(
+    file: Path, tmp_path: Path, site: Callable[..., Site]
+) -> None:
+    server = site(b"another network", whole)
+    with pytest.raises(
+        LookalikeError, match=r"127\.0\.0\.1.*network\.pt: what came, 15 bytes, .*is not run unless they"
+    ):
+        load(key(file, path=str(tmp_path / "weights/network.pt"), url=server.url()))
+    assert server.requests == 1, "it came whole"
+    assert not [*(tmp_path / "weights").glob("*")]
+
+
+def test_a_download_that_trickles_is_given_up(
+    file: Path, tmp_path: Path, site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torchscript, "PATIENCE", 0.3)
+    server = site(file.read_bytes(), trickling)
+    with pytest.raises(LookalikeError, match=r"cannot be fetched: less than 65,536 bytes came in 0\.3 seconds"):
+        load(key(file, path=str(tmp_path / "weights/network.pt"), url=server.url()))
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:

@@ -18,10 +18,12 @@ from PIL import Image
 
 import tiny
 from conftest import REPOSITORY, picture
-from lookalike import images, models, plan, store
+from lookalike import content_hashes, images, models, plan, store
 from lookalike.embedding import embed_shard
 from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, SHARD
+from lookalike.job import fault_of_the_machine
+from lookalike.models.pretrained import load_model
 
 MACHINE = models.Machine(threads=1)
 TOLERANCE = 1e-5  # of the largest number of a vector
@@ -192,6 +194,7 @@ def test_batches_threads_and_shards_change_no_row_beyond_rounding(
             "root": [str(tmp_path)] * len(names),
             "path": names,
             "bytes": [len(FILES[one]) for one in names],
+            "content_hash": [content_hashes.of(FILES[one]) for one in names],
         }
         store.write_table(pa.table(rows, SHARD.schema()), tmp_path / "shard.parquet", SHARD, {})
         embed_shard(
@@ -202,6 +205,7 @@ def test_batches_threads_and_shards_change_no_row_beyond_rounding(
             timing_out=str(tmp_path / "timing.json"),
             model="tiny",
             key=key,
+            code="c0de",
             batch_size=batch_size,
             threads=threads,
             gpu=False,
@@ -649,3 +653,14 @@ def test_the_catalogues_entries_give_the_documented_dimensions_at_full_size(
     encoder = models.load(key, models.family(models.parse(key)).fetch(models.parse(key)), models.Machine(threads=2))
     assert encoder.dimension == dimension
     assert ours(encoder, picture(1)).shape == (1, dimension)
+
+
+def test_memory_that_runs_out_while_loading_is_not_called_a_damaged_checkpoint() -> None:
+    class Large:
+        @staticmethod
+        def from_pretrained(**settings: Any) -> None:
+            torch.empty(1 << 50)
+
+    with pytest.raises(RuntimeError) as error:
+        load_model(Large, "owner/large")
+    assert fault_of_the_machine(error.value)

@@ -131,6 +131,8 @@ def test_a_folder_that_has_changed_is_looked_at_again_with_the_configuration_as_
         (lambda: None, []),
         ((folder / "more/p0.png").unlink, again),
         (lambda: next(folder.glob("*.png")).write_bytes(b"another one"), again),
+        (lambda: None, []),
+        (lambda: (folder / "more/p1.png").write_bytes(bytes((folder / "more/p1.png").stat().st_size)), again),
     ]:
         change()
         said = attempt("../My Pictures (2024)", "--models", "pixels", "--name", "mine").stderr

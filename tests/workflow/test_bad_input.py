@@ -12,7 +12,7 @@ from lookalike.images import EXTENSIONS
 from workflow.conftest import MINE, Tree
 
 
-def with_change(**sections: dict[str, Any]) -> dict[str, Any]:
+def with_change(**sections: dict[Any, Any]) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(json.dumps(MINE))
     for section, entries in sections.items():
         for name, entry in entries.items():
@@ -45,16 +45,30 @@ def failure(tree: Tree, *targets: str) -> str:
         ),
         (
             with_change(models={"pixels": {"embed": {"family": "color_histogram"}}}),
-            "models.pixels.embed.size: unknown key. It belongs to family 'pixels', and this entry's family is "
-            "'color_histogram'. Entries of a --configfile are merged over the catalogue's: to change the family, give "
-            "the entry another name.",
+            "models.pixels.embed.family: is 'color_histogram' in TREE/mine.yaml and 'pixels' in TREE/config.yaml, and "
+            "entries of one name are merged key by key. Give yours another name.",
+        ),
+        (
+            with_change(experiments={2024: {"dataset": "copies", "models": ["pixels"]}}),
+            'experiments: a name should be text, and YAML reads this one as the number 2024. Put it in quotes: "2024".',
         ),
     ],
 )
 def test_a_wrong_configuration_stops_before_any_job(tmp_path: Path, config: dict[str, Any], message: str) -> None:
     tree = Tree.new(tmp_path / "tree", config)
     output = failure(tree)
-    assert f"The configuration is wrong; nothing was run.\n{message}\n" in output
+    assert f"The configuration is wrong; nothing was run.\n{message.replace('TREE', str(tree.folder))}\n" in output
+    assert not (tree.folder / "results").exists()
+
+
+def test_a_block_that_yaml_would_drop_stops_before_any_job(tmp_path: Path) -> None:
+    """Snakemake has merged the files by then, and would run what the last block says."""
+    tree = Tree.new(tmp_path / "tree", MINE)
+    with (tree.folder / "mine.yaml").open("a") as file:
+        file.write("models:\n  m: {embed: {family: pixels}, runtime: {minutes: 1:30}}\nrun: [demo]\n")
+    output = failure(tree)
+    assert f"{tree.folder}/mine.yaml, line 22: models.m.runtime.minutes: YAML reads 1:30 as" in output
+    assert f"{tree.folder}/mine.yaml, line 23: run: is there already in line 19, and YAML keeps only the last" in output
     assert not (tree.folder / "results").exists()
 
 
@@ -124,7 +138,7 @@ def test_results_of_another_configuration_are_refused_by_name(tree: Tree) -> Non
     assert (
         "index copies pixels flat: results/copies/embeddings/pixels/queries-00000.parquet: was made by another "
         'configuration: its key is {"family": "color_histogram"}, expected {"family": "pixels"}. '
-        "Delete this file and run again.\n"
+        "(1 of 1 shards). Embed again: --forcerun results/copies/embeddings/pixels/queries-00000.parquet\n"
     ) in failure(tree)
 
 

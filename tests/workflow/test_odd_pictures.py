@@ -3,13 +3,14 @@
 import json
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from conftest import picture
-from lookalike import store
+from lookalike import content_hashes, store
 from lookalike.formats import IMAGES
 from odd_pictures import encoded, odd_pictures
 from workflow.conftest import Tree
@@ -60,12 +61,16 @@ def write_collection(tree: Tree) -> dict[str, str]:
     return {odd.name: odd.reason for odd in odd_pictures()} | dict.fromkeys(NAMES, "") | CHANGED
 
 
-def add_archived(sample: Path, sizes: dict[str, int]) -> None:
+def add_archived(sample: Path, members: dict[str, bytes]) -> None:
     """Add members of archives to a sample, as a kind of data set that lists them does."""
     table = store.read_table(sample, IMAGES)
     roles = {"reference": True, "query": False, "training": False, "root": "pictures", "group": None}
-    rows = [{"image_id": path, "path": path, "bytes": size, **roles} for path, size in sizes.items()]
-    store.write_table(pa.concat_tables([table, pa.Table.from_pylist(rows, IMAGES.schema())]), sample, IMAGES, {})
+    rows = [
+        {"image_id": path, "path": path, "bytes": len(data), "content_hash": content_hashes.of_crc(zlib.crc32(data))}
+        for path, data in members.items()
+    ]
+    more = pa.Table.from_pylist([row | roles for row in rows], table.schema)
+    store.write_table(pa.concat_tables([table, more]), sample, IMAGES, {})
 
 
 def test_every_picture_is_embedded_or_listed_with_its_reason(tmp_path: Path) -> None:
@@ -77,8 +82,8 @@ def test_every_picture_is_embedded_or_listed_with_its_reason(tmp_path: Path) -> 
     (tree.folder / "pictures/vanished.png").unlink()
     (tree.folder / "pictures/pipe.png").unlink()
     os.mkfifo(tree.folder / "pictures/pipe.png")
-    sizes = {"a.zip!in/a.png": len(encoded(picture(5), "PNG")), "a.zip!../a.png": len(encoded(picture(6), "PNG"))}
-    add_archived(sample, {path: sizes.get(path, 1) for path in ARCHIVED})
+    members = {"a.zip!in/a.png": encoded(picture(5), "PNG"), "a.zip!../a.png": encoded(picture(6), "PNG")}
+    add_archived(sample, {path: members.get(path, b"?") for path in ARCHIVED})
     expected |= ARCHIVED
     tree.run()
 

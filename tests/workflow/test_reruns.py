@@ -1,12 +1,13 @@
 """What runs again, and what does not: counted in executed jobs. The recipes are those of docs/reruns.md."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, picture
 from workflow.conftest import MINE, Tree
 
 RECIPES = (REPOSITORY / "docs/reruns.md").read_text()
@@ -165,6 +166,50 @@ def test_an_edited_truth_file_is_measured_and_embeds_nothing(tmp_path: Path) -> 
     assert {"sample", "measure", "report"} <= ran.rules
 
 
+def test_an_image_replaced_by_one_of_the_same_size_is_found_and_a_copy_without_dates_is_not(tmp_path: Path) -> None:
+    tree = own_pictures(tmp_path / "tree")
+    for number in range(9):
+        (tree.folder / f"pictures/p{number}.png").unlink()
+        picture(number).save(tree.folder / f"pictures/p{number}.bmp")
+    (tree.folder / "truth.csv").write_text("query_id,reference_id\np100.png,p3.bmp\np101.png,p5.bmp\n")
+    tree.write_pictures("pictures/@eaDir", 50)
+    tree.run()
+    page = (tree.folder / "results/reports/own/index.html").read_text()
+    assert "thumbnails that a Synology NAS keeps (@eaDir)" in page
+
+    copy = tree.copy(tmp_path / "copy")  # other dates and inodes, the same contents
+    (copy.folder / "pictures/more.NEF").write_bytes(b"MM")
+    assert copy.run("own", options=("--forcerun", "sample")).of("embed") == []
+    assert ".nef files, which are camera raw" in (copy.folder / "results/reports/own/index.html").read_text()
+
+    file = copy.folder / "pictures/p4.bmp"
+    size = file.stat().st_size
+    picture(77).save(file)
+    assert file.stat().st_size == size
+    ran = copy.run("own", options=("--forcerun", "sample"))
+    assert len(ran.of("embed")) == 1
+    rows = pq.read_table(copy.folder / f"results/own/embeddings/pixels/{ran.of('embed')[0].split()[-1]}.parquet")
+    hashes = dict(zip(rows["image_id"].to_pylist(), rows["sha256"].to_pylist(), strict=True))
+    assert hashes["p4.bmp"] == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_braces_in_paths_are_no_wildcards(tmp_path: Path) -> None:
+    """In the workflow's own folder, of its images and of its tables: nothing is filled in, and edits are seen."""
+    tree = own_pictures(tmp_path / "{dataset} of {x}")
+    (tree.folder / "{q}").mkdir()
+    for name in ("pictures", "asked", "truth.csv"):
+        (tree.folder / name).rename(tree.folder / "{q}" / name)
+    config = tree.config
+    config["datasets"]["own"] |= {"root": "{q}/pictures", "queries": "{q}/asked", "truth": "{q}/truth.csv"}
+    tree.configure(config)
+    assert len(tree.run().of("embed")) == 4
+    assert tree.run().jobs == []
+    (tree.folder / "{q}/truth.csv").write_text("query_id,reference_id\np100.png,p4.png\np101.png,p5.png\n")
+    ran = tree.run()
+    assert ran.of("embed") == []
+    assert {"sample", "measure", "report"} <= ran.rules
+
+
 def test_models_that_saw_other_pictures_are_not_compared(tree: Tree) -> None:
     """A picture edited in place, to the byte as large, before another model is added."""
     path = tree.folder / "pictures/p3.png"
@@ -176,7 +221,7 @@ def test_models_that_saw_other_pictures_are_not_compared(tree: Tree) -> None:
     config["experiments"]["mine"]["models"].append("tiny")
     tree.configure(config)
     output = tree.run(status=1).output
-    assert "holds the vector of another picture under the name 'p3.png'" in output or "saw other pictures" in output
+    assert "p3.png: has changed since the data set was sampled" in output
     assert "Traceback" not in output
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lookalike import store
+from lookalike.config import is_commit
 from lookalike.errors import LookalikeError
 from lookalike.formats import Weights
 
@@ -43,6 +44,11 @@ def look(checkpoint: str, revision: str, *, code: bool = False, parts: tuple[str
             "network is."
         )
     _wanted(checkpoint, folder, [path.name for path in folder.iterdir()], code, parts)
+
+
+def pinned(checkpoint: str, revision: str) -> bool | None:
+    """Whether a checkpoint stays the same: its revision is a commit. None for a local folder, which has no revision."""
+    return None if Path(checkpoint).is_dir() or _is_path(checkpoint) else is_commit(revision)
 
 
 def locate(checkpoint: str, weights: Weights) -> Path:
@@ -84,9 +90,13 @@ def _local_folder(checkpoint: str) -> Path | None:
     folder = Path(checkpoint)
     if folder.is_dir():
         return folder
-    if checkpoint.startswith(("/", ".")) or checkpoint.count("/") > 1:
+    if _is_path(checkpoint):
         raise LookalikeError(f"{checkpoint}: there is no such folder. Mend the model's 'checkpoint', or bring it back.")
     return None
+
+
+def _is_path(checkpoint: str) -> bool:
+    return checkpoint.startswith(("/", ".")) or checkpoint.count("/") > 1
 
 
 def _wanted(

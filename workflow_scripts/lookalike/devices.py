@@ -6,11 +6,29 @@ import logging
 import os
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
+from lookalike.errors import LookalikeError
+
 if TYPE_CHECKING:
     import torch
+
+# Where a scheduler, or whoever started the job, says that it gave it a GPU, with the values that say that it gave none.
+# The first one that is set decides.
+GIVEN = {
+    "CUDA_VISIBLE_DEVICES": ("", "-1", "NoDevFiles"),
+    "SLURM_STEP_GPUS": ("",),
+    "SLURM_JOB_GPUS": ("",),
+    "SLURM_GPUS_ON_NODE": ("", "0"),
+}
+DRIVERS = ("dev/nvidia[0-9]*", "proc/driver/nvidia/version", "dev/kfd", "dev/dxg")  # below /: CUDA, ROCm, WSL
+NO_MEMORY = (
+    *("out of memory", "not enough memory", "can't allocate memory", "annot allocate memory", "ALLOC_FAILED"),
+    *("bad_alloc", "unable to mmap", "failed to map segment", "can't start new thread"),
+    "Failed to launch worker thread",
+)
 
 log = logging.getLogger(__name__)
 _claimed: list[IO[bytes]] = []  # open for as long as the process lives: its end, however it comes, frees the GPU
@@ -34,14 +52,62 @@ def torch_device(machine: Resources) -> tuple["torch.device", str]:
 
     torch.set_num_threads(machine.threads)
     _keep_memory()
-    count = torch.cuda.device_count() if machine.gpu else 0
-    if count:
+    number = _cuda_device() if machine.gpu else None
+    if number is None:
+        return torch.device("cpu"), cpu(machine)
+    return torch.device("cuda", number), torch.cuda.get_device_name(number)
+
+
+def _cuda_device() -> int | None:
+    """Torch's number of a GPU that computes, taken for this job; None, and the log says why, where there is none."""
+    import torch
+
+    with warnings.catch_warnings(record=True) as heard:  # torch gives the driver's reason as a warning
+        warnings.simplefilter("always")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        built = f"this torch, {torch.__version__}, is built without CUDA"
+        silent = "CUDA finds no device" if torch.version.cuda or torch.version.hip else built
+        go_without_gpu(_first_line(heard[0].message) if heard else silent)
+        return None
+    try:
         number = claim(visible_devices(count))
         torch.cuda.set_device(number)
-        return torch.device("cuda", number), torch.cuda.get_device_name(number)
-    if machine.gpu:
-        log.info("no GPU here: computing on the CPU with %d threads", machine.threads)
-    return torch.device("cpu"), cpu(machine)
+        torch.ones(1, device="cuda").add_(1).item()  # a device may be listed and compute nothing
+    except (RuntimeError, AssertionError) as error:
+        while _claimed:
+            _claimed.pop().close()
+        go_without_gpu(_first_line(error))
+        return None
+    return number
+
+
+def go_without_gpu(reason: str) -> None:
+    """Say that a GPU was asked for, why none is used, and that the CPU computes.
+
+    Where the machine has a GPU that is a warning. Raises LookalikeError where a scheduler gave this job one: others
+    wait for it, and the job would run out of time.
+    """
+    remedy = (
+        "See that `nvidia-smi` lists it and that PyTorch and FAISS are builds for GPUs (docs/cluster.md), "
+        "or set runtime.gpu: 0 in the entry in config.yaml."
+    )
+    if variable := next((name for name in GIVEN if name in os.environ), None):
+        value = os.environ[variable]
+        if value.strip() not in GIVEN[variable]:
+            raise LookalikeError(
+                f"gpu: 1: this job was given a GPU ({variable}={value}), which cannot be used: {reason}. {remedy}"
+            )
+        log.info("%s=%s says that this job has no GPU: computing on the CPU", variable, value)
+    elif any(any(Path("/").glob(driver)) for driver in DRIVERS):
+        log.warning("this machine has a GPU, which cannot be used: %s. Computing on the CPU. %s", reason, remedy)
+    else:
+        log.info("no GPU available: computing on the CPU")
+
+
+def _first_line(error: object) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def cpu(machine: Resources) -> str:
@@ -65,11 +131,8 @@ def _keep_memory() -> None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the machine or of its GPU; torch has several ways to say so."""
-    said = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
-    )
+    """Whether memory ran out, of the machine or of its GPU; libraries and their loader have many ways to say so."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
 def visible_devices(count: int) -> list[str]:

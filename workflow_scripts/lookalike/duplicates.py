@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lookalike import store
+from lookalike import identity, store
 from lookalike.formats import DUPLICATES, EMBEDDINGS, IMAGES, TRUTH, Duplicates
 
 log = logging.getLogger(__name__)
@@ -32,12 +32,15 @@ def find_duplicates(*, embeddings: Sequence[str], images: str, truth: str, out: 
     ``embeddings`` are all shards of one model: which one does not matter, since models that saw other bytes are not
     compared. A rejected picture has no hash and is left out.
     """
+    sample_sha256 = identity.check_sample(images, truth)
     hashes = pa.concat_tables(store.read_columns(path, "image_id", "sha256") for path in embeddings)
     sample = store.read_table(images, IMAGES)
     found = _Pictures.of(hashes, sample)
-    counted = count(found, store.read_table(truth, TRUTH))
+    counted = count(found, store.read_table(truth, TRUTH)).model_copy(
+        update={identity.SAMPLE: sample_sha256, "shards_sha256": identity.hash_shards(embeddings)}
+    )
     store.write_json(counted, out)
-    provenance = {"made_by": "lookalike find_duplicates", "read": EMBEDDINGS.name}
+    provenance = {"made_by": "lookalike find_duplicates", "read": EMBEDDINGS.name, identity.SAMPLE: sample_sha256}
     store.write_table(_listed(found), list_out, DUPLICATES, provenance)
     log.info("%d of %d references are there more than once", counted.doubled, counted.references)
 

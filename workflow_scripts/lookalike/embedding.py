@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from lookalike import formats, images, memory, models, store
+from lookalike import content_hashes, formats, images, memory, models, store
 from lookalike.devices import out_of_memory
 from lookalike.errors import LookalikeError
 from lookalike.formats import EMBEDDINGS, REJECTED, SHARD, EmbedTiming, Weights
@@ -26,6 +26,9 @@ from lookalike.progress import Progress
 log = logging.getLogger(__name__)
 
 Seconds = dict[str, float]  # what is done -> how long it took
+Waiting = tuple[int, NDArray[Any]]  # the row of the result, and the image as it was prepared
+Vectors = NDArray[np.float32] | NDArray[np.float16]
+ROUNDING = 0.01  # of its length, that storing may move a vector by: float16 itself moves it by 0.0005 at most
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,13 @@ class Picture:
 
 @dataclass
 class Embedded:
-    """What came of a shard's rows. ``vectors`` are (n, d) float32, one row for each of ``pictures``, in order.
+    """What came of a shard's rows. ``vectors`` are (n, d) as stored, one row for each of ``pictures``, in order.
 
     ``batch_size`` is what fitted into memory in the end.
     """
 
     pictures: list[Picture]
-    vectors: NDArray[np.float32]
+    vectors: Vectors
     rejected: list[Picture]
     seconds: Seconds
     batch_size: int
@@ -64,6 +67,7 @@ def embed_shard(
     timing_out: str,
     model: str,
     key: str,
+    code: str,
     batch_size: int,
     threads: int,
     gpu: bool,
@@ -71,10 +75,12 @@ def embed_shard(
 ) -> None:
     """Embed the pictures of one shard file.
 
-    ``model`` is its name, for the footers; ``key`` its `embed:` entry (``plan.Plan.embedding_key``). Memory is bounded
-    by ``batch_size``, ``memory.AT_ONCE`` and ``memory.FILES_AT_ONCE``, but for the shard's ids and vectors, which are
-    kept until they are written whole. Raises LookalikeError for a missing root folder, for vectors that are not finite,
-    where memory runs out, and, where ``on_bad_image`` is "fail", at the first picture that cannot be used.
+    ``model`` is its name, for the footers; ``key`` its `embed:` entry (``plan.Plan.embedding_key``), ``code`` the hash
+    of the code that embeds (``plan.Plan.code``). Memory is bounded by ``batch_size``, ``memory.AT_ONCE`` and
+    ``memory.FILES_AT_ONCE``, but for the shard's ids and vectors, which are kept until they are written whole.
+    Raises LookalikeError for a missing root folder, for vectors that are not finite or that their stored type cannot
+    hold, where memory runs out, and, where ``on_bad_image`` is "fail", at the first
+    picture that cannot be used.
     """
     rows = store.read_table(shard, SHARD)
     _check_roots(rows, shard)
@@ -82,22 +88,31 @@ def embed_shard(
     started = time.perf_counter()
     encoder = models.load(key, fetched, models.Machine(threads, gpu))
     loaded = time.perf_counter()
-    done = embed_rows(rows, encoder, batch_size=batch_size, threads=threads, on_bad_image=on_bad_image)
+    stored_dtype = models.parse(key).stored_dtype
+    done = embed_rows(
+        rows,
+        encoder,
+        batch_size=batch_size,
+        threads=threads,
+        on_bad_image=on_bad_image,
+        stored_dtype=stored_dtype,
+    )
     embedded = time.perf_counter()
     log.info("%d embedded + %d rejected = %d in the shard", len(done.pictures), len(done.rejected), rows.num_rows)
 
-    stored_dtype = models.parse(key).stored_dtype
     provenance = {
         "made_by": "lookalike embed",
         "model": model,
+        "shard_sha256": store.identity(shard),
         "key": key,
+        "code": code,
         "weights": fetched.model_dump(),
         "weights_sha256": weights_sha256(fetched),
         "dtypes": {"compute": encoder.compute_dtype, "stored": stored_dtype},
         "versions": {**encoder.versions, **store.versions("pyarrow")},
     }
     store.write_table(_rejected_table(done.rejected), rejected_out, REJECTED, provenance)
-    store.write_table(_table(done, stored_dtype), out, EMBEDDINGS, provenance)
+    store.write_table(_table(done), out, EMBEDDINGS, provenance)
     written = time.perf_counter()
     stages = {**done.seconds, "write": written - embedded}
     timing = EmbedTiming(
@@ -115,9 +130,17 @@ def embed_shard(
 
 
 def embed_rows(
-    rows: pa.Table, encoder: models.Encoder, *, batch_size: int, threads: int, on_bad_image: str = "reject"
+    rows: pa.Table,
+    encoder: models.Encoder,
+    *,
+    batch_size: int,
+    threads: int,
+    on_bad_image: str = "reject",
+    stored_dtype: str = "float32",
 ) -> Embedded:
     """Embed the rows of a SHARD table, in order, in batches of ``batch_size``; rejected pictures leave no gap.
+
+    Files of the same bytes are computed once: a network rounds by place in the batch, and they must not differ.
 
     ``seconds`` of the result: `wait` (for pictures) is wall time; `transfer` and `forward` are the device's time;
     `read`, `decode` and `preprocess` are sums over the threads.
@@ -125,7 +148,7 @@ def embed_rows(
     rejected: list[Picture] = []
     seconds: Seconds = dict.fromkeys(("read", "decode", "preprocess", "wait", "transfer", "forward"), 0.0)
     progress = Progress("embedded", rows.num_rows, "pictures")
-    batches = _Batches(encoder, batch_size, rows.num_rows, seconds)
+    batches = _Batches(encoder, batch_size, rows.num_rows, stored_dtype, seconds)
     asked = time.perf_counter()
     for picture in _prepared(rows, encoder, threads, batch_size):
         seconds["wait"] += time.perf_counter() - asked
@@ -144,27 +167,35 @@ def embed_rows(
             batches.finish()
         progress.advance()
         asked = time.perf_counter()
-    return Embedded(
-        batches.done, batches.vectors[: len(batches.done)], rejected, seconds, min(batch_size, batches.largest)
-    )
+    count = len(batches.pictures)
+    return Embedded(batches.pictures, batches.vectors[:count], rejected, seconds, min(batch_size, batches.largest))
 
 
 class _Batches:
     """Gathers pictures to batches, and keeps a device busy with them.
 
     While the device computes a batch, the next one is gathered and queued behind it; only then is the first result
-    fetched. Where memory runs out, batches are half as large from then on.
+    fetched. Where memory runs out, batches are half as large from then on. Duplicates get the vector of the first.
     """
 
-    def __init__(self, encoder: models.Encoder, size: int, pictures: int, seconds: Seconds) -> None:
+    def __init__(self, encoder: models.Encoder, size: int, pictures: int, stored: str, seconds: Seconds) -> None:
         self.encoder, self.largest, self.seconds = encoder, size, seconds
-        self.done: list[Picture] = []
-        self.vectors = np.empty((pictures, encoder.dimension), np.float32)
-        self._gathered: list[Picture] = []
-        self._running: tuple[list[Picture], Callable[[], models.Computed]] | None = None
+        self.pictures: list[Picture] = []  # without pixels: a shard's would not fit into memory
+        self.vectors: Vectors = np.empty((pictures, encoder.dimension), stored)
+        self._first: dict[str, int] = {}  # the row of the first picture of each content
+        self._duplicates: dict[int, int] = {}  # row of another -> row of the first
+        self._gathered: list[Waiting] = []
+        self._running: tuple[list[Waiting], Callable[[], models.Computed]] | None = None
 
     def add(self, picture: Picture) -> None:
-        self._gathered.append(picture)
+        row = len(self.pictures)
+        self.pictures.append(replace(picture, prepared=None))
+        first = self._first.setdefault(picture.sha256, row)
+        if first != row:
+            self._duplicates[row] = first
+            return
+        assert picture.prepared is not None
+        self._gathered.append((row, picture.prepared))
         if len(self._gathered) >= self.largest:
             self._launch()
 
@@ -172,11 +203,12 @@ class _Batches:
         while self._gathered:
             self._launch()
         self._fetch()
+        self.vectors[list(self._duplicates)] = self.vectors[list(self._duplicates.values())]
 
     def _launch(self) -> None:
         batch = self._gathered[: self.largest]
         try:
-            result = models.launch(self.encoder, [one.prepared for one in batch if one.prepared is not None])
+            result = models.launch(self.encoder, [prepared for _, prepared in batch])
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -187,7 +219,9 @@ class _Batches:
             self._running = batch, result
             return
         self._fetch()  # what is still computed has its memory too
-        self._halve(len(batch), batch[0].path, reason)  # the error is gone by now, and with it what it held in memory
+        self._halve(
+            len(batch), self.pictures[batch[0][0]].path, reason
+        )  # the error is gone by now, and with it what it held in memory
         while len(self._gathered) >= self.largest:
             self._launch()
 
@@ -207,21 +241,20 @@ class _Batches:
         vectors, took = result()
         for stage, seconds in took.items():
             self.seconds[stage] += seconds
-        _check_finite(vectors, batch)
-        self.vectors[len(self.done) : len(self.done) + len(batch)] = vectors
-        self.done += [replace(one, prepared=None) for one in batch]  # a shard's pixels would not fit into memory
+        rows = [row for row, _ in batch]
+        self.vectors[rows] = _rounded(vectors, self.vectors.dtype, [self.pictures[row].path for row in rows])
 
 
 def embed_picture(data: bytes, path: str, encoder: models.Encoder, key: str) -> NDArray[np.float32]:
     """One picture file to (d,) float32: what an index of the stage's files would hold of it.
 
     Not normalised. Rounded as the file's ``stored_dtype`` rounds. Raises BadImage, and LookalikeError, which names
-    ``path``, for numbers that are not finite.
+    ``path``, for numbers that are not finite or that the stored type cannot hold.
     """
     image, _ = _decode(data, encoder)
     vectors = encoder.encode(encoder.prepare(image)[None])
-    _check_finite(vectors, [Picture(path, path)])
-    return np.asarray(vectors[0].astype(models.parse(key).stored_dtype).astype(np.float32))
+    stored = _rounded(vectors, np.dtype(models.parse(key).stored_dtype), [path])
+    return np.asarray(stored[0], np.float32)
 
 
 def weights_sha256(weights: Weights) -> str:
@@ -238,12 +271,31 @@ def _check_roots(rows: pa.Table, shard: str) -> None:
                 "(a disk that is not mounted?); pictures under results/ are made again by --forcerun make_images."
             )
         if (Path(root) / "manifest.parquet").exists():
-            made = rows.filter(pc.equal(rows["root"], root))["path"].to_pylist()
-            if gone := [path for path in made if not (Path(root) / path).exists()]:
-                raise LookalikeError(
-                    f"{root}/{gone[0]}: is gone, and {len(gone) - 1} more pictures that a run had made. "
-                    "Make them again: --forcerun make_images"
-                )
+            _check_made(root, rows.filter(pc.equal(rows["root"], root))["path"].to_pylist())
+
+
+def _check_made(root: str, paths: list[str]) -> None:
+    """Images that a run made must be there as it made them: embedded from other bytes, they could not be refused later.
+
+    Their true match is known because of how they were made, and forcing their shard would read the same bytes again.
+    """
+    manifest, remedy = f"{root}/manifest.parquet", "Make them again: --forcerun make_images"
+    if gone := [path for path in paths if not (Path(root) / path).exists()]:
+        raise LookalikeError(
+            f"{root}/{gone[0]}: is gone, and {len(gone) - 1} more pictures that a run had made. {remedy}"
+        )
+    try:
+        if "sha256" not in store.read_schema(manifest).names:
+            return
+        listed = store.read_columns(manifest, "root", "path", "sha256")
+    except LookalikeError as error:  # nothing that a run still needs would bring a deleted manifest back
+        raise LookalikeError(str(error).replace(store.REMEDY, remedy)) from None
+    listed = listed.filter(pc.equal(listed["root"], root))
+    sha256 = dict(zip(listed["path"].to_pylist(), listed["sha256"].to_pylist(), strict=True))
+    if changed := [path for path in paths if sha256.get(path) not in (None, store.sha256_file(f"{root}/{path}"))]:
+        raise LookalikeError(
+            f"{root}/{changed[0]}: is not as the run had made it, nor are {len(changed) - 1} more. {remedy}"
+        )
 
 
 def _prepared(rows: pa.Table, encoder: models.Encoder, threads: int, batch_size: int) -> Iterator[Picture]:
@@ -283,11 +335,7 @@ def _read_and_prepare(row: dict[str, Any], encoder: models.Encoder, reserve: mem
     try:
         data = images.read(row["root"], row["path"])
         was_read = time.perf_counter()
-        if len(data) != row["bytes"]:
-            raise LookalikeError(
-                f"{row['root']}/{row['path']}: has changed since the data set was sampled: it had {row['bytes']} bytes "
-                f"and has {len(data)} now. Look again, so that every model sees the same pictures: --forcerun sample"
-            )
+        content_hashes.check(row, data)
         image, size = _decode(data, encoder, reserve)
     except images.BadImage as bad:
         return Picture(row["image_id"], row["path"], reason=str(bad))
@@ -311,13 +359,29 @@ def _decode(
     return image, images.full_size(data, image) if needs else image.size
 
 
-def _check_finite(vectors: NDArray[np.float32], batch: list[Picture]) -> None:
+def _rounded(vectors: NDArray[np.float32], dtype: "np.dtype[Any]", paths: list[str]) -> Vectors:
+    """Vectors (n, d) of the images at ``paths`` as they are stored.
+
+    Raises LookalikeError, which names the image, for what is not finite, and where rounding to ``dtype`` changes a
+    vector beyond its precision: float16 ends at 65,504, and what is below 0.00006 loses digits.
+    """
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
         raise LookalikeError(
-            f"{batch[int(np.argmin(finite))].path}: the model gave NaN or infinite numbers for this picture. "
+            f"{paths[int(np.argmin(finite))]}: the model gave NaN or infinite numbers for this image. "
             "Try compute_dtype: float32; if that does not help, the weights are damaged."
         )
+    with np.errstate(over="ignore"):
+        stored: Vectors = vectors.astype(dtype)
+    exact = vectors.astype(np.float64)
+    kept = np.linalg.norm(stored - exact, axis=1) <= ROUNDING * np.linalg.norm(exact, axis=1)
+    if not kept.all():
+        row = int(np.argmin(kept))
+        raise LookalikeError(
+            f"{paths[row]}: the model's numbers for this image, up to {np.abs(vectors[row]).max():.3g}, are beyond "
+            f"what {dtype} can hold. Use stored_dtype: float32."
+        )
+    return stored
 
 
 def _rejected_table(rejected: list[Picture]) -> pa.Table:
@@ -325,8 +389,8 @@ def _rejected_table(rejected: list[Picture]) -> pa.Table:
     return pa.table(columns, schema=REJECTED.schema())
 
 
-def _table(done: Embedded, dtype: str) -> pa.Table:
-    values = pa.array(done.vectors.astype(dtype, copy=False).reshape(-1))
+def _table(done: Embedded) -> pa.Table:
+    values = pa.array(done.vectors.reshape(-1))
     return pa.table(
         {
             "image_id": pa.array([one.image_id for one in done.pictures], pa.string()),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from lookalike import formats, store
+from lookalike import formats, identity, store
 from lookalike.config import Normalise
 from lookalike.errors import LookalikeError
 from lookalike.metrics import (
@@ -51,6 +51,10 @@ class Results:
         """All of them that there are."""
         return [file for file in (self.neighbors, self.pool, self.training, self.pool_sn) if file is not None]
 
+    def identities(self) -> dict[str, str]:
+        """What tells these files from all others, by their name here: metrics say what they were made from."""
+        return {name: store.identity(file) for name, file in vars(self).items() if file is not None}
+
 
 def results_of(
     *, neighbors: Sequence[str], pools: Sequence[str], trainings: Sequence[str], pools_sn: Sequence[str]
@@ -87,6 +91,7 @@ def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: i
     ``searched`` is the number of references in the index; ``k`` the neighbors that were asked for, one fewer than are
     in the file. Raises LookalikeError where a file is missing or does not fit the sample.
     """
+    identity.check_search(*results.files)
     neighbors = store.read_table(results.neighbors, formats.NEIGHBORS)
     ranking = rank(neighbors, truth, images, searched=searched, kept=k + 1, where=results.neighbors)
     groups = groups_of(images)

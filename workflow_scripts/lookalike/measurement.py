@@ -1,20 +1,24 @@
 """The measure stage: one model's neighbors on one data set, as numbers with intervals."""
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike import agreement, formats, store
+from lookalike import agreement, formats, identity, store
 from lookalike.errors import LookalikeError
 from lookalike.evaluation import NORMALISED, Evaluation, Results, evaluate, matches_of, pooled
 from lookalike.formats import Curve, Estimate, HeldOut, Threshold
 from lookalike.metrics import Bools, Groups, Pool, best_cut, break_down, curve, held_out
 from lookalike.statistics import NOTHING, estimate, group_codes, pooled_estimate
+
+log = logging.getLogger(__name__)
+T = TypeVar("T", bound=formats.Record)
 
 
 def measure(
@@ -35,8 +39,12 @@ def measure(
     """Write the ``formats.Metrics`` of one model and index on one data set to ``out``.
 
     Of ``embeddings`` only the pictures' sizes are read. ``timings`` and ``search_timing`` lie beside the logs: where
-    one is missing, what it would tell is left out.
+    one is missing or damaged, what it would tell is left out.
     """
+    sample_sha256 = identity.check_sample(images, truth, *results.files)
+    identity.check_rejected(embeddings, rejected)
+    footer = store.read_provenance(results.neighbors)
+    _check_search(results.neighbors, footer, embeddings, model=model, index=index)
     sample = store.read_table(images, formats.IMAGES)
     refused = sample.filter(pc.is_in(sample["image_id"], value_set=_rejected_ids(rejected, sample)))
     references, rejected_references = _count(sample, "reference"), _count(refused, "reference")
@@ -82,9 +90,24 @@ def measure(
         curves={name: _curve(one) for name, one in evaluation.pools.items() if one.matches.any()},
         baselines=baselines,
         timing=_embed_timing(timings) | _search_timing(search_timing),
-        cost=_cost(store.read_provenance(results.neighbors)),
+        cost=_cost(footer),
+        sample_sha256=sample_sha256,
+        made_from=results.identities(),
     )
     store.write_json(record, out)
+
+
+def _check_search(
+    path: str | Path, footer: dict[str, Any], embeddings: Sequence[str | Path], *, model: str, index: str
+) -> None:
+    """Neighbors must be of this model and index, and found among these very shards."""
+    expected = {"model": model, "index": index, "shards_sha256": identity.hash_shards(embeddings)}
+    for name, value in expected.items():
+        if footer.get(name, value) != value:
+            raise LookalikeError(
+                f"{path}: was found with another {name.removesuffix('_sha256')}: {footer[name]}, expected {value}. "
+                f"Search again: --forcerun {path}"
+            )
 
 
 def _pooled_estimates(evaluation: Evaluation, queries: int) -> dict[str, Estimate]:
@@ -175,8 +198,19 @@ def _rejected_ids(paths: Sequence[str | Path], sample: pa.Table) -> pa.Array:
     return pa.concat_arrays(rejected)
 
 
+def _timing(path: str | Path, record: type[T]) -> T | None:
+    """What a job left beside its log: no number of a metric follows from it, so a damaged one counts as missing."""
+    if not Path(path).exists():
+        return None
+    try:
+        return store.read_json(path, record)
+    except LookalikeError as error:
+        log.warning("a timing is left out: %s", error)
+        return None
+
+
 def _embed_timing(paths: Sequence[str | Path]) -> dict[str, Any]:
-    shards = [store.read_json(path, formats.EmbedTiming) for path in paths if Path(path).exists()]
+    shards = [timing for path in paths if (timing := _timing(path, formats.EmbedTiming))]
     if not shards:
         return {}
     images, seconds = sum(shard.images for shard in shards), sum(shard.seconds for shard in shards)
@@ -222,9 +256,9 @@ def _cost(footer: dict[str, Any]) -> formats.Cost | None:
 
 
 def _search_timing(path: str | Path) -> dict[str, Any]:
-    if not Path(path).exists():
+    search = _timing(path, formats.SearchTiming)
+    if search is None:
         return {}
-    search = store.read_json(path, formats.SearchTiming)
     return {
         "search": {
             "queries": search.queries,

@@ -80,15 +80,53 @@ class Geometry:
         return min(known) if isinstance(known, tuple) else known or 0
 
 
+def odd_setting(settings: Mapping[str, Any]) -> str:
+    """The first of an image processor's settings that means nothing, and what it should be; empty where there is none.
+
+    What is not set says nothing, but for the filter where a picture is resized: which one is not to be guessed.
+    """
+    for key in ("size", "crop_size"):
+        value = settings.get(key)
+        sides: list[Any] = [value]
+        if isinstance(value, Mapping | list | tuple):
+            sides = list(value.values() if isinstance(value, Mapping) else value)
+        listed = isinstance(value, list | tuple)
+        if (listed and len(sides) != 2) or not all(one is None or _is_count(one) for one in sides):
+            return f"{key}: {value!r} should be a number, [height, width], or as in {{height: 224, width: 224}}"
+    filters = ", ".join(f"{int(one)} ({one.name.lower()})" for one in sorted(Image.Resampling))
+    resample = settings.get("resample")
+    known = settings.get("do_resize") is not True if resample is None else resample in list(Image.Resampling)
+    if not known:
+        return f"resample: {resample!r} should be a number of Pillow's filters: {filters}"
+    std = settings.get("image_std")
+    if settings.get("do_normalize") and not all(np.ravel(1 if std is None else std)):
+        return f"image_std: {std!r} divides by zero; it is the deviation of each color channel"
+    return ""
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _named_sides(value: Any, square: bool = True) -> dict[str, int]:
+    """A size or crop_size as a mapping, as transformers reads a number or a list."""
+    if isinstance(value, int):
+        return {"height": value, "width": value} if square else {"shortest_edge": value}
+    if isinstance(value, list | tuple):
+        return dict(zip(("height", "width"), value, strict=True))
+    return {key: side for key, side in (value or {}).items() if side}
+
+
 def geometry_of(settings: Mapping[str, Any]) -> Geometry | None:
-    """What an image processor's settings say about resizing; None where they say what ``Geometry`` cannot do."""
-    size, resample = settings.get("size"), settings.get("resample")
-    if isinstance(size, int):
-        size = {"height": size, "width": size} if settings.get("default_to_square", True) else {"shortest_edge": size}
+    """What an image processor's settings say about resizing; None where they say what ``Geometry`` cannot do.
+
+    There must be no ``odd_setting`` among them.
+    """
+    size = _named_sides(settings.get("size"), settings.get("default_to_square", True))
     wanted: tuple[int, int] | int | None = None
     crop: tuple[int, int] | None = None
     if settings.get("do_resize"):
-        match {key: value for key, value in (size or {}).items() if value}:
+        match size:
             case {"height": int(height), "width": int(width), **rest} if not rest:
                 wanted = (height, width)
             case {"shortest_edge": int(shorter), **rest} if not rest:
@@ -99,14 +137,14 @@ def geometry_of(settings: Mapping[str, Any]) -> Geometry | None:
             case _:
                 return None
     if settings.get("do_center_crop"):
-        cut = settings.get("crop_size") or {}
-        cut = {"height": cut, "width": cut} if isinstance(cut, int) else cut
+        cut = _named_sides(settings.get("crop_size"))
         if not (cut.get("height") and cut.get("width")):
             return None
         crop = (cut["height"], cut["width"])
     if settings.get("do_pad"):
         return None
-    return Geometry(wanted, crop, int(Image.Resampling.BILINEAR) if resample is None else int(resample))
+    resample = settings.get("resample")
+    return Geometry(wanted, crop, int(Image.Resampling.BILINEAR if resample is None else resample))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike import expectations, store
+from lookalike import expectations, identity, store
 from lookalike.errors import LookalikeError
 from lookalike.expectations import ROLES
 from lookalike.formats import IMAGES, SHARD, TRUTH
@@ -29,7 +29,12 @@ def write_shards(images: str, truth: str, key: str, outputs: Sequence[str]) -> N
     neighbors that are asked for, or another count than is expected: better now than after hours of embedding.
     """
     settings = json.loads(key)
+    identity.check_sample(images, truth)
     table = store.read_table(images, IMAGES)
+    if "content_hash" not in table.column_names:
+        raise LookalikeError(
+            f"{images}: has no content hashes, so an earlier version wrote it. Sample again: --forcerun {images}"
+        )
     references = pc.sum(table["reference"]).as_py() or 0
     if references < settings["k"]:
         raise LookalikeError(

@@ -1,27 +1,40 @@
-"""Files are written whole or not at all, and say inside what made them.
+"""Files are written whole or not at all, say inside what made them, and are verified whenever they are read.
 
 Every Parquet footer carries a ``lookalike`` entry, a JSON object: what made the file, from which key and weights,
 library versions, row count. No dates and no host names: the same input must give the same bytes.
+
+A flipped bit is an error that names the file. In Parquet, page checksums cover the data and the ``lookalike_sha256``
+entry the footer: SHA-256 of all bytes before the footer, and of the footer with that second hash set to zeros. The
+first is not verified on reading, but makes the second one identify the whole file. JSON has a ``checksum`` of itself.
 """
 
 import hashlib
 import json
 import os
+import re
 import secrets
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
-from lookalike.errors import LookalikeError
+from lookalike.errors import LookalikeError, writing
 from lookalike.formats import Format
 
 FOOTER_KEY = b"lookalike"
+CHECKSUM_KEY = "lookalike_sha256"
+HASHES = re.compile(rb"data:([0-9a-f]{64}) footer:([0-9a-f]{64})")  # the value of CHECKSUM_KEY
+NO_HASH = b"0" * 64
+TAIL = struct.Struct("<I4s")  # ends a Parquet file: length of the footer, and MAGIC
+MAGIC = b"PAR1"
+CHECKSUM = "checksum"  # the key that JSON files have besides their record's
+REMEDY = "Delete it and run again."
 R = TypeVar("R", bound=BaseModel)
 
 
@@ -34,15 +47,12 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise LookalikeError(
-            f"{path}: cannot be written ({error.strerror or error}). Check the rights of the folder, and free space."
-        ) from None
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -57,74 +67,182 @@ def write_table(table: pa.Table, path: str | Path, format: Format, provenance: d
     format.check(table, path)
     footer = {"format": format.name, "rows": table.num_rows, **provenance}
     encoded = {FOOTER_KEY: json.dumps(footer, sort_keys=True).encode()}
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **encoded})
+    table = table.replace_schema_metadata(encoded)  # nothing of the file that it was read from
     split = "embedding" in table.column_names and table.schema.field("embedding").type.value_type == pa.float32()
     with atomic(path) as temporary:
-        pq.write_table(
-            table,
+        with pq.ParquetWriter(
             temporary,
+            table.schema,
             compression="zstd",
             use_dictionary=[name for name in table.column_names if name not in ("embedding", "sha256", "image_id")],
             column_encoding={"embedding.list.element": "BYTE_STREAM_SPLIT"} if split else None,
-        )
+            write_page_checksum=True,
+        ) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({CHECKSUM_KEY: f"data:{NO_HASH.decode()} footer:{NO_HASH.decode()}"})
+        _seal(temporary)
+
+
+def _seal(path: Path) -> None:
+    """Put the hashes into the footer of a Parquet file, in the place that was left for them."""
+    with path.open("r+b") as file:
+        start, footer = _footer(file)
+        file.seek(0)
+        data = hashlib.sha256()
+        for begin in range(0, start, 1 << 20):
+            data.update(file.read(min(1 << 20, start - begin)))
+        *_, place = HASHES.finditer(footer)
+        footer = _replaced(footer, place.start(1), data.hexdigest().encode())
+        footer = _replaced(footer, place.start(2), hashlib.sha256(footer).hexdigest().encode())
+        file.seek(start)
+        file.write(footer)
+
+
+def _replaced(text: bytes, start: int, part: bytes) -> bytes:
+    return text[:start] + part + text[start + len(part) :]
+
+
+def _footer(file: BinaryIO) -> tuple[int, bytes]:
+    """Where the footer of a Parquet file starts, and its bytes. Raises ValueError where there is none."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - TAIL.size))
+    length, magic = TAIL.unpack(file.read().rjust(TAIL.size))
+    start = size - TAIL.size - length
+    if magic != MAGIC or start < 0:
+        raise ValueError("it does not end as a Parquet file does")
+    file.seek(start)
+    return start, file.read(length)
 
 
 def read_table(path: str | Path, format: Format) -> pa.Table:
     """Read a table that ``write_table`` wrote, checked against ``format``."""
-    return format.check(_open(path).read(), path)
+    return format.check(read_columns(path), path)
 
 
 def read_columns(path: str | Path, *columns: str) -> pa.Table:
-    """Read some columns of a table that was checked already, without reading the others."""
-    return _open(path).read(columns=list(columns))
+    """Read some columns of a table that was checked already, or all, without reading the others."""
+    with _opened(path) as file:
+        table = file.read(columns=list(columns) or None)
+        _check_count(table.num_rows, file)
+        return table
 
 
 def read_batches(path: str | Path, *columns: str, rows: int) -> Iterator[pa.RecordBatch]:
     """Read some columns of a table that was checked already, at most ``rows`` rows at a time."""
-    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
-        yield from file.iter_batches(rows, columns=list(columns))
+    with _opened(path, pre_buffer=False, buffer_size=1 << 20) as file:
+        count = 0
+        for batch in file.iter_batches(rows, columns=list(columns)):
+            count += batch.num_rows
+            yield batch
+        _check_count(count, file)
+
+
+def _check_count(rows: int, file: pq.ParquetFile) -> None:
+    """Where the header of a page is damaged, the reader may stop before it without a word."""
+    if rows != file.metadata.num_rows:
+        raise ValueError(f"{rows} of its {file.metadata.num_rows} rows can be read")
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:
     """Return the footer's ``lookalike`` entry, without reading the rows."""
-    entry = (_open(path).schema_arrow.metadata or {}).get(FOOTER_KEY)
-    if entry is None:
-        raise LookalikeError(
-            f"{path}: has no provenance in its footer, so Lookalike did not write it. Delete it and run again."
-        )
-    return dict(json.loads(entry))
+    with _opened(path) as file:
+        return dict(json.loads(file.schema_arrow.metadata[FOOTER_KEY]))
 
 
 def read_schema(path: str | Path) -> pa.Schema:
     """Return a table's columns and their types, without reading the rows."""
-    return _open(path).schema_arrow
+    with _opened(path) as file:
+        return file.schema_arrow
 
 
-def _open(path: str | Path) -> pq.ParquetFile:
+def identity(path: str | Path) -> str:
+    """What tells a table's file from every other: a hash over all of its bytes, read from its footer."""
+    with _reading(path):
+        return _verified(path)
+
+
+@contextmanager
+def _opened(path: str | Path, **options: Any) -> Iterator[pq.ParquetFile]:
+    """A Parquet file whose footer is verified now, and whose pages are when they are read."""
+    with _reading(path):
+        _verified(path)
+        with pq.ParquetFile(path, page_checksum_verification=True, **options) as file:
+            yield file
+
+
+def _verified(path: str | Path) -> str:
+    """The hash of a Parquet file's footer. Raises ValueError where it is not that of the bytes."""
+    with Path(path).open("rb") as file:
+        _, footer = _footer(file)
+    hashes = list(HASHES.finditer(footer))
+    if not hashes:
+        raise LookalikeError(
+            f"{path}: has no provenance and checksum in its footer: another program, or an older version, wrote it. "
+            f"{REMEDY}"
+        )
+    found = hashes[-1].group(2)
+    if hashlib.sha256(_replaced(footer, hashes[-1].start(2), NO_HASH)).hexdigest().encode() != found:
+        raise ValueError("the checksum of its footer does not match")
+    return found.decode()
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    """Whatever a library raises for a file that is missing, unreadable or damaged becomes one sentence with a remedy.
+
+    Memory may run out because a flipped bit made a length immense, or because there is too little.
+    """
     try:
-        return pq.ParquetFile(path)
+        yield
     except FileNotFoundError:
         raise LookalikeError(f"{path}: does not exist. Run the workflow again to make it.") from None
-    except pa.ArrowInvalid as error:
-        raise LookalikeError(f"{path}: is damaged ({error}). Delete it and run again.") from None
+    except MemoryError as error:
+        raise LookalikeError(
+            f"{path}: needs more memory to be read than there is ({_one_line(error)}). Use a machine with more; if the "
+            f"file is not that large, it is damaged. {REMEDY}"
+        ) from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise LookalikeError(
+                f"{path}: cannot be read ({error.strerror}). Check the rights of the file, and the disk."
+            ) from None
+        raise LookalikeError(f"{path}: is damaged ({_one_line(error)}). {REMEDY}") from None
+
+
+def _one_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def write_json(record: BaseModel, path: str | Path) -> None:
-    """Write a record of ``formats`` as indented JSON."""
+    """Write a record of ``formats`` as indented JSON, with a checksum of it as the last key."""
+    text = record.model_dump_json(indent=2).removesuffix("\n}")
     with atomic(path) as temporary:
-        temporary.write_text(record.model_dump_json(indent=2) + "\n")
+        temporary.write_text(f'{text},\n  "{CHECKSUM}": "{checksum(record)}"\n}}\n', encoding="utf-8")
 
 
 def read_json(path: str | Path, record: type[R]) -> R:
-    """Read a record of ``formats``; a file of another shape is refused by name."""
+    """Read a record of ``formats``; a file of another shape, or with another checksum than its own, is refused."""
+    with _reading(path):
+        content = json.loads(Path(path).read_bytes().decode("utf-8"))
+    if not isinstance(content, dict) or CHECKSUM not in content:
+        raise LookalikeError(f"{path}: has no '{CHECKSUM}': another program, or an older version, wrote it. {REMEDY}")
+    if content.pop(CHECKSUM) != _checksum(content):
+        raise LookalikeError(f"{path}: is damaged, or was edited (its checksum does not match). {REMEDY}")
     try:
-        return record.model_validate_json(Path(path).read_text())
-    except FileNotFoundError:
-        raise LookalikeError(f"{path}: does not exist. Run the workflow again to make it.") from None
+        return record.model_validate(content)
     except ValidationError as error:
         raise LookalikeError(
-            f"{path}: is not a {record.__name__} file ({error.errors()[0]['msg']}). Delete it and run again."
+            f"{path}: is not a {record.__name__} file ({error.errors()[0]['msg']}). {REMEDY}"
         ) from None
+
+
+def checksum(record: BaseModel) -> str:
+    """SHA-256 of a record's values: neither white space nor the order of keys is part of it."""
+    return _checksum(json.loads(record.model_dump_json()))
+
+
+def _checksum(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_file(path: str | Path) -> str:

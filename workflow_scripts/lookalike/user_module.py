@@ -1,7 +1,13 @@
-"""Where the code of ``factory: module:function`` is, found without running any of it."""
+"""What a model of the family `python` is made from, found without running any of it: its module, and its files."""
 
+import hashlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+WHOLE = 1 << 24  # bytes up to which all of a file decides about reruns; of larger ones, parts
+PART = 1 << 16
 
 
 def module_file(factory: str) -> Path | None:
@@ -12,3 +18,47 @@ def module_file(factory: str) -> Path | None:
             if path.is_file():
                 return path
     return None
+
+
+def option_files(options: Any) -> dict[str, Path]:
+    """The files that options name, by the name that they have there: a value, however deep, that is a path.
+
+    Of a folder, such as a checkpoint's, all files but hidden ones.
+    """
+    return {name: path for value in _texts(options) for name, path in _files(value)}
+
+
+def fingerprint(path: Path) -> bytes:
+    """What decides about reruns: a hash of the size and the contents; of a large file, of its first, middle, last part.
+
+    It is taken whenever a workflow starts, so it must be quick. ``models.python`` checks the whole file.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for start in (0,) if size <= WHOLE else (0, (size - PART) // 2, size - PART):
+            file.seek(start)
+            digest.update(file.read(WHOLE if size <= WHOLE else PART))
+    return digest.digest()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
+
+
+def _files(value: str) -> Iterator[tuple[str, Path]]:
+    try:
+        path = Path(value).expanduser()
+        if path.is_file():
+            yield value, path
+        elif value and path.is_dir():
+            for inside in sorted(path.rglob("*")):
+                relative = inside.relative_to(path)
+                if inside.is_file() and not any(part.startswith(".") for part in relative.parts):
+                    yield f"{value.rstrip('/')}/{relative.as_posix()}", inside
+    except (OSError, RuntimeError, ValueError):  # too long for a path, no such user's home, a null character
+        return

@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from lookalike.cli import check, models, pair, search, try_folder
 from lookalike.errors import LookalikeError
+from lookalike.job import fault_of_the_machine
 
 
 class Commands(TyperGroup):
@@ -19,6 +20,11 @@ class Commands(TyperGroup):
         except LookalikeError as error:
             typer.echo(f"lookalike: {error}", err=True)
             raise typer.Exit(1) from None
+        except (OSError, MemoryError, RuntimeError, ImportError) as error:
+            if said := fault_of_the_machine(error):
+                typer.echo(f"lookalike: {said}", err=True)
+                raise typer.Exit(1) from None
+            raise
 
 
 app = typer.Typer(

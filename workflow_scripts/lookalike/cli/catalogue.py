@@ -28,10 +28,11 @@ class Catalogue:
     @classmethod
     def open(cls, configfiles: Sequence[Path] | None, results: Path) -> "Catalogue":
         """The workflow's config.yaml with a user's files merged over it. Raises ConfigError."""
-        raw = _mapping(find())
-        for path in configfiles or ():
+        files = [find(), *(configfiles or ())]
+        raw: Any = {}
+        for path in files:
             raw = merge(raw, _mapping(path))
-        return cls(Plan.of(raw), tuple(configfiles or ()), results, tuple(raw["models"]))
+        return cls(Plan.of(raw, files), tuple(configfiles or ()), results, tuple(raw["models"]))
 
     def check_models(self, names: Sequence[str]) -> None:
         """Raise LookalikeError for a model that is not in the catalogue."""

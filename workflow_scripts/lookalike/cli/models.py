@@ -3,17 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+from lookalike import checkpoints, store
 from lookalike import models as families
-from lookalike import store
 from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import ConfigFiles, Json, Results
 from lookalike.cli.output import print_json, print_table
+from lookalike.config import Checkpoint
 
 
 def models(configfile: ConfigFiles = None, results: Results = Path("results"), as_json: Json = False) -> None:
     """List the catalogue's models: how long their vectors are, and whether their weights are at hand.
 
-    "at hand" means found on this machine, without a network; "recorded" that a run wrote down which weights it used.
+    "at hand" means found on this machine, without a network; "recorded" that a run wrote down which weights it used;
+    "pinned" that the revision is a commit of the hub: a branch, such as main, may have other weights tomorrow.
 
     \b
     Example:
@@ -26,12 +28,13 @@ def models(configfile: ConfigFiles = None, results: Results = Path("results"), a
         return
     print_table(
         "Models of the catalogue",
-        ["model", "label", "family", "dimensions", "at hand", "recorded"],
+        ["model", "label", "family", "dimensions", "at hand", "recorded", "pinned"],
         [
             [
                 *(row[column] for column in ("model", "label", "family")),
                 "?" if row["dimensions"] is None else row["dimensions"],
                 *("yes" if row[column] else "no" for column in ("at_hand", "recorded")),
+                {True: "yes", False: "not pinned", None: "-"}[row["pinned"]],
             ]
             for row in rows
         ],
@@ -51,6 +54,7 @@ def _row(catalogue: Catalogue, model: str) -> dict[str, Any]:
         or described.dimension,
         "at_hand": missing is None,
         "recorded": catalogue.recorded(model).exists(),
+        "pinned": checkpoints.pinned(entry.checkpoint, entry.revision) if isinstance(entry, Checkpoint) else None,
         "missing": missing,
     }
 

@@ -79,6 +79,7 @@ def _at_hand(catalogue: Catalogue, model: str, threads: int) -> Encoder:
 
 
 def _cosine(pictures: dict[Path, bytes], paths: tuple[Path, Path], encoder: Encoder, key: str) -> float:
-    vectors = [embedding.embed_picture(pictures[path], str(path), encoder, key) for path in paths]
-    a, b = index.unit(np.stack(vectors).astype(np.float64))
+    names = {pictures[path]: str(path) for path in paths}  # equal bytes are computed once, as in a run
+    vectors = {data: embedding.embed_picture(data, name, encoder, key) for data, name in names.items()}
+    a, b = index.unit(np.stack([vectors[pictures[path]] for path in paths]).astype(np.float64))
     return round(float(a @ b), DIGITS)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import typer
 from numpy.typing import NDArray
 
-from lookalike import embedding, index, store
+from lookalike import embedding, identity, index, store
 from lookalike.cli import sheet as contact_sheet
 from lookalike.cli.catalogue import Catalogue, read_picture
 from lookalike.cli.options import THREADS, ConfigFiles, Json, Results, Threads
@@ -142,7 +142,7 @@ def _stored(catalogue: Catalogue, experiment: str, model: str, index_name: str |
         if not path.exists():
             raise LookalikeError(
                 f"{path}: does not exist, so experiment '{experiment}' has not been run, or not to its end. "
-                f"{catalogue.how_to_run(experiment)}"
+                f"{catalogue.how_to_run(experiment)} {path.relative_to(catalogue.results.parent)}"
             )
     return stored
 
@@ -152,8 +152,11 @@ def _check(catalogue: Catalogue, stored: Stored) -> dict[str, Any]:
     expected = {
         "index_key": catalogue.plan.build_key(stored.index),
         "key": catalogue.plan.embedding_key(stored.model),
+        "code": catalogue.plan.code("embed", model=stored.model),  # the photo is embedded by this code
     }
-    return index.check_index(str(stored.faiss), str(stored.ids), expected)
+    footer = index.check_index(str(stored.faiss), str(stored.ids), expected)
+    identity.check_sample(stored.images, stored.ids)
+    return footer
 
 
 def _vector(

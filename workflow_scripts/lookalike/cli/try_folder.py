@@ -3,7 +3,6 @@
 A thin layer: it writes a configuration that the user can keep, runs the workflow with it, and shows the leaderboard.
 """
 
-import csv
 import os
 import re
 import shlex
@@ -18,13 +17,16 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from lookalike import config, store
+from lookalike import config, datasets, store
 from lookalike.cli import catalogue as catalogues
 from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import THREADS, Json
 from lookalike.cli.output import print_json, print_table
 from lookalike.datasets import folder as folders
-from lookalike.errors import ConfigError, LookalikeError
+from lookalike.datasets import hashing
+from lookalike.datasets.left_out import LeftOut
+from lookalike.errors import ConfigError, LookalikeError, writing
+from lookalike.formats import Metrics
 from lookalike.plan import Plan
 
 FEWEST = 6  # pictures: with fewer, no test can tell two models apart
@@ -135,7 +137,8 @@ def try_folder(
         )
     known = Catalogue.open(None, out / "results")
     chosen = _models(known, [*(one for listed in models or () for one in listed.split(",")), *(model or ())])
-    there = len(folders.pictures(str(folder), "FOLDER"))
+    skipped: dict[str, LeftOut] = {}
+    there = len(folders.pictures(str(folder), "FOLDER", skipped))
     taken = min(there, sample)
     if taken < FEWEST:
         raise LookalikeError(
@@ -155,6 +158,8 @@ def try_folder(
 
     rest = "all are taken" if taken == there else f"{taken:,} are taken, at random (--sample takes more)"
     _say(f"pictures: {there:,} in {folder}; {rest}")
+    for line in skipped[str(folder)].lines():
+        _say(f"left out: {line}")
     if again:
         _say("the folder has changed since the last run: it is looked at again")
     _say(f"models: {', '.join(chosen)}{'' if models or model else ' (those that are at hand; --models names others)'}")
@@ -164,7 +169,8 @@ def try_folder(
             f"the workflow ended with status {status}. Why stands above, and in {out / 'results' / 'logs'}; when it is "
             "mended, run the same command again: what is done is kept."
         )
-    _show(known, trial, {"folder": str(folder), "pictures": there, "taken": taken}, as_json)
+    facts = {"folder": str(folder), "pictures": there, "taken": taken, "left_out": skipped[str(folder)].counts}
+    _show(known, trial, facts, as_json)
 
 
 def _say(line: str) -> None:
@@ -227,9 +233,15 @@ def _has_changed(trial: Trial, entry: Any) -> bool:
     snapshot = trial.file.parent / trial.sample
     if not snapshot.exists():
         return False
-    columns = ["path", "bytes"]
+    columns = ["path", "bytes", hashing.COLUMN]
     now, _ = folders.sample(entry, f"datasets.{trial.name}")
-    return not now.select(columns).equals(store.read_columns(snapshot, *columns))
+    now = hashing.fill(now, datasets.cache_of(snapshot), keep=False)  # the run itself writes it
+    try:
+        if hashing.COLUMN not in store.read_schema(snapshot).names:
+            return True
+        return not now.select(columns).equals(store.read_columns(snapshot, *columns))
+    except LookalikeError:  # damaged: looking again writes it anew
+        return True
 
 
 def _check(known: Catalogue, trial: Trial, text: str) -> Any:
@@ -248,11 +260,9 @@ def _check(known: Catalogue, trial: Trial, text: str) -> Any:
 def _keep(trial: Trial, text: str) -> bool:
     """Write the configuration; True where there was none. One that says something else is left as it is and refused."""
     if not trial.file.exists():
-        try:
+        with writing(trial.file):
             trial.file.parent.mkdir(parents=True, exist_ok=True)
             trial.file.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise LookalikeError(f"{trial.file}: cannot be written ({error.strerror}).") from None
         return True
     if (there := config.read(trial.file)) != (wanted := yaml.safe_load(text)):
         raise LookalikeError(
@@ -307,7 +317,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _show(known: Catalogue, trial: Trial, facts: dict[str, Any], as_json: bool) -> None:
-    rows = _leaderboard(trial.report / "leaderboard.csv", known)
+    rows = _leaderboard(known, trial)
     report = trial.report / "index.html"
     if as_json:
         print_json({**facts, "configuration": str(trial.file), "report": str(report), "leaderboard": rows})
@@ -334,27 +344,22 @@ def _percent(value: float | None) -> str:
     return "?" if value is None else f"{value:.1%}"
 
 
-def _leaderboard(path: Path, known: Catalogue) -> list[dict[str, Any]]:
+def _leaderboard(known: Catalogue, trial: Trial) -> list[dict[str, Any]]:
     """One row a model, the highest accuracy at 1 first; a number that is not known is None."""
-    with path.open(encoding="utf-8", newline="") as file:
-        numbers = {(row["model"], row["metric"]): row for row in csv.DictReader(file)}
     rows = []
-    for (model, metric), found in numbers.items():
-        if metric == "accuracy_at_1":
-            speed = numbers.get((model, "images_per_second"), {}).get("value")
-            rows.append(
-                {
-                    "model": model,
-                    "label": known.plan.label(model),
-                    "accuracy_at_1": _number(found["value"]),
-                    "low": _number(found["low"]),
-                    "high": _number(found["high"]),
-                    "n": int(found["n"]),
-                    "images_per_second": _number(speed),
-                }
-            )
+    pattern = f"{trial.file.parent}/results/{{dataset}}/metrics/{{model}}/{{index}}.json"
+    for path in Catalogue.open([trial.file], known.results).plan.per_model(trial.name, pattern):
+        measured = store.read_json(path, Metrics)
+        accuracy = measured.metrics["accuracy_at_1"]
+        rows.append(
+            {
+                "model": measured.model,
+                "label": known.plan.label(measured.model),
+                "accuracy_at_1": accuracy.value,
+                "low": accuracy.low,
+                "high": accuracy.high,
+                "n": accuracy.n,
+                "images_per_second": measured.timing.get("embed", {}).get("images_per_second"),
+            }
+        )
     return sorted(rows, key=lambda row: row["accuracy_at_1"] or 0.0, reverse=True)
-
-
-def _number(cell: str | None) -> float | None:
-    return float(cell) if cell else None

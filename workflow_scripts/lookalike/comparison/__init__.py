@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike import formats, store
+from lookalike import formats, identity, store
 from lookalike.comparison.approximation import approximations
 from lookalike.comparison.effects import effects
 from lookalike.comparison.interpretation import interpret
@@ -36,6 +36,8 @@ from lookalike.statistics import (
     sign_flip,
 )
 
+# Keys of a model's entry that say where its weights come from; all others say what is done with them.
+ORIGIN = ("family", "checkpoint", "revision", "remote_code", "variant", "path", "sha256", "factory", "options")
 MOST_QUERIES = 2_000  # that are listed of each case: all of 1,448, and of 50,000 what a file can still be read with
 
 
@@ -87,7 +89,10 @@ def compare(
     """
     records = [store.read_json(path, Metrics) for path in metrics]
     _check_complete(records, models, experiment)
+    of_records = {path: record.sample_sha256 for path, record in zip(metrics, records, strict=True)}
+    sample_sha256 = identity.check_sample(images, truth, records=of_records)
     k = _matching_k(records, metrics, results)
+    _check_weights([files.neighbors for files in results], experiment)
     sample, matches = store.read_table(images, formats.IMAGES), store.read_table(truth, formats.TRUTH)
 
     answers: dict[tuple[str, str], Answers] = {}
@@ -121,6 +126,8 @@ def compare(
         effects=_effects(answers, json.loads(design), asked.groups),
         follows=more.follows,
         claims=more.claims,
+        sample_sha256=sample_sha256,
+        metrics={f"{record.model}/{record.index}": store.checksum(record) for record in records},
     )
     store.write_json(compared, comparisons_out)
 
@@ -253,6 +260,10 @@ def _matching_k(records: Sequence[Metrics], metrics: Sequence[str | Path], resul
             )
         for file in files.files:
             _check_footer(file, store.read_provenance(file), record, first, records[0].model)
+        if record.made_from != files.identities():
+            raise LookalikeError(
+                f"{path}: was not measured from {files.neighbors} and the files beside it. Delete it and run again."
+            )
     return int(first["k"])
 
 
@@ -272,3 +283,36 @@ def _check_footer(
             "between the two. Embed both from the same pictures: look again with --forcerun sample; if that is not "
             f"enough, --forcerun results/weights/{record.model}.json"
         )
+
+
+def _check_weights(neighbors: Sequence[str | Path], experiment: str) -> None:
+    """Models that take their weights from one place must have the same: else their settings are not all that differs.
+
+    Raises LookalikeError where a branch moved, or a file was replaced, between the embedding of the one and the other.
+    """
+    known: dict[str, tuple[str | Path, dict[str, Any]]] = {}
+    for path in neighbors:
+        footer = store.read_provenance(path)
+        settings = json.loads(footer.get("key", "{}"))
+        origin = json.dumps({name: settings[name] for name in ORIGIN if name in settings})
+        first_path, first = known.setdefault(origin, (path, footer))
+        if footer.get("weights_sha256") == first.get("weights_sha256"):
+            continue
+        models = first["model"], footer["model"]
+        where = settings.get("checkpoint") or settings.get("path") or settings.get("factory") or settings["family"]
+        raise LookalikeError(
+            f"experiments.{experiment}: models '{models[0]}' and '{models[1]}' both have the weights of {where}, but "
+            f"were embedded with different ones: {first_path} with {_weights(first, footer)}, {path} with "
+            f"{_weights(footer, first)}. Fetch them again, together: --forcerun results/weights/{models[0]}.json "
+            f"results/weights/{models[1]}.json; a commit as the model's revision keeps them the same."
+        )
+
+
+def _weights(footer: dict[str, Any], other: dict[str, Any]) -> str:
+    """What tells a footer's weights from those of another."""
+    ours, theirs = footer.get("weights", {}), other.get("weights", {})
+    if ours.get("revision") != theirs.get("revision"):
+        return f"revision {ours.get('revision')}"
+    files = ours.get("files", {})
+    changed = [name for name in files if files[name] != theirs.get("files", {}).get(name)]
+    return ", ".join(f"{name} {files[name][:12]}" for name in changed[:3]) or f"{len(files)} files"

@@ -7,7 +7,6 @@ about reruns (see ``plan.Plan.embedding_key``), so a changed meaning gets a new 
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from lookalike.config import mistakes, vary
@@ -25,6 +24,7 @@ from lookalike.config.datasets import (
     Selection,
     Strength,
 )
+from lookalike.config.files import check, read
 from lookalike.config.indexes import Index, IndexRuntime, Normalise, Train
 from lookalike.config.models import (
     Blip2,
@@ -37,6 +37,7 @@ from lookalike.config.models import (
     Runtime,
     TorchScript,
     Transformers,
+    is_commit,
 )
 from lookalike.config.records import Config, Experiment, Vary
 from lookalike.errors import ConfigError
@@ -71,6 +72,8 @@ __all__ = [
     "Train",
     "Transformers",
     "Vary",
+    "check",
+    "is_commit",
     "load",
     "parse",
     "read",
@@ -80,16 +83,6 @@ __all__ = [
 def load(path: str | Path, rule_names: frozenset[str] = frozenset()) -> Config:
     """Read and check a configuration file. Raises ConfigError with one line a mistake."""
     return parse(read(path), rule_names)
-
-
-def read(path: str | Path) -> Any:
-    """Read a configuration file, unchecked: it may be a part that is merged over another. Raises ConfigError."""
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such configuration file.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid YAML: {error}") from None
 
 
 def parse(raw: Any, rule_names: frozenset[str] = frozenset()) -> Config:

@@ -230,7 +230,13 @@ class Flickr30k(Published):
         return _existing(self.root, *([self.captions] if self.captions else known))[:1]
 
 
-CAPTIONS = ("results_20130124.token", "results.csv")
+CAPTIONS = (
+    "results_20130124.token",
+    "results.csv",
+    "captions.txt",
+    "dataset_flickr30k.json",  # Karpathy's splits
+    "flickr_annotations_30k.csv",  # the same as a table
+)
 
 
 class Coco(Published):

@@ -1,4 +1,4 @@
-"""Indexes, as the configuration describes them, and what is wrong with one as far as can be said without FAISS."""
+"""Indexes, as the configuration describes them, and what is wrong with one as far as can be said without vectors."""
 
 import re
 from collections.abc import Iterator
@@ -6,30 +6,9 @@ from difflib import get_close_matches
 
 from pydantic import Field
 
+from lookalike.config import factories
 from lookalike.config.entry import Entry
 from lookalike.errors import did_you_mean
-
-# How a step of a factory string begins. FAISS has more, and grows: only what looks like a slip of one is refused.
-STEPS = (
-    *(
-        "Flat",
-        "HNSW",
-        "IDMap",
-        "ITQ",
-        "IVF",
-        "L2norm",
-        "LSQ",
-        "NSG",
-        "OPQ",
-        "PCA",
-        "PCAR",
-        "PCAW",
-        "PCAWR",
-        "PQ",
-        "Pad",
-    ),
-    *("RFlat", "RQ", "RR", "RaBitQ", "Refine", "SQ"),
-)
 
 # Search parameters, and what a factory string must have for them to mean something.
 SEARCH = {
@@ -40,6 +19,12 @@ SEARCH = {
     "ht": "PQ",
     "k_factor_rf": "RFlat|Refine",
 }
+
+# The remedy where a key is in no file that the user wrote.
+MERGED = (
+    " Entries of a --configfile are merged over the catalogue's: if '{key}' comes from the catalogue's entry of this "
+    "name, give yours another name."
+)
 
 
 class Train(Entry):
@@ -84,7 +69,8 @@ class Index(Entry):
     def mistakes(self) -> Iterator[str]:
         """What is wrong: the place below the entry, the fact, the remedy."""
         if self.streamed and self.factory:
-            yield f".factory: a streamed index searches the shards and has no factory ('{self.factory}'). Drop one."
+            fact = f".factory: a streamed index searches the shards and has no factory ('{self.factory}'). Drop one."
+            yield fact + MERGED.format(key="streamed")
         if not self.streamed and not self.factory:
             yield ": names no index. Add a factory, such as `factory: Flat`, or `streamed: true`."
         yield from _factory_mistakes(self.factory or "")
@@ -99,17 +85,17 @@ class Index(Entry):
             if name not in allowed:
                 suggestion = did_you_mean(name, allowed) if allowed else " It has none: leave `search` out."
                 of = f"factory '{self.factory}'" if self.factory else "a streamed index"
-                yield f"{place}: {of} has no such search parameter.{suggestion}"
+                merged = "" if get_close_matches(name, allowed) else MERGED.format(key=name)
+                yield f"{place}: {of} has no such search parameter.{suggestion}{merged}"
             elif value <= 0:
                 yield f"{place}: should be above 0, found {value:g}."
+            elif name != "k_factor_rf" and value != int(value):
+                yield f"{place}: should be a whole number, found {value:g}."
 
 
 def _factory_mistakes(factory: str) -> Iterator[str]:
-    if factory.count("(") != factory.count(")"):
-        yield f".factory: a parenthesis is open or closed once too often in '{factory}'."
-        return
-    for step in re.split(r",(?![^(]*\))", factory):
-        word = re.match(r"[A-Za-z]*", step.strip())[0]  # type: ignore[index]  # it matches at least nothing
-        known = any(word.startswith(one) for one in STEPS)
-        if not known and factory and (not word or get_close_matches(word, STEPS, n=1, cutoff=0.6)):
-            yield f".factory: '{step}' in '{factory}' is no step of a FAISS factory.{did_you_mean(word, STEPS)}"
+    if factory and (why := factories.refused(factory)) is not None:
+        found = list(factories.slips(factory)) or [
+            f"FAISS cannot make '{factory}': {why}. docs/indexes.md shows factories that work."
+        ]
+        yield from (f".factory: {slip}" for slip in found)

@@ -1,8 +1,8 @@
 """Mistakes in a configuration, each in one line: the place, the fact, the remedy."""
 
 import re
-from difflib import get_close_matches
-from typing import Any
+from datetime import date
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -11,13 +11,21 @@ from lookalike.config.entry import Entry
 from lookalike.config.indexes import Index, IndexRuntime, Normalise, Train
 from lookalike.config.models import Embed, Model, Runtime
 from lookalike.config.records import Config, Experiment, Vary
-from lookalike.errors import did_you_mean
+from lookalike.errors import did_you_mean, nearest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LONGEST = 200  # characters of a name; a file's name may have 255, and endings are added
 BESIDE = ("pool", "pool_sn", "training", "gallery")  # what search writes beside {index}.parquet
 
 # Where a union was tried, pydantic puts the chosen member's tag into the place: (..., 'embed', 'pixels', 'siz').
 _UNIONS = {"datasets": ("kind", Dataset), "models": ("family", Embed)}
+
+
+# The mappings within an entry of a section, and their records.
+_INNER: dict[str, dict[str, tuple[type[Entry], ...]]] = {
+    "models": {"embed": get_args(get_args(Embed)[0]), "runtime": (Runtime,)},
+    "indexes": {"runtime": (IndexRuntime,)},
+}
 
 
 def explain(error: ValidationError, raw: Any) -> list[str]:
@@ -48,51 +56,110 @@ def _members(union: Any) -> dict[str, type[Entry]]:
 
 def explain_one(error: Any, raw: Any) -> str:
     """One line for one of pydantic's errors: ``models.x.embed.poolng: unknown key. Did you mean 'pooling'?``."""
-    place = list(error["loc"])
-    foreign = ""
-    known: set[str] = set()
-    tag_at = (
-        2 if place[:1] == ["datasets"] else 3 if place[:1] == ["models"] and place[2:3] == ["embed"] else len(place)
-    )
-    if len(place) > tag_at:
+    place, found = list(error["loc"]), error.get("input")
+    is_name = place[-1:] == ["[key]"]
+    if is_name:
+        del place[-2:]
+    chosen = _pop_tag(place)
+    where = ".".join(str(part) for part in place) or "configuration"
+    if is_name:
+        return f"{where}: a name should be text, and YAML reads this one as {_as_yaml_has(found)}"
+    match error["type"]:
+        case "invalid_key":
+            return (
+                f"{where.rpartition('.')[0] or where}: {found!r} is not a key. Inside {{ }} a comma ends an entry: "
+                "write numbers without commas (1000), and put text that has one in quotes."
+            )
+        case "extra_forbidden":
+            return f"{where}: unknown key.{_where_it_belongs(place, chosen, found)}"
+        case "missing":
+            return f"{where}: is missing. Add it; config.yaml explains every key."
+        case "union_tag_not_found":
+            tag, members = _union(error)
+            return f"{where}.{tag}: is missing. Known: {', '.join(sorted(members))}."
+        case "union_tag_invalid":
+            tag, members = _union(error)
+            name = str(error["ctx"]["tag"])
+            return f"{where}.{tag}: unknown {tag} '{name}'.{did_you_mean(name, members)}"
+        case "value_error":
+            return f"{where}: {error['ctx']['error']}"
+    return f"{where}: {_wrong_value(error, place, raw)}"
+
+
+def _pop_tag(place: list[Any]) -> str:
+    """Take the chosen member's tag out of a place, where there is one, and return it."""
+    match place:
+        case ["datasets", _, _, *_]:
+            return str(place.pop(2))
+        case ["models", _, "embed", _, *_]:
+            return str(place.pop(3))
+    return ""
+
+
+def _union(error: Any) -> tuple[str, dict[str, type[Entry]]]:
+    """The key that an error misses or does not know a value of, and the records by its values."""
+    tag = error["ctx"]["discriminator"].strip("'")
+    return tag, _members(Dataset if tag == "kind" else Embed)
+
+
+def _where_it_belongs(place: list[Any], chosen: str, value: Any) -> str:
+    """What an unknown key may be: one of another family's, one of another mapping of the same entry, or a slip."""
+    key, inside = place[-1], place[2:-1]
+    known = _known_keys(place)
+    if chosen:
         tag, union = _UNIONS[str(place[0])]
-        chosen = str(place.pop(tag_at))
         members = _members(union)
         known = set(members[chosen].model_fields) if chosen in members else set()
-        owners = [name for name, member in members.items() if place[-1] in member.model_fields and name != chosen]
-        if owners:
-            foreign = (
+        if owners := [name for name, member in members.items() if key in member.model_fields and name != chosen]:
+            return (
                 f" It belongs to {tag} '{owners[0]}', and this entry's {tag} is '{chosen}'. Entries of a --configfile"
                 f" are merged over the catalogue's: to change the {tag}, give the entry another name."
             )
-    where = ".".join(str(part) for part in place) or "configuration"
-    if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key.{foreign or did_you_mean(str(place[-1]), known or _known_keys(place))}"
-    if error["type"] == "missing":
-        return f"{where}: is missing. Add it; config.yaml explains every key."
-    if error["type"] == "union_tag_not_found":
-        tag = error["ctx"]["discriminator"].strip("'")
-        return f"{where}.{tag}: is missing. Known: {', '.join(sorted(_members(Dataset if tag == 'kind' else Embed)))}."
-    if error["type"] == "union_tag_invalid":
-        tag = error["ctx"]["discriminator"].strip("'")
-        found = str(error["ctx"]["tag"])
-        known_tags = _members(Dataset if tag == "kind" else Embed)
-        return f"{where}.{tag}: unknown {tag} '{found}'.{did_you_mean(found, known_tags)}"
-    if error["type"] == "value_error":
-        return f"{where}: {error['ctx']['error']}"
+    for name, records in _INNER.get(str(place[0]), {}).items():
+        if inside != [name] and any(key in record.model_fields for record in records):
+            return f" It belongs under {name}:."
+    if value is None:
+        return " It has no value: inside { } a comma ends an entry, and text that has one wants quotes."
+    return did_you_mean(str(key), known)
+
+
+def _wrong_value(error: Any, place: list[Any], raw: Any) -> str:
+    """What a value should be, and what it is."""
     found = error.get("input")
-    if error["type"] in ("model_type", "dict_type", "model_attributes_type"):
-        return f"{where}: should be a mapping (key: value), found {found!r}."
-    if error["type"] == "tuple_type":
-        return f"{where}: should be a list, such as [{found}], found {found!r}."
-    if error["type"] == "too_short":
-        return f"{where}: is empty. Name at least one."
-    message = f"{error['msg'][0].lower()}{error['msg'][1:]}"
+    if found is None:
+        return "has no value. Write one, or remove the line."
+    match error["type"]:
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return f"should be a mapping (key: value), found {found!r}."
+        case "tuple_type":
+            return f"should be a list, such as [{found}], found {found!r}."
+        case "too_short":
+            return "is empty. Name at least one."
+        case "string_type" if isinstance(found, bool | int | float | date):
+            return f"should be text, and YAML reads it as {_as_yaml_has(found)}"
+    message = _MESSAGES.get(error["type"], f"{error['msg'][0].lower()}{error['msg'][1:]}")
     suggestion = ""
     if error["type"] == "literal_error":
         choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        suggestion = did_you_mean(str(found), choices) if get_close_matches(str(found), choices) else ""
-    return f"{where}: {message}, found {found!r}{_description(place, raw)}.{suggestion}"
+        suggestion = did_you_mean(str(found), choices) if nearest(str(found), choices) else ""
+    return f"{message}, found {found!r}{_description(place, raw)}.{suggestion}"
+
+
+# pydantic's words for these are longer, or say nothing of what to write
+_MESSAGES = {
+    "string_type": "should be text",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "should be a whole number in digits, such as 30"),
+    **dict.fromkeys(("float_type", "float_parsing"), "should be a number in digits, such as 0.5"),
+}
+
+
+def _as_yaml_has(value: Any) -> str:
+    """What YAML made of text without quotes, and the remedy."""
+    if isinstance(value, bool):
+        words = ("yes", "on") if value else ("no", "off")
+        return f'{str(value).lower()}, as it does {" and ".join(words)}. Put the word in quotes, such as "{words[0]}".'
+    what = "date" if isinstance(value, date) else "number" if isinstance(value, int | float) else "value"
+    return f'the {what} {value}. Put it in quotes: "{value}".'
 
 
 def _record_at(place: list[Any], raw: Any = None) -> type[Entry] | None:
@@ -148,6 +215,10 @@ def _bad_names(config: Config, rule_names: frozenset[str]) -> list[str]:
                     f"{section}.{name}: names are parts of paths. "
                     "Use letters, digits, '.', '_' and '-', and start with a letter or digit."
                 )
+            elif len(name) > LONGEST:
+                mistakes.append(
+                    f"{section}.{name}: has {len(name)} characters. Names are parts of paths: use {LONGEST} or fewer."
+                )
     for name in config.experiments:
         if name in rule_names:
             mistakes.append(f"experiments.{name}: is the name of a rule of the workflow. {_other_name(name)}")
@@ -175,8 +246,13 @@ def _dangling(config: Config) -> list[str]:
         if name not in known:
             mistakes.append(f"{where}: {what} '{name}' is not defined.{did_you_mean(name, known)}")
 
-    for name in config.run:
+    def named_twice(where: str, names: tuple[str, ...]) -> None:
+        for twice in sorted({one for one in names if names.count(one) > 1}):
+            mistakes.append(f"{where}: '{twice}' is named twice. Name it once.")
+
+    for name in dict.fromkeys(config.run):
         check("run", "experiment", name, config.experiments)
+    named_twice("run", config.run)
     for name, dataset in config.datasets.items():
         if isinstance(dataset, Copies):
             where = f"datasets.{name}.of"
@@ -201,9 +277,7 @@ def _dangling(config: Config) -> list[str]:
         for twice in sorted({one for one in labels if labels.count(one) > 1}):
             mistakes.append(f"{where}.models: two models have the label '{twice}'. Give them different labels.")
         for key in ("models", "indexes"):
-            names = getattr(experiment, key)
-            for twice in sorted({one for one in names if names.count(one) > 1}):
-                mistakes.append(f"{where}.{key}: '{twice}' is named twice. Name it once.")
+            named_twice(f"{where}.{key}", getattr(experiment, key))
     return mistakes
 
 

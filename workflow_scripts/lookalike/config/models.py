@@ -1,5 +1,6 @@
 """Models, as the configuration describes them: one record a family, and how a model is run."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -44,6 +45,11 @@ class EfficientNetLite(Resized):
     compute_dtype: Literal["float32"] = "float32"
 
 
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a full commit hash: one state for good. A branch moves, and so may a tag."""
+    return bool(re.fullmatch("[0-9a-f]{40}", revision))
+
+
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
@@ -51,7 +57,7 @@ class Checkpoint(Resized):
     """A checkpoint of the Hugging Face hub, or a local folder of the same layout, with its image processor."""
 
     checkpoint: UserPath = Field(min_length=1, description="name on the Hugging Face hub, or a local folder")
-    revision: str = Field("main", min_length=1, description="branch, tag or commit on the hub")
+    revision: str = Field("main", min_length=1, description="commit on the hub, or a branch or tag, which may move")
     size: int | None = Field(
         None, ge=8, le=4096, description="side of the square that the network sees, in pixels; as the checkpoint says"
     )

@@ -13,10 +13,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from lookalike import expectations, store
+from lookalike import expectations, identity, store
 from lookalike.config import Dataset, Published
-from lookalike.datasets import outside
-from lookalike.errors import LookalikeError
+from lookalike.datasets import hashing, outside
+from lookalike.datasets.left_out import LeftOut
+from lookalike.errors import LookalikeError, WriteError
 from lookalike.formats import IMAGES, MANIFEST, TRUTH
 
 
@@ -28,13 +29,17 @@ def make_images(name: str, key: str, sources: str | None, manifest: str) -> None
     """
     entry = _entry(key)
     table_of_sources = store.read_table(sources, IMAGES) if sources else None
+    left_out = store.read_provenance(sources).get("left_out", []) if sources else []
     try:
         table = _module(entry).make_images(entry, table_of_sources, Path(manifest).parent)
+    except WriteError:
+        raise
     except LookalikeError as error:  # a kind knows its keys, and not its name
         raise LookalikeError(f"datasets.{name}.{error}") from None
     if not table.num_rows:
         raise LookalikeError(f"datasets.{name}: no pictures could be made. The log says why.")
-    store.write_table(table, manifest, MANIFEST, {"made_by": "lookalike make_images", "key": key})
+    provenance = {"made_by": "lookalike make_images", "key": key, "left_out": left_out}
+    store.write_table(hashing.fill(table), manifest, MANIFEST, provenance)
 
 
 def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out: str, *, expect: str = "{}") -> None:
@@ -45,8 +50,12 @@ def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out
     """
     entry = _entry(key)
     remedy = "Look for what is missing, or correct expect."
+    skipped: dict[str, LeftOut] = {}
+    left_out: list[dict[str, Any]] = []
     if manifest:
         made = store.read_table(manifest, MANIFEST)
+        _check_manifest(manifest, entry)
+        left_out = store.read_provenance(manifest).get("left_out", [])
         images = made.drop_columns(["source"])
         copies = made.filter(made["source"].is_valid())
         truth = copies.select(["image_id", "source"]).rename_columns(["query_id", "reference_id"])
@@ -55,14 +64,34 @@ def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out
         found.stop_where_incomplete(name)
         images, truth = _module(entry).choose(entry, found)
         remedy = found.remedy(name)
+        left_out = found.left_out
     else:
-        images, truth = _module(entry).sample(entry, f"datasets.{name}")
+        images, truth = _module(entry).sample(entry, f"datasets.{name}", skipped)
     expectations.check(f"datasets.{name}", json.loads(expect), expectations.count(images, truth), remedy)
     if entry.gallery:
-        images = outside.add(images, entry.gallery, f"datasets.{name}.gallery")
-    provenance = {"made_by": "lookalike sample", "key": key}
+        images = outside.add(images, entry.gallery, f"datasets.{name}.gallery", skipped)
+    images = hashing.fill(images, cache_of(images_out))
+    provenance = {"made_by": "lookalike sample", "dataset": name, "key": key}
+    provenance[identity.SAMPLE] = identity.hash_sample(images, truth)
+    left_out += [row for folder, odd in skipped.items() for row in odd.rows(folder)]
     store.write_table(truth, truth_out, TRUTH, provenance)
-    store.write_table(images, images_out, IMAGES, provenance)
+    store.write_table(images, images_out, IMAGES, provenance | {"left_out": left_out})
+
+
+def cache_of(images_out: str | Path) -> Path:
+    """Where a sample keeps the content hashes of its files, with the dates that they are good for."""
+    return Path(images_out).with_name("content_hashes.cache")
+
+
+def _check_manifest(manifest: str, entry: Any) -> None:
+    """Images that were made with other settings are another data set's, or another seed's."""
+    footer = store.read_provenance(manifest)
+    made_with = TypeAdapter(Dataset).validate_json(footer["key"])
+    if made_with.model_copy(update={"gallery": entry.gallery}) != entry:
+        raise LookalikeError(
+            f"{manifest}: lists images that were made with other settings ({footer['key']}). Make them again: "
+            f"--forcerun {manifest}"
+        )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Every picture is a reference and a query; nothing is known of true matches.
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lookalike import archives
 from lookalike.config import Coco
 from lookalike.config.datasets import INSTANCES
 from lookalike.datasets import published
+from lookalike.datasets.left_out import LeftOut
 from lookalike.datasets.published import Listing, Part, Source
 from lookalike.errors import LookalikeError
 from lookalike.formats import TRUTH
@@ -27,7 +29,8 @@ SOURCE = Source(
     docs="docs/coco.md",
 )
 NAMES = re.compile(r"val2017", re.IGNORECASE)
-PICTURES = re.compile(r"(\d{12}\.jpg)")
+PICTURES = re.compile(rf"(\d{{12}}){published.JPEG}")
+ENDING = ".jpg"  # of ids: as the pictures are named where they are published
 OTHERS = re.compile(r"annotations(?:_trainval2017)?|readme.*", re.IGNORECASE)
 
 Labels = dict[str, list[str]]  # the categories in each picture that the annotations name, in alphabetical order
@@ -44,22 +47,30 @@ class Found(published.Found):
 def look(entry: Coco) -> Found:
     """List the pictures and read the annotations. Raises LookalikeError for an instances file that is wrong."""
     published.check_root(entry.root)
-    listing = published.list_pictures(entry.root, NAMES, PICTURES)
+    listing = published.list_pictures(entry.root, NAMES, PICTURES, ending=ENDING)
     fetch = "put val2017.zip there, as it is, or the folder val2017/"
     part = published.picture_part("pictures", listing, "all", fetch, published=5000)
     files = entry.tables()
     labels: Labels = {}
+    odd = LeftOut()
     damage = ""
     try:
-        labels = _labels(files[0]) if files else {}
+        labels = _labels(files[0], odd) if files else {}
     except archives.ArchiveError as error:  # a download that was cut short is missing, like what was not begun
         damage = f"{Path(files[0]).name} {error}"
     name = entry.annotations or "annotations_trainval2017.zip, as it is, or annotations/instances_val2017.json"
+    packed = [f"{one}.gz" for one in INSTANCES if (Path(entry.root) / f"{one}.gz").exists()]
     table = published.file_part(
-        "annotations", "annotated pictures", len(labels), files=files, root=entry.root, fetch=f"put {name} there"
+        "annotations",
+        "annotated pictures",
+        len(labels),
+        files=files,
+        root=entry.root,
+        fetch=f"unpack {packed[0]} there (gunzip {packed[0]})" if packed else f"put {name} there",
     )
     table.missing = damage or table.missing
-    table.remarks += published.strays(entry.root, [NAMES, OTHERS], files).lines()
+    table.remarks += odd.lines()
+    table.leave_out(published.strays(entry.root, [NAMES, OTHERS], files))
     if part.found and files and not damage:
         _compare(part, listing, labels, fetch)
     return Found(SOURCE, entry.root, [part, table], listing.pictures, labels)
@@ -74,7 +85,7 @@ def _compare(part: Part, listing: Listing, labels: Labels, fetch: str) -> None:
         f"{len(lost):,} of the {len(labels):,} annotated pictures, e.g. {lost[0]}{damaged}: {fetch}" if lost else ""
     )
     part.remarks += [] if lost else listing.damaged
-    odd = published.Odd()
+    odd = LeftOut()
     for image_id in sorted(ids - labels.keys()):
         odd.add("pictures that the annotations do not name, and that are left out", image_id)
     part.remarks += odd.lines()
@@ -91,22 +102,44 @@ def choose(entry: Coco, found: Found) -> tuple[pa.Table, pa.Table]:
     return images, TRUTH.schema().empty_table()
 
 
-def _labels(file: str) -> Labels:
+def _labels(file: str, odd: LeftOut) -> Labels:
     """Names of the categories in every annotated picture; none for a picture without objects.
 
-    Raises ArchiveError, and LookalikeError for a file that is not COCO's.
+    Annotations of pictures that the file does not list, as in a file that was cut down to some pictures, are counted in
+    ``odd``. Raises ArchiveError, and LookalikeError for a file that is not COCO's.
     """
     try:
         data = archives.read(file, INSTANCES[0]).decode() if file.endswith(".zip") else published.read_text(file)
         content = json.loads(data)
-        categories = {one["id"]: str(one["name"]) for one in content["categories"]}
-        names = {one["id"]: str(one["file_name"]) for one in content["images"]}
-        found: dict[str, set[str]] = {name: set() for name in names.values()}
-        for one in content["annotations"]:
-            found[names[one["image_id"]]].add(categories[one["category_id"]])
-    except (ValueError, KeyError, TypeError) as error:
-        raise LookalikeError(
-            f"{file}: is no instances file of COCO ({type(error).__name__}: {error}). Fetch instances_val2017.json "
-            "again, or name the right file with 'annotations'."
-        ) from None
+        categories = {str(one["id"]): str(one["name"]) for one in content["categories"]}
+        names = {
+            str(one["id"]): published.image_id(str(one["file_name"]), PICTURES, ENDING) for one in content["images"]
+        }
+        objects = [(one.get("id"), str(one["image_id"]), str(one["category_id"])) for one in content["annotations"]]
+    except json.JSONDecodeError as error:
+        raise _not_instances(file, f"{error}; is it cut short?" if data.strip() else "it is empty") from None
+    except KeyError as error:
+        raise _not_instances(file, f"it has no {error}") from None
+    except (ValueError, TypeError, AttributeError):
+        raise _not_instances(file, "it is laid out in another way") from None
+    found: dict[str, set[str]] = {name: set() for name in names.values()}
+    for number, image, category in objects:
+        if category not in categories:
+            raise _not_instances(file, f"annotation {number} is of category {category}, which it does not list")
+        if image in names:
+            found[names[image]].add(categories[category])
+        else:
+            odd.add("annotations of pictures that the file does not list, left out", f"annotation {number} of {image}")
+    if objects and not any(found.values()):
+        raise _not_instances(file, f"none of its {len(objects):,} annotations is of a picture that it lists")
+    for name, times in Counter(names.values()).items():
+        if times > 1:
+            odd.add("pictures that the file lists more than once, and that are taken once", name)
     return {name: sorted(labels) for name, labels in found.items()}
+
+
+def _not_instances(file: str, why: str) -> LookalikeError:
+    return LookalikeError(
+        f"{file}: is not an instances file of COCO ({why}). Fetch instances_val2017.json again, or name the right file "
+        "with 'annotations'."
+    )

@@ -53,8 +53,8 @@ class Kind:
 
 def _kind(names: str, ids: str, pictures: range, *, archives: str, folder: str) -> Kind:
     return Kind(
-        names=re.compile(rf"(?:{names})(?:[_-]\w+)*", re.IGNORECASE),
-        pictures=re.compile(rf"({ids})\.(?:jpg|jpeg|JPG|JPEG)"),
+        names=re.compile(rf"(?:{names}|images)(?:[_-]\w+)*", re.IGNORECASE),
+        pictures=re.compile(rf"({ids}){published.JPEG}"),
         spell=f"{ids[0]}{{:0{len(str(pictures.stop - 1))}d}}",
         numbers=pictures,
         archives=archives,
@@ -89,6 +89,7 @@ QUERIES = {
     "test": ("test queries",),
     "all": ("development queries", "test queries"),
 }
+ANY = re.compile(rf"[RQT]\d+{published.JPEG}")  # of any part: they may lie in one folder
 EXTRAS = re.compile(r".*attributions?.*\.csv|.*\.(?:md|txt|pdf)|licen[cs]e.*", re.IGNORECASE)
 
 
@@ -107,7 +108,7 @@ def look(entry: Disc21) -> Found:
     pictures: dict[str, pa.Table] = {}
     for name, selection in _used(entry).items():
         kind = KINDS[name]
-        listing = published.list_pictures(entry.root, kind.names, kind.pictures)
+        listing = published.list_pictures(entry.root, kind.names, kind.pictures, others=ANY)
         pictures[name] = listing.pictures
         parts.append(_part(name, kind, selection, listing))
     files = entry.tables()
@@ -120,7 +121,7 @@ def look(entry: Disc21) -> Found:
         "ground truth", "true pairs", truth.num_rows, files=[] if lost else files, root=entry.root, fetch=fetch
     )
     known = [*(kind.names for kind in KINDS.values()), EXTRAS, GROUND_TRUTH]
-    part.remarks += published.strays(entry.root, known, files).lines()
+    part.leave_out(published.strays(entry.root, known, files))
     if not part.missing:
         _compare(part, entry, pictures, truth)
     return Found(SOURCE, entry.root, [*parts, part], pictures, truth)
@@ -172,6 +173,9 @@ def _truth_names(entry: Disc21) -> str:
 
 def _compare(part: Part, entry: Disc21, pictures: dict[str, pa.Table], truth: pa.Table) -> None:
     """Say where ground truth and pictures do not fit together."""
+    if not truth.num_rows:
+        part.missing = f"no pair is in {published.shortened(part.places)}: fetch {_truth_names(entry)} again"
+        return
     for name in QUERIES[entry.queries]:
         own = _in_range(truth, KINDS[name].numbers)
         if not own.num_rows:
@@ -258,16 +262,20 @@ def _rows(file: str) -> list[tuple[int, str, str]]:
     """Line, query and reference ("" where there is no match) of every row, in either format.
 
     One has the header ``query_id,reference_id`` and a row for each query; the other has no header, and positives only.
+    Spreadsheets write semicolons or tabs between them, and some copies name the files, with ``.jpg``.
     """
+    text = published.read_text(file)
+    first = text.partition("\n")[0]
+    delimiter = next((one for one in ";\t" if one in first and "," not in first), ",")
     rows: list[tuple[int, str, str]] = []
-    for line, cells in enumerate(csv.reader(published.read_text(file).splitlines()), start=1):
-        row = [cell.strip() for cell in cells]
+    for line, cells in enumerate(csv.reader(text.splitlines(), delimiter=delimiter), start=1):
+        row = [re.sub(rf"{published.JPEG}$", "", cell.strip()) for cell in cells]
         if not any(row) or (line == 1 and row == ["query_id", "reference_id"]):
             continue
         known = len(row) == 2 and re.fullmatch(r"Q\d{5}", row[0]) and re.fullmatch(r"(R\d{6})?", row[1])
         if not known:
             raise LookalikeError(
-                f"{file}, line {line}: is '{','.join(cells)}', expected a query and its reference, such as "
+                f"{file}, line {line}: is '{delimiter.join(cells)}', expected a query and its reference, such as "
                 "Q00005,R012345, or Q00006, where there is no match. Fetch the file again, or name the right one with "
                 "'truth'."
             )

@@ -3,8 +3,13 @@
 Every picture of the sample is a reference and a query; nothing is known of true matches.
 """
 
+import csv
+import io
+import json
 import logging
 import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike.config import Flickr30k
+from lookalike.config.datasets import CAPTIONS
 from lookalike.datasets import published
+from lookalike.datasets.left_out import LeftOut
 from lookalike.datasets.published import Part, Source
 from lookalike.errors import LookalikeError
 from lookalike.formats import TRUTH
@@ -27,13 +34,21 @@ SOURCE = Source(
     docs="docs/flickr30k.md",
 )
 NAMES = re.compile(r"flickr30k[-_]images|images", re.IGNORECASE)
-PICTURES = re.compile(r"(\d+\.jpg)")
-OTHERS = re.compile(r"readme.*|flickr30k.*\.tar(?:\.gz)?|results.*", re.IGNORECASE)
+PICTURES = re.compile(rf"(\d+){published.JPEG}")
+ENDING = ".jpg"  # of ids: as the pictures are named where they are published
+OTHERS = re.compile(
+    r"readme.*|flickr30k.*\.tar(?:\.gz)?|results.*|captions\.txt|dataset_flickr30k\.json|flickr_annotations_30k\.csv",
+    re.IGNORECASE,
+)
 TOKEN = re.compile(r"(?P<image>[^#\t]+)#(?P<number>\d+)\t(?P<text>.*)")
 # One row of the CSV that circulates lacks its second bar, so that spaces are taken for it too.
 CSV = re.compile(r"(?P<image>[^|]+)\|\s*(?P<number>\d+)\s*(?:\||\s)(?P<text>.*)")
 HEADER = re.compile(r"image_name\|\s*comment_number\|\s*comment\s*")
+COMMAS = (["image_name", "comment_number", "comment"], ["image", "caption"])  # headers of CSV files with commas
+SPLITS = {"filename", "raw"}  # columns of the table of Karpathy's splits that count
+AGAIN = "Fetch the file again, or name the right one with 'captions'."
 
+Row = tuple[str, int, str]  # picture, number of the caption, caption
 Captions = dict[str, list[str]]  # of each picture, in the order of their numbers
 
 
@@ -49,7 +64,7 @@ def look(entry: Flickr30k) -> Found:
     """List the pictures and read the captions. Raises LookalikeError for a captions file that is wrong."""
     published.check_root(entry.root)
     files = entry.tables()
-    listing = published.list_pictures(entry.root, NAMES, PICTURES, files)
+    listing = published.list_pictures(entry.root, NAMES, PICTURES, ending=ENDING, tables=files)
     wanted = f"{entry.sample:,} at random" if entry.sample else "all that are there"
     packed = sorted(path.name for path in Path(entry.root).glob("flickr30k*images.tar*"))
     fetch = (
@@ -61,17 +76,17 @@ def look(entry: Flickr30k) -> Found:
     if part.found and entry.sample and part.found < entry.sample:
         part.missing = f"{entry.sample:,} at random are asked for, and only {part.found:,} are there: {fetch}"
     captions = _captions(files[0]) if files else {}
-    name = entry.captions or "results_20130124.token or results.csv"
+    name = entry.captions or f"{', '.join(CAPTIONS[:-1])} or {CAPTIONS[-1]}"
     count = sum(map(len, captions.values()))
     text = published.file_part("captions", "captions", count, files=files, root=entry.root, fetch=f"put {name} there")
-    text.remarks += published.strays(entry.root, [NAMES, OTHERS], files).lines()
+    text.leave_out(published.strays(entry.root, [NAMES, OTHERS], files))
     _compare(part, text, entry, listing.pictures, captions)
     return Found(SOURCE, entry.root, [part, text], listing.pictures, captions)
 
 
 def _compare(part: Part, text: Part, entry: Flickr30k, pictures: pa.Table, captions: Captions) -> None:
     """Say where pictures, captions and the pictures that are always shown do not fit together."""
-    odd = published.Odd()
+    odd = LeftOut()
     ids = set(pictures["image_id"].to_pylist())
     if part.found and captions:
         for image_id in sorted(ids - captions.keys()):
@@ -101,21 +116,74 @@ def choose(entry: Flickr30k, found: Found) -> tuple[pa.Table, pa.Table]:
 
 
 def _captions(file: str) -> Captions:
-    """Captions by picture, from a ``.token`` file or a CSV with bars. Raises LookalikeError for any other line."""
-    lines = published.read_text(file).split("\n")
-    is_csv = bool(HEADER.fullmatch(lines[0].strip("\r")))
-    pattern = CSV if is_csv else TOKEN
+    """Captions by picture, from any of the files that circulate. Raises LookalikeError for another, or an empty one."""
+    text = published.read_text(file)
+    first = text.partition("\n")[0].strip()
+    header = [cell.strip() for cell in first.split(",")]
+    if file.lower().endswith(".json"):
+        rows = _from_json(file, text)
+    elif set(header) >= SPLITS or header in COMMAS:
+        rows = _from_table(file, text, header)
+    else:
+        rows = _from_lines(file, text, is_csv=bool(HEADER.fullmatch(first)))
     numbered: dict[str, list[tuple[int, str]]] = {}
-    for number, line in enumerate(lines, start=1):
-        text = line.strip("\r")
-        if not text.strip() or (is_csv and number == 1):
+    for image, number, caption in rows:
+        image_id = published.image_id(image.strip().strip('"'), PICTURES, ENDING)
+        numbered.setdefault(image_id, []).append((number, caption.strip()))
+    if not numbered:
+        raise LookalikeError(f"{file}: holds no captions. {AGAIN}")
+    return {image: [caption for _, caption in sorted(texts)] for image, texts in numbered.items()}
+
+
+def _from_lines(file: str, text: str, *, is_csv: bool) -> Iterator[Row]:
+    """Rows of a ``.token`` file, or of a CSV with bars."""
+    pattern = CSV if is_csv else TOKEN
+    expected = "1000.jpg| 0| A dog runs." if is_csv else "1000.jpg#0<TAB>A dog runs."
+    for number, line in enumerate(text.split("\n"), start=1):
+        stripped = line.strip("\r")
+        if not stripped.strip() or (is_csv and number == 1):
             continue
-        match = pattern.fullmatch(text)
-        if not match:
-            expected = "1000.jpg| 0| A dog runs." if is_csv else "1000.jpg#0<TAB>A dog runs."
-            raise LookalikeError(
-                f"{file}, line {number}: is '{text[:80]}', expected a picture, a number and a caption, such as "
-                f"'{expected}'. Fetch the file again, or name the right one with 'captions'."
-            )
-        numbered.setdefault(match["image"].strip(), []).append((int(match["number"]), match["text"].strip()))
-    return {image: [text for _, text in sorted(texts)] for image, texts in numbered.items()}
+        if not (match := pattern.fullmatch(stripped)):
+            raise _odd_line(file, number, stripped, expected)
+        yield match["image"], int(match["number"]), match["text"]
+
+
+def _from_table(file: str, text: str, header: list[str]) -> Iterator[Row]:
+    """Rows of a CSV with commas: a caption a row, or all of a picture's as a JSON list in ``raw``.
+
+    A caption with commas may stand without quotes, since it is the last cell.
+    """
+    counts = Counter[str]()
+    lines = csv.reader(io.StringIO(text, newline=""))
+    next(lines)
+    for cells in lines:
+        if not cells:
+            continue
+        try:
+            if set(header) >= SPLITS:
+                row = dict(zip(header, cells, strict=True))
+                yield from ((row["filename"], number, str(one)) for number, one in enumerate(json.loads(row["raw"])))
+                continue
+            *start, caption = [*cells[: len(header) - 1], ",".join(cells[len(header) - 1 :])]
+            yield start[0], int(start[1]) if len(start) == 2 else counts[start[0]], caption
+            counts[start[0]] += 1
+        except (ValueError, IndexError, TypeError):
+            raise _odd_line(file, lines.line_num, ",".join(cells), ",".join(header)) from None
+
+
+def _from_json(file: str, text: str) -> Iterator[Row]:
+    """Rows of Karpathy's splits: of every picture its file's name and its sentences."""
+    try:
+        for image in json.loads(text)["images"]:
+            for number, sentence in enumerate(image["sentences"]):
+                yield str(image["filename"]), number, str(sentence["raw"])
+    except (ValueError, KeyError, TypeError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else f"{error}"
+        raise LookalikeError(f"{file}: is not a captions file of Flickr30k ({why}). {AGAIN}") from None
+
+
+def _odd_line(file: str, line: int, text: str, expected: str) -> LookalikeError:
+    return LookalikeError(
+        f"{file}, line {line}: is '{text[:80]}', expected a picture, a number and a caption, such as '{expected}'. "
+        f"{AGAIN}"
+    )

@@ -8,7 +8,6 @@ import stat
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
@@ -16,6 +15,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from lookalike.config import Folder
+from lookalike.datasets import left_out
+from lookalike.datasets.left_out import LeftOut
 from lookalike.errors import LookalikeError, did_you_mean
 from lookalike.formats import BY, IMAGES, TRUTH
 from lookalike.images import EXTENSIONS
@@ -26,32 +27,15 @@ CheckHeader = Callable[[list[str], str, str], None]
 WHERE_PATHS_START = "Check the path: relative paths start at the folder where snakemake is run."
 
 
-@dataclass
-class LeftOut:
-    """Files that are no pictures of the data set, counted by why; nothing is left out in silence."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, str] = field(default_factory=dict)
-
-    def add(self, why: str, path: str) -> None:
-        """Count one."""
-        self.counts[why] = self.counts.get(why, 0) + 1
-        self.examples.setdefault(why, path)
-
-    def log(self, folder: str) -> None:
-        """Say what was left out, one line a reason."""
-        for why, number in self.counts.items():
-            log.info("%s: %d %s left out, e.g. %s", folder, number, why, self.examples[why])
-
-
 NAMES = {"root": "the root", "queries": "the folder of queries", "training": "the folder of training pictures"}
 ROLES = {"root": "reference", "queries": "query", "training": "training"}
 
 
-def sample(entry: Folder, where: str) -> tuple[pa.Table, pa.Table]:
+def sample(entry: Folder, where: str, skipped: dict[str, LeftOut] | None = None) -> tuple[pa.Table, pa.Table]:
     """List the pictures and the true matches: an IMAGES and a TRUTH table.
 
-    ``where`` is ``datasets.NAME``, for messages. Ids are paths relative to ``root``, or to ``queries`` or ``training``.
+    ``where`` is ``datasets.NAME``, for messages; what is left out of each folder is put into ``skipped``. Ids are paths
+    relative to ``root``, or to ``queries`` or ``training``.
     Raises LookalikeError for a missing or empty folder, an id that is taken twice, or a truth file that does not fit.
     """
     if entry.truth is not None and entry.queries is None:
@@ -68,7 +52,7 @@ def sample(entry: Folder, where: str) -> tuple[pa.Table, pa.Table]:
             )
     # one folder inside another: each picture belongs to the innermost only
     found = {
-        key: _pictures(folder, f"{where}.{key}", frozenset(real.values()) - {real[key]})
+        key: _pictures(folder, f"{where}.{key}", frozenset(real.values()) - {real[key]}, skipped)
         for key, folder in folders.items()
     }
     for one, other in combinations(folders, 2):
@@ -136,26 +120,31 @@ def _existing(folder: str, where: str) -> str:
     return os.path.realpath(folder)
 
 
-def pictures(folder: str, where: str) -> dict[str, int]:
+def pictures(folder: str, where: str, skipped: dict[str, LeftOut] | None = None) -> dict[str, int]:
     """Size in bytes of every picture in and below ``folder``, by its path inside, sorted.
 
-    ``where`` names the place in messages. Raises LookalikeError for a folder that is missing, empty or unreadable.
+    ``where`` names the place in messages; what is left out is put into ``skipped``. Raises LookalikeError for a folder
+    that is missing, empty or unreadable.
     """
     _existing(folder, where)
-    return _pictures(folder, where, frozenset())
+    return _pictures(folder, where, frozenset(), skipped)
 
 
-def _pictures(folder: str, where: str, others: frozenset[str]) -> dict[str, int]:
+def _pictures(folder: str, where: str, others: frozenset[str], skipped: dict[str, LeftOut] | None) -> dict[str, int]:
     """Size in bytes of every picture in and below ``folder``, by id, sorted; ``others`` are left to themselves."""
-    left_out = LeftOut()
-    found = dict(sorted(_walk(folder, where, others, left_out)))
-    left_out.log(folder)
+    odd = LeftOut()
+    found = dict(sorted(_walk(folder, where, others, odd)))
+    for line in odd.lines():
+        log.info("%s: left out: %s", folder, line)
     if not found:
-        raise LookalikeError(f"{where}: '{folder}' holds no pictures (looked for {', '.join(EXTENSIONS)}).")
+        rest = f" Left out: {'; '.join(odd.lines())}." if odd.counts else ""
+        raise LookalikeError(f"{where}: '{folder}' holds no pictures (looked for {', '.join(EXTENSIONS)}).{rest}")
+    if skipped is not None:
+        skipped[folder] = odd
     return found
 
 
-def _walk(root: str, where: str, others: frozenset[str], left_out: LeftOut) -> Iterator[tuple[str, int]]:
+def _walk(root: str, where: str, others: frozenset[str], odd: LeftOut) -> Iterator[tuple[str, int]]:
     """Yield id and size of the pictures below ``root``.
 
     Links are followed, but each folder is listed once: where it really is if that is below ``root``, else by the first
@@ -168,22 +157,24 @@ def _walk(root: str, where: str, others: frozenset[str], left_out: LeftOut) -> I
         folder, prefix, real = folders.pop() if folders else links.popleft()
         if real in listed:
             if real not in others:
-                left_out.add("links to folders that are listed already", prefix)
+                odd.add("links to folders that are listed already", prefix)
             continue
         listed.add(real)
+        inside = prefix[:-1].rpartition("/")[2] if prefix else Path(root).name
         for entry in _entries(folder, where):
             image_id = prefix + entry.name
-            if entry.name.startswith("."):
-                left_out.add("hidden files and folders", image_id)
-            elif _is_folder(entry):
+            is_folder = _is_folder(entry)
+            if reason := left_out.why(entry.name, inside):
+                odd.add(reason, f"{image_id}/" if is_folder else image_id)
+            elif is_folder:
                 if entry.is_symlink():
                     links.append((entry.path, f"{image_id}/", os.path.realpath(entry.path)))
                 else:
                     folders.append((entry.path, f"{image_id}/", os.path.join(real, entry.name)))  # noqa: PTH118
             elif not entry.name.lower().endswith(EXTENSIONS):
-                left_out.add("files with other extensions", image_id)
+                odd.add_extension(image_id)
             elif (size := _size(entry, folder, where)) is None:
-                left_out.add("links that lead nowhere, and other things that are no files,", image_id)
+                odd.add("links that lead nowhere, and other things that are no files", image_id)
             else:
                 yield _utf8(image_id, where), size
 

@@ -6,18 +6,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike.datasets import folder
+from lookalike.datasets.left_out import LeftOut
 from lookalike.errors import LookalikeError
 
 PREFIX = "gallery:"  # of the ids: the data set may well have a picture of the same name
 
 
-def add(images: pa.Table, root: str, where: str) -> pa.Table:
+def add(images: pa.Table, root: str, where: str, skipped: dict[str, LeftOut] | None = None) -> pa.Table:
     """An images table with the pictures of the folder ``root`` after its own.
 
-    ``where`` is ``datasets.NAME.gallery``, for messages. Raises LookalikeError for a missing or empty folder, and for a
-    picture that the data set has too: naming a gallery must change nothing else.
+    ``where`` is ``datasets.NAME.gallery``, for messages; what is left out is put into ``skipped``. Raises
+    LookalikeError for a missing or empty folder, and for a picture that the data set has too: naming a gallery must
+    change nothing else.
     """
-    found = folder.pictures(root, where)
+    found = folder.pictures(root, where, skipped)
     _refuse_own(images, root, list(found), where)
     if "gallery" not in images.column_names:
         images = images.append_column("gallery", pa.array([False] * images.num_rows, pa.bool_()))

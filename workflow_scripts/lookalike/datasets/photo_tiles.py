@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from lookalike import images
+from lookalike import images, store
 from lookalike.config import PhotoTiles
-from lookalike.errors import LookalikeError
+from lookalike.errors import LookalikeError, writing
 from lookalike.formats import MANIFEST
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ def make_images(entry: PhotoTiles, sources: pa.Table | None, folder: Path) -> pa
     Raises LookalikeError where a package or a photograph is missing, or no tile fits into any photograph.
     """
     folders = [_folder(carrier) for carrier in CARRIERS]  # both, before anything is written
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     rows = []
     flat = 0
     for carrier, where in zip(CARRIERS, folders, strict=True):
@@ -83,13 +84,14 @@ def make_images(entry: PhotoTiles, sources: pa.Table | None, folder: Path) -> pa
                     continue
                 group = Path(name).stem
                 image_id = f"{group}-{row}-{column}.png"
-                tile.save(folder / image_id)
+                with writing(folder / image_id):
+                    tile.save(folder / image_id)
                 rows.append(_manifest_row(image_id, group, folder))
     if not rows and not flat:
         raise LookalikeError(f"tile: no photograph is large enough for tiles of {entry.tile} px. Choose smaller tiles.")
     log.info("%d tiles of %d px written, %d flat ones left out", len(rows), entry.tile, flat)
     _remove_stale(folder, {str(row["image_id"]) for row in rows})
-    return pa.Table.from_pylist(rows, schema=MANIFEST.schema())
+    return pa.Table.from_pylist(rows, schema=MANIFEST.schema("sha256"))
 
 
 def _folder(carrier: Carrier) -> Path:
@@ -136,6 +138,7 @@ def _manifest_row(image_id: str, group: str, folder: Path) -> dict[str, str | bo
         "bytes": (folder / image_id).stat().st_size,
         "group": group,
         "source": None,
+        "sha256": store.sha256_file(folder / image_id),
     }
 
 

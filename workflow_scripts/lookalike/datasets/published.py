@@ -10,19 +10,23 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike import archives
+from lookalike import archives, content_hashes
+from lookalike.datasets import left_out
+from lookalike.datasets.left_out import LeftOut
 from lookalike.errors import LookalikeError
 from lookalike.formats import IMAGES
 
 log = logging.getLogger(__name__)
 
-LISTED = pa.schema({"image_id": pa.string(), "path": pa.string(), "bytes": pa.int64()})
+# `content_hash` is null for plain files: it is taken of those that are chosen (datasets/hashing.py).
+LISTED = pa.schema({"image_id": pa.string(), "path": pa.string(), "bytes": pa.int64(), "content_hash": pa.string()})
 
 
 @dataclass(frozen=True)
@@ -34,28 +38,6 @@ class Source:
     page: str
     licence: str
     docs: str
-
-
-class Odd:
-    """Things that are not as expected, counted by what they are; nothing is left out in silence."""
-
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-        self.examples: dict[str, list[str]] = {}
-
-    def add(self, what: str, example: str) -> None:
-        """Count one."""
-        self.counts[what] = self.counts.get(what, 0) + 1
-        if len(examples := self.examples.setdefault(what, [])) < 3:
-            examples.append(example)
-
-    def lines(self) -> list[str]:
-        """One line each: ``hidden files: 4, such as .DS_Store, a/.DS_Store, b/.DS_Store``, all where they are three."""
-        lines = []
-        for what, count in self.counts.items():
-            some = "such as " if count > len(self.examples[what]) else ""
-            lines.append(f"{what}: {count:,}, {some}{', '.join(self.examples[what])}")
-        return lines
 
 
 @dataclass
@@ -71,6 +53,12 @@ class Part:
     places: list[str] = field(default_factory=list)  # folders and files that it was found in, relative to the root
     absent: list[str] = field(default_factory=list)  # what is published and not there, and could be done without
     remarks: list[str] = field(default_factory=list)  # what is there and not as expected; it stops nothing
+    left_out: LeftOut = field(default_factory=LeftOut)  # what was listed and is none of its pictures; also a remark
+
+    def leave_out(self, odd: LeftOut) -> None:
+        """Remark what was listed and is none of the part's pictures, and count it for the report."""
+        self.left_out = odd
+        self.remarks += odd.lines()
 
     @property
     def notes(self) -> list[str]:
@@ -90,6 +78,11 @@ class Found:
     def missing(self) -> list[str]:
         """One line for each part that is not there, or not enough of it."""
         return [f"{part.name}: {part.missing}" for part in self.parts if part.missing]
+
+    @property
+    def left_out(self) -> list[dict[str, Any]]:
+        """What was left out of every part, for the footer of the images table."""
+        return [row for part in self.parts for row in part.left_out.rows(f"{self.root} ({part.name})")]
 
     def how_to_get(self) -> list[str]:
         """Where to fetch the data set, under which licence, and where to put it."""
@@ -130,21 +123,33 @@ class Listing:
 
     pictures: pa.Table
     places: list[str]
-    odd: Odd
+    odd: LeftOut
     damaged: list[str]  # archives that cannot be read, and why
 
 
-def list_pictures(root: str, names: re.Pattern[str], pictures: re.Pattern[str], tables: Sequence[str] = ()) -> Listing:
+JPEG = r"\.(?i:jpe?g)"  # as copies have it: .jpg, .JPG, .jpeg
+
+
+def list_pictures(
+    root: str,
+    names: re.Pattern[str],
+    pictures: re.Pattern[str],
+    *,
+    ending: str = "",
+    tables: Sequence[str] = (),
+    others: re.Pattern[str] | None = None,
+) -> Listing:
     """Every picture of a part: of all folders in ``root``, and of all zip archives there, whose names match ``names``.
 
-    A picture is a file at any depth whose name matches ``pictures``; the id is that pattern's first group. Files are
-    taken before members, where a picture is there twice. ``tables`` are files that are known to be no pictures. Raises
-    LookalikeError for a folder that cannot be read.
+    A picture is a file at any depth whose name matches ``pictures``; the id is that pattern's first group, and
+    ``ending``. Files are taken before members, where a picture is there twice. ``tables`` are files that are known to
+    be no pictures, and what matches ``others`` belongs to another part. Raises LookalikeError for a folder that cannot
+    be read.
     """
-    odd, damaged, places, found = Odd(), list[str](), list[str](), [LISTED.empty_table()]
+    odd, damaged, places, found = LeftOut(), list[str](), list[str](), [LISTED.empty_table()]
     known = {os.path.relpath(table, root) for table in tables}
     for place in parts_of(root, names):
-        listed = _Columns(pictures, odd)
+        listed = _Columns(pictures, others, ending, odd)
         for path, size in _files(root, place, odd, ()) if (Path(root) / place).is_dir() else [(place, 0)]:
             if path in known:
                 continue
@@ -153,7 +158,7 @@ def list_pictures(root: str, names: re.Pattern[str], pictures: re.Pattern[str], 
                 continue
             try:
                 for member in archives.members(Path(root) / path):
-                    listed.add(f"{path}!{member.name}", member.bytes)
+                    listed.add_member(path, member)
             except archives.ArchiveError as error:
                 damaged.append(f"{path} {error}")
         if listed.ids:
@@ -165,37 +170,56 @@ def list_pictures(root: str, names: re.Pattern[str], pictures: re.Pattern[str], 
 class _Columns:
     """The columns of LISTED, filled one file after the other: lists take less memory than a record a row."""
 
-    def __init__(self, pictures: re.Pattern[str], odd: Odd) -> None:
-        self.pictures, self.odd = pictures, odd
+    def __init__(self, pictures: re.Pattern[str], others: re.Pattern[str] | None, ending: str, odd: LeftOut) -> None:
+        self.pictures, self.others, self.ending, self.odd = pictures, others, ending, odd
         self.ids: list[str] = []
         self.paths: list[str] = []
         self.sizes: list[int] = []
+        self.hashes: list[str | None] = []
+        self._folder, self._skipped = "", ("", "")  # of the member before: where it was, and why that is left out
+        self._counted: set[str] = set()
 
-    def add(self, path: str, size: int) -> None:
+    def add(self, path: str, size: int, content_hash: str | None = None) -> None:
         name = path.rpartition("/")[2].rpartition("!")[2]
         if match := self.pictures.fullmatch(name):
-            self.ids.append(match[1])
+            self.ids.append(match[1] + self.ending)
             self.paths.append(path)
             self.sizes.append(size)
-        else:
-            self.odd.add("hidden files" if name.startswith(".") else "files that are no pictures of it", path)
+            self.hashes.append(content_hash)
+        elif not (self.others and self.others.fullmatch(name)):
+            self.odd.add(left_out.why(name) or "files that are no pictures of it", path)
+
+    def add_member(self, archive: str, member: archives.Member) -> None:
+        path = f"{archive}!{member.name}"
+        if (folder := member.name.rpartition("/")[0]) != self._folder:
+            self._folder, self._skipped = folder, left_out.why_path(folder)
+        top, reason = self._skipped
+        if not reason:
+            self.add(path, member.bytes, content_hashes.of_crc(member.crc))
+        elif (place := f"{archive}!{top}/") not in self._counted:
+            self._counted.add(place)
+            self.odd.add(reason, place)
 
     def table(self) -> pa.Table:
-        return pa.table([self.ids, self.paths, self.sizes], schema=LISTED)
+        return pa.table([self.ids, self.paths, self.sizes, self.hashes], schema=LISTED)
 
 
 def parts_of(root: str, names: re.Pattern[str]) -> list[str]:
-    """Folders and zip archives in ``root`` whose names, without ``.zip``, match: folders first, then by number."""
-    if not Path(root).is_dir():
-        return []
-    with os.scandir(root) as entries:
-        found = [(entry.name, entry.is_dir()) for entry in entries]
-    matching = [
-        (not is_folder, _natural(name), name)
-        for name, is_folder in found
-        if names.fullmatch(re.sub(r"\.zip$", "", name, flags=re.IGNORECASE))
-        and (is_folder or name.lower().endswith(".zip"))
-    ]
+    """Folders and zip archives in ``root`` whose names, without ``.zip``, match: folders first, then by number.
+
+    They may lie in a folder ``images/`` there, as many copies have it.
+    """
+    matching = []
+    for folder in ("",) if names.fullmatch("images") else ("", "images/"):
+        if not os.access(Path(root) / folder, os.R_OK | os.X_OK) or not (Path(root) / folder).is_dir():
+            continue
+        with os.scandir(Path(root) / folder) as entries:
+            matching += [
+                (not entry.is_dir(), _natural(entry.name), folder + entry.name)
+                for entry in entries
+                if names.fullmatch(re.sub(r"(?i)\.zip$", "", entry.name))
+                and (entry.is_dir() or entry.name.lower().endswith(".zip"))
+            ]
     return [name for _, _, name in sorted(matching)]
 
 
@@ -204,7 +228,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _files(root: str, folder: str, odd: Odd, above: tuple[Path, ...]) -> Iterator[tuple[str, int]]:
+def _files(root: str, folder: str, odd: LeftOut, above: tuple[Path, ...]) -> Iterator[tuple[str, int]]:
     """Yield path, relative to the root, and size of every file below a folder. Links are followed, but not in rings."""
     real = (Path(root) / folder).resolve()
     if real in above:
@@ -219,7 +243,10 @@ def _files(root: str, folder: str, odd: Odd, above: tuple[Path, ...]) -> Iterato
         ) from None
     for entry in listed:
         path = f"{folder}/{entry.name}"
-        if entry.is_dir():
+        is_folder = entry.is_dir()
+        if is_folder and (reason := left_out.why(entry.name, Path(folder).name)):
+            odd.add(reason, f"{path}/")
+        elif is_folder:
             yield from _files(root, path, odd, (*above, real))
         elif entry.is_file():
             yield path, entry.stat().st_size
@@ -227,7 +254,7 @@ def _files(root: str, folder: str, odd: Odd, above: tuple[Path, ...]) -> Iterato
             odd.add("links that lead nowhere, and other things that are no files", path)
 
 
-def _each_once(pictures: pa.Table, odd: Odd) -> pa.Table:
+def _each_once(pictures: pa.Table, odd: LeftOut) -> pa.Table:
     """In the order of ids, and of each id the row that came first; the others are counted."""
     numbered = pictures.append_column("row", pa.array(np.arange(pictures.num_rows)))
     ordered = numbered.sort_by([("image_id", "ascending"), ("row", "ascending")]).combine_chunks()
@@ -238,27 +265,32 @@ def _each_once(pictures: pa.Table, odd: Odd) -> pa.Table:
         if repeats.any():
             example = int(np.argmax(repeats))
             what = "pictures that are there more than once, and are taken once"
-            odd.counts[what] = int(repeats.sum())
-            odd.examples[what] = [f"{ordered['path'][example - 1]} and {ordered['path'][example]}"]
+            odd.add(what, f"{ordered['path'][example - 1]} and {ordered['path'][example]}", int(repeats.sum()))
             ordered = ordered.filter(pa.array(~repeats))
     return ordered.drop_columns(["row"])
 
 
-def strays(root: str, known: Iterable[re.Pattern[str]], files: Sequence[str]) -> Odd:
+def strays(root: str, known: Iterable[re.Pattern[str]], files: Sequence[str]) -> LeftOut:
     """What lies in ``root`` and belongs to no part. ``files`` are tables that were read."""
-    odd = Odd()
+    odd = LeftOut()
     patterns = list(known)
     tops = {Path(os.path.relpath(file, root)).parts[0] for file in files}
+    tops |= {Path(place).parts[0] for one in patterns for place in parts_of(root, one)}
     for name in sorted(path.name for path in Path(root).iterdir()) if Path(root).is_dir() else ():
         if name not in tops and not any(one.fullmatch(re.sub(r"(?i)\.zip$", "", name)) for one in patterns):
             inside = f"{root}/{name}"
-            what = "things in the folder that this data set does not use"
-            if name.startswith("."):
-                what = "hidden files"
-            elif os.access(inside, os.R_OK) and any(parts_of(inside, one) for one in patterns):
+            what = left_out.why(name) or "things in the folder that this data set does not use"
+            if not left_out.why(name) and os.access(inside, os.R_OK) and any(parts_of(inside, one) for one in patterns):
                 what = "folders that hold parts of it, a level too deep (move them up, or name that folder with 'root')"
             odd.add(what, name)
     return odd
+
+
+def image_id(name: str, pictures: re.Pattern[str], ending: str) -> str:
+    """The id of a picture that a table names, whatever folder stands before it and however its ending is written."""
+    name = re.split(r"[/\\]", name.strip())[-1]
+    match = pictures.fullmatch(name)
+    return match[1] + ending if match else name
 
 
 def check_root(root: str) -> None:
@@ -278,7 +310,9 @@ def picture_part(name: str, listing: Listing, wanted: str, fetch: str, published
     missing = "" if found else fetch
     if listing.damaged:
         missing = "; ".join(listing.damaged) + (f". {fetch}" if not found else "")
-    return Part(name, "pictures", found, wanted, published, missing, places=listing.places, remarks=listing.odd.lines())
+    part = Part(name, "pictures", found, wanted, published, missing, places=listing.places)
+    part.leave_out(listing.odd)
+    return part
 
 
 def file_part(name: str, unit: str, count: int, *, files: Sequence[str], root: str, fetch: str) -> Part:
@@ -352,8 +386,9 @@ def images_table(
         "path": pictures["path"],
         "bytes": pictures["bytes"],
         "group": pa.nulls(rows, pa.string()),
+        "content_hash": pictures["content_hash"],
     }
-    return pa.table({**columns, **optional}, schema=IMAGES.schema(*optional))
+    return pa.table({**columns, **optional}, schema=IMAGES.schema("content_hash", *optional))
 
 
 def shortened(places: Sequence[str]) -> str:

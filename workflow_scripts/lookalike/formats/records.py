@@ -169,6 +169,8 @@ class Metrics(Record):
     baselines: dict[str, Baseline] = {}  # of the metrics that judge neighbors by captions or categories
     timing: dict[str, Any]
     cost: Cost | None = None  # None in files of versions that did not write it
+    sample_sha256: str = ""
+    made_from: dict[str, str] = {}  # name of each file of the search -> what tells it from all others
 
 
 class Case(Record):
@@ -293,6 +295,8 @@ class Comparisons(Record):
     effects: list[Effect] = []
     follows: list[Following] = []
     claims: list[Claim] = []
+    sample_sha256: str = ""
+    metrics: dict[str, str] = {}  # model/index -> checksum of the metrics that were compared
 
 
 class Duplicates(Record):
@@ -312,6 +316,8 @@ class Duplicates(Record):
     queries_like_other: int
     training_like_reference: int
     examples: dict[str, list[tuple[str, str]]]
+    sample_sha256: str = ""
+    shards_sha256: str = ""  # tells the embedding shards that were read from all others
 
 
 class Weights(Record):

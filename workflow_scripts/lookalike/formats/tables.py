@@ -123,6 +123,7 @@ IMAGES = Format(
         "operations": STRING,  # copies: "crop:medium" or "crop:medium + jpeg:heavy"; null for references
         "parameters": STRING,  # copies: the exact draws, as JSON
         "sha256": STRING,  # of the file's bytes, where sampling read them; null where it only listed the file
+        "content_hash": STRING,  # of the file's contents (content_hashes.py); a run's own files have it in every row
         "gallery": pa.bool_(),  # shown in the report with what it finds; one that has no other role counts nowhere
     },
     unique=("image_id",),
@@ -144,7 +145,12 @@ MANIFEST = Format(
 TRUTH = Format("truth", {"query_id": STRING, "reference_id": STRING}, unique=("query_id", "reference_id"))
 
 # What embedding needs and nothing else: a changed role or caption must not change a shard's bytes.
-SHARD = Format("shard", {"image_id": STRING, "root": STRING, "path": STRING, "bytes": pa.int64()}, unique=("image_id",))
+# `content_hash` makes an image that was replaced by another of the same size a change.
+SHARD = Format(
+    "shard",
+    {"image_id": STRING, "root": STRING, "path": STRING, "bytes": pa.int64(), "content_hash": STRING},
+    unique=("image_id",),
+)
 
 # `sha256` is of the bytes that were decoded, `width` and `height` of the picture, upright, in pixels; vectors are not
 # normalised.

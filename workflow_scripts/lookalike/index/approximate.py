@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lookalike.errors import LookalikeError
 from lookalike.index.exact import Nearest
 from lookalike.index.pools import Pool
 
@@ -58,6 +59,11 @@ def _ask(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Scores and rows, best first, at equal scores by row; own pairs and empty places last, as -inf and -1."""
     scores, rows = index.search(np.ascontiguousarray(queries), min(width, index.ntotal))
+    if np.isnan(scores[rows >= 0]).any():
+        raise LookalikeError(
+            "approximate search: the index gives scores that are not numbers, so it holds vectors that are not finite. "
+            "Build it again: delete it and run again."
+        )
     out = (rows < 0) | (rows == own[:, None])
     scores[out], rows[out] = -np.inf, -1
     order = np.lexsort((rows, -scores), axis=1)

@@ -5,19 +5,21 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lookalike import store
+from lookalike import identity, store
 from lookalike.config import Train
+from lookalike.config.factories import reason
 from lookalike.errors import LookalikeError
 from lookalike.formats import INDEX_IDS, REJECTED, StreamedIndex
 from lookalike.index import factories, vectors
 from lookalike.index.checks import check_pictures, check_shards
 
+CHUNK = 1 << 20  # bytes that FAISS writes at once
 log = logging.getLogger(__name__)
 Masks = list[NDArray[np.bool_]]
 
@@ -31,18 +33,21 @@ def build(
     ids_out: str,
     key: str,
     embedding_key: str,
+    embedding_code: str,
     on_bad_image: str,
     threads: int = 1,
     gpu: bool = False,
 ) -> None:
     """Build the index of a model's references.
 
-    ``key`` is what makes an index of the index's entry (``plan.Plan.build_key``), ``embedding_key`` what the vectors
-    must have been made with. An index that must be trained learns from a seeded sample of the training pictures, or of
-    the references where there are none. Raises LookalikeError for shards that do not belong together, for pictures that
-    are neither embedded nor rejected, where no reference has a vector, and where FAISS cannot build the index.
+    ``key`` is what makes an index of the index's entry (``plan.Plan.build_key``), ``embedding_key`` and
+    ``embedding_code`` what the vectors must have been made with and by. An index that must be trained learns from a
+    seeded sample of the training pictures, or of the references where there are none. Raises LookalikeError for shards
+    that do not belong together, for pictures that are neither embedded nor rejected, where no reference has a vector,
+    and where FAISS cannot build the index.
     """
-    made_with = check_shards(embeddings, embedding_key)
+    made_with = check_shards(embeddings, embedding_key, embedding_code)
+    identity.check_rejected(embeddings, rejected)
     known = [name for name in ("sha256",) if name in store.read_schema(images).names]
     sample = store.read_columns(images, "image_id", "reference", "training", *known).combine_chunks()
     bad = pa.concat_tables(store.read_table(path, REJECTED) for path in rejected)
@@ -78,6 +83,8 @@ def build(
         "index_key": key,
         "index_sha256": store.sha256_file(out),
         "pictures_sha256": pictures_sha256,
+        identity.SAMPLE: identity.sample_of(images),
+        "shards": identity.shards(embeddings),
         **trained_on,
         **made_with,
         "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),
@@ -118,7 +125,6 @@ def _write_index(
     gpu: bool,
 ) -> dict[str, Any]:
     """Write the FAISS index; returns what it was trained on, for the footer."""
-    import faiss
 
     factory = settings["factory"]
     factories.repeatable(factory, threads)
@@ -132,13 +138,38 @@ def _write_index(
         factories.train(index, factory, learned_from, gpu)
         trained_on = {"trained_on": {"role": role, "vectors": len(learned_from)}}
         del learned_from
+    held = vectors.read(embeddings, references)
+    if factories.fit_ranges(index, held):
+        log.info("the ranges of the scalar quantizer of '%s' are those of the %d references", factory, len(held))
     try:
-        index.add(vectors.read(embeddings, references))
+        factories.add(index, held)
     except RuntimeError as error:
-        raise LookalikeError(f"indexes: FAISS cannot fill factory '{factory}': {factories.reason(error)}") from None
-    with store.atomic(out) as temporary:
-        faiss.write_index(index, str(temporary))
+        raise LookalikeError(f"indexes: FAISS cannot fill factory '{factory}': {reason(error)}") from None
+    if factories.full_vectors(index) is None:
+        factories.check_scores(index, factory, held)
+    del held
+    with store.atomic(out) as temporary, temporary.open("wb") as file:
+        _write(index, file)
     return trained_on
+
+
+def _write(index: Any, file: BinaryIO) -> None:
+    """Write a FAISS index. FAISS itself only prints that the end of a file did not fit on the disk."""
+    import faiss
+
+    failed: list[OSError] = []
+
+    def write(data: bytes) -> None:
+        try:
+            file.write(data)
+        except OSError as error:
+            failed.append(error)
+            raise
+
+    try:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(write, CHUNK))  # type: ignore[attr-defined]
+    except RuntimeError as error:
+        raise (failed[0] if failed else error) from None
 
 
 def _sample(among: Masks, train: Train) -> Masks:

@@ -17,30 +17,57 @@ from lookalike.index.vectors import rows_of, whole
 
 log = logging.getLogger(__name__)
 
-IDENTITY = ("key", "weights_sha256", "dtypes")  # what vectors must share to be compared with each other
+IDENTITY = ("key", "code", "weights_sha256", "dtypes")  # what vectors must share to be compared with each other
+NAMED = 8  # files that a message lists at most
 
 
-def check_shards(embeddings: Iterable[str], embedding_key: str) -> dict[str, Any]:
-    """Check that embedding shards belong together and were made with ``embedding_key``.
+def check_shards(embeddings: Iterable[str], embedding_key: str, embedding_code: str) -> dict[str, Any]:
+    """Check that embedding shards belong together and were made with ``embedding_key`` by ``embedding_code``.
 
     Returns what they share, for the footers of what is made from them; ``embed_versions`` are the library versions that
     made the vectors. Differing ones are a warning, and all of them are named, such as ``11.3.0 / 12.0.0``.
     """
-    expected: dict[str, Any] = {"key": embedding_key}
-    versions: dict[str, Any] = {}
-    shared: dict[str, Any] = {}
+    footers = {path: store.read_provenance(path) for path in embeddings}
+    _check_current(footers, {"key": embedding_key, "code": embedding_code})
+    first, shared = next(iter(footers.items()))
     found: dict[str, set[str]] = {}
-    for path in embeddings:
-        footer = store.read_provenance(path)
-        check_same(path, footer, expected)
-        expected |= {name: footer[name] for name in IDENTITY}
-        shared = {name: footer[name] for name in (*IDENTITY, "weights")}
-        if versions and footer["versions"] != versions:
-            log.warning("%s: was made with %s, other shards with %s", path, footer["versions"], versions)
-        versions = versions or footer["versions"]
+    for path, footer in footers.items():
+        for name in IDENTITY:
+            if footer[name] != shared[name]:
+                raise LookalikeError(
+                    f"{path}: its {name} is {footer[name]}, and that of {first} is {shared[name]}, so their vectors "
+                    f"cannot be compared. Embed all shards again: --forcerun {_weights(path)}"
+                )
+        if footer["versions"] != shared["versions"]:
+            log.warning("%s: was made with %s, other shards with %s", path, footer["versions"], shared["versions"])
         for library, version in footer["versions"].items():
             found.setdefault(library, set()).add(version)
-    return {**shared, "embed_versions": {library: " / ".join(sorted(all_of)) for library, all_of in found.items()}}
+    return {
+        **{name: shared[name] for name in (*IDENTITY, "weights")},
+        "embed_versions": {library: " / ".join(sorted(all_of)) for library, all_of in found.items()},
+    }
+
+
+def _check_current(footers: dict[str, dict[str, Any]], expected: dict[str, Any]) -> None:
+    """Refuse shards of an earlier configuration or code, which Snakemake may not know: it was killed before they ended.
+
+    All of them are named, since each forced run that embeds only one would be refused for the next.
+    """
+    stale = [path for path, footer in footers.items() if any(footer.get(name) != expected[name] for name in expected)]
+    if not stale:
+        return
+    name = next(name for name in expected if footers[stale[0]].get(name) != expected[name])
+    by = "configuration" if name == "key" else "version of the code"
+    forced = " ".join(stale) if len(stale) <= NAMED else _weights(stale[0])
+    raise LookalikeError(
+        f"{stale[0]}: was made by another {by}: its {name} is {footers[stale[0]].get(name)}, expected {expected[name]} "
+        f"({len(stale)} of {len(footers)} shards). Embed again: --forcerun {forced}"
+    )
+
+
+def _weights(shard: str) -> str:
+    """What all shards of a model are made from: forced, it embeds every one of them again."""
+    return f"results/weights/{Path(shard).parent.name}.json"
 
 
 def check_index(index: str, ids: str, expected: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +123,8 @@ def check_pictures(
             if (changed := table.filter(other)).num_rows:
                 raise LookalikeError(
                     f"{path}: holds the vector of another picture under the name '{changed['image_id'][0]}': its file "
-                    f"was changed after it was embedded. Embed this shard again: --forcerun {path}"
+                    "was changed after it was embedded or copied. Copy and embed it again: --forcerun make_images "
+                    f"{path}"
                 )
         for batch in table.to_batches(max_chunksize=1 << 16):
             total += sum(map(_digest, batch["image_id"].to_pylist(), batch["sha256"].to_pylist()))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lookalike.errors import LookalikeError
 from lookalike.index.pools import Pool
 
 QUERIES = 1024  # in one product: with a block of references, their scores take 16 MB
@@ -65,10 +66,11 @@ def search(
     """The k references with the largest inner product for each query; the best pairs of all queries go into ``pools``.
 
     queries: (q, d) float32; blocks: the references in order, (b, d) each; own: (q,) the reference that is the query
-    itself and is left out, -1 where there is none. At equal scores the reference that comes first is first.
+    itself and is left out, -1 where there is none. At equal scores the reference that comes first is first. Raises
+    LookalikeError for a vector with NaN or infinite numbers, which would hide its whole block from every query.
     """
     nearest = Nearest(len(queries), k)
-    slack = SLACK * np.linalg.norm(queries, axis=1)
+    slack = SLACK * _lengths(queries, "query", 0)
     seen = 0
     for block in blocks:
         start = 0
@@ -90,7 +92,7 @@ def _add(
     nearest: Nearest,
     pools: Sequence[Pool],
 ) -> None:
-    longest = np.sqrt(np.einsum("ij,ij->i", references, references).max())
+    longest = _lengths(references, "reference", first_row).max()
     for start in range(0, len(queries), QUERIES):
         part = slice(start, start + QUERIES)
         scores = queries[part] @ references.T
@@ -106,6 +108,16 @@ def _add(
         nearest.add(query + start, column + first_row, found)
         for pool in pools:
             pool.add(query + start, column + first_row, found)
+
+
+def _lengths(vectors: NDArray[np.float32], what: str, first_row: int) -> NDArray[np.float32]:
+    lengths: NDArray[np.float32] = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    if not (finite := np.isfinite(lengths)).all():
+        raise LookalikeError(
+            f"exact search: the vector of {what} {first_row + int(np.argmin(finite))} (counted from 0) is not a finite "
+            "one. Build the index again: delete it and run again."
+        )
+    return lengths
 
 
 def _dots(

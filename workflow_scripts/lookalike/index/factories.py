@@ -7,22 +7,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookalike import devices
+from lookalike.config import factories
+from lookalike.config.factories import reason
 from lookalike.errors import LookalikeError, did_you_mean
+from lookalike.index.vectors import equal_rows
 
 log = logging.getLogger(__name__)
 SCRATCH = 512 << 20  # bytes that FAISS may take on a GPU besides the index
+CHECKED = 256  # vectors whose scores are checked once an index is filled,
+NEAREST_CHECKED = 100  # with as many neighbors each
+BACKWARDS = -0.3  # correlation: coarse codes of vectors that are all alike may come near zero
+BLOCK = 4096  # vectors whose residuals are computed at a time
 COMFORTABLE = 39  # training vectors a centroid: FAISS' own ClusteringParameters.min_points_per_centroid
 
 
 def make(factory: str, dimension: int) -> Any:
     """An empty index for unit vectors, compared by inner product. Raises LookalikeError where there is none."""
-    import faiss
-
     try:
-        return faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
+        return factories.make(factory, dimension)
+    except ValueError as error:
         raise LookalikeError(
-            f"indexes: FAISS cannot build factory '{factory}' for vectors of {dimension} dimensions: {reason(error)}. "
+            f"indexes: FAISS cannot build factory '{factory}' for vectors of {dimension} dimensions: {error}. "
             "docs/indexes.md shows factories that work."
         ) from None
 
@@ -56,16 +61,84 @@ def train(index: Any, factory: str, vectors: NDArray[np.float32], gpu: bool) -> 
         ivf.clustering_index = assigner
     try:
         index.train(vectors)
-        if ivf is not None:
-            ivf.clustering_index = None  # FAISS does not own it: it must not outlive the object here
     except RuntimeError as error:
         raise LookalikeError(
             f"indexes: FAISS cannot train factory '{factory}' on {len(vectors)} vectors: {reason(error)}"
         ) from None
+    finally:
+        if ivf is not None:
+            ivf.clustering_index = None  # FAISS does not own it: it must not outlive the object here
     if not np.isfinite(transform(index, vectors[:1000])).all():
         raise LookalikeError(
             f"indexes: factory '{factory}' divides by a variance of zero: the model's vectors vary in fewer directions "
             "than it keeps. Ask for fewer principal components in `factory`."
+        )
+
+
+def fit_ranges(index: Any, vectors: NDArray[np.float32]) -> bool:
+    """Set the ranges of scalar quantizers (``SQ8``) to those of the vectors (n, d) that a trained index will hold.
+
+    FAISS cuts off what lies beyond the ranges it was trained on, and other images than the references have others.
+    True where there was such a quantizer.
+    """
+    import faiss
+
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return _has_ranges(index.index) and fit_ranges(index.index, transform(index, vectors))
+    inner = [getattr(index, name) for name in ("base_index", "refine_index", "storage") if hasattr(index, name)]
+    fitted = [fit_ranges(part, vectors) for part in inner]
+    quantizer = getattr(index, "sq", None)
+    if quantizer is None or not quantizer.trained.size():
+        return any(fitted)
+    low, high = np.full(index.d, np.inf, np.float32), np.full(index.d, -np.inf, np.float32)
+    for start in range(0, len(vectors), BLOCK):
+        block = np.ascontiguousarray(vectors[start : start + BLOCK])
+        if getattr(index, "by_residual", False):
+            block = block - index.quantizer.reconstruct_batch(index.quantizer.assign(block, 1)[:, 0])
+        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+    quantizer.train(np.stack([low, high]))
+    return True
+
+
+def _has_ranges(index: Any) -> bool:
+    return any(hasattr(part, "sq") and part.sq.trained.size() for part in factories.parts(index))
+
+
+def check_scores(index: Any, factory: str, vectors: NDArray[np.float32]) -> None:
+    """Raise LookalikeError where a filled index's scores are not about the inner products of the vectors (n, d) in it.
+
+    Codes are coarse, so what is refused is what no approximation does: best scores that are not the largest, one score
+    for pairs that differ, scores that fall as the inner products rise, and errors of half of two lengths' product.
+    """
+    asked = np.ascontiguousarray(vectors[np.linspace(0, len(vectors) - 1, min(CHECKED, len(vectors))).astype(int)])
+    scores, rows = index.search(asked, min(NEAREST_CHECKED, len(vectors)))
+    found = rows >= 0
+    query, column = np.nonzero(found)
+    given = scores[query, column]
+    left, right = transform(index, asked), transform(index, vectors[rows[query, column]])
+    true = np.einsum("ij,ij->i", left[query], right)
+    size = float(np.linalg.norm(left[query], axis=1) @ np.linalg.norm(right, axis=1)) / max(len(true), 1)
+    small = 1e-4 * size
+    falls = np.where(found[:, 1:], np.diff(np.where(found, scores, 0), axis=1), 0).max(initial=0) <= small
+    if not len(true) or size == 0:
+        why = "" if len(true) else "it finds nothing"
+    elif not np.isfinite(given).all():
+        why = "some are not finite"
+    elif not falls:
+        why = "the best one is the smallest"
+    elif np.ptp(true) > 0.01 * size and np.ptp(given) <= small:
+        why = f"all are {given[0]:.3f}, of inner products from {true.min():.3f} to {true.max():.3f}"
+    elif np.ptp(true) > 0.01 * size and np.corrcoef(given, true)[0, 1] < BACKWARDS:
+        why = "they fall as the inner products rise"
+    elif (off := float(np.sqrt(np.square(given - true, dtype=np.float64).mean()))) > size / 2:
+        why = f"they are off by {off:.3f}, of vectors whose lengths multiply to {size:.3f}"
+    else:
+        why = ""
+    if why:
+        raise LookalikeError(
+            f"indexes: factory '{factory}' does not score by inner product: of {len(given)} scores of vectors that it "
+            f"holds, {why}. Choose another factory: docs/indexes.md shows some that work."
         )
 
 
@@ -86,14 +159,34 @@ def configure(index: Any, factory: str, settings: dict[str, float]) -> None:
 
 
 def transform(index: Any, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors (n, d) as the index compares them: through its transforms, such as whitening; quantised they are not."""
+    """Vectors (n, d) as the index compares them: through its transforms, such as whitening; quantised they are not.
+
+    Equal ones stay equal, which FAISS' matrix product alone does not promise: it rounds by where a row stands.
+    """
+    import faiss
+
+    index = faiss.downcast_index(index)
+    return transform(index.index, _apply(index, vectors)) if isinstance(index, faiss.IndexPreTransform) else vectors
+
+
+def add(index: Any, vectors: NDArray[np.float32]) -> None:
+    """Add unit vectors (n, d) to an index in place, each as ``transform`` has it."""
     import faiss
 
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        for step in _steps(index):
-            vectors = step.apply(np.ascontiguousarray(vectors))
-        return transform(index.index, vectors)
+        add(index.index, _apply(index, vectors))
+        index.ntotal = index.index.ntotal
+    else:
+        index.add(np.ascontiguousarray(vectors))
+
+
+def _apply(index: Any, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors (n, d) through the transforms of an IndexPreTransform, but not of what is inside it."""
+    copies, originals = equal_rows(vectors)
+    for step in _steps(index):
+        vectors = step.apply(np.ascontiguousarray(vectors))
+        vectors[copies] = vectors[originals]
     return vectors
 
 
@@ -139,11 +232,6 @@ def repeatable(factory: str, threads: int) -> None:
         log.info("building '%s' in one thread, so that it comes out the same every time", factory)
 
 
-def reason(error: RuntimeError) -> str:
-    """The sentence in a FAISS error."""
-    return str(error).strip().splitlines()[-1].split("Error: ")[-1].split(" failed: ")[-1].rstrip(".")
-
-
 def _demands(index: Any) -> tuple[int, int]:
     """How many centroids an index learns at most in one go, and how many principal components it keeps."""
     import faiss
@@ -175,8 +263,8 @@ def _device() -> int | None:
 
     count = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
     if not count:
-        built_for = "no GPU here" if hasattr(faiss, "StandardGpuResources") else "this FAISS is built without GPUs"
-        log.warning("%s: computing on the CPU", built_for)
+        built = hasattr(faiss, "StandardGpuResources")
+        devices.go_without_gpu("FAISS finds no device" if built else "this FAISS is built without GPUs")
         return None
     return devices.claim(devices.visible_devices(count))
 

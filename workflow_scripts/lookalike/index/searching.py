@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lookalike import store
+from lookalike import identity, store
 from lookalike.config import Normalise
 from lookalike.errors import LookalikeError
 from lookalike.formats import NEIGHBORS, SearchTiming
@@ -38,6 +38,7 @@ def search(
     key: str,
     build_key: str,
     embedding_key: str,
+    embedding_code: str,
     model: str,
     index_name: str,
     k: int,
@@ -55,16 +56,18 @@ def search(
     with the first one left out. Where the data set has training pictures, ``training_out`` gets each query's nearest
     ones, and ``pool_sn_out`` the pool of normalised scores.
 
-    ``key`` is the index's entry, ``build_key`` the part of it that the index was made with, ``embedding_key`` as in
-    ``build``. Raises LookalikeError where the index file is not the one that its ids were written for, or holds vectors
-    of another key.
+    ``key`` is the index's entry, ``build_key`` the part of it that the index was made with, ``embedding_key`` and
+    ``embedding_code`` as in ``build``. Raises LookalikeError where the index file is not the one that its
+    ids were written for, or holds vectors of another key.
     """
     import faiss
 
     faiss.omp_set_num_threads(threads)
     settings = json.loads(key)
-    made_with = check_shards(embeddings, embedding_key)
+    made_with = check_shards(embeddings, embedding_key, embedding_code)
     footer = check_index(index, ids, {"index_key": build_key, **{name: made_with[name] for name in IDENTITY}})
+    sample_sha256 = identity.check_sample(images, ids)
+    identity.check_shards(embeddings, footer["shards"], ids)
     reference_ids = vectors.whole(store.read_columns(ids, "image_id")["image_id"])
     sampled = _with_role(images, "query")
     query_ids, queries = _embedded(embeddings, sampled)
@@ -94,7 +97,10 @@ def search(
         "references": len(reference_ids),
         "dimension": queries.shape[1],
         "index_bytes": Path(index).stat().st_size,
+        "index_sha256": footer["index_sha256"],
         "pictures_sha256": footer["pictures_sha256"],
+        identity.SAMPLE: sample_sha256,
+        "shards_sha256": identity.hash_shards(embeddings),
         **{name: footer[name] for name in ("trained_on",) if name in footer},
         **made_with,
         "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),
@@ -140,10 +146,11 @@ def _search(
 ) -> tuple[exact.Nearest, float]:
     """The k nearest of each query, and the seconds that took; fills the pools."""
     started = time.perf_counter()
-    on_gpu = factories.on_gpu(stored.faiss) if gpu and stored.faiss is not None else None
-    blocks = None if on_gpu is not None else stored.blocks()
-    if blocks is not None:
+    if (blocks := stored.blocks()) is not None:  # on the CPU: FAISS on a GPU rounds by place, and ties come as they may
+        if gpu:
+            log.info("an exact search computes on the CPU. The entry needs no `gpu: 1`")
         return exact.search(stored.transform(queries), blocks, k, own, pools), time.perf_counter() - started
+    on_gpu = factories.on_gpu(stored.faiss) if gpu else None
     asked = [one for one in (on_gpu, stored.faiss) if one is not None]
     found = approximate.search(asked[0], queries, k, own)
     seconds = time.perf_counter() - started
@@ -200,7 +207,7 @@ def _training(
 def _shift(similarities: Floats, settings: Normalise, images: str) -> Floats:
     """What normalisation takes off each query's scores: beta times the mean of its nearest first..last training scores.
 
-    Pizzi et al., A Self-Supervised Descriptor for Image Copy Detection (2022), section 5.
+    Pizzi et al., A Self-Supervised Descriptor for Image Copy Detection (2022), equation 8.
     """
     chosen = similarities[:, settings.first - 1 : settings.last]
     there = np.isfinite(chosen)

@@ -1,6 +1,12 @@
-"""Unit vectors out of embedding shards: the wanted ones, in the order of the shards, all at once or block by block."""
+"""Unit vectors out of embedding shards: the wanted ones, in the order of the shards, all at once or block by block.
 
-from collections.abc import Iterable, Iterator, Sequence
+A vector is a function of the file's bytes: duplicates take the vector of the first of them, in the order of the shards.
+A network rounds by batch and machine, so each shard has its own in the last bits, and a tie would become a ranking.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -9,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lookalike import store
+from lookalike.errors import LookalikeError
 from lookalike.formats import FEW, hashes_of
 
 F = TypeVar("F", np.float32, np.float64)
@@ -104,22 +111,126 @@ def split(vectors: NDArray[np.float32], size: int = BLOCK) -> Iterator[NDArray[n
 def unit(vectors: NDArray[F]) -> NDArray[F]:
     """(n, d) vectors to length 1, in place.
 
-    A vector of zeros (a plain picture under `pixels`) stays zero: it scores 0 with everything.
+    A vector of zeros (a plain picture under `pixels`) stays zero: it scores 0 with everything. Numbers whose squares
+    the type cannot hold are scaled first, so that they are not taken for zeros.
     """
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    odd = ~((lengths > np.sqrt(np.finfo(vectors.dtype).tiny) * 1e3) & (lengths < np.inf))[:, 0]
+    if odd.any():
+        few = vectors[odd]
+        largest = np.abs(few).max(axis=1, keepdims=True)
+        np.divide(few, largest, out=few, where=largest > 0)
+        vectors[odd], lengths[odd] = few, np.linalg.norm(few, axis=1, keepdims=True)
     normalised: NDArray[F] = np.divide(vectors, lengths, out=vectors, where=lengths > 0)
     return normalised
 
 
-def _parts(embeddings: Sequence[str], wanted: Iterable[NDArray[np.bool_]]) -> Iterator[NDArray[np.float32]]:
-    for path, here in zip(embeddings, wanted, strict=True):
-        if not here.any():
+def equal_rows(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of (n, d) that equal an earlier one to the last bit, and the first such row of each."""
+    sums = np.ascontiguousarray(vectors).view(np.uint32).sum(axis=1, dtype=np.uint64)  # equal rows have equal ones
+    ordered = np.sort(sums)
+    rows = np.flatnonzero(np.isin(sums, ordered[1:][ordered[1:] == ordered[:-1]]))
+    if not len(rows):
+        return rows, rows
+    _, first, which = np.unique(vectors[rows], axis=0, return_index=True, return_inverse=True)
+    originals = rows[first[which.reshape(-1)]]
+    copies = originals != rows
+    return rows[copies], originals[copies]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Rows of one shard that share their vector with rows of others; ``slots`` say which vector of those kept."""
+
+    copies: NDArray[np.int64]  # rows that take a vector, rising
+    copy_slots: NDArray[np.int64]
+    originals: NDArray[np.int64]  # rows that give one, rising
+    original_slots: NDArray[np.int64]
+
+    def give(self, rows: NDArray[np.int64], vectors: NDArray[np.float32], kept: NDArray[np.float32]) -> None:
+        """Keep the originals among ``rows``, whose vectors these are, and set the copies to what was kept."""
+        at, slots = _among(rows, self.originals, self.original_slots)
+        kept[slots] = vectors[at]
+        at, slots = _among(rows, self.copies, self.copy_slots)
+        vectors[at] = kept[slots]
+
+
+def _among(
+    rows: NDArray[np.int64], wanted: NDArray[np.int64], slots: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where in ``rows`` the wanted ones stand that are between its ends, and their slots; all rise."""
+    part = slice(*np.searchsorted(wanted, (rows[0], rows[-1] + 1)))
+    return np.searchsorted(rows, wanted[part]), slots[part]
+
+
+def _duplicates(embeddings: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Rows, counted over all shards, of files whose bytes an earlier row has, and that row; and each shard's first row.
+
+    One shard's hashes are in memory as text at a time; of the others, 8 bytes each.
+    """
+    shards = [hashes_of(whole(store.read_columns(path, "sha256")["sha256"])) for path in embeddings]
+    offsets = np.cumsum([0, *map(len, shards)])
+    hashes = np.concatenate(shards)
+    ordered = np.sort(hashes)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    rows = np.flatnonzero(np.isin(hashes, repeated)) if len(repeated) else np.empty(0, np.int64)
+    if not len(rows):
+        return rows, rows, offsets
+    del ordered, hashes
+    contents = []  # whole: two files may share 64 bits
+    for path, (first, last) in zip(embeddings, pairwise(offsets), strict=True):
+        here = rows[slice(*np.searchsorted(rows, (first, last)))] - first
+        if len(here):
+            contents.append(whole(store.read_columns(path, "sha256")["sha256"]).take(pa.array(here)))
+    content = pa.chunked_array(contents).combine_chunks().dictionary_encode().indices.to_numpy()
+    _, first_of = np.unique(content, return_index=True)
+    originals = rows[first_of[content]]
+    copies = originals != rows
+    return rows[copies], originals[copies], offsets
+
+
+def _shared(embeddings: Sequence[str], wanted: Sequence[NDArray[np.bool_]]) -> tuple[list[Shared], int]:
+    """For each shard, what it shares with others of the wanted rows; and how many vectors are to be kept for that."""
+    copies, originals, offsets = _duplicates(embeddings)
+    if len(copies):
+        used = np.concatenate(wanted)[copies]
+        copies, originals = copies[used], originals[used]
+    givers, slots = np.unique(originals, return_inverse=True)
+    shared = []
+    for first, last in pairwise(offsets):
+        taking, giving = (slice(*np.searchsorted(rows, (first, last))) for rows in (copies, givers))
+        numbers = np.arange(giving.start, giving.stop)
+        shared.append(Shared(copies[taking] - first, slots[taking], givers[giving] - first, numbers))
+    return shared, len(givers)
+
+
+def _parts(embeddings: Sequence[str], wanted: Sequence[NDArray[np.bool_]]) -> Iterator[NDArray[np.float32]]:
+    shared, count = _shared(embeddings, wanted)
+    kept = np.empty((count, dimension(embeddings)), np.float32)
+    for path, here, both in zip(embeddings, wanted, shared, strict=True):
+        needed = here.copy()
+        needed[both.originals] = True
+        if not needed.any():
             continue
         done = 0
         for batch in store.read_batches(path, "embedding", rows=BLOCK):
             column = batch["embedding"]
-            chosen = here[done : done + len(column)]
-            done += len(column)
-            if chosen.any():
+            rows = done + np.flatnonzero(needed[done : done + len(column)])
+            if len(rows):
                 matrix = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
-                yield unit(matrix[chosen].astype(np.float32, copy=False))
+                part = matrix[rows - done].astype(np.float32, copy=False)
+                _check_finite(part, path, rows)
+                both.give(rows, unit(part), kept)
+                yield part[here[rows]]
+            done += len(column)
+
+
+def _check_finite(vectors: NDArray[np.float32], path: str, rows: NDArray[np.int64]) -> None:
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        row = int(rows[np.argmin(finite)])
+        raise LookalikeError(
+            f"{path}: the vector of '{store.read_columns(path, 'image_id')['image_id'][row]}' holds NaN or infinite "
+            f"numbers. Embed this shard again: --forcerun {path}"
+        )

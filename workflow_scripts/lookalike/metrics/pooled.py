@@ -3,8 +3,8 @@
 A copy detector acts on a score, not on a rank. So all (query, reference) predictions are sorted together by score,
 those of queries without a match too; what counts is how many right ones stand before the first wrong ones.
 Micro average precision is DISC21's metric: Douze et al., "The 2021 Image Similarity Dataset and Challenge",
-arXiv:2106.09672, section 4; score normalisation is that of Pizzi et al., "A Self-Supervised Descriptor for Image Copy
-Detection", CVPR 2022, section 4.4.
+arXiv:2106.09672; score normalisation is that of Pizzi et al., "A Self-Supervised Descriptor for Image Copy
+Detection", CVPR 2022, equation 8.
 """
 
 import hashlib

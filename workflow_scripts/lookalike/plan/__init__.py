@@ -9,16 +9,19 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from lookalike import config as configuration
 from lookalike import user_module
-from lookalike.config import Config, IndexRuntime, Runtime
+from lookalike.config import Config, IndexRuntime, Runtime, factories
 from lookalike.config.vary import as_text
+from lookalike.errors import ConfigError
 from lookalike.plan.stages import LIBRARY, code_hash, modules
 
 RULES = (
@@ -45,11 +48,15 @@ class Plan:
     config: Config
 
     @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> "Plan":
-        """Check a configuration as YAML gives it. Raises ConfigError."""
+    def of(cls, raw: Mapping[str, Any], files: Iterable[str | Path] = ()) -> "Plan":
+        """Check a configuration as YAML gives it, and the files it was merged from. Raises ConfigError."""
+        configuration.check([*files])
         datasets = raw.get("datasets")
         shards = [f"shard_{name}" for name in datasets] if isinstance(datasets, Mapping) else []
-        return cls(configuration.parse(dict(raw), frozenset({"all", *RULES, *search_variants(), *shards})))
+        config = configuration.parse(dict(raw), frozenset({"all", *RULES, *search_variants(), *shards}))
+        if unfit := list(_unfit(config)):
+            raise ConfigError("\n".join(unfit))
+        return cls(config)
 
     # --- names, and the patterns that wildcards are held to ---
 
@@ -64,8 +71,9 @@ class Plan:
 
     @property
     def environment(self) -> str:
-        """The conda environment of the rules, relative to the rule files."""
-        return f"../envs/{self.config.environment}.yaml"
+        """The conda environment's file; braces are doubled, since Snakemake takes single ones for a wildcard."""
+        root = str(LIBRARY.parents[1]).replace("{", "{{").replace("}", "}}")
+        return f"{root}/envs/{self.config.environment}.yaml"
 
     # --- targets ---
 
@@ -112,12 +120,13 @@ class Plan:
     def sample_input(self, dataset: str) -> dict[str, str | list[str]]:
         """What sample reads besides pictures: the manifest of those that are made here, or truth, captions and labels.
 
-        A file that is missing is left to the stage, which says so better than Snakemake.
+        A file that is missing is left to the stage, which says so better than Snakemake; one with braces in its path
+        cannot be an input, since they are wildcards there, and counts by its hash (``code``).
         """
         entry = self.config.datasets[dataset]
         if entry.creates_images:
             return {"manifest": f"results/{dataset}/images/manifest.parquet"}
-        tables = entry.tables()
+        tables = [table for table in entry.tables() if not _has_braces(table)]
         return {"tables": tables} if tables else {}
 
     def expect(self, dataset: str) -> str:
@@ -295,13 +304,50 @@ class Plan:
         """A hash over the modules that make a stage's numbers: editing one of them runs the stage again."""
         kind = self.config.datasets[dataset].kind if dataset else ""
         family = self.config.models[model].embed.family if model else ""
-        return code_hash(*modules(stage, kind, family)) + (self.factory_hash(model) if model else "")
+        besides = self.factory_hash(model) if model else self._hash_of_tables(dataset) if stage == "sample" else ""
+        return code_hash(*modules(stage, kind, family)) + besides
+
+    def _hash_of_tables(self, dataset: str) -> str:
+        """A hash over the tables that cannot be inputs of sample; nothing where all can."""
+        tables = [table for table in self.config.datasets[dataset].tables() if _has_braces(table)]
+        digest = hashlib.sha256()
+        for table in tables:
+            with Path(table).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()[:16] if tables else ""
 
     def factory_hash(self, model: str) -> str:
-        """A hash over the user's module, for a model of the family `python`; else, or where it is missing, nothing."""
+        """A hash over the user's module and the files that options name, for a model of the family `python`.
+
+        For any other model, or where the module is missing, nothing.
+        """
         entry = self.config.models[model].embed
         file = user_module.module_file(entry.factory) if isinstance(entry, configuration.PythonFactory) else None
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file else ""
+        if not file or not isinstance(entry, configuration.PythonFactory):
+            return ""
+        digest = hashlib.sha256(file.read_bytes())
+        for name, path in sorted(user_module.option_files(entry.options).items()):
+            digest.update(name.encode() + b"\0" + user_module.fingerprint(path))
+        return digest.hexdigest()[:16]
+
+
+def _unfit(config: Config) -> Iterator[str]:
+    """One line for each index of an experiment that FAISS cannot make for a model whose dimensions its entry tells."""
+    from lookalike import models  # not at the start: most configurations ask for exact indexes alone
+
+    for name, experiment in config.experiments.items():
+        for index in experiment.indexes:
+            factory = config.indexes[index].factory
+            if factory in (None, "Flat"):
+                continue
+            for model in experiment.models:
+                entry = config.models[model].embed
+                dimension = models.family(entry).dimension(entry)
+                if dimension and (why := factories.refused(factory, (dimension,))) is not None:
+                    yield (
+                        f"experiments.{name}.indexes: FAISS cannot make '{index}' ({factory}) for model '{model}', "
+                        f"whose vectors have {dimension} dimensions: {why}. Name another index, or change its factory."
+                    )
 
 
 def search_variants() -> dict[str, tuple[str, ...]]:
@@ -319,14 +365,48 @@ def search_outputs(extras: tuple[str, ...]) -> dict[str, str]:
     return outputs | {name: path for extra in extras for name, path in SEARCH_EXTRAS[extra].items()}
 
 
+def _has_braces(path: str) -> bool:
+    return "{" in path or "}" in path
+
+
 def _said(values: Mapping[str, str]) -> str:
     return " · ".join(f"{name}: {value}" for name, value in values.items())
+
+
+def why_not_writable(folder: str) -> str | None:
+    """Why a run cannot write its results, and what to do; None where it can.
+
+    Asked before the first job: where a disk is read-only Snakemake itself fails, with a traceback.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return (
+            f"{Path(folder).absolute()}: cannot be written ({error.strerror}), so nothing was run. Mount the disk "
+            "writable, give yourself the rights, or run in another folder (--directory)."
+        )
 
 
 def share_library() -> None:
     """Make the scripts, which run in processes of their own, find this copy of the library before any installed one."""
     paths = [str(LIBRARY.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+
+
+def check_working_directory() -> None:
+    """Raise ConfigError for a working directory in which Snakemake cannot find its locks.
+
+    It looks for them with a pattern that begins with the directory, so that braces in its name are wildcards.
+    """
+    here = str(Path.cwd())
+    for name, constraint in re.findall(r"\{\s*([.\w]+)\s*(,[^{}]*)?\}", here):
+        if constraint or name == "n" or not name.isidentifier():
+            raise ConfigError(
+                f"{here}: Snakemake takes the braces in the name of this folder for a wildcard, and cannot work in it. "
+                "Rename it, or run in another folder with --directory."
+            )
 
 
 def key(entry: BaseModel, leave_out: frozenset[str] = frozenset()) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike import store
+from lookalike import identity, store
 from lookalike.errors import LookalikeError
 from lookalike.formats import (
     IMAGES,
@@ -120,6 +120,7 @@ class Evidence:
     rejected: list[Rejected]
     counts: dict[str, Counts]  # of each model, in the experiment's order
     duplicates: Duplicates
+    left_out: list[dict[str, Any]]  # what lay in the data set's folders and was not sampled: datasets.left_out
 
     @property
     def models(self) -> list[Run]:
@@ -198,6 +199,7 @@ def read(
     settings = json.loads(key)
     labels: dict[str, str] = settings["labels"]
     footers, outside = _by_run(neighbors), _by_run(gallery)
+    identity.check_sample(images, truth, *neighbors, *gallery)
     runs: list[Run] = []
     numbers: dict[str, int] = {}
     for path in metrics:
@@ -208,6 +210,10 @@ def read(
                 f"{path}: no table of neighbors says that it is of model '{measured.model}' and index "
                 f"'{measured.index}'. Delete the file and run again."
             )
+        if measured.made_from.get("neighbors") != store.identity(footers[pair][0]):
+            raise LookalikeError(f"{path}: was not measured from {footers[pair][0]}. Delete it and run again.")
+        if pair in outside:
+            identity.check_search(footers[pair][0], outside[pair][0])
         number = numbers.setdefault(measured.model, len(numbers))
         label = labels.get(measured.model) or measured.model
         shown = outside[pair][0] if pair in outside else None
@@ -216,6 +222,15 @@ def read(
         raise LookalikeError(f"experiment '{settings['experiment']}' has no measured model, so there is no report.")
     table, matches = store.read_table(images, IMAGES), store.read_table(truth, TRUTH)
     tables, compared = _read_rejected(rejected), store.read_json(comparisons, Comparisons)
+    counted = store.read_json(duplicates, Duplicates)
+    told: dict[StrPath, str] = {f"metrics of {run.model} with {run.index}": run.metrics.sample_sha256 for run in runs}
+    told |= {comparisons: compared.sample_sha256, duplicates: counted.sample_sha256}
+    identity.check_sample(images, records=told)
+    _check_made_from(runs, comparisons, compared)
+    if counted.shards_sha256 != runs[0].provenance.get("shards_sha256", ""):
+        raise LookalikeError(
+            f"{duplicates}: counts other embeddings than those that were searched. Delete it and run again."
+        )
     return Evidence(
         experiment=settings["experiment"],
         title=settings.get("title") or settings["experiment"],
@@ -233,8 +248,16 @@ def read(
         truth=matches,
         rejected=_grouped(tables, list(numbers)),
         counts=_counts(runs, table, matches, tables),
-        duplicates=store.read_json(duplicates, Duplicates),
+        left_out=store.read_provenance(images).get("left_out", []),
+        duplicates=counted,
     )
+
+
+def _check_made_from(runs: list[Run], comparisons: StrPath, compared: Comparisons) -> None:
+    if compared.metrics != {f"{run.model}/{run.index}": store.checksum(run.metrics) for run in runs}:
+        raise LookalikeError(
+            f"{comparisons}: compares other metrics than those of the report. Delete it and run again."
+        )
 
 
 def _by_run(paths: Sequence[StrPath]) -> dict[tuple[str, str], tuple[Path, dict[str, Any]]]:

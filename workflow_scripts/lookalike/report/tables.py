@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from lookalike.config import is_commit
 from lookalike.formats import Comparison, Estimate
 from lookalike.report import headline, words
 from lookalike.report.evidence import BEST_BY, Evidence, Rejected, Run
@@ -223,7 +224,7 @@ def how_made(evidence: Evidence) -> list[Made]:
         Made(
             run,
             _text(run.provenance.get("key", "")),
-            _weights(run.provenance.get("weights")),
+            _weights(run.provenance.get("weights"), _settings(run.provenance.get("key", ""))),
             ", ".join(
                 f"{name} {version}" for name, version in sorted(run.provenance.get("embed_versions", {}).items())
             ),
@@ -233,22 +234,29 @@ def how_made(evidence: Evidence) -> list[Made]:
     ]
 
 
-def _weights(found: Any) -> str:
-    if isinstance(found, dict):
-        return ", ".join(str(found[name]) for name in ("source", "revision") if found.get(name))
-    return _text(found or "")
+def _weights(found: Any, settings: Any) -> str:
+    if not isinstance(found, dict):
+        return _text(found or "")
+    named = ", ".join(str(found[name]) for name in ("source", "revision") if found.get(name))
+    asked = settings.get("revision", "main") if isinstance(settings, dict) else "main"
+    moves = str(found.get("source")).startswith("hub ") and not is_commit(asked)
+    return f"{named} (not pinned: {asked} may be another commit tomorrow)" if moves else named
 
 
 def _text(found: Any) -> str:
-    """A key as ``family: pixels, size: 16``, be it an object or, as in the footers, one in a string."""
-    if isinstance(found, str):
-        try:
-            found = json.loads(found)
-        except ValueError:
-            return str(found)
+    """A key as ``family: pixels, size: 16``."""
+    found = _settings(found)
     if isinstance(found, dict):
         return ", ".join(f"{name}: {value}" for name, value in found.items())
     return str(found)
+
+
+def _settings(key: Any) -> Any:
+    """A key as an object, be it one or, as in the footers, one in a string; a string that is none as it is."""
+    try:
+        return json.loads(key) if isinstance(key, str) else key
+    except ValueError:
+        return key
 
 
 def definitions(evidence: Evidence) -> list[tuple[str, str]]:

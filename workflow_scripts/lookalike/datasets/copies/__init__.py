@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from lookalike import images
+from lookalike import content_hashes, images
 from lookalike.config import Copies
 from lookalike.datasets.copies.operations import apply, as_jpeg, scaled_down
 from lookalike.datasets.copies.recipes import Draw, describe, digest, draw_steps
-from lookalike.errors import LookalikeError
+from lookalike.errors import LookalikeError, writing
 from lookalike.formats import BY, IMAGES, MANIFEST
 from lookalike.progress import Progress
 
@@ -49,7 +49,7 @@ def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
     pictures to keep any out, or none that can be decoded.
     """
     brought = [column for column in sources.column_names if column.startswith(BY)]  # a copy is like its source in these
-    known = [*IMAGES.columns, *brought]
+    known = [*IMAGES.columns, "content_hash", *brought]
     references = sources.filter(sources["reference"]).select(known).to_pylist()
     ranked = sorted(references, key=lambda row: digest(entry.seed, row["image_id"]))
     held_out = _hold_out(entry, ranked)
@@ -60,7 +60,8 @@ def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
 
     if held_out:
         log.info("%d of %d pictures are kept out of the references", len(held_out), len(ranked))
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     progress = Progress("made", entry.queries + entry.without_match, "copies")
     copies: list[Row] = []
     hashes: dict[str, str] = {}  # of the sources' bytes: a model must have embedded the picture that was copied
@@ -83,7 +84,9 @@ def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
     unaltered = {"query": False, "source": None, "operations": None, "parameters": None}
     training = sources.filter(pc.and_not(sources["training"], sources["reference"])).select(known)
     kept = [row | unaltered | {"sha256": hashes.get(row["image_id"])} for row in [*references, *training.to_pylist()]]
-    return pa.Table.from_pylist(kept + copies, schema=MANIFEST.schema("operations", "parameters", "sha256", *brought))
+    return pa.Table.from_pylist(
+        kept + copies, schema=MANIFEST.schema("operations", "parameters", "sha256", "content_hash", *brought)
+    )
 
 
 def _hold_out(entry: Copies, ranked: Sequence[Row]) -> list[Row]:
@@ -132,6 +135,7 @@ def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, 
                 _log_undecodable(row, error)
                 first_reason = first_reason or f"{row['path']}: {error}"
                 continue
+            _check_unchanged(row, data)
             decodable.append(row)
             made += 1
             sha256 = hashlib.sha256(data).hexdigest()
@@ -144,6 +148,13 @@ def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, 
                 f"{first_reason}. Mend or replace the pictures."
             )
         references = decodable
+
+
+def _check_unchanged(row: Row, data: bytes) -> None:
+    try:
+        content_hashes.check(row, data)
+    except LookalikeError as error:
+        raise LookalikeError(f"of: {error}") from None
 
 
 def _log_undecodable(row: Row, error: images.BadImage) -> None:
@@ -172,7 +183,8 @@ def _copy(
     # Shards are compared by id and size: an id must not stay where the picture changed. So it is made of the picture's
     # bytes, and of where it came from, since a flipped picture is the same in every round.
     image_id = f"copy-{digest(row['image_id'], parameters, hashlib.sha256(data).hexdigest())[:16]}.jpg"
-    (folder / image_id).write_bytes(data)
+    with writing(folder / image_id):
+        (folder / image_id).write_bytes(data)
     return {
         **row,
         "image_id": image_id,
@@ -182,6 +194,7 @@ def _copy(
         "root": folder.as_posix(),
         "path": image_id,
         "bytes": len(data),
+        "content_hash": content_hashes.of(data),
         "group": row["group"] if row["group"] is not None else row["image_id"],
         "sha256": hashlib.sha256(data).hexdigest(),
         "operations": describe(steps),

@@ -1,0 +1,178 @@
+"""A flipped bit in a file that a run reads is an error that names the file: never another number, nor a traceback."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lookalike import store
+from lookalike.errors import LookalikeError
+from lookalike.formats import (
+    EMBEDDINGS,
+    IMAGES,
+    NEIGHBORS,
+    REJECTED,
+    TRUTH,
+    Duplicates,
+    EmbedTiming,
+    StreamedIndex,
+    Weights,
+)
+from tables import images_table, neighbors_table, rejected_table, truth_table
+
+FLIPS = 300
+REFERENCES, QUERIES = [f"r{number}.jpg" for number in range(40)], [f"q{number}.jpg" for number in range(20)]
+SETTINGS = {"made_by": "a test", "key": '{"family": "pixels"}'}
+
+Read = Callable[[Path], Any]
+
+
+def embeddings(dtype: str) -> pa.Table:
+    rng = np.random.default_rng(0)
+    vectors = pa.array(rng.normal(size=40 * 8).astype(dtype))
+    return pa.table(
+        {
+            "image_id": REFERENCES,
+            "sha256": [rng.bytes(32).hex() for _ in REFERENCES],
+            "width": pa.array(range(40), pa.int32()),
+            "height": pa.array([480] * 40, pa.int32()),
+            "embedding": pa.FixedSizeListArray.from_arrays(vectors, 8),
+        }
+    )
+
+
+def tables() -> dict[str, tuple[pa.Table, Any]]:
+    return {
+        "images": (images_table(REFERENCES, QUERIES, {"q1.jpg": "g"}, labels={"q2.jpg": ["cat", "mat"]}), IMAGES),
+        "truth": (truth_table(list(zip(QUERIES, REFERENCES, strict=False))), TRUTH),
+        "float32": (embeddings("f4"), EMBEDDINGS),
+        "float16": (embeddings("f2"), EMBEDDINGS),
+        "rejected": (rejected_table(REFERENCES[:2]), REJECTED),
+        "none rejected": (rejected_table([]), REJECTED),
+        "neighbors": (neighbors_table({one: [("r1.jpg", 0.5), ("r2.jpg", 0.25)] for one in QUERIES}), NEIGHBORS),
+    }
+
+
+def every_reader(path: Path, table: pa.Table, format: Any) -> dict[str, Read]:
+    def batches(path: Path) -> Any:
+        return [batch.to_pylist() for batch in store.read_batches(path, *table.column_names, rows=16)]
+
+    return {
+        "table": lambda path: store.read_table(path, format).to_pylist(),
+        "columns": lambda path: store.read_columns(path, *table.column_names).to_pylist(),
+        "batches": batches,
+        "provenance": store.read_provenance,
+        "schema": store.read_schema,
+        "identity": store.identity,
+    }
+
+
+def flip_and_read(path: Path, read: Read, flips: int = FLIPS) -> int:
+    """Flip one bit after the other; the number of flips that were refused. The rest must have changed nothing."""
+    whole, expected, rng, refused = path.read_bytes(), read(path), random.Random(0), 0
+    for _ in range(flips):
+        data = bytearray(whole)
+        place = rng.randrange(len(data))
+        data[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        try:
+            found, message = read(path), ""
+        except LookalikeError as error:
+            found, message = None, str(error)
+        if message:
+            assert message.startswith(f"{path}: ")
+            assert message.endswith("Delete it and run again.")
+            refused += 1
+        else:
+            assert found == expected, f"byte {place} of {len(data)}"
+    path.write_bytes(whole)
+    return refused
+
+
+@pytest.mark.parametrize("name", tables())
+def test_no_flipped_bit_of_a_table_gives_another_value(tmp_path: Path, name: str) -> None:
+    table, format = tables()[name]
+    path = tmp_path / "a.parquet"
+    store.write_table(table, path, format, SETTINGS)
+    for reader, read in every_reader(path, table, format).items():
+        refused = flip_and_read(path, read)
+        assert refused > FLIPS / 10, reader
+
+
+def test_every_flipped_bit_of_a_footer_is_seen(tmp_path: Path) -> None:
+    table, format = tables()["truth"]
+    path = tmp_path / "a.parquet"
+    store.write_table(table, path, format, SETTINGS)
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[-8:-4], "little")
+    for place in range(len(whole) - 8 - length, len(whole)):
+        for bit in range(8):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            with pytest.raises(LookalikeError, match=r"a\.parquet: .* Delete it and run again\."):
+                store.read_provenance(path)
+
+
+def test_a_file_that_was_cut_short_is_named(tmp_path: Path) -> None:
+    table, format = tables()["float32"]
+    path = tmp_path / "a.parquet"
+    store.write_table(table, path, format, SETTINGS)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 37):
+        path.write_bytes(whole[:length])
+        with pytest.raises(LookalikeError, match=r"a\.parquet: is damaged"):
+            store.read_table(path, format)
+
+
+def records() -> dict[str, Any]:
+    return {
+        "weights": Weights(source="hub", revision="abc", files={"model.safetensors": "0" * 64, "ü": "1" * 64}),
+        "timing": EmbedTiming(images=10, seconds=4.25e-7, load_seconds=1.0, device="CPU", batch_size=2),
+        "streamed": StreamedIndex(shards={"../../embeddings/m/references-00000.parquet": 40}),
+        "duplicates": Duplicates(
+            references=3,
+            queries=2,
+            doubled=1,
+            groups=1,
+            undecidable=0,
+            queries_like_match=0,
+            queries_like_other=0,
+            training_like_reference=0,
+            examples={"doubled": [("a", "b")]},
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", records())
+def test_no_flipped_bit_of_a_record_gives_another_value(tmp_path: Path, name: str) -> None:
+    record = records()[name]
+    path = tmp_path / "a.json"
+    store.write_json(record, path)
+    refused = flip_and_read(path, lambda path: store.read_json(path, type(record)))
+    assert refused > FLIPS / 2
+
+
+def test_other_programs_read_a_sealed_table(tmp_path: Path) -> None:
+    table, format = tables()["float32"]
+    path = tmp_path / "a.parquet"
+    store.write_table(table, path, format, SETTINGS)
+    metadata = pq.read_metadata(path).metadata
+    assert metadata[b"lookalike_sha256"].startswith(b"data:")
+    assert pq.read_table(path).equals(table)
+
+
+def test_the_identity_of_a_file_is_that_of_its_rows_too(tmp_path: Path) -> None:
+    """Vectors that differ in one bit have pages of one size and no statistics: the footers alone could be the same."""
+    table, format = tables()["float16"]
+    vectors = table["embedding"].combine_chunks().flatten().to_numpy().copy()
+    vectors.view(np.uint16)[5] ^= 1
+    other = table.set_column(4, "embedding", pa.FixedSizeListArray.from_arrays(pa.array(vectors), 8))
+    for name, rows in (("one", table), ("two", table), ("other", other)):
+        store.write_table(rows, tmp_path / name, format, SETTINGS)
+    one, two, another = (store.identity(tmp_path / name) for name in ("one", "two", "other"))
+    assert one == two
+    assert one != another

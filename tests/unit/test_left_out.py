@@ -1,0 +1,148 @@
+"""What programs keep beside images is none of them, and is counted by reason wherever images are listed."""
+
+import json
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import published
+from conftest import MakePictures, picture
+from lookalike import datasets, store
+from lookalike.datasets import left_out
+from lookalike.datasets.left_out import LeftOut
+from lookalike.formats import IMAGES
+
+SERVED = (
+    "@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg",
+    "#recycle/deleted.jpg",
+    "$RECYCLE.BIN/S-1-5/$R1.jpg",
+    "lost+found/x.jpg",
+    ".Trash-1000/files/x.jpg",
+    "__MACOSX/b.jpg",
+    "._hidden.jpg",
+    "Previews.lrdata/1/x.jpg",
+    ".thumbnails/x.jpg",
+    "Thumbnails/x.jpg",
+    "deep/er/@eaDir/y/x.jpg",
+    "@Recycle/x.jpg",
+    "System Volume Information/x.jpg",
+    "Photos Library.photoslibrary/resources/derivatives/1/x.jpg",
+    "appdata_oc1x/preview/x.jpg",
+)
+TAKEN = ("a.jpg", "deep/er/b.jpg", "Photos Library.photoslibrary/originals/1/c.jpg", "resources/d.jpg", "thumbs up.jpg")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def put(root: str, *paths: str) -> None:
+    for number, path in enumerate(paths):
+        Path(root, path).parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(Path(root, path), "JPEG")
+
+
+def sample(key: dict[str, str]) -> tuple[list[str], dict[str, int]]:
+    """The images of a data set, and what its footer says was left out."""
+    datasets.sample("mine", json.dumps(key), None, "results/images.parquet", "results/truth.parquet")
+    counts = store.read_provenance("results/images.parquet")["left_out"]
+    paths = store.read_table("results/images.parquet", IMAGES)["path"].to_pylist()
+    totals = Counter[str]()
+    for row in counts:
+        totals[row["reason"]] += row["count"]
+    return paths, dict(totals)
+
+
+def test_service_folders_are_left_out_of_a_folder_and_counted_by_reason(caplog: pytest.LogCaptureFixture) -> None:
+    put("pictures", *SERVED, *TAKEN)
+    with caplog.at_level("INFO"):
+        paths, counts = sample({"kind": "folder", "root": "pictures"})
+    assert paths == sorted(TAKEN)
+    assert counts["thumbnails that a Synology NAS keeps (@eaDir)"] == 2
+    assert counts["the recycle bin of Windows ($RECYCLE.BIN)"] == 1
+    assert counts["what a photo library of Apple makes of its originals (resources)"] == 1
+    assert sum(counts.values()) == len(SERVED)
+    assert "pictures: left out: the recycle bin of a Synology NAS (#recycle): 1, #recycle/" in caplog.text
+
+
+def test_thumbnails_of_a_nas_do_not_change_a_data_set(make_pictures: MakePictures) -> None:
+    make_pictures(Path("pictures"), 6)
+    plain, _ = sample({"kind": "folder", "root": "pictures"})
+    for path in plain:
+        for name in ("XL", "M", "SM"):
+            put("pictures", f"@eaDir/{path}/SYNOPHOTO_THUMB_{name}.jpg")
+    assert sample({"kind": "folder", "root": "pictures"})[0] == plain
+
+
+def test_thirty_raw_files_beside_eight_images_are_seen(caplog: pytest.LogCaptureFixture) -> None:
+    put("pictures", *(f"{number}.jpg" for number in range(8)))
+    for number in range(30):
+        Path("pictures", f"DSC_{number:04d}.NEF").write_bytes(b"MM\0*")
+    with caplog.at_level("INFO"):
+        paths, counts = sample({"kind": "folder", "root": "pictures"})
+    assert len(paths) == 8
+    assert counts == {".nef files, which are camera raw (convert them to JPEG to have them)": 30}
+    assert "pictures: left out: .nef files, which are camera raw" in caplog.text
+
+
+def test_a_folder_of_nothing_but_thumbnails_says_so_and_may_be_named_itself() -> None:
+    put("pictures", "Thumbnails/x.jpg")
+    with pytest.raises(
+        Exception, match=r"holds no pictures .*Left out: thumbnails, .* \(Thumbnails\): 1, Thumbnails/\."
+    ):
+        sample({"kind": "folder", "root": "pictures"})
+    assert sample({"kind": "folder", "root": "pictures/Thumbnails"})[0] == ["x.jpg"]
+
+
+def test_a_thousand_extensions_do_not_become_a_thousand_reasons() -> None:
+    odd = LeftOut()
+    for number in range(1000):
+        odd.add_extension(f"scan.{number:04d}")
+    odd.add_extension("README")
+    odd.add_extension("x.jpg~")
+    assert sum(odd.counts.values()) == 1002
+    assert len(odd.counts) <= left_out.MOST_EXTENSIONS + 2
+    assert (odd.counts["files without an extension"], odd.counts["files with other extensions"]) == (1, 961)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_service_folders_are_left_out_of_published_data_sets_too(*, zipped: bool) -> None:
+    root = published.coco(Path("coco"), zipped=zipped)
+    plain, _ = sample({"kind": "coco", "root": "coco"})
+    names = (
+        "@eaDir/000000000139.jpg",
+        "__MACOSX/000000000140.jpg",
+        "__MACOSX/._000000000140.jpg",
+        ".x/000000000141.jpg",
+    )
+    for name in names:
+        if zipped:
+            with zipfile.ZipFile(root / "val2017.zip", "a") as archive:
+                archive.writestr(f"val2017/{name}", published.jpeg(1))
+        else:
+            put("coco/val2017", name)
+    put("coco", "@eaDir/val2017/000000000139.jpg")
+    paths, counts = sample({"kind": "coco", "root": "coco"})
+    assert paths == plain
+    assert counts == {
+        "thumbnails that a Synology NAS keeps (@eaDir)": 2,
+        "metadata that macOS puts into zip archives (__MACOSX)": 1,
+        "hidden files and folders": 1,
+    }
+
+
+def test_counts_reach_the_data_set_of_copies(make_pictures: MakePictures) -> None:
+    make_pictures(Path("pictures"), 12)
+    put("pictures", "@eaDir/x.jpg")
+    sample({"kind": "folder", "root": "pictures"})
+    key = json.dumps({"kind": "copies", "of": "mine", "queries": 3})
+    manifest = "results/copies/images/manifest.parquet"
+    datasets.make_images("copies", key, "results/images.parquet", manifest)
+    datasets.sample("copies", key, manifest, "results/copies/images.parquet", "results/copies/truth.parquet")
+    expected = store.read_provenance("results/images.parquet")["left_out"]
+    assert len(expected) == 1
+    assert store.read_provenance("results/copies/images.parquet")["left_out"] == expected
+    assert store.read_table("results/copies/images.parquet", IMAGES)["content_hash"].null_count == 0

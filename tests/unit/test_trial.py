@@ -1,0 +1,269 @@
+"""What would give other numbers in every run, or only fail amid a run, is refused when a model is loaded."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_transformers import TOLERANCE, load, ours
+
+import tiny
+from conftest import picture
+from lookalike import models, store
+from lookalike.errors import LookalikeError
+
+SQUARE = {"height": tiny.SIDE, "width": tiny.SIDE}
+
+
+def edit(file: Path, **settings: Any) -> None:
+    """Change settings of a checkpoint; None takes one out."""
+    read = json.loads(file.read_text()) | settings
+    file.write_text(json.dumps({key: value for key, value in read.items() if value is not None}))
+
+
+# --- networks ---
+
+
+def mae(folder: Path, **settings: Any) -> Path:
+    from transformers import ViTImageProcessorPil, ViTMAEConfig, ViTMAEModel
+
+    return tiny.save(folder, ViTMAEModel(ViTMAEConfig(**tiny.VISION, **settings)), ViTImageProcessorPil(size=SQUARE))
+
+
+def test_a_network_that_draws_at_random_is_refused_and_the_remedy_helps(tmp_path: Path) -> None:
+    folder = mae(tmp_path / "mae")
+    with pytest.raises(LookalikeError, match=r"draws at random: .* config\.json says mask_ratio: 0\.75: .* to 0\.0"):
+        load(folder, pooling="mean")
+    edit(folder / "config.json", mask_ratio=0.0)
+    encoder = load(folder, pooling="mean")
+    one, again = ours(encoder, picture(1)), ours(encoder, picture(1))
+    np.testing.assert_allclose(one, again, rtol=0, atol=TOLERANCE * np.abs(one).max())
+
+
+class Noisy(torch.nn.Module):
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.dropout(pixels.mean((2, 3)), 0.5, True)
+
+
+class Batchwise(torch.nn.Module):
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        found = pixels.mean((2, 3))
+        return found - found.mean(0)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("network", "message"), [(Noisy, "draws at random"), (Batchwise, "depends on the other images of its batch")]
+)
+def test_a_scripted_network_that_draws_or_looks_at_its_batch_is_refused(
+    tmp_path: Path, network: type[torch.nn.Module], message: str
+) -> None:
+    file = tmp_path / "network.pt"
+    torch.jit.save(torch.jit.script(network()), file)
+    entry = {"path": str(file), "sha256": store.sha256_file(file), "size": 32, "mean": (0, 0, 0), "std": (1, 1, 1)}
+    key = json.dumps({"family": "torchscript", **entry})
+    with pytest.raises(LookalikeError, match=rf"network\.pt: .*{message}.*evaluation mode \(network\.eval\(\)\)"):
+        models.load(key, models.family(models.parse(key)).fetch(models.parse(key)), models.Machine())
+
+
+USERS = """
+import numpy as np
+
+class Encoder:
+    dimension, device, overlaps, compute_dtype, versions = 3, "CPU", False, "float32", {}
+    def __init__(self, draws, whole): self.draws, self.whole = draws, whole
+    def prepare(self, image): return np.asarray(image if self.whole else image.resize((4, 4)))
+    def encode(self, batch):
+        return batch.mean((1, 2), np.float32) + self.draws * np.random.default_rng().uniform(0, 9, (len(batch), 3))
+
+def make(machine, draws=0, whole=False): return Encoder(draws, whole)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"draws": 1}, r"draws at random: .*\(network\.eval\(\)\)"),
+        ({"whole": True}, r"different shapes, \(200, 331, 3\)"),
+    ],
+)
+def test_a_function_of_the_users_is_tried_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "tried_encoder.py").write_text(USERS)
+
+    def made(options: dict[str, Any]) -> models.Encoder:
+        key = json.dumps({"family": "python", "factory": "tried_encoder:make", "options": options})
+        return models.load(key, models.family(models.parse(key)).fetch(models.parse(key)), models.Machine())
+
+    assert made({}).dimension == 3
+    with pytest.raises(LookalikeError, match=message):
+        made(options)
+
+
+# --- image processors ---
+
+
+def clip(folder: Path) -> Path:
+    edit(tiny.clip(folder) / "preprocessor_config.json", do_center_crop=False)
+    return folder
+
+
+def without_resizing(folder: Path) -> Path:
+    edit(tiny.vit(folder) / "preprocessor_config.json", do_resize=False)
+    return folder
+
+
+def yolos(folder: Path) -> Path:
+    from transformers import YolosConfig, YolosImageProcessorPil, YolosModel
+
+    config = YolosConfig(**tiny.VISION | {"image_size": [tiny.SIDE] * 2}, num_detection_tokens=5)
+    processor = YolosImageProcessorPil(size={"shortest_edge": tiny.SIDE, "longest_edge": 2 * tiny.SIDE})
+    return tiny.save(folder, YolosModel(config), processor)
+
+
+@pytest.mark.parametrize("maker", [clip, without_resizing, yolos])
+def test_a_processor_without_a_fixed_size_is_refused_and_the_remedy_helps(
+    tmp_path: Path, maker: Callable[[Path], Path]
+) -> None:
+    folder = maker(tmp_path / "checkpoint")
+    file = re.escape(str(folder / "preprocessor_config.json"))
+    with pytest.raises(LookalikeError, match=rf"{file}: has no fixed output size: .* resize: squash or crop"):
+        load(folder, pooling="mean")
+    for resize in ("squash", "crop"):
+        encoder = load(folder, pooling="mean", size=tiny.SIDE, resize=resize)
+        assert ours(encoder, picture(1, (131, 64)), picture(2, (41, 97))).shape == (2, encoder.dimension)
+
+
+@pytest.mark.parametrize("auto_map", [{"AutoImageProcessor": "own.PadToSquare"}, None])
+def test_a_processor_of_the_authors_own_is_not_replaced(tmp_path: Path, auto_map: dict[str, str] | None) -> None:
+    folder = tiny.vit(tmp_path / "vit")
+    file = folder / "preprocessor_config.json"
+    edit(file, image_processor_type="PadToSquare", auto_map=auto_map)
+    (folder / "own.py").write_text(
+        "from transformers import ViTImageProcessorPil\n\n"
+        "class PadToSquare(ViTImageProcessorPil):\n"
+        "    def rescale(self, *arguments, **settings):\n"
+        "        return 1 - super().rescale(*arguments, **settings)\n"
+    )
+    remedy = (
+        "if you trust it, set remote_code: true" if auto_map else "Name one of transformers as image_processor_type"
+    )
+    message = rf"{re.escape(str(file))}: its image processor, PadToSquare, is none of transformers' own, .*{remedy}"
+    with pytest.raises(LookalikeError, match=message):
+        load(folder, pooling="cls")
+    if auto_map:
+        own = ours(load(folder, pooling="cls", remote_code=True), picture(1))
+        edit(file, image_processor_type="ViTImageProcessor", auto_map={})
+        assert np.abs(own - ours(load(folder, pooling="cls"), picture(1))).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": [32]}, r"size: \[32\] should be a number"),
+        ({"size": [32, 32, 3]}, r"size: \[32, 32, 3\] should be a number"),
+        ({"size": {"height": "32", "width": 32}}, r"size: \{'height': '32', 'width': 32\} should be a number"),
+        ({"size": {"longest_edge": 32}}, r"the image processor that it describes fails: Size must contain"),
+        ({"resample": "bicubic"}, r"resample: 'bicubic' should be a number of Pillow's filters: 0 \(nearest\), 1 "),
+        ({"resample": 9}, r"resample: 9 should be a number"),
+        ({"image_std": [0, 0, 0]}, r"image_std: \[0, 0, 0\] divides by zero"),
+        ({"image_processor_type": "DINOv3ViTImageProcessorFast", "size": [32]}, r"size: \[32\] should be a number"),
+        ({"image_processor_type": "DINOv3ViTImageProcessorFast", "resample": None}, r"resample: None should be a num"),
+    ],
+    ids=str,
+)
+def test_odd_settings_of_a_processor_are_named_with_their_file(
+    tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    file = tiny.vit(tmp_path / "vit") / "preprocessor_config.json"
+    edit(file, **settings)
+    with pytest.raises(LookalikeError, match=rf"^{re.escape(str(file))}: {message}"):
+        load(tmp_path / "vit", pooling="cls")
+
+
+def test_a_size_of_two_sides_is_height_and_width(tmp_path: Path) -> None:
+    folder = tiny.dinov3(tmp_path / "dinov3")
+    expected = ours(load(folder, pooling="cls"), picture(1))
+    edit(folder / "preprocessor_config.json", size=[32, 32])
+    assert np.array_equal(ours(load(folder, pooling="cls"), picture(1)), expected)
+
+
+def imagegpt(folder: Path) -> Path:
+    from transformers import ImageGPTConfig, ImageGPTImageProcessorPil, ImageGPTModel
+
+    config = ImageGPTConfig(n_embd=16, n_layer=1, n_head=2, n_positions=64, vocab_size=17)
+    colors = np.random.default_rng(0).uniform(-1, 1, (16, 3)).tolist()
+    return tiny.save(
+        folder, ImageGPTModel(config), ImageGPTImageProcessorPil(clusters=colors, size={"height": 8, "width": 8})
+    )
+
+
+def naflex(folder: Path) -> Path:
+    from transformers import Siglip2ImageProcessorPil, Siglip2VisionConfig, Siglip2VisionModel
+
+    config = {key: value for key, value in tiny.VISION.items() if key != "image_size"} | {"num_patches": 16}
+    processor = Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
+    return tiny.save(folder, Siglip2VisionModel(Siglip2VisionConfig(**config)), processor)
+
+
+@pytest.mark.parametrize(("maker", "made"), [(imagegpt, "input_ids"), (naflex, "pixel_values, .*spatial_shapes")])
+def test_a_processor_that_makes_no_pixels_says_what_it_makes(
+    tmp_path: Path, maker: Callable[[Path], Path], made: str
+) -> None:
+    with pytest.raises(
+        LookalikeError, match=rf"preprocessor_config\.json: its image processor, .*, makes {made} of an image"
+    ):
+        load(maker(tmp_path / "checkpoint"), pooling="mean")
+
+
+def test_a_network_of_timm_says_what_to_use_instead(tmp_path: Path) -> None:
+    folder = tiny.vit(tmp_path / "vit")
+    (folder / "preprocessor_config.json").unlink()
+    edit(folder / "config.json", architecture="resnet18", pretrained_cfg={"input_size": [3, 224, 224]})
+    with pytest.raises(LookalikeError, match=r"is a network of the package timm, .* torchscript, or .* family python"):
+        load(folder, pooling="mean")
+
+
+# --- feature maps ---
+
+
+def sam(folder: Path, hidden: int = 32) -> Path:
+    from transformers import SamImageProcessorPil, SamVisionConfig, SamVisionModel
+
+    sides = {"num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 64, "patch_size": 8, "window_size": 4}
+    config = SamVisionConfig(
+        hidden_size=hidden, output_channels=16, global_attn_indexes=[1], mlp_dim=48, num_pos_feats=8, **sides
+    )
+    edges = {"size": {"longest_edge": 64}, "pad_size": {"height": 64, "width": 64}}
+    return tiny.save(folder, SamVisionModel(config), SamImageProcessorPil(**edges))
+
+
+def test_the_channels_of_a_map_are_averaged_over_its_area_wherever_they_stand(tmp_path: Path) -> None:
+    from transformers import AutoImageProcessor, AutoModel
+
+    folder = sam(tmp_path / "sam")
+    image = picture(1, (131, 64))
+    pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")(images=image, return_tensors="pt").pixel_values
+    with torch.no_grad():
+        given = AutoModel.from_pretrained(folder).eval()(pixels, output_hidden_states=True)
+    last = given.hidden_states[-1]
+    assert last.shape == (1, 8, 8, 32)
+    for feature, expected in (
+        ("hidden_states[-1]", last.mean((1, 2))),
+        ("last_hidden_state", given.last_hidden_state.mean((2, 3))),
+    ):
+        found = ours(load(folder, feature, "mean"), image)
+        np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=TOLERANCE * expected.abs().max())
+
+
+def test_a_map_whose_channels_cannot_be_told_is_refused(tmp_path: Path) -> None:
+    folder = sam(tmp_path / "sam", hidden=8)
+    with pytest.raises(LookalikeError, match=r"map of 8 x 8 x 8 numbers, and it cannot be told which .* are channels"):
+        load(folder, "hidden_states[-1]", "mean")
