@@ -477,8 +477,9 @@ def test_odd_pictures_break_nothing(operation, size):
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16", "CMYK"])
 def test_pictures_of_any_mode_are_copied(mode):
     table = sources(1)
-    image = noise().convert("L") if mode == "I;16" else noise()
-    image.convert(mode).save("pictures/000.png", format="TIFF" if mode == "CMYK" else "PNG")
+    deep = Image.fromarray(np.asarray(noise().convert("L"), np.uint16) * 257)
+    image = deep if mode == "I;16" else noise().convert(mode)
+    image.save("pictures/000.png", format="TIFF" if mode == "CMYK" else "PNG")
 
     assert len(queries(make(looked_again(table), queries=20))) == 20
 

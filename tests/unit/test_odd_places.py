@@ -242,6 +242,8 @@ def test_a_failing_model_names_the_picture(odd_archives: Path, monkeypatch: pyte
 
     collection = Collection(odd_archives.parent, odd_archives)
     monkeypatch.setattr(encoders, "load", lambda *_: Failing())
-    with pytest.raises(MemoryError, match="no room") as caught:
+    with pytest.raises(
+        LookalikeError, match=r"in/a\.png: out of memory while reading it \(no room\)\. Run on"
+    ) as caught:
         collection.embed("reject")
-    assert "in/a.png, of 60 x 48 pixels" in caught.value.__notes__[0]
+    assert "in/a.png, of 60 x 48 pixels" in caught.value.__cause__.__notes__[0]

@@ -79,10 +79,10 @@ def embed_shard(
     """Embed the pictures of one shard file.
 
     ``model`` is its name, for the footers; ``key`` its `embed:` entry (``plan.Plan.embedding_key``), ``code`` the hash
-    of the code that embeds (``plan.Plan.code``). Memory is bounded by ``batch_size`` and ``memory.AT_ONCE``, but for
-    the shard's ids and vectors, which are kept until they are written whole.
+    of the code that embeds (``plan.Plan.code``). Memory is bounded by ``batch_size``, ``memory.AT_ONCE`` and
+    ``memory.FILES_AT_ONCE``, but for the shard's ids and vectors, which are kept until they are written whole.
     Raises LookalikeError for a missing root folder, for vectors that are not finite or that their stored type cannot
-    hold, for a picture that does not even alone fit into memory, and, where ``on_bad_image`` is "fail", at the first
+    hold, where memory runs out, and, where ``on_bad_image`` is "fail", at the first
     picture that cannot be used.
     """
     rows = store.read_table(shard, SHARD)
@@ -327,11 +327,10 @@ def _prepare(row: dict[str, Any], encoder: encoders.Encoder, files: memory.Budge
             take_file(row["bytes"])
             return _read_and_prepare(row, encoder, take_pixels)
     except MemoryError as error:  # no fault of the image: to reject it would depend on what else was in memory
-        error.add_note(
-            f"Memory ran out at {row['root']}/{row['path']}. Run on a machine with more memory, raise runtime.mem_mb "
-            "on a cluster, lower runtime.threads, or take the image out of the data set."
-        )
-        raise
+        raise LookalikeError(
+            f"{row['root']}/{row['path']}: out of memory while reading it ({error}). Run on a machine with more "
+            "memory, raise runtime.mem_mb on a cluster, lower runtime.threads, or take the image out of the data set."
+        ) from error
 
 
 def _read_and_prepare(row: dict[str, Any], encoder: encoders.Encoder, reserve: memory.Take) -> Picture:

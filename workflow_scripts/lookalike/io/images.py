@@ -99,8 +99,11 @@ def _read_file(path: Path) -> bytes:
 
 
 def load(root: str, path: str) -> Image.Image:
-    """Read and decode one picture. Raises BadImage."""
-    return decode(read(root, path))
+    """Read and decode one image. Raises BadImage, and MemoryError, which names the image."""
+    try:
+        return decode(read(root, path))
+    except MemoryError as error:
+        raise MemoryError(f"{Path(root) / path}: {error or 'out of memory'}") from None
 
 
 def decode(

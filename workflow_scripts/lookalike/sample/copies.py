@@ -72,10 +72,12 @@ def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
         copies.append(
             _copy(entry, row, number, image, backgrounds=backgrounds, folder=folder) | {"source": row["image_id"]}
         )
+        del image  # before the next one is decoded
         progress.advance()
     for row in held_out[: entry.without_match]:
         image = images.load(row["root"], row["path"])
         copies.append(_copy(entry, row, 0, image, backgrounds=backgrounds, folder=folder) | {"source": None})
+        del image
         progress.advance()
     _remove_stale(folder, {copy["image_id"] for copy in copies})
 
@@ -136,7 +138,10 @@ def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, 
             _check_unchanged(row, data)
             decodable.append(row)
             made += 1
-            yield row, number, image, hashlib.sha256(data).hexdigest()
+            sha256 = hashlib.sha256(data).hexdigest()
+            del data
+            yield row, number, image, sha256
+            del image
         if not decodable:
             raise LookalikeError(
                 f"of: none of the {len(references)} references that were tried can be decoded; the first: "

@@ -30,6 +30,9 @@ def load(entry: ColorHistogram, weights: Weights, machine: Machine) -> "Histogra
     return Histogram(entry.bins, cpu(machine))
 
 
+STRIP = 1 << 20  # pixels that are counted at once
+
+
 class Histogram:
     """Square roots of the shares of pixels in bins ** 3 RGB cells.
 
@@ -48,10 +51,14 @@ class Histogram:
 
     def prepare(self, image: Image.Image) -> NDArray[np.float32]:
         """(bins ** 3,) float32 shares, which sum to 1."""
-        cells = np.asarray(image, np.uint32) * self.bins // 256
-        cell = (cells[..., 0] * self.bins + cells[..., 1]) * self.bins + cells[..., 2]
-        counts = np.bincount(cell.reshape(-1), minlength=self.dimension)
-        return (counts / cell.size).astype(np.float32)
+        counts = np.zeros(self.dimension, np.int64)
+        rows = max(1, STRIP // image.width)
+        for top in range(0, image.height, rows):  # of the whole image at once it would take 40 bytes a pixel
+            strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+            cells = np.asarray(strip, np.uint32) * self.bins // 256
+            cell = (cells[..., 0] * self.bins + cells[..., 1]) * self.bins + cells[..., 2]
+            counts += np.bincount(cell.reshape(-1), minlength=self.dimension)
+        return (counts / (image.width * image.height)).astype(np.float32)
 
     def encode(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, bins ** 3) shares to (n, bins ** 3) float32."""

@@ -1,0 +1,80 @@
+"""Large images wait for each other, and a shortage of memory rejects none."""
+
+import io
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import REPOSITORY
+from lookalike.io import images
+from lookalike.job import memory
+
+MB = 1 << 20
+
+
+def png(mode: str, size: tuple[int, int]) -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def test_threads_never_hold_more_than_the_budget_but_for_one_that_is_alone() -> None:
+    budget, held, most = memory.Budget(100), [], []
+    lock = threading.Lock()
+
+    def hold(wanted: int) -> None:
+        with budget.share() as take:
+            take(wanted)
+            with lock:
+                held.append(wanted)
+                most.append(list(held))
+            time.sleep(0.01)
+            with lock:
+                held.remove(wanted)
+
+    threads = [threading.Thread(target=hold, args=(wanted,)) for wanted in (40, 50, 60, 250, 30, 100, 20) * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(most) == len(threads)
+    assert [one for one in most if sum(one) > 100 and len(one) > 1] == []
+    assert max(map(len, most)) > 1
+
+
+def test_an_image_says_what_it_takes_before_it_is_decoded() -> None:
+    asked: list[int] = []
+    for mode in ("RGB", "L", "RGBA"):
+        images.decode(png(mode, (100, 50)), reserve=asked.append)
+    assert asked == [4 * 5_000, 5 * 5_000, 8 * 5_000]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_decoding_takes_no_more_than_was_reserved(tmp_path: Path, mode: str) -> None:
+    size = (6_000, 5_000)
+    (tmp_path / "a.png").write_bytes(png(mode, size))
+    code = (
+        "import resource, sys; from lookalike import images; data = images.read('', sys.argv[1])\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10\n"
+        "before, asked = peak(), []; images.decode(data, reserve=asked.append); print(peak() - before, *asked)"
+    )
+    ran = [sys.executable, "-c", code, str(tmp_path / "a.png")]
+    out = subprocess.run(ran, cwd=REPOSITORY / "workflow_scripts", capture_output=True, text=True, check=True).stdout
+    took, reserved = map(int, out.split())
+    assert took <= reserved + 40 * MB  # strips and the decoder's own
+
+
+def test_a_shortage_of_memory_is_an_error_and_not_a_bad_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = png("RGB", (60, 48))
+    with pytest.raises(images.BadImage, match="damaged"):
+        images.decode(whole[:-60])
+    monkeypatch.setattr(memory, "AT_ONCE", 1 << 60)  # as where so much cannot be had
+    assert np.asarray(images.decode(whole)).shape == (48, 60, 3)
+    with pytest.raises(MemoryError, match="memory is short"):
+        images.decode(whole[:-60])
