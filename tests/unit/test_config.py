@@ -47,7 +47,7 @@ def test_the_catalogue_is_valid() -> None:
         (
             "datasets/photo-tiles-copies/shards",
             {"reference": 2},
-            "datasets.photo-tiles-copies.shards.reference: unknown pool. Did you mean 'references'?",
+            "datasets.photo-tiles-copies.shards.reference: unknown part. Did you mean 'references'?",
         ),
         (
             "models/pixels/embed/variant",
@@ -146,7 +146,7 @@ def test_the_catalogue_is_valid() -> None:
         (
             "datasets/disc21/shards/training",
             2,
-            "datasets.disc21.shards.training: unknown pool. Known: queries, references.",
+            "datasets.disc21.shards.training: unknown part. Known: queries, references.",
         ),
         (
             "datasets/flickr30k/sample",

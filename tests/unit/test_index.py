@@ -399,7 +399,7 @@ def test_a_vector_of_zeros_scores_nothing(tmp_path: Path) -> None:
 
 
 def test_a_name_that_stands_twice_among_many_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lookalike.formats.tables.FEW", 10)
+    monkeypatch.setattr("lookalike.io.formats.tables.FEW", 10)
     names = [f"r{number}" for number in range(9000)]
     INDEX_IDS.check(pa.table({"image_id": names}), "here")
     with pytest.raises(LookalikeError, match=r"here: duplicate image_id 'r7' \(1 in all\)"):
@@ -500,7 +500,7 @@ def test_normalised_scores_are_less_the_mean_of_the_nearest_three_training_pictu
     assert footer["normalise"] == {"beta": 1.0, "first": 1, "last": 3}
 
 
-def test_a_streamed_index_is_a_manifest_and_finds_what_flat_finds(tmp_path: Path) -> None:
+def test_a_scan_index_is_a_manifest_and_finds_what_flat_finds(tmp_path: Path) -> None:
     chain = Chain(tmp_path, references=5000, queries=40, training=20)
     chain.build()
     chain.search(training=True)
@@ -517,7 +517,7 @@ def test_a_streamed_index_is_a_manifest_and_finds_what_flat_finds(tmp_path: Path
     assert [one for one, _ in nearest(**files, vector=vector, k=6)] == best
 
 
-def test_a_streamed_index_over_shards_that_hold_other_references_is_refused(chain: Chain) -> None:
+def test_a_scan_index_over_shards_that_hold_other_references_is_refused(chain: Chain) -> None:
     chain.build(key='{"scan": true}')
     chain.shard("references", [f"r{n}" for n in range(39)])
     with pytest.raises(
@@ -537,7 +537,7 @@ print(int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").re
 """
 
 
-def test_a_streamed_index_takes_no_more_memory_for_more_shards(tmp_path: Path) -> None:
+def test_a_scan_index_takes_no_more_memory_for_more_shards(tmp_path: Path) -> None:
     """Two shards of 20 MB of vectors, and eight."""
 
     def peak(shards: int) -> int:
@@ -557,7 +557,7 @@ def test_a_streamed_index_takes_no_more_memory_for_more_shards(tmp_path: Path) -
             "embedding_key": KEY,
             "embedding_code": CODE,
         }
-        files = {"index": f"{folder}/streamed.faiss", "ids": f"{folder}/streamed.ids.parquet"}
+        files = {"index": f"{folder}/scan.faiss", "ids": f"{folder}/scan.ids.parquet"}
         built = {"out": files["index"], "ids_out": files["ids"], "rejected": [str(chain.rejected)]}
         wanted = {"out": f"{folder}/found.parquet", "candidates_out": f"{folder}/candidates.parquet"}
         named = {"timing_out": f"{folder}/timing.json", "model": "m", "index_name": "scan", "k": 10}

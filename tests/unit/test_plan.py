@@ -37,13 +37,13 @@ def test_what_changes_vectors_changes_the_key_and_what_does_not_does_not() -> No
 
 def test_a_models_kind_changes_no_vector_and_reaches_the_comparison() -> None:
     before = Plan.of(CATALOGUE)
-    after = changed("pixels", kind="vit")
+    after = changed("pixels", architecture="vit")
     assert after.embedding_key("pixels") == before.embedding_key("pixels")
     networks = {"efficientnet-lite0": "cnn", "efficientnet-lite2": "cnn"}
-    assert before.kinds("demo") == {"color-histogram": "color_histogram", **networks}
-    assert after.kinds("demo") == {"pixels": "vit", **before.kinds("demo")}
+    assert before.architectures("demo") == {"color-histogram": "color_histogram", **networks}
+    assert after.architectures("demo") == {"pixels": "vit", **before.architectures("demo")}
     for experiment in ("flickr30k", "flickr30k-copies"):  # every kind that the first article speaks of
-        assert set(before.kinds(experiment).values()) == {"color_histogram", "cnn", "vit", "dinov2", "clip", "blip2"}
+        assert set(before.architectures(experiment).values()) == {"color_histogram", "cnn", "vit", "dinov2", "clip", "blip2"}
 
 
 def test_neighbors_kept_shards_strictness_and_expectations_do_not_change_which_pictures_a_data_set_has() -> None:

@@ -261,13 +261,13 @@ def _cost(footer: dict[str, Any]) -> Cost | None:
     stored, vectors = footer["dtypes"]["stored"], footer["references"]
     vector_bytes = footer["dimension"] * np.dtype(stored).itemsize
     # A scan index is a list of files: what is searched, and must be kept, are the vectors in them.
-    streamed = json.loads(footer.get("index_key", "{}")).get("scan")
+    scan = json.loads(footer.get("index_key", "{}")).get("scan")
     return Cost(
         dimension=footer["dimension"],
         stored_dtype=stored,
         vector_bytes=vector_bytes,
         vectors=vectors,
-        index_bytes=vectors * vector_bytes if streamed else footer["index_bytes"],
+        index_bytes=vectors * vector_bytes if scan else footer["index_bytes"],
     )
 
 

@@ -18,7 +18,7 @@ from lookalike.job.errors import LookalikeError
 
 @dataclass(frozen=True)
 class Stored:
-    """An index as it was read: a FAISS index, or, where it is streamed, the shards and which of their rows it has."""
+    """An index as it was read: a FAISS index, or, where it is a scan, the shards and which of their rows it has."""
 
     faiss: Any | None
     shards: tuple[str, ...] = ()
