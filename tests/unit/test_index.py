@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from conftest import REPOSITORY, largest_file
 from lookalike.index import factories
 from lookalike.index.build import build
-from lookalike.io import store, vectors
+from lookalike.io import faiss_index, store, vectors
 from lookalike.io.checks import check_shards
 from lookalike.io.formats.records import SearchTiming
 from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, INDEX_IDS, NEIGHBORS, REJECTED
 from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError
+from lookalike.search import loading
 from lookalike.search.search import nearest, search
 
 Floats = NDArray[np.float32]
@@ -529,10 +530,11 @@ def test_a_scan_index_over_shards_that_hold_other_references_is_refused(chain: C
 # VmHWM and not ru_maxrss, which a new process takes over from the one that started it.
 MEASURE = """
 import json, pathlib, re, sys
-from lookalike import index
+from lookalike.index.build import build
+from lookalike.search.search import search
 given = json.loads(sys.argv[1])
-index.build(**given["build"])
-index.search(**given["search"])
+build(**given["build"])
+search(**given["search"])
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) // 1024)
 """
 
@@ -751,8 +753,8 @@ def test_scalar_quantizers_cut_no_reference_off_that_training_pictures_do_not_re
         assert factories.fit_ranges(built, references)
         built.add(references)
         settings = {"nprobe": 8.0} if "IVF" in factory else {}
-        factories.configure(built, factory, settings | ({"k_factor_rf": 20.0} if "Refine" in factory else {}))
-        seen = factories.transform(built, references)
+        loading.configure(built, factory, settings | ({"k_factor_rf": 20.0} if "Refine" in factory else {}))
+        seen = faiss_index.transform(built, references)
         best = np.argsort(-(seen[:200] @ seen.T), axis=1)[:, :10]
         found = built.search(references[:200], 10)[1]
         return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), best.tolist(), strict=True)]))
