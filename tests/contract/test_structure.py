@@ -27,7 +27,7 @@ def modules() -> list[Path]:
 
 
 def imported(path: Path) -> set[str]:
-    """The library's modules that a file imports, such as ``models.pixels``; imports inside functions count too."""
+    """The library's modules that a file imports, such as ``io.images``; imports inside functions count too."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lookalike":

@@ -52,7 +52,7 @@ def measure(
     index: str,
     k: int,
 ) -> None:
-    """Write the ``formats.Metrics`` of one model and index on one data set to ``out``.
+    """Write the ``records.Metrics`` of one model and index on one data set to ``out``.
 
     Of ``embeddings`` only the pictures' sizes are read. ``timings`` and ``search_timing`` lie beside the logs: where
     one is missing or damaged, what it would tell is left out.
