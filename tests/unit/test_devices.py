@@ -27,7 +27,7 @@ time.sleep(60)
 
 
 def start(temporary: Path) -> "subprocess.Popen[str]":
-    library = str(Path(devices.__file__).parents[1])
+    library = str(Path(devices.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": library, "TMPDIR": str(temporary)}
     return subprocess.Popen([sys.executable, "-c", CLAIM], env=environment, stdout=subprocess.PIPE, text=True)
 

@@ -725,7 +725,7 @@ def test_equal_references_come_in_the_order_of_the_index_with_a_gpu_too(
     chain.shard("queries", [name for name in chain.vectors if name[0] == "q"])
     key = json.dumps({"factory": factory})
     chain.build(key=key)
-    monkeypatch.setattr(factories, "on_gpu", lambda index: pytest.fail("the GPU was asked"))
+    monkeypatch.setattr("lookalike.search.search.on_gpu", lambda index: pytest.fail("the GPU was asked"))
     found = chain.search(key=key, gpu=True).to_pandas().query("query_id == 'q0'")
     assert found["reference_id"].tolist() == [f"r{n}" for n in range(6)]
     assert found["score"].nunique() == 1
@@ -808,8 +808,8 @@ def test_scores_that_are_no_inner_products_are_refused_once_an_index_is_filled(f
 def test_a_failed_training_leaves_no_pointer_to_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     import faiss
 
-    monkeypatch.setattr(factories, "_device", lambda: 0)
-    monkeypatch.setattr(factories, "_gpu_memory", lambda: None)
+    monkeypatch.setattr(faiss_index, "gpu", lambda: 0)
+    monkeypatch.setattr(faiss_index, "gpu_memory", lambda: None)
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda resources, device, one: one, raising=False)
     built = factories.make("IVF8_NSG16,Flat", 64)  # whose graph is of 100 clusters or more
     with pytest.raises(LookalikeError, match="cannot train factory 'IVF8_NSG16,Flat'"):
