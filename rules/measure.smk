@@ -9,11 +9,10 @@ reads besides: timings beside the logs, which may be missing (a clock must not d
 
 rule measure:
     input:
-        unpack(
-            lambda wildcards: plan.found(
-                wildcards.dataset, wildcards.model, wildcards.index
-            )
-        ),
+        neighbors="results/{dataset}/neighbors/{model}/{index}.parquet",
+        candidates="results/{dataset}/neighbors/{model}/{index}.candidates.parquet",
+        training="results/{dataset}/neighbors/{model}/{index}.training.parquet",
+        candidates_sn="results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet",
         embeddings=lambda wildcards: plan.embeddings(wildcards.dataset, wildcards.model),
         rejected=lambda wildcards: plan.rejected(wildcards.dataset, wildcards.model),
         images="results/{dataset}/sample/images.parquet",

@@ -17,10 +17,10 @@ rule compare:
         metrics=lambda wildcards: plan.per_model(
             wildcards.experiment, "results/{dataset}/metrics/{model}/{index}.json"
         ),
-        neighbors=lambda wildcards: plan.found_of(wildcards.experiment, "neighbors"),
-        candidates=lambda wildcards: plan.found_of(wildcards.experiment, "candidates"),
-        trainings=lambda wildcards: plan.found_of(wildcards.experiment, "training"),
-        candidates_sn=lambda wildcards: plan.found_of(wildcards.experiment, "candidates_sn"),
+        neighbors=lambda wildcards: plan.searched(wildcards.experiment, "neighbors"),
+        candidates=lambda wildcards: plan.searched(wildcards.experiment, "candidates"),
+        training=lambda wildcards: plan.searched(wildcards.experiment, "training"),
+        candidates_sn=lambda wildcards: plan.searched(wildcards.experiment, "candidates_sn"),
         images=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/images.parquet",
         truth=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/truth.parquet",
     output:
@@ -73,7 +73,7 @@ rule report:
         comparisons=rules.compare.output.comparisons,
         duplicates=rules.find_duplicates.output.counts,
         neighbors=rules.compare.input.neighbors,
-        showcase=lambda wildcards: plan.showcase_neighbors(wildcards.experiment),
+        showcase=lambda wildcards: plan.searched(wildcards.experiment, "showcase"),
         rejected=lambda wildcards: plan.rejected_of(wildcards.experiment),
         images=rules.compare.input.images,
         truth=rules.compare.input.truth,

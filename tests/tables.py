@@ -1,10 +1,14 @@
 """Small tables of the workflow's formats, written so that a test's case is seen at a glance."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
+from lookalike.io import identity, store
 from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.metrics.evaluation import Results
 
 
 def images_table(
@@ -51,6 +55,21 @@ def neighbors_table(found: Mapping[str, Sequence[tuple[str, float]]]) -> pa.Tabl
     ]
     columns = list(zip(*rows, strict=True)) or [()] * 4
     return pa.table(dict(zip(NEIGHBORS.columns, columns, strict=True)), schema=NEIGHBORS.schema())
+
+
+def write_search(
+    path: Path, found: Mapping[str, Sequence[tuple[str, float]]], queries: int, footer: dict[str, Any] | None = None
+) -> Results:
+    """The files of a search on a data set without training images; ``path`` is the one of the neighbors."""
+    made = Results(
+        path, *(path.with_suffix(f".{name}.parquet") for name in ("candidates", "training", "candidates_sn"))
+    )
+    footer = footer or {}
+    store.write_table(neighbors_table(found), made.neighbors, NEIGHBORS, footer)
+    store.write_table(pool_table(found, queries), made.candidates, NEIGHBORS, footer)
+    for absent in (made.training, made.candidates_sn):
+        store.write_table(neighbors_table({}), absent, NEIGHBORS, footer | {identity.ROLE: identity.ABSENT})
+    return made
 
 
 def pool_table(found: Mapping[str, Sequence[tuple[str, float]]], queries: int) -> pa.Table:

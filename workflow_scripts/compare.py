@@ -9,7 +9,7 @@ with job(f"compare {snakemake.wildcards.experiment}", snakemake.log[0]):
         results=results_of(
             neighbors=snakemake.input.neighbors,
             candidates=snakemake.input.candidates,
-            trainings=snakemake.input.trainings,
+            training=snakemake.input.training,
             candidates_sn=snakemake.input.candidates_sn,
         ),
         truth=snakemake.input.truth,

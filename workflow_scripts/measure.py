@@ -8,8 +8,8 @@ with job(f"measure {wildcards.dataset} {wildcards.model} {wildcards.index}", sna
         results=Results(
             neighbors=snakemake.input.neighbors,
             candidates=snakemake.input.candidates,
-            training=snakemake.input.get("training"),
-            candidates_sn=snakemake.input.get("candidates_sn"),
+            training=snakemake.input.training,
+            candidates_sn=snakemake.input.candidates_sn,
         ),
         truth=snakemake.input.truth,
         images=snakemake.input.images,

@@ -11,8 +11,8 @@ with job(f"search {wildcards.dataset} {wildcards.model} {wildcards.index}", snak
         out=snakemake.output.neighbors,
         candidates_out=snakemake.output.candidates,
         showcase_out=snakemake.output.showcase,
-        training_out=snakemake.output.get("training"),
-        candidates_sn_out=snakemake.output.get("candidates_sn"),
+        training_out=snakemake.output.training,
+        candidates_sn_out=snakemake.output.candidates_sn,
         timing_out=snakemake.log.timing,
         key=snakemake.params.key,
         build_key=snakemake.params.build_key,
@@ -21,6 +21,7 @@ with job(f"search {wildcards.dataset} {wildcards.model} {wildcards.index}", snak
         model=wildcards.model,
         index_name=wildcards.index,
         k=snakemake.params.k,
+        parts=snakemake.params.parts,
         threads=snakemake.threads,
         gpu=bool(snakemake.resources.gpu),
     )

@@ -12,14 +12,14 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from lookalike.compare.compare import compare
 from lookalike.io import store
 from lookalike.io.formats.records import Comparisons, Metrics
-from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.io.formats.tables import IMAGES, REJECTED, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.measure.measure import measure
 from lookalike.metrics import agreement
 from lookalike.metrics.agreement import AT, outcomes, scales
 from lookalike.metrics.evaluation import Results
 from lookalike.metrics.rates import NOTHING, ratio
-from tables import images_table, neighbors_table, pool_table, rejected_table, truth_table
+from tables import images_table, neighbors_table, rejected_table, truth_table, write_search
 
 Written = Mapping[str, Sequence[str] | None]
 Found = Mapping[str, Sequence[tuple[str, float]]]
@@ -315,15 +315,14 @@ def stages(tmp_path: Path) -> dict:
     del good["p00"]  # rejected
     store.write_table(images, tmp_path / "images.parquet", IMAGES, {})
     store.write_table(truth_table([]), tmp_path / "truth.parquet", TRUTH, {})
+    results: list[Results] = []
     for model, found in (("good", good), ("bad", bad)):
         footer = {"model": model, "index": "flat", "k": 5}
-        store.write_table(neighbors_table(found), tmp_path / f"{model}.parquet", NEIGHBORS, footer)
+        results.append(write_search(tmp_path / f"{model}.parquet", found, len(names), footer))
         rejected = rejected_table(["p00"] if model == "good" else [])
         store.write_table(rejected, tmp_path / f"{model}.rejected.parquet", REJECTED, {})
-        pool = pool_table(found, len(names))
-        store.write_table(pool, tmp_path / f"{model}.candidates.parquet", NEIGHBORS, footer)
         measure(
-            results=Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.candidates.parquet"),
+            results=results[-1],
             embeddings=[],
             truth=tmp_path / "truth.parquet",
             images=tmp_path / "images.parquet",
@@ -339,14 +338,11 @@ def stages(tmp_path: Path) -> dict:
     compare(
         experiment="mine",
         metrics=[tmp_path / f"{model}.json" for model in ("good", "bad")],
-        results=[
-            Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.candidates.parquet")
-            for model in ("good", "bad")
-        ],
+        results=results,
         truth=tmp_path / "truth.parquet",
         images=tmp_path / "images.parquet",
         models=["good", "bad"],
-        kinds={},
+        architectures={},
         leaderboard_out=tmp_path / "leaderboard.csv",
         comparisons_out=tmp_path / "comparisons.json",
     )

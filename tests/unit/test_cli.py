@@ -29,7 +29,7 @@ from lookalike.io import store
 from lookalike.io.formats.records import Weights
 from lookalike.io.formats.tables import INDEX_IDS, NEIGHBORS
 from lookalike.job.errors import LookalikeError
-from lookalike.plan.plan import Plan
+from lookalike.plan.plan import SEARCHED, Plan
 from lookalike.sample import sample as datasets
 from lookalike.sample.shard import write_shards
 from lookalike.search.search import search
@@ -98,7 +98,12 @@ def run_experiment(folder: Path) -> None:
                 embeddings=embeddings,
                 images=sample,
                 out=str(results / f"neighbors/{model}/flat.parquet"),
-                candidates_out=str(results / f"neighbors/{model}/flat.candidates.parquet"),
+                **{
+                    f"{name}_out": path.format(dataset="pictures", model=model, index="flat")
+                    for name, path in SEARCHED.items()
+                    if name != "neighbors"
+                },
+                parts=[],
                 build_key=keys["key"],
                 timing_out="results/logs/search.json",
                 model=model,

@@ -1,6 +1,7 @@
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from lookalike.job.errors import LookalikeError
 from lookalike.measure.measure import measure
 from lookalike.metrics.evaluation import Results, results_of
 from lookalike.metrics.rates import wilson
-from tables import images_table, neighbors_table, pool_table, truth_table
+from tables import images_table, neighbors_table, truth_table, write_search
 
 REFERENCES = [f"r{number:02d}" for number in range(30)]
 QUERIES = [f"q{number:02d}" for number in range(20)]
@@ -63,11 +64,9 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
             store.write_json(EmbedTiming(images=50, seconds=2.0, load_seconds=1.0, device="cpu", batch_size=1), timing)
             for index in indexes:
                 folder = tmp_path / "neighbors" / model
-                results.append(Results(folder / f"{index}.parquet", folder / f"{index}.candidates.parquet"))
                 metrics.append(tmp_path / "metrics" / model / f"{index}.json")
                 footer = {"model": model, "index": index, "k": 3}
-                store.write_table(neighbors_table(found), results[-1].neighbors, NEIGHBORS, footer)
-                store.write_table(pool_table(found, len(QUERIES)), results[-1].pool, NEIGHBORS, footer)
+                results.append(write_search(folder / f"{index}.parquet", found, len(QUERIES), footer))
                 measure(
                     results=results[-1],
                     truth=matches,
@@ -89,7 +88,7 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
             "truth": matches,
             "images": images,
             "models": list(models),
-            "kinds": {},
+            "architectures": {},
             "leaderboard_out": tmp_path / "leaderboard.csv",
             "comparisons_out": tmp_path / "comparisons.json",
         }
@@ -191,20 +190,19 @@ def test_without_a_match_there_are_no_cases(searched: Callable[..., Files]) -> N
     assert cases(searched({"a": neighbors_of(9), "b": neighbors_of(0)}, truth=[])) == {}
 
 
-def test_a_pool_of_another_model_is_refused(searched: Callable[..., Files]) -> None:
+def test_candidates_of_another_model_are_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
     one, other = files["results"]
-    files["results"] = [Results(one.neighbors, other.pool), other]
-    with pytest.raises(LookalikeError, match=r"b.flat\.pool\.parquet: was made for model 'b'.*expected 'a'"):
+    files["results"] = [replace(one, candidates=other.candidates), other]
+    with pytest.raises(LookalikeError, match=r"b.flat\.candidates\.parquet: was made for model 'b'.*expected 'a'"):
         compare(**files)
 
 
 def test_files_of_every_kind_go_together() -> None:
-    assert results_of(neighbors=["n"], candidates=["p"], trainings=[], pools_sn=[]) == [Results("n", "p")]
-    both = results_of(neighbors=["n"], candidates=["p"], trainings=["t"], pools_sn=["s"])
-    assert both == [Results("n", "p", "t", "s")]
-    with pytest.raises(LookalikeError, match=r"one file of each kind, got \[1, 1, 0, 2\]"):
-        results_of(neighbors=["n"], candidates=["p"], trainings=[], pools_sn=["s", "s"])
+    kinds = ("neighbors", "candidates", "training", "candidates_sn")
+    assert results_of(**{kind: [kind] for kind in kinds}) == [Results(*kinds)]
+    with pytest.raises(LookalikeError, match=r"one file of each kind, got \[1, 1, 1, 2\]"):
+        results_of(**{kind: [kind] for kind in kinds} | {"candidates_sn": ["s", "s"]})
 
 
 def test_a_correction_is_within_one_index(searched: Callable[..., Files]) -> None:

@@ -19,6 +19,7 @@ from lookalike.io.formats.records import SearchTiming
 from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, INDEX_IDS, NEIGHBORS, REJECTED
 from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError
+from lookalike.plan.plan import SEARCHED
 from lookalike.search.search import nearest, search
 
 Floats = NDArray[np.float32]
@@ -127,8 +128,9 @@ class Chain:
             timing_out=str(self.folder / "timing.json"),
             key='{"factory": "Flat"}' if key is None else key,
             build_key=build_key or ('{"factory": "Flat"}' if key is None else key),
-            training_out=str(self.folder / "training_found.parquet") if training else None,
-            candidates_sn_out=str(self.folder / "candidates_sn.parquet") if training else None,
+            training_out=str(self.folder / "training_found.parquet"),
+            candidates_sn_out=str(self.folder / "candidates_sn.parquet"),
+            parts=("training", "showcase") if training else ("showcase",),
             embedding_key=KEY,
             embedding_code=CODE,
             model="pixels",
@@ -500,6 +502,22 @@ def test_normalised_scores_are_less_the_mean_of_the_nearest_three_training_pictu
     assert footer["normalise"] == {"beta": 1.0, "first": 1, "last": 3}
 
 
+def test_tables_of_roles_that_a_data_set_lacks_are_empty_and_say_so(tmp_path: Path) -> None:
+    chain = Chain(tmp_path)
+    chain.build()
+    chain.search()
+    absent = {name: chain.found(name) for name in ("training_found", "candidates_sn")}
+    assert absent == {"training_found": [], "candidates_sn": []}
+    roles = {path.stem: store.read_provenance(path).get("role") for path in tmp_path.glob("*.parquet")}
+    assert {name for name, role in roles.items() if role == "absent"} == set(absent)
+
+
+def test_training_pictures_that_were_all_rejected_are_not_absent(chain: Chain) -> None:
+    chain.build()
+    with pytest.raises(LookalikeError, match="Add pictures to the data set's training role"):
+        chain.search(training=True)
+
+
 def test_a_streamed_index_is_a_manifest_and_finds_what_flat_finds(tmp_path: Path) -> None:
     chain = Chain(tmp_path, references=5000, queries=40, training=20)
     chain.build()
@@ -529,10 +547,11 @@ def test_a_streamed_index_over_shards_that_hold_other_references_is_refused(chai
 # VmHWM and not ru_maxrss, which a new process takes over from the one that started it.
 MEASURE = """
 import json, pathlib, re, sys
-from lookalike import index
+from lookalike.index.build import build
+from lookalike.search.search import search
 given = json.loads(sys.argv[1])
-index.build(**given["build"])
-index.search(**given["search"])
+build(**given["build"])
+search(**given["search"])
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) // 1024)
 """
 
@@ -559,8 +578,9 @@ def test_a_streamed_index_takes_no_more_memory_for_more_shards(tmp_path: Path) -
         }
         files = {"index": f"{folder}/streamed.faiss", "ids": f"{folder}/streamed.ids.parquet"}
         built = {"out": files["index"], "ids_out": files["ids"], "rejected": [str(chain.rejected)]}
-        wanted = {"out": f"{folder}/found.parquet", "candidates_out": f"{folder}/candidates.parquet"}
-        named = {"timing_out": f"{folder}/timing.json", "model": "m", "index_name": "scan", "k": 10}
+        wanted = {"out": f"{folder}/found.parquet"}
+        wanted |= {f"{name}_out": f"{folder}/{name}.parquet" for name in SEARCHED if name != "neighbors"}
+        named = {"timing_out": f"{folder}/timing.json", "model": "m", "index_name": "scan", "k": 10, "parts": []}
         given = {
             "build": both | built | {"on_bad_image": "reject"},
             "search": both | files | wanted | named | {"build_key": key},

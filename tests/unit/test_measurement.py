@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from test_index import Chain
 
-from lookalike.io import store
+from lookalike.io import identity, store
 from lookalike.io.formats.records import EmbedTiming, Metrics, SearchTiming
 from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, NEIGHBORS, REJECTED, TRUTH
 from lookalike.job.errors import LookalikeError
@@ -61,14 +61,13 @@ def run(tmp_path: Path) -> Measure:
             ("images", IMAGES, images_table(REFERENCES, queries or list(truth), **images)),
             ("rejected", REJECTED, rejected_table(rejected or [])),
         ]
+        absent = set() if normalised else {"training", "candidates_sn"}
         for name, format, table in tables:
-            store.write_table(table, tmp_path / f"{name}.parquet", format, footer or {})
+            role = {identity.ROLE: identity.ABSENT} if name in absent else {}
+            store.write_table(table, tmp_path / f"{name}.parquet", format, (footer or {}) | role)
         measure(
             results=Results(
-                tmp_path / "neighbors.parquet",
-                tmp_path / "pool.parquet",
-                tmp_path / "training.parquet" if normalised else None,
-                tmp_path / "candidates_sn.parquet" if normalised else None,
+                *(tmp_path / f"{name}.parquet" for name in ("neighbors", "candidates", "training", "candidates_sn"))
             ),
             truth=tmp_path / "truth.parquet",
             images=tmp_path / "images.parquet",

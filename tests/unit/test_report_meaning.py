@@ -13,11 +13,11 @@ from PIL import Image
 from lookalike.compare.compare import compare
 from lookalike.io import store
 from lookalike.io.formats.records import Duplicates
-from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.io.formats.tables import IMAGES, REJECTED, TRUTH
 from lookalike.measure.measure import measure
 from lookalike.metrics.evaluation import Results
 from lookalike.report.report import write_report
-from tables import images_table, neighbors_table, pool_table, rejected_table, truth_table
+from tables import images_table, rejected_table, truth_table, write_search
 
 NAMES = [f"p{number:02d}" for number in range(40)]
 KINDS = {"mine": "", "net": "cnn", "clip": "clip", "colors": "color_histogram"}
@@ -39,8 +39,7 @@ def page(tmp_path: Path):
             images = images.append_column("captions", pa.array(written, pa.list_(pa.string())))
         store.write_table(images, tmp_path / "images.parquet", IMAGES, {})
         store.write_table(truth_table([]), tmp_path / "truth.parquet", TRUTH, {})
-        for model in models:
-            search(tmp_path, model)
+        results = [search(tmp_path, model) for model in models]
         sample = {"truth": tmp_path / "truth.parquet", "images": tmp_path / "images.parquet"}
         metrics = [tmp_path / f"{model}.json" for model in models]
         counts = {name for name, field in Duplicates.model_fields.items() if field.annotation is int}
@@ -50,11 +49,9 @@ def page(tmp_path: Path):
             experiment="mine",
             **sample,
             metrics=metrics,
-            results=[
-                Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.candidates.parquet") for model in models
-            ],
+            results=results,
             models=models,
-            kinds={model: KINDS[model] for model in models if KINDS[model]},
+            architectures={model: KINDS[model] for model in models if KINDS[model]},
             leaderboard_out=tmp_path / "leaderboard.csv",
             comparisons_out=tmp_path / "comparisons.json",
         )
@@ -75,7 +72,7 @@ def page(tmp_path: Path):
     return page
 
 
-def search(folder: Path, model: str) -> None:
+def search(folder: Path, model: str) -> Results:
     """The more a model knows, the more of its neighbors have the query's topic; a net finds what the colors find."""
     random = np.random.default_rng(list(KINDS).index(model))
     found = {}
@@ -86,12 +83,10 @@ def search(folder: Path, model: str) -> None:
         rest = others if known == 0 else list(random.permutation(others))
         found[query] = [(name, 1 - place / 20) for place, name in enumerate([*same[:known], *rest][:6])]
     footer = {"model": model, "index": "flat", "k": 5}
-    store.write_table(neighbors_table(found), folder / f"{model}.parquet", NEIGHBORS, footer)
+    results = write_search(folder / f"{model}.parquet", found, len(NAMES), footer)
     store.write_table(rejected_table([]), folder / f"{model}.rejected.parquet", REJECTED, {"model": model})
-    pool = pool_table(found, len(NAMES))
-    store.write_table(pool, folder / f"{model}.candidates.parquet", NEIGHBORS, footer)
     measure(
-        results=Results(folder / f"{model}.parquet", folder / f"{model}.candidates.parquet"),
+        results=results,
         embeddings=[],
         truth=folder / "truth.parquet",
         images=folder / "images.parquet",
@@ -104,6 +99,7 @@ def search(folder: Path, model: str) -> None:
         index="flat",
         k=5,
     )
+    return results
 
 
 def section(page: str, name: str) -> str:

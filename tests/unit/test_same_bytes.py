@@ -16,6 +16,7 @@ from lookalike.io import store, vectors
 from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, NEIGHBORS, SHARD
 from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError
+from lookalike.plan.plan import SEARCHED
 from lookalike.search.search import search
 
 LITE0 = '{"family": "efficientnet_lite", "variant": "lite0"}'
@@ -75,7 +76,8 @@ def test_a_duplicate_in_another_shard_ties_with_the_first_to_the_last_bit(
         index=str(tmp_path / "faiss"),
         ids=str(tmp_path / "ids.parquet"),
         out=str(tmp_path / "found.parquet"),
-        candidates_out=str(tmp_path / "pool.parquet"),
+        **{f"{name}_out": str(tmp_path / f"{name}.parquet") for name in SEARCHED if name != "neighbors"},
+        parts=[],
         timing_out=str(tmp_path / "timing.json"),
         build_key=key,
         model="lite0",

@@ -43,7 +43,7 @@ class Run:
     metrics: Metrics
     neighbors: Path
     provenance: dict[str, Any]
-    showcase: Path | None = None  # neighbors of the outside pictures
+    showcase: Path | None = None  # neighbors of the outside pictures, where there are such
 
     def estimate(self, metric: str) -> Estimate:
         """The estimate of a metric; one that was not measured has no value."""
@@ -210,11 +210,12 @@ def read(
             )
         if measured.made_from.get("neighbors") != store.identity(footers[pair][0]):
             raise LookalikeError(f"{path}: was not measured from {footers[pair][0]}. Delete it and run again.")
-        if pair in outside:
-            identity.check_search(footers[pair][0], outside[pair][0])
+        shown = outside[pair][0] if pair in outside else None
+        if shown:
+            identity.check_search(footers[pair][0], shown)
+            shown = None if identity.is_absent(shown) else shown
         number = numbers.setdefault(measured.model, len(numbers))
         label = labels.get(measured.model) or measured.model
-        shown = outside[pair][0] if pair in outside else None
         runs.append(Run(number, measured.model, label, measured.index, measured, *footers[pair], shown))
     if not runs:
         raise LookalikeError(f"experiment '{settings['experiment']}' has no measured model, so there is no report.")

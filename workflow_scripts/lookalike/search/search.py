@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ def search(
     images: str,
     out: str,
     candidates_out: str,
+    showcase_out: str,
+    training_out: str,
+    candidates_sn_out: str,
     timing_out: str,
     key: str,
     build_key: str,
@@ -44,9 +47,7 @@ def search(
     model: str,
     index_name: str,
     k: int,
-    showcase_out: str | None = None,
-    training_out: str | None = None,
-    candidates_sn_out: str | None = None,
+    parts: Collection[str],
     threads: int = 1,
     gpu: bool = False,
 ) -> None:
@@ -55,8 +56,9 @@ def search(
     k + 1 neighbors are kept, so that a tie across the boundary is seen when the result is measured (fewer where the
     index holds fewer). A picture is never its own neighbor. ``showcase_out`` gets the same of outside pictures.
     ``candidates_out`` gets the best 10 pairs a query over all queries together, rejected ones counted, none of those
-    tied with the first one left out. Where the data set has training pictures, ``training_out`` gets each query's
-    nearest ones, and ``candidates_sn_out`` the candidates of normalised scores.
+    tied with the first one left out. ``training_out`` gets each query's nearest training pictures, and
+    ``candidates_sn_out`` the candidates of normalised scores. Where ``parts`` of the data set have no `training` or
+    `showcase`, their tables are empty, and absent by their footers.
 
     ``key`` is the index's entry, ``build_key`` the part of it that the index was made with, ``embedding_key`` and
     ``embedding_code`` as in ``build``. Raises LookalikeError where the index file is not the one that its
@@ -83,7 +85,7 @@ def search(
     candidates = [Candidates(size, np.zeros(len(query_ids), np.float32))]
     training: tuple[pa.Array, exact.Nearest] | None = None
     normalise = Normalise.model_validate(settings.get("normalise", {}))
-    if training_out and candidates_sn_out:
+    if "training" in parts:
         training = _training(embeddings, images, stored, query_ids=query_ids, queries=queries, count=normalise.last)
         candidates.append(Candidates(size, _shift(training[1].scores, normalise, images)))
 
@@ -110,29 +112,31 @@ def search(
     policy_of_candidates = (
         f"the best {PAIRS_PER_QUERY} pairs a query over all queries together, without ties at the cut-off"
     )
-    shifted = {"normalise": normalise.model_dump()}
 
-    def write(path: str, found: pa.Table, policy: str, **more: Any) -> None:
-        store.write_table(found, path, NEIGHBORS, provenance | {"policy": policy} | more)
+    def write(path: str, found: pa.Table | None, policy: str, **more: Any) -> None:
+        footer = provenance | {"policy": policy} | more
+        if found is None:
+            found, footer = NEIGHBORS.schema().empty_table(), footer | {identity.ROLE: identity.ABSENT}
+        store.write_table(found, path, NEIGHBORS, footer)
 
     write(out, _neighbors(nearest, query_ids, reference_ids), f"the nearest {k + 1} of each query")
     write(candidates_out, _pairs(candidates[0], query_ids, reference_ids), policy_of_candidates)
-    if training and training_out and candidates_sn_out:
-        training_ids, similar = training
-        policy = f"the nearest {normalise.last} training pictures of each query"
-        write(training_out, _neighbors(similar, query_ids, training_ids), policy)
-        write(
-            candidates_sn_out,
-            _pairs(candidates[1], query_ids, reference_ids),
-            f"{policy_of_candidates}, scores normalised",
-            **shifted,
-        )
-    if showcase_out:
-        write(
-            showcase_out,
-            _showcase(embeddings, images, stored, reference_ids, k),
-            f"the nearest {k + 1} of each picture",
-        )
+    write(
+        training_out,
+        training and _neighbors(training[1], query_ids, training[0]),
+        f"the nearest {normalise.last} training pictures of each query",
+    )
+    write(
+        candidates_sn_out,
+        _pairs(candidates[1], query_ids, reference_ids) if training else None,
+        f"{policy_of_candidates}, scores normalised",
+        normalise=normalise.model_dump(),
+    )
+    write(
+        showcase_out,
+        _showcase(embeddings, images, stored, reference_ids, k) if "showcase" in parts else None,
+        f"the nearest {k + 1} of each picture",
+    )
     store.write_json(SearchTiming(queries=len(query_ids), read_seconds=read, seconds=seconds), timing_out)
 
 
