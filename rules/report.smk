@@ -20,7 +20,9 @@ rule compare:
         neighbors=lambda wildcards: plan.searched(wildcards.experiment, "neighbors"),
         candidates=lambda wildcards: plan.searched(wildcards.experiment, "candidates"),
         training=lambda wildcards: plan.searched(wildcards.experiment, "training"),
-        candidates_sn=lambda wildcards: plan.searched(wildcards.experiment, "candidates_sn"),
+        candidates_sn=lambda wildcards: plan.searched(
+            wildcards.experiment, "candidates_sn"
+        ),
         images=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/images.parquet",
         truth=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/truth.parquet",
     output:

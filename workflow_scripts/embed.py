@@ -15,5 +15,4 @@ with job(f"embed {wildcards.dataset} {wildcards.model} {wildcards.shard}", snake
         batch_size=snakemake.resources.batch_size,
         threads=snakemake.threads,
         gpu=bool(snakemake.resources.gpu),
-        on_bad_image=snakemake.resources.on_bad_image,
     )

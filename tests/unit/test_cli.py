@@ -74,7 +74,6 @@ def run_experiment(folder: Path) -> None:
                     batch_size=4,
                     threads=1,
                     gpu=False,
-                    on_bad_image="reject",
                 )
             files = {
                 "index": str(results / f"indexes/{model}/flat.faiss"),

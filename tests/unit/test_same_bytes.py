@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from test_index import Chain
+from test_index import CODE, Chain
 
 from conftest import MakePictures
 from lookalike.embed import encoders
@@ -49,7 +49,7 @@ def embed(folder: Path, root: Path, shards: list[list[str]]) -> list[str]:
             batch_size=16,
             threads=1,
             gpu=False,
-            on_bad_image="fail",
+            code=CODE,
         )
     return paths
 

@@ -213,7 +213,6 @@ def test_batches_threads_and_shards_change_no_row_beyond_rounding(
             batch_size=batch_size,
             threads=threads,
             gpu=False,
-            on_bad_image="fail",
         )
         table = store.read_table(tmp_path / "out.parquet", EMBEDDINGS)
         return {row["image_id"]: np.array(row["embedding"], np.float32) for row in table.to_pylist()}

@@ -25,7 +25,7 @@ def test_a_finished_run_has_every_file_of_every_stage(finished: Tree) -> None:
         "copies/sample/shards/references-00001.parquet",
         "weights/pixels.json",
         "copies/embeddings/pixels/queries-00000.parquet",
-        "copies/embeddings/pixels/queries-00000.rejected.parquet",
+        "copies/rejected/pixels/queries-00000.parquet",
         "copies/indexes/pixels/flat.faiss",
         "copies/indexes/pixels/flat.ids.parquet",
         "copies/neighbors/pixels/flat.parquet",

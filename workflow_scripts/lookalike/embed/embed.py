@@ -74,7 +74,6 @@ def embed_shard(
     batch_size: int,
     threads: int,
     gpu: bool,
-    on_bad_image: str,
 ) -> None:
     """Embed the pictures of one shard file.
 
@@ -82,8 +81,8 @@ def embed_shard(
     of the code that embeds (``plan.Plan.code``). Memory is bounded by ``batch_size``, ``memory.AT_ONCE`` and
     ``memory.FILES_AT_ONCE``, but for the shard's ids and vectors, which are kept until they are written whole.
     Raises LookalikeError for a missing root folder, for vectors that are not finite or that their stored type cannot
-    hold, where memory runs out, and, where ``on_bad_image`` is "fail", at the first
-    picture that cannot be used.
+    hold, and where memory runs out. A picture that cannot be used is a row of the rejected table, never an error: where
+    ``on_bad_image`` is "fail", the index stage refuses it.
     """
     rows = store.read_table(shard, SHARD)
     _check_roots(rows, shard)
@@ -97,7 +96,6 @@ def embed_shard(
         encoder,
         batch_size=batch_size,
         threads=threads,
-        on_bad_image=on_bad_image,
         stored_dtype=stored_dtype,
     )
     embedded = time.perf_counter()
@@ -138,7 +136,6 @@ def embed_rows(
     *,
     batch_size: int,
     threads: int,
-    on_bad_image: str = "reject",
     stored_dtype: str = "float32",
 ) -> Embedded:
     """Embed the rows of a SHARD table, in order, in batches of ``batch_size``; rejected pictures leave no gap.
@@ -159,10 +156,6 @@ def embed_rows(
             seconds[stage] += took
         if picture.prepared is not None:
             batches.add(picture)
-        elif on_bad_image == "fail":
-            raise LookalikeError(
-                f"{picture.path}: {picture.reason}. Mend or remove the picture, or set on_bad_image: reject."
-            )
         else:
             log.warning("rejected %s: %s", picture.path, picture.reason)
             rejected.append(picture)

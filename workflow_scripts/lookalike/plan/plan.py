@@ -159,7 +159,7 @@ class Plan:
 
     def rejected(self, dataset: str, model: str) -> list[str]:
         """The tables of rejected pictures that belong to ``embeddings``."""
-        return [f"results/{dataset}/embeddings/{model}/{shard}.rejected.parquet" for shard in self.shard_ids(dataset)]
+        return [f"results/{dataset}/rejected/{model}/{shard}.parquet" for shard in self.shard_ids(dataset)]
 
     def timings(self, dataset: str, model: str) -> list[str]:
         """Where the embed jobs leave their timings: beside the logs, so that no rule's input changes with the clock."""
