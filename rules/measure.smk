@@ -1,7 +1,7 @@
 """Neighbors and truth to numbers with intervals.
 
-inputs:   all that one model's search with one index found, the sample and its true matches, the tables of rejected
-          pictures, and the embedding shards, of which only the pictures' sizes are read
+inputs:   all that one model's search with one index found, the sample and its true matches, and what the model saw of
+          every image: sizes, and which were rejected
 outputs:  results/{dataset}/metrics/{model}/{index}.json
 reads besides: timings beside the logs, which may be missing (a clock must not decide about reruns)
 """
@@ -13,8 +13,7 @@ rule measure:
         candidates="results/{dataset}/neighbors/{model}/{index}.candidates.parquet",
         training="results/{dataset}/neighbors/{model}/{index}.training.parquet",
         candidates_sn="results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet",
-        embeddings=lambda wildcards: plan.embeddings(wildcards.dataset, wildcards.model),
-        rejected=lambda wildcards: plan.rejected(wildcards.dataset, wildcards.model),
+        seen="results/{dataset}/indexes/{model}/{index}.images.parquet",
         images="results/{dataset}/sample/images.parquet",
         truth="results/{dataset}/sample/truth.parquet",
     output:

@@ -1,7 +1,7 @@
 """The models of an experiment against each other, and a page to look at.
 
-inputs:   metrics, all that was found, and rejected pictures of every model and index of the experiment, the sample and
-          its true matches, and the first model's embedding shards, of which only the pictures' hashes are read
+inputs:   metrics, all that was found, and what was seen of the images, of every model and index of the experiment, the
+          sample and its true matches
 outputs:  results/reports/{experiment}/leaderboard.csv       tidy: one row a model, index and metric
           results/reports/{experiment}/comparisons.json      every two models: better, worse, cannot tell
           results/reports/{experiment}/duplicates.json       how many files are there twice
@@ -47,13 +47,10 @@ rule compare:
         "../workflow_scripts/compare.py"
 
 
-# By the hashes of one model's shards: models that saw other bytes are not compared.
+# By the hashes of what one model saw: models that saw other bytes are not compared.
 rule find_duplicates:
     input:
-        embeddings=lambda wildcards: plan.embeddings(
-            plan.dataset_of(wildcards.experiment),
-            plan.config.experiments[wildcards.experiment].models[0],
-        ),
+        seen=lambda wildcards: plan.seen_of(wildcards.experiment)[0],
         images=rules.compare.input.images,
         truth=rules.compare.input.truth,
     output:
@@ -76,7 +73,7 @@ rule report:
         duplicates=rules.find_duplicates.output.counts,
         neighbors=rules.compare.input.neighbors,
         showcase=lambda wildcards: plan.searched(wildcards.experiment, "showcase"),
-        rejected=lambda wildcards: plan.rejected_of(wildcards.experiment),
+        seen=lambda wildcards: plan.seen_of(wildcards.experiment),
         images=rules.compare.input.images,
         truth=rules.compare.input.truth,
     output:

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from lookalike.io import identity, store
-from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, NEIGHBORS, REJECTED, TRUTH
 from lookalike.metrics.evaluation import Results
 
 
@@ -79,17 +79,17 @@ def pool_table(found: Mapping[str, Sequence[tuple[str, float]]], queries: int) -
     return neighbors_table({query: [pair for pair in pairs if pair[1] > bar] for query, pairs in found.items()})
 
 
-def sizes_table(sides: Mapping[str, tuple[int, int]]) -> pa.Table:
-    """A shard of embeddings, for the widths and heights in it."""
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array([0.0] * len(sides), pa.float32()), 1)
+def seen_table(sides: Mapping[str, tuple[int, int]] | None = None, rejected: Sequence[str] = ()) -> pa.Table:
+    """What a model saw of the images: widths and heights of some, and which were rejected."""
+    sides, none = sides or {}, [None] * len(rejected)
     columns = {
-        "image_id": pa.array(list(sides), pa.string()),
-        "sha256": pa.array([""] * len(sides), pa.string()),
-        "width": pa.array([width for width, _ in sides.values()], pa.int32()),
-        "height": pa.array([height for _, height in sides.values()], pa.int32()),
-        "embedding": vectors,
+        "image_id": [*sides, *rejected],
+        "sha256": [*sides, *none],
+        "width": [*(width for width, _ in sides.values()), *none],
+        "height": [*(height for _, height in sides.values()), *none],
+        "reason": [None] * len(sides) + ["truncated"] * len(rejected),
     }
-    return pa.table(columns)
+    return pa.table(columns, INDEX_IMAGES.schema())
 
 
 def rejected_table(ids: Sequence[str]) -> pa.Table:

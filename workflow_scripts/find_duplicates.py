@@ -3,7 +3,7 @@ from lookalike.job.log import job
 
 with job(f"find_duplicates {snakemake.wildcards.experiment}", snakemake.log[0]):
     find_duplicates(
-        embeddings=snakemake.input.embeddings,
+        seen=snakemake.input.seen,
         images=snakemake.input.images,
         truth=snakemake.input.truth,
         out=snakemake.output.counts,

@@ -9,6 +9,7 @@ with job(f"index {wildcards.dataset} {wildcards.model} {wildcards.index}", snake
         images=snakemake.input.images,
         out=snakemake.output.index,
         ids_out=snakemake.output.ids,
+        images_out=snakemake.output.seen,
         key=snakemake.params.key,
         embedding_key=snakemake.params.embedding_key,
         embedding_code=snakemake.params.embedding_code,

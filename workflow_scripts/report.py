@@ -9,7 +9,7 @@ with job(f"report {snakemake.wildcards.experiment}", snakemake.log[0]):
         duplicates=snakemake.input.duplicates,
         neighbors=snakemake.input.neighbors,
         showcase=snakemake.input.showcase,
-        rejected=snakemake.input.rejected,
+        seen=snakemake.input.seen,
         images=snakemake.input.images,
         truth=snakemake.input.truth,
         out=snakemake.output[0],

@@ -12,14 +12,14 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from lookalike.compare.compare import compare
 from lookalike.io import store
 from lookalike.io.formats.records import Comparisons, Metrics
-from lookalike.io.formats.tables import IMAGES, REJECTED, TRUTH
+from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.measure.measure import measure
 from lookalike.metrics import agreement
 from lookalike.metrics.agreement import AT, outcomes, scales
 from lookalike.metrics.evaluation import Results
 from lookalike.metrics.rates import NOTHING, ratio
-from tables import images_table, neighbors_table, rejected_table, truth_table, write_search
+from tables import images_table, neighbors_table, seen_table, truth_table, write_search
 
 Written = Mapping[str, Sequence[str] | None]
 Found = Mapping[str, Sequence[tuple[str, float]]]
@@ -319,14 +319,13 @@ def stages(tmp_path: Path) -> dict:
     for model, found in (("good", good), ("bad", bad)):
         footer = {"model": model, "index": "flat", "k": 5}
         results.append(write_search(tmp_path / f"{model}.parquet", found, len(names), footer))
-        rejected = rejected_table(["p00"] if model == "good" else [])
-        store.write_table(rejected, tmp_path / f"{model}.rejected.parquet", REJECTED, {})
+        seen = seen_table(rejected=["p00"] if model == "good" else [])
+        store.write_table(seen, tmp_path / f"{model}.images.parquet", INDEX_IMAGES, {})
         measure(
             results=results[-1],
-            embeddings=[],
             truth=tmp_path / "truth.parquet",
             images=tmp_path / "images.parquet",
-            rejected=[tmp_path / f"{model}.rejected.parquet"],
+            seen=tmp_path / f"{model}.images.parquet",
             timings=[],
             search_timing=tmp_path / "none.json",
             out=tmp_path / f"{model}.json",

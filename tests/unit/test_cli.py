@@ -90,6 +90,7 @@ def run_experiment(folder: Path) -> None:
                 images=sample,
                 out=files["index"],
                 ids_out=files["ids"],
+                images_out=str(results / f"indexes/{model}/flat.images.parquet"),
                 on_bad_image="reject",
                 **keys,
             )

@@ -21,12 +21,12 @@ from lookalike.io.formats.records import (
     Metrics,
     Weights,
 )
-from lookalike.io.formats.tables import IMAGES, NEIGHBORS, TRUTH
+from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.measure.measure import measure
 from lookalike.metrics.evaluation import Results, results_of
 from lookalike.metrics.rates import wilson
-from tables import images_table, neighbors_table, truth_table, write_search
+from tables import images_table, neighbors_table, seen_table, truth_table, write_search
 
 REFERENCES = [f"r{number:02d}" for number in range(30)]
 QUERIES = [f"q{number:02d}" for number in range(20)]
@@ -58,6 +58,8 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
         images, matches = tmp_path / "images.parquet", tmp_path / "truth.parquet"
         store.write_table(images_table(REFERENCES, QUERIES, groups), images, IMAGES, {})
         store.write_table(truth_table(truth), matches, TRUTH, {})
+        seen = tmp_path / "seen.parquet"
+        store.write_table(seen_table(), seen, INDEX_IMAGES, {})
         metrics, results = [], []
         for model, found in models.items():
             timing = tmp_path / f"{model}.timing.json"
@@ -71,8 +73,7 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
                     results=results[-1],
                     truth=matches,
                     images=images,
-                    embeddings=[],
-                    rejected=[],
+                    seen=seen,
                     timings=[timing],
                     search_timing=tmp_path / "none.json",
                     out=metrics[-1],

@@ -16,7 +16,7 @@ from lookalike.index.build import build
 from lookalike.io import store, vectors
 from lookalike.io.checks import check_shards
 from lookalike.io.formats.records import SearchTiming
-from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, INDEX_IDS, NEIGHBORS, REJECTED
+from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, INDEX_IDS, INDEX_IMAGES, NEIGHBORS, REJECTED
 from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError
 from lookalike.plan.plan import SEARCHED
@@ -106,6 +106,7 @@ class Chain:
             images=str(self.folder / "images.parquet"),
             out=str(self.folder / "flat.faiss"),
             ids_out=str(self.folder / "flat.ids.parquet"),
+            images_out=str(self.folder / "flat.images.parquet"),
             key=key or json.dumps({"factory": factory}),
             embedding_key=KEY,
             embedding_code=CODE,
@@ -373,6 +374,17 @@ def test_a_vector_of_other_bytes_than_those_that_were_sampled_is_refused(chain: 
     )
 
 
+def test_what_the_model_saw_of_every_image_is_written_beside_the_ids(chain: Chain) -> None:
+    chain.shard("references", [f"r{n}" for n in range(39)])
+    chain.rejected = chain.reject([{"image_id": "r39", "path": "r39", "reason": "damaged"}])
+    chain.build()
+    seen = store.read_table(chain.folder / "flat.images.parquet", INDEX_IMAGES).to_pylist()
+    assert [row["image_id"] for row in seen] == [*(f"r{n}" for n in range(39)), *(f"q{n}" for n in range(7)), "r39"]
+    assert {row["reason"] for row in seen[:-1]} == {None}
+    assert [row["sha256"] for row in seen[:-1]] == [row["image_id"] for row in seen[:-1]]
+    assert seen[-1] == {"image_id": "r39", "sha256": None, "width": None, "height": None, "reason": "damaged"}
+
+
 def test_rejected_pictures_are_fatal_where_the_configuration_says_so(chain: Chain) -> None:
     chain.rejected = chain.reject([{"image_id": "r39", "path": "a/r39.jpg", "reason": "damaged"}])
     with pytest.raises(LookalikeError, match=r"a/r39\.jpg: damaged \(1 such pictures\)\. Mend or remove them"):
@@ -577,7 +589,12 @@ def test_a_streamed_index_takes_no_more_memory_for_more_shards(tmp_path: Path) -
             "embedding_code": CODE,
         }
         files = {"index": f"{folder}/streamed.faiss", "ids": f"{folder}/streamed.ids.parquet"}
-        built = {"out": files["index"], "ids_out": files["ids"], "rejected": [str(chain.rejected)]}
+        built = {
+            "out": files["index"],
+            "ids_out": files["ids"],
+            "images_out": f"{folder}/seen",
+            "rejected": [str(chain.rejected)],
+        }
         wanted = {"out": f"{folder}/found.parquet"}
         wanted |= {f"{name}_out": f"{folder}/{name}.parquet" for name in SEARCHED if name != "neighbors"}
         named = {"timing_out": f"{folder}/timing.json", "model": "m", "index_name": "scan", "k": 10, "parts": []}

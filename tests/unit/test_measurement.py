@@ -11,12 +11,12 @@ from test_index import Chain
 
 from lookalike.io import identity, store
 from lookalike.io.formats.records import EmbedTiming, Metrics, SearchTiming
-from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.measure.measure import measure
 from lookalike.metrics.evaluation import Results
 from lookalike.metrics.rates import wilson
-from tables import images_table, neighbors_table, pool_table, rejected_table, sizes_table, truth_table
+from tables import images_table, neighbors_table, pool_table, seen_table, truth_table
 
 REFERENCES = [f"r{number}" for number in range(12)]
 Measure = Callable[..., Metrics]
@@ -56,10 +56,9 @@ def run(tmp_path: Path) -> Measure:
             ("candidates", NEIGHBORS, pool_table(found, len(queries or truth))),
             ("training", NEIGHBORS, training),
             ("candidates_sn", NEIGHBORS, candidates_sn),
-            ("sizes", EMBEDDINGS, sizes_table(sides or {})),
+            ("flat.images", INDEX_IMAGES, seen_table(sides, rejected or [])),
             ("truth", TRUTH, truth_table(list(truth.items()))),
             ("images", IMAGES, images_table(REFERENCES, queries or list(truth), **images)),
-            ("rejected", REJECTED, rejected_table(rejected or [])),
         ]
         absent = set() if normalised else {"training", "candidates_sn"}
         for name, format, table in tables:
@@ -71,8 +70,7 @@ def run(tmp_path: Path) -> Measure:
             ),
             truth=tmp_path / "truth.parquet",
             images=tmp_path / "images.parquet",
-            embeddings=[tmp_path / "sizes.parquet"],
-            rejected=[tmp_path / "rejected.parquet"],
+            seen=tmp_path / "flat.images.parquet",
             timings=[tmp_path / "embed-0.json", tmp_path / "embed-1.json"],
             search_timing=tmp_path / "search.json",
             out=tmp_path / "metrics.json",
@@ -122,7 +120,7 @@ def test_where_all_pictures_were_rejected_everything_is_a_miss(run: Measure) -> 
 
 
 def test_a_rejected_picture_of_another_sample_is_refused(run: Measure, tmp_path: Path) -> None:
-    with pytest.raises(LookalikeError, match=r"rejected\.parquet: rejected picture 'x' is not in the sample"):
+    with pytest.raises(LookalikeError, match=r"flat\.images\.parquet: rejected picture 'x' is not in the sample"):
         run({"a": first("r1")}, {"a": "r1"}, rejected=["r1", "x"])
     assert not (tmp_path / "metrics.json").exists()
 
@@ -286,8 +284,7 @@ def test_what_a_search_writes_is_what_is_measured(tmp_path: Path, settings: dict
         ),
         truth=tmp_path / "truth.parquet",
         images=tmp_path / "images.parquet",
-        embeddings=chain.shards,
-        rejected=[chain.rejected],
+        seen=tmp_path / "flat.images.parquet",
         timings=[],
         search_timing=tmp_path / "none.json",
         out=tmp_path / "metrics.json",

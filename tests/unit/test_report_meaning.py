@@ -13,11 +13,11 @@ from PIL import Image
 from lookalike.compare.compare import compare
 from lookalike.io import store
 from lookalike.io.formats.records import Duplicates
-from lookalike.io.formats.tables import IMAGES, REJECTED, TRUTH
+from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, TRUTH
 from lookalike.measure.measure import measure
 from lookalike.metrics.evaluation import Results
 from lookalike.report.report import write_report
-from tables import images_table, rejected_table, truth_table, write_search
+from tables import images_table, seen_table, truth_table, write_search
 
 NAMES = [f"p{number:02d}" for number in range(40)]
 KINDS = {"mine": "", "net": "cnn", "clip": "clip", "colors": "color_histogram"}
@@ -64,7 +64,7 @@ def page(tmp_path: Path):
             showcase=[],
             duplicates=tmp_path / "duplicates.json",
             comparisons=tmp_path / "comparisons.json",
-            rejected=[tmp_path / f"{model}.rejected.parquet" for model in models],
+            seen=[tmp_path / f"{model}.images.parquet" for model in models],
             out=tmp_path / "index.html",
         )
         return (tmp_path / "index.html").read_text(encoding="utf-8")
@@ -84,13 +84,12 @@ def search(folder: Path, model: str) -> Results:
         found[query] = [(name, 1 - place / 20) for place, name in enumerate([*same[:known], *rest][:6])]
     footer = {"model": model, "index": "flat", "k": 5}
     results = write_search(folder / f"{model}.parquet", found, len(NAMES), footer)
-    store.write_table(rejected_table([]), folder / f"{model}.rejected.parquet", REJECTED, {"model": model})
+    store.write_table(seen_table(), folder / f"{model}.images.parquet", INDEX_IMAGES, {})
     measure(
         results=results,
-        embeddings=[],
         truth=folder / "truth.parquet",
         images=folder / "images.parquet",
-        rejected=[],
+        seen=folder / f"{model}.images.parquet",
         timings=[],
         search_timing=folder / "none.json",
         out=folder / f"{model}.json",

@@ -69,6 +69,7 @@ def test_a_duplicate_in_another_shard_ties_with_the_first_to_the_last_bit(
         rejected=[path.replace(".parquet", ".rejected") for path in paths],
         out=str(tmp_path / "faiss"),
         ids_out=str(tmp_path / "ids.parquet"),
+        images_out=str(tmp_path / "seen.parquet"),
         on_bad_image="fail",
     )
     search(

@@ -17,7 +17,7 @@ from lookalike.index import factories
 from lookalike.io import identity, store, vectors
 from lookalike.io.checks import check_pictures, check_shards
 from lookalike.io.formats.records import Scan
-from lookalike.io.formats.tables import INDEX_IDS, REJECTED
+from lookalike.io.formats.tables import INDEX_IDS, INDEX_IMAGES, REJECTED
 from lookalike.job.errors import LookalikeError
 
 CHUNK = 1 << 20  # bytes that FAISS writes at once
@@ -32,6 +32,7 @@ def build(
     images: str,
     out: str,
     ids_out: str,
+    images_out: str,
     key: str,
     embedding_key: str,
     embedding_code: str,
@@ -46,6 +47,8 @@ def build(
     seeded sample of the training pictures, or of the references where there are none. Raises LookalikeError for shards
     that do not belong together, for pictures that are neither embedded nor rejected, where no reference has a vector,
     and where FAISS cannot build the index.
+
+    ``images_out`` says what the model saw of every image, so that later stages name neither shards nor rejected tables.
     """
     made_with = check_shards(embeddings, embedding_key, embedding_code)
     identity.check_rejected(embeddings, rejected)
@@ -85,13 +88,28 @@ def build(
         "index_sha256": store.sha256_file(out),
         "pictures_sha256": pictures_sha256,
         identity.SAMPLE: identity.sample_of(images),
-        "shards": identity.shards(embeddings),
+        "shards_sha256": identity.hash_shards(embeddings),
         **trained_on,
         **made_with,
         "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),
     }
-    store.write_table(pa.table({"image_id": ids}), ids_out, INDEX_IDS, provenance)
+    shards = {"shards": identity.shards(embeddings)}
+    store.write_table(pa.table({"image_id": ids}), ids_out, INDEX_IDS, provenance | shards)
+    store.write_table(_seen(embeddings, bad), images_out, INDEX_IMAGES, provenance)
     log.info("indexed %d references of %d dimensions", len(ids), vectors.dimension(embeddings))
+
+
+def _seen(embeddings: Sequence[str], bad: pa.Table) -> pa.Table:
+    """The INDEX_IMAGES table: all embedded images in the order of the shards, then the rejected ones."""
+    parts = []
+    for path in embeddings:
+        known = [name for name in INDEX_IMAGES.columns if name in store.read_schema(path).names]
+        parts.append(store.read_columns(path, *known))
+    seen = pa.concat_tables([*parts, bad.select(["image_id", "reason"])], promote_options="default")
+    missing = [name for name in INDEX_IMAGES.columns if name not in seen.column_names]
+    for name in missing:
+        seen = seen.append_column(name, pa.nulls(seen.num_rows, INDEX_IMAGES.columns[name]))
+    return seen.select(list(INDEX_IMAGES.columns)).replace_schema_metadata(None)
 
 
 def _first(bad: pa.Table) -> str:

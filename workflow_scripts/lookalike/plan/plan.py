@@ -98,6 +98,7 @@ class Plan:
             *self.rejected_of(experiment),
             *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.faiss"),
             *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.ids.parquet"),
+            *self.seen_of(experiment),
             *(path for name in SEARCHED for path in self.searched(experiment, name)),
             *self.per_model(experiment, "results/{dataset}/metrics/{model}/{index}.json"),
             *(f"{folder}/{name}" for name in REPORT_FILES),
@@ -181,6 +182,10 @@ class Plan:
     def index_runtime(self, index: str) -> IndexRuntime:
         """How an index is built and searched; nothing of it changes what is found."""
         return self.config.indexes[index].runtime
+
+    def seen_of(self, experiment: str) -> list[str]:
+        """What every model saw of the images: the tables that are written beside every index."""
+        return self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.images.parquet")
 
     def rejected_of(self, experiment: str) -> list[str]:
         """The rejected tables of all models of an experiment."""

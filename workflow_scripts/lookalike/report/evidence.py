@@ -25,7 +25,7 @@ from lookalike.io.formats.records import (
     Following,
     Metrics,
 )
-from lookalike.io.formats.tables import IMAGES, REJECTED, TRUTH
+from lookalike.io.formats.tables import IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError
 
 StrPath = str | Path
@@ -186,7 +186,7 @@ def read(
     duplicates: StrPath,
     neighbors: Sequence[StrPath],
     showcase: Sequence[StrPath],
-    rejected: Sequence[StrPath],
+    seen: Sequence[StrPath],
     images: StrPath,
     truth: StrPath,
 ) -> Evidence:
@@ -197,7 +197,7 @@ def read(
     settings = json.loads(key)
     labels: dict[str, str] = settings["labels"]
     footers, outside = _by_run(neighbors), _by_run(showcase)
-    identity.check_sample(images, truth, *neighbors, *showcase)
+    identity.check_sample(images, truth, *neighbors, *showcase, *seen)
     runs: list[Run] = []
     numbers: dict[str, int] = {}
     for path in metrics:
@@ -220,7 +220,7 @@ def read(
     if not runs:
         raise LookalikeError(f"experiment '{settings['experiment']}' has no measured model, so there is no report.")
     table, matches = store.read_table(images, IMAGES), store.read_table(truth, TRUTH)
-    tables, compared = _read_rejected(rejected), store.read_json(comparisons, Comparisons)
+    tables, compared = _read_rejected(runs, seen, table), store.read_json(comparisons, Comparisons)
     counted = store.read_json(duplicates, Duplicates)
     told: dict[StrPath, str] = {f"metrics of {run.model} with {run.index}": run.metrics.sample_sha256 for run in runs}
     told |= {comparisons: compared.sample_sha256, duplicates: counted.sample_sha256}
@@ -277,11 +277,21 @@ def _named(footer: dict[str, Any], entry: str, path: StrPath) -> str:
 Tables = list[tuple[str, str, list[dict[str, Any]]]]  # model, file, rows
 
 
-def _read_rejected(paths: Sequence[StrPath]) -> Tables:
-    return [
-        (_named(store.read_provenance(path), "model", path), str(path), store.read_table(path, REJECTED).to_pylist())
-        for path in paths
-    ]
+def _read_rejected(runs: list[Run], seen: Sequence[StrPath], images: pa.Table) -> Tables:
+    """The rejected images of each model: ids, paths and reasons, as the table beside its first index has them."""
+    tables: dict[str, tuple[str, str, list[dict[str, Any]]]] = {}
+    for run, path in zip(runs, seen, strict=True):
+        footer = store.read_provenance(path)
+        if odd := [name for name in identity.BUILT if footer.get(name) != run.provenance.get(name)]:
+            raise LookalikeError(
+                f"{path}: is not of the index that {run.neighbors} was found with (its {odd[0]} is another). Search "
+                f"again: --forcerun {run.neighbors}"
+            )
+        if run.model not in tables:
+            found = store.read_columns(path, "image_id", "reason").drop_null()
+            rows = pc.index_in(found["image_id"], value_set=images["image_id"].combine_chunks())
+            tables[run.model] = run.model, str(path), found.append_column("path", images["path"].take(rows)).to_pylist()
+    return list(tables.values())
 
 
 def _grouped(tables: Tables, models: list[str]) -> list[Rejected]:

@@ -48,17 +48,17 @@ def write_report(
     duplicates: StrPath,
     neighbors: Sequence[StrPath],
     showcase: Sequence[StrPath],
-    rejected: Sequence[StrPath],
+    seen: Sequence[StrPath],
     images: StrPath,
     truth: StrPath,
     out: StrPath,
 ) -> None:
     """Write an experiment's report as one self-contained HTML file.
 
-    ``key`` is ``plan.Plan.report_key``; ``metrics`` come in the experiment's order, and ``neighbors``, ``showcase``
-    (neighbors of outside pictures) and ``rejected`` in any, since their footers say which model they are of. The same
-    input gives the same bytes. Raises LookalikeError where an input is missing or damaged, or where inputs contradict
-    each other.
+    ``key`` is ``plan.Plan.report_key``; ``metrics`` and ``seen`` (what each model saw of every image) come in the
+    experiment's order, and ``neighbors`` and ``showcase`` (neighbors of outside images) in any, since their footers say
+    which model they are of. The same input gives the same bytes. Raises LookalikeError where an input is missing or
+    damaged, or where inputs contradict each other.
     """
     evidence = inputs.read(
         key=key,
@@ -67,7 +67,7 @@ def write_report(
         duplicates=duplicates,
         neighbors=neighbors,
         showcase=showcase,
-        rejected=rejected,
+        seen=seen,
         images=images,
         truth=truth,
     )
