@@ -53,6 +53,7 @@ include: "rules/embed.smk"
 include: "rules/index.smk"
 include: "rules/search.smk"
 include: "rules/measure.smk"
+include: "rules/compare.smk"
 include: "rules/report.smk"
 
 

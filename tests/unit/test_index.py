@@ -413,7 +413,7 @@ def test_a_vector_of_zeros_scores_nothing(tmp_path: Path) -> None:
 
 
 def test_a_name_that_stands_twice_among_many_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lookalike.formats.tables.FEW", 10)
+    monkeypatch.setattr("lookalike.io.formats.tables.FEW", 10)
     names = [f"r{number}" for number in range(9000)]
     INDEX_IDS.check(pa.table({"image_id": names}), "here")
     with pytest.raises(LookalikeError, match=r"here: duplicate image_id 'r7' \(1 in all\)"):
