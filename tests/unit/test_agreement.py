@@ -9,12 +9,12 @@ import pyarrow as pa
 import pytest
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from lookalike.compare.compare import compare
+from lookalike.compare.compare import CompareJob, compare
 from lookalike.io import store
 from lookalike.io.formats.records import Comparisons, Metrics
 from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError
-from lookalike.measure.measure import measure
+from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics import agreement
 from lookalike.metrics.agreement import AT, outcomes, scales
 from lookalike.metrics.evaluation import Results
@@ -322,28 +322,32 @@ def stages(tmp_path: Path) -> dict:
         seen = seen_table(rejected=["p00"] if model == "good" else [])
         store.write_table(seen, tmp_path / f"{model}.images.parquet", INDEX_IMAGES, {})
         measure(
-            results=results[-1],
-            truth=tmp_path / "truth.parquet",
-            images=tmp_path / "images.parquet",
-            seen=tmp_path / f"{model}.images.parquet",
-            timings=[],
-            search_timing=tmp_path / "none.json",
-            out=tmp_path / f"{model}.json",
-            dataset="pictures",
-            model=model,
-            index="flat",
-            k=5,
+            MeasureJob(
+                results=results[-1],
+                truth=tmp_path / "truth.parquet",
+                images=tmp_path / "images.parquet",
+                seen=tmp_path / f"{model}.images.parquet",
+                timings=[],
+                search_timing=tmp_path / "none.json",
+                out=tmp_path / f"{model}.json",
+                dataset="pictures",
+                model=model,
+                index="flat",
+                k=5,
+            )
         )
     compare(
-        experiment="mine",
-        metrics=[tmp_path / f"{model}.json" for model in ("good", "bad")],
-        results=results,
-        truth=tmp_path / "truth.parquet",
-        images=tmp_path / "images.parquet",
-        models=["good", "bad"],
-        architectures={},
-        leaderboard_out=tmp_path / "leaderboard.csv",
-        comparisons_out=tmp_path / "comparisons.json",
+        CompareJob(
+            experiment="mine",
+            metrics=[tmp_path / f"{model}.json" for model in ("good", "bad")],
+            results=results,
+            truth=tmp_path / "truth.parquet",
+            images=tmp_path / "images.parquet",
+            models=["good", "bad"],
+            architectures={},
+            leaderboard_out=tmp_path / "leaderboard.csv",
+            comparisons_out=tmp_path / "comparisons.json",
+        )
     )
     return {"folder": tmp_path, "good": store.read_json(tmp_path / "good.json", Metrics)}
 

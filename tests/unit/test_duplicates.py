@@ -41,11 +41,13 @@ def run(folder: Path, pictures: Pictures, truth: list[tuple[str, str]], shards: 
     seen = seen.set_column(1, "sha256", pa.array(hashes, pa.string()))
     store.write_table(seen, folder / "flat.images.parquet", INDEX_IMAGES, {})
     duplicates.find_duplicates(
-        seen=str(folder / "flat.images.parquet"),
-        images=str(folder / "images.parquet"),
-        truth=str(folder / "truth.parquet"),
-        out=str(folder / "duplicates.json"),
-        list_out=str(folder / "duplicates.parquet"),
+        duplicates.DuplicatesJob(
+            seen=str(folder / "flat.images.parquet"),
+            images=str(folder / "images.parquet"),
+            truth=str(folder / "truth.parquet"),
+            out=str(folder / "duplicates.json"),
+            list_out=str(folder / "duplicates.parquet"),
+        )
     )
     listed = store.read_table(folder / "duplicates.parquet", DUPLICATES)
     counted = store.read_json(folder / "duplicates.json", Duplicates)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from conftest import MakePictures, picture
 from lookalike.embed import encoders
-from lookalike.embed.embed import Embedded, embed_picture, embed_rows, embed_shard
+from lookalike.embed.embed import Embedded, EmbedJob, embed_picture, embed_rows, embed_shard
 from lookalike.io import content_hashes, store
 from lookalike.io.formats.records import STAGES, EmbedTiming, Weights, bottleneck
 from lookalike.io.formats.tables import EMBEDDINGS, MANIFEST, REJECTED, SHARD
@@ -47,12 +47,14 @@ class Shard:
             "gpu": False,
         }
         embed_shard(
-            shard=str(self.folder / "shard.parquet"),
-            weights=str(self.folder / "weights.json"),
-            out=str(out),
-            rejected_out=str(rejected),
-            timing_out=str(self.folder / "timing.json"),
-            **(defaults | settings),
+            EmbedJob(
+                shard=str(self.folder / "shard.parquet"),
+                weights=str(self.folder / "weights.json"),
+                out=str(out),
+                rejected_out=str(rejected),
+                timing_out=str(self.folder / "timing.json"),
+                **(defaults | settings),
+            )
         )
         return store.read_table(out, EMBEDDINGS), store.read_table(rejected, REJECTED)
 

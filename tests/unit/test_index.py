@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from conftest import REPOSITORY, largest_file
 from lookalike.index import factories
-from lookalike.index.build import build
+from lookalike.index.build import IndexJob, build
 from lookalike.io import store, vectors
 from lookalike.io.checks import check_shards
 from lookalike.io.formats.records import SearchTiming
@@ -20,7 +20,7 @@ from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, INDEX_IDS, INDEX_IMA
 from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError
 from lookalike.plan.plan import SEARCHED
-from lookalike.search.search import nearest, search
+from lookalike.search.search import SearchJob, nearest, search
 
 Floats = NDArray[np.float32]
 KEY = '{"family": "pixels"}'
@@ -101,43 +101,47 @@ class Chain:
         gpu: bool = False,
     ) -> None:
         build(
-            embeddings=self.shards,
-            rejected=[str(self.rejected)],
-            images=str(self.folder / "images.parquet"),
-            out=str(self.folder / "flat.faiss"),
-            ids_out=str(self.folder / "flat.ids.parquet"),
-            images_out=str(self.folder / "flat.images.parquet"),
-            key=key or json.dumps({"factory": factory}),
-            embedding_key=KEY,
-            embedding_code=CODE,
-            on_bad_image=on_bad_image,
-            threads=threads,
-            gpu=gpu,
+            IndexJob(
+                embeddings=self.shards,
+                rejected=[str(self.rejected)],
+                images=str(self.folder / "images.parquet"),
+                out=str(self.folder / "flat.faiss"),
+                ids_out=str(self.folder / "flat.ids.parquet"),
+                images_out=str(self.folder / "flat.images.parquet"),
+                key=key or json.dumps({"factory": factory}),
+                embedding_key=KEY,
+                embedding_code=CODE,
+                on_bad_image=on_bad_image,
+                threads=threads,
+                gpu=gpu,
+            )
         )
 
     def search(
         self, k: int = 5, key: str | None = None, training: bool = False, build_key: str = "", gpu: bool = False
     ) -> pa.Table:
         search(
-            index=str(self.folder / "flat.faiss"),
-            ids=str(self.folder / "flat.ids.parquet"),
-            embeddings=self.shards,
-            images=str(self.folder / "images.parquet"),
-            out=str(self.folder / "neighbors.parquet"),
-            candidates_out=str(self.folder / "candidates.parquet"),
-            showcase_out=str(self.folder / "showcase.parquet"),
-            timing_out=str(self.folder / "timing.json"),
-            key='{"factory": "Flat"}' if key is None else key,
-            build_key=build_key or ('{"factory": "Flat"}' if key is None else key),
-            training_out=str(self.folder / "training_found.parquet"),
-            candidates_sn_out=str(self.folder / "candidates_sn.parquet"),
-            parts=("training", "showcase") if training else ("showcase",),
-            embedding_key=KEY,
-            embedding_code=CODE,
-            model="pixels",
-            index_name="flat",
-            k=k,
-            gpu=gpu,
+            SearchJob(
+                index=str(self.folder / "flat.faiss"),
+                ids=str(self.folder / "flat.ids.parquet"),
+                embeddings=self.shards,
+                images=str(self.folder / "images.parquet"),
+                out=str(self.folder / "neighbors.parquet"),
+                candidates_out=str(self.folder / "candidates.parquet"),
+                showcase_out=str(self.folder / "showcase.parquet"),
+                timing_out=str(self.folder / "timing.json"),
+                key='{"factory": "Flat"}' if key is None else key,
+                build_key=build_key or ('{"factory": "Flat"}' if key is None else key),
+                training_out=str(self.folder / "training_found.parquet"),
+                candidates_sn_out=str(self.folder / "candidates_sn.parquet"),
+                parts=("training", "showcase") if training else ("showcase",),
+                embedding_key=KEY,
+                embedding_code=CODE,
+                model="pixels",
+                index_name="flat",
+                k=k,
+                gpu=gpu,
+            )
         )
         return store.read_table(self.folder / "neighbors.parquet", NEIGHBORS)
 
@@ -559,11 +563,11 @@ def test_a_streamed_index_over_shards_that_hold_other_references_is_refused(chai
 # VmHWM and not ru_maxrss, which a new process takes over from the one that started it.
 MEASURE = """
 import json, pathlib, re, sys
-from lookalike.index.build import build
-from lookalike.search.search import search
+from lookalike.index.build import IndexJob, build
+from lookalike.search.search import SearchJob, search
 given = json.loads(sys.argv[1])
-build(**given["build"])
-search(**given["search"])
+build(IndexJob(**given["build"]))
+search(SearchJob(**given["search"]))
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) // 1024)
 """
 

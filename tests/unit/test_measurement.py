@@ -13,7 +13,7 @@ from lookalike.io import identity, store
 from lookalike.io.formats.records import EmbedTiming, Metrics, SearchTiming
 from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
-from lookalike.measure.measure import measure
+from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics.evaluation import Results
 from lookalike.metrics.rates import wilson
 from tables import images_table, neighbors_table, pool_table, seen_table, truth_table
@@ -65,19 +65,21 @@ def run(tmp_path: Path) -> Measure:
             role = {identity.ROLE: identity.ABSENT} if name in absent else {}
             store.write_table(table, tmp_path / f"{name}.parquet", format, (footer or {}) | role)
         measure(
-            results=Results(
-                *(tmp_path / f"{name}.parquet" for name in ("neighbors", "candidates", "training", "candidates_sn"))
-            ),
-            truth=tmp_path / "truth.parquet",
-            images=tmp_path / "images.parquet",
-            seen=tmp_path / "flat.images.parquet",
-            timings=[tmp_path / "embed-0.json", tmp_path / "embed-1.json"],
-            search_timing=tmp_path / "search.json",
-            out=tmp_path / "metrics.json",
-            dataset="animals",
-            model="dinov2",
-            index="flat",
-            k=k,
+            MeasureJob(
+                results=Results(
+                    *(tmp_path / f"{name}.parquet" for name in ("neighbors", "candidates", "training", "candidates_sn"))
+                ),
+                truth=tmp_path / "truth.parquet",
+                images=tmp_path / "images.parquet",
+                seen=tmp_path / "flat.images.parquet",
+                timings=[tmp_path / "embed-0.json", tmp_path / "embed-1.json"],
+                search_timing=tmp_path / "search.json",
+                out=tmp_path / "metrics.json",
+                dataset="animals",
+                model="dinov2",
+                index="flat",
+                k=k,
+            )
         )
         return store.read_json(tmp_path / "metrics.json", Metrics)
 
@@ -279,19 +281,24 @@ def test_what_a_search_writes_is_what_is_measured(tmp_path: Path, settings: dict
     truth = {queries[row]: references[best[row, 0 if row % 4 else 40]] for row in range(24)}
     store.write_table(truth_table(list(truth.items())), tmp_path / "truth.parquet", TRUTH, {})
     measure(
-        results=Results(
-            *(tmp_path / f"{name}.parquet" for name in ("neighbors", "candidates", "training_found", "candidates_sn"))
-        ),
-        truth=tmp_path / "truth.parquet",
-        images=tmp_path / "images.parquet",
-        seen=tmp_path / "flat.images.parquet",
-        timings=[],
-        search_timing=tmp_path / "none.json",
-        out=tmp_path / "metrics.json",
-        dataset="numbers",
-        model="pixels",
-        index="flat",
-        k=10,
+        MeasureJob(
+            results=Results(
+                *(
+                    tmp_path / f"{name}.parquet"
+                    for name in ("neighbors", "candidates", "training_found", "candidates_sn")
+                )
+            ),
+            truth=tmp_path / "truth.parquet",
+            images=tmp_path / "images.parquet",
+            seen=tmp_path / "flat.images.parquet",
+            timings=[],
+            search_timing=tmp_path / "none.json",
+            out=tmp_path / "metrics.json",
+            dataset="numbers",
+            model="pixels",
+            index="flat",
+            k=10,
+        )
     )
     found = store.read_json(tmp_path / "metrics.json", Metrics).metrics
     right = np.array([[truth.get(query) == reference for reference in references] for query in queries])

@@ -16,7 +16,7 @@ import pytest
 
 from conftest import picture
 from lookalike.embed import encoders
-from lookalike.embed.embed import embed_shard
+from lookalike.embed.embed import EmbedJob, embed_shard
 from lookalike.io import archives, content_hashes, images, store
 from lookalike.io.formats.records import Weights
 from lookalike.io.formats.tables import EMBEDDINGS, REJECTED, SHARD
@@ -190,17 +190,19 @@ class Collection:
     def embed(self) -> tuple[pa.Table, pa.Table]:
         out, rejected = self.folder / "out.parquet", self.folder / "rejected.parquet"
         embed_shard(
-            shard=str(self.folder / "shard.parquet"),
-            weights=str(self.folder / "weights.json"),
-            out=str(out),
-            rejected_out=str(rejected),
-            timing_out=str(self.folder / "timing.json"),
-            model="pixels",
-            key=KEY,
-            code="c0de",
-            batch_size=16,
-            threads=4,
-            gpu=False,
+            EmbedJob(
+                shard=str(self.folder / "shard.parquet"),
+                weights=str(self.folder / "weights.json"),
+                out=str(out),
+                rejected_out=str(rejected),
+                timing_out=str(self.folder / "timing.json"),
+                model="pixels",
+                key=KEY,
+                code="c0de",
+                batch_size=16,
+                threads=4,
+                gpu=False,
+            )
         )
         return store.read_table(out, EMBEDDINGS), store.read_table(rejected, REJECTED)
 

@@ -35,6 +35,7 @@ from lookalike.job.errors import LookalikeError
 from lookalike.metrics.ranking import rank
 from lookalike.metrics.rates import FEW_GROUPS, NOTHING, SIGNIFICANCE, sign_flip
 from lookalike.report import examples, headline, pareto, words
+from lookalike.report.evidence import ReportJob
 from lookalike.report.report import write_report
 
 HOSTILE = "\"><script>alert('x')</script>\n<img src=https://evil.example/a.png> 図 \u202e.png"
@@ -80,7 +81,7 @@ class Experiment:
 
     def report(self) -> str:
         """Write the files and the report; return its text."""
-        write_report(**self.inputs(), out=self.folder / "index.html")
+        write_report(ReportJob(**self.inputs(), out=self.folder / "index.html"))
         return (self.folder / "index.html").read_text(encoding="utf-8")
 
     left_out: list[dict[str, object]] = field(default_factory=list)  # of the data set's folders
@@ -685,7 +686,7 @@ def test_counts_that_contradict_the_metrics_stop_the_report(experiment: Experime
     experiment.rejected = {"good": {"q-0": "damaged"}}
     experiment._seen("good", "flat")
     with pytest.raises(LookalikeError, match=r"'good'.*rejected queries is 0 there.* hold 1\."):
-        write_report(**inputs, out=experiment.folder / "index.html")  # type: ignore[arg-type]
+        write_report(ReportJob(**inputs, out=experiment.folder / "index.html"))  # type: ignore[arg-type]
 
 
 def test_groups_that_contradict_the_metrics_stop_the_report(experiment: Experiment) -> None:
@@ -693,7 +694,7 @@ def test_groups_that_contradict_the_metrics_stop_the_report(experiment: Experime
     experiment.groups = {"q-0": "dune", "q-1": "dune"}
     experiment._images()
     with pytest.raises(LookalikeError, match=r"'good'.*groups is 2 there.* hold 1\."):
-        write_report(**inputs, out=experiment.folder / "index.html")  # type: ignore[arg-type]
+        write_report(ReportJob(**inputs, out=experiment.folder / "index.html"))  # type: ignore[arg-type]
 
 
 def test_many_rejected_pictures_are_cut_with_a_pointer_to_the_rest(experiment: Experiment) -> None:
@@ -984,7 +985,7 @@ def test_a_file_without_its_model_is_named(experiment: Experiment) -> None:
     bad = experiment.folder / "good-flat.parquet"
     store.write_table(store.read_table(bad, NEIGHBORS), bad, NEIGHBORS, {})
     with pytest.raises(LookalikeError, match=r"good-flat\.parquet: its footer does not name its model"):
-        write_report(**inputs, out=experiment.folder / "index.html")  # type: ignore[arg-type]
+        write_report(ReportJob(**inputs, out=experiment.folder / "index.html"))  # type: ignore[arg-type]
 
 
 def test_images_that_another_index_was_built_from_are_refused(experiment: Experiment) -> None:
@@ -995,14 +996,14 @@ def test_images_that_another_index_was_built_from_are_refused(experiment: Experi
     with pytest.raises(
         LookalikeError, match=r"fair-flat\.images\.parquet: is not of the index .* \(its shards_sha256 is"
     ):
-        write_report(**inputs, out=experiment.folder / "index.html")  # type: ignore[arg-type]
+        write_report(ReportJob(**inputs, out=experiment.folder / "index.html"))  # type: ignore[arg-type]
 
 
 def test_a_failed_report_leaves_no_half_page(experiment: Experiment) -> None:
     inputs = experiment.inputs()
     (experiment.folder / "truth.parquet").unlink()
     with pytest.raises(LookalikeError, match=r"truth\.parquet: does not exist"):
-        write_report(**inputs, out=experiment.folder / "index.html")  # type: ignore[arg-type]
+        write_report(ReportJob(**inputs, out=experiment.folder / "index.html"))  # type: ignore[arg-type]
     assert not list(experiment.folder.glob("*index.html*"))
 
 

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from lookalike.compare.compare import compare
+from lookalike.compare.compare import CompareJob, compare
 from lookalike.io import store
 from lookalike.io.formats.records import Duplicates
 from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, TRUTH
-from lookalike.measure.measure import measure
+from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics.evaluation import Results
+from lookalike.report.evidence import ReportJob
 from lookalike.report.report import write_report
 from tables import images_table, seen_table, truth_table, write_search
 
@@ -46,26 +47,30 @@ def page(tmp_path: Path):
         nothing = dict.fromkeys(counts, 0)
         store.write_json(Duplicates(examples={}, **nothing), tmp_path / "duplicates.json")
         compare(
-            experiment="mine",
-            **sample,
-            metrics=metrics,
-            results=results,
-            models=models,
-            architectures={model: KINDS[model] for model in models if KINDS[model]},
-            leaderboard_out=tmp_path / "leaderboard.csv",
-            comparisons_out=tmp_path / "comparisons.json",
+            CompareJob(
+                experiment="mine",
+                **sample,
+                metrics=metrics,
+                results=results,
+                models=models,
+                architectures={model: KINDS[model] for model in models if KINDS[model]},
+                leaderboard_out=tmp_path / "leaderboard.csv",
+                comparisons_out=tmp_path / "comparisons.json",
+            )
         )
         labels = {model: f"The {model} one" for model in models}
         write_report(
-            key=json.dumps({"experiment": "mine", "title": "", "dataset": "pictures", "labels": labels, "k": 5}),
-            **sample,
-            metrics=metrics,
-            neighbors=[tmp_path / f"{model}.parquet" for model in models],
-            showcase=[],
-            duplicates=tmp_path / "duplicates.json",
-            comparisons=tmp_path / "comparisons.json",
-            seen=[tmp_path / f"{model}.images.parquet" for model in models],
-            out=tmp_path / "index.html",
+            ReportJob(
+                key=json.dumps({"experiment": "mine", "title": "", "dataset": "pictures", "labels": labels, "k": 5}),
+                **sample,
+                metrics=metrics,
+                neighbors=[tmp_path / f"{model}.parquet" for model in models],
+                showcase=[],
+                duplicates=tmp_path / "duplicates.json",
+                comparisons=tmp_path / "comparisons.json",
+                seen=[tmp_path / f"{model}.images.parquet" for model in models],
+                out=tmp_path / "index.html",
+            )
         )
         return (tmp_path / "index.html").read_text(encoding="utf-8")
 
@@ -86,17 +91,19 @@ def search(folder: Path, model: str) -> Results:
     results = write_search(folder / f"{model}.parquet", found, len(NAMES), footer)
     store.write_table(seen_table(), folder / f"{model}.images.parquet", INDEX_IMAGES, {})
     measure(
-        results=results,
-        truth=folder / "truth.parquet",
-        images=folder / "images.parquet",
-        seen=folder / f"{model}.images.parquet",
-        timings=[],
-        search_timing=folder / "none.json",
-        out=folder / f"{model}.json",
-        dataset="pictures",
-        model=model,
-        index="flat",
-        k=5,
+        MeasureJob(
+            results=results,
+            truth=folder / "truth.parquet",
+            images=folder / "images.parquet",
+            seen=folder / f"{model}.images.parquet",
+            timings=[],
+            search_timing=folder / "none.json",
+            out=folder / f"{model}.json",
+            dataset="pictures",
+            model=model,
+            index="flat",
+            k=5,
+        )
     )
     return results
 

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,47 +38,51 @@ log = logging.getLogger(__name__)
 T = TypeVar("T", bound=Record)
 
 
-def measure(
-    *,
-    results: Results,
-    truth: str | Path,
-    images: str | Path,
-    seen: str | Path,
-    timings: Sequence[str | Path],
-    search_timing: str | Path,
-    out: str | Path,
-    dataset: str,
-    model: str,
-    index: str,
-    k: int,
-) -> None:
+@dataclass(frozen=True)
+class MeasureJob:
+    """One model and index to measure: their files, and what they are."""
+
+    results: Results
+    truth: str | Path
+    images: str | Path
+    seen: str | Path
+    timings: Sequence[str | Path]
+    search_timing: str | Path
+    out: str | Path
+    dataset: str
+    model: str
+    index: str
+    k: int
+
+
+def measure(job: MeasureJob) -> None:
     """Write the ``formats.Metrics`` of one model and index on one data set to ``out``.
 
     ``seen`` is the table of what the model saw of every image (INDEX_IMAGES). ``timings`` and ``search_timing`` lie
     beside the logs: where one is missing or damaged, what it would tell is left out.
     """
-    sample_sha256 = identity.check_sample(images, truth, seen, *results.files)
-    footer = store.read_provenance(results.neighbors)
-    _check_search(results.neighbors, footer, seen, model=model, index=index)
-    sample = store.read_table(images, IMAGES)
-    of_images = store.read_columns(seen, "image_id", "width", "height", "reason").combine_chunks()
-    refused = sample.filter(pc.is_in(sample["image_id"], value_set=_rejected_ids(seen, of_images, sample)))
+    sample_sha256 = identity.check_sample(job.images, job.truth, job.seen, *job.results.files)
+    footer = store.read_provenance(job.results.neighbors)
+    _check_search(job.results.neighbors, footer, job.seen, model=job.model, index=job.index)
+    sample = store.read_table(job.images, IMAGES)
+    of_images = store.read_columns(job.seen, "image_id", "width", "height", "reason").combine_chunks()
+    refused = sample.filter(pc.is_in(sample["image_id"], value_set=_rejected_ids(job.seen, of_images, sample)))
     references, rejected_references = _count(sample, "reference"), _count(refused, "reference")
     evaluation = evaluate(
-        results,
-        store.read_table(truth, TRUTH),
+        job.results,
+        store.read_table(job.truth, TRUTH),
         sample,
         searched=references - rejected_references,
-        k=k,
+        k=job.k,
     )
     counted = sample.take(evaluation.ranking.counted)
     groups = group_codes(counted["group"].to_pylist())
     agreed, baselines = agreement.estimates(
-        agreement.scales(sample, k),
-        store.read_table(results.neighbors, NEIGHBORS),
+        agreement.scales(sample, job.k),
+        store.read_table(job.results.neighbors, NEIGHBORS),
         sample,
         searched=references - rejected_references,
-        kept=k + 1,
+        kept=job.k + 1,
     )
 
     def estimates(among: Bools) -> dict[str, Estimate]:
@@ -89,9 +94,9 @@ def measure(
     queries = _count(sample, "query")
     parts = break_down(counted, _longer_sides(of_images, counted["image_id"]))
     record = Metrics(
-        dataset=dataset,
-        model=model,
-        index=index,
+        dataset=job.dataset,
+        model=job.model,
+        index=job.index,
         references=references,
         queries=queries,
         groups=len(set(groups.tolist())),
@@ -104,12 +109,12 @@ def measure(
         thresholds=_thresholds(evaluation),
         curves={name: _curve(one) for name, one in evaluation.predictions.items() if one.matches.any()},
         baselines=baselines,
-        timing=_embed_timing(timings) | _search_timing(search_timing),
+        timing=_embed_timing(job.timings) | _search_timing(job.search_timing),
         cost=_cost(footer),
         sample_sha256=sample_sha256,
-        made_from=results.identities(),
+        made_from=job.results.identities(),
     )
-    store.write_json(record, out)
+    store.write_json(record, job.out)
 
 
 def _check_search(path: str | Path, footer: dict[str, Any], seen: str | Path, *, model: str, index: str) -> None:

@@ -178,29 +178,39 @@ class Evidence:
         return None
 
 
-def read(
-    *,
-    key: str,
-    metrics: Sequence[StrPath],
-    comparisons: StrPath,
-    duplicates: StrPath,
-    neighbors: Sequence[StrPath],
-    showcase: Sequence[StrPath],
-    seen: Sequence[StrPath],
-    images: StrPath,
-    truth: StrPath,
-) -> Evidence:
+@dataclass(frozen=True)
+class ReportJob:
+    """One report to write: its files, and what it shows besides them."""
+
+    key: str
+    metrics: Sequence[StrPath]
+    comparisons: StrPath
+    duplicates: StrPath
+    neighbors: Sequence[StrPath]
+    showcase: Sequence[StrPath]
+    seen: Sequence[StrPath]
+    images: StrPath
+    truth: StrPath
+    out: StrPath
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What ``key`` says."""
+        return dict(json.loads(self.key))
+
+
+def read(job: ReportJob) -> Evidence:
     """Read all inputs of a report.
 
     Raises LookalikeError where a file is missing or damaged, or where files contradict each other.
     """
-    settings = json.loads(key)
+    settings = job.settings
     labels: dict[str, str] = settings["labels"]
-    footers, outside = _by_run(neighbors), _by_run(showcase)
-    identity.check_sample(images, truth, *neighbors, *showcase, *seen)
+    footers, outside = _by_run(job.neighbors), _by_run(job.showcase)
+    identity.check_sample(job.images, job.truth, *job.neighbors, *job.showcase, *job.seen)
     runs: list[Run] = []
     numbers: dict[str, int] = {}
-    for path in metrics:
+    for path in job.metrics:
         measured = store.read_json(path, Metrics)
         pair = (measured.model, measured.index)
         if pair not in footers:
@@ -219,16 +229,16 @@ def read(
         runs.append(Run(number, measured.model, label, measured.index, measured, *footers[pair], shown))
     if not runs:
         raise LookalikeError(f"experiment '{settings['experiment']}' has no measured model, so there is no report.")
-    table, matches = store.read_table(images, IMAGES), store.read_table(truth, TRUTH)
-    tables, compared = _read_rejected(runs, seen, table), store.read_json(comparisons, Comparisons)
-    counted = store.read_json(duplicates, Duplicates)
+    table, matches = store.read_table(job.images, IMAGES), store.read_table(job.truth, TRUTH)
+    tables, compared = _read_rejected(runs, job.seen, table), store.read_json(job.comparisons, Comparisons)
+    counted = store.read_json(job.duplicates, Duplicates)
     told: dict[StrPath, str] = {f"metrics of {run.model} with {run.index}": run.metrics.sample_sha256 for run in runs}
-    told |= {comparisons: compared.sample_sha256, duplicates: counted.sample_sha256}
-    identity.check_sample(images, records=told)
-    _check_made_from(runs, comparisons, compared)
+    told |= {job.comparisons: compared.sample_sha256, job.duplicates: counted.sample_sha256}
+    identity.check_sample(job.images, records=told)
+    _check_made_from(runs, job.comparisons, compared)
     if counted.shards_sha256 != runs[0].provenance.get("shards_sha256", ""):
         raise LookalikeError(
-            f"{duplicates}: counts other embeddings than those that were searched. Delete it and run again."
+            f"{job.duplicates}: counts other embeddings than those that were searched. Delete it and run again."
         )
     return Evidence(
         experiment=settings["experiment"],
@@ -247,7 +257,7 @@ def read(
         truth=matches,
         rejected=_grouped(tables, list(numbers)),
         counts=_counts(runs, table, matches, tables),
-        left_out=store.read_provenance(images).get("left_out", []),
+        left_out=store.read_provenance(job.images).get("left_out", []),
         duplicates=counted,
     )
 
