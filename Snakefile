@@ -8,8 +8,6 @@ from lookalike.job.errors import ConfigError
 from lookalike.plan.plan import (
     Plan,
     check_working_directory,
-    search_outputs,
-    search_variants,
     share_library,
     why_not_writable,
 )
@@ -55,6 +53,7 @@ include: "rules/embed.smk"
 include: "rules/index.smk"
 include: "rules/search.smk"
 include: "rules/measure.smk"
+include: "rules/compare.smk"
 include: "rules/report.smk"
 
 

@@ -3,7 +3,7 @@
 inputs:   results/{dataset}/sample/shards/{shard}.parquet
           results/weights/{model}.json                              what exactly was fetched, by hash
 outputs:  results/{dataset}/embeddings/{model}/{shard}.parquet      vectors, not normalised
-          results/{dataset}/embeddings/{model}/{shard}.rejected.parquet   pictures that could not be used, and why
+          results/{dataset}/rejected/{model}/{shard}.parquet        images that could not be used, and why
 params:   what changes the vectors; resources: what does not
 """
 
@@ -30,7 +30,7 @@ rule embed:
         weights="results/weights/{model}.json",
     output:
         embeddings="results/{dataset}/embeddings/{model}/{shard}.parquet",
-        rejected="results/{dataset}/embeddings/{model}/{shard}.rejected.parquet",
+        rejected="results/{dataset}/rejected/{model}/{shard}.parquet",
     log:
         text="results/logs/embed/{dataset}/{model}/{shard}.log",
         timing="results/logs/embed/{dataset}/{model}/{shard}.json",
@@ -42,7 +42,6 @@ rule embed:
         mem_mb=lambda wildcards, attempt: attempt * plan.runtime(wildcards.model).mem_mb,
         runtime=lambda wildcards: plan.runtime(wildcards.model).minutes,
         batch_size=lambda wildcards, attempt: plan.batch_size(wildcards.model, attempt),
-        on_bad_image=lambda wildcards: plan.on_bad_image(wildcards.dataset),
     params:
         key=lambda wildcards: plan.embedding_key(wildcards.model),
         code=lambda wildcards: plan.code("embed", model=wildcards.model),

@@ -1,7 +1,7 @@
 """Neighbors and truth to numbers with intervals.
 
-inputs:   all that one model's search with one index found, the sample and its true matches, the tables of rejected
-          pictures, and the embedding shards, of which only the pictures' sizes are read
+inputs:   all that one model's search with one index found, the sample and its true matches, and what the model saw of
+          every image: sizes, and which were rejected
 outputs:  results/{dataset}/metrics/{model}/{index}.json
 reads besides: timings beside the logs, which may be missing (a clock must not decide about reruns)
 """
@@ -9,13 +9,11 @@ reads besides: timings beside the logs, which may be missing (a clock must not d
 
 rule measure:
     input:
-        unpack(
-            lambda wildcards: plan.found(
-                wildcards.dataset, wildcards.model, wildcards.index
-            )
-        ),
-        embeddings=lambda wildcards: plan.embeddings(wildcards.dataset, wildcards.model),
-        rejected=lambda wildcards: plan.rejected(wildcards.dataset, wildcards.model),
+        neighbors="results/{dataset}/neighbors/{model}/{index}.parquet",
+        candidates="results/{dataset}/neighbors/{model}/{index}.candidates.parquet",
+        training="results/{dataset}/neighbors/{model}/{index}.training.parquet",
+        candidates_sn="results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet",
+        seen="results/{dataset}/indexes/{model}/{index}.images.parquet",
         images="results/{dataset}/sample/images.parquet",
         truth="results/{dataset}/sample/truth.parquet",
     output:

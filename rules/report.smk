@@ -1,70 +1,10 @@
-"""The models of an experiment against each other, and a page to look at.
+"""The HTML report of an experiment.
 
-inputs:   metrics, all that was found, and rejected pictures of every model and index of the experiment, the sample and
-          its true matches, and the first model's embedding shards, of which only the pictures' hashes are read
-outputs:  results/reports/{experiment}/leaderboard.csv       tidy: one row a model, index and metric
-          results/reports/{experiment}/comparisons.json      every two models: better, worse, cannot tell
-          results/reports/{experiment}/duplicates.json       how many files are there twice
-          results/reports/{experiment}/duplicates.parquet    which
-          results/reports/{experiment}/index.html            self-contained
-refuses:  numbers and neighbors of different searches, models that saw other pictures, two models of one checkpoint whose
-          weights differ
+inputs:   metrics, neighbors, those of outside images, and what was seen of every image, of every model and index of the
+          experiment; its comparisons and duplicates, the sample and its true matches
+outputs:  results/reports/{experiment}/index.html            self-contained
+refuses:  inputs that contradict each other
 """
-
-
-rule compare:
-    input:
-        metrics=lambda wildcards: plan.per_model(
-            wildcards.experiment, "results/{dataset}/metrics/{model}/{index}.json"
-        ),
-        neighbors=lambda wildcards: plan.found_of(wildcards.experiment, "neighbors"),
-        candidates=lambda wildcards: plan.found_of(wildcards.experiment, "candidates"),
-        trainings=lambda wildcards: plan.found_of(wildcards.experiment, "training"),
-        candidates_sn=lambda wildcards: plan.found_of(wildcards.experiment, "candidates_sn"),
-        images=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/images.parquet",
-        truth=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/truth.parquet",
-    output:
-        leaderboard=report(
-            "results/reports/{experiment}/leaderboard.csv",
-            caption="captions/leaderboard.rst",
-            category="{experiment}",
-        ),
-        comparisons="results/reports/{experiment}/comparisons.json",
-    log:
-        "results/logs/compare/{experiment}.log",
-    conda:
-        plan.environment
-    params:
-        models=lambda wildcards: list(
-            plan.config.experiments[wildcards.experiment].models
-        ),
-        design=lambda wildcards: plan.design(wildcards.experiment),
-        architectures=lambda wildcards: plan.architectures(wildcards.experiment),
-        code=plan.code("compare"),
-    script:
-        "../workflow_scripts/compare.py"
-
-
-# By the hashes of one model's shards: models that saw other bytes are not compared.
-rule find_duplicates:
-    input:
-        embeddings=lambda wildcards: plan.embeddings(
-            plan.dataset_of(wildcards.experiment),
-            plan.config.experiments[wildcards.experiment].models[0],
-        ),
-        images=rules.compare.input.images,
-        truth=rules.compare.input.truth,
-    output:
-        counts="results/reports/{experiment}/duplicates.json",
-        list="results/reports/{experiment}/duplicates.parquet",
-    log:
-        "results/logs/find_duplicates/{experiment}.log",
-    conda:
-        plan.environment
-    params:
-        code=plan.code("find_duplicates"),
-    script:
-        "../workflow_scripts/find_duplicates.py"
 
 
 rule report:
@@ -73,8 +13,8 @@ rule report:
         comparisons=rules.compare.output.comparisons,
         duplicates=rules.find_duplicates.output.counts,
         neighbors=rules.compare.input.neighbors,
-        showcase=lambda wildcards: plan.showcase_neighbors(wildcards.experiment),
-        rejected=lambda wildcards: plan.rejected_of(wildcards.experiment),
+        showcase=lambda wildcards: plan.searched(wildcards.experiment, "showcase"),
+        seen=lambda wildcards: plan.seen_of(wildcards.experiment),
         images=rules.compare.input.images,
         truth=rules.compare.input.truth,
     output:

@@ -1,10 +1,14 @@
 """Small tables of the workflow's formats, written so that a test's case is seen at a glance."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.io import identity, store
+from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.metrics.evaluation import Results
 
 
 def images_table(
@@ -53,6 +57,21 @@ def neighbors_table(found: Mapping[str, Sequence[tuple[str, float]]]) -> pa.Tabl
     return pa.table(dict(zip(NEIGHBORS.columns, columns, strict=True)), schema=NEIGHBORS.schema())
 
 
+def write_search(
+    path: Path, found: Mapping[str, Sequence[tuple[str, float]]], queries: int, footer: dict[str, Any] | None = None
+) -> Results:
+    """The files of a search on a data set without training images; ``path`` is the one of the neighbors."""
+    made = Results(
+        path, *(path.with_suffix(f".{name}.parquet") for name in ("candidates", "training", "candidates_sn"))
+    )
+    footer = footer or {}
+    store.write_table(neighbors_table(found), made.neighbors, NEIGHBORS, footer)
+    store.write_table(pool_table(found, queries), made.candidates, NEIGHBORS, footer)
+    for absent in (made.training, made.candidates_sn):
+        store.write_table(neighbors_table({}), absent, NEIGHBORS, footer | {identity.ROLE: identity.ABSENT})
+    return made
+
+
 def pool_table(found: Mapping[str, Sequence[tuple[str, float]]], queries: int) -> pa.Table:
     """The pool of DISC21's rule: the ten times ``queries`` best pairs of all; those that tie with the next stay out."""
     scores = sorted((score for pairs in found.values() for _, score in pairs), reverse=True)
@@ -60,17 +79,17 @@ def pool_table(found: Mapping[str, Sequence[tuple[str, float]]], queries: int) -
     return neighbors_table({query: [pair for pair in pairs if pair[1] > bar] for query, pairs in found.items()})
 
 
-def sizes_table(sides: Mapping[str, tuple[int, int]]) -> pa.Table:
-    """A shard of embeddings, for the widths and heights in it."""
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array([0.0] * len(sides), pa.float32()), 1)
+def seen_table(sides: Mapping[str, tuple[int, int]] | None = None, rejected: Sequence[str] = ()) -> pa.Table:
+    """What a model saw of the images: widths and heights of some, and which were rejected."""
+    sides, none = sides or {}, [None] * len(rejected)
     columns = {
-        "image_id": pa.array(list(sides), pa.string()),
-        "sha256": pa.array([""] * len(sides), pa.string()),
-        "width": pa.array([width for width, _ in sides.values()], pa.int32()),
-        "height": pa.array([height for _, height in sides.values()], pa.int32()),
-        "embedding": vectors,
+        "image_id": [*sides, *rejected],
+        "sha256": [*sides, *none],
+        "width": [*(width for width, _ in sides.values()), *none],
+        "height": [*(height for _, height in sides.values()), *none],
+        "reason": [None] * len(sides) + ["truncated"] * len(rejected),
     }
-    return pa.table(columns)
+    return pa.table(columns, INDEX_IMAGES.schema())
 
 
 def rejected_table(ids: Sequence[str]) -> pa.Table:

@@ -1,22 +1,24 @@
-from lookalike.compare.compare import compare
+from lookalike.compare.compare import CompareJob, compare
 from lookalike.job.log import job
 from lookalike.metrics.evaluation import results_of
 
 with job(f"compare {snakemake.wildcards.experiment}", snakemake.log[0]):
     compare(
-        experiment=snakemake.wildcards.experiment,
-        metrics=snakemake.input.metrics,
-        results=results_of(
-            neighbors=snakemake.input.neighbors,
-            candidates=snakemake.input.candidates,
-            trainings=snakemake.input.trainings,
-            candidates_sn=snakemake.input.candidates_sn,
-        ),
-        truth=snakemake.input.truth,
-        images=snakemake.input.images,
-        models=snakemake.params.models,
-        design=snakemake.params.design,
-        architectures=snakemake.params.architectures,
-        leaderboard_out=snakemake.output.leaderboard,
-        comparisons_out=snakemake.output.comparisons,
+        CompareJob(
+            experiment=snakemake.wildcards.experiment,
+            metrics=snakemake.input.metrics,
+            results=results_of(
+                neighbors=snakemake.input.neighbors,
+                candidates=snakemake.input.candidates,
+                training=snakemake.input.training,
+                candidates_sn=snakemake.input.candidates_sn,
+            ),
+            truth=snakemake.input.truth,
+            images=snakemake.input.images,
+            models=snakemake.params.models,
+            design=snakemake.params.design,
+            architectures=snakemake.params.architectures,
+            leaderboard_out=snakemake.output.leaderboard,
+            comparisons_out=snakemake.output.comparisons,
+        )
     )

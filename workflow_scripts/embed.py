@@ -1,19 +1,20 @@
-from lookalike.embed.embed import embed_shard
+from lookalike.embed.embed import EmbedJob, embed_shard
 from lookalike.job.log import job
 
 wildcards = snakemake.wildcards
 with job(f"embed {wildcards.dataset} {wildcards.model} {wildcards.shard}", snakemake.log.text):
     embed_shard(
-        shard=snakemake.input.shard,
-        weights=snakemake.input.weights,
-        out=snakemake.output.embeddings,
-        rejected_out=snakemake.output.rejected,
-        timing_out=snakemake.log.timing,
-        model=wildcards.model,
-        key=snakemake.params.key,
-        code=snakemake.params.code,
-        batch_size=snakemake.resources.batch_size,
-        threads=snakemake.threads,
-        gpu=bool(snakemake.resources.gpu),
-        on_bad_image=snakemake.resources.on_bad_image,
+        EmbedJob(
+            shard=snakemake.input.shard,
+            weights=snakemake.input.weights,
+            out=snakemake.output.embeddings,
+            rejected_out=snakemake.output.rejected,
+            timing_out=snakemake.log.timing,
+            model=wildcards.model,
+            key=snakemake.params.key,
+            code=snakemake.params.code,
+            batch_size=snakemake.resources.batch_size,
+            threads=snakemake.threads,
+            gpu=bool(snakemake.resources.gpu),
+        )
     )

@@ -1,25 +1,26 @@
 from lookalike.job.log import job
-from lookalike.measure.measure import measure
+from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics.evaluation import Results
 
 wildcards = snakemake.wildcards
 with job(f"measure {wildcards.dataset} {wildcards.model} {wildcards.index}", snakemake.log[0]):
     measure(
-        results=Results(
-            neighbors=snakemake.input.neighbors,
-            candidates=snakemake.input.candidates,
-            training=snakemake.input.get("training"),
-            candidates_sn=snakemake.input.get("candidates_sn"),
-        ),
-        truth=snakemake.input.truth,
-        images=snakemake.input.images,
-        embeddings=snakemake.input.embeddings,
-        rejected=snakemake.input.rejected,
-        timings=snakemake.params.timings,
-        search_timing=snakemake.params.search_timing,
-        out=snakemake.output[0],
-        dataset=wildcards.dataset,
-        model=wildcards.model,
-        index=wildcards.index,
-        k=snakemake.params.k,
+        MeasureJob(
+            results=Results(
+                neighbors=snakemake.input.neighbors,
+                candidates=snakemake.input.candidates,
+                training=snakemake.input.training,
+                candidates_sn=snakemake.input.candidates_sn,
+            ),
+            truth=snakemake.input.truth,
+            images=snakemake.input.images,
+            seen=snakemake.input.seen,
+            timings=snakemake.params.timings,
+            search_timing=snakemake.params.search_timing,
+            out=snakemake.output[0],
+            dataset=wildcards.dataset,
+            model=wildcards.model,
+            index=wildcards.index,
+            k=snakemake.params.k,
+        )
     )

@@ -1,16 +1,19 @@
 from lookalike.job.log import job
+from lookalike.report.evidence import ReportJob
 from lookalike.report.report import write_report
 
 with job(f"report {snakemake.wildcards.experiment}", snakemake.log[0]):
     write_report(
-        key=snakemake.params.key,
-        metrics=snakemake.input.metrics,
-        comparisons=snakemake.input.comparisons,
-        duplicates=snakemake.input.duplicates,
-        neighbors=snakemake.input.neighbors,
-        showcase=snakemake.input.showcase,
-        rejected=snakemake.input.rejected,
-        images=snakemake.input.images,
-        truth=snakemake.input.truth,
-        out=snakemake.output[0],
+        ReportJob(
+            key=snakemake.params.key,
+            metrics=snakemake.input.metrics,
+            comparisons=snakemake.input.comparisons,
+            duplicates=snakemake.input.duplicates,
+            neighbors=snakemake.input.neighbors,
+            showcase=snakemake.input.showcase,
+            seen=snakemake.input.seen,
+            images=snakemake.input.images,
+            truth=snakemake.input.truth,
+            out=snakemake.output[0],
+        )
     )

@@ -9,17 +9,17 @@ import pyarrow as pa
 import pytest
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from lookalike.compare.compare import compare
+from lookalike.compare.compare import CompareJob, compare
 from lookalike.io import store
 from lookalike.io.formats.records import Comparisons, Metrics
-from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError
-from lookalike.measure.measure import measure
+from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics import agreement
 from lookalike.metrics.agreement import AT, outcomes, scales
 from lookalike.metrics.evaluation import Results
 from lookalike.metrics.rates import NOTHING, ratio
-from tables import images_table, neighbors_table, pool_table, rejected_table, truth_table
+from tables import images_table, neighbors_table, seen_table, truth_table, write_search
 
 Written = Mapping[str, Sequence[str] | None]
 Found = Mapping[str, Sequence[tuple[str, float]]]
@@ -315,40 +315,39 @@ def stages(tmp_path: Path) -> dict:
     del good["p00"]  # rejected
     store.write_table(images, tmp_path / "images.parquet", IMAGES, {})
     store.write_table(truth_table([]), tmp_path / "truth.parquet", TRUTH, {})
+    results: list[Results] = []
     for model, found in (("good", good), ("bad", bad)):
         footer = {"model": model, "index": "flat", "k": 5}
-        store.write_table(neighbors_table(found), tmp_path / f"{model}.parquet", NEIGHBORS, footer)
-        rejected = rejected_table(["p00"] if model == "good" else [])
-        store.write_table(rejected, tmp_path / f"{model}.rejected.parquet", REJECTED, {})
-        pool = pool_table(found, len(names))
-        store.write_table(pool, tmp_path / f"{model}.candidates.parquet", NEIGHBORS, footer)
+        results.append(write_search(tmp_path / f"{model}.parquet", found, len(names), footer))
+        seen = seen_table(rejected=["p00"] if model == "good" else [])
+        store.write_table(seen, tmp_path / f"{model}.images.parquet", INDEX_IMAGES, {})
         measure(
-            results=Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.candidates.parquet"),
-            embeddings=[],
-            truth=tmp_path / "truth.parquet",
-            images=tmp_path / "images.parquet",
-            rejected=[tmp_path / f"{model}.rejected.parquet"],
-            timings=[],
-            search_timing=tmp_path / "none.json",
-            out=tmp_path / f"{model}.json",
-            dataset="pictures",
-            model=model,
-            index="flat",
-            k=5,
+            MeasureJob(
+                results=results[-1],
+                truth=tmp_path / "truth.parquet",
+                images=tmp_path / "images.parquet",
+                seen=tmp_path / f"{model}.images.parquet",
+                timings=[],
+                search_timing=tmp_path / "none.json",
+                out=tmp_path / f"{model}.json",
+                dataset="pictures",
+                model=model,
+                index="flat",
+                k=5,
+            )
         )
     compare(
-        experiment="mine",
-        metrics=[tmp_path / f"{model}.json" for model in ("good", "bad")],
-        results=[
-            Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.candidates.parquet")
-            for model in ("good", "bad")
-        ],
-        truth=tmp_path / "truth.parquet",
-        images=tmp_path / "images.parquet",
-        models=["good", "bad"],
-        architectures={},
-        leaderboard_out=tmp_path / "leaderboard.csv",
-        comparisons_out=tmp_path / "comparisons.json",
+        CompareJob(
+            experiment="mine",
+            metrics=[tmp_path / f"{model}.json" for model in ("good", "bad")],
+            results=results,
+            truth=tmp_path / "truth.parquet",
+            images=tmp_path / "images.parquet",
+            models=["good", "bad"],
+            architectures={},
+            leaderboard_out=tmp_path / "leaderboard.csv",
+            comparisons_out=tmp_path / "comparisons.json",
+        )
     )
     return {"folder": tmp_path, "good": store.read_json(tmp_path / "good.json", Metrics)}
 

@@ -24,15 +24,15 @@ from lookalike.cli.main import app
 from lookalike.cli.sheet import SIDE, corners
 from lookalike.embed import embed, encoders
 from lookalike.embed.models import color_histogram, pixels
-from lookalike.index.build import build
+from lookalike.index.build import IndexJob, build
 from lookalike.io import store
 from lookalike.io.formats.records import Weights
 from lookalike.io.formats.tables import INDEX_IDS, NEIGHBORS
 from lookalike.job.errors import LookalikeError
-from lookalike.plan.plan import Plan
+from lookalike.plan.plan import SEARCHED, Plan
 from lookalike.sample import sample as datasets
 from lookalike.sample.shard import write_shards
-from lookalike.search.search import search
+from lookalike.search.search import SearchJob, search
 
 MINE: dict[str, Any] = {
     "run": ["mine"],
@@ -63,18 +63,19 @@ def run_experiment(folder: Path) -> None:
             embeddings, rejected = plan.embeddings("pictures", model), plan.rejected("pictures", model)
             for shard, out, bad in zip(plan.shard_files("pictures"), embeddings, rejected, strict=True):
                 embed.embed_shard(
-                    shard=shard,
-                    weights=weights,
-                    out=out,
-                    rejected_out=bad,
-                    timing_out="results/logs/embed.json",
-                    model=model,
-                    key=key,
-                    code=plan.code("embed", model=model),
-                    batch_size=4,
-                    threads=1,
-                    gpu=False,
-                    on_bad_image="reject",
+                    embed.EmbedJob(
+                        shard=shard,
+                        weights=weights,
+                        out=out,
+                        rejected_out=bad,
+                        timing_out="results/logs/embed.json",
+                        model=model,
+                        key=key,
+                        code=plan.code("embed", model=model),
+                        batch_size=4,
+                        threads=1,
+                        gpu=False,
+                    )
                 )
             files = {
                 "index": str(results / f"indexes/{model}/flat.faiss"),
@@ -86,26 +87,36 @@ def run_experiment(folder: Path) -> None:
                 "embedding_code": plan.code("embed", model=model),
             }
             build(
-                embeddings=embeddings,
-                rejected=rejected,
-                images=sample,
-                out=files["index"],
-                ids_out=files["ids"],
-                on_bad_image="reject",
-                **keys,
+                IndexJob(
+                    embeddings=embeddings,
+                    rejected=rejected,
+                    images=sample,
+                    out=files["index"],
+                    ids_out=files["ids"],
+                    images_out=str(results / f"indexes/{model}/flat.images.parquet"),
+                    on_bad_image="reject",
+                    **keys,
+                )
             )
             search(
-                embeddings=embeddings,
-                images=sample,
-                out=str(results / f"neighbors/{model}/flat.parquet"),
-                candidates_out=str(results / f"neighbors/{model}/flat.candidates.parquet"),
-                build_key=keys["key"],
-                timing_out="results/logs/search.json",
-                model=model,
-                index_name="flat",
-                k=3,
-                **files,
-                **keys,
+                SearchJob(
+                    embeddings=embeddings,
+                    images=sample,
+                    out=str(results / f"neighbors/{model}/flat.parquet"),
+                    **{
+                        f"{name}_out": path.format(dataset="pictures", model=model, index="flat")
+                        for name, path in SEARCHED.items()
+                        if name != "neighbors"
+                    },
+                    parts=[],
+                    build_key=keys["key"],
+                    timing_out="results/logs/search.json",
+                    model=model,
+                    index_name="flat",
+                    k=3,
+                    **files,
+                    **keys,
+                )
             )
 
 

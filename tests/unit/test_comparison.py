@@ -1,13 +1,14 @@
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lookalike.compare import compare as comparison
-from lookalike.compare.compare import compare
+from lookalike.compare.compare import CompareJob, compare
 from lookalike.embed.embed import weights_sha256
 from lookalike.io import store
 from lookalike.io.formats.records import (
@@ -20,12 +21,12 @@ from lookalike.io.formats.records import (
     Metrics,
     Weights,
 )
-from lookalike.io.formats.tables import IMAGES, NEIGHBORS, TRUTH
+from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
-from lookalike.measure.measure import measure
+from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics.evaluation import Results, results_of
 from lookalike.metrics.rates import wilson
-from tables import images_table, neighbors_table, pool_table, truth_table
+from tables import images_table, neighbors_table, seen_table, truth_table, write_search
 
 REFERENCES = [f"r{number:02d}" for number in range(30)]
 QUERIES = [f"q{number:02d}" for number in range(20)]
@@ -57,30 +58,31 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
         images, matches = tmp_path / "images.parquet", tmp_path / "truth.parquet"
         store.write_table(images_table(REFERENCES, QUERIES, groups), images, IMAGES, {})
         store.write_table(truth_table(truth), matches, TRUTH, {})
+        seen = tmp_path / "seen.parquet"
+        store.write_table(seen_table(), seen, INDEX_IMAGES, {})
         metrics, results = [], []
         for model, found in models.items():
             timing = tmp_path / f"{model}.timing.json"
             store.write_json(EmbedTiming(images=50, seconds=2.0, load_seconds=1.0, device="cpu", batch_size=1), timing)
             for index in indexes:
                 folder = tmp_path / "neighbors" / model
-                results.append(Results(folder / f"{index}.parquet", folder / f"{index}.candidates.parquet"))
                 metrics.append(tmp_path / "metrics" / model / f"{index}.json")
                 footer = {"model": model, "index": index, "k": 3}
-                store.write_table(neighbors_table(found), results[-1].neighbors, NEIGHBORS, footer)
-                store.write_table(pool_table(found, len(QUERIES)), results[-1].candidates, NEIGHBORS, footer)
+                results.append(write_search(folder / f"{index}.parquet", found, len(QUERIES), footer))
                 measure(
-                    results=results[-1],
-                    truth=matches,
-                    images=images,
-                    embeddings=[],
-                    rejected=[],
-                    timings=[timing],
-                    search_timing=tmp_path / "none.json",
-                    out=metrics[-1],
-                    dataset="animals",
-                    model=model,
-                    index=index,
-                    k=3,
+                    MeasureJob(
+                        results=results[-1],
+                        truth=matches,
+                        images=images,
+                        seen=seen,
+                        timings=[timing],
+                        search_timing=tmp_path / "none.json",
+                        out=metrics[-1],
+                        dataset="animals",
+                        model=model,
+                        index=index,
+                        k=3,
+                    )
                 )
         return {
             "experiment": "mine",
@@ -98,7 +100,7 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
 
 
 def comparisons(files: Files) -> dict[tuple[str, str, str, str], Comparison]:
-    compare(**files)
+    compare(CompareJob(**files))
     record = store.read_json(files["comparisons_out"], Comparisons)
     assert record.experiment == "mine"
     return {(one.index, one.metric, one.a, one.b): one for one in record.comparisons}
@@ -153,7 +155,7 @@ def test_pooled_metrics_are_compared_by_drawing_groups_again(searched: Callable[
 
 
 def cases(files: Files) -> dict[tuple[str, str], Cases]:
-    compare(**files)
+    compare(CompareJob(**files))
     return {(one.a, one.b): one for one in store.read_json(files["comparisons_out"], Comparisons).cases}
 
 
@@ -191,20 +193,19 @@ def test_without_a_match_there_are_no_cases(searched: Callable[..., Files]) -> N
     assert cases(searched({"a": neighbors_of(9), "b": neighbors_of(0)}, truth=[])) == {}
 
 
-def test_a_pool_of_another_model_is_refused(searched: Callable[..., Files]) -> None:
+def test_candidates_of_another_model_are_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
     one, other = files["results"]
-    files["results"] = [Results(one.neighbors, other.candidates), other]
+    files["results"] = [replace(one, candidates=other.candidates), other]
     with pytest.raises(LookalikeError, match=r"b.flat\.candidates\.parquet: was made for model 'b'.*expected 'a'"):
-        compare(**files)
+        compare(CompareJob(**files))
 
 
 def test_files_of_every_kind_go_together() -> None:
-    assert results_of(neighbors=["n"], candidates=["p"], trainings=[], candidates_sn=[]) == [Results("n", "p")]
-    both = results_of(neighbors=["n"], candidates=["p"], trainings=["t"], candidates_sn=["s"])
-    assert both == [Results("n", "p", "t", "s")]
-    with pytest.raises(LookalikeError, match=r"one file of each kind, got \[1, 1, 0, 2\]"):
-        results_of(neighbors=["n"], candidates=["p"], trainings=[], candidates_sn=["s", "s"])
+    kinds = ("neighbors", "candidates", "training", "candidates_sn")
+    assert results_of(**{kind: [kind] for kind in kinds}) == [Results(*kinds)]
+    with pytest.raises(LookalikeError, match=r"one file of each kind, got \[1, 1, 1, 2\]"):
+        results_of(**{kind: [kind] for kind in kinds} | {"candidates_sn": ["s", "s"]})
 
 
 def test_a_correction_is_within_one_index(searched: Callable[..., Files]) -> None:
@@ -241,7 +242,7 @@ def test_one_model_has_nobody_to_meet(searched: Callable[..., Files]) -> None:
 
 def test_the_leaderboard_is_tidy_and_exact(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(7), "b": neighbors_of(5)})
-    compare(**files)
+    compare(CompareJob(**files))
     rows = leaderboard(files)
     assert tuple(rows[0]) == LEADERBOARD_COLUMNS
     assert [(row["model"], row["index"], row["metric"]) for row in rows] == [
@@ -257,7 +258,7 @@ def test_without_timings_there_is_no_throughput_row(searched: Callable[..., File
     files = searched({"a": neighbors_of(7)})
     record = store.read_json(files["metrics"][0], Metrics)
     store.write_json(record.model_copy(update={"timing": {}}), files["metrics"][0])
-    compare(**files)
+    compare(CompareJob(**files))
     assert [row["metric"] for row in leaderboard(files)] == NAMES
 
 
@@ -267,7 +268,7 @@ def test_costs_are_rows_without_intervals(searched: Callable[..., Files]) -> Non
     cost = Cost(dimension=6, stored_dtype="float16", vector_bytes=12, vectors=30, index_bytes=750)
     timing = {"search": {"queries": 20, "seconds": 0.5, "queries_per_second": 40.0}}
     store.write_json(record.model_copy(update={"timing": timing, "cost": cost}), files["metrics"][0])
-    compare(**files)
+    compare(CompareJob(**files))
     assert [(row["metric"], float(row["value"]), row["low"], row["n"]) for row in leaderboard(files)[len(NAMES) :]] == [
         ("queries_per_second", 40, "", "20"),
         ("dimension", 6, "", "30"),
@@ -279,9 +280,9 @@ def test_costs_are_rows_without_intervals(searched: Callable[..., Files]) -> Non
 
 def test_a_varied_model_has_effects_and_others_have_none(searched: Callable[..., Files]) -> None:
     files = searched({"m": neighbors_of(15), "m.size-8": neighbors_of(2)})
-    compare(**files)
+    compare(CompareJob(**files))
     assert store.read_json(files["comparisons_out"], Comparisons).effects == []
-    compare(**files, design=json.dumps({"m": {"size": "16"}, "m.size-8": {"size": "8"}}))
+    compare(CompareJob(**files, design=json.dumps({"m": {"size": "16"}, "m.size-8": {"size": "8"}})))
     record = store.read_json(files["comparisons_out"], Comparisons)
     one = record.effects[0]
     assert [effect.metric for effect in record.effects] == ["accuracy_at_1", "accuracy_at_3", "recall_at_3", "mrr"]
@@ -296,7 +297,7 @@ def test_neighbors_of_another_model_are_refused(searched: Callable[..., Files]) 
     with pytest.raises(
         LookalikeError, match=r"b.flat\.parquet: was made for model 'b', index 'flat' and k = 3, expect"
     ):
-        compare(**files)
+        compare(CompareJob(**files))
     assert not files["leaderboard_out"].exists()
 
 
@@ -305,18 +306,18 @@ def test_neighbors_with_another_k_are_refused(searched: Callable[..., Files]) ->
     table = neighbors_table(neighbors_of(1))
     store.write_table(table, files["results"][1].neighbors, NEIGHBORS, {"model": "b", "index": "flat", "k": 5})
     with pytest.raises(LookalikeError, match="k = 5, expected 'b', 'flat' and 3"):
-        compare(**files)
+        compare(CompareJob(**files))
 
 
 def test_a_missing_model_is_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
     with pytest.raises(LookalikeError, match=r"experiments\.mine: .* found 0 of model 'c' with index 'flat'"):
-        compare(**{**files, "models": ["a", "b", "c"]})
+        compare(CompareJob(**{**files, "models": ["a", "b", "c"]}))
     twice = {**files, "metrics": files["metrics"][:1] * 2, "results": files["results"][:1] * 2, "models": ["a"]}
     with pytest.raises(LookalikeError, match="found 2 of model 'a'"):
-        compare(**twice)
+        compare(CompareJob(**twice))
     with pytest.raises(LookalikeError, match="got 1 for 2"):
-        compare(**{**files, "results": files["results"][:1]})
+        compare(CompareJob(**{**files, "results": files["results"][:1]}))
 
 
 def test_models_that_saw_other_bytes_are_refused(searched: Callable[..., Files]) -> None:
@@ -325,7 +326,7 @@ def test_models_that_saw_other_bytes_are_refused(searched: Callable[..., Files])
     footer = store.read_provenance(path) | {"pictures_sha256": "other"}
     store.write_table(store.read_table(path, NEIGHBORS), path, NEIGHBORS, footer)
     with pytest.raises(LookalikeError, match=r"b.flat\.parquet: model 'b' saw other pictures than 'a': "):
-        compare(**files)
+        compare(CompareJob(**files))
 
 
 def embedded_with(files: Files, *footers: tuple[dict[str, Any], Weights]) -> None:
@@ -351,11 +352,11 @@ def test_variants_of_one_checkpoint_with_other_weights_are_refused(searched: Cal
     files = searched({"a": neighbors_of(3), "a.pooling-mean": neighbors_of(1)})
     files |= {"design": json.dumps({"a": {"pooling": "cls"}, "a.pooling-mean": {"pooling": "mean"}})}
     embedded_with(files, (vit(pooling="cls"), of_commit("1")), (vit(pooling="mean"), of_commit("1")))
-    compare(**files)
+    compare(CompareJob(**files))
     files["leaderboard_out"].unlink()
     embedded_with(files, (vit(pooling="cls"), of_commit("1")), (vit(pooling="mean"), of_commit("2")))
     with pytest.raises(LookalikeError) as refused:
-        compare(**files)
+        compare(CompareJob(**files))
     one, other = (found.neighbors for found in files["results"])
     assert str(refused.value) == (
         "experiments.mine: models 'a' and 'a.pooling-mean' both have the weights of owner/vit, but were embedded with "
@@ -373,7 +374,7 @@ def test_a_folder_whose_weights_were_replaced_between_two_models_is_named_by_fil
     one, other = (Weights(source="folder vit", revision="", files={"w": 2 * n, "c": "same"}) for n in ("11", "22"))
     embedded_with(files, (vit(), one), (vit(size="8"), other))
     with pytest.raises(LookalikeError, match=r"a.flat\.parquet with w 1111, .*b.flat\.parquet with w 2222\. Fetch"):
-        compare(**files)
+        compare(CompareJob(**files))
 
 
 @pytest.mark.parametrize("other", [{"revision": "2"}, {"checkpoint": "owner/other"}, {"family": "blip2"}])
@@ -382,7 +383,7 @@ def test_weights_may_differ_where_the_models_name_other_ones(
 ) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
     embedded_with(files, (vit(), of_commit("1")), (vit() | other, of_commit("2")))
-    compare(**files)
+    compare(CompareJob(**files))
     assert files["leaderboard_out"].exists()
 
 
@@ -391,4 +392,4 @@ def test_models_on_other_data_sets_are_refused(searched: Callable[..., Files]) -
     record = store.read_json(files["metrics"][1], Metrics)
     store.write_json(record.model_copy(update={"dataset": "plants"}), files["metrics"][1])
     with pytest.raises(LookalikeError, match="is of data set 'plants'"):
-        compare(**files)
+        compare(CompareJob(**files))

@@ -11,7 +11,8 @@ import pytest
 from lookalike.compare import duplicates
 from lookalike.io import store
 from lookalike.io.formats.records import Duplicates
-from lookalike.io.formats.tables import DUPLICATES, EMBEDDINGS, IMAGES, TRUTH
+from lookalike.io.formats.tables import DUPLICATES, IMAGES, INDEX_IMAGES, TRUTH
+from tables import seen_table
 
 Pictures = dict[str, tuple[str, str]]  # id -> roles (letters of r, q, t), contents
 
@@ -34,20 +35,19 @@ def run(folder: Path, pictures: Pictures, truth: list[tuple[str, str]], shards: 
     rows = {"query_id": [query for query, _ in truth], "reference_id": [match for _, match in truth]}
     store.write_table(pa.table(rows, TRUTH.schema()), folder / "truth.parquet", TRUTH, {})
     embedded = [one for one in ids if pictures[one][1]]
-    for number in range(shards):
-        part = embedded[number::shards]
-        table = {
-            "image_id": pa.array(part, pa.string()),
-            "sha256": pa.array([hashlib.sha256(pictures[one][1].encode()).hexdigest() for one in part], pa.string()),
-            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(np.ones(len(part), np.float32)), 1),
-        }
-        store.write_table(pa.table(table), folder / f"{number}.parquet", EMBEDDINGS, {})
+    seen = seen_table(dict.fromkeys(embedded, (1, 1)), [one for one in ids if one not in embedded])
+    hashes = [hashlib.sha256(pictures[one][1].encode()).hexdigest() for one in embedded]
+    hashes += [None] * (len(ids) - len(embedded))
+    seen = seen.set_column(1, "sha256", pa.array(hashes, pa.string()))
+    store.write_table(seen, folder / "flat.images.parquet", INDEX_IMAGES, {})
     duplicates.find_duplicates(
-        embeddings=[str(folder / f"{number}.parquet") for number in range(shards)],
-        images=str(folder / "images.parquet"),
-        truth=str(folder / "truth.parquet"),
-        out=str(folder / "duplicates.json"),
-        list_out=str(folder / "duplicates.parquet"),
+        duplicates.DuplicatesJob(
+            seen=str(folder / "flat.images.parquet"),
+            images=str(folder / "images.parquet"),
+            truth=str(folder / "truth.parquet"),
+            out=str(folder / "duplicates.json"),
+            list_out=str(folder / "duplicates.parquet"),
+        )
     )
     listed = store.read_table(folder / "duplicates.parquet", DUPLICATES)
     counted = store.read_json(folder / "duplicates.json", Duplicates)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from conftest import MakePictures, picture
 from lookalike.embed import encoders
-from lookalike.embed.embed import Embedded, embed_picture, embed_rows, embed_shard
+from lookalike.embed.embed import Embedded, EmbedJob, embed_picture, embed_rows, embed_shard
 from lookalike.io import content_hashes, store
 from lookalike.io.formats.records import STAGES, EmbedTiming, Weights, bottleneck
 from lookalike.io.formats.tables import EMBEDDINGS, MANIFEST, REJECTED, SHARD
@@ -45,15 +45,16 @@ class Shard:
             "batch_size": 4,
             "threads": 2,
             "gpu": False,
-            "on_bad_image": "reject",
         }
         embed_shard(
-            shard=str(self.folder / "shard.parquet"),
-            weights=str(self.folder / "weights.json"),
-            out=str(out),
-            rejected_out=str(rejected),
-            timing_out=str(self.folder / "timing.json"),
-            **(defaults | settings),
+            EmbedJob(
+                shard=str(self.folder / "shard.parquet"),
+                weights=str(self.folder / "weights.json"),
+                out=str(out),
+                rejected_out=str(rejected),
+                timing_out=str(self.folder / "timing.json"),
+                **(defaults | settings),
+            )
         )
         return store.read_table(out, EMBEDDINGS), store.read_table(rejected, REJECTED)
 
@@ -134,17 +135,6 @@ def test_bad_pictures_are_listed_with_their_reasons_and_counts_add_up(
     assert embedded.num_rows + rejected.num_rows == 11
     assert "9 embedded + 2 rejected = 11 in the shard" in caplog.text
     assert "embedded 11 of 11 pictures" in caplog.text
-
-
-def test_a_bad_picture_is_fatal_where_the_configuration_says_so(shard: Shard) -> None:
-    (shard.root / "p3.png").write_bytes(b"no picture")
-    shard.sample()
-    with pytest.raises(LookalikeError) as caught:
-        shard.embed(on_bad_image="fail")
-    assert str(caught.value) == (
-        "p3.png: is text, not a picture. Mend or remove the picture, or set on_bad_image: reject."
-    )
-    assert not (shard.folder / "out.parquet").exists()
 
 
 def test_a_missing_root_stops_the_job_rather_than_rejecting_everything(shard: Shard) -> None:

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 
 from conftest import REPOSITORY, largest_file
 from lookalike.index import factories
-from lookalike.index.build import build
+from lookalike.index.build import IndexJob, build
 from lookalike.io import faiss_index, store, vectors
 from lookalike.io.checks import check_shards
 from lookalike.io.formats.records import SearchTiming
-from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, INDEX_IDS, NEIGHBORS, REJECTED
+from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, INDEX_IDS, INDEX_IMAGES, NEIGHBORS, REJECTED
 from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError
+from lookalike.plan.plan import SEARCHED
 from lookalike.search import loading
-from lookalike.search.search import nearest, search
+from lookalike.search.search import SearchJob, nearest, search
 
 Floats = NDArray[np.float32]
 KEY = '{"family": "pixels"}'
@@ -101,41 +102,47 @@ class Chain:
         gpu: bool = False,
     ) -> None:
         build(
-            embeddings=self.shards,
-            rejected=[str(self.rejected)],
-            images=str(self.folder / "images.parquet"),
-            out=str(self.folder / "flat.faiss"),
-            ids_out=str(self.folder / "flat.ids.parquet"),
-            key=key or json.dumps({"factory": factory}),
-            embedding_key=KEY,
-            embedding_code=CODE,
-            on_bad_image=on_bad_image,
-            threads=threads,
-            gpu=gpu,
+            IndexJob(
+                embeddings=self.shards,
+                rejected=[str(self.rejected)],
+                images=str(self.folder / "images.parquet"),
+                out=str(self.folder / "flat.faiss"),
+                ids_out=str(self.folder / "flat.ids.parquet"),
+                images_out=str(self.folder / "flat.images.parquet"),
+                key=key or json.dumps({"factory": factory}),
+                embedding_key=KEY,
+                embedding_code=CODE,
+                on_bad_image=on_bad_image,
+                threads=threads,
+                gpu=gpu,
+            )
         )
 
     def search(
         self, k: int = 5, key: str | None = None, training: bool = False, build_key: str = "", gpu: bool = False
     ) -> pa.Table:
         search(
-            index=str(self.folder / "flat.faiss"),
-            ids=str(self.folder / "flat.ids.parquet"),
-            embeddings=self.shards,
-            images=str(self.folder / "images.parquet"),
-            out=str(self.folder / "neighbors.parquet"),
-            candidates_out=str(self.folder / "candidates.parquet"),
-            showcase_out=str(self.folder / "showcase.parquet"),
-            timing_out=str(self.folder / "timing.json"),
-            key='{"factory": "Flat"}' if key is None else key,
-            build_key=build_key or ('{"factory": "Flat"}' if key is None else key),
-            training_out=str(self.folder / "training_found.parquet") if training else None,
-            candidates_sn_out=str(self.folder / "candidates_sn.parquet") if training else None,
-            embedding_key=KEY,
-            embedding_code=CODE,
-            model="pixels",
-            index_name="flat",
-            k=k,
-            gpu=gpu,
+            SearchJob(
+                index=str(self.folder / "flat.faiss"),
+                ids=str(self.folder / "flat.ids.parquet"),
+                embeddings=self.shards,
+                images=str(self.folder / "images.parquet"),
+                out=str(self.folder / "neighbors.parquet"),
+                candidates_out=str(self.folder / "candidates.parquet"),
+                showcase_out=str(self.folder / "showcase.parquet"),
+                timing_out=str(self.folder / "timing.json"),
+                key='{"factory": "Flat"}' if key is None else key,
+                build_key=build_key or ('{"factory": "Flat"}' if key is None else key),
+                training_out=str(self.folder / "training_found.parquet"),
+                candidates_sn_out=str(self.folder / "candidates_sn.parquet"),
+                parts=("training", "showcase") if training else ("showcase",),
+                embedding_key=KEY,
+                embedding_code=CODE,
+                model="pixels",
+                index_name="flat",
+                k=k,
+                gpu=gpu,
+            )
         )
         return store.read_table(self.folder / "neighbors.parquet", NEIGHBORS)
 
@@ -372,6 +379,17 @@ def test_a_vector_of_other_bytes_than_those_that_were_sampled_is_refused(chain: 
     )
 
 
+def test_what_the_model_saw_of_every_image_is_written_beside_the_ids(chain: Chain) -> None:
+    chain.shard("references", [f"r{n}" for n in range(39)])
+    chain.rejected = chain.reject([{"image_id": "r39", "path": "r39", "reason": "damaged"}])
+    chain.build()
+    seen = store.read_table(chain.folder / "flat.images.parquet", INDEX_IMAGES).to_pylist()
+    assert [row["image_id"] for row in seen] == [*(f"r{n}" for n in range(39)), *(f"q{n}" for n in range(7)), "r39"]
+    assert {row["reason"] for row in seen[:-1]} == {None}
+    assert [row["sha256"] for row in seen[:-1]] == [row["image_id"] for row in seen[:-1]]
+    assert seen[-1] == {"image_id": "r39", "sha256": None, "width": None, "height": None, "reason": "damaged"}
+
+
 def test_rejected_pictures_are_fatal_where_the_configuration_says_so(chain: Chain) -> None:
     chain.rejected = chain.reject([{"image_id": "r39", "path": "a/r39.jpg", "reason": "damaged"}])
     with pytest.raises(LookalikeError, match=r"a/r39\.jpg: damaged \(1 such pictures\)\. Mend or remove them"):
@@ -501,6 +519,22 @@ def test_normalised_scores_are_less_the_mean_of_the_nearest_three_training_pictu
     assert footer["normalise"] == {"beta": 1.0, "first": 1, "last": 3}
 
 
+def test_tables_of_roles_that_a_data_set_lacks_are_empty_and_say_so(tmp_path: Path) -> None:
+    chain = Chain(tmp_path)
+    chain.build()
+    chain.search()
+    absent = {name: chain.found(name) for name in ("training_found", "candidates_sn")}
+    assert absent == {"training_found": [], "candidates_sn": []}
+    roles = {path.stem: store.read_provenance(path).get("role") for path in tmp_path.glob("*.parquet")}
+    assert {name for name, role in roles.items() if role == "absent"} == set(absent)
+
+
+def test_training_pictures_that_were_all_rejected_are_not_absent(chain: Chain) -> None:
+    chain.build()
+    with pytest.raises(LookalikeError, match="Add pictures to the data set's training role"):
+        chain.search(training=True)
+
+
 def test_a_scan_index_is_a_manifest_and_finds_what_flat_finds(tmp_path: Path) -> None:
     chain = Chain(tmp_path, references=5000, queries=40, training=20)
     chain.build()
@@ -530,11 +564,11 @@ def test_a_scan_index_over_shards_that_hold_other_references_is_refused(chain: C
 # VmHWM and not ru_maxrss, which a new process takes over from the one that started it.
 MEASURE = """
 import json, pathlib, re, sys
-from lookalike.index.build import build
-from lookalike.search.search import search
+from lookalike.index.build import IndexJob, build
+from lookalike.search.search import SearchJob, search
 given = json.loads(sys.argv[1])
-build(**given["build"])
-search(**given["search"])
+build(IndexJob(**given["build"]))
+search(SearchJob(**given["search"]))
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) // 1024)
 """
 
@@ -560,9 +594,15 @@ def test_a_scan_index_takes_no_more_memory_for_more_shards(tmp_path: Path) -> No
             "embedding_code": CODE,
         }
         files = {"index": f"{folder}/scan.faiss", "ids": f"{folder}/scan.ids.parquet"}
-        built = {"out": files["index"], "ids_out": files["ids"], "rejected": [str(chain.rejected)]}
-        wanted = {"out": f"{folder}/found.parquet", "candidates_out": f"{folder}/candidates.parquet"}
-        named = {"timing_out": f"{folder}/timing.json", "model": "m", "index_name": "scan", "k": 10}
+        built = {
+            "out": files["index"],
+            "ids_out": files["ids"],
+            "images_out": f"{folder}/seen",
+            "rejected": [str(chain.rejected)],
+        }
+        wanted = {"out": f"{folder}/found.parquet"}
+        wanted |= {f"{name}_out": f"{folder}/{name}.parquet" for name in SEARCHED if name != "neighbors"}
+        named = {"timing_out": f"{folder}/timing.json", "model": "m", "index_name": "scan", "k": 10, "parts": []}
         given = {
             "build": both | built | {"on_bad_image": "reject"},
             "search": both | files | wanted | named | {"build_key": key},

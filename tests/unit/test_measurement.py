@@ -9,14 +9,14 @@ import pyarrow as pa
 import pytest
 from test_index import Chain
 
-from lookalike.io import store
+from lookalike.io import identity, store
 from lookalike.io.formats.records import EmbedTiming, Metrics, SearchTiming
-from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
-from lookalike.measure.measure import measure
+from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics.evaluation import Results
 from lookalike.metrics.rates import wilson
-from tables import images_table, neighbors_table, pool_table, rejected_table, sizes_table, truth_table
+from tables import images_table, neighbors_table, pool_table, seen_table, truth_table
 
 REFERENCES = [f"r{number}" for number in range(12)]
 Measure = Callable[..., Metrics]
@@ -56,31 +56,30 @@ def run(tmp_path: Path) -> Measure:
             ("candidates", NEIGHBORS, pool_table(found, len(queries or truth))),
             ("training", NEIGHBORS, training),
             ("candidates_sn", NEIGHBORS, candidates_sn),
-            ("sizes", EMBEDDINGS, sizes_table(sides or {})),
+            ("flat.images", INDEX_IMAGES, seen_table(sides, rejected or [])),
             ("truth", TRUTH, truth_table(list(truth.items()))),
             ("images", IMAGES, images_table(REFERENCES, queries or list(truth), **images)),
-            ("rejected", REJECTED, rejected_table(rejected or [])),
         ]
+        absent = set() if normalised else {"training", "candidates_sn"}
         for name, format, table in tables:
-            store.write_table(table, tmp_path / f"{name}.parquet", format, footer or {})
+            role = {identity.ROLE: identity.ABSENT} if name in absent else {}
+            store.write_table(table, tmp_path / f"{name}.parquet", format, (footer or {}) | role)
         measure(
-            results=Results(
-                tmp_path / "neighbors.parquet",
-                tmp_path / "candidates.parquet",
-                tmp_path / "training.parquet" if normalised else None,
-                tmp_path / "candidates_sn.parquet" if normalised else None,
-            ),
-            truth=tmp_path / "truth.parquet",
-            images=tmp_path / "images.parquet",
-            embeddings=[tmp_path / "sizes.parquet"],
-            rejected=[tmp_path / "rejected.parquet"],
-            timings=[tmp_path / "embed-0.json", tmp_path / "embed-1.json"],
-            search_timing=tmp_path / "search.json",
-            out=tmp_path / "metrics.json",
-            dataset="animals",
-            model="dinov2",
-            index="flat",
-            k=k,
+            MeasureJob(
+                results=Results(
+                    *(tmp_path / f"{name}.parquet" for name in ("neighbors", "candidates", "training", "candidates_sn"))
+                ),
+                truth=tmp_path / "truth.parquet",
+                images=tmp_path / "images.parquet",
+                seen=tmp_path / "flat.images.parquet",
+                timings=[tmp_path / "embed-0.json", tmp_path / "embed-1.json"],
+                search_timing=tmp_path / "search.json",
+                out=tmp_path / "metrics.json",
+                dataset="animals",
+                model="dinov2",
+                index="flat",
+                k=k,
+            )
         )
         return store.read_json(tmp_path / "metrics.json", Metrics)
 
@@ -123,7 +122,7 @@ def test_where_all_pictures_were_rejected_everything_is_a_miss(run: Measure) -> 
 
 
 def test_a_rejected_picture_of_another_sample_is_refused(run: Measure, tmp_path: Path) -> None:
-    with pytest.raises(LookalikeError, match=r"rejected\.parquet: rejected picture 'x' is not in the sample"):
+    with pytest.raises(LookalikeError, match=r"flat\.images\.parquet: rejected picture 'x' is not in the sample"):
         run({"a": first("r1")}, {"a": "r1"}, rejected=["r1", "x"])
     assert not (tmp_path / "metrics.json").exists()
 
@@ -282,20 +281,24 @@ def test_what_a_search_writes_is_what_is_measured(tmp_path: Path, settings: dict
     truth = {queries[row]: references[best[row, 0 if row % 4 else 40]] for row in range(24)}
     store.write_table(truth_table(list(truth.items())), tmp_path / "truth.parquet", TRUTH, {})
     measure(
-        results=Results(
-            *(tmp_path / f"{name}.parquet" for name in ("neighbors", "candidates", "training_found", "candidates_sn"))
-        ),
-        truth=tmp_path / "truth.parquet",
-        images=tmp_path / "images.parquet",
-        embeddings=chain.shards,
-        rejected=[chain.rejected],
-        timings=[],
-        search_timing=tmp_path / "none.json",
-        out=tmp_path / "metrics.json",
-        dataset="numbers",
-        model="pixels",
-        index="flat",
-        k=10,
+        MeasureJob(
+            results=Results(
+                *(
+                    tmp_path / f"{name}.parquet"
+                    for name in ("neighbors", "candidates", "training_found", "candidates_sn")
+                )
+            ),
+            truth=tmp_path / "truth.parquet",
+            images=tmp_path / "images.parquet",
+            seen=tmp_path / "flat.images.parquet",
+            timings=[],
+            search_timing=tmp_path / "none.json",
+            out=tmp_path / "metrics.json",
+            dataset="numbers",
+            model="pixels",
+            index="flat",
+            k=10,
+        )
     )
     found = store.read_json(tmp_path / "metrics.json", Metrics).metrics
     right = np.array([[truth.get(query) == reference for reference in references] for query in queries])

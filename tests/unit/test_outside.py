@@ -106,6 +106,4 @@ def test_a_showcase_decides_about_the_sample_and_not_about_the_pictures_that_are
     assert with_showcase.dataset_key("own") != without.dataset_key("own")
     assert with_showcase.images_key("own") == without.images_key("own")
     assert json.loads(with_showcase.dataset_key("own"))["showcase"] == "outside"
-    assert with_showcase.showcase_neighbors("mine") == ["results/own/neighbors/pixels/flat.showcase.parquet"]
     assert set(with_showcase.targets("mine")) > set(without.targets("mine"))
-    assert without.showcase_neighbors("mine") == []

@@ -162,23 +162,11 @@ def test_a_working_directory_that_snakemake_cannot_lock_is_refused(
         plan.check_working_directory()
 
 
-def with_training(monkeypatch: pytest.MonkeyPatch) -> Plan:
-    monkeypatch.setattr(plan.configuration.Copies, "parts", ("references", "queries", "training"))
-    return Plan.of(CATALOGUE)
-
-
-def test_training_pictures_add_the_files_of_normalised_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_writes_the_same_files_on_every_data_set() -> None:
     folder = "results/photo-tiles-copies/neighbors/pixels"
-    always = {f"{folder}/flat{kind}.parquet" for kind in ("", ".candidates", ".showcase")}
-    more = {f"{folder}/flat.training.parquet", f"{folder}/flat.candidates_sn.parquet"}
-    assert (always | more) & set(Plan.of(CATALOGUE).targets("demo")) == always
-    assert Plan.of(CATALOGUE).found_of("demo", "candidates_sn") == []
-    made = with_training(monkeypatch)
-    assert always | more <= set(made.targets("demo"))
-    assert set(made.found("photo-tiles-copies", "pixels", "flat").values()) == always | more
-    assert f"{folder}/flat.candidates_sn.parquet" in made.found_of("demo", "candidates_sn")
-    assert "photo-tiles-copies" in made.searched_by(("training",))
-    assert "photo-tiles" in made.searched_by(())
+    kinds = ("", ".showcase", ".candidates", ".training", ".candidates_sn")
+    assert {f"{folder}/flat{kind}.parquet" for kind in kinds} <= set(Plan.of(CATALOGUE).targets("demo"))
+    assert f"{folder}/flat.candidates_sn.parquet" in Plan.of(CATALOGUE).searched("demo", "candidates_sn")
 
 
 def test_search_settings_search_again_and_build_nothing_and_threads_do_neither() -> None:
@@ -205,13 +193,6 @@ def test_an_index_that_does_not_fit_a_models_dimensions_is_told_before_anything_
         Plan.of(raw)
     raw["indexes"]["mine"] = {"factory": "PQ16"}
     Plan.of(raw)
-
-
-def test_the_names_of_all_search_rules_are_reserved() -> None:
-    raw = copy.deepcopy(CATALOGUE)
-    raw["experiments"]["search_with_training"] = raw["experiments"]["demo"]
-    with pytest.raises(plan.configuration.ConfigError, match="is the name of a rule"):
-        Plan.of(raw)
 
 
 def test_results_that_cannot_be_written_are_said_before_the_first_job(tmp_path: Path) -> None:

@@ -30,11 +30,12 @@ from lookalike.io.formats.records import (
     Metrics,
     Threshold,
 )
-from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH, Format
+from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, NEIGHBORS, TRUTH, Format
 from lookalike.job.errors import LookalikeError
 from lookalike.metrics.ranking import rank
 from lookalike.metrics.rates import FEW_GROUPS, NOTHING, SIGNIFICANCE, sign_flip
 from lookalike.report import examples, headline, pareto, words
+from lookalike.report.evidence import ReportJob
 from lookalike.report.report import write_report
 
 HOSTILE = "\"><script>alert('x')</script>\n<img src=https://evil.example/a.png> 図 \u202e.png"
@@ -80,7 +81,7 @@ class Experiment:
 
     def report(self) -> str:
         """Write the files and the report; return its text."""
-        write_report(**self.inputs(), out=self.folder / "index.html")
+        write_report(ReportJob(**self.inputs(), out=self.folder / "index.html"))
         return (self.folder / "index.html").read_text(encoding="utf-8")
 
     left_out: list[dict[str, object]] = field(default_factory=list)  # of the data set's folders
@@ -97,7 +98,7 @@ class Experiment:
             "metrics": [self._metrics(model, index) for model, index in pairs],
             "neighbors": [self._neighbors(model, index) for model, index in pairs],
             "showcase": [self._showcase(*pair) for pair in pairs if self.outside],
-            "rejected": [self._rejected(model) for model in self.models],
+            "seen": [self._seen(*pair) for pair in pairs],
             "comparisons": self._comparisons(),
             "duplicates": self._duplicates(),
         }
@@ -172,10 +173,11 @@ class Experiment:
         store.write_json(record, path)
         return path
 
-    def _rejected(self, model: str) -> Path:
+    def _seen(self, model: str, index: str) -> Path:
         bad = self.rejected.get(model, {})
-        columns = {"image_id": list(bad), "path": [f"{one}.path" for one in bad], "reason": list(bad.values())}
-        return self._table(f"{model}.rejected", columns, REJECTED, REJECTED.schema(), {"model": model})
+        none = dict.fromkeys(("sha256", "width", "height"), [None] * len(bad))
+        columns = {"image_id": list(bad), **none, "reason": list(bad.values())}
+        return self._table(f"{model}-{index}.images", columns, INDEX_IMAGES, INDEX_IMAGES.schema(), self.footer)
 
     def _metrics(self, model: str, index: str) -> Path:
         matched = sum(match is not None for match in self.queries.values())
@@ -666,9 +668,9 @@ def test_without_a_varied_model_there_is_no_section_of_choices(experiment: Exper
 def test_every_rejected_picture_is_in_the_page_once_with_its_models(experiment: Experiment) -> None:
     experiment.rejected = {"good": {"q-0": "damaged", "ref-5": "empty"}, "fair": {"q-0": "damaged"}}
     page = Page(experiment.report().partition('<section id="rejected"')[2].partition("</section>")[0]).words
-    assert "q-0 q-0.path damaged all models" in page
-    assert "ref-5 ref-5.path empty The good one" in page
-    assert page.count("q-0.path") == 1
+    assert "q-0 6.png damaged all models" in page
+    assert "ref-5 5.png empty The good one" in page
+    assert page.count("6.png") == 1
 
 
 def test_counts_add_up_for_every_model(experiment: Experiment) -> None:
@@ -682,9 +684,9 @@ def test_counts_add_up_for_every_model(experiment: Experiment) -> None:
 def test_counts_that_contradict_the_metrics_stop_the_report(experiment: Experiment) -> None:
     inputs = experiment.inputs()
     experiment.rejected = {"good": {"q-0": "damaged"}}
-    experiment._rejected("good")
+    experiment._seen("good", "flat")
     with pytest.raises(LookalikeError, match=r"'good'.*rejected queries is 0 there.* hold 1\."):
-        write_report(**inputs, out=experiment.folder / "index.html")  # type: ignore[arg-type]
+        write_report(ReportJob(**inputs, out=experiment.folder / "index.html"))  # type: ignore[arg-type]
 
 
 def test_groups_that_contradict_the_metrics_stop_the_report(experiment: Experiment) -> None:
@@ -692,7 +694,7 @@ def test_groups_that_contradict_the_metrics_stop_the_report(experiment: Experime
     experiment.groups = {"q-0": "dune", "q-1": "dune"}
     experiment._images()
     with pytest.raises(LookalikeError, match=r"'good'.*groups is 2 there.* hold 1\."):
-        write_report(**inputs, out=experiment.folder / "index.html")  # type: ignore[arg-type]
+        write_report(ReportJob(**inputs, out=experiment.folder / "index.html"))  # type: ignore[arg-type]
 
 
 def test_many_rejected_pictures_are_cut_with_a_pointer_to_the_rest(experiment: Experiment) -> None:
@@ -701,10 +703,10 @@ def test_many_rejected_pictures_are_cut_with_a_pointer_to_the_rest(experiment: E
     experiment.models = ["good"]
     experiment.rejected = {"good": dict.fromkeys(experiment.references[:120], "damaged")}
     page = Page(experiment.report()).words
-    assert "ref-099.path" in page
-    assert "ref-100.path" not in page
+    assert "99.png" in page
+    assert "100.png" not in page
     assert "and 20 more in" in page
-    assert "good.rejected.parquet" in page
+    assert "good-flat.images.parquet" in page
 
 
 def test_no_rejected_pictures_is_one_sentence(experiment: Experiment) -> None:
@@ -980,17 +982,28 @@ def test_the_pictures_of_a_page_are_bounded(experiment: Experiment, monkeypatch:
 
 def test_a_file_without_its_model_is_named(experiment: Experiment) -> None:
     inputs = experiment.inputs()
-    bad = experiment.folder / "good.rejected.parquet"
-    store.write_table(store.read_table(bad, REJECTED), bad, REJECTED, {})
-    with pytest.raises(LookalikeError, match=r"good\.rejected\.parquet: its footer does not name its model"):
-        write_report(**inputs, out=experiment.folder / "index.html")  # type: ignore[arg-type]
+    bad = experiment.folder / "good-flat.parquet"
+    store.write_table(store.read_table(bad, NEIGHBORS), bad, NEIGHBORS, {})
+    with pytest.raises(LookalikeError, match=r"good-flat\.parquet: its footer does not name its model"):
+        write_report(ReportJob(**inputs, out=experiment.folder / "index.html"))  # type: ignore[arg-type]
+
+
+def test_images_that_another_index_was_built_from_are_refused(experiment: Experiment) -> None:
+    experiment.footer = {"shards_sha256": "a", "index_sha256": "b"}
+    inputs = experiment.inputs()
+    experiment.footer = {"shards_sha256": "other", "index_sha256": "b"}
+    experiment._seen("fair", "flat")
+    with pytest.raises(
+        LookalikeError, match=r"fair-flat\.images\.parquet: is not of the index .* \(its shards_sha256 is"
+    ):
+        write_report(ReportJob(**inputs, out=experiment.folder / "index.html"))  # type: ignore[arg-type]
 
 
 def test_a_failed_report_leaves_no_half_page(experiment: Experiment) -> None:
     inputs = experiment.inputs()
     (experiment.folder / "truth.parquet").unlink()
     with pytest.raises(LookalikeError, match=r"truth\.parquet: does not exist"):
-        write_report(**inputs, out=experiment.folder / "index.html")  # type: ignore[arg-type]
+        write_report(ReportJob(**inputs, out=experiment.folder / "index.html"))  # type: ignore[arg-type]
     assert not list(experiment.folder.glob("*index.html*"))
 
 

@@ -10,14 +10,15 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from lookalike.compare.compare import compare
+from lookalike.compare.compare import CompareJob, compare
 from lookalike.io import store
 from lookalike.io.formats.records import Duplicates
-from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH
-from lookalike.measure.measure import measure
+from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, TRUTH
+from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics.evaluation import Results
+from lookalike.report.evidence import ReportJob
 from lookalike.report.report import write_report
-from tables import images_table, neighbors_table, pool_table, rejected_table, truth_table
+from tables import images_table, seen_table, truth_table, write_search
 
 NAMES = [f"p{number:02d}" for number in range(40)]
 KINDS = {"mine": "", "net": "cnn", "clip": "clip", "colors": "color_histogram"}
@@ -39,43 +40,44 @@ def page(tmp_path: Path):
             images = images.append_column("captions", pa.array(written, pa.list_(pa.string())))
         store.write_table(images, tmp_path / "images.parquet", IMAGES, {})
         store.write_table(truth_table([]), tmp_path / "truth.parquet", TRUTH, {})
-        for model in models:
-            search(tmp_path, model)
+        results = [search(tmp_path, model) for model in models]
         sample = {"truth": tmp_path / "truth.parquet", "images": tmp_path / "images.parquet"}
         metrics = [tmp_path / f"{model}.json" for model in models]
         counts = {name for name, field in Duplicates.model_fields.items() if field.annotation is int}
         nothing = dict.fromkeys(counts, 0)
         store.write_json(Duplicates(examples={}, **nothing), tmp_path / "duplicates.json")
         compare(
-            experiment="mine",
-            **sample,
-            metrics=metrics,
-            results=[
-                Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.candidates.parquet") for model in models
-            ],
-            models=models,
-            architectures={model: KINDS[model] for model in models if KINDS[model]},
-            leaderboard_out=tmp_path / "leaderboard.csv",
-            comparisons_out=tmp_path / "comparisons.json",
+            CompareJob(
+                experiment="mine",
+                **sample,
+                metrics=metrics,
+                results=results,
+                models=models,
+                architectures={model: KINDS[model] for model in models if KINDS[model]},
+                leaderboard_out=tmp_path / "leaderboard.csv",
+                comparisons_out=tmp_path / "comparisons.json",
+            )
         )
         labels = {model: f"The {model} one" for model in models}
         write_report(
-            key=json.dumps({"experiment": "mine", "title": "", "dataset": "pictures", "labels": labels, "k": 5}),
-            **sample,
-            metrics=metrics,
-            neighbors=[tmp_path / f"{model}.parquet" for model in models],
-            showcase=[],
-            duplicates=tmp_path / "duplicates.json",
-            comparisons=tmp_path / "comparisons.json",
-            rejected=[tmp_path / f"{model}.rejected.parquet" for model in models],
-            out=tmp_path / "index.html",
+            ReportJob(
+                key=json.dumps({"experiment": "mine", "title": "", "dataset": "pictures", "labels": labels, "k": 5}),
+                **sample,
+                metrics=metrics,
+                neighbors=[tmp_path / f"{model}.parquet" for model in models],
+                showcase=[],
+                duplicates=tmp_path / "duplicates.json",
+                comparisons=tmp_path / "comparisons.json",
+                seen=[tmp_path / f"{model}.images.parquet" for model in models],
+                out=tmp_path / "index.html",
+            )
         )
         return (tmp_path / "index.html").read_text(encoding="utf-8")
 
     return page
 
 
-def search(folder: Path, model: str) -> None:
+def search(folder: Path, model: str) -> Results:
     """The more a model knows, the more of its neighbors have the query's topic; a net finds what the colors find."""
     random = np.random.default_rng(list(KINDS).index(model))
     found = {}
@@ -86,24 +88,24 @@ def search(folder: Path, model: str) -> None:
         rest = others if known == 0 else list(random.permutation(others))
         found[query] = [(name, 1 - place / 20) for place, name in enumerate([*same[:known], *rest][:6])]
     footer = {"model": model, "index": "flat", "k": 5}
-    store.write_table(neighbors_table(found), folder / f"{model}.parquet", NEIGHBORS, footer)
-    store.write_table(rejected_table([]), folder / f"{model}.rejected.parquet", REJECTED, {"model": model})
-    pool = pool_table(found, len(NAMES))
-    store.write_table(pool, folder / f"{model}.candidates.parquet", NEIGHBORS, footer)
+    results = write_search(folder / f"{model}.parquet", found, len(NAMES), footer)
+    store.write_table(seen_table(), folder / f"{model}.images.parquet", INDEX_IMAGES, {})
     measure(
-        results=Results(folder / f"{model}.parquet", folder / f"{model}.candidates.parquet"),
-        embeddings=[],
-        truth=folder / "truth.parquet",
-        images=folder / "images.parquet",
-        rejected=[],
-        timings=[],
-        search_timing=folder / "none.json",
-        out=folder / f"{model}.json",
-        dataset="pictures",
-        model=model,
-        index="flat",
-        k=5,
+        MeasureJob(
+            results=results,
+            truth=folder / "truth.parquet",
+            images=folder / "images.parquet",
+            seen=folder / f"{model}.images.parquet",
+            timings=[],
+            search_timing=folder / "none.json",
+            out=folder / f"{model}.json",
+            dataset="pictures",
+            model=model,
+            index="flat",
+            k=5,
+        )
     )
+    return results
 
 
 def section(page: str, name: str) -> str:

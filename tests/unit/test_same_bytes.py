@@ -6,17 +6,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from test_index import Chain
+from test_index import CODE, Chain
 
 from conftest import MakePictures
 from lookalike.embed import encoders
-from lookalike.embed.embed import embed_shard
-from lookalike.index.build import build
+from lookalike.embed.embed import EmbedJob, embed_shard
+from lookalike.index.build import IndexJob, build
 from lookalike.io import content_hashes, store, vectors
 from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, NEIGHBORS, SHARD
 from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError
-from lookalike.search.search import search
+from lookalike.plan.plan import SEARCHED
+from lookalike.search.search import SearchJob, search
 
 LITE0 = '{"family": "efficientnet_lite", "variant": "lite0"}'
 
@@ -41,18 +42,19 @@ def embed(folder: Path, root: Path, shards: list[list[str]]) -> list[str]:
         store.write_table(part, folder / f"{number}.shard", SHARD, {})
         paths.append(str(folder / f"{number}.parquet"))
         embed_shard(
-            shard=str(folder / f"{number}.shard"),
-            weights=str(folder / "weights.json"),
-            out=paths[-1],
-            rejected_out=str(folder / f"{number}.rejected"),
-            timing_out=str(folder / f"{number}.json"),
-            model="lite0",
-            key=LITE0,
-            code="code",
-            batch_size=16,
-            threads=1,
-            gpu=False,
-            on_bad_image="fail",
+            EmbedJob(
+                shard=str(folder / f"{number}.shard"),
+                weights=str(folder / "weights.json"),
+                out=paths[-1],
+                rejected_out=str(folder / f"{number}.rejected"),
+                timing_out=str(folder / f"{number}.json"),
+                model="lite0",
+                key=LITE0,
+                batch_size=16,
+                threads=1,
+                gpu=False,
+                code=CODE,
+            )
         )
     return paths
 
@@ -67,25 +69,30 @@ def test_a_duplicate_in_another_shard_ties_with_the_first_to_the_last_bit(
     stored = {path: np.stack(store.read_table(path, EMBEDDINGS)["embedding"].to_numpy()) for path in paths}
     assert not np.array_equal(stored[paths[0]][3], stored[paths[1]][0])  # a real network: else this tests nothing
     files = {"images": str(tmp_path / "images.parquet"), "embeddings": paths, "key": key, "embedding_key": LITE0}
-    files |= {"embedding_code": "code"}
     build(
-        **files,
-        rejected=[path.replace(".parquet", ".rejected") for path in paths],
-        out=str(tmp_path / "faiss"),
-        ids_out=str(tmp_path / "ids.parquet"),
-        on_bad_image="fail",
+        IndexJob(
+            **files,
+            rejected=[path.replace(".parquet", ".rejected") for path in paths],
+            out=str(tmp_path / "faiss"),
+            ids_out=str(tmp_path / "ids.parquet"),
+            images_out=str(tmp_path / "seen.parquet"),
+            on_bad_image="fail",
+        )
     )
     search(
-        **files,
-        index=str(tmp_path / "faiss"),
-        ids=str(tmp_path / "ids.parquet"),
-        out=str(tmp_path / "found.parquet"),
-        candidates_out=str(tmp_path / "pool.parquet"),
-        timing_out=str(tmp_path / "timing.json"),
-        build_key=key,
-        model="lite0",
-        index_name="index",
-        k=20,
+        SearchJob(
+            **files,
+            index=str(tmp_path / "faiss"),
+            ids=str(tmp_path / "ids.parquet"),
+            out=str(tmp_path / "found.parquet"),
+            **{f"{name}_out": str(tmp_path / f"{name}.parquet") for name in SEARCHED if name != "neighbors"},
+            parts=[],
+            timing_out=str(tmp_path / "timing.json"),
+            build_key=key,
+            model="lite0",
+            index_name="index",
+            k=20,
+        )
     )
     found = store.read_table(tmp_path / "found.parquet", NEIGHBORS).to_pylist()
     scores = {row["reference_id"]: row["score"] for row in found}

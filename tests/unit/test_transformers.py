@@ -19,7 +19,7 @@ from PIL import Image
 import tiny
 from conftest import REPOSITORY, picture
 from lookalike.embed import encoders
-from lookalike.embed.embed import embed_shard
+from lookalike.embed.embed import EmbedJob, embed_shard
 from lookalike.embed.pretrained import load_model
 from lookalike.io import content_hashes, images, store
 from lookalike.io.formats.tables import EMBEDDINGS, SHARD
@@ -202,18 +202,19 @@ def test_batches_threads_and_shards_change_no_row_beyond_rounding(
         }
         store.write_table(pa.table(rows, SHARD.schema()), tmp_path / "shard.parquet", SHARD, {})
         embed_shard(
-            shard=str(tmp_path / "shard.parquet"),
-            weights=str(tmp_path / "weights.json"),
-            out=str(tmp_path / "out.parquet"),
-            rejected_out=str(tmp_path / "rejected.parquet"),
-            timing_out=str(tmp_path / "timing.json"),
-            model="tiny",
-            key=key,
-            code="c0de",
-            batch_size=batch_size,
-            threads=threads,
-            gpu=False,
-            on_bad_image="fail",
+            EmbedJob(
+                shard=str(tmp_path / "shard.parquet"),
+                weights=str(tmp_path / "weights.json"),
+                out=str(tmp_path / "out.parquet"),
+                rejected_out=str(tmp_path / "rejected.parquet"),
+                timing_out=str(tmp_path / "timing.json"),
+                model="tiny",
+                key=key,
+                code="c0de",
+                batch_size=batch_size,
+                threads=threads,
+                gpu=False,
+            )
         )
         table = store.read_table(tmp_path / "out.parquet", EMBEDDINGS)
         return {row["image_id"]: np.array(row["embedding"], np.float32) for row in table.to_pylist()}

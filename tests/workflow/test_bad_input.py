@@ -109,7 +109,7 @@ def test_a_duplicate_image_id_is_named_with_both_places(tmp_path: Path) -> None:
 def test_a_broken_picture_is_listed_counted_and_never_fatal(finished: Tree) -> None:
     rejected = {
         row["image_id"]: row["reason"]
-        for path in finished.folder.glob("results/copies/embeddings/pixels/*.rejected.parquet")
+        for path in finished.folder.glob("results/copies/rejected/pixels/*.parquet")
         for row in pq.read_table(path).to_pylist()
     }
     assert rejected == {"broken.jpg": "is text, not a picture"}
@@ -126,9 +126,9 @@ def test_a_broken_picture_is_fatal_where_the_configuration_says_so(tree: Tree) -
         "broken.jpg: is text, not a picture (1 such pictures). Mend or remove them, or set on_bad_image: reject.\n"
     ) in failure(tree)
     shutil.rmtree(tree.folder / "results/copies/embeddings")
-    assert (
-        "broken.jpg: is text, not a picture. Mend or remove the picture, or set on_bad_image: reject.\n"
-    ) in failure(tree)
+    assert "index copies pixels flat: broken.jpg: is text" in failure(tree)
+    rejected = (tree.folder / "results/copies/rejected/pixels").glob("*.parquet")
+    assert sum(pq.read_metadata(path).num_rows for path in rejected) == 1
 
 
 def test_results_of_another_configuration_are_refused_by_name(tree: Tree) -> None:

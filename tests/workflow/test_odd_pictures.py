@@ -89,7 +89,7 @@ def test_every_picture_is_embedded_or_listed_with_its_reason(tmp_path: Path) -> 
 
     rejected = {
         row["image_id"]: row["reason"]
-        for path in tree.folder.glob("results/own/embeddings/pixels/references-*.rejected.parquet")
+        for path in tree.folder.glob("results/own/rejected/pixels/references-*.parquet")
         for row in pq.read_table(path).to_pylist()
     }
     assert set(rejected) == {image_id for image_id, reason in expected.items() if reason}
@@ -102,6 +102,8 @@ def test_every_picture_is_embedded_or_listed_with_its_reason(tmp_path: Path) -> 
 
     training = tree.folder / "results/own/embeddings/pixels/training-00000.parquet"
     assert pq.read_table(training)["image_id"].to_pylist() == ["p30.png", "p31.png", "p32.png"]
-    assert pq.read_table(training.with_suffix(".rejected.parquet"))["image_id"].to_pylist() == ["broken.heic"]
+    assert pq.read_table(tree.folder / "results/own/rejected/pixels/training-00000.parquet")[
+        "image_id"
+    ].to_pylist() == ["broken.heic"]
     ids = pq.read_table(tree.folder / "results/own/indexes/pixels/flat.ids.parquet")["image_id"].to_pylist()
     assert set(ids) == set(expected) - set(rejected)

@@ -13,7 +13,7 @@ from workflow.conftest import MINE, Tree
 RECIPES = (REPOSITORY / "docs/reruns.md").read_text()
 BELOW_METRICS = {"compare", "report"}
 BELOW_EMBED = {"index", "search", "measure", *BELOW_METRICS}
-BELOW_FIRST = {*BELOW_EMBED, "find_duplicates"}  # of an experiment's first model, whose shards have the hashes
+BELOW_FIRST = {*BELOW_EMBED, "find_duplicates"}  # of an experiment's first model, by what it saw
 
 
 def test_a_finished_run_has_every_file_of_every_stage(finished: Tree) -> None:
@@ -25,9 +25,10 @@ def test_a_finished_run_has_every_file_of_every_stage(finished: Tree) -> None:
         "copies/sample/shards/references-00001.parquet",
         "weights/pixels.json",
         "copies/embeddings/pixels/queries-00000.parquet",
-        "copies/embeddings/pixels/queries-00000.rejected.parquet",
+        "copies/rejected/pixels/queries-00000.parquet",
         "copies/indexes/pixels/flat.faiss",
         "copies/indexes/pixels/flat.ids.parquet",
+        "copies/indexes/pixels/flat.images.parquet",
         "copies/neighbors/pixels/flat.parquet",
         "copies/neighbors/pixels/flat.candidates.parquet",
         "copies/metrics/pixels/flat.json",

@@ -63,8 +63,6 @@ def _row(catalogue: Catalogue, model: str) -> dict[str, Any]:
 def _embedded_dimension(catalogue: Catalogue, model: str) -> int | None:
     """The length of the vectors that a run made with a model's present entry."""
     for path in sorted(catalogue.results.glob(f"*/embeddings/{model}/*.parquet")):
-        if path.name.endswith(".rejected.parquet"):
-            continue
         if store.read_provenance(path).get("key") == catalogue.plan.embedding_key(model):
             return int(store.read_schema(path).field("embedding").type.list_size)
     return None

@@ -71,68 +71,72 @@ class Asked:
     queries: int
 
 
-def compare(
-    *,
-    experiment: str,
-    metrics: Sequence[str | Path],
-    results: Sequence[Results],
-    truth: str | Path,
-    images: str | Path,
-    models: Sequence[str],
-    architectures: Mapping[str, str],
-    leaderboard_out: str | Path,
-    comparisons_out: str | Path,
-    design: str = "{}",
-) -> None:
+@dataclass(frozen=True)
+class CompareJob:
+    """One experiment to compare: its files, and what it asks."""
+
+    experiment: str
+    metrics: Sequence[str | Path]
+    results: Sequence[Results]
+    truth: str | Path
+    images: str | Path
+    models: Sequence[str]
+    architectures: Mapping[str, str]
+    leaderboard_out: str | Path
+    comparisons_out: str | Path
+    design: str = "{}"
+
+
+def compare(job: CompareJob) -> None:
     """Write the leaderboard (CSV) and the comparisons (JSON) of an experiment.
 
     ``metrics`` and ``results`` are parallel: one of each for every model and index. ``models`` are all of the
     experiment's, in the order in which they are compared. ``architectures`` says of some what they are
     (``plan.Plan.architectures``), ``design`` how they vary one (``plan.Plan.design``).
     """
-    records = [store.read_json(path, Metrics) for path in metrics]
-    _check_complete(records, models, experiment)
-    of_records = {path: record.sample_sha256 for path, record in zip(metrics, records, strict=True)}
-    sample_sha256 = identity.check_sample(images, truth, records=of_records)
-    k = _matching_k(records, metrics, results)
-    _check_weights([files.neighbors for files in results], experiment)
-    sample, matches = store.read_table(images, IMAGES), store.read_table(truth, TRUTH)
+    records = [store.read_json(path, Metrics) for path in job.metrics]
+    _check_complete(records, job.models, job.experiment)
+    of_records = {path: record.sample_sha256 for path, record in zip(job.metrics, records, strict=True)}
+    sample_sha256 = identity.check_sample(job.images, job.truth, records=of_records)
+    k = _matching_k(records, job.metrics, job.results)
+    _check_weights([files.neighbors for files in job.results], job.experiment)
+    sample, matches = store.read_table(job.images, IMAGES), store.read_table(job.truth, TRUTH)
 
     answers: dict[tuple[str, str], Answers] = {}
-    for record, files in zip(records, results, strict=True):
+    for record, files in zip(records, job.results, strict=True):
         searched = record.references - record.rejected_references
         found = evaluate(files, matches, sample, searched=searched, k=k)
         answers[record.index, record.model] = Answers(found.outcomes, pooled(found))
     asked = _asked(found, sample)  # by the last model; the others were asked the same
 
-    _write_leaderboard(records, leaderboard_out)
+    _write_leaderboard(records, job.leaderboard_out)
     costs = approximations(
         records,
-        [files.neighbors for files in results],
+        [files.neighbors for files in job.results],
         dict(zip(sample["image_id"].to_pylist(), sample["group"].to_pylist(), strict=True)),
         lambda metric, a, b: _test(metric, asked, answers[a], answers[b])[0],
     )
     more = interpret(
         records,
-        [files.neighbors for files in results],
+        [files.neighbors for files in job.results],
         accuracy={key: one.outcomes["accuracy_at_1"] for key, one in answers.items()},
         counted=asked.rows,
         truth=matches,
         images=sample,
-        architectures=architectures,
+        architectures=job.architectures,
     )
     compared = Comparisons(
-        experiment=experiment,
-        comparisons=[*_comparisons(answers, models, asked), *more.comparisons],
-        cases=list(_cases(answers, models, asked.ids)),
+        experiment=job.experiment,
+        comparisons=[*_comparisons(answers, job.models, asked), *more.comparisons],
+        cases=list(_cases(answers, job.models, asked.ids)),
         approximations=list(costs),
-        effects=_effects(answers, json.loads(design), asked.groups),
+        effects=_effects(answers, json.loads(job.design), asked.groups),
         follows=more.follows,
         claims=more.claims,
         sample_sha256=sample_sha256,
         metrics={f"{record.model}/{record.index}": store.checksum(record) for record in records},
     )
-    store.write_json(compared, comparisons_out)
+    store.write_json(compared, job.comparisons_out)
 
 
 def _asked(evaluation: Evaluation, sample: pa.Table) -> Asked:

@@ -5,7 +5,6 @@ report counts them. Pictures that only look the same (saved again, scaled) are o
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from lookalike.io import identity, store
 from lookalike.io.formats.records import Duplicates
-from lookalike.io.formats.tables import DUPLICATES, EMBEDDINGS, IMAGES, TRUTH
+from lookalike.io.formats.tables import DUPLICATES, IMAGES, INDEX_IMAGES, TRUTH
 
 log = logging.getLogger(__name__)
 
@@ -27,22 +26,36 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
-def find_duplicates(*, embeddings: Sequence[str], images: str, truth: str, out: str, list_out: str) -> None:
+@dataclass(frozen=True)
+class DuplicatesJob:
+    """One data set whose duplicates are counted: its files."""
+
+    seen: str
+    images: str
+    truth: str
+    out: str
+    list_out: str
+
+
+def find_duplicates(job: DuplicatesJob) -> None:
     """Write the ``records.Duplicates`` of a data set to ``out``, and the DUPLICATES table to ``list_out``.
 
-    ``embeddings`` are all shards of one model: which one does not matter, since models that saw other bytes are not
-    compared. A rejected picture has no hash and is left out.
+    ``seen`` is what one model saw of every image (INDEX_IMAGES): which one does not matter, since models that saw other
+    bytes are not compared. A rejected image has no hash and is left out.
     """
-    sample_sha256 = identity.check_sample(images, truth)
-    hashes = pa.concat_tables(store.read_columns(path, "image_id", "sha256") for path in embeddings)
-    sample = store.read_table(images, IMAGES)
+    sample_sha256 = identity.check_sample(job.images, job.truth, job.seen)
+    hashes = store.read_columns(job.seen, "image_id", "sha256").drop_null()
+    sample = store.read_table(job.images, IMAGES)
     found = _Pictures.of(hashes, sample)
-    counted = count(found, store.read_table(truth, TRUTH)).model_copy(
-        update={identity.SAMPLE: sample_sha256, "shards_sha256": identity.hash_shards(embeddings)}
+    counted = count(found, store.read_table(job.truth, TRUTH)).model_copy(
+        update={
+            identity.SAMPLE: sample_sha256,
+            "shards_sha256": store.read_provenance(job.seen).get("shards_sha256", ""),
+        }
     )
-    store.write_json(counted, out)
-    provenance = {"made_by": "lookalike find_duplicates", "read": EMBEDDINGS.name, identity.SAMPLE: sample_sha256}
-    store.write_table(_listed(found), list_out, DUPLICATES, provenance)
+    store.write_json(counted, job.out)
+    provenance = {"made_by": "lookalike find_duplicates", "read": INDEX_IMAGES.name, identity.SAMPLE: sample_sha256}
+    store.write_table(_listed(found), job.list_out, DUPLICATES, provenance)
     log.info("%d of %d references are there more than once", counted.doubled, counted.references)
 
 

@@ -61,61 +61,57 @@ class Embedded:
     batch_size: int
 
 
-def embed_shard(
-    *,
-    shard: str,
-    weights: str,
-    out: str,
-    rejected_out: str,
-    timing_out: str,
-    model: str,
-    key: str,
-    code: str,
-    batch_size: int,
-    threads: int,
-    gpu: bool,
-    on_bad_image: str,
-) -> None:
+@dataclass(frozen=True)
+class EmbedJob:
+    """One shard to embed: its files, and how."""
+
+    shard: str
+    weights: str
+    out: str
+    rejected_out: str
+    timing_out: str
+    model: str
+    key: str
+    code: str
+    batch_size: int
+    threads: int
+    gpu: bool
+
+
+def embed_shard(job: EmbedJob) -> None:
     """Embed the pictures of one shard file.
 
     ``model`` is its name, for the footers; ``key`` its `embed:` entry (``plan.Plan.embedding_key``), ``code`` the hash
     of the code that embeds (``plan.Plan.code``). Memory is bounded by ``batch_size``, ``memory.AT_ONCE`` and
     ``memory.FILES_AT_ONCE``, but for the shard's ids and vectors, which are kept until they are written whole.
     Raises LookalikeError for a missing root folder, for vectors that are not finite or that their stored type cannot
-    hold, where memory runs out, and, where ``on_bad_image`` is "fail", at the first
-    picture that cannot be used.
+    hold, and where memory runs out. A picture that cannot be used is a row of the rejected table, never an error: where
+    ``on_bad_image`` is "fail", the index stage refuses it.
     """
-    rows = store.read_table(shard, SHARD)
-    _check_roots(rows, shard)
-    fetched = store.read_json(weights, Weights)
+    rows = store.read_table(job.shard, SHARD)
+    _check_roots(rows, job.shard)
+    fetched = store.read_json(job.weights, Weights)
     started = time.perf_counter()
-    encoder = encoders.load(key, fetched, encoders.Machine(threads, gpu))
+    encoder = encoders.load(job.key, fetched, encoders.Machine(job.threads, job.gpu))
     loaded = time.perf_counter()
-    stored_dtype = encoders.parse(key).stored_dtype
-    done = embed_rows(
-        rows,
-        encoder,
-        batch_size=batch_size,
-        threads=threads,
-        on_bad_image=on_bad_image,
-        stored_dtype=stored_dtype,
-    )
+    stored_dtype = encoders.parse(job.key).stored_dtype
+    done = embed_rows(rows, encoder, batch_size=job.batch_size, threads=job.threads, stored_dtype=stored_dtype)
     embedded = time.perf_counter()
     log.info("%d embedded + %d rejected = %d in the shard", len(done.pictures), len(done.rejected), rows.num_rows)
 
     provenance = {
         "made_by": "lookalike embed",
-        "model": model,
-        "shard_sha256": store.identity(shard),
-        "key": key,
-        "code": code,
+        "model": job.model,
+        "shard_sha256": store.identity(job.shard),
+        "key": job.key,
+        "code": job.code,
         "weights": fetched.model_dump(),
         "weights_sha256": weights_sha256(fetched),
         "dtypes": {"compute": encoder.compute_dtype, "stored": stored_dtype},
         "versions": {**encoder.versions, **store.versions("pyarrow")},
     }
-    store.write_table(_rejected_table(done.rejected), rejected_out, REJECTED, provenance)
-    store.write_table(_table(done), out, EMBEDDINGS, provenance)
+    store.write_table(_rejected_table(done.rejected), job.rejected_out, REJECTED, provenance)
+    store.write_table(_table(done), job.out, EMBEDDINGS, provenance)
     written = time.perf_counter()
     stages = {**done.seconds, "write": written - embedded}
     timing = EmbedTiming(
@@ -124,12 +120,12 @@ def embed_shard(
         load_seconds=loaded - started,
         device=encoder.device,
         batch_size=done.batch_size,
-        threads=threads,
+        threads=job.threads,
         precision=encoder.compute_dtype,
         stages=stages,
-        bottleneck=bottleneck(stages, threads),
+        bottleneck=bottleneck(stages, job.threads),
     )
-    store.write_json(timing, timing_out)
+    store.write_json(timing, job.timing_out)
 
 
 def embed_rows(
@@ -138,7 +134,6 @@ def embed_rows(
     *,
     batch_size: int,
     threads: int,
-    on_bad_image: str = "reject",
     stored_dtype: str = "float32",
 ) -> Embedded:
     """Embed the rows of a SHARD table, in order, in batches of ``batch_size``; rejected pictures leave no gap.
@@ -159,10 +154,6 @@ def embed_rows(
             seconds[stage] += took
         if picture.prepared is not None:
             batches.add(picture)
-        elif on_bad_image == "fail":
-            raise LookalikeError(
-                f"{picture.path}: {picture.reason}. Mend or remove the picture, or set on_bad_image: reject."
-            )
         else:
             log.warning("rejected %s: %s", picture.path, picture.reason)
             rejected.append(picture)

@@ -1,9 +1,10 @@
 """The index stage: vectors of the references to a FAISS index, or to a manifest of the shards that hold them."""
 
-import json
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,12 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lookalike.config.factories import reason
-from lookalike.config.indexes import Train
+from lookalike.config.indexes import Index, Train
 from lookalike.index import factories
 from lookalike.io import faiss_index, identity, store, vectors
 from lookalike.io.checks import check_pictures, check_shards
 from lookalike.io.formats.records import Scan
-from lookalike.io.formats.tables import INDEX_IDS, REJECTED
+from lookalike.io.formats.tables import INDEX_IDS, INDEX_IMAGES, REJECTED
 from lookalike.job.errors import LookalikeError
 
 CHUNK = 1 << 20  # bytes that FAISS writes at once
@@ -25,20 +26,30 @@ log = logging.getLogger(__name__)
 Masks = list[NDArray[np.bool_]]
 
 
-def build(
-    *,
-    embeddings: Sequence[str],
-    rejected: Sequence[str],
-    images: str,
-    out: str,
-    ids_out: str,
-    key: str,
-    embedding_key: str,
-    embedding_code: str,
-    on_bad_image: str,
-    threads: int = 1,
-    gpu: bool = False,
-) -> None:
+@dataclass(frozen=True)
+class IndexJob:
+    """One index to build: its files, and how."""
+
+    embeddings: Sequence[str]
+    rejected: Sequence[str]
+    images: str
+    out: str
+    ids_out: str
+    images_out: str
+    key: str
+    embedding_key: str
+    embedding_code: str
+    on_bad_image: str
+    threads: int = 1
+    gpu: bool = False
+
+    @cached_property
+    def entry(self) -> Index:
+        """What ``key`` says."""
+        return Index.model_validate_json(self.key)
+
+
+def build(job: IndexJob) -> None:
     """Build the index of a model's references.
 
     ``key`` is what makes an index of the index's entry (``plan.Plan.build_key``), ``embedding_key`` and
@@ -46,52 +57,68 @@ def build(
     seeded sample of the training pictures, or of the references where there are none. Raises LookalikeError for shards
     that do not belong together, for pictures that are neither embedded nor rejected, where no reference has a vector,
     and where FAISS cannot build the index.
+
+    ``images_out`` says what the model saw of every image, so that later stages name neither shards nor rejected tables.
     """
-    made_with = check_shards(embeddings, embedding_key, embedding_code)
-    identity.check_rejected(embeddings, rejected)
-    known = [name for name in ("sha256",) if name in store.read_schema(images).names]
-    sample = store.read_columns(images, "image_id", "reference", "training", *known).combine_chunks()
-    bad = pa.concat_tables(store.read_table(path, REJECTED) for path in rejected)
-    if bad.num_rows and on_bad_image == "fail":
+    made_with = check_shards(job.embeddings, job.embedding_key, job.embedding_code)
+    identity.check_rejected(job.embeddings, job.rejected)
+    known = [name for name in ("sha256",) if name in store.read_schema(job.images).names]
+    sample = store.read_columns(job.images, "image_id", "reference", "training", *known).combine_chunks()
+    bad = pa.concat_tables(store.read_table(path, REJECTED) for path in job.rejected)
+    if bad.num_rows and job.on_bad_image == "fail":
         raise LookalikeError(
             f"{_first(bad)} ({bad.num_rows} such pictures). Mend or remove them, or set on_bad_image: reject."
         )
     sampled = vectors.whole(sample["image_id"])
-    rows = vectors.rows_among(embeddings, sampled)
-    pictures_sha256 = check_pictures(embeddings, rows, sample, bad, images)
+    rows = vectors.rows_among(job.embeddings, sampled)
+    pictures_sha256 = check_pictures(job.embeddings, rows, sample, bad, job.images)
     references = _with_role(rows, sample, "reference")
     of_references = [here[mask] for here, mask in zip(rows, references, strict=True)]
     ids = sampled.take(pa.array(np.concatenate(of_references)))
     if not len(ids):
-        raise LookalikeError(f"{images}: not one reference could be embedded. The first: {_first(bad)}.")
+        raise LookalikeError(f"{job.images}: not one reference could be embedded. The first: {_first(bad)}.")
 
-    settings = json.loads(key)
-    if settings.get("scan"):
+    if job.entry.scan:
         trained_on = {}
-        store.write_json(_manifest(embeddings, references, out), out)
+        store.write_json(_manifest(job.embeddings, references, job.out), job.out)
     else:
         trained_on = _write_index(
-            settings,
-            embeddings,
-            out,
+            job.entry,
+            job.embeddings,
+            job.out,
             references=references,
             training=_with_role(rows, sample, "training"),
-            threads=threads,
-            gpu=gpu,
+            threads=job.threads,
+            gpu=job.gpu,
         )
     provenance = {
         "made_by": "lookalike index",
-        "index_key": key,
-        "index_sha256": store.sha256_file(out),
+        "index_key": job.key,
+        "index_sha256": store.sha256_file(job.out),
         "pictures_sha256": pictures_sha256,
-        identity.SAMPLE: identity.sample_of(images),
-        "shards": identity.shards(embeddings),
+        identity.SAMPLE: identity.sample_of(job.images),
+        "shards_sha256": identity.hash_shards(job.embeddings),
         **trained_on,
         **made_with,
         "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),
     }
-    store.write_table(pa.table({"image_id": ids}), ids_out, INDEX_IDS, provenance)
-    log.info("indexed %d references of %d dimensions", len(ids), vectors.dimension(embeddings))
+    shards = {"shards": identity.shards(job.embeddings)}
+    store.write_table(pa.table({"image_id": ids}), job.ids_out, INDEX_IDS, provenance | shards)
+    store.write_table(_seen(job.embeddings, bad), job.images_out, INDEX_IMAGES, provenance)
+    log.info("indexed %d references of %d dimensions", len(ids), vectors.dimension(job.embeddings))
+
+
+def _seen(embeddings: Sequence[str], bad: pa.Table) -> pa.Table:
+    """The INDEX_IMAGES table: all embedded images in the order of the shards, then the rejected ones."""
+    parts = []
+    for path in embeddings:
+        known = [name for name in INDEX_IMAGES.columns if name in store.read_schema(path).names]
+        parts.append(store.read_columns(path, *known))
+    seen = pa.concat_tables([*parts, bad.select(["image_id", "reason"])], promote_options="default")
+    missing = [name for name in INDEX_IMAGES.columns if name not in seen.column_names]
+    for name in missing:
+        seen = seen.append_column(name, pa.nulls(seen.num_rows, INDEX_IMAGES.columns[name]))
+    return seen.select(list(INDEX_IMAGES.columns)).replace_schema_metadata(None)
 
 
 def _first(bad: pa.Table) -> str:
@@ -116,7 +143,7 @@ def _manifest(embeddings: Sequence[str], references: Masks, out: str) -> Scan:
 
 
 def _write_index(
-    settings: dict[str, Any],
+    entry: Index,
     embeddings: Sequence[str],
     out: str,
     *,
@@ -127,13 +154,13 @@ def _write_index(
 ) -> dict[str, Any]:
     """Write the FAISS index; returns what it was trained on, for the footer."""
 
-    factory = settings["factory"]
+    factory = entry.factory or ""
     factories.repeatable(factory, threads)
     index = factories.make(factory, vectors.dimension(embeddings))
     trained_on: dict[str, Any] = {}
     if not index.is_trained:
         role, among = ("training", training) if any(here.any() for here in training) else ("reference", references)
-        chosen = _sample(among, Train.model_validate(settings.get("train", {})))
+        chosen = _sample(among, entry.train)
         learned_from = vectors.read(embeddings, chosen)
         log.info("training on %d pictures with the role '%s'", len(learned_from), role)
         factories.train(index, factory, learned_from, gpu)

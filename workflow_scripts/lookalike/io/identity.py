@@ -16,7 +16,10 @@ from lookalike.io import store
 from lookalike.job.errors import LookalikeError
 
 SAMPLE = "sample_sha256"
-OWN = ("format", "rows", "policy", "normalise")  # entries in which the files of one search differ
+ROLE = "role"  # in the footer of a table of a role that the data set lacks
+ABSENT = "absent"
+OWN = ("format", "rows", "policy", "normalise", ROLE)  # entries in which the files of one search differ
+BUILT = ("index_sha256", "shards_sha256", "pictures_sha256")  # shared by an index, its images and its searches
 ROWS = 1 << 16  # hashed at a time
 
 StrPath = str | Path
@@ -50,6 +53,11 @@ def check_sample(images: StrPath, *tables: StrPath, records: Mapping[StrPath, st
                 f"sample again, and make what follows from it: --forcerun {images}"
             )
     return expected
+
+
+def is_absent(path: StrPath) -> bool:
+    """Whether a table is of a role that the data set lacks: no number is made from it, whereas an empty one counts."""
+    return store.read_provenance(path).get(ROLE) == ABSENT
 
 
 def shards(embeddings: Sequence[StrPath]) -> dict[str, str]:

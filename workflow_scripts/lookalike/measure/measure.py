@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ from lookalike.io.formats.records import (
     SearchTiming,
     Threshold,
 )
-from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, STRING, TRUTH
+from lookalike.io.formats.tables import IMAGES, NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.metrics import agreement
 from lookalike.metrics.breakdowns import break_down
@@ -37,48 +38,51 @@ log = logging.getLogger(__name__)
 T = TypeVar("T", bound=Record)
 
 
-def measure(
-    *,
-    results: Results,
-    truth: str | Path,
-    images: str | Path,
-    embeddings: Sequence[str | Path],
-    rejected: Sequence[str | Path],
-    timings: Sequence[str | Path],
-    search_timing: str | Path,
-    out: str | Path,
-    dataset: str,
-    model: str,
-    index: str,
-    k: int,
-) -> None:
+@dataclass(frozen=True)
+class MeasureJob:
+    """One model and index to measure: their files, and what they are."""
+
+    results: Results
+    truth: str | Path
+    images: str | Path
+    seen: str | Path
+    timings: Sequence[str | Path]
+    search_timing: str | Path
+    out: str | Path
+    dataset: str
+    model: str
+    index: str
+    k: int
+
+
+def measure(job: MeasureJob) -> None:
     """Write the ``records.Metrics`` of one model and index on one data set to ``out``.
 
-    Of ``embeddings`` only the pictures' sizes are read. ``timings`` and ``search_timing`` lie beside the logs: where
-    one is missing or damaged, what it would tell is left out.
+    ``seen`` is the table of what the model saw of every image (INDEX_IMAGES). ``timings`` and ``search_timing`` lie
+    beside the logs: where one is missing or damaged, what it would tell is left out.
     """
-    sample_sha256 = identity.check_sample(images, truth, *results.files)
-    identity.check_rejected(embeddings, rejected)
-    footer = store.read_provenance(results.neighbors)
-    _check_search(results.neighbors, footer, embeddings, model=model, index=index)
-    sample = store.read_table(images, IMAGES)
-    refused = sample.filter(pc.is_in(sample["image_id"], value_set=_rejected_ids(rejected, sample)))
+    sample_sha256 = identity.check_sample(job.images, job.truth, job.seen, *job.results.files)
+    footer = store.read_provenance(job.results.neighbors)
+    _check_search(job.results.neighbors, footer, job.seen, model=job.model, index=job.index)
+    sample = store.read_table(job.images, IMAGES)
+    of_images = store.read_columns(job.seen, "image_id", "width", "height", "reason").combine_chunks()
+    refused = sample.filter(pc.is_in(sample["image_id"], value_set=_rejected_ids(job.seen, of_images, sample)))
     references, rejected_references = _count(sample, "reference"), _count(refused, "reference")
     evaluation = evaluate(
-        results,
-        store.read_table(truth, TRUTH),
+        job.results,
+        store.read_table(job.truth, TRUTH),
         sample,
         searched=references - rejected_references,
-        k=k,
+        k=job.k,
     )
     counted = sample.take(evaluation.ranking.counted)
     groups = group_codes(counted["group"].to_pylist())
     agreed, baselines = agreement.estimates(
-        agreement.scales(sample, k),
-        store.read_table(results.neighbors, NEIGHBORS),
+        agreement.scales(sample, job.k),
+        store.read_table(job.results.neighbors, NEIGHBORS),
         sample,
         searched=references - rejected_references,
-        kept=k + 1,
+        kept=job.k + 1,
     )
 
     def estimates(among: Bools) -> dict[str, Estimate]:
@@ -88,11 +92,11 @@ def measure(
         }
 
     queries = _count(sample, "query")
-    parts = break_down(counted, _longer_sides(embeddings, counted["image_id"]))
+    parts = break_down(counted, _longer_sides(of_images, counted["image_id"]))
     record = Metrics(
-        dataset=dataset,
-        model=model,
-        index=index,
+        dataset=job.dataset,
+        model=job.model,
+        index=job.index,
         references=references,
         queries=queries,
         groups=len(set(groups.tolist())),
@@ -105,19 +109,18 @@ def measure(
         thresholds=_thresholds(evaluation),
         curves={name: _curve(one) for name, one in evaluation.predictions.items() if one.matches.any()},
         baselines=baselines,
-        timing=_embed_timing(timings) | _search_timing(search_timing),
+        timing=_embed_timing(job.timings) | _search_timing(job.search_timing),
         cost=_cost(footer),
         sample_sha256=sample_sha256,
-        made_from=results.identities(),
+        made_from=job.results.identities(),
     )
-    store.write_json(record, out)
+    store.write_json(record, job.out)
 
 
-def _check_search(
-    path: str | Path, footer: dict[str, Any], embeddings: Sequence[str | Path], *, model: str, index: str
-) -> None:
-    """Neighbors must be of this model and index, and found among these very shards."""
-    expected = {"model": model, "index": index, "shards_sha256": identity.hash_shards(embeddings)}
+def _check_search(path: str | Path, footer: dict[str, Any], seen: str | Path, *, model: str, index: str) -> None:
+    """Neighbors must be of this model and index, and found among the very shards that the table of images is of."""
+    of_images = store.read_provenance(seen)
+    expected = {"model": model, "index": index} | {name: of_images.get(name) for name in identity.BUILT}
     for name, value in expected.items():
         if footer.get(name, value) != value:
             raise LookalikeError(
@@ -183,35 +186,27 @@ def _curve(predictions: Predictions) -> Curve:
     )
 
 
-def _longer_sides(embeddings: Sequence[str | Path], ids: pa.ChunkedArray) -> list[int | None]:
+def _longer_sides(seen: pa.Table, ids: pa.ChunkedArray) -> list[int | None]:
     """The longer side of each picture, in pixels; None where it was rejected, or embedded before sizes were noted."""
-    sides: dict[str, int] = {}
-    for path in embeddings:
-        if {"width", "height"} <= set(store.read_schema(path).names):
-            table = store.read_columns(path, "image_id", "width", "height")
-            table = table.filter(pc.is_in(table["image_id"], value_set=ids.combine_chunks()))
-            longer = pc.max_element_wise(table["width"], table["height"])
-            sides.update(zip(table["image_id"].to_pylist(), longer.to_pylist(), strict=True))
-    return [sides.get(image_id) for image_id in ids.to_pylist()]
+    longer = pc.max_element_wise(seen["width"], seen["height"])
+    sides: list[int | None] = longer.take(pc.index_in(ids, value_set=seen["image_id"].combine_chunks())).to_pylist()
+    return sides
 
 
 def _count(images: pa.Table, role: str) -> int:
     return int(pc.sum(images[role]).as_py() or 0)
 
 
-def _rejected_ids(paths: Sequence[str | Path], sample: pa.Table) -> pa.Array:
+def _rejected_ids(path: str | Path, seen: pa.Table, sample: pa.Table) -> pa.Array:
     """Ids of the pictures that could not be embedded; each must be of the sample, or the counts would not add up."""
-    rejected = [pa.array([], STRING)]
-    for path in paths:
-        ids = store.read_table(path, REJECTED)["image_id"]
-        strangers = ids.filter(pc.invert(pc.is_in(ids, value_set=sample["image_id"].combine_chunks())))
-        if len(strangers):
-            raise LookalikeError(
-                f"{path}: rejected picture '{strangers[0]}' is not in the sample, so this file belongs to another "
-                "one. Delete it and the embeddings beside it, and run again."
-            )
-        rejected += ids.chunks
-    return pa.concat_arrays(rejected)
+    ids = seen.filter(pc.is_valid(seen["reason"]))["image_id"].combine_chunks()
+    strangers = ids.filter(pc.invert(pc.is_in(ids, value_set=sample["image_id"].combine_chunks())))
+    if len(strangers):
+        raise LookalikeError(
+            f"{path}: rejected picture '{strangers[0]}' is not in the sample, so this file belongs to another one. "
+            f"Build the index again: --forcerun {path}"
+        )
+    return ids
 
 
 def _timing(path: str | Path, record: type[T]) -> T | None:

@@ -37,40 +37,31 @@ NORMALISED = "_sn"
 
 @dataclass(frozen=True)
 class Results:
-    """The files that a search wrote; the last two only where the data set has training images."""
+    """The files of a search that are measured; the last two are absent where the data set has no training images."""
 
     neighbors: str | Path
     candidates: str | Path
-    training: str | Path | None = None
-    candidates_sn: str | Path | None = None
+    training: str | Path
+    candidates_sn: str | Path
 
     @property
     def files(self) -> list[str | Path]:
-        """All of them that there are."""
-        return [
-            file for file in (self.neighbors, self.candidates, self.training, self.candidates_sn) if file is not None
-        ]
+        """All of them."""
+        return list(vars(self).values())
 
     def identities(self) -> dict[str, str]:
         """What tells these files from all others, by their name here: metrics say what they were made from."""
-        return {name: store.identity(file) for name, file in vars(self).items() if file is not None}
+        return {name: store.identity(file) for name, file in vars(self).items()}
 
 
 def results_of(
-    *, neighbors: Sequence[str], candidates: Sequence[str], trainings: Sequence[str], candidates_sn: Sequence[str]
+    *, neighbors: Sequence[str], candidates: Sequence[str], training: Sequence[str], candidates_sn: Sequence[str]
 ) -> list[Results]:
-    """The files of several searches from one list of each; the last two are empty where there are no training images.
-
-    Raises LookalikeError where the lists are of different lengths.
-    """
-    none: list[str | None] = [None] * len(neighbors)
+    """The files of several searches from one list of each. Raises LookalikeError where they differ in length."""
     try:
-        return [
-            Results(*of_one)
-            for of_one in zip(neighbors, candidates, trainings or none, candidates_sn or none, strict=True)
-        ]
+        return [Results(*of_one) for of_one in zip(neighbors, candidates, training, candidates_sn, strict=True)]
     except ValueError:
-        lengths = [len(files) for files in (neighbors, candidates, trainings, candidates_sn)]
+        lengths = [len(files) for files in (neighbors, candidates, training, candidates_sn)]
         raise LookalikeError(f"every search has one file of each kind, got {lengths}.") from None
 
 
@@ -103,7 +94,7 @@ def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: i
         "uap": (store.read_table(results.candidates, NEIGHBORS), results.candidates),
         best: (first_of_each(neighbors, min(k, A_QUERY)), results.neighbors),
     }
-    if results.training and results.candidates_sn:
+    if not identity.is_absent(results.candidates_sn):
         near = store.read_table(results.training, NEIGHBORS)
         settings = Normalise.model_validate(store.read_provenance(results.candidates_sn).get("normalise", {}))
         lists |= {

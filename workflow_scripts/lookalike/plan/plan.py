@@ -5,7 +5,6 @@ every input, output and param of a rule is computed here, from the configuration
 """
 
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -33,12 +32,13 @@ RULES = (
     *("compare", "find_duplicates", "report"),
 )
 
-# Roles of pictures that add files to a search: data sets without them have a rule without those outputs.
-SEARCH_EXTRAS: dict[str, dict[str, str]] = {
-    "training": {
-        "training": "results/{dataset}/neighbors/{model}/{index}.training.parquet",
-        "candidates_sn": "results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet",
-    },
+# What a search writes, by name in the rules.
+SEARCHED = {
+    "neighbors": "results/{dataset}/neighbors/{model}/{index}.parquet",
+    "showcase": "results/{dataset}/neighbors/{model}/{index}.showcase.parquet",
+    "candidates": "results/{dataset}/neighbors/{model}/{index}.candidates.parquet",
+    "training": "results/{dataset}/neighbors/{model}/{index}.training.parquet",
+    "candidates_sn": "results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet",
 }
 
 REPORT_FILES = ("leaderboard.csv", "comparisons.json", "duplicates.json", "duplicates.parquet", "index.html")
@@ -58,7 +58,7 @@ class Plan:
         check([*files])
         datasets = raw.get("datasets")
         shards = [f"shard_{name}" for name in datasets] if isinstance(datasets, Mapping) else []
-        config = configuration.parse(dict(raw), frozenset({"all", *RULES, *search_variants(), *shards}))
+        config = configuration.parse(dict(raw), frozenset({"all", *RULES, *shards}))
         if unfit := list(_unfit(config)):
             raise ConfigError("\n".join(unfit))
         return cls(config)
@@ -98,7 +98,8 @@ class Plan:
             *self.rejected_of(experiment),
             *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.faiss"),
             *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.ids.parquet"),
-            *(path for made in self.search_outputs(dataset).values() for path in self.per_model(experiment, made)),
+            *self.seen_of(experiment),
+            *(path for name in SEARCHED for path in self.searched(experiment, name)),
             *self.per_model(experiment, "results/{dataset}/metrics/{model}/{index}.json"),
             *(f"{folder}/{name}" for name in REPORT_FILES),
         ]
@@ -159,7 +160,7 @@ class Plan:
 
     def rejected(self, dataset: str, model: str) -> list[str]:
         """The tables of rejected pictures that belong to ``embeddings``."""
-        return [f"results/{dataset}/embeddings/{model}/{shard}.rejected.parquet" for shard in self.shard_ids(dataset)]
+        return [f"results/{dataset}/rejected/{model}/{shard}.parquet" for shard in self.shard_ids(dataset)]
 
     def timings(self, dataset: str, model: str) -> list[str]:
         """Where the embed jobs leave their timings: beside the logs, so that no rule's input changes with the clock."""
@@ -174,36 +175,17 @@ class Plan:
             for index in entry.indexes
         ]
 
-    def search_extras(self, dataset: str) -> tuple[str, ...]:
-        """Which of SEARCH_EXTRAS a data set has: those of the parts that it has."""
-        return tuple(part for part in SEARCH_EXTRAS if part in self.config.parts(dataset))
-
-    def search_outputs(self, dataset: str) -> dict[str, str]:
-        """What a search on a data set writes: patterns of {dataset}, {model} and {index} by name."""
-        return search_outputs(self.search_extras(dataset))
-
-    def found(self, dataset: str, model: str, index: str) -> dict[str, str]:
-        """What one search writes: paths by name."""
-        made = self.search_outputs(dataset).items()
-        return {name: path.format(dataset=dataset, model=model, index=index) for name, path in made}
-
-    def found_of(self, experiment: str, name: str) -> list[str]:
-        """The files of one name of ``search_outputs`` for every model and index; none where the data set has none."""
-        pattern = self.search_outputs(self.dataset_of(experiment)).get(name)
-        return self.per_model(experiment, pattern) if pattern else []
-
-    def searched_by(self, extras: tuple[str, ...]) -> list[str]:
-        """Data sets with exactly these extras."""
-        return [dataset for dataset in self.config.datasets if self.search_extras(dataset) == extras]
+    def searched(self, experiment: str, name: str) -> list[str]:
+        """The files of one name of SEARCHED for every model and index of an experiment."""
+        return self.per_model(experiment, SEARCHED[name])
 
     def index_runtime(self, index: str) -> IndexRuntime:
         """How an index is built and searched; nothing of it changes what is found."""
         return self.config.indexes[index].runtime
 
-    def showcase_neighbors(self, experiment: str) -> list[str]:
-        """What every model and index of an experiment found for outside pictures; nothing where there are none."""
-        shown = self.config.datasets[self.dataset_of(experiment)].showcase is not None
-        return self.found_of(experiment, "showcase") if shown else []
+    def seen_of(self, experiment: str) -> list[str]:
+        """What every model saw of the images: the tables that are written beside every index."""
+        return self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.images.parquet")
 
     def rejected_of(self, experiment: str) -> list[str]:
         """The rejected tables of all models of an experiment."""
@@ -355,21 +337,6 @@ def _unfit(config: Config) -> Iterator[str]:
                         f"experiments.{name}.indexes: FAISS cannot make '{index}' ({factory}) for model '{model}', "
                         f"whose vectors have {dimension} dimensions: {why}. Name another index, or change its factory."
                     )
-
-
-def search_variants() -> dict[str, tuple[str, ...]]:
-    """The search rules: name -> the extras whose files it writes besides, every combination."""
-    counts = range(len(SEARCH_EXTRAS) + 1)
-    combinations = [extras for count in counts for extras in itertools.combinations(SEARCH_EXTRAS, count)]
-    return {"_".join(["search", *(f"with_{extra}" for extra in extras)]): extras for extras in combinations}
-
-
-def search_outputs(extras: tuple[str, ...]) -> dict[str, str]:
-    """What a search with these extras writes: patterns by name."""
-    folder = "results/{dataset}/neighbors/{model}/"
-    always = {"neighbors": "{index}", "showcase": "{index}.showcase", "candidates": "{index}.candidates"}
-    outputs = {name: f"{folder}{stem}.parquet" for name, stem in always.items()}
-    return outputs | {name: path for extra in extras for name, path in SEARCH_EXTRAS[extra].items()}
 
 
 def _has_braces(path: str) -> bool:

@@ -25,7 +25,7 @@ from lookalike.io.formats.records import (
     Following,
     Metrics,
 )
-from lookalike.io.formats.tables import IMAGES, REJECTED, TRUTH
+from lookalike.io.formats.tables import IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError
 
 StrPath = str | Path
@@ -43,7 +43,7 @@ class Run:
     metrics: Metrics
     neighbors: Path
     provenance: dict[str, Any]
-    showcase: Path | None = None  # neighbors of the outside pictures
+    showcase: Path | None = None  # neighbors of the outside pictures, where there are such
 
     def estimate(self, metric: str) -> Estimate:
         """The estimate of a metric; one that was not measured has no value."""
@@ -178,29 +178,39 @@ class Evidence:
         return None
 
 
-def read(
-    *,
-    key: str,
-    metrics: Sequence[StrPath],
-    comparisons: StrPath,
-    duplicates: StrPath,
-    neighbors: Sequence[StrPath],
-    showcase: Sequence[StrPath],
-    rejected: Sequence[StrPath],
-    images: StrPath,
-    truth: StrPath,
-) -> Evidence:
+@dataclass(frozen=True)
+class ReportJob:
+    """One report to write: its files, and what it shows besides them."""
+
+    key: str
+    metrics: Sequence[StrPath]
+    comparisons: StrPath
+    duplicates: StrPath
+    neighbors: Sequence[StrPath]
+    showcase: Sequence[StrPath]
+    seen: Sequence[StrPath]
+    images: StrPath
+    truth: StrPath
+    out: StrPath
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What ``key`` says."""
+        return dict(json.loads(self.key))
+
+
+def read(job: ReportJob) -> Evidence:
     """Read all inputs of a report.
 
     Raises LookalikeError where a file is missing or damaged, or where files contradict each other.
     """
-    settings = json.loads(key)
+    settings = job.settings
     labels: dict[str, str] = settings["labels"]
-    footers, outside = _by_run(neighbors), _by_run(showcase)
-    identity.check_sample(images, truth, *neighbors, *showcase)
+    footers, outside = _by_run(job.neighbors), _by_run(job.showcase)
+    identity.check_sample(job.images, job.truth, *job.neighbors, *job.showcase, *job.seen)
     runs: list[Run] = []
     numbers: dict[str, int] = {}
-    for path in metrics:
+    for path in job.metrics:
         measured = store.read_json(path, Metrics)
         pair = (measured.model, measured.index)
         if pair not in footers:
@@ -210,24 +220,25 @@ def read(
             )
         if measured.made_from.get("neighbors") != store.identity(footers[pair][0]):
             raise LookalikeError(f"{path}: was not measured from {footers[pair][0]}. Delete it and run again.")
-        if pair in outside:
-            identity.check_search(footers[pair][0], outside[pair][0])
+        shown = outside[pair][0] if pair in outside else None
+        if shown:
+            identity.check_search(footers[pair][0], shown)
+            shown = None if identity.is_absent(shown) else shown
         number = numbers.setdefault(measured.model, len(numbers))
         label = labels.get(measured.model) or measured.model
-        shown = outside[pair][0] if pair in outside else None
         runs.append(Run(number, measured.model, label, measured.index, measured, *footers[pair], shown))
     if not runs:
         raise LookalikeError(f"experiment '{settings['experiment']}' has no measured model, so there is no report.")
-    table, matches = store.read_table(images, IMAGES), store.read_table(truth, TRUTH)
-    tables, compared = _read_rejected(rejected), store.read_json(comparisons, Comparisons)
-    counted = store.read_json(duplicates, Duplicates)
+    table, matches = store.read_table(job.images, IMAGES), store.read_table(job.truth, TRUTH)
+    tables, compared = _read_rejected(runs, job.seen, table), store.read_json(job.comparisons, Comparisons)
+    counted = store.read_json(job.duplicates, Duplicates)
     told: dict[StrPath, str] = {f"metrics of {run.model} with {run.index}": run.metrics.sample_sha256 for run in runs}
-    told |= {comparisons: compared.sample_sha256, duplicates: counted.sample_sha256}
-    identity.check_sample(images, records=told)
-    _check_made_from(runs, comparisons, compared)
+    told |= {job.comparisons: compared.sample_sha256, job.duplicates: counted.sample_sha256}
+    identity.check_sample(job.images, records=told)
+    _check_made_from(runs, job.comparisons, compared)
     if counted.shards_sha256 != runs[0].provenance.get("shards_sha256", ""):
         raise LookalikeError(
-            f"{duplicates}: counts other embeddings than those that were searched. Delete it and run again."
+            f"{job.duplicates}: counts other embeddings than those that were searched. Delete it and run again."
         )
     return Evidence(
         experiment=settings["experiment"],
@@ -246,7 +257,7 @@ def read(
         truth=matches,
         rejected=_grouped(tables, list(numbers)),
         counts=_counts(runs, table, matches, tables),
-        left_out=store.read_provenance(images).get("left_out", []),
+        left_out=store.read_provenance(job.images).get("left_out", []),
         duplicates=counted,
     )
 
@@ -276,11 +287,21 @@ def _named(footer: dict[str, Any], entry: str, path: StrPath) -> str:
 Tables = list[tuple[str, str, list[dict[str, Any]]]]  # model, file, rows
 
 
-def _read_rejected(paths: Sequence[StrPath]) -> Tables:
-    return [
-        (_named(store.read_provenance(path), "model", path), str(path), store.read_table(path, REJECTED).to_pylist())
-        for path in paths
-    ]
+def _read_rejected(runs: list[Run], seen: Sequence[StrPath], images: pa.Table) -> Tables:
+    """The rejected images of each model: ids, paths and reasons, as the table beside its first index has them."""
+    tables: dict[str, tuple[str, str, list[dict[str, Any]]]] = {}
+    for run, path in zip(runs, seen, strict=True):
+        footer = store.read_provenance(path)
+        if odd := [name for name in identity.BUILT if footer.get(name) != run.provenance.get(name)]:
+            raise LookalikeError(
+                f"{path}: is not of the index that {run.neighbors} was found with (its {odd[0]} is another). Search "
+                f"again: --forcerun {run.neighbors}"
+            )
+        if run.model not in tables:
+            found = store.read_columns(path, "image_id", "reason").drop_null()
+            rows = pc.index_in(found["image_id"], value_set=images["image_id"].combine_chunks())
+            tables[run.model] = run.model, str(path), found.append_column("path", images["path"].take(rows)).to_pylist()
+    return list(tables.values())
 
 
 def _grouped(tables: Tables, models: list[str]) -> list[Rejected]:

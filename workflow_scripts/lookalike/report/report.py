@@ -5,7 +5,6 @@ draws what a function of this package computed. A new section is a template, a n
 """
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from lookalike import __version__
 from lookalike.io import store
 from lookalike.report import choices, examples, figures, headline, meaning, pareto, scatter, tables, words
 from lookalike.report import evidence as inputs
-from lookalike.report.evidence import Evidence, StrPath
+from lookalike.report.evidence import Evidence, ReportJob
 
 log = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
@@ -40,41 +39,18 @@ SECTIONS = (
 )
 
 
-def write_report(
-    *,
-    key: str,
-    metrics: Sequence[StrPath],
-    comparisons: StrPath,
-    duplicates: StrPath,
-    neighbors: Sequence[StrPath],
-    showcase: Sequence[StrPath],
-    rejected: Sequence[StrPath],
-    images: StrPath,
-    truth: StrPath,
-    out: StrPath,
-) -> None:
+def write_report(job: ReportJob) -> None:
     """Write an experiment's report as one self-contained HTML file.
 
-    ``key`` is ``plan.Plan.report_key``; ``metrics`` come in the experiment's order, and ``neighbors``, ``showcase``
-    (neighbors of outside pictures) and ``rejected`` in any, since their footers say which model they are of. The same
-    input gives the same bytes. Raises LookalikeError where an input is missing or damaged, or where inputs contradict
-    each other.
+    ``key`` is ``plan.Plan.report_key``; ``metrics`` and ``seen`` (what each model saw of every image) come in the
+    experiment's order, and ``neighbors`` and ``showcase`` (neighbors of outside images) in any, since their footers say
+    which model they are of. The same input gives the same bytes. Raises LookalikeError where an input is missing or
+    damaged, or where inputs contradict each other.
     """
-    evidence = inputs.read(
-        key=key,
-        metrics=metrics,
-        comparisons=comparisons,
-        duplicates=duplicates,
-        neighbors=neighbors,
-        showcase=showcase,
-        rejected=rejected,
-        images=images,
-        truth=truth,
-    )
-    page = render(evidence)
-    with store.atomic(out) as temporary:
+    page = render(inputs.read(job))
+    with store.atomic(job.out) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    log.info("the report: %s", Path(out).resolve())
+    log.info("the report: %s", Path(job.out).resolve())
 
 
 def render(evidence: Evidence) -> str:

@@ -1,9 +1,10 @@
 """The search stage: the nearest references of every query, and the best pairs of all queries together."""
 
-import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lookalike.config.indexes import Normalise
+from lookalike.config.indexes import Index, Normalise
 from lookalike.io import identity, store, vectors
 from lookalike.io.checks import IDENTITY, check_index, check_shards
 from lookalike.io.formats.records import SearchTiming
@@ -27,35 +28,46 @@ Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 
-def search(
-    *,
-    index: str,
-    ids: str,
-    embeddings: Sequence[str],
-    images: str,
-    out: str,
-    candidates_out: str,
-    timing_out: str,
-    key: str,
-    build_key: str,
-    embedding_key: str,
-    embedding_code: str,
-    model: str,
-    index_name: str,
-    k: int,
-    showcase_out: str | None = None,
-    training_out: str | None = None,
-    candidates_sn_out: str | None = None,
-    threads: int = 1,
-    gpu: bool = False,
-) -> None:
+@dataclass(frozen=True)
+class SearchJob:
+    """One search: its files, and how."""
+
+    index: str
+    ids: str
+    embeddings: Sequence[str]
+    images: str
+    out: str
+    candidates_out: str
+    showcase_out: str
+    training_out: str
+    candidates_sn_out: str
+    timing_out: str
+    key: str
+    build_key: str
+    embedding_key: str
+    embedding_code: str
+    model: str
+    index_name: str
+    k: int
+    parts: Collection[str]
+    threads: int = 1
+    gpu: bool = False
+
+    @cached_property
+    def entry(self) -> Index:
+        """What ``key`` says."""
+        return Index.model_validate_json(self.key)
+
+
+def search(job: SearchJob) -> None:
     """Find the nearest references of every embedded query, and the best pairs of all queries.
 
     k + 1 neighbors are kept, so that a tie across the boundary is seen when the result is measured (fewer where the
     index holds fewer). A picture is never its own neighbor. ``showcase_out`` gets the same of outside pictures.
     ``candidates_out`` gets the best 10 pairs a query over all queries together, rejected ones counted, none of those
-    tied with the first one left out. Where the data set has training pictures, ``training_out`` gets each query's
-    nearest ones, and ``candidates_sn_out`` the candidates of normalised scores.
+    tied with the first one left out. ``training_out`` gets each query's nearest training pictures, and
+    ``candidates_sn_out`` the candidates of normalised scores. Where ``parts`` of the data set have no `training` or
+    `showcase`, their tables are empty, and absent by their footers.
 
     ``key`` is the index's entry, ``build_key`` the part of it that the index was made with, ``embedding_key`` and
     ``embedding_code`` as in ``build``. Raises LookalikeError where the index file is not the one that its
@@ -63,45 +75,50 @@ def search(
     """
     import faiss
 
-    faiss.omp_set_num_threads(threads)
-    settings = json.loads(key)
-    made_with = check_shards(embeddings, embedding_key, embedding_code)
-    footer = check_index(index, ids, {"index_key": build_key, **{name: made_with[name] for name in IDENTITY}})
-    sample_sha256 = identity.check_sample(images, ids)
-    identity.check_shards(embeddings, footer["shards"], ids)
-    reference_ids = vectors.whole(store.read_columns(ids, "image_id")["image_id"])
-    sampled = _with_role(images, "query")
-    query_ids, queries = _embedded(embeddings, sampled)
+    faiss.omp_set_num_threads(job.threads)
+    made_with = check_shards(job.embeddings, job.embedding_key, job.embedding_code)
+    footer = check_index(
+        job.index, job.ids, {"index_key": job.build_key, **{name: made_with[name] for name in IDENTITY}}
+    )
+    sample_sha256 = identity.check_sample(job.images, job.ids)
+    identity.check_shards(job.embeddings, footer["shards"], job.ids)
+    reference_ids = vectors.whole(store.read_columns(job.ids, "image_id")["image_id"])
+    sampled = _with_role(job.images, "query")
+    query_ids, queries = _embedded(job.embeddings, sampled)
     own = vectors.rows_of(query_ids, reference_ids)
     log.info("searching %d queries among %d references", len(query_ids), len(reference_ids))
 
     started = time.perf_counter()
-    stored = load(index, ids, reference_ids, settings.get("search", {}))
+    stored = load(job.index, job.ids, reference_ids, job.entry.search)
     read = time.perf_counter() - started
     size = PAIRS_PER_QUERY * len(sampled)  # rejected ones count: models that refuse others have candidates of one size
     candidates = [Candidates(size, np.zeros(len(query_ids), np.float32))]
     training: tuple[pa.Array, exact.Nearest] | None = None
-    normalise = Normalise.model_validate(settings.get("normalise", {}))
-    if training_out and candidates_sn_out:
-        training = _training(embeddings, images, stored, query_ids=query_ids, queries=queries, count=normalise.last)
-        candidates.append(Candidates(size, _shift(training[1].scores, normalise, images)))
+    normalise = job.entry.normalise
+    if "training" in job.parts:
+        training = _training(
+            job.embeddings, job.images, stored, query_ids=query_ids, queries=queries, count=normalise.last
+        )
+        candidates.append(Candidates(size, _shift(training[1].scores, normalise, job.images)))
 
-    nearest, seconds = _search(stored, queries, min(k + 1, len(reference_ids)), own=own, candidates=candidates, gpu=gpu)
+    nearest, seconds = _search(
+        stored, queries, min(job.k + 1, len(reference_ids)), own=own, candidates=candidates, gpu=job.gpu
+    )
 
     provenance = {
         "made_by": "lookalike search",
-        "model": model,
-        "index": index_name,
-        "index_key": key,
-        "k": k,
+        "model": job.model,
+        "index": job.index_name,
+        "index_key": job.key,
+        "k": job.k,
         "queries": len(query_ids),
         "references": len(reference_ids),
         "dimension": queries.shape[1],
-        "index_bytes": Path(index).stat().st_size,
+        "index_bytes": Path(job.index).stat().st_size,
         "index_sha256": footer["index_sha256"],
         "pictures_sha256": footer["pictures_sha256"],
         identity.SAMPLE: sample_sha256,
-        "shards_sha256": identity.hash_shards(embeddings),
+        "shards_sha256": identity.hash_shards(job.embeddings),
         **{name: footer[name] for name in ("trained_on",) if name in footer},
         **made_with,
         "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),
@@ -109,30 +126,32 @@ def search(
     policy_of_candidates = (
         f"the best {PAIRS_PER_QUERY} pairs a query over all queries together, without ties at the cut-off"
     )
-    shifted = {"normalise": normalise.model_dump()}
 
-    def write(path: str, found: pa.Table, policy: str, **more: Any) -> None:
-        store.write_table(found, path, NEIGHBORS, provenance | {"policy": policy} | more)
+    def write(path: str, found: pa.Table | None, policy: str, **more: Any) -> None:
+        footer = provenance | {"policy": policy} | more
+        if found is None:
+            found, footer = NEIGHBORS.schema().empty_table(), footer | {identity.ROLE: identity.ABSENT}
+        store.write_table(found, path, NEIGHBORS, footer)
 
-    write(out, _neighbors(nearest, query_ids, reference_ids), f"the nearest {k + 1} of each query")
-    write(candidates_out, _pairs(candidates[0], query_ids, reference_ids), policy_of_candidates)
-    if training and training_out and candidates_sn_out:
-        training_ids, similar = training
-        policy = f"the nearest {normalise.last} training pictures of each query"
-        write(training_out, _neighbors(similar, query_ids, training_ids), policy)
-        write(
-            candidates_sn_out,
-            _pairs(candidates[1], query_ids, reference_ids),
-            f"{policy_of_candidates}, scores normalised",
-            **shifted,
-        )
-    if showcase_out:
-        write(
-            showcase_out,
-            _showcase(embeddings, images, stored, reference_ids, k),
-            f"the nearest {k + 1} of each picture",
-        )
-    store.write_json(SearchTiming(queries=len(query_ids), read_seconds=read, seconds=seconds), timing_out)
+    write(job.out, _neighbors(nearest, query_ids, reference_ids), f"the nearest {job.k + 1} of each query")
+    write(job.candidates_out, _pairs(candidates[0], query_ids, reference_ids), policy_of_candidates)
+    write(
+        job.training_out,
+        training and _neighbors(training[1], query_ids, training[0]),
+        f"the nearest {normalise.last} training pictures of each query",
+    )
+    write(
+        job.candidates_sn_out,
+        _pairs(candidates[1], query_ids, reference_ids) if training else None,
+        f"{policy_of_candidates}, scores normalised",
+        normalise=normalise.model_dump(),
+    )
+    write(
+        job.showcase_out,
+        _showcase(job.embeddings, job.images, stored, reference_ids, job.k) if "showcase" in job.parts else None,
+        f"the nearest {job.k + 1} of each picture",
+    )
+    store.write_json(SearchTiming(queries=len(query_ids), read_seconds=read, seconds=seconds), job.timing_out)
 
 
 def nearest(

@@ -166,6 +166,14 @@ REJECTED = Format("rejected", {"image_id": STRING, "path": STRING, "reason": STR
 # Row i of an index file is row i of its ids file.
 INDEX_IDS = Format("index ids", {"image_id": STRING}, unique=("image_id",))
 
+# What a model saw of every image of the sample: the hash and size of what was decoded, or why it was rejected.
+INDEX_IMAGES = Format(
+    "index images",
+    {"image_id": STRING, "sha256": STRING, "width": pa.int32(), "height": pa.int32(), "reason": STRING},
+    unique=("image_id",),
+    nullable=frozenset({"sha256", "width", "height", "reason"}),
+)
+
 # `rank` counts from 1; `score` is cosine similarity, higher is nearer.
 NEIGHBORS = Format(
     "neighbors",
@@ -180,4 +188,4 @@ DUPLICATES = Format(
     unique=("image_id",),
 )
 
-FORMATS = (IMAGES, MANIFEST, TRUTH, SHARD, EMBEDDINGS, REJECTED, INDEX_IDS, NEIGHBORS, DUPLICATES)
+FORMATS = (IMAGES, MANIFEST, TRUTH, SHARD, EMBEDDINGS, REJECTED, INDEX_IDS, INDEX_IMAGES, NEIGHBORS, DUPLICATES)
