@@ -59,7 +59,7 @@ def run_experiment(folder: Path) -> None:
         write_shards(sample, truth, plan.shard_key("pictures"), plan.shard_files("pictures"))
         for model in ("tiny", "color-histogram"):
             weights, key = f"results/weights/{model}.json", plan.embedding_key(model)
-            encoders.fetch_weights(key, weights)
+            fetch_weights(key, weights)
             embeddings, rejected = plan.embeddings("pictures", model), plan.rejected("pictures", model)
             for shard, out, bad in zip(plan.shard_files("pictures"), embeddings, rejected, strict=True):
                 embed.embed_shard(

@@ -23,7 +23,7 @@ LITE0 = '{"family": "efficientnet_lite", "variant": "lite0"}'
 
 def embed(folder: Path, root: Path, shards: list[list[str]]) -> list[str]:
     """Embed images of a folder in shards, in batches of 16, and list them as references but for the last, a query."""
-    encoders.fetch_weights(LITE0, folder / "weights.json")
+    fetch_weights(LITE0, folder / "weights.json")
     names = [name for shard in shards for name in shard]
     rows = {"image_id": names, "root": [str(root)] * len(names), "path": names}
     rows |= {"bytes": [(root / name).stat().st_size for name in names]}

@@ -188,7 +188,7 @@ def test_batches_threads_and_shards_change_no_row_beyond_rounding(
     key = json.dumps(
         {"family": "transformers", "checkpoint": str(checkpoint(name)), "feature": feature, "pooling": pooling}
     )
-    encoders.fetch_weights(key, tmp_path / "weights.json")
+    fetch_weights(key, tmp_path / "weights.json")
     for file, data in FILES.items():
         (tmp_path / file).write_bytes(data)
 
