@@ -2,7 +2,7 @@
 
   product   one matrix product of all queries with all references, in blocks, and nothing else
   flat      the search stage's own: neighbors and the candidates of candidates in one pass
-  streamed  the same out of Parquet shards, reading included
+  scan      the same out of Parquet shards, reading included
   faiss     FAISS' IndexFlatIP, neighbors alone
 
 All are measured in turn, several times, and the medians are printed: their ratios, not their seconds, can be held

@@ -16,8 +16,8 @@ from lookalike.embed import embed, encoders
 from lookalike.index import factories
 from lookalike.io import content_hashes
 from lookalike.io.formats.tables import SHARD
-from lookalike.search import approximate
-from lookalike.search.candidates import Predictions
+from lookalike.search import approximate, loading
+from lookalike.search.candidates import Candidates
 
 pytestmark = pytest.mark.gpu
 
@@ -136,8 +136,8 @@ def test_an_index_on_a_gpu_finds_what_it_finds_on_the_cpu(factory: str) -> None:
     nobody = np.full(200, -1)
     found, pools = {}, {}
     for gpu in (False, True):
-        pools[gpu] = Predictions(2_000, np.zeros(200, np.float32))
-        index = factories.on_gpu(built) if gpu else built
+        pools[gpu] = Candidates(2_000, np.zeros(200, np.float32))
+        index = loading.on_gpu(built) if gpu else built
         assert index is not None
         found[gpu] = approximate.search(index, queries, 11, nobody)
         approximate.fill([pools[gpu]], [index, built], queries, nobody)
@@ -153,5 +153,5 @@ def test_an_index_that_faiss_has_on_no_gpu_is_searched_on_the_cpu_with_a_word(ca
     factories.train(built, "SQ8", vectors, gpu=True)
     built.add(vectors)
     with caplog.at_level(logging.WARNING, "lookalike"):
-        assert factories.on_gpu(built) is None
+        assert loading.on_gpu(built) is None
     assert "cannot be searched on a GPU" in caplog.text

@@ -346,7 +346,7 @@ def stages(tmp_path: Path) -> dict:
         truth=tmp_path / "truth.parquet",
         images=tmp_path / "images.parquet",
         models=["good", "bad"],
-        kinds={},
+        architectures={},
         leaderboard_out=tmp_path / "leaderboard.csv",
         comparisons_out=tmp_path / "comparisons.json",
     )

@@ -593,7 +593,7 @@ def program(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-MAIN = "from lookalike.cli import main; main()"
+MAIN = "from lookalike.cli.main import main; main()"
 
 
 def test_the_program_ends_with_a_status_and_a_message(here: Path) -> None:

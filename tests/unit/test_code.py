@@ -120,6 +120,14 @@ def test_what_editors_leave_behind_runs_nothing_again(library: Path, file: str) 
     assert changed(library, file, hashes(library)) == set()
 
 
+def test_locks_and_folders_of_the_names_of_modules_run_nothing_again(library: Path) -> None:
+    before = hashes(library)
+    (library / "metrics/.#pooled.py").symlink_to("somebody@a-machine.1234")  # Emacs' lock leads nowhere
+    for folder in ("pooled.py.d", "old.py"):
+        (library / "metrics" / folder).mkdir()
+    assert hashes(library) == before
+
+
 def test_imports_in_functions_count_and_those_for_type_checkers_do_not(library: Path) -> None:
     ranking = library / "metrics/ranking.py"
     text = ranking.read_text()

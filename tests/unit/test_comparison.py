@@ -67,7 +67,7 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
                 metrics.append(tmp_path / "metrics" / model / f"{index}.json")
                 footer = {"model": model, "index": index, "k": 3}
                 store.write_table(neighbors_table(found), results[-1].neighbors, NEIGHBORS, footer)
-                store.write_table(pool_table(found, len(QUERIES)), results[-1].pool, NEIGHBORS, footer)
+                store.write_table(pool_table(found, len(QUERIES)), results[-1].candidates, NEIGHBORS, footer)
                 measure(
                     results=results[-1],
                     truth=matches,
@@ -89,7 +89,7 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
             "truth": matches,
             "images": images,
             "models": list(models),
-            "kinds": {},
+            "architectures": {},
             "leaderboard_out": tmp_path / "leaderboard.csv",
             "comparisons_out": tmp_path / "comparisons.json",
         }
@@ -194,17 +194,17 @@ def test_without_a_match_there_are_no_cases(searched: Callable[..., Files]) -> N
 def test_a_pool_of_another_model_is_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
     one, other = files["results"]
-    files["results"] = [Results(one.neighbors, other.pool), other]
-    with pytest.raises(LookalikeError, match=r"b.flat\.pool\.parquet: was made for model 'b'.*expected 'a'"):
+    files["results"] = [Results(one.neighbors, other.candidates), other]
+    with pytest.raises(LookalikeError, match=r"b.flat\.candidates\.parquet: was made for model 'b'.*expected 'a'"):
         compare(**files)
 
 
 def test_files_of_every_kind_go_together() -> None:
-    assert results_of(neighbors=["n"], candidates=["p"], trainings=[], pools_sn=[]) == [Results("n", "p")]
-    both = results_of(neighbors=["n"], candidates=["p"], trainings=["t"], pools_sn=["s"])
+    assert results_of(neighbors=["n"], candidates=["p"], trainings=[], candidates_sn=[]) == [Results("n", "p")]
+    both = results_of(neighbors=["n"], candidates=["p"], trainings=["t"], candidates_sn=["s"])
     assert both == [Results("n", "p", "t", "s")]
     with pytest.raises(LookalikeError, match=r"one file of each kind, got \[1, 1, 0, 2\]"):
-        results_of(neighbors=["n"], candidates=["p"], trainings=[], pools_sn=["s", "s"])
+        results_of(neighbors=["n"], candidates=["p"], trainings=[], candidates_sn=["s", "s"])
 
 
 def test_a_correction_is_within_one_index(searched: Callable[..., Files]) -> None:
@@ -330,10 +330,13 @@ def test_models_that_saw_other_bytes_are_refused(searched: Callable[..., Files])
 
 def embedded_with(files: Files, *footers: tuple[dict[str, Any], Weights]) -> None:
     """Say in the neighbors' footers with which settings and weights the models were embedded."""
-    for found, (settings, weights) in zip(files["results"], footers, strict=True):
+    for found, metrics, (settings, weights) in zip(files["results"], files["metrics"], footers, strict=True):
         made = {"key": json.dumps(settings), "weights": weights.model_dump(), "weights_sha256": weights_sha256(weights)}
-        footer = store.read_provenance(found.neighbors) | made
-        store.write_table(store.read_table(found.neighbors, NEIGHBORS), found.neighbors, NEIGHBORS, footer)
+        for path in found.files:
+            footer = store.read_provenance(path) | made
+            store.write_table(store.read_table(path, NEIGHBORS), path, NEIGHBORS, footer)
+        record = store.read_json(metrics, Metrics)
+        store.write_json(record.model_copy(update={"made_from": found.identities()}), metrics)
 
 
 def of_commit(commit: str) -> Weights:

@@ -32,6 +32,19 @@ def test_the_catalogue_is_valid() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
+        # keys of earlier versions
+        (
+            "datasets/photo-tiles/gallery",
+            "x",
+            "datasets.photo-tiles.gallery: is called 'showcase' now. Rename the key.",
+        ),
+        ("models/pixels/kind", "cnn", "models.pixels.kind: is called 'architecture' now. Rename the key."),
+        ("indexes/flat/streamed", True, "indexes.flat.streamed: is called 'scan' now. Rename the key."),
+        (
+            "experiments/demo/indexes",
+            ["streamed"],
+            "experiments.demo.indexes: index 'streamed' is not defined. It is called 'scan' now.",
+        ),
         # unknown keys, at every level
         ("modles", {}, "modles: unknown key. Did you mean 'models'?"),
         ("datasets/photo-tiles/tiel", 1, "datasets.photo-tiles.tiel: unknown key. Did you mean 'tile'?"),
@@ -47,7 +60,7 @@ def test_the_catalogue_is_valid() -> None:
         (
             "datasets/photo-tiles-copies/shards",
             {"reference": 2},
-            "datasets.photo-tiles-copies.shards.reference: unknown pool. Did you mean 'references'?",
+            "datasets.photo-tiles-copies.shards.reference: unknown part. Did you mean 'references'?",
         ),
         (
             "models/pixels/embed/variant",
@@ -146,7 +159,7 @@ def test_the_catalogue_is_valid() -> None:
         (
             "datasets/disc21/shards/training",
             2,
-            "datasets.disc21.shards.training: unknown pool. Known: queries, references.",
+            "datasets.disc21.shards.training: unknown part. Known: queries, references.",
         ),
         (
             "datasets/flickr30k/sample",

@@ -373,7 +373,7 @@ def test_nothing_can_be_decoded():
 
 
 def drawn(number=300, operations=OPERATIONS, strengths=STRENGTHS, chains=0.3):
-    return [copy_recipes.draw_steps(Draw(0, 0, index), copy_operations, strengths, chains) for index in range(number)]
+    return [copy_recipes.draw_steps(Draw(0, 0, index), operations, strengths, chains) for index in range(number)]
 
 
 def test_only_what_the_configuration_allows_is_done():

@@ -14,20 +14,20 @@ import pytest
 import torch
 
 from lookalike.embed.encoders import Machine
-from lookalike.index import factories
 from lookalike.job import devices
 from lookalike.job.errors import LookalikeError
+from lookalike.search import loading
 
 CLAIM = """
 import sys, time
-from lookalike import devices
+from lookalike.job import devices
 print(devices.claim(["test-a", "test-b"], wait=0.05), flush=True)
 time.sleep(60)
 """
 
 
 def start(temporary: Path) -> "subprocess.Popen[str]":
-    library = str(Path(devices.__file__).parents[1])
+    library = str(Path(devices.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": library, "TMPDIR": str(temporary)}
     return subprocess.Popen([sys.executable, "-c", CLAIM], env=environment, stdout=subprocess.PIPE, text=True)
 
@@ -161,7 +161,7 @@ def test_a_gpu_that_a_scheduler_gave_and_nothing_can_use_is_an_error(
         devices.torch_device(Machine(threads=1, gpu=True))
     on_machine(driver, **{variable: "1"})
     with pytest.raises(LookalikeError, match=rf"given a GPU \({variable}=1\), .* FAISS"):
-        factories.on_gpu(None)
+        loading.on_gpu(None)
 
 
 @WITHOUT_CUDA

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lookalike.job.errors import LookalikeError
 from lookalike.search import approximate, exact
-from lookalike.search.candidates import Predictions
+from lookalike.search.candidates import Candidates
 
 Floats = NDArray[np.float32]
 
@@ -40,7 +40,7 @@ def in_blocks(references: Floats, size: int) -> Iterator[Floats]:
     return (references[start : start + size] for start in range(0, len(references), size))
 
 
-def pairs_of(pool: Predictions) -> set[tuple[int, int]]:
+def pairs_of(pool: Candidates) -> set[tuple[int, int]]:
     queries, rows, _, _ = pool.pairs()
     return set(zip(queries.tolist(), rows.tolist(), strict=True))
 
@@ -60,7 +60,7 @@ def test_neighbors_and_pools_are_those_of_plain_arithmetic_ties_included(
     queries, references = (whole(draw, count) for count in counts)
     own = draw.integers(-1, len(references), len(queries))
     shifts = np.zeros(len(queries), np.float32), draw.integers(-3, 3, len(queries)).astype(np.float32) / 4
-    pools = [Predictions(size, shift) for shift in shifts]
+    pools = [Candidates(size, shift) for shift in shifts]
     k = min(k, len(references))
     found = exact.search(queries, in_blocks(references, block), k, own, pools)
 
@@ -86,7 +86,7 @@ def test_identical_references_tie_wherever_they_stand(queries: int, references: 
     draw = np.random.default_rng(0)
     asked, known = (draw.normal(size=(count, 512)).astype(np.float32) for count in (queries, references))
     known[[5, references // 2, -1]] = known[0]
-    pools = [Predictions(10 * queries, np.zeros(queries, np.float32))]
+    pools = [Candidates(10 * queries, np.zeros(queries, np.float32))]
     found = exact.search(asked, in_blocks(known, 4096), references, np.full(queries, -1), pools)
     scores = np.empty((queries, references), np.float32)
     np.put_along_axis(scores, found.rows, found.scores, axis=1)
@@ -113,7 +113,7 @@ def test_an_index_that_is_asked_fills_the_pool_with_the_same_pairs(
     index.add(references)
     scores = plain(queries, references, own)
     shifts = np.zeros(90, np.float32), draw.normal(size=90).astype(np.float32)
-    pools = [Predictions(900, shift) for shift in shifts]
+    pools = [Candidates(900, shift) for shift in shifts]
     approximate.fill(pools, [index, index], queries, own)
     for pool, shift in zip(pools, shifts, strict=True):
         expected = plain_pool(scores, shift, 900)
@@ -126,7 +126,7 @@ def test_an_index_that_is_asked_fills_the_pool_with_the_same_pairs(
 
 def test_a_model_that_finds_everything_equally_near_has_an_empty_pool() -> None:
     ones = np.ones((200, 4), np.float32)
-    pool = Predictions(30, np.zeros(3, np.float32))
+    pool = Candidates(30, np.zeros(3, np.float32))
     exact.search(ones[:3], [ones], 5, np.full(3, -1), [pool])
     assert pairs_of(pool) == set()
 

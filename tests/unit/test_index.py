@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from conftest import REPOSITORY, largest_file
 from lookalike.index import factories
 from lookalike.index.build import build
-from lookalike.io import store, vectors
+from lookalike.io import faiss_index, store, vectors
 from lookalike.io.checks import check_shards
 from lookalike.io.formats.records import SearchTiming
 from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, INDEX_IDS, NEIGHBORS, REJECTED
 from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError
+from lookalike.search import loading
 from lookalike.search.search import nearest, search
 
 Floats = NDArray[np.float32]
@@ -399,7 +400,7 @@ def test_a_vector_of_zeros_scores_nothing(tmp_path: Path) -> None:
 
 
 def test_a_name_that_stands_twice_among_many_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lookalike.formats.tables.FEW", 10)
+    monkeypatch.setattr("lookalike.io.formats.tables.FEW", 10)
     names = [f"r{number}" for number in range(9000)]
     INDEX_IDS.check(pa.table({"image_id": names}), "here")
     with pytest.raises(LookalikeError, match=r"here: duplicate image_id 'r7' \(1 in all\)"):
@@ -500,7 +501,7 @@ def test_normalised_scores_are_less_the_mean_of_the_nearest_three_training_pictu
     assert footer["normalise"] == {"beta": 1.0, "first": 1, "last": 3}
 
 
-def test_a_streamed_index_is_a_manifest_and_finds_what_flat_finds(tmp_path: Path) -> None:
+def test_a_scan_index_is_a_manifest_and_finds_what_flat_finds(tmp_path: Path) -> None:
     chain = Chain(tmp_path, references=5000, queries=40, training=20)
     chain.build()
     chain.search(training=True)
@@ -517,7 +518,7 @@ def test_a_streamed_index_is_a_manifest_and_finds_what_flat_finds(tmp_path: Path
     assert [one for one, _ in nearest(**files, vector=vector, k=6)] == best
 
 
-def test_a_streamed_index_over_shards_that_hold_other_references_is_refused(chain: Chain) -> None:
+def test_a_scan_index_over_shards_that_hold_other_references_is_refused(chain: Chain) -> None:
     chain.build(key='{"scan": true}')
     chain.shard("references", [f"r{n}" for n in range(39)])
     with pytest.raises(
@@ -529,15 +530,16 @@ def test_a_streamed_index_over_shards_that_hold_other_references_is_refused(chai
 # VmHWM and not ru_maxrss, which a new process takes over from the one that started it.
 MEASURE = """
 import json, pathlib, re, sys
-from lookalike import index
+from lookalike.index.build import build
+from lookalike.search.search import search
 given = json.loads(sys.argv[1])
-index.build(**given["build"])
-index.search(**given["search"])
+build(**given["build"])
+search(**given["search"])
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) // 1024)
 """
 
 
-def test_a_streamed_index_takes_no_more_memory_for_more_shards(tmp_path: Path) -> None:
+def test_a_scan_index_takes_no_more_memory_for_more_shards(tmp_path: Path) -> None:
     """Two shards of 20 MB of vectors, and eight."""
 
     def peak(shards: int) -> int:
@@ -557,7 +559,7 @@ def test_a_streamed_index_takes_no_more_memory_for_more_shards(tmp_path: Path) -
             "embedding_key": KEY,
             "embedding_code": CODE,
         }
-        files = {"index": f"{folder}/streamed.faiss", "ids": f"{folder}/streamed.ids.parquet"}
+        files = {"index": f"{folder}/scan.faiss", "ids": f"{folder}/scan.ids.parquet"}
         built = {"out": files["index"], "ids_out": files["ids"], "rejected": [str(chain.rejected)]}
         wanted = {"out": f"{folder}/found.parquet", "candidates_out": f"{folder}/candidates.parquet"}
         named = {"timing_out": f"{folder}/timing.json", "model": "m", "index_name": "scan", "k": 10}
@@ -723,7 +725,7 @@ def test_equal_references_come_in_the_order_of_the_index_with_a_gpu_too(
     chain.shard("queries", [name for name in chain.vectors if name[0] == "q"])
     key = json.dumps({"factory": factory})
     chain.build(key=key)
-    monkeypatch.setattr(factories, "on_gpu", lambda index: pytest.fail("the GPU was asked"))
+    monkeypatch.setattr("lookalike.search.search.on_gpu", lambda index: pytest.fail("the GPU was asked"))
     found = chain.search(key=key, gpu=True).to_pandas().query("query_id == 'q0'")
     assert found["reference_id"].tolist() == [f"r{n}" for n in range(6)]
     assert found["score"].nunique() == 1
@@ -751,8 +753,8 @@ def test_scalar_quantizers_cut_no_reference_off_that_training_pictures_do_not_re
         assert factories.fit_ranges(built, references)
         built.add(references)
         settings = {"nprobe": 8.0} if "IVF" in factory else {}
-        factories.configure(built, factory, settings | ({"k_factor_rf": 20.0} if "Refine" in factory else {}))
-        seen = factories.transform(built, references)
+        loading.configure(built, factory, settings | ({"k_factor_rf": 20.0} if "Refine" in factory else {}))
+        seen = faiss_index.transform(built, references)
         best = np.argsort(-(seen[:200] @ seen.T), axis=1)[:, :10]
         found = built.search(references[:200], 10)[1]
         return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), best.tolist(), strict=True)]))
@@ -806,8 +808,8 @@ def test_scores_that_are_no_inner_products_are_refused_once_an_index_is_filled(f
 def test_a_failed_training_leaves_no_pointer_to_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     import faiss
 
-    monkeypatch.setattr(factories, "_device", lambda: 0)
-    monkeypatch.setattr(factories, "_gpu_memory", lambda: None)
+    monkeypatch.setattr(faiss_index, "gpu", lambda: 0)
+    monkeypatch.setattr(faiss_index, "gpu_memory", lambda: None)
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda resources, device, one: one, raising=False)
     built = factories.make("IVF8_NSG16,Flat", 64)  # whose graph is of 100 clusters or more
     with pytest.raises(LookalikeError, match="cannot train factory 'IVF8_NSG16,Flat'"):

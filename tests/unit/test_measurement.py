@@ -66,7 +66,7 @@ def run(tmp_path: Path) -> Measure:
         measure(
             results=Results(
                 tmp_path / "neighbors.parquet",
-                tmp_path / "pool.parquet",
+                tmp_path / "candidates.parquet",
                 tmp_path / "training.parquet" if normalised else None,
                 tmp_path / "candidates_sn.parquet" if normalised else None,
             ),

@@ -60,7 +60,7 @@ def test_decoding_takes_no_more_than_was_reserved(tmp_path: Path, mode: str) -> 
     size = (6_000, 5_000)
     (tmp_path / "a.png").write_bytes(png(mode, size))
     code = (
-        "import resource, sys; from lookalike import images; data = images.read('', sys.argv[1])\n"
+        "import resource, sys; from lookalike.io import images; data = images.read('', sys.argv[1])\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10\n"
         "before, asked = peak(), []; images.decode(data, reserve=asked.append); print(peak() - before, *asked)"
     )

@@ -13,7 +13,7 @@ from lookalike.job.errors import LookalikeError
 from lookalike.plan.plan import Plan
 from lookalike.sample import sample as datasets
 from lookalike.sample import showcase
-from lookalike.sample.shard import pools, write_shards
+from lookalike.sample.shard import parts, write_shards
 
 
 def plan_of(**entry: object) -> Plan:
@@ -92,11 +92,11 @@ def test_adding_a_showcase_leaves_all_other_shards_as_they_were_to_the_byte(here
 def test_a_query_that_is_to_be_shown_stays_where_it_was(here: Path) -> None:
     images = sample()
     marked = images.append_column("showcase", images["query"])
-    assert pools(marked, ["images"])["images"].num_rows == images.num_rows
-    divided = pools(marked, ["images", "showcase"])
+    assert parts(marked, ["images"])["images"].num_rows == images.num_rows
+    divided = parts(marked, ["images", "showcase"])
     assert (divided["images"].num_rows, divided["showcase"].num_rows) == (images.num_rows, 0)
     more = showcase.add(marked, "outside", "here")
-    divided = pools(more, ["references", "queries", "showcase"])
+    divided = parts(more, ["references", "queries", "showcase"])
     assert {name: rows.num_rows for name, rows in divided.items()} == {"references": 5, "queries": 2, "showcase": 3}
     assert [row for row in more.to_pylist() if row["showcase"] and row["query"]]
 

@@ -92,7 +92,7 @@ def test_tiles_of_an_earlier_run_are_removed_and_nothing_else():
 
 def test_the_packages_are_not_imported():
     script = (
-        "import sys; from lookalike.datasets import photo_tiles\n"
+        "import sys; from lookalike.sample import photo_tiles\n"
         "for carrier in photo_tiles.CARRIERS: assert photo_tiles._folder(carrier).is_dir()\n"
         "assert not {'skimage', 'sklearn'} & set(sys.modules), sys.modules"
     )

@@ -8,7 +8,6 @@ import yaml
 import published
 from conftest import REPOSITORY
 from lookalike.job.errors import ConfigError
-from lookalike.plan import code as stages
 from lookalike.plan import plan
 from lookalike.plan.plan import Plan
 
@@ -37,13 +36,20 @@ def test_what_changes_vectors_changes_the_key_and_what_does_not_does_not() -> No
 
 def test_a_models_kind_changes_no_vector_and_reaches_the_comparison() -> None:
     before = Plan.of(CATALOGUE)
-    after = changed("pixels", kind="vit")
+    after = changed("pixels", architecture="vit")
     assert after.embedding_key("pixels") == before.embedding_key("pixels")
     networks = {"efficientnet-lite0": "cnn", "efficientnet-lite2": "cnn"}
-    assert before.kinds("demo") == {"color-histogram": "color_histogram", **networks}
-    assert after.kinds("demo") == {"pixels": "vit", **before.kinds("demo")}
+    assert before.architectures("demo") == {"color-histogram": "color_histogram", **networks}
+    assert after.architectures("demo") == {"pixels": "vit", **before.architectures("demo")}
     for experiment in ("flickr30k", "flickr30k-copies"):  # every kind that the first article speaks of
-        assert set(before.kinds(experiment).values()) == {"color_histogram", "cnn", "vit", "dinov2", "clip", "blip2"}
+        assert set(before.architectures(experiment).values()) == {
+            "color_histogram",
+            "cnn",
+            "vit",
+            "dinov2",
+            "clip",
+            "blip2",
+        }
 
 
 def test_neighbors_kept_shards_strictness_and_expectations_do_not_change_which_pictures_a_data_set_has() -> None:
@@ -116,43 +122,6 @@ def test_an_experiment_may_not_have_the_name_of_a_data_sets_checkpoint() -> None
         Plan.of(raw)
 
 
-def test_the_code_of_one_family_decides_about_that_family_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shutil
-
-    library = tmp_path / "lookalike"
-    shutil.copytree(stages.LIBRARY, library)
-    monkeypatch.setattr(stages, "LIBRARY", library)
-    made = Plan.of(CATALOGUE)
-
-    def codes() -> dict[str, str]:
-        models = {model: made.code("embed", model=model) for model in made.config.models}
-        return {**models, **{stage: made.code(stage) for stage in ("index", "measure", "compare", "report")}}
-
-    def edit(file: str) -> set[str]:
-        before = codes()
-        with (library / file).open("a") as source:
-            source.write("# edited\n")
-        return {name for name, code in codes().items() if code != before[name]}
-
-    assert edit("models/pixels.py") == {name for name in made.config.models if name.split(".")[0] == "pixels"}
-    assert edit("metrics/pooled.py") == {"measure", "compare"}
-    assert edit("embedding.py") == set(made.config.models)
-    assert edit("report/__init__.py") == {"report"}
-    assert edit("config/models.py") == set()
-    (library / "models" / "__pycache__").mkdir(exist_ok=True)
-    assert edit("models/__pycache__/pixels.cpython-311.pyc") == set()
-    assert edit("models/__init__.py") == set(made.config.models)
-    for leftover in ("metrics/.pooled.py.swp", "metrics/pooled.py~", "metrics/pooled.py.orig", "metrics/#pooled.py#"):
-        assert edit(leftover) == set(), leftover
-    before = codes()
-    (library / "metrics" / ".#pooled.py").symlink_to("somebody@a-machine.1234")  # Emacs' lock leads nowhere
-    (library / "metrics" / "pooled.py.d").mkdir()
-    (library / "metrics" / "old.py").mkdir()
-    (library / "metrics" / ".ipynb_checkpoints").mkdir()
-    (library / "metrics" / ".ipynb_checkpoints" / "pooled-checkpoint.py").touch()
-    assert codes() == before
-
-
 def test_editing_a_users_table_looks_at_the_sample_again(tmp_path: Path) -> None:
     (tmp_path / "about.csv").touch()
     raw = copy.deepcopy(CATALOGUE)
@@ -194,7 +163,7 @@ def test_a_working_directory_that_snakemake_cannot_lock_is_refused(
 
 
 def with_training(monkeypatch: pytest.MonkeyPatch) -> Plan:
-    monkeypatch.setattr(plan.configuration.Copies, "pools", ("references", "queries", "training"))
+    monkeypatch.setattr(plan.configuration.Copies, "parts", ("references", "queries", "training"))
     return Plan.of(CATALOGUE)
 
 

@@ -28,6 +28,7 @@ from lookalike.metrics.pooled import (
     predictions_of,
     recall_at,
 )
+from lookalike.metrics.ranking import rank as ranking_of
 from lookalike.metrics.rates import wilson
 from tables import images_table, neighbors_table, pool_table, truth_table
 
@@ -323,7 +324,7 @@ def test_fifty_thousand_queries_are_scored_in_seconds() -> None:
     truth = pa.table({"query_id": names[:10_000], "reference_id": known[:10_000]}, schema=TRUTH.schema())
     images = images_table(known.to_pylist(), names.to_pylist())
     started = time.perf_counter()
-    ranking = rank(neighbors, truth, images, searched=references, kept=k)
+    ranking = ranking_of(neighbors, truth, images, searched=references, kept=k)
     one = predictions_of(neighbors, truth, images, groups_of(images))
     assert ranking.correct_at(1).all()
     assert micro_average_precision(one) is not None

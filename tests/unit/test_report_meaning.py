@@ -54,7 +54,7 @@ def page(tmp_path: Path):
                 Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.candidates.parquet") for model in models
             ],
             models=models,
-            kinds={model: KINDS[model] for model in models if KINDS[model]},
+            architectures={model: KINDS[model] for model in models if KINDS[model]},
             leaderboard_out=tmp_path / "leaderboard.csv",
             comparisons_out=tmp_path / "comparisons.json",
         )

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import REPOSITORY, MakePictures
 
-MAIN = [sys.executable, "-c", "from lookalike.cli import main; main()"]
+MAIN = [sys.executable, "-c", "from lookalike.cli.main import main; main()"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow_scripts")}
 
 

@@ -1,1 +1,1 @@
-"""."""
+"""The stages `compare` and `find_duplicates`: models against each other, and duplicate files."""

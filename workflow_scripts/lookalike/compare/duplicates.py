@@ -28,7 +28,7 @@ Bools = NDArray[np.bool_]
 
 
 def find_duplicates(*, embeddings: Sequence[str], images: str, truth: str, out: str, list_out: str) -> None:
-    """Write the ``formats.Duplicates`` of a data set to ``out``, and the DUPLICATES table to ``list_out``.
+    """Write the ``records.Duplicates`` of a data set to ``out``, and the DUPLICATES table to ``list_out``.
 
     ``embeddings`` are all shards of one model: which one does not matter, since models that saw other bytes are not
     compared. A rejected picture has no hash and is left out.

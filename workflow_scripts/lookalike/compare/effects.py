@@ -52,7 +52,7 @@ def effects(
     """The main effect of every choice on one metric: query by query, averaged over the other keys' combinations.
 
     outcomes: model -> (q,) float64 in [0, 1], one per query, or None where the metric says nothing
-    groups: (q,) int64, see ``statistics.group_codes``
+    groups: (q,) int64, see ``rates.group_codes``
 
     Intervals and tests are those of two models, on each query's averages. Holm's correction is over all choices.
     """

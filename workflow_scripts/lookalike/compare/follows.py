@@ -89,7 +89,7 @@ class Outcomes:
     """One number per query, in the same order for every model.
 
     values: (q,) float64 in [0, 1]
-    groups: (q,) int64, see ``statistics.group_codes``
+    groups: (q,) int64, see ``rates.group_codes``
     """
 
     values: Floats

@@ -23,7 +23,7 @@ from lookalike.metrics.rates import Floats, Ints, difference, group_codes, sign_
 
 @dataclass(frozen=True)
 class Interpretation:
-    """What goes into ``formats.Comparisons``."""
+    """What goes into ``records.Comparisons``."""
 
     comparisons: list[Comparison]
     follows: list[Following]

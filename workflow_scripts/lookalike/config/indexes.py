@@ -57,7 +57,7 @@ class IndexRuntime(Entry):
 
 
 class Index(Entry):
-    """An index: a FAISS factory, or, streamed, no more than the list of shards that are searched."""
+    """An index: a FAISS factory, or a scan: no more than the list of shards that are searched."""
 
     factory: str | None = Field(None, min_length=1, description="a FAISS factory string; Flat is exact")
     scan: bool = Field(False, description="build nothing, search the shards themselves")

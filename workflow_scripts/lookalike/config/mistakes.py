@@ -17,6 +17,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LONGEST = 200  # characters of a name; a file's name may have 255, and endings are added
 BESIDE = ("candidates", "candidates_sn", "training", "showcase")  # what search writes beside {index}.parquet
 
+# Keys and names of earlier versions, by the block that they are in.
+RENAMED = {
+    "datasets": {"gallery": "showcase"},
+    "models": {"kind": "architecture"},
+    "indexes": {"streamed": "scan"},
+}
+
 # Where a union was tried, pydantic puts the chosen member's tag into the place: (..., 'embed', 'pixels', 'siz').
 _UNIONS = {"datasets": ("kind", Dataset), "models": ("family", Embed)}
 
@@ -71,6 +78,8 @@ def explain_one(error: Any, raw: Any) -> str:
                 "write numbers without commas (1000), and put text that has one in quotes."
             )
         case "extra_forbidden":
+            if renamed := _renamed(str(place[0]), str(place[-1])):
+                return f"{where}: is called '{renamed}' now. Rename the key."
             return f"{where}: unknown key.{_where_it_belongs(place, chosen, found)}"
         case "missing":
             return f"{where}: is missing. Add it; config.yaml explains every key."
@@ -84,6 +93,11 @@ def explain_one(error: Any, raw: Any) -> str:
         case "value_error":
             return f"{where}: {error['ctx']['error']}"
     return f"{where}: {_wrong_value(error, place, raw)}"
+
+
+def _renamed(block: str, name: str) -> str:
+    """What a key, or an entry of the catalogue, of an earlier version is called now; nothing where it has its name."""
+    return RENAMED.get(block, {}).get(name, "")
 
 
 def _pop_tag(place: list[Any]) -> str:
@@ -244,7 +258,9 @@ def _dangling(config: Config) -> list[str]:
 
     def check(where: str, what: str, name: str, known: dict[str, Any]) -> None:
         if name not in known:
-            mistakes.append(f"{where}: {what} '{name}' is not defined.{did_you_mean(name, known)}")
+            renamed = _renamed(f"{what}es", name)
+            hint = f" It is called '{renamed}' now." if renamed in known else did_you_mean(name, known)
+            mistakes.append(f"{where}: {what} '{name}' is not defined.{hint}")
 
     def named_twice(where: str, names: tuple[str, ...]) -> None:
         for twice in sorted({one for one in names if names.count(one) > 1}):
@@ -287,8 +303,9 @@ def _bad_indexes(config: Config) -> list[str]:
 
 def _bad_parts(config: Config) -> list[str]:
     return [
-        f"datasets.{name}.shards.{part}: unknown part.{did_you_mean(part, config.parts(name))}"
+        f"datasets.{name}.shards.{part}: unknown part.{did_you_mean(_renamed('datasets', part) or part, parts)}"
         for name, dataset in config.datasets.items()
+        for parts in [config.parts(name)]
         for part in dataset.shards
-        if part not in config.parts(name)
+        if part not in parts
     ]

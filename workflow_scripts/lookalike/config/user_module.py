@@ -31,7 +31,7 @@ def option_files(options: Any) -> dict[str, Path]:
 def fingerprint(path: Path) -> bytes:
     """What decides about reruns: a hash of the size and the contents; of a large file, of its first, middle, last part.
 
-    It is taken whenever a workflow starts, so it must be quick. ``models.python`` checks the whole file.
+    It is taken whenever a workflow starts, so it must be quick. ``embed.models.python`` checks the whole file.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())

@@ -28,7 +28,7 @@ Size = tuple[int, int]  # width, height
 class Encoder(Protocol):
     """A loaded model. ``prepare`` is called from several threads, ``encode`` from one.
 
-    An encoder with a device of its own also has ``launch`` (``models/torch_encoder.py``); one of a model with
+    An encoder with a device of its own also has ``launch`` (``embed/torch_encoder.py``); one of a model with
     `decode: fast` has ``needs``, which says how large a picture of a size must at least be decoded.
     """
 

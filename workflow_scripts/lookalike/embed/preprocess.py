@@ -2,7 +2,7 @@
 
 A checkpoint's image processor is followed in two steps. Its geometry (resize, crop) is done by ``Geometry`` in 8 bits,
 by the same Pillow calls. Its values (rescale, normalise) are one multiplication and one addition per channel,
-``Values``, done on the device for a whole batch. ``models/pretrained.py`` compares both with the processor itself.
+``Values``, done on the device for a whole batch. ``embed/pretrained.py`` compares both with the processor itself.
 """
 
 from collections.abc import Mapping

@@ -116,7 +116,7 @@ class Preparation:
         return geometry.overridden(entry.size, entry.resize, entry.interpolation)
 
     def needs(self, size: Size) -> Size:
-        """How large a picture must at least be decoded (``models.needs``)."""
+        """How large a picture must at least be decoded (``encoders.needs``)."""
         if not isinstance(self.prepare, Geometry):
             raise LookalikeError(
                 f"{self._entry.checkpoint}: decode: fast needs to know the size that its processor makes of a picture, "

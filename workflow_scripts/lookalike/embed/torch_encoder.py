@@ -1,7 +1,7 @@
 """What encoders of torch networks share: pixels to the network's device, and vectors back from it.
 
 A GPU is kept busy: pixels travel as 8-bit numbers from page-locked memory, which needs no help of the CPU, and nothing
-waits for the vectors of a batch until they are asked for; by then the next batch is on its way (``embedding.py``).
+waits for the vectors of a batch until they are asked for; by then the next batch is on its way (``embed/embed.py``).
 """
 
 import time

@@ -16,7 +16,7 @@ TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 
 
 class Loaded(Protocol):
-    """What is needed of an encoder (``models.Encoder``), which need not know its dimension yet."""
+    """What is needed of an encoder (``encoders.Encoder``), which need not know its dimension yet."""
 
     compute_dtype: str
 

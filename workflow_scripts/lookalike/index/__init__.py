@@ -1,1 +1,1 @@
-"""."""
+"""The stage `index`: vectors of the references to a FAISS index."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lookalike.config.factories import reason
 from lookalike.config.indexes import Train
 from lookalike.index import factories
-from lookalike.io import identity, store, vectors
+from lookalike.io import faiss_index, identity, store, vectors
 from lookalike.io.checks import check_pictures, check_shards
 from lookalike.io.formats.records import Scan
 from lookalike.io.formats.tables import INDEX_IDS, REJECTED
@@ -146,7 +146,7 @@ def _write_index(
         factories.add(index, held)
     except RuntimeError as error:
         raise LookalikeError(f"indexes: FAISS cannot fill factory '{factory}': {reason(error)}") from None
-    if factories.full_vectors(index) is None:
+    if faiss_index.full_vectors(index) is None:
         factories.check_scores(index, factory, held)
     del held
     with store.atomic(out) as temporary, temporary.open("wb") as file:

@@ -1,4 +1,4 @@
-"""FAISS indexes from factory strings: made, trained with errors that help, set for searching, put on a GPU."""
+"""FAISS indexes from factory strings: made, trained and filled, with errors that help."""
 
 import logging
 from typing import Any
@@ -8,12 +8,10 @@ from numpy.typing import NDArray
 
 from lookalike.config import factories
 from lookalike.config.factories import reason
-from lookalike.io.vectors import equal_rows
-from lookalike.job import devices
-from lookalike.job.errors import LookalikeError, did_you_mean
+from lookalike.io import faiss_index
+from lookalike.job.errors import LookalikeError
 
 log = logging.getLogger(__name__)
-SCRATCH = 512 << 20  # bytes that FAISS may take on a GPU besides the index
 CHECKED = 256  # vectors whose scores are checked once an index is filled,
 NEAREST_CHECKED = 100  # with as many neighbors each
 BACKWARDS = -0.3  # correlation: coarse codes of vectors that are all alike may come near zero
@@ -55,9 +53,9 @@ def train(index: Any, factory: str, vectors: NDArray[np.float32], gpu: bool) -> 
             *(factory, centroids, len(vectors), COMFORTABLE * centroids),
         )
     ivf: Any = faiss.try_extract_index_ivf(index) if gpu else None
-    device = None if ivf is None else _device()
+    device = None if ivf is None else faiss_index.gpu()
     if ivf is not None and device is not None:
-        assigner = faiss.index_cpu_to_gpu(_gpu_memory(), device, faiss.IndexFlatIP(ivf.d))
+        assigner = faiss.index_cpu_to_gpu(faiss_index.gpu_memory(), device, faiss.IndexFlatIP(ivf.d))
         ivf.clustering_index = assigner
     try:
         index.train(vectors)
@@ -68,7 +66,7 @@ def train(index: Any, factory: str, vectors: NDArray[np.float32], gpu: bool) -> 
     finally:
         if ivf is not None:
             ivf.clustering_index = None  # FAISS does not own it: it must not outlive the object here
-    if not np.isfinite(transform(index, vectors[:1000])).all():
+    if not np.isfinite(faiss_index.transform(index, vectors[:1000])).all():
         raise LookalikeError(
             f"indexes: factory '{factory}' divides by a variance of zero: the model's vectors vary in fewer directions "
             "than it keeps. Ask for fewer principal components in `factory`."
@@ -85,7 +83,7 @@ def fit_ranges(index: Any, vectors: NDArray[np.float32]) -> bool:
 
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        return _has_ranges(index.index) and fit_ranges(index.index, transform(index, vectors))
+        return _has_ranges(index.index) and fit_ranges(index.index, faiss_index.transform(index, vectors))
     inner = [getattr(index, name) for name in ("base_index", "refine_index", "storage") if hasattr(index, name)]
     fitted = [fit_ranges(part, vectors) for part in inner]
     quantizer = getattr(index, "sq", None)
@@ -116,7 +114,7 @@ def check_scores(index: Any, factory: str, vectors: NDArray[np.float32]) -> None
     found = rows >= 0
     query, column = np.nonzero(found)
     given = scores[query, column]
-    left, right = transform(index, asked), transform(index, vectors[rows[query, column]])
+    left, right = faiss_index.transform(index, asked), faiss_index.transform(index, vectors[rows[query, column]])
     true = np.einsum("ij,ij->i", left[query], right)
     size = float(np.linalg.norm(left[query], axis=1) @ np.linalg.norm(right, axis=1)) / max(len(true), 1)
     small = 1e-4 * size
@@ -142,84 +140,16 @@ def check_scores(index: Any, factory: str, vectors: NDArray[np.float32]) -> None
         )
 
 
-def configure(index: Any, factory: str, settings: dict[str, float]) -> None:
-    """Set search parameters, such as nprobe, in place. Raises LookalikeError naming those that the index has."""
-    import faiss
-
-    space = faiss.ParameterSpace()
-    for name, value in settings.items():
-        try:
-            space.set_index_parameter(index, name, value)
-        except RuntimeError:
-            space.initialize(index)
-            ranges = space.parameter_ranges
-            known = sorted({ranges.at(number).name for number in range(ranges.size())})
-            allowed = did_you_mean(name, known) if known else " It has none."
-            raise LookalikeError(f"indexes: factory '{factory}' has no search setting '{name}'.{allowed}") from None
-
-
-def transform(index: Any, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors (n, d) as the index compares them: through its transforms, such as whitening; quantised they are not.
-
-    Equal ones stay equal, which FAISS' matrix product alone does not promise: it rounds by where a row stands.
-    """
-    import faiss
-
-    index = faiss.downcast_index(index)
-    return transform(index.index, _apply(index, vectors)) if isinstance(index, faiss.IndexPreTransform) else vectors
-
-
 def add(index: Any, vectors: NDArray[np.float32]) -> None:
     """Add unit vectors (n, d) to an index in place, each as ``transform`` has it."""
     import faiss
 
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        add(index.index, _apply(index, vectors))
+        add(index.index, faiss_index.apply_transforms(index, vectors))
         index.ntotal = index.index.ntotal
     else:
         index.add(np.ascontiguousarray(vectors))
-
-
-def _apply(index: Any, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors (n, d) through the transforms of an IndexPreTransform, but not of what is inside it."""
-    copies, originals = equal_rows(vectors)
-    for step in _steps(index):
-        vectors = step.apply(np.ascontiguousarray(vectors))
-        vectors[copies] = vectors[originals]
-    return vectors
-
-
-def full_vectors(index: Any) -> NDArray[np.float32] | None:
-    """The stored vectors (n, d') of an index that keeps them whole and compares each with every query; else None.
-
-    A view into the index: good for as long as the index is.
-    """
-    import faiss
-
-    index = faiss.downcast_index(index)
-    if isinstance(index, faiss.IndexPreTransform):
-        return full_vectors(index.index)
-    if not isinstance(index, faiss.IndexFlat):
-        return None
-    stored: NDArray[np.float32] = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
-    return stored.reshape(index.ntotal, index.d)
-
-
-def on_gpu(index: Any) -> Any:
-    """The index on a GPU that no other job has, or None, with the reason logged, where it cannot be put on one."""
-    import faiss
-
-    device = _device()
-    if device is None:
-        return None
-    options = faiss.GpuClonerOptions()
-    options.useFloat16 = False  # the same results as on the CPU, up to ties
-    try:
-        return faiss.index_cpu_to_gpu(_gpu_memory(), device, index, options)
-    except RuntimeError as error:
-        log.warning("this index cannot be searched on a GPU (%s): searching on the CPU", reason(error))
-        return None
 
 
 def repeatable(factory: str, threads: int) -> None:
@@ -238,7 +168,7 @@ def _demands(index: Any) -> tuple[int, int]:
 
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        steps = _steps(index)
+        steps = faiss_index.steps(index)
         kept = [step.d_out for step in steps if isinstance(step, faiss.PCAMatrix)]
         inside = [step.pq for step in steps if isinstance(step, faiss.OPQMatrix) and step.pq is not None]
         centroids, dimensions = _demands(index.index)
@@ -248,30 +178,3 @@ def _demands(index: Any) -> tuple[int, int]:
     lists = getattr(index, "nlist", 0)
     codes = index.pq.ksub if hasattr(index, "pq") else 0
     return max(lists, codes), 0
-
-
-def _steps(index: Any) -> list[Any]:
-    """The transforms that vectors pass before they are stored."""
-    import faiss
-
-    return [faiss.downcast_VectorTransform(index.chain.at(number)) for number in range(index.chain.size())]
-
-
-def _device() -> int | None:
-    """A GPU for this job, or None where FAISS can use none."""
-    import faiss
-
-    count = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
-    if not count:
-        built = hasattr(faiss, "StandardGpuResources")
-        devices.go_without_gpu("FAISS finds no device" if built else "this FAISS is built without GPUs")
-        return None
-    return devices.claim(devices.visible_devices(count))
-
-
-def _gpu_memory() -> Any:
-    import faiss
-
-    resources = faiss.StandardGpuResources()
-    resources.setTempMemory(SCRATCH)
-    return resources

@@ -35,7 +35,7 @@ _claimed: list[IO[bytes]] = []  # open for as long as the process lives: its end
 
 
 class Resources(Protocol):
-    """What a job may use (``models.Machine``)."""
+    """What a job may use (``encoders.Machine``)."""
 
     @property
     def threads(self) -> int:

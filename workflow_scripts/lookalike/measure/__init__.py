@@ -1,1 +1,1 @@
-"""."""
+"""The stage `measure`: one model's neighbors as numbers with intervals."""

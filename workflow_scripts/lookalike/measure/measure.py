@@ -52,7 +52,7 @@ def measure(
     index: str,
     k: int,
 ) -> None:
-    """Write the ``formats.Metrics`` of one model and index on one data set to ``out``.
+    """Write the ``records.Metrics`` of one model and index on one data set to ``out``.
 
     Of ``embeddings`` only the pictures' sizes are read. ``timings`` and ``search_timing`` lie beside the logs: where
     one is missing or damaged, what it would tell is left out.
@@ -261,13 +261,13 @@ def _cost(footer: dict[str, Any]) -> Cost | None:
     stored, vectors = footer["dtypes"]["stored"], footer["references"]
     vector_bytes = footer["dimension"] * np.dtype(stored).itemsize
     # A scan index is a list of files: what is searched, and must be kept, are the vectors in them.
-    streamed = json.loads(footer.get("index_key", "{}")).get("scan")
+    scan = json.loads(footer.get("index_key", "{}")).get("scan")
     return Cost(
         dimension=footer["dimension"],
         stored_dtype=stored,
         vector_bytes=vector_bytes,
         vectors=vectors,
-        index_bytes=vectors * vector_bytes if streamed else footer["index_bytes"],
+        index_bytes=vectors * vector_bytes if scan else footer["index_bytes"],
     )
 
 

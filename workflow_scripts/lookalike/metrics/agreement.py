@@ -100,7 +100,7 @@ def scales(images: pa.Table, k: int) -> dict[str, Scale]:
 def outcomes(scale: Scale, neighbors: pa.Table, images: pa.Table, *, searched: int, kept: int) -> Floats:
     """(q,) float64 in [0, 1], one for each of ``scale.counted``: how far the query's first AT neighbors agree with it.
 
-    neighbors, images: tables of these formats, rows in any order; ``metrics.rank`` checks the neighbors
+    neighbors, images: tables of these formats, rows in any order; ``ranking.rank`` checks the neighbors
     searched: how many of the references are in the index
     kept: how many neighbors the search kept per query, more than AT
 
@@ -153,7 +153,7 @@ def estimates(
 
 
 def groups_of(scale: Scale, images: pa.Table) -> Ints:
-    """(q,) int64: ``statistics.group_codes`` of the queries that a metric counts."""
+    """(q,) int64: ``rates.group_codes`` of the queries that a metric counts."""
     return group_codes(images["group"].take(scale.counted).to_pylist())
 
 

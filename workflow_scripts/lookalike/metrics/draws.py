@@ -21,7 +21,7 @@ Bools = npt.NDArray[np.bool_]
 
 DRAWS = 5_000  # with fewer, no p value would be small enough to pass Holm's correction for the pairs of 15 models
 DRAW_SEED = 20_240_603
-WRONG_TO_RIGHT = 9  # as in ``metrics.pooled``; a test compares them
+WRONG_TO_RIGHT = 9  # as in ``pooled``; a test compares them
 
 
 @dataclass(frozen=True)

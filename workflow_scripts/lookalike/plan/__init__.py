@@ -1,1 +1,1 @@
-"""."""
+"""Targets, paths, keys and code hashes: what Snakemake asks, answered without torch."""

@@ -1,1 +1,1 @@
-"""."""
+"""The stage `report`: one HTML file."""

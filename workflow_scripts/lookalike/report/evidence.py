@@ -88,7 +88,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Counts:
-    """References and queries of one model: sampled = embedded + rejected; ``groups`` as in ``formats.Metrics``."""
+    """References and queries of one model: sampled = embedded + rejected; ``groups`` as in ``records.Metrics``."""
 
     references: int
     queries: int

@@ -1,6 +1,7 @@
 """An index file as something to search: vectors to compare each query with, or a FAISS index to ask."""
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lookalike.index import factories
-from lookalike.io import store, vectors
+from lookalike.config.factories import reason
+from lookalike.io import faiss_index, store, vectors
 from lookalike.io.formats.records import Scan
-from lookalike.job.errors import LookalikeError
+from lookalike.job.errors import LookalikeError, did_you_mean
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An index as it was read: a FAISS index, or, where it is streamed, the shards and which of their rows it has."""
+    """An index as it was read: a FAISS index, or, where it is a scan, the shards and which of their rows it has."""
 
     faiss: Any | None
     shards: tuple[str, ...] = ()
@@ -26,13 +29,13 @@ class Stored:
 
     def transform(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """Vectors (n, d) as this index compares them."""
-        return queries if self.faiss is None else factories.transform(self.faiss, queries)
+        return queries if self.faiss is None else faiss_index.transform(self.faiss, queries)
 
     def blocks(self) -> Iterator[NDArray[np.float32]] | None:
         """All references' vectors, in order, in blocks; None where the index does not keep them whole."""
         if self.faiss is None:
             return vectors.blocks(self.shards, self.references)
-        kept = factories.full_vectors(self.faiss)
+        kept = faiss_index.full_vectors(self.faiss)
         return None if kept is None else vectors.split(kept)
 
 
@@ -47,7 +50,7 @@ def load(index: str, ids: str, reference_ids: pa.Array, settings: dict[str, floa
     import faiss
 
     loaded = faiss.read_index(index)
-    factories.configure(loaded, key["factory"], settings)
+    configure(loaded, key["factory"], settings)
     return Stored(loaded)
 
 
@@ -68,3 +71,35 @@ def _scan(index: str, ids: str, reference_ids: pa.Array) -> Stored:
             "Delete both and run again."
         )
     return Stored(None, shards, tuple(references))
+
+
+def configure(index: Any, factory: str, settings: dict[str, float]) -> None:
+    """Set search parameters, such as nprobe, in place. Raises LookalikeError naming those that the index has."""
+    import faiss
+
+    space = faiss.ParameterSpace()
+    for name, value in settings.items():
+        try:
+            space.set_index_parameter(index, name, value)
+        except RuntimeError:
+            space.initialize(index)
+            ranges = space.parameter_ranges
+            known = sorted({ranges.at(number).name for number in range(ranges.size())})
+            allowed = did_you_mean(name, known) if known else " It has none."
+            raise LookalikeError(f"indexes: factory '{factory}' has no search setting '{name}'.{allowed}") from None
+
+
+def on_gpu(index: Any) -> Any:
+    """The index on a GPU that no other job has, or None, with the reason logged, where it cannot be put on one."""
+    import faiss
+
+    device = faiss_index.gpu()
+    if device is None:
+        return None
+    options = faiss.GpuClonerOptions()
+    options.useFloat16 = False  # the same results as on the CPU, up to ties
+    try:
+        return faiss.index_cpu_to_gpu(faiss_index.gpu_memory(), device, index, options)
+    except RuntimeError as error:
+        log.warning("this index cannot be searched on a GPU (%s): searching on the CPU", reason(error))
+        return None

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lookalike.config.indexes import Normalise
-from lookalike.index import factories
 from lookalike.io import identity, store, vectors
 from lookalike.io.checks import IDENTITY, check_index, check_shards
 from lookalike.io.formats.records import SearchTiming
@@ -21,7 +20,7 @@ from lookalike.io.formats.tables import NEIGHBORS
 from lookalike.job.errors import LookalikeError
 from lookalike.search import approximate, exact
 from lookalike.search.candidates import PAIRS_PER_QUERY, Candidates
-from lookalike.search.loading import Stored, load
+from lookalike.search.loading import Stored, load, on_gpu
 
 log = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
@@ -161,8 +160,8 @@ def _search(
         if gpu:
             log.info("an exact search computes on the CPU. The entry needs no `gpu: 1`")
         return exact.search(stored.transform(queries), blocks, k, own, candidates), time.perf_counter() - started
-    on_gpu = factories.on_gpu(stored.faiss) if gpu else None
-    asked = [one for one in (on_gpu, stored.faiss) if one is not None]
+    copy = on_gpu(stored.faiss) if gpu else None
+    asked = [index for index in (copy, stored.faiss) if index is not None]
     found = approximate.search(asked[0], queries, k, own)
     seconds = time.perf_counter() - started
     if candidates:

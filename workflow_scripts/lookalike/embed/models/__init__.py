@@ -1,1 +1,1 @@
-"""."""
+"""One module a family of models, loaded by name."""

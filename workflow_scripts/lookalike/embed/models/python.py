@@ -94,7 +94,7 @@ def _hashes(entry: PythonFactory) -> dict[str, str]:
 
 
 def _kept(encoder: Any, where: str) -> Encoder:
-    """``encoder``, if it keeps what ``models.Encoder`` promises."""
+    """``encoder``, if it keeps what ``encoders.Encoder`` promises."""
     lacking = [name for name in PROMISED if not hasattr(encoder, name)]
     if lacking:
         raise LookalikeError(f"{where} is no encoder: it has no {', '.join(lacking)}. See docs/add-a-model.md.")

@@ -1,1 +1,1 @@
-"""."""
+"""Every table and record that a run writes."""

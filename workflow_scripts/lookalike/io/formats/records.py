@@ -77,7 +77,7 @@ def bottleneck(stages: dict[str, float], threads: int) -> str:
 class SearchTiming(Record):
     """What one search job took, in seconds of wall time: reading the index, and finding the neighbors.
 
-    Where the shards are streamed, reading them is part of finding.
+    Where the shards are scanned, reading them is part of finding.
     """
 
     queries: int
