@@ -12,6 +12,7 @@ from PIL import Image
 from conftest import MakePictures, picture
 from lookalike.embed import encoders
 from lookalike.embed.embed import Embedded, embed_picture, embed_rows, embed_shard
+from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.io import content_hashes, store
 from lookalike.io.formats.records import STAGES, EmbedTiming, Weights, bottleneck
 from lookalike.io.formats.tables import EMBEDDINGS, MANIFEST, REJECTED, SHARD

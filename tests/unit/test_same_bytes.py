@@ -9,8 +9,8 @@ import pytest
 from test_index import Chain
 
 from conftest import MakePictures
-from lookalike.embed import encoders
 from lookalike.embed.embed import embed_shard
+from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.index.build import build
 from lookalike.io import content_hashes, store, vectors
 from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, NEIGHBORS, SHARD

@@ -20,6 +20,7 @@ import tiny
 from conftest import REPOSITORY, picture
 from lookalike.embed import encoders
 from lookalike.embed.embed import embed_shard
+from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.embed.pretrained import load_model
 from lookalike.io import content_hashes, images, store
 from lookalike.io.formats.tables import EMBEDDINGS, SHARD
