@@ -65,7 +65,7 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
                 folder = tmp_path / "neighbors" / model
                 results.append(Results(folder / f"{index}.parquet", folder / f"{index}.candidates.parquet"))
                 metrics.append(tmp_path / "metrics" / model / f"{index}.json")
-                footer = {"model": model, "index": index, "k": 3}
+                footer = {"model": model, "index": index, "k": 3, "key": json.dumps({"family": "pixels"})}
                 store.write_table(neighbors_table(found), results[-1].neighbors, NEIGHBORS, footer)
                 store.write_table(pool_table(found, len(QUERIES)), results[-1].candidates, NEIGHBORS, footer)
                 measure(
