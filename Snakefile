@@ -33,6 +33,7 @@ onstart:
 wildcard_constraints:
     dataset=plan.pattern(plan.config.datasets),
     model=plan.pattern(plan.config.models),
+    weights=plan.pattern(plan.weights_names()),
     index=plan.pattern(plan.config.indexes),
     shard=plan.pattern(plan.all_shard_ids()),
     experiment=plan.pattern(plan.config.experiments),

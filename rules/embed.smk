@@ -1,8 +1,8 @@
 """Pictures to vectors: the only stage that uses a GPU.
 
 inputs:   results/{dataset}/sample/shards/{shard}.parquet
-          results/weights/{model}.json                              what exactly was fetched, by hash
-outputs:  results/{dataset}/embeddings/{model}/{shard}.parquet      vectors, not normalised
+outputs:  results/weights/{weights}/weights.json              what exactly was fetched, by hash; models may share it
+          results/{dataset}/embeddings/{model}/{shard}.parquet      vectors, not normalised
           results/{dataset}/rejected/{model}/{shard}.parquet        images that could not be used, and why
 params:   what changes the vectors; resources: what does not
 """
@@ -10,16 +10,16 @@ params:   what changes the vectors; resources: what does not
 
 rule fetch_weights:
     output:
-        "results/weights/{model}.json",
+        "results/weights/{weights}/weights.json",
     log:
-        "results/logs/fetch_weights/{model}.log",
+        "results/logs/fetch_weights/{weights}.log",
     conda:
         plan.environment
     resources:
         pictures_first=100,  # all there are: not while a sample job looks, on however many cores, and one at a time
     params:
-        key=lambda wildcards: plan.embedding_key(wildcards.model),
-        factory=lambda wildcards: plan.factory_hash(wildcards.model),
+        key=lambda wildcards: plan.weights_key(wildcards.weights),
+        code=lambda wildcards: plan.weights_code(wildcards.weights),
     script:
         "../workflow_scripts/fetch_weights.py"
 
@@ -27,7 +27,7 @@ rule fetch_weights:
 rule embed:
     input:
         shard="results/{dataset}/sample/shards/{shard}.parquet",
-        weights="results/weights/{model}.json",
+        weights=lambda wildcards: plan.weights(wildcards.model),
     output:
         embeddings="results/{dataset}/embeddings/{model}/{shard}.parquet",
         rejected="results/{dataset}/rejected/{model}/{shard}.parquet",

@@ -15,7 +15,8 @@ LIBRARY = SCRIPTS / "lookalike"
 # From the ground up: a folder may import only from layers below its own, or from itself.
 LAYERS = [
     {"job"},
-    {"io", "config"},
+    {"config"},
+    {"io"},
     {"metrics", "plan"},
     {"sample", "embed", "index", "search", "measure", "compare", "report"},
     {"cli"},

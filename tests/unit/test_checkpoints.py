@@ -153,9 +153,11 @@ class Client:
     def run(self, code: str, key: str) -> subprocess.CompletedProcess[str]:
         program = f"""
 import logging, sys
-from lookalike import models, store
-from lookalike.errors import LookalikeError
-from lookalike.formats import Weights
+from lookalike.embed import encoders
+from lookalike.embed.fetch_weights import fetch_weights
+from lookalike.io import store
+from lookalike.io.formats.records import Weights
+from lookalike.job.errors import LookalikeError
 logging.basicConfig(level=logging.INFO)
 key, weights = {key!r}, {str(self.weights)!r}
 try:
@@ -171,10 +173,10 @@ except LookalikeError as error:
         )
 
     def fetch(self, key: str) -> subprocess.CompletedProcess[str]:
-        return self.run("models.fetch_weights(key, weights)", key)
+        return self.run("fetch_weights(key, weights)", key)
 
     def load(self, key: str) -> subprocess.CompletedProcess[str]:
-        code = "print(models.load(key, store.read_json(weights, Weights), models.Machine()).dimension)"
+        code = "print(encoders.load(key, store.read_json(weights, Weights), encoders.Machine()).dimension)"
         return self.run(code, key)
 
 
@@ -218,7 +220,7 @@ def test_fetching_again_without_network_takes_what_is_in_the_cache(client: Clien
 
 
 def test_what_is_in_the_cache_is_at_hand_without_asking_or_reading(client: Client, hub: Hub) -> None:
-    look = "models.family(models.parse(key)).look(models.parse(key))"
+    look = "encoders.family(encoders.parse(key)).look(encoders.parse(key))"
     missing = client.run(look, entry())
     assert (missing.returncode, hub.requests) == (1, [])
     assert missing.stderr.startswith("owner/vit: revision 'main' is not in the cache of the hub's library.")

@@ -22,7 +22,8 @@ from conftest import REPOSITORY, picture
 from lookalike.cli import catalogue
 from lookalike.cli.main import app
 from lookalike.cli.sheet import SIDE, corners
-from lookalike.embed import embed, encoders
+from lookalike.embed import embed
+from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.embed.models import color_histogram, pixels
 from lookalike.index.build import IndexJob, build
 from lookalike.io import store
@@ -58,8 +59,8 @@ def run_experiment(folder: Path) -> None:
         datasets.sample("pictures", plan.dataset_key("pictures"), None, sample, truth)
         write_shards(sample, truth, plan.shard_key("pictures"), plan.shard_files("pictures"))
         for model in ("tiny", "color-histogram"):
-            weights, key = f"results/weights/{model}.json", plan.embedding_key(model)
-            encoders.fetch_weights(key, weights)
+            weights, key = plan.weights(model), plan.embedding_key(model)
+            fetch_weights(key, weights)
             embeddings, rejected = plan.embeddings("pictures", model), plan.rejected("pictures", model)
             for shard, out, bad in zip(plan.shard_files("pictures"), embeddings, rejected, strict=True):
                 embed.embed_shard(
@@ -219,7 +220,7 @@ def test_models_that_are_not_at_hand_are_left_out_and_named(here: Path) -> None:
 
 def test_weights_are_those_that_the_run_recorded(here: Path) -> None:
     recorded = Weights(source="elsewhere", revision="1", files={"other.pth": "0"})
-    store.write_json(recorded, "results/weights/efficientnet-lite0.json")
+    store.write_json(recorded, "results/weights/efficientnet_lite-lite0/weights.json")
     asked = ("pair", "a.png", "b.png", "--model", "efficientnet-lite0")
     assert "these are not the weights that fetch_weights recorded" in refusal(*asked)
     assert answer(*asked, "--results", "other")["models"]
@@ -375,7 +376,7 @@ def test_an_index_that_other_code_made_is_refused(ran: Path) -> None:
 
 
 def test_an_index_made_with_other_weights_is_refused(ran: Path) -> None:
-    store.write_json(Weights(source="other", revision="", files={}), "results/weights/tiny.json")
+    store.write_json(Weights(source="other", revision="", files={}), "results/weights/pixels/weights.json")
     assert "was made by another configuration: its weights_sha256 is" in refusal("search", "queries/p9.png", *SEARCH)
 
 

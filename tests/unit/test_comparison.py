@@ -67,7 +67,7 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
             for index in indexes:
                 folder = tmp_path / "neighbors" / model
                 metrics.append(tmp_path / "metrics" / model / f"{index}.json")
-                footer = {"model": model, "index": index, "k": 3}
+                footer = {"model": model, "index": index, "k": 3, "key": json.dumps({"family": "pixels"})}
                 results.append(write_search(folder / f"{index}.parquet", found, len(QUERIES), footer))
                 measure(
                     MeasureJob(
@@ -360,9 +360,8 @@ def test_variants_of_one_checkpoint_with_other_weights_are_refused(searched: Cal
     one, other = (found.neighbors for found in files["results"])
     assert str(refused.value) == (
         "experiments.mine: models 'a' and 'a.pooling-mean' both have the weights of owner/vit, but were embedded with "
-        f"different ones: {one} with revision 1, {other} with revision 2. Fetch them again, together: --forcerun "
-        "results/weights/a.json results/weights/a.pooling-mean.json; a commit as the model's revision keeps them the "
-        "same."
+        f"different ones: {one} with revision 1, {other} with revision 2. Fetch them again: --forcerun "
+        "results/weights/owner--vit-main/weights.json; a commit as the model's revision keeps them the same."
     )
     assert not files["leaderboard_out"].exists()
 

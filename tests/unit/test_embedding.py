@@ -12,6 +12,7 @@ from PIL import Image
 from conftest import MakePictures, picture
 from lookalike.embed import encoders
 from lookalike.embed.embed import Embedded, EmbedJob, embed_picture, embed_rows, embed_shard
+from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.io import content_hashes, store
 from lookalike.io.formats.records import STAGES, EmbedTiming, Weights, bottleneck
 from lookalike.io.formats.tables import EMBEDDINGS, MANIFEST, REJECTED, SHARD
@@ -248,7 +249,7 @@ def test_files_of_the_same_bytes_have_the_same_vector_wherever_they_stand(
     (root / "q.png").write_bytes((root / "p3.png").read_bytes())  # the 17th, alone in the second batch
     names = sorted(path.name for path in root.iterdir())
     shard, key = Shard(tmp_path, root), '{"family": "efficientnet_lite", "variant": "lite0"}'
-    encoders.fetch_weights(key, tmp_path / "weights.json")
+    fetch_weights(key, tmp_path / "weights.json")
     embedded, _ = shard.embed(key=key, batch_size=16)
     assert embedded["image_id"].to_pylist() == names
     vectors = np.stack(embedded["embedding"].to_numpy())
@@ -439,7 +440,7 @@ def photographs(tmp_path: Path) -> Shard:
 
 def test_fast_decoding_keeps_sizes_and_stays_near_the_full_vectors(photographs: Shard) -> None:
     key = '{"family": "efficientnet_lite", "variant": "lite0"}'
-    encoders.fetch_weights(key, photographs.folder / "weights.json")
+    fetch_weights(key, photographs.folder / "weights.json")
     full, _ = photographs.embed(key=key)
     fast, _ = photographs.embed("fast", key=key[:-1] + ', "decode": "fast"}')
     sizes = [(row["width"], row["height"]) for row in fast.to_pylist()]
@@ -455,7 +456,7 @@ def test_fast_decoding_keeps_sizes_and_stays_near_the_full_vectors(photographs: 
 
 def test_a_picture_asked_about_by_hand_is_decoded_as_the_stage_decodes_it(photographs: Shard) -> None:
     key = '{"decode": "fast", "family": "efficientnet_lite", "variant": "lite0"}'
-    encoders.fetch_weights(key, photographs.folder / "weights.json")
+    fetch_weights(key, photographs.folder / "weights.json")
     stage, _ = photographs.embed(key=key, batch_size=1)
     weights = store.read_json(photographs.folder / "weights.json", Weights)
     encoder = encoders.load(key, weights, encoders.Machine(threads=2))

@@ -303,7 +303,7 @@ def test_where_many_shards_are_of_other_code_the_model_is_embedded_again(tmp_pat
         table = pa.table({"image_id": ["a"], "sha256": ["s"], "embedding": vectors_of_one})
         store.write_table(table, paths[-1], EMBEDDINGS, FOOTER | {"code": "0ld"})
     with pytest.raises(
-        LookalikeError, match=r"\(9 of 9 shards\)\. Embed again: --forcerun results/weights/tiny\.json$"
+        LookalikeError, match=r"\(9 of 9 shards\)\. Embed again: --forcerun results/weights/pixels/weights\.json$"
     ):
         check_shards(paths, KEY, CODE)
 

@@ -9,8 +9,8 @@ import pytest
 from test_index import CODE, Chain
 
 from conftest import MakePictures
-from lookalike.embed import encoders
 from lookalike.embed.embed import EmbedJob, embed_shard
+from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.index.build import IndexJob, build
 from lookalike.io import content_hashes, store, vectors
 from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, NEIGHBORS, SHARD
@@ -24,7 +24,7 @@ LITE0 = '{"family": "efficientnet_lite", "variant": "lite0"}'
 
 def embed(folder: Path, root: Path, shards: list[list[str]]) -> list[str]:
     """Embed images of a folder in shards, in batches of 16, and list them as references but for the last, a query."""
-    encoders.fetch_weights(LITE0, folder / "weights.json")
+    fetch_weights(LITE0, folder / "weights.json")
     names = [name for shard in shards for name in shard]
     rows = {"image_id": names, "root": [str(root)] * len(names), "path": names}
     rows |= {"bytes": [(root / name).stat().st_size for name in names]}

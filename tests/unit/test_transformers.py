@@ -20,6 +20,7 @@ import tiny
 from conftest import REPOSITORY, picture
 from lookalike.embed import encoders
 from lookalike.embed.embed import EmbedJob, embed_shard
+from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.embed.pretrained import load_model
 from lookalike.io import content_hashes, images, store
 from lookalike.io.formats.tables import EMBEDDINGS, SHARD
@@ -188,7 +189,7 @@ def test_batches_threads_and_shards_change_no_row_beyond_rounding(
     key = json.dumps(
         {"family": "transformers", "checkpoint": str(checkpoint(name)), "feature": feature, "pooling": pooling}
     )
-    encoders.fetch_weights(key, tmp_path / "weights.json")
+    fetch_weights(key, tmp_path / "weights.json")
     for file, data in FILES.items():
         (tmp_path / file).write_bytes(data)
 

@@ -52,7 +52,7 @@ class Catalogue:
 
     def recorded(self, model: str) -> Path:
         """Where a run writes down which weights it used."""
-        return self.results / "weights" / f"{model}.json"
+        return self.results / "weights" / self.plan.config.models[model].embed.weights_name() / "weights.json"
 
     def weights(self, model: str) -> Weights:
         """The weights that the run used, or where there was none, those that a run would use now."""

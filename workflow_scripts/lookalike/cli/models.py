@@ -55,6 +55,7 @@ def _row(catalogue: Catalogue, model: str) -> dict[str, Any]:
         or described.dimension,
         "at_hand": missing is None,
         "recorded": catalogue.recorded(model).exists(),
+        "weights": str(catalogue.recorded(model)),
         "pinned": checkpoints.pinned(entry.checkpoint, entry.revision) if isinstance(entry, Checkpoint) else None,
         "missing": missing,
     }

@@ -21,6 +21,7 @@ from lookalike.compare.approximation import approximations
 from lookalike.compare.effects import effects
 from lookalike.compare.interpretation import interpret
 from lookalike.compare.pairwise import every_two
+from lookalike.config.models import from_key
 from lookalike.io import identity, store
 from lookalike.io.formats.records import (
     LEADERBOARD_COLUMNS,
@@ -39,8 +40,6 @@ from lookalike.metrics.evaluation import Evaluation, Results, evaluate, matches_
 from lookalike.metrics.joining import Bools, Floats
 from lookalike.metrics.rates import NOTHING, Ints, difference, group_codes, sign_flip
 
-# Keys of a model's entry that say where its weights come from; all others say what is done with them.
-ORIGIN = ("family", "checkpoint", "revision", "remote_code", "variant", "path", "sha256", "factory", "options")
 MOST_QUERIES = 2_000  # that are listed of each case: all of 1,448, and of 50,000 what a file can still be read with
 
 
@@ -288,7 +287,7 @@ def _check_footer(
         raise LookalikeError(
             f"{path}: model '{record.model}' saw other pictures than '{first_model}': a file was changed, or was gone, "
             "between the two. Embed both from the same pictures: look again with --forcerun sample; if that is not "
-            f"enough, --forcerun results/weights/{record.model}.json"
+            f"enough, --forcerun {from_key(footer['key']).weights_file()}"
         )
 
 
@@ -300,18 +299,18 @@ def _check_weights(neighbors: Sequence[str | Path], experiment: str) -> None:
     known: dict[str, tuple[str | Path, dict[str, Any]]] = {}
     for path in neighbors:
         footer = store.read_provenance(path)
-        settings = json.loads(footer.get("key", "{}"))
-        origin = json.dumps({name: settings[name] for name in ORIGIN if name in settings})
-        first_path, first = known.setdefault(origin, (path, footer))
+        entry = from_key(footer["key"])
+        first_path, first = known.setdefault(entry.weights_key(), (path, footer))
         if footer.get("weights_sha256") == first.get("weights_sha256"):
             continue
         models = first["model"], footer["model"]
+        settings = json.loads(footer["key"])
         where = settings.get("checkpoint") or settings.get("path") or settings.get("factory") or settings["family"]
         raise LookalikeError(
             f"experiments.{experiment}: models '{models[0]}' and '{models[1]}' both have the weights of {where}, but "
             f"were embedded with different ones: {first_path} with {_weights(first, footer)}, {path} with "
-            f"{_weights(footer, first)}. Fetch them again, together: --forcerun results/weights/{models[0]}.json "
-            f"results/weights/{models[1]}.json; a commit as the model's revision keeps them the same."
+            f"{_weights(footer, first)}. Fetch them again: --forcerun {entry.weights_file()}; a commit "
+            "as the model's revision keeps them the same."
         )
 
 

@@ -1,17 +1,47 @@
 """Models, as the configuration describes them: one record a family, and how a model is run."""
 
+import hashlib
+import json
 import re
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from lookalike.config.entry import Entry, UserPath
 
+LONGEST_NAME = 150  # characters of a folder, but for the hash that may follow
+HUB_NAME = r"\w+(?:[.-]\w+)*"  # an owner or a model, as the hub allows it
+
 
 class EmbedBase(Entry):
     """What changes the vectors, for every family."""
 
+    weights_fields: ClassVar[tuple[str, ...]] = ()  # which say, beside the family, what the weights are
+
+    family: str
     stored_dtype: Literal["float32", "float16"] = "float32"
+
+    def weights_key(self) -> str:
+        """What decides which weights a model has: as JSON, sorted, defaults left out. Models may share it."""
+        fields = {"family", *self.weights_fields}
+        return json.dumps(self.model_dump(mode="json", include=fields, exclude_defaults=True), sort_keys=True)
+
+    def weights_name(self) -> str:
+        """The folder in which the weights are recorded: readable, and the name of no other ``weights_key``."""
+        label, unambiguous = self._weights_label()
+        if unambiguous and len(label) <= LONGEST_NAME:
+            return label
+        readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", label).strip("-.")[:LONGEST_NAME]
+        return f"{readable}-{hashlib.sha256(self.weights_key().encode()).hexdigest()[:12]}"
+
+    def weights_file(self) -> str:
+        """Where a run records what the weights are."""
+        return f"results/weights/{self.weights_name()}/weights.json"
+
+    def _weights_label(self) -> tuple[str, bool]:
+        """A name for people, and whether it is legal and no other weights have it."""
+        return self.family, True
 
 
 class Resized(EmbedBase):
@@ -44,10 +74,20 @@ class EfficientNetLite(Resized):
     resize: Literal["squash", "crop"] = Field("squash", description="the whole picture squashed, or its central square")
     compute_dtype: Literal["float32"] = "float32"
 
+    weights_fields = ("variant",)
+
+    def _weights_label(self) -> tuple[str, bool]:
+        return f"{self.family}-{self.variant}", True
+
 
 def is_commit(revision: str) -> bool:
     """Whether a revision is a full commit hash: one state for good. A branch moves, and so may a tag."""
     return bool(re.fullmatch("[0-9a-f]{40}", revision))
+
+
+def is_path(checkpoint: str) -> bool:
+    """Whether a checkpoint can only be a folder: no name on the hub looks like that."""
+    return checkpoint.startswith(("/", ".")) or checkpoint.count("/") > 1
 
 
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -66,6 +106,16 @@ class Checkpoint(Resized):
     )
     interpolation: Interpolation | None = Field(None, description="as the checkpoint says, where not named")
 
+    weights_fields: ClassVar[tuple[str, ...]] = ("checkpoint", "revision")
+
+    def _weights_label(self) -> tuple[str, bool]:
+        if is_path(self.checkpoint):
+            return f"{Path(self.checkpoint).name}-local", False
+        # neither part of the name has "--", nor the revision "-": so no two are written alike
+        named = re.fullmatch(f"{HUB_NAME}(/{HUB_NAME})?", self.checkpoint, re.ASCII)
+        unambiguous = bool(named) and (self.revision == "main" or is_commit(self.revision))
+        return f"{self.checkpoint.replace('/', '--')}-{self.revision}", unambiguous
+
 
 class Transformers(Checkpoint):
     """Any vision checkpoint that the package transformers reads."""
@@ -79,6 +129,12 @@ class Transformers(Checkpoint):
     )
     compute_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     remote_code: bool = Field(False, description="run code that comes with the checkpoint; read it first")
+
+    weights_fields = (*Checkpoint.weights_fields, "remote_code")
+
+    def _weights_label(self) -> tuple[str, bool]:
+        label, unambiguous = super()._weights_label()
+        return f"{label}-remote_code" if self.remote_code else label, unambiguous
 
     @model_validator(mode="after")
     def _pooling_fits_the_feature(self) -> "Transformers":
@@ -102,6 +158,10 @@ class Blip2(Checkpoint):
     family: Literal["blip2"]
     compute_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
 
+    def _weights_label(self) -> tuple[str, bool]:
+        label, unambiguous = super()._weights_label()
+        return f"{label}-blip2", unambiguous  # only some of the checkpoint's files
+
 
 class TorchScript(Resized):
     """A scripted network in a file. It is code: its hash is checked before it is loaded."""
@@ -119,6 +179,11 @@ class TorchScript(Resized):
     interpolation: Interpolation = "bilinear"
     compute_dtype: Literal["float32"] = "float32"
 
+    weights_fields = ("path", "url", "sha256")
+
+    def _weights_label(self) -> tuple[str, bool]:
+        return f"{Path(self.path).name}-{self.sha256[:12]}", False
+
 
 class PythonFactory(EmbedBase):
     """An encoder that a function of the user's makes."""
@@ -129,11 +194,25 @@ class PythonFactory(EmbedBase):
     )
     options: dict[str, Any] = Field({}, description="keyword arguments of the function")
 
+    weights_fields = ("factory", "options")
+
+    def _weights_label(self) -> tuple[str, bool]:
+        return f"{self.family}-{self.factory.replace(':', '.')}", self.factory.isascii() and not self.options
+
 
 Embed = Annotated[
     Pixels | ColorHistogram | EfficientNetLite | Transformers | Blip2 | TorchScript | PythonFactory,
     Field(discriminator="family"),
 ]
+_FAMILIES: dict[str, type[EmbedBase]] = {
+    get_args(record.model_fields["family"].annotation)[0]: record for record in get_args(get_args(Embed)[0])
+}
+
+
+def from_key(key: str) -> EmbedBase:
+    """As much of an `embed:` entry as a key tells, its ``weights_key`` or that of an older run: nothing is checked."""
+    settings = json.loads(key)
+    return _FAMILIES[settings["family"]].model_construct(**settings)
 
 
 class Runtime(Entry):

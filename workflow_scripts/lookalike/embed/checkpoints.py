@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lookalike.config.models import is_commit
+from lookalike.config.models import is_commit, is_path
+from lookalike.embed.file_hashes import sha256 as remembered_sha256
 from lookalike.io import store
 from lookalike.io.formats.records import Weights
 from lookalike.job.errors import LookalikeError
@@ -48,7 +49,7 @@ def look(checkpoint: str, revision: str, *, code: bool = False, parts: tuple[str
 
 def pinned(checkpoint: str, revision: str) -> bool | None:
     """Whether a checkpoint stays the same: its revision is a commit. None for a local folder, which has no revision."""
-    return None if Path(checkpoint).is_dir() or _is_path(checkpoint) else is_commit(revision)
+    return None if Path(checkpoint).is_dir() or is_path(checkpoint) else is_commit(revision)
 
 
 def locate(checkpoint: str, weights: Weights) -> Path:
@@ -59,7 +60,7 @@ def locate(checkpoint: str, weights: Weights) -> Path:
         path = folder / name
         if not path.is_file():
             raise LookalikeError(f"{path}: is gone since fetch_weights recorded it. {recorded}.")
-        if store.sha256_file(path) != sha256:
+        if _sha256(path) != sha256:
             raise LookalikeError(f"{path}: is changed or damaged: fetch_weights recorded another. {recorded}.")
     added = {name for name in (*SETTINGS, WEIGHTS) if (folder / name).is_file()} - set(weights.files)
     if added and not weights.revision:
@@ -90,13 +91,9 @@ def _local_folder(checkpoint: str) -> Path | None:
     folder = Path(checkpoint)
     if folder.is_dir():
         return folder
-    if _is_path(checkpoint):
+    if is_path(checkpoint):
         raise LookalikeError(f"{checkpoint}: there is no such folder. Mend the model's 'checkpoint', or bring it back.")
     return None
-
-
-def _is_path(checkpoint: str) -> bool:
-    return checkpoint.startswith(("/", ".")) or checkpoint.count("/") > 1
 
 
 def _wanted(
@@ -124,7 +121,12 @@ def _no_safetensors(checkpoint: str) -> str:
 
 
 def _hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    return {name: store.sha256_file(folder / name) for name in names}
+    return {name: _sha256(folder / name) for name in names}
+
+
+def _sha256(path: Path) -> str:
+    """Of code, which runs, the file is always read: a cache folder may be one that others can write to."""
+    return store.sha256_file(path) if path.suffix == ".py" else remembered_sha256(path)
 
 
 # --- the hub ---
@@ -156,7 +158,7 @@ def _download(checkpoint: str, revision: str, code: bool, parts: tuple[str, ...]
         def get(name: str) -> Path:
             path = Path(hf_hub_download(checkpoint, name, revision=info.sha))
             lfs = present[name].lfs
-            if lfs and store.sha256_file(path) != lfs.sha256:
+            if lfs and _sha256(path) != lfs.sha256:
                 raise LookalikeError(f"{path}: is damaged: its hash is not the hub's. Delete it and {AGAIN}.")
             return path
 

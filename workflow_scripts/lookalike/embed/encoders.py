@@ -1,6 +1,7 @@
 """Models: one module a family, loaded by name, so that nobody pays for torch who does not need it.
 
-A family module has ``fetch(entry) -> Weights``, which runs where the network is and says what was found, and
+A family module has ``fetch(entry) -> Weights``, which runs where the network is and says what was found (of the entry
+it reads only what is in its ``weights_key``), and
 ``load(entry, weights, machine) -> Encoder``, which runs offline and refuses weights that are not those.
 ``look(entry)`` raises LookalikeError where the weights are not on this machine; it is quick, and reads none of them.
 ``dimension(entry) -> int | None`` says without loading how long a vector is, where the entry alone tells.
@@ -10,7 +11,6 @@ import importlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +19,6 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from lookalike.config.models import Embed
-from lookalike.io import store
 from lookalike.io.formats.records import Weights
 
 Computed = tuple[NDArray[np.float32], dict[str, float]]  # vectors, and seconds: `transfer` and `forward`
@@ -82,12 +81,6 @@ def parse(key: str) -> Any:
 def family(entry: Any) -> Any:
     """The module of an entry's family."""
     return importlib.import_module(f"lookalike.embed.models.{entry.family}")
-
-
-def fetch_weights(key: str, out: str | Path) -> None:
-    """Fetch a model's weights where they are not at hand, and write down what exactly was found."""
-    entry = parse(key)
-    store.write_json(family(entry).fetch(entry), out)
 
 
 def load(key: str, weights: Weights, machine: Machine) -> Encoder:

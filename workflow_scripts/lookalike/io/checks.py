@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lookalike.config.models import from_key
 from lookalike.io import store
 from lookalike.io.vectors import rows_of, whole
 from lookalike.job.errors import LookalikeError
@@ -28,7 +29,8 @@ def check_shards(embeddings: Iterable[str], embedding_key: str, embedding_code: 
     made the vectors. Differing ones are a warning, and all of them are named, such as ``11.3.0 / 12.0.0``.
     """
     footers = {path: store.read_provenance(path) for path in embeddings}
-    _check_current(footers, {"key": embedding_key, "code": embedding_code})
+    weights = from_key(embedding_key).weights_file()  # forced, it embeds all shards of the model again
+    _check_current(footers, {"key": embedding_key, "code": embedding_code}, weights)
     first, shared = next(iter(footers.items()))
     found: dict[str, set[str]] = {}
     for path, footer in footers.items():
@@ -36,7 +38,7 @@ def check_shards(embeddings: Iterable[str], embedding_key: str, embedding_code: 
             if footer[name] != shared[name]:
                 raise LookalikeError(
                     f"{path}: its {name} is {footer[name]}, and that of {first} is {shared[name]}, so their vectors "
-                    f"cannot be compared. Embed all shards again: --forcerun {_weights(path)}"
+                    f"cannot be compared. Embed all shards again: --forcerun {weights}"
                 )
         if footer["versions"] != shared["versions"]:
             log.warning("%s: was made with %s, other shards with %s", path, footer["versions"], shared["versions"])
@@ -48,7 +50,7 @@ def check_shards(embeddings: Iterable[str], embedding_key: str, embedding_code: 
     }
 
 
-def _check_current(footers: dict[str, dict[str, Any]], expected: dict[str, Any]) -> None:
+def _check_current(footers: dict[str, dict[str, Any]], expected: dict[str, Any], weights: str) -> None:
     """Refuse shards of an earlier configuration or code, which Snakemake may not know: it was killed before they ended.
 
     All of them are named, since each forced run that embeds only one would be refused for the next.
@@ -58,16 +60,11 @@ def _check_current(footers: dict[str, dict[str, Any]], expected: dict[str, Any])
         return
     name = next(name for name in expected if footers[stale[0]].get(name) != expected[name])
     by = "configuration" if name == "key" else "version of the code"
-    forced = " ".join(stale) if len(stale) <= NAMED else _weights(stale[0])
+    forced = " ".join(stale) if len(stale) <= NAMED else weights
     raise LookalikeError(
         f"{stale[0]}: was made by another {by}: its {name} is {footers[stale[0]].get(name)}, expected {expected[name]} "
         f"({len(stale)} of {len(footers)} shards). Embed again: --forcerun {forced}"
     )
-
-
-def _weights(shard: str) -> str:
-    """What all shards of a model are made from: forced, it embeds every one of them again."""
-    return f"results/weights/{Path(shard).parent.name}.json"
 
 
 def check_index(index: str, ids: str, expected: dict[str, Any]) -> dict[str, Any]:

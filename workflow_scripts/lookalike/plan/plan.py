@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ class Plan:
         return [
             *(path for name in self._with_sources(dataset) for path in self._sample_files(name)),
             *self.shard_files(dataset),
-            *(f"results/weights/{model}.json" for model in entry.models),
+            *dict.fromkeys(self.weights(model) for model in entry.models),
             *(path for model in entry.models for path in self.embeddings(dataset, model)),
             *self.rejected_of(experiment),
             *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.faiss"),
@@ -151,6 +152,29 @@ class Plan:
     def all_shard_ids(self) -> list[str]:
         """Every shard id of the catalogue, for the wildcard's pattern."""
         return sorted({shard for dataset in self.config.datasets for shard in self.shard_ids(dataset)})
+
+    # --- weights ---
+
+    @cached_property
+    def _with_weights(self) -> dict[str, str]:
+        """One model for each name of weights: all that have the name have the same weights."""
+        return {described.embed.weights_name(): model for model, described in self.config.models.items()}
+
+    def weights_names(self) -> list[str]:
+        """Names of all weights, for the wildcard's pattern: models may share them."""
+        return list(self._with_weights)
+
+    def weights(self, model: str) -> str:
+        """The file that says what a model's weights are."""
+        return self.config.models[model].embed.weights_file()
+
+    def weights_key(self, weights: str) -> str:
+        """What decides which files the weights of a name are: that part of the `embed:` entry of its models."""
+        return self.config.models[self._with_weights[weights]].embed.weights_key()
+
+    def weights_code(self, weights: str) -> str:
+        """``factory_hash`` of the models with the weights of a name."""
+        return self.factory_hash(self._with_weights[weights])
 
     # --- embeddings, neighbors, metrics ---
 

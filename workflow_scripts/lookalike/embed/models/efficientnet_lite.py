@@ -14,6 +14,7 @@ from PIL import Image
 
 from lookalike.config.models import EfficientNetLite
 from lookalike.embed.encoders import Machine
+from lookalike.embed.file_hashes import sha256
 from lookalike.embed.preprocess import Geometry
 from lookalike.embed.torch_encoder import TorchEncoder, exact_float32
 from lookalike.embed.trial import try_out
@@ -34,7 +35,7 @@ def fetch(entry: EfficientNetLite) -> Weights:
     return Weights(
         source=f"Python package {package}",
         revision=store.versions(package).get(package, ""),
-        files={path.name: store.sha256_file(path)},
+        files={path.name: sha256(path)},
     )
 
 
@@ -51,7 +52,7 @@ def dimension(entry: EfficientNetLite) -> int:
 def load(entry: EfficientNetLite, weights: Weights, machine: Machine) -> "Network":
     """Load the network from the package, after its weights were found to be the recorded ones."""
     path = _weights_file(entry.variant)
-    found = {path.name: store.sha256_file(path)}
+    found = {path.name: sha256(path)}
     if found != weights.files:
         raise LookalikeError(
             f"{path}: these are not the weights that fetch_weights recorded: found {found}, expected {weights.files}. "

@@ -8,6 +8,7 @@ from typing import Any
 from lookalike.config import user_module
 from lookalike.config.models import PythonFactory
 from lookalike.embed.encoders import Encoder, Machine
+from lookalike.embed.file_hashes import sha256
 from lookalike.embed.trial import try_out
 from lookalike.io import store
 from lookalike.io.formats.records import Weights
@@ -88,8 +89,8 @@ def _file(entry: PythonFactory) -> Path:
 
 def _hashes(entry: PythonFactory) -> dict[str, str]:
     path = _file(entry)
-    files = {path.name: path} | user_module.option_files(entry.options)
-    return {name: store.sha256_file(file) for name, file in files.items()}
+    options = {name: sha256(file) for name, file in user_module.option_files(entry.options).items()}
+    return {path.name: store.sha256_file(path)} | options
 
 
 def _kept(encoder: Any, where: str) -> Encoder:

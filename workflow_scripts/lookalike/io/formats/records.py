@@ -321,7 +321,7 @@ class Duplicates(Record):
 
 
 class Weights(Record):
-    """``results/weights/{model}.json``: what exactly was fetched, by name and hash."""
+    """``results/weights/{weights}/weights.json``: what exactly was fetched, by name and hash."""
 
     source: str
     revision: str

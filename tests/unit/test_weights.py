@@ -1,0 +1,229 @@
+"""Weights belong to a checkpoint and revision, and a file of gigabytes is hashed once a machine."""
+
+import itertools
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import tiny
+from conftest import REPOSITORY
+from lookalike.config.models import from_key
+from lookalike.embed import checkpoints, encoders, file_hashes
+from lookalike.embed.fetch_weights import fetch_weights
+from lookalike.io import store
+from lookalike.io.formats.records import Weights
+from lookalike.job.errors import LookalikeError
+from lookalike.plan.plan import Plan
+
+COMMIT = "a" * 40
+SCRIPT = {"family": "torchscript", "size": 32, "mean": [0, 0, 0], "std": [1, 1, 1], "sha256": "b" * 64}
+
+
+def vit(checkpoint: str = "owner/vit", **settings: Any) -> dict[str, Any]:
+    return {"family": "transformers", "feature": "pooler_output", "checkpoint": checkpoint, **settings}
+
+
+def blip2(checkpoint: str, **settings: Any) -> dict[str, Any]:
+    return {"family": "blip2", "checkpoint": checkpoint, **settings}
+
+
+def own(factory: str, **options: Any) -> dict[str, Any]:
+    return {"family": "python", "factory": factory, **({"options": options} if options else {})}
+
+
+def name(entry: dict[str, Any]) -> str:
+    return str(encoders.parse(json.dumps(entry)).weights_name())
+
+
+OTHERS = [  # each has weights of its own, however alike they are spelled
+    {"family": "pixels"},
+    {"family": "color_histogram"},
+    {"family": "efficientnet_lite", "variant": "lite0"},
+    {"family": "efficientnet_lite", "variant": "lite1"},
+    vit(),
+    vit(revision=COMMIT),
+    vit(revision=COMMIT[:12]),
+    vit(revision="refs/pr/7"),
+    vit(revision="refs-pr-7"),
+    vit(remote_code=True),
+    vit(revision="main-remote_code"),
+    vit("owner/vit-main"),
+    vit("owner/vit", revision="main-main"),
+    vit("owner--vit"),
+    vit("owner-/vit"),
+    vit("owner/-vit"),
+    vit("owner/vit-main", revision="blip2"),
+    vit("owner/vit-main-blip2"),
+    blip2("owner/vit"),
+    blip2("owner/vit-main"),
+    vit("/models/vit"),
+    vit("/other/vit"),
+    vit("./vit"),
+    vit("/models/{vit} é"),
+    vit("/models/" + "v" * 240 + "1"),
+    vit("/models/" + "v" * 240 + "2"),
+    SCRIPT | {"path": "a/net.pt"},
+    SCRIPT | {"path": "b/net.pt"},
+    SCRIPT | {"path": "a/net.pt", "url": "http://a/net.pt"},
+    SCRIPT | {"path": "a/net.pt", "sha256": "c" * 64},
+    own("mine:make"),
+    own("mine.make:make"),
+    own("mine:make", weights="a.pt"),
+    own("mine:make", weights="b.pt"),
+    own("müne:make"),
+    own("mune:make"),
+]
+
+
+def test_no_two_weights_share_a_folder_and_every_name_is_legal() -> None:
+    names = [name(entry) for entry in OTHERS]
+    assert [pair for pair in itertools.combinations(range(len(names)), 2) if names[pair[0]] == names[pair[1]]] == []
+    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", one) for one in names), names
+
+
+def test_where_it_is_unambiguous_a_name_is_the_checkpoint_and_its_revision() -> None:
+    assert name(vit("facebook/dinov2-base", revision=COMMIT)) == f"facebook--dinov2-base-{COMMIT}"
+    assert name(vit("facebook/dinov2-base")) == "facebook--dinov2-base-main"
+    assert name({"family": "efficientnet_lite", "variant": "lite0"}) == "efficientnet_lite-lite0"
+    assert re.fullmatch("vit-local-[0-9a-f]{12}", name(vit("/models/vit")))
+    assert re.fullmatch("net.pt-b{12}-[0-9a-f]{12}", name(SCRIPT | {"path": "a/net.pt"}))
+
+
+@pytest.mark.parametrize("entry", OTHERS, ids=name)
+def test_a_key_tells_all_that_decides_about_the_weights(entry: dict[str, Any]) -> None:
+    """The job that fetches gets no more than this key."""
+    parsed = encoders.parse(json.dumps(entry))
+    alone = from_key(parsed.weights_key())
+    assert alone.weights_name() == parsed.weights_name()
+    assert [getattr(alone, field) for field in parsed.weights_fields] == [
+        getattr(parsed, field) for field in parsed.weights_fields
+    ]
+
+
+def test_four_poolings_of_a_network_share_one_job() -> None:
+    raw = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    poolings = ("cls", "mean", "mean_patches", "gem")
+    for pooling in poolings:
+        embed = vit(feature="last_hidden_state", pooling=pooling, size=64, stored_dtype="float16")
+        raw["models"][f"vit-{pooling}"] = {"embed": embed}
+    raw["experiments"]["mine"] = {"dataset": "photo-tiles-copies", "models": [f"vit-{one}" for one in poolings]}
+    plan = Plan.of(raw)
+    weights = [path for path in plan.targets("mine") if path.startswith("results/weights/")]
+    assert weights == ["results/weights/owner--vit-main/weights.json"]
+    assert {plan.weights(f"vit-{one}") for one in poolings} == set(weights)
+    assert json.loads(plan.weights_key("owner--vit-main")) == {"family": "transformers", "checkpoint": "owner/vit"}
+
+
+# --- hashes that are remembered ---
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
+    """The files that were read to be hashed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(file_hashes, "SETTLED", -1)  # the files of these tests are of this moment
+    files: list[Path] = []
+    real = store.sha256_file
+
+    def counted(path: str | Path) -> str:
+        files.append(Path(path))
+        return real(path)
+
+    monkeypatch.setattr(store, "sha256_file", counted)
+    return files
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"weights")
+    return path
+
+
+def test_the_second_job_does_not_read_the_weights_and_a_changed_file_is_refused(
+    tmp_path: Path, read: list[Path]
+) -> None:
+    folder = tiny.vit(tmp_path / "vit")
+    key = json.dumps(vit(str(folder)))
+    out = tmp_path / "weights.json"
+    fetch_weights(encoders.parse(key).weights_key(), out)
+    assert {path.name for path in read} == {"config.json", "preprocessor_config.json", "model.safetensors"}
+    read.clear()
+    weights = store.read_json(out, Weights)
+    assert checkpoints.locate(str(folder), weights) == folder
+    assert encoders.load(key, weights, encoders.Machine()).dimension == 32
+    assert read == []
+
+    changed, before = folder / "model.safetensors", (folder / "model.safetensors").stat()
+    data = changed.read_bytes()
+    changed.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))  # of the same size and date
+    with pytest.raises(LookalikeError, match=r"model\.safetensors: is changed or damaged"):
+        checkpoints.locate(str(folder), weights)
+    assert read == [changed]
+
+
+def test_a_replaced_file_of_the_same_size_is_read(file: Path, read: list[Path]) -> None:
+    first = file_hashes.sha256(file)
+    other = file.with_name("other")
+    other.write_bytes(b"WEIGHTS")
+    other.replace(file)
+    assert file_hashes.sha256(file) == store.sha256_file(file) != first
+
+
+def test_names_that_lead_to_one_file_read_it_once(file: Path, read: list[Path]) -> None:
+    (file.parent / "linked").symlink_to(file)
+    assert file_hashes.sha256(file) == file_hashes.sha256(file.parent / "linked")
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize("damage", ["", "[" * 100_000, "{}", "another file's", "edited"])
+def test_what_was_remembered_is_not_trusted_where_it_is_damaged_or_of_another_file(
+    damage: str, file: Path, read: list[Path]
+) -> None:
+    found = file_hashes.sha256(file)
+    (remembered,) = (file.parent / "cache").rglob("*.json")
+    if damage == "another file's":
+        store.write_json(file_hashes.FileHash(path="/other", stamp="1 2 3 4", sha256="0" * 64), remembered)
+    elif damage == "edited":
+        remembered.write_text(remembered.read_text().replace(found, "0" * 64))
+    else:
+        remembered.write_text(damage)
+    assert file_hashes.sha256(file) == found
+    assert len(read) == 2
+    assert file_hashes.sha256(file) == found
+    assert len(read) == 2  # remembered anew
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    file: Path, read: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file.parent / "cache").write_text("a file, so nothing can be written in it")
+    assert file_hashes.sha256(file) == file_hashes.sha256(file)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    assert file_hashes.sha256(file) == store.sha256_file(file)
+    assert len(read) == 4
+
+
+def test_a_file_that_changed_this_moment_is_not_remembered(
+    file: Path, read: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its dates could stay where it changes once more within a tick of the clock."""
+    monkeypatch.setattr(file_hashes, "SETTLED", 3600)
+    assert file_hashes.sha256(file) == file_hashes.sha256(file)
+    assert len(read) == 2
+
+
+def test_code_is_read_every_time(tmp_path: Path, read: list[Path]) -> None:
+    """Whoever can write to a cache folder must not decide what runs."""
+    folder = tiny.vit(tmp_path / "vit")
+    (folder / "modeling.py").write_text("")
+    weights = checkpoints.fetch(str(folder), "main", code=True)
+    read.clear()
+    checkpoints.locate(str(folder), weights)
+    assert [path.name for path in read] == ["modeling.py"]
