@@ -1,6 +1,7 @@
 """Pictures to vectors: the only stage that uses a GPU.
 
 inputs:   results/{dataset}/sample/shards/{shard}.parquet
+          results/{dataset}/images/{shard}.zip                      those that its pictures are in, where a run made them
           results/weights/{model}.json                              what exactly was fetched, by hash
 outputs:  results/{dataset}/embeddings/{model}/{shard}.parquet      vectors, not normalised
           results/{dataset}/embeddings/{model}/{shard}.rejected.parquet   pictures that could not be used, and why
@@ -27,6 +28,7 @@ rule fetch_weights:
 rule embed:
     input:
         shard="results/{dataset}/sample/shards/{shard}.parquet",
+        archives=lambda wildcards: plan.archives_of_shard(wildcards.dataset, wildcards.shard),
         weights="results/weights/{model}.json",
     output:
         embeddings="results/{dataset}/embeddings/{model}/{shard}.parquet",
