@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,18 @@ def pack(folder: Path, pictures: dict[str, bytes], shards: int = 3) -> dict[str,
         album.pack()
     assert sorted(folder.iterdir()) == paths, "nothing else is left in the folder"
     return {path.name: path.read_bytes() for path in paths}
+
+
+def planned(tiles: dict[str, Any], copies: dict[str, Any]) -> Plan:
+    return Plan.of(
+        {
+            "datasets": {"tiles": tiles, "copies": copies},
+            "models": {"pixels": {"embed": {"family": "pixels"}}},
+            "indexes": {"flat": {"factory": "Flat"}},
+            "experiments": {"mine": {"dataset": "copies", "models": ["pixels"], "indexes": ["flat"]}},
+            "run": ["mine"],
+        }
+    )
 
 
 PICTURES = {f"copy-{number}.jpg": bytes([number]) * (100 + number) for number in range(20)}
@@ -56,17 +69,9 @@ def test_a_shard_declares_the_archives_that_its_images_are_in_and_as_few_others_
     made: int, cut: int
 ) -> None:
     """``made`` archives of tiles, whose copies have their references in ``cut`` shards."""
-    plan = Plan.of(
-        {
-            "datasets": {
-                "tiles": {"kind": "photo_tiles", "shards": {"images": made}},
-                "copies": {"kind": "copies", "of": "tiles", "shards": {"references": cut, "queries": 2}},
-            },
-            "models": {"pixels": {"embed": {"family": "pixels"}}},
-            "indexes": {"flat": {"factory": "Flat"}},
-            "experiments": {"mine": {"dataset": "copies", "models": ["pixels"], "indexes": ["flat"]}},
-            "run": ["mine"],
-        }
+    plan = planned(
+        {"kind": "photo_tiles", "shards": {"images": made}},
+        {"kind": "copies", "of": "tiles", "shards": {"references": cut, "queries": 2}},
     )
     archives = plan.archives("tiles")
     read: dict[str, set[str]] = {f"references-{number:05d}": set() for number in range(cut)}
@@ -80,8 +85,7 @@ def test_a_shard_declares_the_archives_that_its_images_are_in_and_as_few_others_
 
 def test_how_copies_are_divided_is_part_of_their_key_and_how_others_are_is_not() -> None:
     def key(**shards: int) -> str:
-        datasets = {"tiles": {"kind": "photo_tiles"}, "copies": {"kind": "copies", "of": "tiles", "shards": shards}}
-        return Plan.of({"datasets": datasets, "models": {}, "indexes": {}, "experiments": {}, "run": []}).images_key(
+        return planned({"kind": "photo_tiles"}, {"kind": "copies", "of": "tiles", "shards": shards}).images_key(
             "copies"
         )
 
