@@ -1,6 +1,7 @@
 """Pictures to vectors: the only stage that uses a GPU.
 
 inputs:   results/{dataset}/sample/shards/{shard}.parquet
+          results/{dataset}/images/{shard}.zip                those that its images are in, where a run made them
 outputs:  results/weights/{weights}/weights.json              what exactly was fetched, by hash; models may share it
           results/{dataset}/embeddings/{model}/{shard}.parquet      vectors, not normalised
           results/{dataset}/rejected/{model}/{shard}.parquet        images that could not be used, and why
@@ -27,6 +28,7 @@ rule fetch_weights:
 rule embed:
     input:
         shard="results/{dataset}/sample/shards/{shard}.parquet",
+        archives=lambda wildcards: plan.archives_of_shard(wildcards.dataset, wildcards.shard),
         weights=lambda wildcards: plan.weights(wildcards.model),
     output:
         embeddings="results/{dataset}/embeddings/{model}/{shard}.parquet",

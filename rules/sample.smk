@@ -1,29 +1,36 @@
 """Which pictures a data set has, in which roles, and how they are cut into shards.
 
 inputs:   the configuration; for `copies` the sample of the data set that is copied; tables that come with a data set
-outputs:  results/{dataset}/images/                   pictures that the run makes itself, and their manifest.parquet
+outputs:  results/{dataset}/images/{shard}.zip        pictures that the run makes itself, a shard's in each
+          results/{dataset}/images/manifest.parquet   what they are
           results/{dataset}/sample/images.parquet     one row a picture (docs/file-formats.md)
           results/{dataset}/sample/truth.parquet      the true matches
           results/{dataset}/sample/shards/{shard}.parquet
 """
 
 
-rule make_images:
-    input:
-        lambda wildcards: plan.images_input(wildcards.dataset),
-    output:
-        manifest="results/{dataset}/images/manifest.parquet",
-    log:
-        "results/logs/make_images/{dataset}.log",
-    wildcard_constraints:
-        dataset=plan.pattern(plan.creating_datasets()),
-    conda:
-        plan.environment
-    params:
-        key=lambda wildcards: plan.images_key(wildcards.dataset),
-        code=lambda wildcards: plan.code("make_images", dataset=wildcards.dataset),
-    script:
-        "../workflow_scripts/make_images.py"
+# A checkpoint, so that Snakemake decides about what reads an archive once it is there, by its content; one for each data
+# set, since the names of its archives follow from its configuration.
+for dataset in plan.creating_datasets():
+
+    checkpoint:
+        name:
+            f"make_images_{dataset}"
+        input:
+            **plan.images_input(dataset),
+        output:
+            archives=plan.archives(dataset),
+            manifest=f"results/{dataset}/images/manifest.parquet",
+        log:
+            f"results/logs/make_images/{dataset}.log",
+        conda:
+            plan.environment
+        params:
+            dataset=dataset,
+            key=plan.images_key(dataset),
+            code=plan.code("make_images", dataset=dataset),
+        script:
+            "../workflow_scripts/make_images.py"
 
 
 # A snapshot: pictures that come later are not seen until `--forcerun sample` looks again.

@@ -1,10 +1,11 @@
 from lookalike.job.log import job
-from lookalike.sample.sample import make_images
+from lookalike.sample.make_images import make_images
 
-with job(f"make_images {snakemake.wildcards.dataset}", snakemake.log[0]):
+with job(snakemake.rule, snakemake.log[0]):
     make_images(
-        name=snakemake.wildcards.dataset,
+        name=snakemake.params.dataset,
         key=snakemake.params.key,
-        sources=snakemake.input[0] if snakemake.input else None,
+        sources=snakemake.input.get("sources"),
+        archives=snakemake.output.archives,
         manifest=snakemake.output.manifest,
     )

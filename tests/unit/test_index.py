@@ -373,9 +373,10 @@ def test_a_vector_of_other_bytes_than_those_that_were_sampled_is_refused(chain: 
     with pytest.raises(LookalikeError) as caught:
         chain.build()
     shard = chain.folder / "references.parquet"
+    manifest = chain.folder.parent / "images/manifest.parquet"
     assert str(caught.value) == (
         f"{shard}: holds the vector of another picture under the name 'r0': its file was changed after it was "
-        f"embedded or copied. Copy and embed it again: --forcerun make_images {shard}"
+        f"embedded or copied. Copy and embed it again: --forcerun {manifest} {shard}"
     )
 
 

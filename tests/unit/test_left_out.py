@@ -14,6 +14,7 @@ from lookalike.io.formats.tables import IMAGES
 from lookalike.sample import left_out
 from lookalike.sample import sample as datasets
 from lookalike.sample.left_out import LeftOut
+from lookalike.sample.make_images import make_images
 
 SERVED = (
     "@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg",
@@ -141,7 +142,7 @@ def test_counts_reach_the_data_set_of_copies(make_pictures: MakePictures) -> Non
     sample({"kind": "folder", "root": "pictures"})
     key = json.dumps({"kind": "copies", "of": "mine", "queries": 3})
     manifest = "results/copies/images/manifest.parquet"
-    datasets.make_images("copies", key, "results/images.parquet", manifest)
+    make_images("copies", key, "results/images.parquet", ["results/copies/images/queries-00000.zip"], manifest)
     datasets.sample("copies", key, manifest, "results/copies/images.parquet", "results/copies/truth.parquet")
     expected = store.read_provenance("results/images.parquet")["left_out"]
     assert len(expected) == 1

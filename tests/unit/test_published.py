@@ -22,6 +22,7 @@ from lookalike.io.formats.tables import IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import expectations
 from lookalike.sample import sample as datasets
+from lookalike.sample.shard import write_shards
 from published import DEVELOPMENT, FLICKR, NAMED
 
 
@@ -511,3 +512,23 @@ def test_counts_say_what_a_sample_holds(tmp_path: Path) -> None:
     assert expectations.count(table, truth) == {"references": 12, "queries": 6, "training": 5, "pairs": 3}
     assert pc.sum(table["query"]).as_py() == len(DEVELOPMENT)
     assert set(distractors()) <= set(ids(table, "query"))
+
+
+def test_an_archive_that_is_packed_again_changes_no_shard(tmp_path: Path) -> None:
+    """Another order, other dates and another method: where a picture lies in its archive is in no table."""
+    root = published.coco(tmp_path / "coco", zipped=True)
+
+    def shards() -> list[bytes]:
+        sample("coco", root)
+        files = [str(tmp_path / f"images-{number}.parquet") for number in range(3)]
+        key = json.dumps({"dataset": "mine", "k": 1, "shards": {"images": 3}, "expect": {}})
+        write_shards(str(tmp_path / "images.parquet"), str(tmp_path / "truth.parquet"), key, files)
+        return [Path(file).read_bytes() for file in files]
+
+    before = shards()
+    with zipfile.ZipFile(root / "val2017.zip") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(root / "val2017.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in reversed(members):
+            archive.writestr(zipfile.ZipInfo(name, (1999, 1, 1, 0, 0, 0)), members[name], zipfile.ZIP_DEFLATED)
+    assert shards() == before

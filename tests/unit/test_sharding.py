@@ -9,6 +9,7 @@ from lookalike.io import store
 from lookalike.io.formats.tables import IMAGES, SHARD, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import shard as sharding
+from lookalike.sample.shard_number import shard_of
 from tables import truth_table
 
 
@@ -46,11 +47,11 @@ def ids(folder: Path, shard: str) -> list[str]:
 
 def test_an_image_is_in_the_shard_that_its_id_says(tmp_path: Path) -> None:
     expected = int(hashlib.sha256(b"a.jpg").hexdigest(), 16) % 7
-    assert sharding.shard_of("a.jpg", 7) == expected
+    assert shard_of("a.jpg", 7) == expected
     names = [f"{number}.jpg" for number in range(50)]
     write(tmp_path, sample(names), {"images": 3})
     assert [ids(tmp_path, f"images-{n}") for n in range(3)] == [
-        sorted(name for name in names if sharding.shard_of(name, 3) == n) for n in range(3)
+        sorted(name for name in names if shard_of(name, 3) == n) for n in range(3)
     ]
 
 
@@ -58,7 +59,7 @@ def test_a_new_picture_changes_one_shard_only(tmp_path: Path) -> None:
     names = [f"{number}.jpg" for number in range(20)]
     before = write(tmp_path, sample(names), {"images": 4})
     after = write(tmp_path, sample([*names, "new.jpg"]), {"images": 4})
-    assert [name for name in before if before[name] != after[name]] == [f"images-{sharding.shard_of('new.jpg', 4)}"]
+    assert [name for name in before if before[name] != after[name]] == [f"images-{shard_of('new.jpg', 4)}"]
 
 
 def test_roles_and_captions_do_not_change_a_shard(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ def test_a_finished_run_has_every_file_of_every_stage(finished: Tree) -> None:
     results = finished.folder / "results"
     for path in (
         "copies/images/manifest.parquet",
+        "copies/images/queries-00001.zip",
         "copies/sample/images.parquet",
         "copies/sample/truth.parquet",
         "copies/sample/shards/references-00001.parquet",
@@ -83,6 +84,25 @@ def test_other_queries_embed_only_new_pictures(tree: Tree) -> None:
     assert all("queries-" in job for job in ran.of("embed"))
     assert tree.bytes_of("results/copies/embeddings/*/references-*.parquet") == before
     assert pq.read_table(tree.folder / "results/copies/sample/truth.parquet").num_rows == 7
+
+
+def test_an_archive_of_copies_that_is_gone_is_made_again_and_a_changed_one_stops_the_run(tree: Tree) -> None:
+    archive = tree.folder / "results/copies/images/queries-00000.zip"
+    whole = archive.read_bytes()
+    archive.unlink()
+    # Snakemake writes the shards again with a checkpoint above them, and to the byte as they were
+    assert tree.run().rules <= {"make_images_copies", "shard_copies"}
+    assert archive.read_bytes() == whole
+
+    archive.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+    output = tree.run(status=1).output
+    remedy = ("--forcerun", "results/copies/images/manifest.parquet")
+    assert f"A run had made it; make it again: {' '.join(remedy)}" in output
+    assert "Traceback" not in output
+    ran = tree.run(options=remedy)
+    assert set(ran.of("embed")) <= {f"copies {model} queries-00000" for model in ("pixels", "color-histogram")}
+    assert archive.read_bytes() == whole
+    assert tree.run().jobs == []
 
 
 def test_keeping_more_neighbors_embeds_nothing(tree: Tree) -> None:

@@ -31,7 +31,7 @@ class DatasetBase(Entry):
     """What every kind of data set has."""
 
     parts: ClassVar[tuple[str, ...]] = ("images",)
-    creates_images: ClassVar[bool] = False
+    made_part: ClassVar[str] = ""  # the part whose images the run makes itself
 
     k: int = Field(10, ge=1, description="neighbors kept per query")
     shards: dict[str, Annotated[int, Field(ge=1)]] = Field({}, description="shards per part; 1 where not named")
@@ -49,6 +49,11 @@ class DatasetBase(Entry):
         return self.parts
 
     @property
+    def creates_images(self) -> bool:
+        """Whether the run makes images of it itself."""
+        return bool(self.made_part)
+
+    @property
     def has_queries(self) -> bool:
         """Whether an experiment can be run on it."""
         return True
@@ -62,7 +67,7 @@ class PhotoTiles(DatasetBase):
     """Tiles of the photographs that scikit-image and scikit-learn carry."""
 
     kind: Literal["photo_tiles"]
-    creates_images: ClassVar[bool] = True
+    made_part: ClassVar[str] = "images"
     tile: int = Field(144, ge=16, le=1024, description="side of a tile, in pixels")
 
     @property
@@ -119,7 +124,7 @@ class Copies(DatasetBase):
 
     kind: Literal["copies"]
     parts: ClassVar[tuple[str, ...]] = ("references", "queries")
-    creates_images: ClassVar[bool] = True
+    made_part: ClassVar[str] = "queries"
     of: str = Field(description="name of the data set whose references are copied")
     queries: int = Field(150, ge=1, description="copies that have a match")
     without_match: int = Field(0, ge=0, description="copies of pictures that are kept out of the references")

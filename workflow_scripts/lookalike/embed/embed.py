@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
 from lookalike.embed import encoders
-from lookalike.io import content_hashes, images, store
+from lookalike.io import images, store
 from lookalike.io.formats.records import EmbedTiming, Weights, bottleneck
 from lookalike.io.formats.tables import EMBEDDINGS, REJECTED, SHARD
 from lookalike.job import memory
@@ -257,39 +256,13 @@ def weights_sha256(weights: Weights) -> str:
 
 
 def _check_roots(rows: pa.Table, shard: str) -> None:
-    """An unmounted disk, or pictures that a run made and somebody removed, must not become rejected pictures."""
+    """The pictures of an unmounted disk must not become rejected ones."""
     for root in rows["root"].unique().to_pylist():
         if not Path(root).is_dir():
             raise LookalikeError(
                 f"{shard}: its pictures are in {root}, and that folder does not exist now. Bring it back "
-                "(a disk that is not mounted?); pictures under results/ are made again by --forcerun make_images."
+                "(a disk that is not mounted?)."
             )
-        if (Path(root) / "manifest.parquet").exists():
-            _check_made(root, rows.filter(pc.equal(rows["root"], root))["path"].to_pylist())
-
-
-def _check_made(root: str, paths: list[str]) -> None:
-    """Images that a run made must be there as it made them: embedded from other bytes, they could not be refused later.
-
-    Their true match is known because of how they were made, and forcing their shard would read the same bytes again.
-    """
-    manifest, remedy = f"{root}/manifest.parquet", "Make them again: --forcerun make_images"
-    if gone := [path for path in paths if not (Path(root) / path).exists()]:
-        raise LookalikeError(
-            f"{root}/{gone[0]}: is gone, and {len(gone) - 1} more pictures that a run had made. {remedy}"
-        )
-    try:
-        if "sha256" not in store.read_schema(manifest).names:
-            return
-        listed = store.read_columns(manifest, "root", "path", "sha256")
-    except LookalikeError as error:  # nothing that a run still needs would bring a deleted manifest back
-        raise LookalikeError(str(error).replace(store.REMEDY, remedy)) from None
-    listed = listed.filter(pc.equal(listed["root"], root))
-    sha256 = dict(zip(listed["path"].to_pylist(), listed["sha256"].to_pylist(), strict=True))
-    if changed := [path for path in paths if sha256.get(path) not in (None, store.sha256_file(f"{root}/{path}"))]:
-        raise LookalikeError(
-            f"{root}/{changed[0]}: is not as the run had made it, nor are {len(changed) - 1} more. {remedy}"
-        )
 
 
 def _prepared(rows: pa.Table, encoder: encoders.Encoder, threads: int, batch_size: int) -> Iterator[Picture]:
@@ -327,9 +300,8 @@ def _prepare(row: dict[str, Any], encoder: encoders.Encoder, files: memory.Budge
 def _read_and_prepare(row: dict[str, Any], encoder: encoders.Encoder, reserve: memory.Take) -> Picture:
     started = time.perf_counter()
     try:
-        data = images.read(row["root"], row["path"])
+        data = images.read_row(row)
         was_read = time.perf_counter()
-        content_hashes.check(row, data)
         image, size = _decode(data, encoder, reserve)
     except images.BadImage as bad:
         return Picture(row["image_id"], row["path"], reason=str(bad))

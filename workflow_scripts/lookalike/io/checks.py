@@ -120,8 +120,8 @@ def check_pictures(
             if (changed := table.filter(other)).num_rows:
                 raise LookalikeError(
                     f"{path}: holds the vector of another picture under the name '{changed['image_id'][0]}': its file "
-                    "was changed after it was embedded or copied. Copy and embed it again: --forcerun make_images "
-                    f"{path}"
+                    "was changed after it was embedded or copied. Copy and embed it again: --forcerun "
+                    f"{Path(images).parent.parent / 'images/manifest.parquet'} {path}"
                 )
         for batch in table.to_batches(max_chunksize=1 << 16):
             total += sum(map(_digest, batch["image_id"].to_pylist(), batch["sha256"].to_pylist()))

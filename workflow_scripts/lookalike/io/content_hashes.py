@@ -2,7 +2,8 @@
 
 Of an archive's member it is the CRC-32 that the archive's table of contents has, so nothing is unpacked. Of a plain
 file it is SHA-256 over the first, the middle and the last 64 KiB: all of a file of up to 192 KiB, and of a larger one
-what a network can bring in a moment. A change elsewhere in a larger file, of the same size, is not seen.
+what a network can bring in a moment. A change elsewhere in a larger file, of the same size, is not seen. Of an image
+that a run made itself it is the SHA-256 of all of it: its true match is known because of how it was made.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from typing import Any
 from lookalike.job.errors import LookalikeError
 
 PIECE = 1 << 16
-CRC, PIECES = "crc32:", "pieces:"  # how the two kinds begin
+CRC, PIECES, MADE = "crc32:", "pieces:", "sha256:"  # how the three kinds begin
 UNREADABLE = ""  # stands for the contents of a file that could not be read
 
 
@@ -30,6 +31,23 @@ def of(data: bytes) -> str:
     """Of a plain file, by its bytes."""
     whole = memoryview(data)
     return _of_pieces(len(data), lambda start, size: whole[start : start + size])
+
+
+def of_made(data: bytes) -> str:
+    """Of an image that the run makes."""
+    return f"{MADE}{hashlib.sha256(data).hexdigest()}"
+
+
+def is_made(row: Mapping[str, Any]) -> bool:
+    """Whether the image of such a row was made by a run, so that it can be made again, and never be refused."""
+    return str(row["content_hash"]).startswith(MADE)
+
+
+def remedy(row: Mapping[str, Any]) -> str:
+    """What to do about an image that is not as it was sampled."""
+    if is_made(row):
+        return f"A run had made it; make it again: --forcerun {row['root']}/manifest.parquet"
+    return "Look again, so that every model sees the same pictures: --forcerun sample"
 
 
 def of_file(path: str | Path) -> str:
@@ -73,16 +91,12 @@ def check(row: Mapping[str, Any], data: bytes) -> None:
         difference = f"it had {row['bytes']} bytes and has {len(data)} now"
     elif sampled == UNREADABLE:
         difference = "it could not be read then, and can be now"
-    elif sampled != (of_crc(zlib.crc32(data)) if sampled.startswith(CRC) else of(data)):
+    elif sampled != (
+        of_crc(zlib.crc32(data)) if sampled.startswith(CRC) else of_made(data) if is_made(row) else of(data)
+    ):
         difference = f"it has {len(data)} bytes as it had then, but not the same ones"
     else:
         return
-    made = (Path(row["root"]) / "manifest.parquet").exists()
     raise LookalikeError(
-        f"{row['root']}/{row['path']}: has changed since the data set was sampled: {difference}. "
-        + (
-            "A run had made it; make it again: --forcerun make_images"
-            if made
-            else "Look again, so that every model sees the same pictures: --forcerun sample"
-        )
+        f"{row['root']}/{row['path']}: has changed since the data set was sampled: {difference}. {remedy(row)}"
     )

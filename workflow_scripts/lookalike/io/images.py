@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from lookalike.io import archives
+from lookalike.io import archives, content_hashes
 from lookalike.io.image_containers import JPEG, PNG, count_scans, ends_in_zeros, essentials, jpeg_2000_depth
 from lookalike.io.image_refusals import TO_CONVERT, BadImage, refusal, undecoded_kind
 from lookalike.job import memory
+from lookalike.job.errors import LookalikeError
 
-__all__ = ["BadImage", "decode", "full_size", "load", "read"]
+__all__ = ["BadImage", "decode", "full_size", "load", "read", "read_row"]
 
 # What may be decoded. Pillow knows more, and some of it runs other programs on the file (PostScript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
@@ -78,6 +79,23 @@ def read(root: str, path: str) -> bytes:
         raise BadImage(f"cannot be read: {error.strerror}") from None
     except ValueError:
         raise BadImage("cannot be read: its name holds a zero byte") from None
+
+
+def read_row(row: Mapping[str, Any]) -> bytes:
+    """The bytes of the picture of a row of a shard or of an images table, as it was sampled.
+
+    Raises BadImage, and LookalikeError for one that has changed, or that a run made and that cannot be read.
+    """
+    try:
+        data = read(row["root"], row["path"])
+    except BadImage as error:
+        if content_hashes.is_made(row):
+            raise LookalikeError(
+                f"{row['root']}/{row['path']}: cannot be read: {error}. {content_hashes.remedy(row)}"
+            ) from None
+        raise
+    content_hashes.check(row, data)
+    return data
 
 
 def _leaves(root: str, path: str) -> bool:

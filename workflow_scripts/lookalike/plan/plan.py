@@ -6,6 +6,7 @@ every input, output and param of a rule is computed here, from the configuration
 
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -58,8 +59,9 @@ class Plan:
         """Check a configuration as YAML gives it, and the files it was merged from. Raises ConfigError."""
         check([*files])
         datasets = raw.get("datasets")
-        shards = [f"shard_{name}" for name in datasets] if isinstance(datasets, Mapping) else []
-        config = configuration.parse(dict(raw), frozenset({"all", *RULES, *shards}))
+        names = datasets if isinstance(datasets, Mapping) else ()
+        per_dataset = [f"{rule}_{name}" for rule in ("make_images", "shard") for name in names]
+        config = configuration.parse(dict(raw), frozenset({"all", *RULES, *per_dataset}))
         if unfit := list(_unfit(config)):
             raise ConfigError("\n".join(unfit))
         return cls(config)
@@ -110,7 +112,8 @@ class Plan:
         return [entry.of, dataset] if isinstance(entry, Copies) else [dataset]
 
     def _sample_files(self, dataset: str) -> list[str]:
-        made = [f"results/{dataset}/images/manifest.parquet"] if self.config.datasets[dataset].creates_images else []
+        manifest = f"results/{dataset}/images/manifest.parquet"
+        made = [*self.archives(dataset), manifest] if self.config.datasets[dataset].creates_images else []
         return [*made, f"results/{dataset}/sample/images.parquet", f"results/{dataset}/sample/truth.parquet"]
 
     def all_targets(self) -> list[str]:
@@ -119,10 +122,34 @@ class Plan:
 
     # --- images, samples, shards ---
 
-    def images_input(self, dataset: str) -> list[str]:
-        """What make_images reads: for copies, the sample of the data set that is copied."""
+    def images_input(self, dataset: str) -> dict[str, str | list[str]]:
+        """What make_images reads: for copies, the sample of the data set that is copied, and images made for that."""
         entry = self.config.datasets[dataset]
-        return [f"results/{entry.of}/sample/images.parquet"] if isinstance(entry, Copies) else []
+        if not isinstance(entry, Copies):
+            return {}
+        return {"sources": f"results/{entry.of}/sample/images.parquet", "archives": self.archives(entry.of)}
+
+    def archives(self, dataset: str) -> list[str]:
+        """The archives of the images that a run makes: one for each shard of the part that they are."""
+        entry = self.config.datasets[dataset]
+        numbers = range(entry.shards.get(entry.made_part, 1)) if entry.creates_images else ()
+        return [f"results/{dataset}/images/{entry.made_part}-{number:05d}.zip" for number in numbers]
+
+    def archives_of_shard(self, dataset: str, shard: str) -> list[str]:
+        """The archives of made images that a shard's images can be in.
+
+        Copies have references in the archives of their source. A shard's number is a hash modulo the number of shards,
+        so that of the source agrees with it modulo what both numbers of shards are divisible by.
+        """
+        entry = self.config.datasets[dataset]
+        part, number = shard.rsplit("-", 1)
+        if part == entry.made_part:
+            return [f"results/{dataset}/images/{shard}.zip"]
+        if not isinstance(entry, Copies) or part == "showcase":
+            return []
+        archives = self.archives(entry.of)
+        both = math.gcd(len(archives), entry.shards.get(part, 1))
+        return [archive for at, archive in enumerate(archives) if at % both == int(number) % both]
 
     def sample_input(self, dataset: str) -> dict[str, str | list[str]]:
         """What sample reads besides pictures: the manifest of those that are made here, or truth, captions and labels.
@@ -239,8 +266,10 @@ class Plan:
         return key(self.config.datasets[dataset], leave_out=LATER)
 
     def images_key(self, dataset: str) -> str:
-        """What decides which pictures a data set makes: outside pictures are none of them."""
-        return key(self.config.datasets[dataset], leave_out=LATER | {"showcase"})
+        """What decides which pictures a data set makes, and how they are divided: outside pictures are none of them."""
+        entry = self.config.datasets[dataset]
+        shards = {part: count for part, count in entry.shards.items() if part == entry.made_part and count > 1}
+        return key(entry.model_copy(update={"shards": shards}), leave_out=(LATER - {"shards"}) | {"showcase"})
 
     def shard_key(self, dataset: str) -> str:
         """What decides about the shard files, and what is checked before any model runs."""

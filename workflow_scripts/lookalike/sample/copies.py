@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,12 +18,13 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from lookalike.config.datasets import Copies
-from lookalike.io import content_hashes, images
+from lookalike.io import images
 from lookalike.io.formats.tables import BY, IMAGES, MANIFEST
-from lookalike.job.errors import LookalikeError, writing
+from lookalike.job.errors import LookalikeError
 from lookalike.job.progress import Progress
 from lookalike.sample.copy_operations import apply, as_jpeg, scaled_down
 from lookalike.sample.copy_recipes import Draw, describe, digest, draw_steps
+from lookalike.sample.make_images import Album
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ class Background:
     image: Image.Image
 
 
-def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
-    """Write the copies into ``folder`` and return the MANIFEST table of references, training pictures and copies.
+def make_images(entry: Copies, sources: pa.Table, album: Album) -> pa.Table:
+    """Put the copies into ``album`` and return the MANIFEST table of references, training pictures and copies.
 
     ``sources`` is the images table of the data set that is copied. Raises LookalikeError where it has too few
     pictures to keep any out, or none that can be decoded.
@@ -60,8 +60,6 @@ def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
 
     if held_out:
         log.info("%d of %d pictures are kept out of the references", len(held_out), len(ranked))
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     progress = Progress("made", entry.queries + entry.without_match, "copies")
     copies: list[Row] = []
     hashes: dict[str, str] = {}  # of the sources' bytes: a model must have embedded the picture that was copied
@@ -70,16 +68,15 @@ def make_images(entry: Copies, sources: pa.Table, folder: Path) -> pa.Table:
     ):
         hashes[row["image_id"]] = sha256
         copies.append(
-            _copy(entry, row, number, image, backgrounds=backgrounds, folder=folder) | {"source": row["image_id"]}
+            _copy(entry, row, number, image, backgrounds=backgrounds, album=album) | {"source": row["image_id"]}
         )
         del image  # before the next one is decoded
         progress.advance()
     for row in held_out[: entry.without_match]:
-        image = images.load(row["root"], row["path"])
-        copies.append(_copy(entry, row, 0, image, backgrounds=backgrounds, folder=folder) | {"source": None})
+        image, _ = _load(row)
+        copies.append(_copy(entry, row, 0, image, backgrounds=backgrounds, album=album) | {"source": None})
         del image
         progress.advance()
-    _remove_stale(folder, {copy["image_id"] for copy in copies})
 
     unaltered = {"query": False, "source": None, "operations": None, "parameters": None}
     training = sources.filter(pc.and_not(sources["training"], sources["reference"])).select(known)
@@ -106,7 +103,7 @@ def _hold_out(entry: Copies, ranked: Sequence[Row]) -> list[Row]:
         if len(held_out) == wanted:
             break
         try:
-            images.load(row["root"], row["path"])
+            _load(row)
         except images.BadImage as error:
             _log_undecodable(row, error)
             continue
@@ -129,17 +126,13 @@ def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, 
             if made == queries:
                 return
             try:
-                data = images.read(row["root"], row["path"])
-                image = images.decode(data)
+                image, sha256 = _load(row)
             except images.BadImage as error:
                 _log_undecodable(row, error)
                 first_reason = first_reason or f"{row['path']}: {error}"
                 continue
-            _check_unchanged(row, data)
             decodable.append(row)
             made += 1
-            sha256 = hashlib.sha256(data).hexdigest()
-            del data
             yield row, number, image, sha256
             del image
         if not decodable:
@@ -150,11 +143,13 @@ def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, 
         references = decodable
 
 
-def _check_unchanged(row: Row, data: bytes) -> None:
+def _load(row: Row) -> tuple[Image.Image, str]:
+    """A picture, and the SHA-256 of its file. Raises BadImage, and LookalikeError for one that has changed."""
     try:
-        content_hashes.check(row, data)
+        data = images.read_row(row)
     except LookalikeError as error:
         raise LookalikeError(f"of: {error}") from None
+    return images.decode(data), hashlib.sha256(data).hexdigest()
 
 
 def _log_undecodable(row: Row, error: images.BadImage) -> None:
@@ -162,14 +157,14 @@ def _log_undecodable(row: Row, error: images.BadImage) -> None:
 
 
 def _background(row: Row, max_side: int) -> Background:
-    image = images.load(row["root"], row["path"])
+    image, _ = _load(row)
     return Background(row["image_id"], scaled_down(image, max_side))
 
 
 def _copy(
-    entry: Copies, row: Row, number: int, image: Image.Image, *, backgrounds: Sequence[Background], folder: Path
+    entry: Copies, row: Row, number: int, image: Image.Image, *, backgrounds: Sequence[Background], album: Album
 ) -> Row:
-    """Make one copy, write it, and return its row, without ``source``."""
+    """Make one copy, put it into the album, and return its row, without ``source``."""
     steps = draw_steps(Draw(entry.seed, number, row["image_id"]), entry.operations, entry.strengths, entry.chains)
     background = _choose(entry.seed, number, row["image_id"], backgrounds)
     for step in steps:
@@ -183,20 +178,13 @@ def _copy(
     # Shards are compared by id and size: an id must not stay where the picture changed. So it is made of the picture's
     # bytes, and of where it came from, since a flipped picture is the same in every round.
     image_id = f"copy-{digest(row['image_id'], parameters, hashlib.sha256(data).hexdigest())[:16]}.jpg"
-    with writing(folder / image_id):
-        (folder / image_id).write_bytes(data)
     return {
         **row,
-        "image_id": image_id,
+        **album.add(image_id, data),
         "reference": False,
         "query": True,
         "training": False,
-        "root": folder.as_posix(),
-        "path": image_id,
-        "bytes": len(data),
-        "content_hash": content_hashes.of(data),
         "group": row["group"] if row["group"] is not None else row["image_id"],
-        "sha256": hashlib.sha256(data).hexdigest(),
         "operations": describe(steps),
         "parameters": parameters,
     }
@@ -206,10 +194,3 @@ def _choose(seed: int, number: int, image_id: str, backgrounds: Sequence[Backgro
     """The background for a copy: by hash, so that another set of backgrounds changes few copies."""
     others = [one for one in backgrounds if one.image_id != image_id]
     return min(others, key=lambda one: digest(seed, number, image_id, one.image_id), default=None)
-
-
-def _remove_stale(folder: Path, current: set[str]) -> None:
-    """Remove the copies of an earlier run, and nothing else."""
-    for file in folder.glob("copy-*.jpg"):
-        if file.name not in current and file.is_file() and not file.is_symlink():
-            file.unlink()

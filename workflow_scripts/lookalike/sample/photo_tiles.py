@@ -5,8 +5,8 @@ The photographs are read from the installed packages' folders; the packages them
 
 import importlib.util
 import logging
-import re
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,15 @@ import pyarrow as pa
 from PIL import Image
 
 from lookalike.config.datasets import PhotoTiles
-from lookalike.io import images, store
+from lookalike.io import images
 from lookalike.io.formats.tables import MANIFEST
-from lookalike.job.errors import LookalikeError, writing
+from lookalike.job.errors import LookalikeError
+from lookalike.sample.make_images import Album
 
 log = logging.getLogger(__name__)
 
 LARGE = 1000  # photographs with a longer side than this, in pixels, are halved, so that their tiles show something
 FLAT = 8.0  # tiles whose grey values (0 to 255) have a smaller standard deviation show nothing: sky, background
-WRITTEN = re.compile(r"[a-z_]+-\d+-\d+\.png")
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,12 @@ CARRIERS = (
 )
 
 
-def make_images(entry: PhotoTiles, sources: pa.Table | None, folder: Path) -> pa.Table:
-    """Write the tiles into ``folder`` and return their MANIFEST table; ``sources`` is not used.
+def make_images(entry: PhotoTiles, sources: pa.Table | None, album: Album) -> pa.Table:
+    """Put the tiles into ``album`` and return their MANIFEST table; ``sources`` is not used.
 
     Raises LookalikeError where a package or a photograph is missing, or no tile fits into any photograph.
     """
     folders = [_folder(carrier) for carrier in CARRIERS]  # both, before anything is written
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     rows = []
     flat = 0
     for carrier, where in zip(CARRIERS, folders, strict=True):
@@ -83,15 +81,16 @@ def make_images(entry: PhotoTiles, sources: pa.Table | None, folder: Path) -> pa
                     flat += 1
                     continue
                 group = Path(name).stem
-                image_id = f"{group}-{row}-{column}.png"
-                with writing(folder / image_id):
-                    tile.save(folder / image_id)
-                rows.append(_manifest_row(image_id, group, folder))
+                data = BytesIO()
+                tile.save(data, "PNG")
+                made = album.add(f"{group}-{row}-{column}.png", data.getvalue())
+                rows.append(
+                    {**made, "reference": True, "query": False, "training": False, "group": group, "source": None}
+                )
     if not rows and not flat:
         raise LookalikeError(f"tile: no photograph is large enough for tiles of {entry.tile} px. Choose smaller tiles.")
-    log.info("%d tiles of %d px written, %d flat ones left out", len(rows), entry.tile, flat)
-    _remove_stale(folder, {str(row["image_id"]) for row in rows})
-    return pa.Table.from_pylist(rows, schema=MANIFEST.schema("sha256"))
+    log.info("%d tiles of %d px made, %d flat ones left out", len(rows), entry.tile, flat)
+    return pa.Table.from_pylist(rows, schema=MANIFEST.schema("sha256", "content_hash"))
 
 
 def _folder(carrier: Carrier) -> Path:
@@ -125,25 +124,3 @@ def _tiles(photograph: Image.Image, side: int) -> list[tuple[int, int, Image.Ima
         for column in range(photograph.width // side)
         for x, y in [(left + column * side, top + row * side)]
     ]
-
-
-def _manifest_row(image_id: str, group: str, folder: Path) -> dict[str, str | bool | int | None]:
-    return {
-        "image_id": image_id,
-        "reference": True,
-        "query": False,
-        "training": False,
-        "root": folder.as_posix(),
-        "path": image_id,
-        "bytes": (folder / image_id).stat().st_size,
-        "group": group,
-        "source": None,
-        "sha256": store.sha256_file(folder / image_id),
-    }
-
-
-def _remove_stale(folder: Path, current: set[str]) -> None:
-    """Remove the tiles of an earlier run, and nothing else."""
-    for file in folder.iterdir():
-        if WRITTEN.fullmatch(file.name) and file.name not in current and file.is_file() and not file.is_symlink():
-            file.unlink()

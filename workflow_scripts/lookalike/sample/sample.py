@@ -1,7 +1,7 @@
 """Data sets: one module a kind, each giving the same two tables, images and truth.
 
-A kind that creates its pictures has ``make_images(entry, sources, folder) -> manifest``. One that others publish has
-``look(entry) -> found``, what the user has put there, and ``choose(entry, found) -> (images, truth)``. Any other has
+The images of some kinds are made by the run (``make_images``). A kind that others publish has ``look(entry) -> found``,
+what the user has put there, and ``choose(entry, found) -> (images, truth)``. Any other has
 ``sample(entry, where) -> (images, truth)``.
 """
 
@@ -16,30 +16,9 @@ from pydantic import TypeAdapter
 from lookalike.config.datasets import Dataset, Published
 from lookalike.io import identity, store
 from lookalike.io.formats.tables import IMAGES, MANIFEST, TRUTH
-from lookalike.job.errors import LookalikeError, WriteError
+from lookalike.job.errors import LookalikeError
 from lookalike.sample import expectations, hashing, showcase
 from lookalike.sample.left_out import LeftOut
-
-
-def make_images(name: str, key: str, sources: str | None, manifest: str) -> None:
-    """Make a data set's pictures beside ``manifest`` (``results/{name}/images/manifest.parquet``) and list them in it.
-
-    ``key`` is the data set's entry as JSON (``plan.Plan.images_key``); ``sources`` the sample of the data set that is
-    copied, for copies.
-    """
-    entry = _entry(key)
-    table_of_sources = store.read_table(sources, IMAGES) if sources else None
-    left_out = store.read_provenance(sources).get("left_out", []) if sources else []
-    try:
-        table = _module(entry).make_images(entry, table_of_sources, Path(manifest).parent)
-    except WriteError:
-        raise
-    except LookalikeError as error:  # a kind knows its keys, and not its name
-        raise LookalikeError(f"datasets.{name}.{error}") from None
-    if not table.num_rows:
-        raise LookalikeError(f"datasets.{name}: no pictures could be made. The log says why.")
-    provenance = {"made_by": "lookalike make_images", "key": key, "left_out": left_out}
-    store.write_table(hashing.fill(table), manifest, MANIFEST, provenance)
 
 
 def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out: str, *, expect: str = "{}") -> None:
@@ -87,7 +66,7 @@ def _check_manifest(manifest: str, entry: Any) -> None:
     """Images that were made with other settings are another data set's, or another seed's."""
     footer = store.read_provenance(manifest)
     made_with = TypeAdapter(Dataset).validate_json(footer["key"])
-    if made_with.model_copy(update={"showcase": entry.showcase}) != entry:
+    if made_with.model_copy(update={"showcase": entry.showcase, "shards": entry.shards}) != entry:
         raise LookalikeError(
             f"{manifest}: lists images that were made with other settings ({footer['key']}). Make them again: "
             f"--forcerun {manifest}"

@@ -1,6 +1,5 @@
 """A data set cut into shards: which picture is embedded in which job."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +12,7 @@ from lookalike.io.formats.tables import IMAGES, SHARD, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import expectations
 from lookalike.sample.expectations import ROLES
-
-
-def shard_of(image_id: str, count: int) -> int:
-    """The number of the shard that an image belongs to: ``sha256(image_id) mod count``.
-
-    It depends on nothing else, so a growing data set changes only the shards of its new pictures.
-    """
-    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()) % count
+from lookalike.sample.shard_number import shard_of
 
 
 def write_shards(images: str, truth: str, key: str, outputs: Sequence[str]) -> None:

@@ -1,0 +1,100 @@
+"""The images that a run makes are in archives, one for each shard, whose bytes follow from those images alone."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lookalike.io import images
+from lookalike.plan.plan import Plan
+from lookalike.sample.make_images import Album
+from lookalike.sample.shard_number import shard_of
+
+
+def pack(folder: Path, pictures: dict[str, bytes], shards: int = 3) -> dict[str, bytes]:
+    paths = [folder / f"queries-{number:05d}.zip" for number in range(shards)]
+    with Album([str(path) for path in paths]) as album:
+        for image_id, data in pictures.items():
+            row = album.add(image_id, data)
+            assert row["path"] == f"queries-{shard_of(image_id, shards):05d}.zip!{image_id}"
+        album.pack()
+    assert sorted(folder.iterdir()) == paths, "nothing else is left in the folder"
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def planned(tiles: dict[str, Any], copies: dict[str, Any]) -> Plan:
+    return Plan.of(
+        {
+            "datasets": {"tiles": tiles, "copies": copies},
+            "models": {"pixels": {"embed": {"family": "pixels"}}},
+            "indexes": {"flat": {"factory": "Flat"}},
+            "experiments": {"mine": {"dataset": "copies", "models": ["pixels"], "indexes": ["flat"]}},
+            "run": ["mine"],
+        }
+    )
+
+
+PICTURES = {f"copy-{number}.jpg": bytes([number]) * (100 + number) for number in range(20)}
+
+
+def test_any_program_that_opens_zip_archives_shows_the_images(tmp_path: Path) -> None:
+    pack(tmp_path, PICTURES)
+    found = {}
+    for path in tmp_path.iterdir():
+        with zipfile.ZipFile(path) as archive:
+            assert archive.testzip() is None
+            assert archive.namelist() == sorted(archive.namelist())
+            found |= {name: archive.read(name) for name in archive.namelist()}
+    assert found == PICTURES
+
+
+def test_the_order_in_which_images_were_made_changes_no_byte(tmp_path: Path) -> None:
+    assert pack(tmp_path / "a", PICTURES) == pack(tmp_path / "b", dict(reversed(PICTURES.items())))
+
+
+def test_one_more_image_changes_the_archive_of_its_shard_only(tmp_path: Path) -> None:
+    before, after = pack(tmp_path / "a", PICTURES), pack(tmp_path / "b", PICTURES | {"copy-77.jpg": b"more"})
+    assert [name for name in before if before[name] != after[name]] == [f"queries-{shard_of('copy-77.jpg', 3):05d}.zip"]
+
+
+def test_a_shard_without_images_has_an_empty_archive(tmp_path: Path) -> None:
+    pack(tmp_path, {"a.jpg": b"a"})
+    counts = [len(zipfile.ZipFile(path).namelist()) for path in tmp_path.iterdir()]
+    assert sorted(counts) == [0, 0, 1]
+
+
+@pytest.mark.parametrize(("made", "cut"), [(1, 1), (1, 4), (4, 4), (4, 6), (6, 4), (4, 1), (3, 2)])
+def test_a_shard_declares_the_archives_that_its_images_are_in_and_as_few_others_as_can_be_told(
+    made: int, cut: int
+) -> None:
+    """``made`` archives of tiles, whose copies have their references in ``cut`` shards."""
+    plan = planned(
+        {"kind": "photo_tiles", "shards": {"images": made}},
+        {"kind": "copies", "of": "tiles", "shards": {"references": cut, "queries": 2}},
+    )
+    archives = plan.archives("tiles")
+    read: dict[str, set[str]] = {f"references-{number:05d}": set() for number in range(cut)}
+    for number in range(1000):
+        image_id = f"tile-{number}.png"
+        read[f"references-{shard_of(image_id, cut):05d}"].add(archives[shard_of(image_id, made)])
+    assert {shard: set(plan.archives_of_shard("copies", shard)) for shard in read} == read
+    assert plan.archives_of_shard("copies", "queries-00001") == ["results/copies/images/queries-00001.zip"]
+    assert set(archives) | set(plan.archives("copies")) <= set(plan.targets("mine"))
+
+
+def test_how_copies_are_divided_is_part_of_their_key_and_how_others_are_is_not() -> None:
+    def key(**shards: int) -> str:
+        return planned({"kind": "photo_tiles"}, {"kind": "copies", "of": "tiles", "shards": shards}).images_key(
+            "copies"
+        )
+
+    assert key() == key(references=5) == key(queries=1)
+    assert key() != key(queries=2)
+
+
+def test_an_image_of_an_archive_is_read_as_it_was_made(tmp_path: Path) -> None:
+    with Album([str(tmp_path / "images-00000.zip")]) as album:
+        row = album.add("a.png", b"contents")
+        album.pack()
+    assert images.read_row(row) == b"contents"

@@ -1,0 +1,97 @@
+"""Images that a run makes itself: one zip archive a shard, and a manifest of the whole data set.
+
+A kind that makes its images has ``make_images(entry, sources, album) -> manifest``.
+"""
+
+import importlib
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic import TypeAdapter
+
+from lookalike.config.datasets import Dataset
+from lookalike.io import content_hashes, store
+from lookalike.io.formats.tables import IMAGES, MANIFEST
+from lookalike.job.errors import LookalikeError, WriteError, writing
+from lookalike.sample.shard_number import shard_of
+
+DATE = (1980, 1, 1, 0, 0, 0)  # of every member, the first that zip knows: the same images must give the same bytes
+
+
+def make_images(name: str, key: str, sources: str | None, archives: Sequence[str], manifest: str) -> None:
+    """Make a data set's images, pack them into ``archives``, one for each shard, and list them in ``manifest``.
+
+    ``key`` is the data set's entry as JSON (``plan.Plan.images_key``); ``sources`` the sample of the data set that is
+    copied, for copies.
+    """
+    entry: Any = TypeAdapter(Dataset).validate_json(key)
+    kind = importlib.import_module(f"lookalike.sample.{entry.kind}")
+    table_of_sources = store.read_table(sources, IMAGES) if sources else None
+    left_out = store.read_provenance(sources).get("left_out", []) if sources else []
+    with Album(archives) as album:
+        try:
+            table = kind.make_images(entry, table_of_sources, album)
+        except WriteError:
+            raise
+        except LookalikeError as error:  # a kind knows its keys, and not its name
+            raise LookalikeError(f"datasets.{name}.{error}") from None
+        if not table.num_rows:
+            raise LookalikeError(f"datasets.{name}: no pictures could be made. The log says why.")
+        album.pack()
+    provenance = {"made_by": "lookalike make_images", "key": key, "left_out": left_out}
+    store.write_table(table, manifest, MANIFEST, provenance)
+
+
+class Album:
+    """Takes images one by one and packs them, each into the archive of its shard, in the order of their ids.
+
+    Until then they are in a temporary file without a name: memory stays small, and a killed run leaves nothing behind.
+    """
+
+    def __init__(self, archives: Sequence[str]) -> None:
+        self.archives = [Path(archive) for archive in archives]
+        self.root = self.archives[0].parent
+        self._spool: BinaryIO | None = None
+        self._places: list[dict[str, tuple[int, int]]] = [{} for _ in archives]  # by archive and id: start, bytes
+
+    def __enter__(self) -> "Album":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._spool:
+            with suppress(OSError):  # what it could not write, it tries again
+                self._spool.close()
+
+    def add(self, image_id: str, data: bytes) -> dict[str, Any]:
+        """Take the image with the file contents ``data``; returns the cells of its row that follow from them."""
+        number = shard_of(image_id, len(self.archives))
+        with writing(self.root / image_id):
+            if self._spool is None:
+                self.root.mkdir(parents=True, exist_ok=True)
+                self._spool = tempfile.TemporaryFile(dir=self.root)  # noqa: SIM115 (closed on exit)
+            self._places[number][image_id] = (self._spool.tell(), len(data))
+            self._spool.write(data)
+        sha256 = content_hashes.of_made(data)
+        return {
+            "image_id": image_id,
+            "root": self.root.as_posix(),
+            "path": f"{self.archives[number].name}!{image_id}",
+            "bytes": len(data),
+            "content_hash": sha256,
+            "sha256": sha256.removeprefix(content_hashes.MADE),
+        }
+
+    def pack(self) -> None:
+        """Write the archives, each whole or not at all. A shard without images has an empty one."""
+        for archive, places in zip(self.archives, self._places, strict=True):
+            with store.atomic(archive) as temporary, zipfile.ZipFile(temporary, "w") as packed:
+                for image_id, (start, size) in sorted(places.items()):
+                    member = zipfile.ZipInfo(image_id, DATE)
+                    member.create_system, member.external_attr = 3, 0o644 << 16  # on every system as on Unix
+                    assert self._spool is not None
+                    self._spool.seek(start)
+                    packed.writestr(member, self._spool.read(size))
