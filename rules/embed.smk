@@ -9,14 +9,13 @@ params:   what changes the vectors; resources: what does not
 
 
 rule fetch_weights:
+    """Fetch a model's weights, and record what they are"""
     output:
         "results/weights/{model}.json",
     log:
         "results/logs/fetch_weights/{model}.log",
     conda:
         plan.environment
-    resources:
-        pictures_first=100,  # all there are: not while a sample job looks, on however many cores, and one at a time
     params:
         key=lambda wildcards: plan.embedding_key(wildcards.model),
         factory=lambda wildcards: plan.factory_hash(wildcards.model),
@@ -25,6 +24,7 @@ rule fetch_weights:
 
 
 rule embed:
+    """Embed a shard of images with a model"""
     input:
         shard="results/{dataset}/sample/shards/{shard}.parquet",
         weights="results/weights/{model}.json",

@@ -13,6 +13,7 @@ refuses:  numbers and neighbors of different searches, models that saw other pic
 
 
 rule compare:
+    """Compare the models of an experiment"""
     input:
         metrics=lambda wildcards: plan.per_model(
             wildcards.experiment, "results/{dataset}/metrics/{model}/{index}.json"
@@ -20,14 +21,17 @@ rule compare:
         neighbors=lambda wildcards: plan.found_of(wildcards.experiment, "neighbors"),
         candidates=lambda wildcards: plan.found_of(wildcards.experiment, "candidates"),
         trainings=lambda wildcards: plan.found_of(wildcards.experiment, "training"),
-        candidates_sn=lambda wildcards: plan.found_of(wildcards.experiment, "candidates_sn"),
+        candidates_sn=lambda wildcards: plan.found_of(
+            wildcards.experiment, "candidates_sn"
+        ),
         images=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/images.parquet",
         truth=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/truth.parquet",
     output:
         leaderboard=report(
             "results/reports/{experiment}/leaderboard.csv",
             caption="captions/leaderboard.rst",
-            category="{experiment}",
+            labels={"file": "leaderboard (CSV)"},
+            category=lambda wildcards: plan.title(wildcards.experiment),
         ),
         comparisons="results/reports/{experiment}/comparisons.json",
     log:
@@ -47,6 +51,7 @@ rule compare:
 
 # By the hashes of one model's shards: models that saw other bytes are not compared.
 rule find_duplicates:
+    """List the duplicates of an experiment's data set"""
     input:
         embeddings=lambda wildcards: plan.embeddings(
             plan.dataset_of(wildcards.experiment),
@@ -68,6 +73,7 @@ rule find_duplicates:
 
 
 rule report:
+    """Write an experiment's HTML report"""
     input:
         metrics=rules.compare.input.metrics,
         comparisons=rules.compare.output.comparisons,
@@ -81,7 +87,8 @@ rule report:
         report(
             "results/reports/{experiment}/index.html",
             caption="captions/report.rst",
-            category="{experiment}",
+            labels={"file": "report (HTML)"},
+            category=lambda wildcards: plan.title(wildcards.experiment),
         ),
     log:
         "results/logs/report/{experiment}.log",

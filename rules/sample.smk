@@ -9,6 +9,7 @@ outputs:  results/{dataset}/images/                   pictures that the run make
 
 
 rule make_images:
+    """Make the images of a data set that the run makes itself"""
     input:
         lambda wildcards: plan.images_input(wildcards.dataset),
     output:
@@ -28,6 +29,7 @@ rule make_images:
 
 # A snapshot: pictures that come later are not seen until `--forcerun sample` looks again.
 rule sample:
+    """List the images of a data set, their roles, and the true matches"""
     input:
         unpack(lambda wildcards: plan.sample_input(wildcards.dataset)),
     output:
@@ -35,14 +37,8 @@ rule sample:
         truth="results/{dataset}/sample/truth.parquet",
     log:
         "results/logs/sample/{dataset}.log",
-    priority: 1  # what is missing is said first, before weights are fetched for nothing
     conda:
         plan.environment
-    resources:
-        expect=lambda wildcards: plan.expect(wildcards.dataset),
-        pictures_first=lambda wildcards: (
-            0 if wildcards.dataset in plan.creating_datasets() else 1
-        ),
     params:
         key=lambda wildcards: plan.dataset_key(wildcards.dataset),
         code=lambda wildcards: plan.code("sample", dataset=wildcards.dataset),
@@ -55,6 +51,7 @@ rule sample:
 for dataset in plan.config.datasets:
 
     checkpoint:
+        """Cut a sample into shards"""
         name:
             f"shard_{dataset}"
         input:

@@ -15,6 +15,7 @@ refuses:  an index, ids and shards that were not made for each other
 for name, extras in search_variants().items():
 
     rule:
+        """Find each query's nearest references with an index"""
         name:
             name
         input:

@@ -13,6 +13,11 @@ class EmbedBase(Entry):
 
     stored_dtype: Literal["float32", "float16"] = "float32"
 
+    @property
+    def dimension(self) -> int | None:
+        """How long a vector is, where the entry alone tells; else only the loaded model knows."""
+        return None
+
 
 class Resized(EmbedBase):
     """What families add that bring a picture to a fixed size."""
@@ -28,12 +33,20 @@ class Pixels(EmbedBase):
     family: Literal["pixels"]
     size: int = Field(16, ge=2, le=64, description="side of the thumbnail, in pixels")
 
+    @property
+    def dimension(self) -> int:
+        return self.size**2
+
 
 class ColorHistogram(EmbedBase):
     """A floor: how often each color occurs."""
 
     family: Literal["color_histogram"]
     bins: int = Field(8, ge=2, le=16, description="bins per color channel; the vector has bins ** 3 numbers")
+
+    @property
+    def dimension(self) -> int:
+        return self.bins**3
 
 
 class EfficientNetLite(Resized):
@@ -43,6 +56,10 @@ class EfficientNetLite(Resized):
     variant: Literal["lite0", "lite1", "lite2", "lite3", "lite4"]
     resize: Literal["squash", "crop"] = Field("squash", description="the whole picture squashed, or its central square")
     compute_dtype: Literal["float32"] = "float32"
+
+    @property
+    def dimension(self) -> int:
+        return 1280  # of every variant
 
 
 def is_commit(revision: str) -> bool:

@@ -3,7 +3,6 @@
 A family module has ``fetch(entry) -> Weights``, which runs where the network is and says what was found, and
 ``load(entry, weights, machine) -> Encoder``, which runs offline and refuses weights that are not those.
 ``look(entry)`` raises LookalikeError where the weights are not on this machine; it is quick, and reads none of them.
-``dimension(entry) -> int | None`` says without loading how long a vector is, where the entry alone tells.
 """
 
 import importlib
