@@ -42,7 +42,7 @@ class Paths:
     def shard_pattern(self) -> str:
         """A regular expression for shard ids: of the parts, as an alternation of thousands of ids is slow."""
         parts = {part for dataset in self.config.datasets for part in self.config.parts(dataset)}
-        return f"(?:{self.pattern(parts)})-[0-9]{{5,}}"
+        return f"(?:{self.pattern(parts)})-[0-9]+"
 
     # --- targets ---
 
