@@ -54,6 +54,7 @@ bench: setup
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/embed.py $(BENCH)
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/plan.py
 
 clean:
 	rm -rf .venv results .snakemake

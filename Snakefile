@@ -4,9 +4,12 @@ import sys
 
 sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
 
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+
 from lookalike.job.errors import ConfigError
-from lookalike.plan.plan import (
-    Plan,
+from lookalike.plan.plan import Plan
+from lookalike.plan.start import (
     check_working_directory,
     share_library,
     why_not_writable,
@@ -25,9 +28,25 @@ except ConfigError as error:
     sys.exit(f"The configuration is wrong; nothing was run.\n{error}")
 
 
+report: "rules/captions/workflow.rst"
+
+
 onstart:
     if reason := why_not_writable("results"):
         sys.exit(reason)
+    # all that is missing in one go, before gigabytes of weights are fetched for nothing
+    jobs = [] if workflow.touch else workflow.dag.needrun_jobs()
+    sampled = {job.wildcards.dataset for job in jobs if job.rule.name == "sample"}
+    if sampled:
+        from lookalike.sample.sample import missing_data  # takes a while
+
+        entries = {name: plan.config.datasets[name] for name in sorted(sampled)}
+        if missing := missing_data(entries):
+            if not workflow.execution_settings.keep_going:
+                raise WorkflowError(f"{missing}\n\nNothing was run.")
+            logger.warning(
+                f"{missing}\n\nWhat does not need them is run (--keep-going)."
+            )
 
 
 wildcard_constraints:
@@ -35,7 +54,7 @@ wildcard_constraints:
     model=plan.pattern(plan.config.models),
     weights=plan.pattern(plan.weights_names()),
     index=plan.pattern(plan.config.indexes),
-    shard=plan.pattern(plan.all_shard_ids()),
+    shard=plan.shard_pattern(),
     experiment=plan.pattern(plan.config.experiments),
 
 
@@ -45,6 +64,7 @@ localrules:
 
 
 rule all:
+    """Every experiment that `run:` in the configuration names"""
     input:
         plan.all_targets(),
 
@@ -65,3 +85,6 @@ for experiment in plan.config.experiments:
             experiment
         input:
             plan.targets(experiment),
+
+    # what `snakemake --list` shows beside the name
+    workflow.get_rule(experiment).docstring = plan.title(experiment)

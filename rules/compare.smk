@@ -12,6 +12,7 @@ refuses:  numbers and neighbors of different searches, models that saw other ima
 
 
 rule compare:
+    """Compare the models of an experiment"""
     input:
         metrics=lambda wildcards: plan.per_model(
             wildcards.experiment, "results/{dataset}/metrics/{model}/{index}.json"
@@ -28,7 +29,8 @@ rule compare:
         leaderboard=report(
             "results/reports/{experiment}/leaderboard.csv",
             caption="captions/leaderboard.rst",
-            category="{experiment}",
+            labels={"file": "leaderboard (CSV)"},
+            category=lambda wildcards: plan.title(wildcards.experiment),
         ),
         comparisons="results/reports/{experiment}/comparisons.json",
     log:
@@ -48,6 +50,7 @@ rule compare:
 
 # By the hashes of what one model saw: models that saw other bytes are not compared.
 rule find_duplicates:
+    """List the duplicates of an experiment's data set"""
     input:
         seen=lambda wildcards: plan.seen_of(wildcards.experiment)[0],
         images=rules.compare.input.images,

@@ -10,14 +10,13 @@ params:   what changes the vectors; resources: what does not
 
 
 rule fetch_weights:
+    """Fetch a model's weights, and record what they are"""
     output:
         "results/weights/{weights}/weights.json",
     log:
         "results/logs/fetch_weights/{weights}.log",
     conda:
         plan.environment
-    resources:
-        pictures_first=100,  # all there are: not while a sample job looks, on however many cores, and one at a time
     params:
         key=lambda wildcards: plan.weights_key(wildcards.weights),
         code=lambda wildcards: plan.weights_code(wildcards.weights),
@@ -26,9 +25,12 @@ rule fetch_weights:
 
 
 rule embed:
+    """Embed a shard of images with a model"""
     input:
         shard="results/{dataset}/sample/shards/{shard}.parquet",
-        archives=lambda wildcards: plan.archives_of_shard(wildcards.dataset, wildcards.shard),
+        archives=lambda wildcards: plan.archives_of_shard(
+            wildcards.dataset, wildcards.shard
+        ),
         weights=lambda wildcards: plan.weights(wildcards.model),
     output:
         embeddings="results/{dataset}/embeddings/{model}/{shard}.parquet",

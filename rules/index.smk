@@ -10,6 +10,7 @@ refuses:  shards that were made with another configuration, other weights or oth
 
 
 rule index:
+    """Index a model's embeddings of the references"""
     input:
         embeddings=lambda wildcards: plan.embeddings(wildcards.dataset, wildcards.model),
         rejected=lambda wildcards: plan.rejected(wildcards.dataset, wildcards.model),

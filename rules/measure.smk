@@ -8,6 +8,7 @@ reads besides: timings beside the logs, which may be missing (a clock must not d
 
 
 rule measure:
+    """Measure what a model found with an index"""
     input:
         neighbors="results/{dataset}/neighbors/{model}/{index}.parquet",
         candidates="results/{dataset}/neighbors/{model}/{index}.candidates.parquet",

@@ -8,6 +8,7 @@ refuses:  inputs that contradict each other
 
 
 rule report:
+    """Write an experiment's HTML report"""
     input:
         metrics=rules.compare.input.metrics,
         comparisons=rules.compare.output.comparisons,
@@ -21,7 +22,8 @@ rule report:
         report(
             "results/reports/{experiment}/index.html",
             caption="captions/report.rst",
-            category="{experiment}",
+            labels={"file": "report (HTML)"},
+            category=lambda wildcards: plan.title(wildcards.experiment),
         ),
     log:
         "results/logs/report/{experiment}.log",

@@ -8,12 +8,12 @@ outputs:  results/{dataset}/images/{shard}.zip        pictures that the run make
           results/{dataset}/sample/shards/{shard}.parquet
 """
 
-
 # A checkpoint, so that Snakemake decides about what reads an archive once it is there, by its content; one for each data
 # set, since the names of its archives follow from its configuration.
 for dataset in plan.creating_datasets():
 
     checkpoint:
+        """Make the images of a data set that the run makes itself"""
         name:
             f"make_images_{dataset}"
         input:
@@ -35,6 +35,7 @@ for dataset in plan.creating_datasets():
 
 # A snapshot: pictures that come later are not seen until `--forcerun sample` looks again.
 rule sample:
+    """List the images of a data set, their roles, and the true matches"""
     input:
         unpack(lambda wildcards: plan.sample_input(wildcards.dataset)),
     output:
@@ -42,14 +43,8 @@ rule sample:
         truth="results/{dataset}/sample/truth.parquet",
     log:
         "results/logs/sample/{dataset}.log",
-    priority: 1  # what is missing is said first, before weights are fetched for nothing
     conda:
         plan.environment
-    resources:
-        expect=lambda wildcards: plan.expect(wildcards.dataset),
-        pictures_first=lambda wildcards: (
-            0 if wildcards.dataset in plan.creating_datasets() else 1
-        ),
     params:
         key=lambda wildcards: plan.dataset_key(wildcards.dataset),
         code=lambda wildcards: plan.code("sample", dataset=wildcards.dataset),
@@ -62,6 +57,7 @@ rule sample:
 for dataset in plan.config.datasets:
 
     checkpoint:
+        """Cut a sample into shards"""
         name:
             f"shard_{dataset}"
         input:

@@ -13,6 +13,7 @@ refuses:  an index, ids and shards that were not made for each other
 
 
 rule search:
+    """Find each query's nearest references with an index"""
     input:
         index="results/{dataset}/indexes/{model}/{index}.faiss",
         ids="results/{dataset}/indexes/{model}/{index}.ids.parquet",

@@ -8,5 +8,4 @@ with job(f"sample {snakemake.wildcards.dataset}", snakemake.log[0]):
         manifest=snakemake.input.get("manifest"),
         images_out=snakemake.output.images,
         truth_out=snakemake.output.truth,
-        expect=snakemake.resources.expect,
     )

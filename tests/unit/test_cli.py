@@ -30,7 +30,7 @@ from lookalike.io import store
 from lookalike.io.formats.records import Weights
 from lookalike.io.formats.tables import INDEX_IDS, NEIGHBORS
 from lookalike.job.errors import LookalikeError
-from lookalike.plan.plan import SEARCHED, Plan
+from lookalike.plan.paths import SEARCHED, Plan
 from lookalike.sample import sample as datasets
 from lookalike.sample.shard import write_shards
 from lookalike.search.search import SearchJob, search

@@ -19,7 +19,7 @@ from lookalike.io.formats.records import SearchTiming
 from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, INDEX_IDS, INDEX_IMAGES, NEIGHBORS, REJECTED
 from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError
-from lookalike.plan.plan import SEARCHED
+from lookalike.plan.paths import SEARCHED
 from lookalike.search import loading
 from lookalike.search.search import SearchJob, nearest, search
 

@@ -37,10 +37,9 @@ def test_pixels_are_a_grey_thumbnail_without_its_mean() -> None:
         '{"family": "efficientnet_lite", "variant": "lite0"}',
     ],
 )
-def test_a_family_knows_its_dimension_without_loading(key: str) -> None:
+def test_an_entry_knows_its_dimension_without_loading(key: str) -> None:
     entry = encoders.parse(key)
-    family = encoders.family(entry)
-    assert family.dimension(entry) == encoders.load(key, family.fetch(entry), MACHINE).dimension
+    assert entry.dimension == encoders.load(key, encoders.family(entry).fetch(entry), MACHINE).dimension
 
 
 def test_color_histogram_counts_colors_wherever_they_stand() -> None:

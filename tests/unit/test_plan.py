@@ -8,7 +8,7 @@ import yaml
 import published
 from conftest import REPOSITORY
 from lookalike.job.errors import ConfigError
-from lookalike.plan import plan
+from lookalike.plan import plan, start
 from lookalike.plan.plan import Plan
 
 CATALOGUE = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
@@ -115,6 +115,34 @@ def test_patterns_match_whole_names_only() -> None:
     assert [bool(pattern.fullmatch(name)) for name in ("a", "a.b", "axb", "")] == [True, True, False, False]
 
 
+def test_the_pattern_of_shards_knows_every_shard_and_does_not_grow_with_them() -> None:
+    import re
+
+    raw = copy.deepcopy(CATALOGUE)
+    raw["datasets"]["photo-tiles-copies"]["shards"] = {"references": 100_001}
+    made = Plan.of(raw)
+    pattern = re.compile(made.shard_pattern())
+    assert all(pattern.fullmatch(shard) for shard in made.shard_ids("photo-tiles-copies"))
+    assert not [
+        name for name in ("references-x", "pictures-00000", "queries-00000.rejected") if pattern.fullmatch(name)
+    ]
+    assert made.shard_pattern() == Plan.of(CATALOGUE).shard_pattern()
+
+
+def test_an_experiments_targets_name_each_shard_once_for_a_model_and_a_file_of_every_job() -> None:
+    made = Plan.of(CATALOGUE)
+    targets = made.targets("demo")
+    assert len(targets) == len(set(targets))
+    shards, models = made.shard_ids("photo-tiles-copies"), made.config.experiments["demo"].models
+    assert [sum(shard in target for target in targets) for shard in shards] == [
+        len(models) + 1,
+        *[len(models)] * (len(shards) - 1),
+    ]
+    for part in ("images/manifest", "sample/images", "sample/shards/", "weights/pixels", "indexes/pixels/flat"):
+        assert [target for target in targets if part in target], part
+    assert targets[-1] == "results/reports/demo/index.html"
+
+
 def test_an_experiment_may_not_have_the_name_of_a_data_sets_checkpoint() -> None:
     raw = copy.deepcopy(CATALOGUE)
     raw["experiments"]["shard_photo-tiles"] = raw["experiments"]["demo"]
@@ -156,10 +184,10 @@ def test_a_working_directory_that_snakemake_cannot_lock_is_refused(
     for folder in ("{q}", name):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "{q}")
-    plan.check_working_directory()
+    start.check_working_directory()
     monkeypatch.chdir(tmp_path / name)
     with pytest.raises(ConfigError, match=r"takes the braces .* for a wildcard, and cannot work in it\. Rename it"):
-        plan.check_working_directory()
+        start.check_working_directory()
 
 
 def test_a_search_writes_the_same_files_on_every_data_set() -> None:
@@ -196,10 +224,10 @@ def test_an_index_that_does_not_fit_a_models_dimensions_is_told_before_anything_
 
 
 def test_results_that_cannot_be_written_are_said_before_the_first_job(tmp_path: Path) -> None:
-    assert plan.why_not_writable(str(tmp_path / "results")) is None
+    assert start.why_not_writable(str(tmp_path / "results")) is None
     assert not [*(tmp_path / "results").iterdir()]
     (tmp_path / "file").touch()
-    said = plan.why_not_writable(str(tmp_path / "file/results"))
+    said = start.why_not_writable(str(tmp_path / "file/results"))
     assert said == (
         f"{tmp_path}/file/results: cannot be written (Not a directory), so nothing was run. Mount the disk writable, "
         "give yourself the rights, or run in another folder (--directory)."

@@ -32,11 +32,17 @@ def entry(kind: str, root: Path, **more: Any) -> Any:
 
 def sample(kind: str, root: Path, **more: Any) -> tuple[pa.Table, pa.Table]:
     """The tables that the sample stage writes."""
-    expect = more.pop("expect", "{}")
     key = entry(kind, root, **more).model_dump_json(exclude_defaults=True)
     files = str(root.parent / "images.parquet"), str(root.parent / "truth.parquet")
-    datasets.sample("mine", key, None, *files, expect=expect)
+    datasets.sample("mine", key, None, *files)
     return store.read_table(files[0], IMAGES), store.read_table(files[1], TRUTH)
+
+
+def shard(root: Path, expect: dict[str, int]) -> None:
+    """Cut what ``sample`` wrote into shards, where it holds what is expected."""
+    key = json.dumps({"dataset": "mine", "k": 1, "shards": {"images": 1}, "expect": expect})
+    files = str(root.parent / "images.parquet"), str(root.parent / "truth.parquet")
+    write_shards(*files, key, [str(root.parent / "images-00000.parquet")])
 
 
 def ids(table: pa.Table, role: str) -> list[str]:
@@ -139,13 +145,16 @@ def test_a_sample_is_stable_and_a_larger_one_contains_it(tmp_path: Path) -> None
 def test_a_protocols_counts_are_checked_and_what_is_likely_missing_is_named(tmp_path: Path) -> None:
     root = published.disc21(tmp_path / "disc21", zipped=False)
     settings: dict[str, Any] = {"references": {"first": 8}, "queries": "positives"}
-    sample("disc21", root, **settings, expect='{"references": 8, "queries": 2, "training": 0, "pairs": 2}')
+    sample("disc21", root, **settings)
+    shard(root, {"references": 8, "queries": 2, "training": 0, "pairs": 2})
     (root / "dev_queries/Q00001.jpg").unlink()
-    message = failure("disc21", root, **settings, expect='{"references": 8, "queries": 2, "pairs": 2}')
-    assert message.startswith(
+    sample("disc21", root, **settings)
+    with pytest.raises(LookalikeError) as caught:
+        shard(root, {"references": 8, "queries": 2, "pairs": 2})
+    assert str(caught.value).startswith(
         "datasets.mine.expect: 2 queries were expected, and 1 found; 2 pairs were expected, and 1 found. Likely "
         "missing: development queries: Q00001, Q00006 to Q49999 (49,995 pictures), of what is published; ground truth: "
-        "the query of 1 true pairs of the development queries, e.g. Q00001. Add it, or correct expect"
+        "the query of 1 true pairs of the development queries, e.g. Q00001. Add it and sample again"
     )
 
 
@@ -435,10 +444,37 @@ def test_any_kind_of_data_set_may_say_what_is_expected(tmp_path: Path) -> None:
     root = tmp_path / "pictures"
     root.mkdir()
     (root / "a.jpg").write_bytes(published.jpeg(0))
-    sample("folder", root, expect='{"references": 1}')
-    assert failure("folder", root, expect='{"references": 2}') == (
-        "datasets.mine.expect: 2 references were expected, and 1 found. Look for what is missing, or correct expect."
-    )
+    sample("folder", root)
+    shard(root, {"references": 1})
+    with pytest.raises(LookalikeError, match=r"^datasets\.mine\.expect: 2 references were expected, and 1 found\. Add"):
+        shard(root, {"references": 2})
+
+
+def test_all_data_sets_that_are_missing_are_named_at_once_in_the_words_of_the_sample_stage(tmp_path: Path) -> None:
+    there = tmp_path / "pictures"
+    there.mkdir()
+    (there / "a.jpg").write_bytes(published.jpeg(0))
+    entries = {
+        "complete": entry("folder", there),
+        "no-root": entry("folder", tmp_path / "nowhere"),
+        "no-queries": entry("folder", there, queries=str(tmp_path / "nowhere")),
+        "no-truth": entry("folder", there, queries=str(there), truth=str(tmp_path / "truth.csv")),
+        "no-showcase": entry("folder", there, showcase=str(tmp_path / "nowhere")),
+        "nothing": entry("disc21", tmp_path / "nowhere"),
+        "part": entry("coco", published.coco(tmp_path / "coco", zipped=False)),
+    }
+    next((tmp_path / "coco").rglob("instances*.json")).unlink()
+    said = datasets.missing_data(entries)
+    for name, one in entries.items():
+        if name == "complete":
+            assert f"datasets.{name}" not in said
+            continue
+        with pytest.raises(LookalikeError) as caught:
+            datasets.sample(name, one.model_dump_json(), None, str(tmp_path / "i"), str(tmp_path / "t"))
+        if name != "no-truth":  # whose queries are its root, too
+            assert said.count(str(caught.value)) == 1
+    assert f"datasets.no-truth.truth: the file '{tmp_path}/truth.csv' does not exist." in said
+    assert datasets.missing_data({"complete": entries["complete"]}) == ""
 
 
 MILLION = """

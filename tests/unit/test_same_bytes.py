@@ -16,7 +16,7 @@ from lookalike.io import content_hashes, store, vectors
 from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, NEIGHBORS, SHARD
 from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError
-from lookalike.plan.plan import SEARCHED
+from lookalike.plan.paths import SEARCHED
 from lookalike.search.search import SearchJob, search
 
 LITE0 = '{"family": "efficientnet_lite", "variant": "lite0"}'

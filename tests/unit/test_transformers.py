@@ -26,7 +26,7 @@ from lookalike.io import content_hashes, images, store
 from lookalike.io.formats.tables import EMBEDDINGS, SHARD
 from lookalike.job.errors import LookalikeError
 from lookalike.job.log import fault_of_the_machine
-from lookalike.plan import plan
+from lookalike.plan import keys
 
 MACHINE = encoders.Machine(threads=1)
 TOLERANCE = 1e-5  # of the largest number of a vector
@@ -290,7 +290,7 @@ def test_fast_decoding_knows_how_large_a_picture_the_processor_needs(
 
 def key_of(**more: Any) -> str:
     entry = {"family": "efficientnet_lite", "variant": "lite0", **more}
-    return plan.key(encoders.parse(json.dumps(entry)))
+    return keys.key(encoders.parse(json.dumps(entry)))
 
 
 @pytest.mark.parametrize(

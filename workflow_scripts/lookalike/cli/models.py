@@ -8,7 +8,6 @@ from lookalike.cli.options import ConfigFiles, Json, Results
 from lookalike.cli.output import print_json, print_table
 from lookalike.config.models import Checkpoint
 from lookalike.embed import checkpoints
-from lookalike.embed import encoders as families
 from lookalike.io import store
 
 
@@ -50,9 +49,7 @@ def _row(catalogue: Catalogue, model: str) -> dict[str, Any]:
         "model": model,
         "label": catalogue.plan.label(model),
         "family": entry.family,
-        "dimensions": families.family(entry).dimension(entry)
-        or _embedded_dimension(catalogue, model)
-        or described.dimension,
+        "dimensions": entry.dimension or _embedded_dimension(catalogue, model) or described.dimension,
         "at_hand": missing is None,
         "recorded": catalogue.recorded(model).exists(),
         "weights": str(catalogue.recorded(model)),

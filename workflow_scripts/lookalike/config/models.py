@@ -43,6 +43,11 @@ class EmbedBase(Entry):
         """A name for people, and whether it is legal and no other weights have it."""
         return self.family, True
 
+    @property
+    def dimension(self) -> int | None:
+        """How long a vector is, where the entry alone tells; else only the loaded model knows."""
+        return None
+
 
 class Resized(EmbedBase):
     """What families add that bring a picture to a fixed size."""
@@ -58,12 +63,20 @@ class Pixels(EmbedBase):
     family: Literal["pixels"]
     size: int = Field(16, ge=2, le=64, description="side of the thumbnail, in pixels")
 
+    @property
+    def dimension(self) -> int:
+        return self.size**2
+
 
 class ColorHistogram(EmbedBase):
     """A floor: how often each color occurs."""
 
     family: Literal["color_histogram"]
     bins: int = Field(8, ge=2, le=16, description="bins per color channel; the vector has bins ** 3 numbers")
+
+    @property
+    def dimension(self) -> int:
+        return self.bins**3
 
 
 class EfficientNetLite(Resized):
@@ -78,6 +91,10 @@ class EfficientNetLite(Resized):
 
     def _weights_label(self) -> tuple[str, bool]:
         return f"{self.family}-{self.variant}", True
+
+    @property
+    def dimension(self) -> int:
+        return 1280  # of every variant
 
 
 def is_commit(revision: str) -> bool:

@@ -4,7 +4,6 @@ A family module has ``fetch(entry) -> Weights``, which runs where the network is
 it reads only what is in its ``weights_key``), and
 ``load(entry, weights, machine) -> Encoder``, which runs offline and refuses weights that are not those.
 ``look(entry)`` raises LookalikeError where the weights are not on this machine; it is quick, and reads none of them.
-``dimension(entry) -> int | None`` says without loading how long a vector is, where the entry alone tells.
 """
 
 import importlib

@@ -1,58 +1,32 @@
-"""From a configuration: targets, shards, paths, and the keys that decide what runs again.
+"""Every question that a rule file asks, answered from the configuration alone.
 
-The Snakefile imports this module, so it never imports torch, and takes no decision that Snakemake cannot see:
-every input, output and param of a rule is computed here, from the configuration alone.
+The Snakefile imports this module, so it never imports torch, and takes no decision that Snakemake cannot see.
 """
 
-import hashlib
-import json
-import math
-import os
-import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from lookalike.config import factories, user_module
+from lookalike.config import factories
 from lookalike.config import loading as configuration
-from lookalike.config.datasets import Copies
 from lookalike.config.files import check
 from lookalike.config.indexes import IndexRuntime
-from lookalike.config.models import PythonFactory, Runtime
+from lookalike.config.models import Runtime
 from lookalike.config.records import Config
-from lookalike.config.vary import as_text
 from lookalike.job.errors import ConfigError
-from lookalike.plan.code import LIBRARY, Code
+from lookalike.plan.code import LIBRARY
+from lookalike.plan.keys import Keys
 
 RULES = (
     *("make_images", "sample", "shard", "fetch_weights", "embed", "index", "search", "measure"),
     *("compare", "find_duplicates", "report"),
 )
 
-# What a search writes, by name in the rules.
-SEARCHED = {
-    "neighbors": "results/{dataset}/neighbors/{model}/{index}.parquet",
-    "showcase": "results/{dataset}/neighbors/{model}/{index}.showcase.parquet",
-    "candidates": "results/{dataset}/neighbors/{model}/{index}.candidates.parquet",
-    "training": "results/{dataset}/neighbors/{model}/{index}.training.parquet",
-    "candidates_sn": "results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet",
-}
-
-REPORT_FILES = ("leaderboard.csv", "comparisons.json", "duplicates.json", "duplicates.parquet", "index.html")
-LATER = frozenset({"k", "shards", "on_bad_image", "expect"})  # keys of a data set that change no sample
-
 
 @dataclass(frozen=True)
-class Plan:
-    """Answers every question that a rule file asks. Paths are relative to the working directory."""
-
-    config: Config
-    source: Code = field(default_factory=Code, repr=False, compare=False)
+class Plan(Keys):
+    """Paths, keys, and what jobs ask of a machine."""
 
     @classmethod
     def of(cls, raw: Mapping[str, Any], files: Iterable[str | Path] = ()) -> "Plan":
@@ -66,182 +40,19 @@ class Plan:
             raise ConfigError("\n".join(unfit))
         return cls(config)
 
-    # --- names, and the patterns that wildcards are held to ---
-
-    def creating_datasets(self) -> list[str]:
-        """Data sets whose pictures a run makes itself."""
-        return [name for name, dataset in self.config.datasets.items() if dataset.creates_images]
-
-    @staticmethod
-    def pattern(names: Iterable[str]) -> str:
-        """A regular expression that matches exactly these names."""
-        return "|".join(re.escape(name) for name in sorted(names, reverse=True)) or "(?!)"
-
     @property
     def environment(self) -> str:
         """The conda environment's file; braces are doubled, since Snakemake takes single ones for a wildcard."""
         root = str(LIBRARY.parents[1]).replace("{", "{{").replace("}", "}}")
         return f"{root}/envs/{self.config.environment}.yaml"
 
-    # --- targets ---
-
-    def targets(self, experiment: str) -> list[str]:
-        """Every file that an experiment needs, the report last.
-
-        All of them and not only the report: Snakemake makes no missing file that lies between files that are there, so
-        after a failed job, whose output it removed, it would find an older report and say "Nothing to be done".
-        """
-        entry = self.config.experiments[experiment]
-        dataset, folder = entry.dataset, f"results/reports/{experiment}"
-        return [
-            *(path for name in self._with_sources(dataset) for path in self._sample_files(name)),
-            *self.shard_files(dataset),
-            *dict.fromkeys(self.weights(model) for model in entry.models),
-            *(path for model in entry.models for path in self.embeddings(dataset, model)),
-            *self.rejected_of(experiment),
-            *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.faiss"),
-            *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.ids.parquet"),
-            *self.seen_of(experiment),
-            *(path for name in SEARCHED for path in self.searched(experiment, name)),
-            *self.per_model(experiment, "results/{dataset}/metrics/{model}/{index}.json"),
-            *(f"{folder}/{name}" for name in REPORT_FILES),
-        ]
-
-    def _with_sources(self, dataset: str) -> list[str]:
-        entry = self.config.datasets[dataset]
-        return [entry.of, dataset] if isinstance(entry, Copies) else [dataset]
-
-    def _sample_files(self, dataset: str) -> list[str]:
-        manifest = f"results/{dataset}/images/manifest.parquet"
-        made = [*self.archives(dataset), manifest] if self.config.datasets[dataset].creates_images else []
-        return [*made, f"results/{dataset}/sample/images.parquet", f"results/{dataset}/sample/truth.parquet"]
-
-    def all_targets(self) -> list[str]:
-        """What a bare `snakemake` builds."""
-        return [target for experiment in self.config.run for target in self.targets(experiment)]
-
-    # --- images, samples, shards ---
-
-    def images_input(self, dataset: str) -> dict[str, str | list[str]]:
-        """What make_images reads: for copies, the sample of the data set that is copied, and images made for that."""
-        entry = self.config.datasets[dataset]
-        if not isinstance(entry, Copies):
-            return {}
-        return {"sources": f"results/{entry.of}/sample/images.parquet", "archives": self.archives(entry.of)}
-
-    def archives(self, dataset: str) -> list[str]:
-        """The archives of the images that a run makes: one for each shard of the part that they are."""
-        entry = self.config.datasets[dataset]
-        numbers = range(entry.shards.get(entry.made_part, 1)) if entry.creates_images else ()
-        return [f"results/{dataset}/images/{entry.made_part}-{number:05d}.zip" for number in numbers]
-
-    def archives_of_shard(self, dataset: str, shard: str) -> list[str]:
-        """The archives of made images that a shard's images can be in.
-
-        Copies have references in the archives of their source. A shard's number is a hash modulo the number of shards,
-        so that of the source agrees with it modulo what both numbers of shards are divisible by.
-        """
-        entry = self.config.datasets[dataset]
-        part, number = shard.rsplit("-", 1)
-        if part == entry.made_part:
-            return [f"results/{dataset}/images/{shard}.zip"]
-        if not isinstance(entry, Copies) or part == "showcase":
-            return []
-        archives = self.archives(entry.of)
-        both = math.gcd(len(archives), entry.shards.get(part, 1))
-        return [archive for at, archive in enumerate(archives) if at % both == int(number) % both]
-
-    def sample_input(self, dataset: str) -> dict[str, str | list[str]]:
-        """What sample reads besides pictures: the manifest of those that are made here, or truth, captions and labels.
-
-        A file that is missing is left to the stage, which says so better than Snakemake; one with braces in its path
-        cannot be an input, since they are wildcards there, and counts by its hash (``code``).
-        """
-        entry = self.config.datasets[dataset]
-        if entry.creates_images:
-            return {"manifest": f"results/{dataset}/images/manifest.parquet"}
-        tables = [table for table in entry.tables() if not _has_braces(table)]
-        return {"tables": tables} if tables else {}
-
-    def expect(self, dataset: str) -> str:
-        """How many of each role there must be, as JSON: checked where the data set is sampled, and changing nothing."""
-        return json.dumps(self.config.datasets[dataset].expect, sort_keys=True)
-
-    def shard_ids(self, dataset: str) -> list[str]:
-        """Names of a data set's shards, such as ``references-00000``; they follow from the configuration alone."""
-        shards = self.config.datasets[dataset].shards
-        return [f"{part}-{number:05d}" for part in self.config.parts(dataset) for number in range(shards.get(part, 1))]
-
-    def shard_files(self, dataset: str) -> list[str]:
-        """Paths of all shard files of a data set."""
-        return [f"results/{dataset}/sample/shards/{shard}.parquet" for shard in self.shard_ids(dataset)]
-
-    def all_shard_ids(self) -> list[str]:
-        """Every shard id of the catalogue, for the wildcard's pattern."""
-        return sorted({shard for dataset in self.config.datasets for shard in self.shard_ids(dataset)})
-
-    # --- weights ---
-
-    @cached_property
-    def _with_weights(self) -> dict[str, str]:
-        """One model for each name of weights: all that have the name have the same weights."""
-        return {described.embed.weights_name(): model for model, described in self.config.models.items()}
-
-    def weights_names(self) -> list[str]:
-        """Names of all weights, for the wildcard's pattern: models may share them."""
-        return list(self._with_weights)
-
-    def weights(self, model: str) -> str:
-        """The file that says what a model's weights are."""
-        return self.config.models[model].embed.weights_file()
-
-    def weights_key(self, weights: str) -> str:
-        """What decides which files the weights of a name are: that part of the `embed:` entry of its models."""
-        return self.config.models[self._with_weights[weights]].embed.weights_key()
-
-    def weights_code(self, weights: str) -> str:
-        """``factory_hash`` of the models with the weights of a name."""
-        return self.factory_hash(self._with_weights[weights])
-
-    # --- embeddings, neighbors, metrics ---
-
-    def embeddings(self, dataset: str, model: str) -> list[str]:
-        """All embedding shards of a model on a data set."""
-        return [f"results/{dataset}/embeddings/{model}/{shard}.parquet" for shard in self.shard_ids(dataset)]
-
-    def rejected(self, dataset: str, model: str) -> list[str]:
-        """The tables of rejected pictures that belong to ``embeddings``."""
-        return [f"results/{dataset}/rejected/{model}/{shard}.parquet" for shard in self.shard_ids(dataset)]
-
-    def timings(self, dataset: str, model: str) -> list[str]:
-        """Where the embed jobs leave their timings: beside the logs, so that no rule's input changes with the clock."""
-        return [f"results/logs/embed/{dataset}/{model}/{shard}.json" for shard in self.shard_ids(dataset)]
-
-    def per_model(self, experiment: str, pattern: str) -> list[str]:
-        """``pattern`` filled in for every model and index of an experiment, in the order of the configuration."""
-        entry = self.config.experiments[experiment]
-        return [
-            pattern.format(dataset=entry.dataset, model=model, index=index)
-            for model in entry.models
-            for index in entry.indexes
-        ]
-
-    def searched(self, experiment: str, name: str) -> list[str]:
-        """The files of one name of SEARCHED for every model and index of an experiment."""
-        return self.per_model(experiment, SEARCHED[name])
+    def title(self, experiment: str) -> str:
+        """An experiment's question, for people; where it has none, its name."""
+        return self.config.experiments[experiment].title or experiment
 
     def index_runtime(self, index: str) -> IndexRuntime:
         """How an index is built and searched; nothing of it changes what is found."""
         return self.config.indexes[index].runtime
-
-    def seen_of(self, experiment: str) -> list[str]:
-        """What every model saw of the images: the tables that are written beside every index."""
-        return self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.images.parquet")
-
-    def rejected_of(self, experiment: str) -> list[str]:
-        """The rejected tables of all models of an experiment."""
-        entry = self.config.experiments[experiment]
-        return [path for model in entry.models for path in self.rejected(entry.dataset, model)]
 
     def runtime(self, model: str) -> Runtime:
         """How a model is run; nothing of it changes a vector."""
@@ -255,187 +66,18 @@ class Plan:
         """What happens to a picture that cannot be used: "reject" or "fail"."""
         return self.config.datasets[dataset].on_bad_image
 
-    def dataset_of(self, experiment: str) -> str:
-        """The data set of an experiment."""
-        return self.config.experiments[experiment].dataset
-
-    # --- keys: what decides about reruns ---
-
-    def dataset_key(self, dataset: str) -> str:
-        """What decides which pictures a data set has: its entry without what later stages use."""
-        return key(self.config.datasets[dataset], leave_out=LATER)
-
-    def images_key(self, dataset: str) -> str:
-        """What decides which pictures a data set makes, and how they are divided: outside pictures are none of them."""
-        entry = self.config.datasets[dataset]
-        shards = {part: count for part, count in entry.shards.items() if part == entry.made_part and count > 1}
-        return key(entry.model_copy(update={"shards": shards}), leave_out=(LATER - {"shards"}) | {"showcase"})
-
-    def shard_key(self, dataset: str) -> str:
-        """What decides about the shard files, and what is checked before any model runs."""
-        entry = self.config.datasets[dataset]
-        return json.dumps(
-            {
-                "dataset": dataset,
-                "k": entry.k,
-                "shards": {part: entry.shards.get(part, 1) for part in self.config.parts(dataset)},
-                "expect": entry.expect,
-            },
-            sort_keys=True,
-        )
-
-    def embedding_key(self, model: str) -> str:
-        """What changes a model's vectors: its `embed:` entry, sorted, defaults left out."""
-        return key(self.config.models[model].embed)
-
-    def architectures(self, experiment: str) -> dict[str, str]:
-        """What an experiment's models are, where that is known: the articles' kind, or ``color_histogram``.
-
-        In the experiment's order and of plain strings, so that it is the same param in every run.
-        """
-        entries = {model: self.config.models[model] for model in self.config.experiments[experiment].models}
-        architectures = {
-            model: "color_histogram" if entry.embed.family == "color_histogram" else entry.architecture
-            for model, entry in entries.items()
-        }
-        return {model: kind for model, kind in architectures.items() if kind}
-
-    def index_key(self, index: str) -> str:
-        """What changes what is found with an index."""
-        return key(self.config.indexes[index], leave_out=frozenset({"runtime"}))
-
-    def build_key(self, index: str) -> str:
-        """What changes an index itself: other search parameters build nothing again."""
-        return key(self.config.indexes[index], leave_out=frozenset({"runtime", "search", "normalise"}))
-
-    def report_key(self, experiment: str) -> str:
-        """What the report shows besides its inputs: the experiment and the models' labels."""
-        entry = self.config.experiments[experiment]
-        design = self._design(experiment)
-        labels = {model: _said(design[model]) if design else self.label(model) for model in entry.models}
-        return json.dumps(
-            {
-                "experiment": experiment,
-                "title": entry.title,
-                "dataset": entry.dataset,
-                "labels": labels,
-                "k": self.config.datasets[entry.dataset].k,
-                **({"varied": self.label(next(iter(design)))} if design else {}),
-            },
-            sort_keys=True,
-        )
-
-    def design(self, experiment: str) -> str:
-        """What an experiment varies, as JSON: model -> key -> value, the model that is varied first; or ``{}``."""
-        return json.dumps(self._design(experiment))
-
-    def _design(self, experiment: str) -> dict[str, dict[str, str]]:
-        entry = self.config.experiments[experiment]
-        if not entry.vary:
-            return {}
-        embeds = {model: self.config.models[model].embed.model_dump(mode="json") for model in entry.models}
-        return {model: {name: as_text(embed[name]) for name in entry.vary.over} for model, embed in embeds.items()}
-
-    def label(self, model: str) -> str:
-        """A model's name for people."""
-        return self.config.models[model].label or model
-
-    def code(self, stage: str, *, dataset: str = "", model: str = "") -> str:
-        """A hash over the modules that make a stage's numbers: editing one of them runs the stage again."""
-        entry = self.config.datasets.get(dataset)
-        made = entry is not None and entry.creates_images  # whose sample is read from the manifest
-        chosen = [f"sample.{entry.kind}"] if entry and not (made and stage == "sample") else []
-        chosen += [f"embed.models.{self.config.models[model].embed.family}"] if model else []
-        besides = self.factory_hash(model) if model else self._hash_of_tables(dataset) if stage == "sample" else ""
-        return self.source.hash(stage, *chosen) + besides
-
-    def _hash_of_tables(self, dataset: str) -> str:
-        """A hash over the tables that cannot be inputs of sample; nothing where all can."""
-        tables = [table for table in self.config.datasets[dataset].tables() if _has_braces(table)]
-        digest = hashlib.sha256()
-        for table in tables:
-            with Path(table).open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()[:16] if tables else ""
-
-    def factory_hash(self, model: str) -> str:
-        """A hash over the user's module and the files that options name, for a model of the family `python`.
-
-        For any other model, or where the module is missing, nothing.
-        """
-        entry = self.config.models[model].embed
-        file = user_module.module_file(entry.factory) if isinstance(entry, PythonFactory) else None
-        if not file or not isinstance(entry, PythonFactory):
-            return ""
-        digest = hashlib.sha256(file.read_bytes())
-        for name, path in sorted(user_module.option_files(entry.options).items()):
-            digest.update(name.encode() + b"\0" + user_module.fingerprint(path))
-        return digest.hexdigest()[:16]
-
 
 def _unfit(config: Config) -> Iterator[str]:
     """One line for each index of an experiment that FAISS cannot make for a model whose dimensions its entry tells."""
-    from lookalike.embed import encoders  # not at the start: most configurations ask for exact indexes alone
-
     for name, experiment in config.experiments.items():
         for index in experiment.indexes:
             factory = config.indexes[index].factory
             if factory in (None, "Flat"):
                 continue
             for model in experiment.models:
-                entry = config.models[model].embed
-                dimension = encoders.family(entry).dimension(entry)
+                dimension = config.models[model].embed.dimension
                 if dimension and (why := factories.refused(factory, (dimension,))) is not None:
                     yield (
                         f"experiments.{name}.indexes: FAISS cannot make '{index}' ({factory}) for model '{model}', "
                         f"whose vectors have {dimension} dimensions: {why}. Name another index, or change its factory."
                     )
-
-
-def _has_braces(path: str) -> bool:
-    return "{" in path or "}" in path
-
-
-def _said(values: Mapping[str, str]) -> str:
-    return " · ".join(f"{name}: {value}" for name, value in values.items())
-
-
-def why_not_writable(folder: str) -> str | None:
-    """Why a run cannot write its results, and what to do; None where it can.
-
-    Asked before the first job: where a disk is read-only Snakemake itself fails, with a traceback.
-    """
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return None
-    except OSError as error:
-        return (
-            f"{Path(folder).absolute()}: cannot be written ({error.strerror}), so nothing was run. Mount the disk "
-            "writable, give yourself the rights, or run in another folder (--directory)."
-        )
-
-
-def share_library() -> None:
-    """Make the scripts, which run in processes of their own, find this copy of the library before any installed one."""
-    paths = [str(LIBRARY.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-
-
-def check_working_directory() -> None:
-    """Raise ConfigError for a working directory in which Snakemake cannot find its locks.
-
-    It looks for them with a pattern that begins with the directory, so that braces in its name are wildcards.
-    """
-    here = str(Path.cwd())
-    for name, constraint in re.findall(r"\{\s*([.\w]+)\s*(,[^{}]*)?\}", here):
-        if constraint or name == "n" or not name.isidentifier():
-            raise ConfigError(
-                f"{here}: Snakemake takes the braces in the name of this folder for a wildcard, and cannot work in it. "
-                "Rename it, or run in another folder with --directory."
-            )
-
-
-def key(entry: BaseModel, leave_out: frozenset[str] = frozenset()) -> str:
-    """One sorted JSON string of an entry, defaults left out: neither a new option nor key order reruns anything."""
-    return json.dumps(entry.model_dump(mode="json", exclude_defaults=True, exclude=set(leave_out)), sort_keys=True)

@@ -43,7 +43,7 @@ def sample(entry: Folder, where: str, skipped: dict[str, LeftOut] | None = None)
             f"{where}.truth: there are no queries. Name their folder with 'queries', or remove 'truth'."
         )
     folders = {key: folder for key in ROLES if (folder := getattr(entry, key)) is not None}
-    real = {key: _existing(folder, f"{where}.{key}") for key, folder in folders.items()}
+    real = {key: existing(folder, f"{where}.{key}") for key, folder in folders.items()}
     for one, other in combinations(folders, 2):
         if real[one] == real[other]:
             raise LookalikeError(
@@ -76,6 +76,16 @@ def sample(entry: Folder, where: str, skipped: dict[str, LeftOut] | None = None)
         for column in columns:
             images = images.append_column(column, pa.array([cell.get(column) for cell in cells], pa.string()))
     return images, pa.Table.from_pylist(pairs, schema=TRUTH.schema())
+
+
+def check(entry: Folder, where: str) -> None:
+    """Raise LookalikeError where a folder or table of the entry is missing; ``where`` is as in ``sample``."""
+    for name in ROLES:
+        if (folder := getattr(entry, name)) is not None:
+            existing(folder, f"{where}.{name}")
+    for name, check_header in (("truth", _check_truth_header), ("about", _check_about_header)):
+        if (table := getattr(entry, name)) is not None:
+            next(_lines(table, f"{where}.{name}", check_header), None)
 
 
 def _sampled(wanted: int, references: dict[str, int], matches: set[str], where: str) -> dict[str, int]:
@@ -111,7 +121,7 @@ def _table(root: str, sizes: dict[str, int], role: str) -> pa.Table:
     return pa.table(columns, IMAGES.schema())
 
 
-def _existing(folder: str, where: str) -> str:
+def existing(folder: str, where: str) -> str:
     """The folder's real path."""
     if not Path(folder).exists():
         raise LookalikeError(f"{where}: the folder '{folder}' does not exist. {WHERE_PATHS_START}")
@@ -126,7 +136,7 @@ def pictures(folder: str, where: str, skipped: dict[str, LeftOut] | None = None)
     ``where`` names the place in messages; what is left out is put into ``skipped``. Raises LookalikeError for a folder
     that is missing, empty or unreadable.
     """
-    _existing(folder, where)
+    existing(folder, where)
     return _pictures(folder, where, frozenset(), skipped)
 
 

@@ -95,7 +95,7 @@ class Found:
         ]
 
     def stop_where_incomplete(self, name: str) -> None:
-        """Raise LookalikeError where something is missing that the entry needs; else log what was found."""
+        """Raise LookalikeError where something is missing that the entry needs."""
         if self.missing:
             lines = [*(f"Missing: {line}" for line in self.missing), *self.how_to_get()]
             lines.append(
@@ -105,15 +105,22 @@ class Found:
                 f"datasets.{name}.root: '{self.root}' does not hold the {self.source.title} pictures and tables that "
                 "this data set needs.\n  " + "\n  ".join(lines)
             )
+
+    def log(self) -> None:
+        """Log what was found."""
         for part in self.parts:
             log.info("%s: %s %s in %s", part.name, f"{part.found:,}", part.unit, shortened(part.places))
             for note in part.notes:
                 log.warning("%s: %s", part.name, note)
 
+    @property
+    def absent(self) -> list[str]:
+        """What is published, not there, and could be done without: where counts differ, likely why."""
+        return [f"{part.name}: {line}" for part in self.parts for line in part.absent]
+
     def remedy(self, name: str) -> str:
         """What to do where counts are other than expected."""
-        absent = [f"{part.name}: {line}" for part in self.parts for line in part.absent]
-        likely = f"Likely missing: {'; '.join(absent)}. Add it" if absent else "Look for what is missing"
+        likely = f"Likely missing: {'; '.join(self.absent)}. Add it" if self.absent else "Look for what is missing"
         return f"{likely}, or correct expect where this is what you mean. What is there: lookalike check {name}"
 
 

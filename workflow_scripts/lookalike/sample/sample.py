@@ -6,29 +6,28 @@ what the user has put there, and ``choose(entry, found) -> (images, truth)``. An
 """
 
 import importlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from lookalike.config.datasets import Dataset, Published
+from lookalike.config.datasets import Dataset, Folder, Published
 from lookalike.io import identity, store
 from lookalike.io.formats.tables import IMAGES, MANIFEST, TRUTH
 from lookalike.job.errors import LookalikeError
-from lookalike.sample import expectations, hashing, showcase
+from lookalike.sample import expectations, folder, hashing, showcase
 from lookalike.sample.left_out import LeftOut
 
 
-def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out: str, *, expect: str = "{}") -> None:
+def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out: str) -> None:
     """Write which pictures a data set has, in which roles, and the true matches; outside pictures have no role.
 
-    ``expect`` is ``plan.Plan.expect``. Raises LookalikeError where a count is other than expected, and for a data set
-    that is not there, or not all of it.
+    ``key`` is ``plan.Plan.dataset_key``. Raises LookalikeError for a data set that is missing, wholly or in part.
     """
     entry = _entry(key)
-    remedy = "Look for what is missing, or correct expect."
+    absent: list[str] = []
     skipped: dict[str, LeftOut] = {}
     left_out: list[dict[str, Any]] = []
     if manifest:
@@ -41,12 +40,12 @@ def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out
     elif isinstance(entry, Published):
         found = _look(name, entry)
         found.stop_where_incomplete(name)
+        found.log()
         images, truth = _module(entry).choose(entry, found)
-        remedy = found.remedy(name)
+        absent = found.absent
         left_out = found.left_out
     else:
         images, truth = _module(entry).sample(entry, f"datasets.{name}", skipped)
-    expectations.check(f"datasets.{name}", json.loads(expect), expectations.count(images, truth), remedy)
     if entry.showcase:
         images = showcase.add(images, entry.showcase, f"datasets.{name}.showcase", skipped)
     images = hashing.fill(images, cache_of(images_out))
@@ -54,7 +53,7 @@ def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out
     provenance[identity.SAMPLE] = identity.hash_sample(images, truth)
     left_out += [row for folder, odd in skipped.items() for row in odd.rows(folder)]
     store.write_table(truth, truth_out, TRUTH, provenance)
-    store.write_table(images, images_out, IMAGES, provenance | {"left_out": left_out})
+    store.write_table(images, images_out, IMAGES, provenance | {"left_out": left_out, "absent": absent})
 
 
 def cache_of(images_out: str | Path) -> Path:
@@ -71,6 +70,29 @@ def _check_manifest(manifest: str, entry: Any) -> None:
             f"{manifest}: lists images that were made with other settings ({footer['key']}). Make them again: "
             f"--forcerun {manifest}"
         )
+
+
+def why_missing(name: str, entry: Any) -> str | None:
+    """What a run would say of a data set that is missing, wholly or in part; None where ``sample`` would begin.
+
+    Looks at what lies in the entry's folders, and opens no image.
+    """
+    try:
+        if isinstance(entry, Published):
+            _look(name, entry).stop_where_incomplete(name)
+        elif isinstance(entry, Folder):
+            folder.check(entry, f"datasets.{name}")
+        if entry.showcase:
+            folder.existing(entry.showcase, f"datasets.{name}.showcase")
+    except LookalikeError as error:
+        return str(error)
+    return None
+
+
+def missing_data(datasets: Mapping[str, Any]) -> str:
+    """What a run would say of all ``datasets`` (entries by name) that are missing; empty where none is."""
+    reasons = [reason for name, entry in datasets.items() if (reason := why_missing(name, entry))]
+    return "\n\n".join(["Data sets are missing.", *reasons] if reasons else [])
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,9 @@ def write_shards(images: str, truth: str, key: str, outputs: Sequence[str]) -> N
             f"but the data set has only {references} references. Set k to {references} or less, or add pictures."
         )
     dataset, expect = settings["dataset"], settings["expect"]
-    remedy = (
-        f"Add what is missing and sample again (--forcerun results/{dataset}/sample/images.parquet), or correct expect."
-    )
+    absent = store.read_provenance(images).get("absent", [])
+    likely = f"Likely missing: {'; '.join(absent)}. Add it" if absent else "Add what is missing"
+    remedy = f"{likely} and sample again (--forcerun results/{dataset}/sample/images.parquet), or correct expect."
     expectations.check(f"datasets.{dataset}", expect, expectations.count(table, store.read_table(truth, TRUTH)), remedy)
     divided = parts(table, list(settings["shards"]))
     numbers = {part: _numbers(rows, settings["shards"][part]) for part, rows in divided.items()}

@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 PARTS = ("vision_model.", "query_tokens", "qformer.")  # of the names of the checkpoint's tensors
 
 
-def dimension(entry: Blip2) -> None:
-    """Only the loaded model knows."""
-    return
-
-
 def fetch(entry: Blip2) -> Weights:
     """Bring those files of the checkpoint here that hold the two parts."""
     return checkpoints.fetch(entry.checkpoint, entry.revision, parts=PARTS)

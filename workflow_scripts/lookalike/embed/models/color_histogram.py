@@ -20,11 +20,6 @@ def look(entry: ColorHistogram) -> None:
     """There is nothing to look for."""
 
 
-def dimension(entry: ColorHistogram) -> int:
-    """Numbers in a vector."""
-    return entry.bins**3
-
-
 def load(entry: ColorHistogram, weights: Weights, machine: Machine) -> "Histogram":
     """The encoder; it needs no weights."""
     return Histogram(entry.bins, cpu(machine))

@@ -44,11 +44,6 @@ def look(entry: EfficientNetLite) -> None:
     _weights_file(entry.variant)
 
 
-def dimension(entry: EfficientNetLite) -> int:
-    """Numbers in a vector."""
-    return Network.dimension
-
-
 def load(entry: EfficientNetLite, weights: Weights, machine: Machine) -> "Network":
     """Load the network from the package, after its weights were found to be the recorded ones."""
     path = _weights_file(entry.variant)

@@ -20,11 +20,6 @@ def look(entry: Pixels) -> None:
     """There is nothing to look for."""
 
 
-def dimension(entry: Pixels) -> int:
-    """Numbers in a vector."""
-    return entry.size**2
-
-
 def load(entry: Pixels, weights: Weights, machine: Machine) -> "Thumbnail":
     """The encoder; it needs no weights."""
     return Thumbnail(entry.size, cpu(machine))

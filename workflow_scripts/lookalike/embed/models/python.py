@@ -18,11 +18,6 @@ from lookalike.job.errors import LookalikeError
 PROMISED = ("dimension", "device", "overlaps", "compute_dtype", "versions", "prepare", "encode")  # models.Encoder
 
 
-def dimension(entry: PythonFactory) -> None:
-    """Only the loaded model knows."""
-    return
-
-
 def fetch(entry: PythonFactory) -> Weights:
     """Record the hashes of the module's file and of those that options name: only they say what made the vectors."""
     return Weights(source=f"function {entry.factory}", revision="", files=_hashes(entry))

@@ -36,11 +36,6 @@ UNTRUSTED = (
 )
 
 
-def dimension(entry: TorchScript) -> None:
-    """Only the loaded model knows."""
-    return
-
-
 def fetch(entry: TorchScript) -> Weights:
     """Find the file and see that it is the one that the entry means; fetch it where it is missing or another one."""
     from huggingface_hub import constants

@@ -25,11 +25,6 @@ OTHERWISE = "Choose another feature, or a checkpoint that reads images alone."
 GEM_POWER, GEM_FLOOR = 3.0, 1e-6  # F. Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation (2018)
 
 
-def dimension(entry: Transformers) -> None:
-    """Only the loaded model knows."""
-    return
-
-
 def fetch(entry: Transformers) -> Weights:
     """Bring the checkpoint here."""
     return checkpoints.fetch(entry.checkpoint, entry.revision, code=entry.remote_code)
