@@ -6,6 +6,8 @@ import pyarrow as pa
 
 from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH
 
+MADE = {"sample_sha256": "a sample", "shards_sha256": "its shards", "shard_sha256": "one shard"}  # as footers say it
+
 
 def images_table(
     references: Sequence[str],

@@ -10,16 +10,16 @@ import pytest
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from lookalike.compare.compare import compare
-from lookalike.io import store
+from lookalike.io import identity, store
 from lookalike.io.formats.records import Comparisons, Metrics
-from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, NEIGHBORS, REJECTED, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.measure.measure import measure
 from lookalike.metrics import agreement
 from lookalike.metrics.agreement import AT, outcomes, scales
 from lookalike.metrics.evaluation import Results
 from lookalike.metrics.rates import NOTHING, ratio
-from tables import images_table, neighbors_table, pool_table, rejected_table, truth_table
+from tables import MADE, images_table, neighbors_table, pool_table, rejected_table, sizes_table, truth_table
 
 Written = Mapping[str, Sequence[str] | None]
 Found = Mapping[str, Sequence[tuple[str, float]]]
@@ -313,18 +313,20 @@ def stages(tmp_path: Path) -> dict:
     }
     bad = {name: nearest([one for one in rest if topics[one] != topics[name]][:6]) for name, rest in others.items()}
     del good["p00"]  # rejected
-    store.write_table(images, tmp_path / "images.parquet", IMAGES, {})
-    store.write_table(truth_table([]), tmp_path / "truth.parquet", TRUTH, {})
+    store.write_table(images, tmp_path / "images.parquet", IMAGES, MADE)
+    store.write_table(truth_table([]), tmp_path / "truth.parquet", TRUTH, MADE)
     for model, found in (("good", good), ("bad", bad)):
-        footer = {"model": model, "index": "flat", "k": 5}
+        store.write_table(sizes_table({}), tmp_path / f"{model}.shard.parquet", EMBEDDINGS, MADE)
+        shards = [tmp_path / f"{model}.shard.parquet"]
+        footer = MADE | {"model": model, "index": "flat", "k": 5, "shards_sha256": identity.hash_shards(shards)}
         store.write_table(neighbors_table(found), tmp_path / f"{model}.parquet", NEIGHBORS, footer)
         rejected = rejected_table(["p00"] if model == "good" else [])
-        store.write_table(rejected, tmp_path / f"{model}.rejected.parquet", REJECTED, {})
+        store.write_table(rejected, tmp_path / f"{model}.rejected.parquet", REJECTED, MADE)
         pool = pool_table(found, len(names))
         store.write_table(pool, tmp_path / f"{model}.candidates.parquet", NEIGHBORS, footer)
         measure(
             results=Results(tmp_path / f"{model}.parquet", tmp_path / f"{model}.candidates.parquet"),
-            embeddings=[],
+            embeddings=shards,
             truth=tmp_path / "truth.parquet",
             images=tmp_path / "images.parquet",
             rejected=[tmp_path / f"{model}.rejected.parquet"],

@@ -9,7 +9,7 @@ import pytest
 from lookalike.compare import compare as comparison
 from lookalike.compare.compare import compare
 from lookalike.embed.embed import weights_sha256
-from lookalike.io import store
+from lookalike.io import identity, store
 from lookalike.io.formats.records import (
     LEADERBOARD_COLUMNS,
     Cases,
@@ -25,7 +25,7 @@ from lookalike.job.errors import LookalikeError
 from lookalike.measure.measure import measure
 from lookalike.metrics.evaluation import Results, results_of
 from lookalike.metrics.rates import wilson
-from tables import images_table, neighbors_table, pool_table, truth_table
+from tables import MADE, images_table, neighbors_table, pool_table, truth_table
 
 REFERENCES = [f"r{number:02d}" for number in range(30)]
 QUERIES = [f"q{number:02d}" for number in range(20)]
@@ -55,8 +55,8 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
         groups: Mapping[str, str] | None = None,
     ) -> Files:
         images, matches = tmp_path / "images.parquet", tmp_path / "truth.parquet"
-        store.write_table(images_table(REFERENCES, QUERIES, groups), images, IMAGES, {})
-        store.write_table(truth_table(truth), matches, TRUTH, {})
+        store.write_table(images_table(REFERENCES, QUERIES, groups), images, IMAGES, MADE)
+        store.write_table(truth_table(truth), matches, TRUTH, MADE)
         metrics, results = [], []
         for model, found in models.items():
             timing = tmp_path / f"{model}.timing.json"
@@ -65,7 +65,7 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
                 folder = tmp_path / "neighbors" / model
                 results.append(Results(folder / f"{index}.parquet", folder / f"{index}.candidates.parquet"))
                 metrics.append(tmp_path / "metrics" / model / f"{index}.json")
-                footer = {"model": model, "index": index, "k": 3}
+                footer = MADE | {"model": model, "index": index, "k": 3, "shards_sha256": identity.hash_shards([])}
                 store.write_table(neighbors_table(found), results[-1].neighbors, NEIGHBORS, footer)
                 store.write_table(pool_table(found, len(QUERIES)), results[-1].candidates, NEIGHBORS, footer)
                 measure(

@@ -12,6 +12,8 @@ from lookalike.compare import duplicates
 from lookalike.io import store
 from lookalike.io.formats.records import Duplicates
 from lookalike.io.formats.tables import DUPLICATES, EMBEDDINGS, IMAGES, TRUTH
+from lookalike.job.errors import LookalikeError
+from tables import MADE
 
 Pictures = dict[str, tuple[str, str]]  # id -> roles (letters of r, q, t), contents
 
@@ -30,9 +32,9 @@ def run(folder: Path, pictures: Pictures, truth: list[tuple[str, str]], shards: 
         "bytes": [1] * len(ids),
         "group": [None] * len(ids),
     }
-    store.write_table(pa.table(columns, IMAGES.schema()), folder / "images.parquet", IMAGES, {})
+    store.write_table(pa.table(columns, IMAGES.schema()), folder / "images.parquet", IMAGES, MADE)
     rows = {"query_id": [query for query, _ in truth], "reference_id": [match for _, match in truth]}
-    store.write_table(pa.table(rows, TRUTH.schema()), folder / "truth.parquet", TRUTH, {})
+    store.write_table(pa.table(rows, TRUTH.schema()), folder / "truth.parquet", TRUTH, MADE)
     embedded = [one for one in ids if pictures[one][1]]
     for number in range(shards):
         part = embedded[number::shards]
@@ -51,7 +53,7 @@ def run(folder: Path, pictures: Pictures, truth: list[tuple[str, str]], shards: 
     )
     listed = store.read_table(folder / "duplicates.parquet", DUPLICATES)
     counted = store.read_json(folder / "duplicates.json", Duplicates)
-    return counted.model_copy(update={"shards_sha256": ""}), listed
+    return counted.model_copy(update={"sample_sha256": "", "shards_sha256": ""}), listed
 
 
 def test_doubles_and_leaks_are_told_apart(tmp_path: Path) -> None:
@@ -164,3 +166,23 @@ def test_the_counts_are_those_of_plain_loops(tmp_path: Path, seed: int) -> None:
             if "t" in role and "r" not in role and any(same(one, other) for other in references)
         }
     )
+
+
+def test_a_shard_of_another_sample_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, {"a": ("r", "A"), "b": ("r", "B")}, [])
+    columns = {"image_id": ["a"], "sha256": ["A"]}
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array([1.0], pa.float32()), 1)
+    for name in ("a", "stranger"):
+        columns["image_id"] = [name]
+        store.write_table(pa.table({**columns, "embedding": vectors}), tmp_path / f"{name}.parquet", EMBEDDINGS, {})
+    images = tmp_path / "images.parquet"
+    with pytest.raises(
+        LookalikeError, match=rf"stranger\.parquet: its picture 'stranger' is not in .* --forcerun {images} .*stranger"
+    ):
+        duplicates.find_duplicates(
+            embeddings=[str(tmp_path / "a.parquet"), str(tmp_path / "stranger.parquet")],
+            images=str(images),
+            truth=str(tmp_path / "truth.parquet"),
+            out=str(tmp_path / "duplicates.json"),
+            list_out=str(tmp_path / "list.parquet"),
+        )

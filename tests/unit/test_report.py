@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from lookalike.io import store
+from lookalike.io import identity, store
 from lookalike.io.formats.records import (
     Approximation,
     Case,
@@ -36,6 +36,7 @@ from lookalike.metrics.ranking import rank
 from lookalike.metrics.rates import FEW_GROUPS, NOTHING, SIGNIFICANCE, sign_flip
 from lookalike.report import examples, headline, pareto, words
 from lookalike.report.report import write_report
+from tables import MADE
 
 HOSTILE = "\"><script>alert('x')</script>\n<img src=https://evil.example/a.png> 図 \u202e.png"
 CPU = {
@@ -126,12 +127,12 @@ class Experiment:
             columns["showcase"] = [one in self.outside or one in self.shown for one in ids]
             optional.append("showcase")
         schema = IMAGES.schema(*optional)
-        return self._table("images", columns, IMAGES, schema, {"left_out": self.left_out})
+        return self._table("images", columns, IMAGES, schema, MADE | {"left_out": self.left_out})
 
     def _truth(self) -> Path:
         matched = {query: match for query, match in self.queries.items() if match}
         columns = {"query_id": list(matched), "reference_id": list(matched.values())}
-        return self._table("truth", columns, TRUTH, TRUTH.schema(), {})
+        return self._table("truth", columns, TRUTH, TRUTH.schema(), MADE)
 
     def _showcase(self, model: str, index: str) -> Path:
         return self._neighbors(model, index, f"{model}-{index}.showcase", dict.fromkeys(self.outside))
@@ -147,6 +148,7 @@ class Experiment:
             rows += [(query, rank, *pair) for rank, pair in enumerate(zip(order, scores, strict=True), 1)]
         columns = dict(zip(NEIGHBORS.columns, map(list, zip(*rows, strict=True)), strict=True))
         made = {
+            **MADE,
             "model": model,
             "index": index,
             "key": '{"family": "pixels"}',
@@ -167,6 +169,8 @@ class Experiment:
             undecidable=self.undecidable,
             examples={kind: self.doubles.get(kind, []) for kind in ("doubled", *kinds)},
             **{kind: len(self.doubles.get(kind, [])) for kind in kinds},
+            sample_sha256=MADE["sample_sha256"],
+            shards_sha256=MADE["shards_sha256"],
         )
         path = self.folder / "duplicates.json"
         store.write_json(record, path)
@@ -204,7 +208,9 @@ class Experiment:
             breakdowns=self.breakdowns,
             timing=self.timing.get(model, CPU),
             cost=self.costs.get(model),
+            sample_sha256=MADE["sample_sha256"],
             made_from={"neighbors": store.identity(self._neighbors(model, index))},
+            rejected_sha256=identity.hash_shards([self._rejected(model)]),
         )
         path = self.folder / f"{model}-{index}.json"
         store.write_json(record, path)
@@ -254,7 +260,9 @@ class Experiment:
             for model in self.models
             for index in self.indexes
         }
-        compared = Comparisons(experiment="trial", comparisons=found, metrics=metrics, **told)
+        compared = Comparisons(
+            experiment="trial", comparisons=found, metrics=metrics, sample_sha256=MADE["sample_sha256"], **told
+        )
         store.write_json(compared, path)
         return path
 
@@ -976,6 +984,17 @@ def test_the_pictures_of_a_page_are_bounded(experiment: Experiment, monkeypatch:
     monkeypatch.setattr(examples, "MOST_PICTURES", 5)
     experiment.queries = {f"q-{number}": f"ref-{number % 6}" for number in range(30)}
     assert len(re.findall(r"url\(", Page(experiment.report()).style)) <= 5
+
+
+def test_rejected_pictures_of_another_run_stop_the_report(experiment: Experiment) -> None:
+    """The counts are the same, and what the page would say of them is not."""
+    experiment.rejected = {"good": {"q-1": "the file is empty"}}
+    inputs = experiment.inputs()
+    bad = experiment.folder / "good.rejected.parquet"
+    other = store.read_table(bad, REJECTED).to_pylist()[0] | {"reason": "truncated"}
+    store.write_table(pa.Table.from_pylist([other], REJECTED.schema()), bad, REJECTED, {"model": "good"})
+    with pytest.raises(LookalikeError, match=rf"other tables of rejected pictures than {bad}\. .* --forcerun {bad}$"):
+        write_report(**inputs, out=experiment.folder / "index.html")  # type: ignore[arg-type]
 
 
 def test_a_file_without_its_model_is_named(experiment: Experiment) -> None:

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from lookalike.compare.compare import compare
-from lookalike.io import store
+from lookalike.io import identity, store
 from lookalike.io.formats.records import Duplicates
-from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, NEIGHBORS, REJECTED, TRUTH
 from lookalike.measure.measure import measure
 from lookalike.metrics.evaluation import Results
 from lookalike.report.report import write_report
-from tables import images_table, neighbors_table, pool_table, rejected_table, truth_table
+from tables import MADE, images_table, neighbors_table, pool_table, rejected_table, sizes_table, truth_table
 
 NAMES = [f"p{number:02d}" for number in range(40)]
 KINDS = {"mine": "", "net": "cnn", "clip": "clip", "colors": "color_histogram"}
@@ -37,15 +37,17 @@ def page(tmp_path: Path):
         if captions:
             written = [[f"a topic{number % 4}"] if number else None for number in range(len(NAMES))]
             images = images.append_column("captions", pa.array(written, pa.list_(pa.string())))
-        store.write_table(images, tmp_path / "images.parquet", IMAGES, {})
-        store.write_table(truth_table([]), tmp_path / "truth.parquet", TRUTH, {})
+        store.write_table(images, tmp_path / "images.parquet", IMAGES, MADE)
+        store.write_table(truth_table([]), tmp_path / "truth.parquet", TRUTH, MADE)
         for model in models:
             search(tmp_path, model)
         sample = {"truth": tmp_path / "truth.parquet", "images": tmp_path / "images.parquet"}
         metrics = [tmp_path / f"{model}.json" for model in models]
         counts = {name for name, field in Duplicates.model_fields.items() if field.annotation is int}
         nothing = dict.fromkeys(counts, 0)
-        store.write_json(Duplicates(examples={}, **nothing), tmp_path / "duplicates.json")
+        shards = identity.hash_shards([tmp_path / f"{models[0]}.shard.parquet"])
+        told = {"sample_sha256": MADE["sample_sha256"], "shards_sha256": shards}
+        store.write_json(Duplicates(examples={}, **nothing, **told), tmp_path / "duplicates.json")
         compare(
             experiment="mine",
             **sample,
@@ -85,17 +87,20 @@ def search(folder: Path, model: str) -> None:
         known = {"mine": 5, "clip": 3, "net": 0, "colors": 0}[model]
         rest = others if known == 0 else list(random.permutation(others))
         found[query] = [(name, 1 - place / 20) for place, name in enumerate([*same[:known], *rest][:6])]
-    footer = {"model": model, "index": "flat", "k": 5}
+    made = MADE | {"model": model}
+    shard, rejected = folder / f"{model}.shard.parquet", folder / f"{model}.rejected.parquet"
+    store.write_table(sizes_table({}), shard, EMBEDDINGS, made)
+    store.write_table(rejected_table([]), rejected, REJECTED, made)
+    footer = made | {"index": "flat", "k": 5, "shards_sha256": identity.hash_shards([shard])}
     store.write_table(neighbors_table(found), folder / f"{model}.parquet", NEIGHBORS, footer)
-    store.write_table(rejected_table([]), folder / f"{model}.rejected.parquet", REJECTED, {"model": model})
     pool = pool_table(found, len(NAMES))
     store.write_table(pool, folder / f"{model}.candidates.parquet", NEIGHBORS, footer)
     measure(
         results=Results(folder / f"{model}.parquet", folder / f"{model}.candidates.parquet"),
-        embeddings=[],
+        embeddings=[shard],
         truth=folder / "truth.parquet",
         images=folder / "images.parquet",
-        rejected=[],
+        rejected=[rejected],
         timings=[],
         search_timing=folder / "none.json",
         out=folder / f"{model}.json",

@@ -17,6 +17,7 @@ from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, NEIGHBORS, SHARD
 from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError
 from lookalike.search.search import search
+from tables import MADE
 
 LITE0 = '{"family": "efficientnet_lite", "variant": "lite0"}'
 
@@ -31,7 +32,7 @@ def embed(folder: Path, root: Path, shards: list[list[str]]) -> list[str]:
     query = [name == names[-1] for name in names]
     roles = {"reference": [not one for one in query], "query": query, "training": [False] * len(names)}
     table = pa.table({**rows, **roles, "group": pa.nulls(len(names), pa.string())}).select([*IMAGES.columns, "content_hash"])
-    store.write_table(table, folder / "images.parquet", IMAGES, {})
+    store.write_table(table, folder / "images.parquet", IMAGES, MADE)
     paths, done = [], 0
     for number, shard in enumerate(shards):
         part = pa.table(rows, SHARD.schema()).slice(done, len(shard))

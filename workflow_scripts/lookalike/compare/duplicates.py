@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lookalike.io import identity, store
 from lookalike.io.formats.records import Duplicates
 from lookalike.io.formats.tables import DUPLICATES, EMBEDDINGS, IMAGES, TRUTH
+from lookalike.job.errors import LookalikeError
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,8 @@ def find_duplicates(*, embeddings: Sequence[str], images: str, truth: str, out: 
     compared. A rejected picture has no hash and is left out.
     """
     sample_sha256 = identity.check_sample(images, truth)
-    hashes = pa.concat_tables(store.read_columns(path, "image_id", "sha256") for path in embeddings)
     sample = store.read_table(images, IMAGES)
+    hashes = pa.concat_tables(_hashes(path, sample, images) for path in embeddings)
     found = _Pictures.of(hashes, sample)
     counted = count(found, store.read_table(truth, TRUTH)).model_copy(
         update={identity.SAMPLE: sample_sha256, "shards_sha256": identity.hash_shards(embeddings)}
@@ -44,6 +45,18 @@ def find_duplicates(*, embeddings: Sequence[str], images: str, truth: str, out: 
     provenance = {"made_by": "lookalike find_duplicates", "read": EMBEDDINGS.name, identity.SAMPLE: sample_sha256}
     store.write_table(_listed(found), list_out, DUPLICATES, provenance)
     log.info("%d of %d references are there more than once", counted.doubled, counted.references)
+
+
+def _hashes(path: str, sample: pa.Table, images: str) -> pa.Table:
+    """Ids and hashes of a shard's pictures, all of which must be of the sample."""
+    hashes = store.read_columns(path, "image_id", "sha256")
+    unknown = hashes.filter(pc.invert(pc.is_in(hashes["image_id"], value_set=sample["image_id"].combine_chunks())))
+    if unknown.num_rows:
+        raise LookalikeError(
+            f"{path}: its picture '{unknown['image_id'][0]}' is not in {images}. Take the sample and embed again: "
+            f"--forcerun {images} {path}"
+        )
+    return hashes
 
 
 @dataclass(frozen=True)

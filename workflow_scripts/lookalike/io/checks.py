@@ -112,8 +112,8 @@ def check_pictures(
         odd += bad["image_id"].filter(pa.array(rejected < 0))[:1].to_pylist()
         raise LookalikeError(
             f"{images}: {len(ids)} pictures were sampled, but {len(together) - bad.num_rows} are embedded and "
-            f"{bad.num_rows} rejected; for example '{odd[0]}'. The embeddings belong to another sample: "
-            f"delete {Path(embeddings[0]).parent} and run again."
+            f"{bad.num_rows} rejected; for example '{odd[0]}'. The embeddings belong to another sample, or the sample "
+            f"to another data set. Make both again: --forcerun {images} {_weights(embeddings[0])}"
         )
     total = sum(_digest(image_id, "rejected") for image_id in bad["image_id"].to_pylist())
     for path, here in zip(embeddings, rows, strict=True):

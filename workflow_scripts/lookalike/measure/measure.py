@@ -109,6 +109,7 @@ def measure(
         cost=_cost(footer),
         sample_sha256=sample_sha256,
         made_from=results.identities(),
+        rejected_sha256=identity.hash_shards(rejected),
     )
     store.write_json(record, out)
 
@@ -119,9 +120,9 @@ def _check_search(
     """Neighbors must be of this model and index, and found among these very shards."""
     expected = {"model": model, "index": index, "shards_sha256": identity.hash_shards(embeddings)}
     for name, value in expected.items():
-        if footer.get(name, value) != value:
+        if footer.get(name) != value:
             raise LookalikeError(
-                f"{path}: was found with another {name.removesuffix('_sha256')}: {footer[name]}, expected {value}. "
+                f"{path}: was found with another {name.removesuffix('_sha256')}: {footer.get(name)}, expected {value}. "
                 f"Search again: --forcerun {path}"
             )
 
@@ -208,7 +209,7 @@ def _rejected_ids(paths: Sequence[str | Path], sample: pa.Table) -> pa.Array:
         if len(strangers):
             raise LookalikeError(
                 f"{path}: rejected picture '{strangers[0]}' is not in the sample, so this file belongs to another "
-                "one. Delete it and the embeddings beside it, and run again."
+                f"one. Embed this shard again: --forcerun {path}"
             )
         rejected += ids.chunks
     return pa.concat_arrays(rejected)

@@ -229,6 +229,8 @@ def read(
         raise LookalikeError(
             f"{duplicates}: counts other embeddings than those that were searched. Delete it and run again."
         )
+    counts = _counts(runs, table, matches, tables)
+    _check_rejected(runs, tables)
     return Evidence(
         experiment=settings["experiment"],
         title=settings.get("title") or settings["experiment"],
@@ -245,10 +247,21 @@ def read(
         images=table,
         truth=matches,
         rejected=_grouped(tables, list(numbers)),
-        counts=_counts(runs, table, matches, tables),
+        counts=counts,
         left_out=store.read_provenance(images).get("left_out", []),
         duplicates=counted,
     )
+
+
+def _check_rejected(runs: list[Run], tables: "Tables") -> None:
+    """Tables of rejected pictures must be those that each model was measured with."""
+    for run in runs:
+        files = [file for model, file, _ in tables if model == run.model]
+        if run.metrics.rejected_sha256 != identity.hash_shards(files):
+            raise LookalikeError(
+                f"metrics of {run.model} with {run.index}: were measured with other tables of rejected pictures than "
+                f"{', '.join(files[:3])}. Embed again: --forcerun {' '.join(files)}"
+            )
 
 
 def _check_made_from(runs: list[Run], comparisons: StrPath, compared: Comparisons) -> None:

@@ -171,6 +171,7 @@ class Metrics(Record):
     cost: Cost | None = None  # None in files of versions that did not write it
     sample_sha256: str = ""
     made_from: dict[str, str] = {}  # name of each file of the search -> what tells it from all others
+    rejected_sha256: str = ""  # tells the tables of rejected pictures from all others
 
 
 class Case(Record):
