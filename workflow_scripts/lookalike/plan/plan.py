@@ -197,8 +197,13 @@ class Plan:
         return [dataset for dataset in self.config.datasets if self.search_extras(dataset) == extras]
 
     def index_runtime(self, index: str) -> IndexRuntime:
-        """How an index is built and searched; nothing of it changes what is found."""
-        return self.config.indexes[index].runtime
+        """How an index is built and searched; nothing of it changes what is found.
+
+        An exact index is computed on the CPU, so a scheduler is not asked for a GPU that would stand idle.
+        """
+        entry = self.config.indexes[index]
+        exact = entry.scan or entry.factory == "Flat"
+        return entry.runtime.model_copy(update={"gpu": 0}) if exact else entry.runtime
 
     def showcase_neighbors(self, experiment: str) -> list[str]:
         """What every model and index of an experiment found for outside pictures; nothing where there are none."""
