@@ -119,7 +119,9 @@ def _labels(file: str, odd: LeftOut) -> Labels:
         raise _not_instances(file, f"{error}; is it cut short?" if data.strip() else "it is empty") from None
     except KeyError as error:
         raise _not_instances(file, f"it has no {error}") from None
-    except (ValueError, TypeError, AttributeError):
+    except UnicodeDecodeError:
+        raise _not_instances(file, "it is not UTF-8 text") from None
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise _not_instances(file, "it is laid out in another way") from None
     found: dict[str, set[str]] = {name: set() for name in names.values()}
     for number, image, category in objects:
