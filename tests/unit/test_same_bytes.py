@@ -31,7 +31,8 @@ def embed(folder: Path, root: Path, shards: list[list[str]]) -> list[str]:
     rows |= {"content_hash": [content_hashes.of_file(root / name) for name in names]}
     query = [name == names[-1] for name in names]
     roles = {"reference": [not one for one in query], "query": query, "training": [False] * len(names)}
-    table = pa.table({**rows, **roles, "group": pa.nulls(len(names), pa.string())}).select([*IMAGES.columns, "content_hash"])
+    columns = {**rows, **roles, "group": pa.nulls(len(names), pa.string())}
+    table = pa.table(columns).select([*IMAGES.columns, "content_hash"])
     store.write_table(table, folder / "images.parquet", IMAGES, MADE)
     paths, done = [], 0
     for number, shard in enumerate(shards):

@@ -237,7 +237,7 @@ def read_json(path: str | Path, record: type[R]) -> R:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON mapping. Raises ValueError for a key that is there twice: programs differ in which of the two they take."""
+    """A JSON mapping. Raises ValueError for a key that is there twice: programs differ in which they take."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
