@@ -10,6 +10,8 @@ from lookalike.io import identity, store
 from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, NEIGHBORS, REJECTED, TRUTH
 from lookalike.metrics.evaluation import Results
 
+MADE = {"sample_sha256": "a sample", "shards_sha256": "its shards", "shard_sha256": "one shard"}  # as footers say it
+
 
 def images_table(
     references: Sequence[str],
@@ -64,7 +66,7 @@ def write_search(
     made = Results(
         path, *(path.with_suffix(f".{name}.parquet") for name in ("candidates", "training", "candidates_sn"))
     )
-    footer = footer or {}
+    footer = MADE | {"key": '{"family": "pixels"}'} | (footer or {})
     store.write_table(neighbors_table(found), made.neighbors, NEIGHBORS, footer)
     store.write_table(pool_table(found, queries), made.candidates, NEIGHBORS, footer)
     for absent in (made.training, made.candidates_sn):

@@ -19,7 +19,7 @@ from lookalike.metrics import agreement
 from lookalike.metrics.agreement import AT, outcomes, scales
 from lookalike.metrics.evaluation import Results
 from lookalike.metrics.rates import NOTHING, ratio
-from tables import images_table, neighbors_table, seen_table, truth_table, write_search
+from tables import MADE, images_table, neighbors_table, seen_table, truth_table, write_search
 
 Written = Mapping[str, Sequence[str] | None]
 Found = Mapping[str, Sequence[tuple[str, float]]]
@@ -313,14 +313,14 @@ def stages(tmp_path: Path) -> dict:
     }
     bad = {name: nearest([one for one in rest if topics[one] != topics[name]][:6]) for name, rest in others.items()}
     del good["p00"]  # rejected
-    store.write_table(images, tmp_path / "images.parquet", IMAGES, {})
-    store.write_table(truth_table([]), tmp_path / "truth.parquet", TRUTH, {})
+    store.write_table(images, tmp_path / "images.parquet", IMAGES, MADE)
+    store.write_table(truth_table([]), tmp_path / "truth.parquet", TRUTH, MADE)
     results: list[Results] = []
     for model, found in (("good", good), ("bad", bad)):
         footer = {"model": model, "index": "flat", "k": 5}
         results.append(write_search(tmp_path / f"{model}.parquet", found, len(names), footer))
         seen = seen_table(rejected=["p00"] if model == "good" else [])
-        store.write_table(seen, tmp_path / f"{model}.images.parquet", INDEX_IMAGES, {})
+        store.write_table(seen, tmp_path / f"{model}.images.parquet", INDEX_IMAGES, MADE)
         measure(
             MeasureJob(
                 results=results[-1],

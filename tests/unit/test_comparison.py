@@ -26,7 +26,7 @@ from lookalike.job.errors import LookalikeError
 from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics.evaluation import Results, results_of
 from lookalike.metrics.rates import wilson
-from tables import images_table, neighbors_table, seen_table, truth_table, write_search
+from tables import MADE, images_table, neighbors_table, seen_table, truth_table, write_search
 
 REFERENCES = [f"r{number:02d}" for number in range(30)]
 QUERIES = [f"q{number:02d}" for number in range(20)]
@@ -56,10 +56,10 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
         groups: Mapping[str, str] | None = None,
     ) -> Files:
         images, matches = tmp_path / "images.parquet", tmp_path / "truth.parquet"
-        store.write_table(images_table(REFERENCES, QUERIES, groups), images, IMAGES, {})
-        store.write_table(truth_table(truth), matches, TRUTH, {})
+        store.write_table(images_table(REFERENCES, QUERIES, groups), images, IMAGES, MADE)
+        store.write_table(truth_table(truth), matches, TRUTH, MADE)
         seen = tmp_path / "seen.parquet"
-        store.write_table(seen_table(), seen, INDEX_IMAGES, {})
+        store.write_table(seen_table(), seen, INDEX_IMAGES, MADE)
         metrics, results = [], []
         for model, found in models.items():
             timing = tmp_path / f"{model}.timing.json"

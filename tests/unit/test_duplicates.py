@@ -12,7 +12,7 @@ from lookalike.compare import duplicates
 from lookalike.io import store
 from lookalike.io.formats.records import Duplicates
 from lookalike.io.formats.tables import DUPLICATES, IMAGES, INDEX_IMAGES, TRUTH
-from tables import seen_table
+from tables import MADE, seen_table
 
 Pictures = dict[str, tuple[str, str]]  # id -> roles (letters of r, q, t), contents
 
@@ -31,15 +31,15 @@ def run(folder: Path, pictures: Pictures, truth: list[tuple[str, str]], shards: 
         "bytes": [1] * len(ids),
         "group": [None] * len(ids),
     }
-    store.write_table(pa.table(columns, IMAGES.schema()), folder / "images.parquet", IMAGES, {})
+    store.write_table(pa.table(columns, IMAGES.schema()), folder / "images.parquet", IMAGES, MADE)
     rows = {"query_id": [query for query, _ in truth], "reference_id": [match for _, match in truth]}
-    store.write_table(pa.table(rows, TRUTH.schema()), folder / "truth.parquet", TRUTH, {})
+    store.write_table(pa.table(rows, TRUTH.schema()), folder / "truth.parquet", TRUTH, MADE)
     embedded = [one for one in ids if pictures[one][1]]
     seen = seen_table(dict.fromkeys(embedded, (1, 1)), [one for one in ids if one not in embedded])
     hashes = [hashlib.sha256(pictures[one][1].encode()).hexdigest() for one in embedded]
     hashes += [None] * (len(ids) - len(embedded))
     seen = seen.set_column(1, "sha256", pa.array(hashes, pa.string()))
-    store.write_table(seen, folder / "flat.images.parquet", INDEX_IMAGES, {})
+    store.write_table(seen, folder / "flat.images.parquet", INDEX_IMAGES, MADE)
     duplicates.find_duplicates(
         duplicates.DuplicatesJob(
             seen=str(folder / "flat.images.parquet"),
@@ -51,7 +51,7 @@ def run(folder: Path, pictures: Pictures, truth: list[tuple[str, str]], shards: 
     )
     listed = store.read_table(folder / "duplicates.parquet", DUPLICATES)
     counted = store.read_json(folder / "duplicates.json", Duplicates)
-    return counted.model_copy(update={"shards_sha256": ""}), listed
+    return counted.model_copy(update={"sample_sha256": "", "shards_sha256": ""}), listed
 
 
 def test_doubles_and_leaks_are_told_apart(tmp_path: Path) -> None:

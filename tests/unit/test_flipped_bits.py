@@ -1,7 +1,7 @@
 """A flipped bit in a file that a run reads is an error that names the file: never another number, nor a traceback."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike.io import store
+from lookalike.io import content_hashes, store
+from lookalike.io.checks import check_index
 from lookalike.io.formats.records import Duplicates, EmbedTiming, Scan, Weights
-from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, INDEX_IDS, NEIGHBORS, REJECTED, TRUTH
 from lookalike.job.errors import LookalikeError
+from lookalike.sample import hashing
 from tables import images_table, neighbors_table, rejected_table, truth_table
 
 FLIPS = 300
@@ -167,3 +169,47 @@ def test_the_identity_of_a_file_is_that_of_its_rows_too(tmp_path: Path) -> None:
     one, two, another = (store.identity(tmp_path / name) for name in ("one", "two", "other"))
     assert one == two
     assert one != another
+
+
+def flipped(path: Path, flips: int = FLIPS) -> Iterator[None]:
+    """The file with one flipped bit after the other; as it was afterwards."""
+    whole, rng = path.read_bytes(), random.Random(1)
+    for _ in range(flips):
+        data = bytearray(whole)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        yield
+    path.write_bytes(whole)
+
+
+def test_no_flipped_bit_of_an_index_is_searched(tmp_path: Path) -> None:
+    index, ids = tmp_path / "flat.faiss", tmp_path / "flat.ids.parquet"
+    index.write_bytes(random.Random(0).randbytes(5_000))
+    footer = {"index_sha256": store.sha256_file(index)}
+    store.write_table(pa.table({"image_id": REFERENCES}), ids, INDEX_IDS, footer)
+    for _ in flipped(index):
+        with pytest.raises(LookalikeError, match=rf"^{index}: is not the index that {ids} was written for"):
+            check_index(str(index), str(ids), {})
+    check_index(str(index), str(ids), {})
+
+
+def test_no_flipped_bit_of_the_kept_content_hashes_becomes_a_hash(tmp_path: Path) -> None:
+    cache = tmp_path / "content_hashes.cache"
+    columns = [REFERENCES, ["9 1 1 1"] * 40, [f"pieces:{number:032x}" for number in range(40)]]
+    hashing._write(pa.table(columns, schema=hashing.SEEN), cache)
+    assert hashing._read(cache).num_rows == 40
+    for _ in flipped(cache):
+        assert hashing._read(cache).num_rows == 0
+
+
+def test_no_flipped_bit_of_an_image_that_a_run_made_is_embedded() -> None:
+    data = bytearray(random.Random(0).randbytes(300_000))
+    row = {"root": "results/made/images", "path": "queries-00000.zip!copy.jpg", "bytes": len(data)}
+    row |= {"content_hash": content_hashes.of_made(data)}
+    content_hashes.check(row, bytes(data))
+    for _ in range(50):
+        place, bit = random.Random(_).randrange(len(data)), 1 << random.Random(_).randrange(8)
+        data[place] ^= bit
+        with pytest.raises(LookalikeError, match=r"copy\.jpg.* --forcerun results/made/images/manifest\.parquet"):
+            content_hashes.check(row, bytes(data))
+        data[place] ^= bit

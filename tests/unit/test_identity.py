@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from lookalike.io import identity, store
-from lookalike.io.formats.tables import IMAGES, NEIGHBORS, REJECTED, TRUTH
+from lookalike.io.formats.tables import IMAGES, MANIFEST, NEIGHBORS, REJECTED, TRUTH
 from lookalike.job.errors import LookalikeError
+from lookalike.sample.sample import sample
 from tables import images_table, neighbors_table, rejected_table, truth_table
 
 
@@ -50,7 +52,7 @@ def test_shards_that_an_index_was_not_built_from_are_named(tmp_path: Path) -> No
 
 def test_tables_of_two_searches_are_refused(tmp_path: Path) -> None:
     for name, seed in (("neighbors", 1), ("candidates", 1), ("other", 2)):
-        footer = {"index_sha256": str(seed), "policy": name}
+        footer = {"shards_sha256": str(seed), "policy": name}
         store.write_table(neighbors_table({"q": [("r", 0.5)]}), tmp_path / name, NEIGHBORS, footer)
     identity.check_search(tmp_path / "neighbors", tmp_path / "candidates")
     with pytest.raises(LookalikeError, match=r"other: was not written together with .*neighbors. Search again"):
@@ -63,3 +65,34 @@ def test_rejected_images_of_another_shard_are_refused(tmp_path: Path) -> None:
     identity.check_rejected([tmp_path / "0"], [tmp_path / "0.rejected"])
     with pytest.raises(LookalikeError, match=r"1\.rejected: was not written together with .* --forcerun .*0$"):
         identity.check_rejected([tmp_path / "0"], [tmp_path / "1.rejected"])
+
+
+def test_files_that_do_not_say_what_they_were_made_from_are_refused(tmp_path: Path) -> None:
+    """Two of them would be equal."""
+    for name, table, format in (
+        ("images", images_table(["r"], ["q"]), IMAGES),
+        ("truth", truth_table([]), TRUTH),
+        ("neighbors", neighbors_table({}), NEIGHBORS),
+        ("candidates", neighbors_table({}), NEIGHBORS),
+        ("0", rejected_table([]), REJECTED),
+        ("0.rejected", rejected_table([]), REJECTED),
+    ):
+        store.write_table(table, tmp_path / name, format, {})
+    said = "does not say what it was made from .* Delete it and run again"
+    with pytest.raises(LookalikeError, match=f"images: {said}"):
+        identity.check_sample(tmp_path / "images", tmp_path / "truth")
+    with pytest.raises(LookalikeError, match=f"neighbors: {said}"):
+        identity.check_search(tmp_path / "neighbors", tmp_path / "candidates")
+    with pytest.raises(LookalikeError, match=f"0: {said}"):
+        identity.check_rejected([tmp_path / "0"], [tmp_path / "0.rejected"])
+
+
+def test_images_that_were_made_with_other_settings_are_not_sampled(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.parquet"
+    keys = [f'{{"kind": "copies", "of": "pictures", "queries": 6, "seed": {seed}}}' for seed in (0, 1)]
+    table = images_table(["r"], []).append_column("source", pa.nulls(1, pa.string()))
+    store.write_table(table, manifest, MANIFEST, {"key": keys[1]})
+    outputs = {"images_out": str(tmp_path / "images.parquet"), "truth_out": str(tmp_path / "truth.parquet")}
+    with pytest.raises(LookalikeError, match=rf"{manifest}: .* made with other settings .* --forcerun {manifest}$"):
+        sample("copies", keys[0], str(manifest), **outputs)
+    sample("copies", keys[1], str(manifest), **outputs)

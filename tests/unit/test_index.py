@@ -22,11 +22,13 @@ from lookalike.job.errors import LookalikeError
 from lookalike.plan.paths import SEARCHED
 from lookalike.search import loading
 from lookalike.search.search import SearchJob, nearest, search
+from tables import MADE
 
 Floats = NDArray[np.float32]
 KEY = '{"family": "pixels"}'
 CODE = "c0de"
 FOOTER = {
+    "shard_sha256": "one shard",
     "key": KEY,
     "code": CODE,
     "weights": {"source": "none"},
@@ -69,7 +71,7 @@ class Chain:
             "bytes": [1] * len(names),
             "group": pa.nulls(len(names), pa.string()),
         }
-        store.write_table(pa.table(columns, IMAGES.schema()), self.folder / "images.parquet", IMAGES, {})
+        store.write_table(pa.table(columns, IMAGES.schema()), self.folder / "images.parquet", IMAGES, MADE)
 
     def shard(self, name: str, ids: list[str], **footer: Any) -> None:
         values = np.concatenate([self.vectors[one] for one in ids])
@@ -84,7 +86,7 @@ class Chain:
 
     def reject(self, rows: list[dict[str, str]]) -> Path:
         path = self.folder / "rejected.parquet"
-        store.write_table(pa.Table.from_pylist(rows, REJECTED.schema()), path, REJECTED, {})
+        store.write_table(pa.Table.from_pylist(rows, REJECTED.schema()), path, REJECTED, FOOTER)
         return path
 
     @property
@@ -366,10 +368,10 @@ def test_a_vector_of_other_bytes_than_those_that_were_sampled_is_refused(chain: 
     path = chain.folder / "images.parquet"
     sampled = store.read_table(path, IMAGES)
     known = pa.array(["r0"] + [None] * (sampled.num_rows - 1), pa.string())
-    store.write_table(sampled.append_column("sha256", known), path, IMAGES, {})
+    store.write_table(sampled.append_column("sha256", known), path, IMAGES, MADE)
     chain.build()
     other = pa.array(["t"] + [None] * (sampled.num_rows - 1), pa.string())
-    store.write_table(sampled.append_column("sha256", other), path, IMAGES, {})
+    store.write_table(sampled.append_column("sha256", other), path, IMAGES, MADE)
     with pytest.raises(LookalikeError) as caught:
         chain.build()
     shard = chain.folder / "references.parquet"
@@ -696,7 +698,7 @@ def test_outside_pictures_find_what_queries_would_and_are_in_no_pool(chain: Chai
     chain.sample({name: "g" if name == "q3" else name[0] for name in chain.vectors})
     sample = store.read_table(queried, IMAGES)
     outside = pa.array([name == "q3" for name in sample["image_id"].to_pylist()])
-    store.write_table(sample.append_column("showcase", outside), queried, IMAGES, {})
+    store.write_table(sample.append_column("showcase", outside), queried, IMAGES, MADE)
     found = chain.search()
     assert "q3" not in found["query_id"].to_pylist()
     showcase = chain.found("showcase")

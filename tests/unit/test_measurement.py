@@ -16,7 +16,7 @@ from lookalike.job.errors import LookalikeError
 from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics.evaluation import Results
 from lookalike.metrics.rates import wilson
-from tables import images_table, neighbors_table, pool_table, seen_table, truth_table
+from tables import MADE, images_table, neighbors_table, pool_table, seen_table, truth_table
 
 REFERENCES = [f"r{number}" for number in range(12)]
 Measure = Callable[..., Metrics]
@@ -63,7 +63,12 @@ def run(tmp_path: Path) -> Measure:
         absent = set() if normalised else {"training", "candidates_sn"}
         for name, format, table in tables:
             role = {identity.ROLE: identity.ABSENT} if name in absent else {}
-            store.write_table(table, tmp_path / f"{name}.parquet", format, (footer or {}) | role)
+            store.write_table(
+                table,
+                tmp_path / f"{name}.parquet",
+                format,
+                MADE | {"model": "dinov2", "index": "flat"} | (footer or {}) | role,
+            )
         measure(
             MeasureJob(
                 results=Results(
@@ -279,7 +284,7 @@ def test_what_a_search_writes_is_what_is_measured(tmp_path: Path, settings: dict
     # a true match is the nearest of three queries in four, another one of the rest; the last six have none
     best = np.argsort(-score, axis=1)
     truth = {queries[row]: references[best[row, 0 if row % 4 else 40]] for row in range(24)}
-    store.write_table(truth_table(list(truth.items())), tmp_path / "truth.parquet", TRUTH, {})
+    store.write_table(truth_table(list(truth.items())), tmp_path / "truth.parquet", TRUTH, MADE)
     measure(
         MeasureJob(
             results=Results(
@@ -378,6 +383,23 @@ def test_what_vectors_cost_comes_from_the_neighbors_footer(run: Measure) -> None
     cost = run({"a": first("r1")}, {"a": "r1"}, footer=made | {"index_key": '{"scan": true}'}).cost
     assert cost is not None
     assert (cost.index_bytes, cost.indexed_bytes) == (60, 12.0)
+
+
+def test_a_damaged_timing_is_left_out_with_a_warning(
+    run: Measure, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.write_json(
+        EmbedTiming(images=9, seconds=3, load_seconds=1, device="cpu", batch_size=1), tmp_path / "embed-0.json"
+    )
+    store.write_json(SearchTiming(queries=1, read_seconds=1, seconds=1), tmp_path / "search.json")
+    damaged = (tmp_path / "search.json").read_bytes().replace(b'"queries": 1', b'"queries": 3')
+    (tmp_path / "search.json").write_bytes(damaged)
+    (tmp_path / "embed-1.json").write_bytes(b"\xff\xfe{")
+    timing = run({"a": first("r1")}, {"a": "r1"}).timing
+    assert timing["embed"]["images"] == 9
+    assert "search" not in timing
+    assert "a timing is left out" in caplog.text
+    assert all(f"{name}.json: is damaged" in caplog.text for name in ("embed-1", "search"))
 
 
 def test_removed_logs_only_take_the_timings_along(run: Measure, tmp_path: Path) -> None:

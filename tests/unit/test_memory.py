@@ -78,3 +78,46 @@ def test_a_shortage_of_memory_is_an_error_and_not_a_bad_image(monkeypatch: pytes
     assert np.asarray(images.decode(whole)).shape == (48, 60, 3)
     with pytest.raises(MemoryError, match="memory is short"):
         images.decode(whole[:-60])
+
+
+PEAK = """
+import json, resource, sys
+import numpy as np, pyarrow as pa
+from lookalike.embed import embed, encoders
+from lookalike.io import content_hashes
+from lookalike.io.formats.tables import SHARD
+from lookalike.job import memory
+from pathlib import Path
+
+folder, count, memory.AT_ONCE = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+names = sorted(path.name for path in folder.iterdir())[:count]
+columns = {
+    "image_id": names,
+    "root": [str(folder)] * count,
+    "path": names,
+    "bytes": [(folder / name).stat().st_size for name in names],
+    "content_hash": [content_hashes.of_file(folder / name) for name in names],
+}
+rows = pa.table(columns, SHARD.schema())
+key = json.dumps({"family": "pixels"})
+encoder = encoders.load(key, None, encoders.Machine(4, False))
+done = embed.embed_rows(rows, encoder, batch_size=16, threads=4)
+assert len(done.pictures) == count, done.rejected
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_four_threads_of_large_images_hold_no_more_than_the_budget(tmp_path: Path) -> None:
+    """Eight images of 20 megapixels: decoded side by side, each takes 80 MB."""
+    whole = png("RGB", (5_000, 4_000))
+    for number in range(8):
+        (tmp_path / f"{number}.png").write_bytes(whole + bytes([number]))  # other bytes, and so computed anew
+
+    def peak(count: int, budget: int) -> int:
+        ran = [sys.executable, "-c", PEAK, str(tmp_path), str(count), str(budget)]
+        out = subprocess.run(ran, cwd=REPOSITORY / "workflow_scripts", capture_output=True, text=True, check=True)
+        return int(out.stdout)
+
+    alone, together, unbounded = peak(1, 100 * MB), peak(8, 100 * MB), peak(8, 1 << 40)
+    assert together < alone + 60  # what each thread keeps of small blocks
+    assert unbounded > alone + 60  # or the budget would not be what held it

@@ -232,3 +232,14 @@ def test_results_that_cannot_be_written_are_said_before_the_first_job(tmp_path: 
         f"{tmp_path}/file/results: cannot be written (Not a directory), so nothing was run. Mount the disk writable, "
         "give yourself the rights, or run in another folder (--directory)."
     )
+
+
+def test_an_exact_index_asks_the_scheduler_for_no_gpu() -> None:
+    """It is computed on the CPU, and the GPU would stand idle."""
+    factories = {"flat": {"factory": "Flat"}, "scan": {"scan": True}, "ivf": {"factory": "IVF16,Flat"}}
+    runtime = {"gpu": 1, "threads": 3}
+    indexes = {f"my-{name}": entry | {"runtime": runtime} for name, entry in factories.items()}
+    planned = Plan.of(CATALOGUE | {"indexes": CATALOGUE["indexes"] | indexes})
+    chosen = {name: planned.index_runtime(f"my-{name}") for name in factories}
+    assert {name: entry.gpu for name, entry in chosen.items()} == {"flat": 0, "scan": 0, "ivf": 1}
+    assert {entry.threads for entry in chosen.values()} == {3}

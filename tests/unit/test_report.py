@@ -37,6 +37,7 @@ from lookalike.metrics.rates import FEW_GROUPS, NOTHING, SIGNIFICANCE, sign_flip
 from lookalike.report import examples, headline, pareto, words
 from lookalike.report.evidence import ReportJob
 from lookalike.report.report import write_report
+from tables import MADE
 
 HOSTILE = "\"><script>alert('x')</script>\n<img src=https://evil.example/a.png> 図 \u202e.png"
 CPU = {
@@ -127,12 +128,12 @@ class Experiment:
             columns["showcase"] = [one in self.outside or one in self.shown for one in ids]
             optional.append("showcase")
         schema = IMAGES.schema(*optional)
-        return self._table("images", columns, IMAGES, schema, {"left_out": self.left_out})
+        return self._table("images", columns, IMAGES, schema, MADE | {"left_out": self.left_out})
 
     def _truth(self) -> Path:
         matched = {query: match for query, match in self.queries.items() if match}
         columns = {"query_id": list(matched), "reference_id": list(matched.values())}
-        return self._table("truth", columns, TRUTH, TRUTH.schema(), {})
+        return self._table("truth", columns, TRUTH, TRUTH.schema(), MADE)
 
     def _showcase(self, model: str, index: str) -> Path:
         return self._neighbors(model, index, f"{model}-{index}.showcase", dict.fromkeys(self.outside))
@@ -148,6 +149,7 @@ class Experiment:
             rows += [(query, rank, *pair) for rank, pair in enumerate(zip(order, scores, strict=True), 1)]
         columns = dict(zip(NEIGHBORS.columns, map(list, zip(*rows, strict=True)), strict=True))
         made = {
+            **MADE,
             "model": model,
             "index": index,
             "key": '{"family": "pixels"}',
@@ -168,6 +170,8 @@ class Experiment:
             undecidable=self.undecidable,
             examples={kind: self.doubles.get(kind, []) for kind in ("doubled", *kinds)},
             **{kind: len(self.doubles.get(kind, [])) for kind in kinds},
+            sample_sha256=MADE["sample_sha256"],
+            shards_sha256=MADE["shards_sha256"],
         )
         path = self.folder / "duplicates.json"
         store.write_json(record, path)
@@ -177,7 +181,7 @@ class Experiment:
         bad = self.rejected.get(model, {})
         none = dict.fromkeys(("sha256", "width", "height"), [None] * len(bad))
         columns = {"image_id": list(bad), **none, "reason": list(bad.values())}
-        return self._table(f"{model}-{index}.images", columns, INDEX_IMAGES, INDEX_IMAGES.schema(), self.footer)
+        return self._table(f"{model}-{index}.images", columns, INDEX_IMAGES, INDEX_IMAGES.schema(), MADE | self.footer)
 
     def _metrics(self, model: str, index: str) -> Path:
         matched = sum(match is not None for match in self.queries.values())
@@ -206,6 +210,7 @@ class Experiment:
             breakdowns=self.breakdowns,
             timing=self.timing.get(model, CPU),
             cost=self.costs.get(model),
+            sample_sha256=MADE["sample_sha256"],
             made_from={"neighbors": store.identity(self._neighbors(model, index))},
         )
         path = self.folder / f"{model}-{index}.json"
@@ -256,7 +261,9 @@ class Experiment:
             for model in self.models
             for index in self.indexes
         }
-        compared = Comparisons(experiment="trial", comparisons=found, metrics=metrics, **told)
+        compared = Comparisons(
+            experiment="trial", comparisons=found, metrics=metrics, sample_sha256=MADE["sample_sha256"], **told
+        )
         store.write_json(compared, path)
         return path
 

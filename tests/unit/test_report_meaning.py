@@ -18,7 +18,7 @@ from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics.evaluation import Results
 from lookalike.report.evidence import ReportJob
 from lookalike.report.report import write_report
-from tables import images_table, seen_table, truth_table, write_search
+from tables import MADE, images_table, seen_table, truth_table, write_search
 
 NAMES = [f"p{number:02d}" for number in range(40)]
 KINDS = {"mine": "", "net": "cnn", "clip": "clip", "colors": "color_histogram"}
@@ -38,14 +38,15 @@ def page(tmp_path: Path):
         if captions:
             written = [[f"a topic{number % 4}"] if number else None for number in range(len(NAMES))]
             images = images.append_column("captions", pa.array(written, pa.list_(pa.string())))
-        store.write_table(images, tmp_path / "images.parquet", IMAGES, {})
-        store.write_table(truth_table([]), tmp_path / "truth.parquet", TRUTH, {})
+        store.write_table(images, tmp_path / "images.parquet", IMAGES, MADE)
+        store.write_table(truth_table([]), tmp_path / "truth.parquet", TRUTH, MADE)
         results = [search(tmp_path, model) for model in models]
         sample = {"truth": tmp_path / "truth.parquet", "images": tmp_path / "images.parquet"}
         metrics = [tmp_path / f"{model}.json" for model in models]
         counts = {name for name, field in Duplicates.model_fields.items() if field.annotation is int}
         nothing = dict.fromkeys(counts, 0)
-        store.write_json(Duplicates(examples={}, **nothing), tmp_path / "duplicates.json")
+        told = {name: MADE[name] for name in ("sample_sha256", "shards_sha256")}
+        store.write_json(Duplicates(examples={}, **nothing, **told), tmp_path / "duplicates.json")
         compare(
             CompareJob(
                 experiment="mine",
@@ -89,7 +90,7 @@ def search(folder: Path, model: str) -> Results:
         found[query] = [(name, 1 - place / 20) for place, name in enumerate([*same[:known], *rest][:6])]
     footer = {"model": model, "index": "flat", "k": 5}
     results = write_search(folder / f"{model}.parquet", found, len(NAMES), footer)
-    store.write_table(seen_table(), folder / f"{model}.images.parquet", INDEX_IMAGES, {})
+    store.write_table(seen_table(), folder / f"{model}.images.parquet", INDEX_IMAGES, MADE)
     measure(
         MeasureJob(
             results=results,

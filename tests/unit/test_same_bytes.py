@@ -18,6 +18,7 @@ from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError
 from lookalike.plan.paths import SEARCHED
 from lookalike.search.search import SearchJob, search
+from tables import MADE
 
 LITE0 = '{"family": "efficientnet_lite", "variant": "lite0"}'
 
@@ -34,7 +35,7 @@ def embed(folder: Path, root: Path, shards: list[list[str]]) -> list[str]:
     table = pa.table({**rows, **roles, "group": pa.nulls(len(names), pa.string())}).select(
         [*IMAGES.columns, "content_hash"]
     )
-    store.write_table(table, folder / "images.parquet", IMAGES, {})
+    store.write_table(table, folder / "images.parquet", IMAGES, MADE)
     paths, done = [], 0
     for number, shard in enumerate(shards):
         part = pa.table(rows, SHARD.schema()).slice(done, len(shard))
@@ -68,7 +69,13 @@ def test_a_duplicate_in_another_shard_ties_with_the_first_to_the_last_bit(
     paths = embed(tmp_path, root, [[f"p{number}.png" for number in range(16)], ["copy.png"], ["p16.png"]])
     stored = {path: np.stack(store.read_table(path, EMBEDDINGS)["embedding"].to_numpy()) for path in paths}
     assert not np.array_equal(stored[paths[0]][3], stored[paths[1]][0])  # a real network: else this tests nothing
-    files = {"images": str(tmp_path / "images.parquet"), "embeddings": paths, "key": key, "embedding_key": LITE0}
+    files = {
+        "images": str(tmp_path / "images.parquet"),
+        "embeddings": paths,
+        "key": key,
+        "embedding_key": LITE0,
+        "embedding_code": CODE,
+    }
     build(
         IndexJob(
             **files,

@@ -10,7 +10,7 @@ from lookalike.io.formats.tables import IMAGES, SHARD, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import shard as sharding
 from lookalike.sample.shard_number import shard_of
-from tables import truth_table
+from tables import MADE, truth_table
 
 
 def sample(references: list[str], queries: list[str] = ()) -> pa.Table:  # type: ignore[assignment]
@@ -33,8 +33,8 @@ def write(
     folder: Path, images: pa.Table, shards: dict[str, int], k: int = 1, expect: dict[str, int] | None = None
 ) -> dict[str, bytes]:
     path, truth = folder / "images.parquet", folder / "truth.parquet"
-    store.write_table(images, path, IMAGES, {})
-    store.write_table(truth_table([]), truth, TRUTH, {})
+    store.write_table(images, path, IMAGES, MADE)
+    store.write_table(truth_table([]), truth, TRUTH, MADE)
     outputs = [folder / f"{pool}-{number}" for pool, count in shards.items() for number in range(count)]
     key = json.dumps({"dataset": "mine", "k": k, "shards": shards, "expect": expect or {}})  # as plan.Plan.shard_key
     sharding.write_shards(str(path), str(truth), key, [str(output) for output in outputs])

@@ -39,6 +39,8 @@ def test_a_network_that_draws_at_random_is_refused_and_the_remedy_helps(tmp_path
     folder = mae(tmp_path / "mae")
     with pytest.raises(LookalikeError, match=r"draws at random: .* config\.json says mask_ratio: 0\.75: .* to 0\.0"):
         load(folder, pooling="mean")
+    with pytest.raises(LookalikeError, match=r"of the 5 tokens are patches\. .* config\.json says mask_ratio: 0\.75: "):
+        load(folder, pooling="cls")
     edit(folder / "config.json", mask_ratio=0.0)
     encoder = load(folder, pooling="mean")
     one, again = ours(encoder, picture(1)), ours(encoder, picture(1))
@@ -175,6 +177,9 @@ def test_a_processor_of_the_authors_own_is_not_replaced(tmp_path: Path, auto_map
         ({"resample": "bicubic"}, r"resample: 'bicubic' should be a number of Pillow's filters: 0 \(nearest\), 1 "),
         ({"resample": 9}, r"resample: 9 should be a number"),
         ({"image_std": [0, 0, 0]}, r"image_std: \[0, 0, 0\] divides by zero"),
+        ({"image_mean": [float("nan")] * 3}, r"image_mean: \[nan, nan, nan\] should be numbers"),
+        ({"image_std": [float("inf"), 1, 1]}, r"image_std: \[inf, 1, 1\] should be numbers"),
+        ({"image_mean": "half"}, r"image_mean: 'half' should be numbers"),
         ({"image_processor_type": "DINOv3ViTImageProcessorFast", "size": [32]}, r"size: \[32\] should be a number"),
         ({"image_processor_type": "DINOv3ViTImageProcessorFast", "resample": None}, r"resample: None should be a num"),
     ],

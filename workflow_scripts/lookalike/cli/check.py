@@ -10,7 +10,7 @@ from lookalike.cli.options import ConfigFiles, Json
 from lookalike.cli.output import print_json, print_table
 from lookalike.job.errors import LookalikeError, did_you_mean
 from lookalike.sample import sample
-from lookalike.sample.published import shortened
+from lookalike.sample.found import shortened
 from lookalike.sample.sample import Check
 
 

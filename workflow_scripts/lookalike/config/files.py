@@ -31,7 +31,7 @@ def read(path: str | Path) -> Any:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}). Name a file, such as mine.yaml.") from None
     try:
         return json.loads(text, object_pairs_hook=lambda pairs: _each_once(pairs, path))  # first, as Snakemake does
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     loader = yaml.SafeLoader("")
     try:
@@ -43,7 +43,7 @@ def read(path: str | Path) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{path}{line}: is not valid YAML ({error.problem}). {_REMEDY}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that the calendar does not have
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that no calendar has
         raise ConfigError(f"{path}: is not valid YAML ({getattr(error, 'reason', error)}). {_REMEDY}") from None
     finally:
         loader.dispose()

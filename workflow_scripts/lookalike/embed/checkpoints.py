@@ -72,7 +72,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """A JSON file of a checkpoint. Raises LookalikeError where it is none."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also of a number of thousands of digits
         raise LookalikeError(f"{path}: is damaged: {error}. Fetch the checkpoint again.") from None
     if not isinstance(settings, dict):
         raise LookalikeError(f"{path}: is damaged: it holds no mapping. Fetch the checkpoint again.")

@@ -272,6 +272,7 @@ def _prepared(rows: pa.Table, encoder: encoders.Encoder, threads: int, batch_siz
     forward pass and preparing need the same cores, and each is fastest while it has them for itself.
     """
     remaining = iter(rows.to_pylist())
+    memory.return_large_blocks()
     ahead = 2 * max(batch_size, threads)
     files, pixels = memory.Budget(memory.FILES_AT_ONCE), memory.Budget(memory.AT_ONCE)
     with ThreadPoolExecutor(threads) as pool:

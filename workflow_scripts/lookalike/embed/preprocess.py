@@ -98,10 +98,18 @@ def odd_setting(settings: Mapping[str, Any]) -> str:
     known = settings.get("do_resize") is not True if resample is None else resample in list(Image.Resampling)
     if not known:
         return f"resample: {resample!r} should be a number of Pillow's filters: {filters}"
+    for key in ("image_mean", "image_std", "rescale_factor"):
+        if (value := settings.get(key)) is not None and not _is_finite(value):
+            return f"{key}: {value!r} should be numbers"
     std = settings.get("image_std")
     if settings.get("do_normalize") and not all(np.ravel(1 if std is None else std)):
         return f"image_std: {std!r} divides by zero; it is the deviation of each color channel"
     return ""
+
+
+def _is_finite(value: Any) -> bool:
+    numbers = value if isinstance(value, list | tuple) else [value]
+    return all(isinstance(one, int | float) and not isinstance(one, bool) and np.isfinite(one) for one in numbers)
 
 
 def _is_count(value: Any) -> bool:

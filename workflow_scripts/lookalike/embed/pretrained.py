@@ -334,7 +334,7 @@ def load_model(architecture: Any, where: str, *arguments: Any, **settings: Any) 
         remedy = "If its files are damaged, delete them and run fetch_weights again (--forcerun fetch_weights)."
         if "trust_remote_code" in str(error):
             remedy = "It comes with code of its own. Read that code; if you trust it, set remote_code: true."
-        raise LookalikeError(f"{where}: the checkpoint cannot be loaded: {reason} {remedy}") from None
+        raise LookalikeError(f"{where}: the checkpoint cannot be loaded: {reason.rstrip('.')}. {remedy}") from None
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     with torch.no_grad():
         for name in found["missing_keys"]:

@@ -107,10 +107,11 @@ def check_pictures(
         strangers = [_strangers(path, here) for path, here in zip(embeddings, rows, strict=True)]
         odd = [*ids.filter(pa.array(counts != 1))[:1].to_pylist(), *(one for some in strangers for one in some)]
         odd += bad["image_id"].filter(pa.array(rejected < 0))[:1].to_pylist()
+        weights = from_key(store.read_provenance(embeddings[0])["key"]).weights_file()
         raise LookalikeError(
             f"{images}: {len(ids)} pictures were sampled, but {len(together) - bad.num_rows} are embedded and "
-            f"{bad.num_rows} rejected; for example '{odd[0]}'. The embeddings belong to another sample: "
-            f"delete {Path(embeddings[0]).parent} and run again."
+            f"{bad.num_rows} rejected; for example '{odd[0]}'. The embeddings belong to another sample, or the sample "
+            f"to another data set. Make both again: --forcerun {images} {weights}"
         )
     total = sum(_digest(image_id, "rejected") for image_id in bad["image_id"].to_pylist())
     for path, here in zip(embeddings, rows, strict=True):

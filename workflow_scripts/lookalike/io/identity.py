@@ -36,8 +36,8 @@ def hash_sample(images: pa.Table, truth: pa.Table) -> str:
 
 
 def sample_of(path: StrPath) -> str:
-    """The hash of the sample that a table was made from."""
-    return str(store.read_provenance(path).get(SAMPLE, ""))
+    """The hash of the sample that a table was made from. Raises LookalikeError for one that does not say."""
+    return str(_entry(path, store.read_provenance(path), SAMPLE))
 
 
 def check_sample(images: StrPath, *tables: StrPath, records: Mapping[StrPath, str] | None = None) -> str:
@@ -84,7 +84,8 @@ def check_rejected(embeddings: Sequence[StrPath], rejected: Sequence[StrPath]) -
     """Check that each table of rejected images was written beside the embeddings at its place in the list."""
     for path, beside in zip(rejected, embeddings, strict=False):
         ours, theirs = store.read_provenance(path), store.read_provenance(beside)
-        if any(theirs.get(name) != value for name, value in _shared(ours).items()):
+        _entry(beside, theirs, "shard_sha256")
+        if _shared(ours) != _shared(theirs):
             raise LookalikeError(
                 f"{path}: was not written together with {beside}. Embed this shard again: --forcerun {beside}"
             )
@@ -93,9 +94,20 @@ def check_rejected(embeddings: Sequence[StrPath], rejected: Sequence[StrPath]) -
 def check_search(first: StrPath, *others: StrPath) -> None:
     """Check that tables of neighbors were written by one search."""
     expected = _shared(store.read_provenance(first))
+    _entry(first, expected, "shards_sha256")
     for path in others:
         if _shared(store.read_provenance(path)) != expected:
             raise LookalikeError(f"{path}: was not written together with {first}. Search again: --forcerun {first}")
+
+
+def _entry(path: StrPath, footer: Mapping[str, Any], name: str) -> Any:
+    """An entry that every file of its kind has: one that is missing would equal every other that is missing."""
+    if not footer.get(name):
+        raise LookalikeError(
+            f"{path}: does not say what it was made from ({name}): another program, or an older version, wrote it. "
+            f"{store.REMEDY}"
+        )
+    return footer[name]
 
 
 def _shared(footer: Mapping[str, Any]) -> dict[str, Any]:

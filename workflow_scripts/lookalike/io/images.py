@@ -196,7 +196,7 @@ def _decode(data: bytes, needs: Callable[[Size], Size] | None, reserve: Callable
         least = needs(_upright_size(image))
         image.draft(None, least[::-1] if _orientation(image) in SIDEWAYS else least)
     if reserve:
-        reserve(_peak(image, full))
+        reserve(_peak(image, full, data))
     frame = image.tile[0][1] if image.format == "GIF" and isinstance(image, ImageFile.ImageFile) else None
     image.load()
     turn = UPRIGHT.get(_orientation(image))  # of a TIFF, Pillow has seen to it by now
@@ -246,7 +246,17 @@ def _check(image: Image.Image, data: bytes) -> None:
         raise BadImage(TO_CONVERT.format(f"a TIFF in separate planes of {image.mode}"))
 
 
-def _peak(image: Image.Image, full: Size) -> int:
+def _may_be_turned(image: Image.Image, data: bytes) -> bool:
+    """Whether an image has to be turned upright, as far as can be said before it is decoded.
+
+    Pillow decodes a PNG to look for its EXIF block, which may come last.
+    """
+    if image.format == "PNG":
+        return b"eXIf" in data or b"Raw profile type" in data
+    return _orientation(image) in UPRIGHT
+
+
+def _peak(image: Image.Image, full: Size, data: bytes) -> int:
     """Bytes of memory that decoding takes at once, from the header; ``full`` is the size before any draft."""
     pixels, tags = image.width * image.height, _tags(image)
     each = BYTES_A_PIXEL.get(image.format or "") or (BYTES_OF_MODE.get(image.mode, 4) + sum(tags.get(BITS, ())) / 8)
@@ -254,7 +264,7 @@ def _peak(image: Image.Image, full: Size) -> int:
     if image.info.get("progressive"):  # all coefficients are kept until the last scan
         total += 2 * len(image.getbands()) * full[0] * full[1]
     changes = image.mode != "RGB" or image.has_transparency_data or image.format == "GIF"
-    return int(total + 4 * pixels * (changes or _orientation(image) in UPRIGHT))
+    return int(total + 4 * pixels * (changes or _may_be_turned(image, data)))
 
 
 def _tags(image: Image.Image) -> Mapping[int, Any]:

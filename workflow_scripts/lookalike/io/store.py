@@ -201,7 +201,7 @@ def _reading(path: str | Path) -> Iterator[None]:
             f"{path}: needs more memory to be read than there is ({_one_line(error)}). Use a machine with more; if the "
             f"file is not that large, it is damaged. {REMEDY}"
         ) from None
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise LookalikeError(
                 f"{path}: cannot be read ({error.strerror}). Check the rights of the file, and the disk."
@@ -223,7 +223,7 @@ def write_json(record: BaseModel, path: str | Path) -> None:
 def read_json(path: str | Path, record: type[R]) -> R:
     """Read a record of ``formats``; a file of another shape, or with another checksum than its own, is refused."""
     with _reading(path):
-        content = json.loads(Path(path).read_bytes().decode("utf-8"))
+        content = json.loads(Path(path).read_bytes().decode("utf-8"), object_pairs_hook=_each_once)
     if not isinstance(content, dict) or CHECKSUM not in content:
         raise LookalikeError(f"{path}: has no '{CHECKSUM}': another program, or an older version, wrote it. {REMEDY}")
     if content.pop(CHECKSUM) != _checksum(content):
@@ -234,6 +234,16 @@ def read_json(path: str | Path, record: type[R]) -> R:
         raise LookalikeError(
             f"{path}: is not a {record.__name__} file ({error.errors()[0]['msg']}). {REMEDY}"
         ) from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON mapping. Raises ValueError for a key that is there twice: programs differ in which they take."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"'{key}' is there twice")
+        found[key] = value
+    return found
 
 
 def checksum(record: BaseModel) -> str:

@@ -1,13 +1,16 @@
 """How much memory decoded images take at once, so that large ones wait for each other instead of ending a job."""
 
+import ctypes
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
 AT_ONCE = 1 << 30  # bytes of decoded images; one that needs more is decoded alone
 FILES_AT_ONCE = 1 << 28  # bytes of their files
+LARGE = 1 << 23  # bytes: Pillow keeps an image in blocks of up to 16 MB
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
 Take = Callable[[int], None]
 
 
@@ -43,6 +46,18 @@ class Budget:
             with self._changed:
                 self._taken -= mine
                 self._changed.notify_all()
+
+
+def return_large_blocks() -> None:
+    """Have glibc give freed large blocks back to the system at once; elsewhere nothing changes.
+
+    It would keep them for the thread that had them: four threads that decode one image after the other would hold four
+    images, whatever the budget. Smaller blocks stay where they are, since asking the system again takes time.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+        libc.mallopt(M_TRIM_THRESHOLD, 4 * LARGE)
 
 
 def is_short() -> bool:

@@ -122,9 +122,9 @@ def _check_search(path: str | Path, footer: dict[str, Any], seen: str | Path, *,
     of_images = store.read_provenance(seen)
     expected = {"model": model, "index": index} | {name: of_images.get(name) for name in identity.BUILT}
     for name, value in expected.items():
-        if footer.get(name, value) != value:
+        if footer.get(name) != value:
             raise LookalikeError(
-                f"{path}: was found with another {name.removesuffix('_sha256')}: {footer[name]}, expected {value}. "
+                f"{path}: was found with another {name.removesuffix('_sha256')}: {footer.get(name)}, expected {value}. "
                 f"Search again: --forcerun {path}"
             )
 

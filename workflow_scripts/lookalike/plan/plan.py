@@ -51,8 +51,13 @@ class Plan(Keys):
         return self.config.experiments[experiment].title or experiment
 
     def index_runtime(self, index: str) -> IndexRuntime:
-        """How an index is built and searched; nothing of it changes what is found."""
-        return self.config.indexes[index].runtime
+        """How an index is built and searched; nothing of it changes what is found.
+
+        An exact index is computed on the CPU, so a scheduler is not asked for a GPU that would stand idle.
+        """
+        entry = self.config.indexes[index]
+        exact = entry.scan or entry.factory == "Flat"
+        return entry.runtime.model_copy(update={"gpu": 0}) if exact else entry.runtime
 
     def runtime(self, model: str) -> Runtime:
         """How a model is run; nothing of it changes a vector."""

@@ -17,8 +17,9 @@ from lookalike.io import archives
 from lookalike.io.formats.tables import TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import published
+from lookalike.sample.found import FoundParts, Part, Source
 from lookalike.sample.left_out import LeftOut
-from lookalike.sample.published import Listing, Part, Source
+from lookalike.sample.published import Listing
 
 SOURCE = Source(
     title="COCO",
@@ -36,7 +37,7 @@ Labels = dict[str, list[str]]  # the categories in each picture that the annotat
 
 
 @dataclass
-class Found(published.Found):
+class Found(FoundParts):
     """The pictures (a table of LISTED) and what is in them."""
 
     pictures: pa.Table
@@ -119,7 +120,9 @@ def _labels(file: str, odd: LeftOut) -> Labels:
         raise _not_instances(file, f"{error}; is it cut short?" if data.strip() else "it is empty") from None
     except KeyError as error:
         raise _not_instances(file, f"it has no {error}") from None
-    except (ValueError, TypeError, AttributeError):
+    except UnicodeDecodeError:
+        raise _not_instances(file, "it is not UTF-8 text") from None
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise _not_instances(file, "it is laid out in another way") from None
     found: dict[str, set[str]] = {name: set() for name in names.values()}
     for number, image, category in objects:

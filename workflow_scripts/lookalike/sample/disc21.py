@@ -15,7 +15,8 @@ from lookalike.config.datasets import GROUND_TRUTH, Disc21, Selection
 from lookalike.io.formats.tables import TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import published
-from lookalike.sample.published import Listing, Part, Source
+from lookalike.sample.found import FoundParts, Part, Source, shortened
+from lookalike.sample.published import Listing
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ EXTRAS = re.compile(r".*attributions?.*\.csv|.*\.(?:md|txt|pdf)|licen[cs]e.*", r
 
 
 @dataclass
-class Found(published.Found):
+class Found(FoundParts):
     """The pictures of every part that the entry uses (tables of LISTED, by name), and all true pairs."""
 
     pictures: dict[str, pa.Table]
@@ -173,14 +174,12 @@ def _truth_names(entry: Disc21) -> str:
 def _compare(part: Part, entry: Disc21, pictures: dict[str, pa.Table], truth: pa.Table) -> None:
     """Say where ground truth and pictures do not fit together."""
     if not truth.num_rows:
-        part.missing = f"no pair is in {published.shortened(part.places)}: fetch {_truth_names(entry)} again"
+        part.missing = f"no pair is in {shortened(part.places)}: fetch {_truth_names(entry)} again"
         return
     for name in QUERIES[entry.queries]:
         own = _in_range(truth, KINDS[name].numbers)
         if not own.num_rows:
-            part.missing = (
-                f"no pair is of the {name} in {published.shortened(part.places)}: put {_truth_names(entry)} there"
-            )
+            part.missing = f"no pair is of the {name} in {shortened(part.places)}: put {_truth_names(entry)} there"
             continue
         for column, where in (("query_id", name), ("reference_id", "references")):
             lost = own.filter(pc.invert(pc.is_in(own[column], value_set=_ids(pictures[where]))))

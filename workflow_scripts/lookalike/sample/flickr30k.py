@@ -20,8 +20,8 @@ from lookalike.config.datasets import CAPTIONS, Flickr30k
 from lookalike.io.formats.tables import TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import published
+from lookalike.sample.found import FoundParts, Part, Source
 from lookalike.sample.left_out import LeftOut
-from lookalike.sample.published import Part, Source
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ Captions = dict[str, list[str]]  # of each picture, in the order of their number
 
 
 @dataclass
-class Found(published.Found):
+class Found(FoundParts):
     """The pictures (a table of LISTED) and their captions."""
 
     pictures: pa.Table
@@ -166,7 +166,7 @@ def _from_table(file: str, text: str, header: list[str]) -> Iterator[Row]:
             *start, caption = [*cells[: len(header) - 1], ",".join(cells[len(header) - 1 :])]
             yield start[0], int(start[1]) if len(start) == 2 else counts[start[0]], caption
             counts[start[0]] += 1
-        except (ValueError, IndexError, TypeError):
+        except (ValueError, IndexError, TypeError, RecursionError):
             raise _odd_line(file, lines.line_num, ",".join(cells), ",".join(header)) from None
 
 
@@ -176,7 +176,7 @@ def _from_json(file: str, text: str) -> Iterator[Row]:
         for image in json.loads(text)["images"]:
             for number, sentence in enumerate(image["sentences"]):
                 yield str(image["filename"]), number, str(sentence["raw"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else f"{error}"
         raise LookalikeError(f"{file}: is not a captions file of Flickr30k ({why}). {AGAIN}") from None
 

@@ -102,7 +102,7 @@ class Check:
     ``counts`` is empty where something is missing; ``differences`` are those to what the entry expects, in words.
     """
 
-    found: Any  # published.Found
+    found: Any  # found.FoundParts
     counts: dict[str, int]
     differences: list[str]
 

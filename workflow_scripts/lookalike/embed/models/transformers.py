@@ -180,10 +180,9 @@ class Network(TorchEncoder):
         height, width = patch if isinstance(patch, list | tuple) else (patch, patch)
         special = tokens - (pixels.shape[2] // height) * (pixels.shape[3] // width) if height and width else -1
         if special not in (0, 1 + (getattr(config, "num_register_tokens", None) or 0), 2):  # 2: DeiT's distillation
-            raise LookalikeError(
-                f"{self.where}: cannot tell which of the {tokens} tokens are patches. "
-                "Use pooling: mean, or feature: pooler_output."
-            )
+            remedy = _what_draws(self.config)  # a network that masks patches gives fewer of them
+            remedy = "Use pooling: mean, or feature: pooler_output." if remedy == OTHERWISE else remedy
+            raise LookalikeError(f"{self.where}: cannot tell which of the {tokens} tokens are patches. {remedy}")
         return special
 
 
