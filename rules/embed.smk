@@ -28,7 +28,9 @@ rule fetch_weights:
 rule embed:
     input:
         shard="results/{dataset}/sample/shards/{shard}.parquet",
-        archives=lambda wildcards: plan.archives_of_shard(wildcards.dataset, wildcards.shard),
+        archives=lambda wildcards: plan.archives_of_shard(
+            wildcards.dataset, wildcards.shard
+        ),
         weights="results/weights/{model}.json",
     output:
         embeddings="results/{dataset}/embeddings/{model}/{shard}.parquet",
