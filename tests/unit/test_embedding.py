@@ -122,7 +122,7 @@ def test_every_picture_gets_the_vector_of_its_own_pixels(shard: Shard) -> None:
 
 @pytest.mark.parametrize(("batch_size", "threads"), [(1, 1), (3, 2), (64, 4)])
 def test_batches_and_threads_change_no_row(shard: Shard, network: str, batch_size: int, threads: int) -> None:
-    """Of a network, whose sums may be rounded otherwise; every image is as far from the others as a thousand roundings."""
+    """Of a network, whose sums may be rounded otherwise; images are further apart than a thousand roundings."""
     encoders.fetch_weights(network, shard.folder / "weights.json")
     expected, _ = shard.embed(key=network)
     found, _ = shard.embed("other", key=network, batch_size=batch_size, threads=threads)

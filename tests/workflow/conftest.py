@@ -103,7 +103,7 @@ class Tree:
                 "1",
                 "--quiet",
                 "host",
-            ),  # as many run as pytest has workers
+            ),  # pytest's workers run at once
             *("--configfile", "mine.yaml", "--", *arguments),
         ]
 
@@ -124,7 +124,7 @@ class Tree:
         return Run(ended.returncode, output)
 
     def would_run(self, *targets: str, options: tuple[str, ...] = ()) -> Run:
-        """Which jobs a run would start. Not for trees with a sample to be made: a dry run takes all its shards for new."""
+        """Which jobs a run would start. With a sample to be made it takes all shards for new."""
         return self.run(*targets, options=(*options, "-n"))
 
     def edit(self, file: str, addition: str = "\n# edited\n") -> None:
