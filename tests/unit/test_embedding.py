@@ -482,8 +482,8 @@ def test_fast_decoding_keeps_sizes_and_stays_near_the_full_vectors(photographs: 
         assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.99
 
 
-def test_a_picture_asked_about_by_hand_is_decoded_as_the_stage_decodes_it(photographs: Shard) -> None:
-    key = '{"decode": "fast", "family": "efficientnet_lite", "variant": "lite0"}'
+def test_a_picture_asked_about_by_hand_is_decoded_as_the_stage_decodes_it(photographs: Shard, network: str) -> None:
+    key = json.dumps(json.loads(network) | {"decode": "fast"})
     encoders.fetch_weights(key, photographs.folder / "weights.json")
     stage, _ = photographs.embed(key=key, batch_size=1)
     weights = store.read_json(photographs.folder / "weights.json", Weights)

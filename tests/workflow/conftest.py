@@ -124,7 +124,7 @@ class Tree:
         return Run(ended.returncode, output)
 
     def would_run(self, *targets: str, options: tuple[str, ...] = ()) -> Run:
-        """Which jobs a run would start. With a sample to be made it takes all shards for new."""
+        """Which jobs a run would start. With shards to be cut, all of them count as new."""
         return self.run(*targets, options=(*options, "-n"))
 
     def edit(self, file: str, addition: str = "\n# edited\n") -> None:

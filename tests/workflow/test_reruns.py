@@ -89,7 +89,7 @@ def test_keeping_more_neighbors_embeds_nothing(tree: Tree) -> None:
     config = tree.config
     config["datasets"]["copies"]["k"] = 4
     tree.configure(config)
-    ran = tree.would_run()
+    ran = tree.run("results/copies/metrics/pixels/flat.json")
     assert ran.of("embed") == []
     assert {"search", "measure"} <= ran.rules
 
