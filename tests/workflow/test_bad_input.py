@@ -125,7 +125,7 @@ def test_a_broken_picture_is_fatal_where_the_configuration_says_so(tree: Tree) -
     assert (
         "broken.jpg: is text, not a picture (1 such pictures). Mend or remove them, or set on_bad_image: reject.\n"
     ) in failure(tree)
-    shutil.rmtree(tree.folder / "results/copies/embeddings/pixels")
+    shutil.rmtree(tree.folder / "results/copies/embeddings")
     assert (
         "broken.jpg: is text, not a picture. Mend or remove the picture, or set on_bad_image: reject.\n"
     ) in failure(tree)
