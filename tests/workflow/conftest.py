@@ -1,10 +1,12 @@
 """Real Snakemake on copies of the workflow, with pictures of the tests' own making."""
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +95,15 @@ class Tree:
 
     def command(self, *arguments: str) -> list[str]:
         return [
-            *(sys.executable, "-m", "snakemake", "--cores", "2", "--quiet", "host"),
+            *(
+                sys.executable,
+                "-m",
+                "snakemake",
+                "--cores",
+                "1",
+                "--quiet",
+                "host",
+            ),  # pytest's workers run at once
             *("--configfile", "mine.yaml", "--", *arguments),
         ]
 
@@ -113,9 +123,13 @@ class Tree:
         assert ended.returncode == status, output[-5000:]
         return Run(ended.returncode, output)
 
+    def would_run(self, *targets: str, options: tuple[str, ...] = ()) -> Run:
+        """Which jobs a run would start. With shards to be cut, all of them count as new."""
+        return self.run(*targets, options=(*options, "-n"))
+
     def edit(self, file: str, addition: str = "\n# edited\n") -> None:
-        with (self.folder / file).open("a") as source:
-            source.write(addition)
+        path = self.folder / file
+        path.write_text(path.read_text() + addition)
 
     def write_pictures(self, folder: str, *numbers: int) -> None:
         (self.folder / folder).mkdir(exist_ok=True)
@@ -130,14 +144,37 @@ class Tree:
         }
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """A finished run over twelve pictures and a broken one. Tests work on copies of it."""
-    tree = Tree.new(tmp_path_factory.mktemp("finished") / "tree", MINE)
+def write_collection(tree: Tree) -> None:
     tree.write_pictures("pictures", *range(12))
     (tree.folder / "pictures/broken.jpg").write_bytes(b"no picture")
-    tree.run()
-    return tree
+
+
+def built_once(
+    factory: pytest.TempPathFactory, name: str, config: dict[str, Any], build: Callable[[Tree], Any]
+) -> Tree:
+    """A tree that the first worker of pytest builds and the others wait for. Tests change copies of it only."""
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    built = shared / f"{name}.built"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not built.exists():
+            shutil.rmtree(shared / name, ignore_errors=True)  # where another worker has failed
+            build(Tree.new(shared / name, config))
+            built.touch()
+    return Tree(shared / name)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """A finished run over twelve pictures and a broken one."""
+
+    def build(tree: Tree) -> None:
+        write_collection(tree)
+        tree.run()
+
+    return built_once(tmp_path_factory, "finished", MINE, build)
 
 
 @pytest.fixture

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from workflow.conftest import Tree
+from workflow.conftest import Tree, built_once
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    tree = Tree.new(tmp_path_factory.mktemp("demo") / "tree", {"run": ["demo"]})
-    tree.run("demo")
-    return tree
+    return built_once(tmp_path_factory, "demo", {"run": ["demo"]}, lambda tree: tree.run("demo"))
 
 
 def accuracy(folder: Path) -> dict[str, float]:
@@ -64,4 +62,4 @@ def test_it_says_how_far_each_model_follows_colors(demo: Tree) -> None:
 
 
 def test_a_second_run_has_nothing_to_do(demo: Tree) -> None:
-    assert demo.run("demo").jobs == []
+    assert demo.would_run("demo").jobs == []

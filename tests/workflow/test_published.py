@@ -25,7 +25,7 @@ CONFIG: dict[str, Any] = {
         "my-coco": {"kind": "coco", "root": "data/coco", "k": 5},
     },
     "experiments": {
-        "copies": {"dataset": "my-disc21", "models": ["pixels", "color-histogram"]},
+        "copies": {"dataset": "my-disc21", "models": ["pixels"]},
         "scenes": {"dataset": "my-flickr30k", "models": ["color-histogram"]},
         "things": {"dataset": "my-coco", "models": ["color-histogram"]},
     },

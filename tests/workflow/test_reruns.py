@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from conftest import REPOSITORY, picture
-from workflow.conftest import MINE, Tree
+from workflow.conftest import MINE, Tree, built_once
 
 RECIPES = (REPOSITORY / "docs/reruns.md").read_text()
 BELOW_METRICS = {"compare", "report"}
@@ -43,20 +44,20 @@ def test_a_finished_run_has_every_file_of_every_stage(finished: Tree) -> None:
 
 
 def test_a_second_run_has_nothing_to_do(tree: Tree) -> None:
-    assert tree.run().jobs == []
+    assert tree.would_run().jobs == []
 
 
 def test_touching_every_file_runs_nothing(tree: Tree) -> None:
     for path in sorted(tree.folder.rglob("*"), reverse=True):
         os.utime(path)
-    assert tree.run().jobs == []
+    assert tree.would_run().jobs == []
 
 
-def test_another_options_of_running_a_model_or_its_label_embeds_nothing(tree: Tree) -> None:
+def test_other_options_of_running_a_model_or_another_label_embed_nothing(tree: Tree) -> None:
     config = tree.config
     config["models"] = {"pixels": {"runtime": {"batch_size": 3, "mem_mb": 999, "threads": 3}}}
     tree.configure(config)
-    assert tree.run().jobs == []
+    assert tree.would_run().jobs == []
     config["models"]["pixels"]["label"] = "Tiny pictures"
     tree.configure(config)
     assert tree.run().jobs == ["report mine"]
@@ -67,7 +68,7 @@ def test_editing_a_models_entry_runs_that_model_only(tree: Tree) -> None:
     config = tree.config
     config["models"] = {"pixels": {"embed": {"size": 8}}}
     tree.configure(config)
-    ran = tree.run()
+    ran = tree.would_run()
     assert len(ran.of("embed")) == 4
     assert ran.rules == {"embed", *BELOW_FIRST}  # of the same weights, another size of thumbnail
     assert not [job for job in ran.jobs if "color-histogram" in job]
@@ -78,7 +79,7 @@ def test_other_queries_embed_only_new_pictures(tree: Tree) -> None:
     config = tree.config
     config["datasets"]["copies"]["queries"] = 7
     tree.configure(config)
-    ran = tree.run()
+    ran = tree.run(*(f"results/copies/metrics/{model}/flat.json" for model in ("pixels", "color-histogram")))
     # one more picture: one of the two shards of queries, under both models
     assert len(ran.of("embed")) == 2
     assert all("queries-" in job for job in ran.of("embed"))
@@ -110,21 +111,21 @@ def test_keeping_more_neighbors_embeds_nothing(tree: Tree) -> None:
     config = tree.config
     config["datasets"]["copies"]["k"] = 4
     tree.configure(config)
-    ran = tree.run()
+    ran = tree.run("results/copies/metrics/pixels/flat.json")
     assert ran.of("embed") == []
     assert {"search", "measure"} <= ran.rules
 
 
 def test_editing_the_metrics_measures_again_and_does_not_embed(tree: Tree) -> None:
     tree.edit("workflow_scripts/lookalike/metrics/pooled.py")
-    ran = tree.run()
+    ran = tree.would_run()
     assert ran.rules == {"measure", *BELOW_METRICS}
     assert len(ran.of("measure")) == 2
 
 
 def test_editing_a_family_embeds_that_family_only(tree: Tree) -> None:
-    tree.edit("workflow_scripts/lookalike/models/color_histogram.py")
-    ran = tree.run()
+    tree.edit("workflow_scripts/lookalike/embed/models/color_histogram.py")
+    ran = tree.would_run()
     assert len(ran.of("embed")) == 4
     assert all("color-histogram" in job for job in ran.jobs if job.split()[0] not in BELOW_METRICS)
     assert ran.rules == {"embed", *BELOW_EMBED}
@@ -135,101 +136,97 @@ def test_adding_a_model_adds_its_jobs_the_comparison_and_the_report(tree: Tree) 
     config["models"] = {"tiny": {"embed": {"family": "pixels", "size": 4}}}
     config["experiments"]["mine"]["models"].append("tiny")
     tree.configure(config)
-    ran = tree.run()
+    ran = tree.would_run()
     assert ran.of("fetch_weights") == []  # those of pixels, which are there
     assert len(ran.of("embed")) == 4
     assert all("tiny" in job for job in ran.jobs if job.split()[0] not in BELOW_METRICS)
     assert ran.rules >= BELOW_METRICS
 
 
-def own_pictures(folder: Path) -> Tree:
+OWN: dict[str, Any] = {
+    "run": ["own"],
+    "datasets": {
+        "own": {
+            "kind": "folder",
+            "root": "pictures",
+            "queries": "asked",
+            "truth": "truth.csv",
+            "k": 3,
+            "shards": {"references": 3},
+        }
+    },
+    "experiments": {"own": {"dataset": "own", "models": ["pixels"]}},
+}
+TRUTH = "query_id,reference_id\np100.png,p{}.bmp\np101.png,p5.bmp\n"
+
+
+def write_own(folder: Path) -> None:
     """References and queries in folders of their own, with a truth file."""
-    config: dict[str, Any] = {
-        "run": ["own"],
-        "datasets": {
-            "own": {
-                "kind": "folder",
-                "root": "pictures",
-                "queries": "asked",
-                "truth": "truth.csv",
-                "k": 3,
-                "shards": {"references": 3},
-            }
-        },
-        "experiments": {"own": {"dataset": "own", "models": ["pixels"]}},
-    }
-    tree = Tree.new(folder, config)
-    tree.write_pictures("pictures", *range(9))
-    tree.write_pictures("asked", 100, 101)
-    (tree.folder / "truth.csv").write_text("query_id,reference_id\np100.png,p3.png\np101.png,p5.png\n")
-    return tree
+    for name, numbers, ending in (("pictures", range(9), "bmp"), ("asked", (100, 101), "png")):
+        (folder / name).mkdir(parents=True)
+        for number in numbers:
+            picture(number).save(folder / name / f"p{number}.{ending}")
+    (folder / "truth.csv").write_text(TRUTH.format(3))
 
 
-def test_one_more_picture_in_a_folder_embeds_one_shard(tmp_path: Path) -> None:
-    tree = own_pictures(tmp_path / "tree")
-    assert len(tree.run().of("embed")) == 4
+@pytest.fixture
+def own(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Tree:
+    """A copy of a finished run over one's own pictures, in a folder that a NAS looks after."""
+
+    def build(tree: Tree) -> None:
+        write_own(tree.folder)
+        tree.write_pictures("pictures/@eaDir", 50)
+        assert len(tree.run().of("embed")) == 4
+
+    return built_once(tmp_path_factory, "own", OWN, build).copy(tmp_path / "tree")
+
+
+def test_one_more_picture_in_a_folder_embeds_one_shard(own: Tree) -> None:
     command = "snakemake --cores 2 --forcerun sample -- demo"
     assert command in RECIPES
-    tree.write_pictures("pictures", 9)
-    assert tree.run().jobs == [], "a sample is a snapshot"
-    ran = tree.run("own", options=("--forcerun", "sample"))
+    own.write_pictures("pictures", 9)
+    assert own.would_run().jobs == [], "a sample is a snapshot"
+    ran = own.run("own", options=("--forcerun", "sample"))
     assert len(ran.of("embed")) == 1
-    assert pq.read_table(tree.folder / "results/own/indexes/pixels/flat.ids.parquet").num_rows == 10
-    # looking again at a folder that is as it was
-    assert tree.run("own", options=("--forcerun", "sample")).of("embed") == []
+    assert pq.read_table(own.folder / "results/own/indexes/pixels/flat.ids.parquet").num_rows == 10
 
 
-def test_an_edited_truth_file_is_measured_and_embeds_nothing(tmp_path: Path) -> None:
-    tree = own_pictures(tmp_path / "tree")
-    tree.run()
-    (tree.folder / "truth.csv").write_text("query_id,reference_id\np100.png,p4.png\np101.png,p5.png\n")
-    ran = tree.run()
+def test_an_edited_truth_file_is_measured_and_embeds_nothing(own: Tree) -> None:
+    (own.folder / "truth.csv").write_text(TRUTH.format(4))
+    ran = own.run()
     assert ran.of("embed") == []
     assert {"sample", "measure", "report"} <= ran.rules
 
 
-def test_an_image_replaced_by_one_of_the_same_size_is_found_and_a_copy_without_dates_is_not(tmp_path: Path) -> None:
-    tree = own_pictures(tmp_path / "tree")
-    for number in range(9):
-        (tree.folder / f"pictures/p{number}.png").unlink()
-        picture(number).save(tree.folder / f"pictures/p{number}.bmp")
-    (tree.folder / "truth.csv").write_text("query_id,reference_id\np100.png,p3.bmp\np101.png,p5.bmp\n")
-    tree.write_pictures("pictures/@eaDir", 50)
-    tree.run()
-    page = (tree.folder / "results/reports/own/index.html").read_text()
-    assert "thumbnails that a Synology NAS keeps (@eaDir)" in page
+def test_an_image_replaced_by_one_of_the_same_size_is_found_and_a_copy_without_dates_is_not(own: Tree) -> None:
+    """The fixture has copied the run already: other dates and inodes, the same contents."""
+    page = own.folder / "results/reports/own/index.html"
+    assert "thumbnails that a Synology NAS keeps (@eaDir)" in page.read_text()
+    (own.folder / "pictures/more.NEF").write_bytes(b"MM")
+    assert own.run("own", options=("--forcerun", "sample")).of("embed") == []
+    assert ".nef files, which are camera raw" in page.read_text()
 
-    copy = tree.copy(tmp_path / "copy")  # other dates and inodes, the same contents
-    (copy.folder / "pictures/more.NEF").write_bytes(b"MM")
-    assert copy.run("own", options=("--forcerun", "sample")).of("embed") == []
-    assert ".nef files, which are camera raw" in (copy.folder / "results/reports/own/index.html").read_text()
-
-    file = copy.folder / "pictures/p4.bmp"
+    file = own.folder / "pictures/p4.bmp"
     size = file.stat().st_size
     picture(77).save(file)
     assert file.stat().st_size == size
-    ran = copy.run("own", options=("--forcerun", "sample"))
+    ran = own.run("results/own/indexes/pixels/flat.faiss", options=("--forcerun", "sample"))
     assert len(ran.of("embed")) == 1
-    rows = pq.read_table(copy.folder / f"results/own/embeddings/pixels/{ran.of('embed')[0].split()[-1]}.parquet")
+    rows = pq.read_table(own.folder / f"results/own/embeddings/pixels/{ran.of('embed')[0].split()[-1]}.parquet")
     hashes = dict(zip(rows["image_id"].to_pylist(), rows["sha256"].to_pylist(), strict=True))
     assert hashes["p4.bmp"] == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def test_braces_in_paths_are_no_wildcards(tmp_path: Path) -> None:
     """In the workflow's own folder, of its images and of its tables: nothing is filled in, and edits are seen."""
-    tree = own_pictures(tmp_path / "{dataset} of {x}")
-    (tree.folder / "{q}").mkdir()
-    for name in ("pictures", "asked", "truth.csv"):
-        (tree.folder / name).rename(tree.folder / "{q}" / name)
-    config = tree.config
-    config["datasets"]["own"] |= {"root": "{q}/pictures", "queries": "{q}/asked", "truth": "{q}/truth.csv"}
-    tree.configure(config)
-    assert len(tree.run().of("embed")) == 4
-    assert tree.run().jobs == []
-    (tree.folder / "{q}/truth.csv").write_text("query_id,reference_id\np100.png,p4.png\np101.png,p5.png\n")
-    ran = tree.run()
-    assert ran.of("embed") == []
-    assert {"sample", "measure", "report"} <= ran.rules
+    places = {"root": "{q}/pictures", "queries": "{q}/asked", "truth": "{q}/truth.csv", "shards": {"references": 1}}
+    config = {**OWN, "datasets": {"own": OWN["datasets"]["own"] | places}}
+    tree = Tree.new(tmp_path / "{dataset} of {x}", config)
+    write_own(tree.folder / "{q}")
+    assert len(tree.run().of("embed")) == 2
+    assert tree.would_run().jobs == []
+    (tree.folder / "{q}/truth.csv").write_text(TRUTH.format(4))
+    assert tree.would_run().of("sample") == ["own"]
 
 
 def test_models_that_saw_other_pictures_are_not_compared(tree: Tree) -> None:
@@ -249,7 +246,7 @@ def test_models_that_saw_other_pictures_are_not_compared(tree: Tree) -> None:
 
 def test_the_recipe_for_one_model_runs_that_model(tree: Tree) -> None:
     assert "snakemake --cores 2 --forcerun results/weights/pixels/weights.json -- demo" in RECIPES
-    ran = tree.run("mine", options=("--forcerun", "results/weights/pixels/weights.json"))
+    ran = tree.would_run("mine", options=("--forcerun", "results/weights/pixels/weights.json"))
     assert len(ran.of("embed")) == 4
     assert ran.rules == {"fetch_weights", "embed", *BELOW_FIRST}
     assert not [job for job in ran.jobs if "color-histogram" in job]
@@ -258,7 +255,7 @@ def test_the_recipe_for_one_model_runs_that_model(tree: Tree) -> None:
 def test_the_recipe_for_one_shard_embeds_that_shard(tree: Tree) -> None:
     shard = "embeddings/pixels/queries-00000.parquet"
     assert f"snakemake --cores 2 --forcerun results/photo-tiles-copies/{shard} -- demo" in RECIPES
-    ran = tree.run("mine", options=("--forcerun", f"results/copies/{shard}"))
+    ran = tree.would_run("mine", options=("--forcerun", f"results/copies/{shard}"))
     assert ran.of("embed") == ["copies pixels queries-00000"]
     assert ran.rules == {"embed", *BELOW_FIRST}
     assert not [job for job in ran.jobs if "color-histogram" in job]
@@ -267,8 +264,7 @@ def test_the_recipe_for_one_shard_embeds_that_shard(tree: Tree) -> None:
 def test_one_models_metrics_and_nothing_else(tmp_path: Path) -> None:
     assert "snakemake --cores 2 results/photo-tiles-copies/metrics/pixels/flat.json" in RECIPES
     tree = Tree.new(tmp_path / "tree", MINE)
-    tree.write_pictures("pictures", *range(12))
-    ran = tree.run("results/copies/metrics/pixels/flat.json")
+    ran = tree.would_run("results/copies/metrics/pixels/flat.json")
     assert ran.of("measure") == ["copies pixels flat"]
     assert not [job for job in ran.jobs if "color-histogram" in job]
     assert not ran.rules & BELOW_METRICS
@@ -276,9 +272,10 @@ def test_one_models_metrics_and_nothing_else(tmp_path: Path) -> None:
 
 def test_after_touch_an_edited_comment_runs_nothing(tree: Tree) -> None:
     assert "snakemake --cores 2 --touch demo" in RECIPES
-    tree.edit("workflow_scripts/lookalike/embedding.py")
+    tree.edit("workflow_scripts/lookalike/embed/embed.py")
+    assert len(tree.would_run().of("embed")) == 8
     tree.run("mine", options=("--touch",))
-    assert tree.run().jobs == []
+    assert tree.would_run().jobs == []
 
 
 def test_the_workflow_runs_from_another_folder(finished: Tree, tmp_path: Path) -> None:
@@ -286,5 +283,5 @@ def test_the_workflow_runs_from_another_folder(finished: Tree, tmp_path: Path) -
     elsewhere.mkdir()
     (elsewhere / "mine.yaml").write_text((finished.folder / "mine.yaml").read_text())
     (elsewhere / "pictures").symlink_to(finished.folder / "pictures")
-    ran = Tree(elsewhere).run(options=("-s", str(finished.folder / "Snakefile"), "-n"))
+    ran = Tree(elsewhere).would_run(options=("-s", str(finished.folder / "Snakefile")))
     assert len(ran.of("embed")) == 8

@@ -17,21 +17,27 @@ def test_another_value_runs_its_variant_only_and_experiments_share_theirs(tree: 
     config = tree.config
     config["experiments"]["sizes"] = varied(size=[8])
     tree.configure(config)
-    ran = tree.run("sizes")
-    assert ran.of("fetch_weights") == []  # variants share the weights of their model
-    shards = [f"{pool}-{number:05d}" for pool in ("queries", "references") for number in range(2)]
-    assert ran.of("embed") == [f"copies pixels.size-8 {shard}" for shard in shards]
-    assert ran.of("compare") == ["sizes"]
+    runs = tree.would_run("sizes")
+    assert runs.of("fetch_weights") == []  # variants share the weights of their model
+    shards = [f"{role}-{number:05d}" for role in ("queries", "references") for number in range(2)]
+    assert runs.of("embed") == [f"copies pixels.size-8 {shard}" for shard in shards]
+    assert runs.of("compare") == ["sizes"]
 
-    config["experiments"]["sizes"] = varied(size=[8, 4])
     config["experiments"]["both"] = varied(size=[8], stored_dtype=["float16"])
     tree.configure(config)
-    ran = tree.run("sizes", "both")
-    new = ["pixels.size-4", "pixels.size-8.stored_dtype-float16", "pixels.stored_dtype-float16"]
+    ran = tree.run("both")
+    new = ["pixels.size-8", "pixels.size-8.stored_dtype-float16", "pixels.stored_dtype-float16"]
     assert ran.of("fetch_weights") == []
     assert ran.of("measure") == [f"copies {model} flat" for model in new]
     assert len(ran.of("embed")) == 4 * len(new)
-    assert ran.of("compare") == ["both", "sizes"]
+    assert ran.of("compare") == ["both"]
+
+    config["experiments"]["sizes"] = varied(size=[8, 4])
+    tree.configure(config)
+    runs = tree.would_run("sizes", "both")
+    assert runs.of("fetch_weights") == []
+    assert runs.of("embed") == [f"copies pixels.size-4 {shard}" for shard in shards]
+    assert runs.of("compare") == ["sizes"]
     check_report(tree.folder / "results/reports/both")
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 PARTS = ("vision_model.", "query_tokens", "qformer.")  # of the names of the checkpoint's tensors
+OTHERWISE = "Use a checkpoint of Blip2Model or Blip2ForConditionalGeneration."
 
 
 def fetch(entry: Blip2) -> Weights:
@@ -106,6 +107,8 @@ class QFormer(TorchEncoder):
                 f"{entry.checkpoint}: cannot be read: {error}. If its files are damaged, delete them and run "
                 "fetch_weights again (--forcerun fetch_weights)."
             ) from None
+        if lacking := [part for part in PARTS if not any(name.startswith(part) for name in tensors)]:
+            raise LookalikeError(f"{entry.checkpoint}: lacks {', '.join(lacking)}. {OTHERWISE}")  # before 4 GB are made
         self.network, missing = load_model(
             _architecture(), entry.checkpoint, None, config=config, state_dict=tensors, dtype=self.dtype
         )
@@ -114,7 +117,7 @@ class QFormer(TorchEncoder):
             self,
             entry.checkpoint,
             repeatable="Use another checkpoint.",
-            otherwise="Use a checkpoint of Blip2Model or Blip2ForConditionalGeneration.",
+            otherwise=OTHERWISE,
             missing=missing,
             catch=FAILURES,
         )
