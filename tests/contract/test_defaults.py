@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from lookalike.config import datasets, indexes, models
-from lookalike.plan.plan import LATER
+from lookalike.plan.keys import LATER
 
 RESIZED = {"stored_dtype": "float32", "decode": "full"}
 CHECKPOINT = {**RESIZED, "revision": "main", "size": None, "resize": "processor", "interpolation": None}

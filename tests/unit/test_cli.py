@@ -22,6 +22,7 @@ from conftest import REPOSITORY, picture
 from lookalike.cli import catalogue
 from lookalike.cli.main import app
 from lookalike.cli.sheet import SIDE, corners
+from lookalike.config.models import Pixels
 from lookalike.embed import embed
 from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.embed.models import color_histogram, pixels
@@ -30,7 +31,8 @@ from lookalike.io import store
 from lookalike.io.formats.records import Weights
 from lookalike.io.formats.tables import INDEX_IDS, NEIGHBORS
 from lookalike.job.errors import LookalikeError
-from lookalike.plan.paths import SEARCHED, Plan
+from lookalike.plan.paths import SEARCHED
+from lookalike.plan.plan import Plan
 from lookalike.sample import sample as datasets
 from lookalike.sample.shard import write_shards
 from lookalike.search.search import SearchJob, search
@@ -476,7 +478,7 @@ def test_models_says_what_is_recorded_and_what_is_missing(ran: Path) -> None:
 def test_a_dimension_that_no_entry_tells_is_that_of_the_vectors_there_are(
     ran: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pixels, "dimension", lambda entry: None)
+    monkeypatch.setattr(Pixels, "dimension", None)
     rows = {row["model"]: row for row in answer("models", "--configfile", "mine.yaml")["models"]}
     assert (rows["tiny"]["dimensions"], rows["pixels"]["dimensions"]) == (16, None)
     changed = copy.deepcopy(MINE)

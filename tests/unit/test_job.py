@@ -10,8 +10,8 @@ from lookalike.job import log as job
 from lookalike.job.progress import Progress
 
 BODY = """
-from lookalike.job import job, log
-from lookalike.errors import LookalikeError
+from lookalike.job.log import job, log
+from lookalike.job.errors import LookalikeError
 with job("embed pixels", {log!r}):
     log.info("half way")
     {last}

@@ -481,10 +481,11 @@ MILLION = """
 import json, resource, sys, time
 import numpy as np, pyarrow as pa
 from pydantic import TypeAdapter
-from lookalike import sharding, store
-from lookalike.config import Dataset
-from lookalike.datasets import disc21, published
-from lookalike.formats import IMAGES, TRUTH
+from lookalike.io import store
+from lookalike.sample import shard as sharding
+from lookalike.config.datasets import Dataset
+from lookalike.sample import disc21, published
+from lookalike.io.formats.tables import IMAGES, TRUTH
 
 def listed(spell, count):
     names = [spell.format(number) for number in range(count)]
@@ -507,8 +508,8 @@ for name, more in {
     images, true = disc21.choose(entry, found)
     counts[name] = [images.num_rows, true.num_rows]
     if name == "all":
-        store.write_table(images, "images.parquet", IMAGES, {})
-        store.write_table(true, "truth.parquet", TRUTH, {})
+        store.write_table(images, "images.parquet", IMAGES, {"sample_sha256": "a"})
+        store.write_table(true, "truth.parquet", TRUTH, {"sample_sha256": "a"})
 files = [f"{pool}-{number:05d}.parquet" for pool, count in shards.items() for number in range(count)]
 expect = {"references": 1_000_000, "queries": 50_000, "pairs": 10_000}
 key = json.dumps({"dataset": "disc21-dev", "k": 10, "shards": shards, "expect": expect})

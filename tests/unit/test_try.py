@@ -106,7 +106,7 @@ def test_a_configuration_that_is_there_is_reused_or_refused_and_never_written_ov
     )
     assert file.read_text() == commented
     file.write_text("run: [mine")
-    assert "mine.yaml: is not valid YAML" in attempt(folder, "--models", "pixels", "--name", "mine").stderr
+    assert "mine.yaml, line 1: is not valid YAML" in attempt(folder, "--models", "pixels", "--name", "mine").stderr
 
 
 def test_a_folder_that_has_changed_is_looked_at_again_with_the_configuration_as_it_was(

@@ -75,7 +75,7 @@ def test_a_block_that_yaml_would_drop_stops_before_any_job(tmp_path: Path) -> No
 def test_a_missing_folder_an_empty_one_and_one_that_is_too_small(tmp_path: Path) -> None:
     tree = Tree.new(tmp_path / "tree", MINE)
     assert (
-        "sample pictures: datasets.pictures.root: the folder 'pictures' does not exist. "
+        "datasets.pictures.root: the folder 'pictures' does not exist. "
         "Check the path: relative paths start at the folder where snakemake is run.\n"
     ) in failure(tree)
     (tree.folder / "pictures").mkdir()
@@ -138,7 +138,7 @@ def test_results_of_another_configuration_are_refused_by_name(tree: Tree) -> Non
     assert (
         "index copies pixels flat: results/copies/embeddings/pixels/queries-00000.parquet: was made by another "
         'configuration: its key is {"family": "color_histogram"}, expected {"family": "pixels"}. '
-        "(1 of 1 shards). Embed again: --forcerun results/copies/embeddings/pixels/queries-00000.parquet\n"
+        "(1 of 4 shards). Embed again: --forcerun results/copies/embeddings/pixels/queries-00000.parquet\n"
     ) in failure(tree)
 
 

@@ -70,7 +70,7 @@ def add_archived(sample: Path, members: dict[str, bytes]) -> None:
         for path, data in members.items()
     ]
     more = pa.Table.from_pylist([row | roles for row in rows], table.schema)
-    store.write_table(pa.concat_tables([table, more]), sample, IMAGES, {})
+    store.write_table(pa.concat_tables([table, more]), sample, IMAGES, store.read_provenance(sample))
 
 
 def test_every_picture_is_embedded_or_listed_with_its_reason(tmp_path: Path) -> None:

@@ -20,19 +20,28 @@ def with_showcase(tree: Tree, showcase: str | None) -> None:
     tree.configure(config)
 
 
+MADE_FROM = ("sample_sha256", "shards_sha256", "metrics", "checksum")  # which files a record was made from
+
+
 def numbers(tree: Tree) -> Any:
     """All that a run measured, but for what it took, and the neighbors of every query."""
     metrics = {}
     for path in sorted(tree.folder.glob("results/copies/metrics/*/*.json")):
         found = json.loads(path.read_text())
-        found.pop("timing")
+        for name in (
+            "timing",
+            "sample_sha256",
+            "made_from",
+            "checksum",
+        ):  # and which files it is of
+            found.pop(name)
         neighbors = pq.read_table(tree.folder / f"results/copies/neighbors/{found['model']}/flat.parquet")
         metrics[found["model"]] = (found, neighbors.to_pydict())
-    comparisons, duplicates = (
-        json.loads((tree.folder / f"results/reports/mine/{name}.json").read_text())
-        for name in ("comparisons", "duplicates")
-    )
-    return metrics, comparisons, duplicates
+    told = []
+    for name in ("comparisons", "duplicates"):
+        read = json.loads((tree.folder / f"results/reports/mine/{name}.json").read_text())
+        told.append({key: value for key, value in read.items() if key not in MADE_FROM})
+    return metrics, *told
 
 
 def test_a_showcase_comes_changes_and_goes_and_no_number_moves(tree: Tree) -> None:

@@ -49,11 +49,11 @@ class Paths:
     # --- targets ---
 
     def targets(self, experiment: str) -> list[str]:
-        """A file of every job that an experiment needs, and all of the report, which comes last.
+        """Every file that an experiment needs, the report last; of thousands of shards, one file of each job.
 
         Not the report alone: Snakemake makes no missing file that lies between files that are there, so after a failed
-        job, whose output it removed, it would find an older report and say "Nothing to be done". One file of a job is
-        enough for that, and more cost: with thousands of shards, how often each is named is what a dry run takes.
+        job, whose output it removed, it would find an older report and say "Nothing to be done". How often each shard
+        is named is what a dry run takes.
         """
         entry = self.config.experiments[experiment]
         dataset, folder = entry.dataset, f"results/reports/{experiment}"
@@ -63,7 +63,9 @@ class Paths:
             *dict.fromkeys(self.weights(model) for model in entry.models),
             *(path for model in entry.models for path in self.embeddings(dataset, model)),
             *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.faiss"),
-            *self.searched(experiment, "neighbors"),
+            *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.ids.parquet"),
+            *self.seen_of(experiment),
+            *(path for name in SEARCHED for path in self.searched(experiment, name)),
             *self.per_model(experiment, "results/{dataset}/metrics/{model}/{index}.json"),
             *(f"{folder}/{name}" for name in REPORT_FILES),
         ]
@@ -73,8 +75,9 @@ class Paths:
         return [entry.of, dataset] if isinstance(entry, Copies) else [dataset]
 
     def _sample_files(self, dataset: str) -> list[str]:
-        made = [f"results/{dataset}/images/manifest.parquet"] if self.config.datasets[dataset].creates_images else []
-        return [*made, f"results/{dataset}/sample/images.parquet"]
+        made = [*self.archives(dataset)]
+        made += [f"results/{dataset}/images/manifest.parquet"] if made else []
+        return [*made, f"results/{dataset}/sample/images.parquet", f"results/{dataset}/sample/truth.parquet"]
 
     def all_targets(self) -> list[str]:
         """What a bare `snakemake` builds."""
