@@ -137,7 +137,7 @@ def test_results_of_another_configuration_are_refused_by_name(tree: Tree) -> Non
     shutil.copy(embeddings / "color-histogram" / shard, embeddings / "pixels" / shard)
     assert (
         "index copies pixels flat: results/copies/embeddings/pixels/queries-00000.parquet: was made by another "
-        'configuration: its key is {"family": "color_histogram"}, expected {"family": "pixels"}. '
+        'configuration: its key is {"family": "color_histogram"}, expected {"family": "pixels"} '
         "(1 of 4 shards). Embed again: --forcerun results/copies/embeddings/pixels/queries-00000.parquet\n"
     ) in failure(tree)
 
