@@ -181,11 +181,6 @@ class Paths:
         """What every model saw of the images: the tables that are written beside every index."""
         return self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.images.parquet")
 
-    def rejected_of(self, experiment: str) -> list[str]:
-        """The rejected tables of all models of an experiment."""
-        entry = self.config.experiments[experiment]
-        return [path for model in entry.models for path in self.rejected(entry.dataset, model)]
-
     def dataset_of(self, experiment: str) -> str:
         """The data set of an experiment."""
         return self.config.experiments[experiment].dataset
