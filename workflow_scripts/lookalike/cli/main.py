@@ -11,7 +11,7 @@ from lookalike.job.log import fault_of_the_machine
 
 
 class Commands(TyperGroup):
-    """What a user can mend ends with its message alone and status 1; typer gives a wrong command line status 2."""
+    """What a user can fix ends with its message alone and status 1; typer gives a wrong command line status 2."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""

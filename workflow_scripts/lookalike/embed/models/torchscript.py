@@ -130,7 +130,7 @@ def _existing(entry: TorchScript) -> Path:
     if not path.is_file():
         raise LookalikeError(
             f"{path}: there is no such file. Download it from where its authors publish it, give the model's entry a "
-            "'url', or mend its 'path'."
+            "'url', or fix its 'path'."
         )
     return path
 
