@@ -59,12 +59,12 @@ def test_a_killed_writer_leaves_the_old_file_whole(tmp_path: Path) -> None:
     path.write_text("old")
     code = f"""
         import os, signal
-        from lookalike import store
+        from lookalike.io import store
         with store.atomic({str(path)!r}) as temporary:
             temporary.write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)
     """
-    environment = {**os.environ, "PYTHONPATH": str(Path(store.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(store.__file__).parents[2])}
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=environment, check=False)
     assert ended.returncode == -signal.SIGKILL
     assert path.read_text() == "old"
