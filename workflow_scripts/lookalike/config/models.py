@@ -107,6 +107,9 @@ def is_path(checkpoint: str) -> bool:
     return checkpoint.startswith(("/", ".")) or checkpoint.count("/") > 1
 
 
+Triple = tuple[float, float, float]
+_Positive = Annotated[float, Field(gt=0)]
+PositiveTriple = tuple[_Positive, _Positive, _Positive]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
@@ -188,10 +191,8 @@ class TorchScript(Resized):
     url: str | None = Field(None, pattern="^https?://", description="where it is fetched from, if it is not there yet")
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the file, as `sha256sum FILE` prints it")
     size: int = Field(ge=8, le=4096, description="side of the square that the network sees, in pixels")
-    mean: tuple[float, float, float] = Field(description="per color channel, of values from 0 to 1")
-    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
-        description="per color channel, of values from 0 to 1"
-    )
+    mean: Triple = Field(description="per color channel, of values from 0 to 1")
+    std: PositiveTriple = Field(description="per color channel, of values from 0 to 1")
     resize: Literal["squash", "crop"] = Field("squash", description="the whole picture squashed, or its central square")
     interpolation: Interpolation = "bilinear"
     compute_dtype: Literal["float32"] = "float32"
@@ -200,6 +201,97 @@ class TorchScript(Resized):
 
     def _weights_label(self) -> tuple[str, bool]:
         return f"{Path(self.path).name}-{self.sha256[:12]}", False
+
+
+class Onnx(Resized):
+    """An image network in an ONNX file: a local one, one of a Python package, or one of the hub."""
+
+    family: Literal["onnx"]
+    path: UserPath | None = Field(None, min_length=1, description="the file")
+    url: str | None = Field(None, pattern="^https?://", description="where `path` is fetched from, if it is missing")
+    package: str | None = Field(
+        None, pattern=r"^[A-Za-z_][\w-]*$", description="the Python package that holds `file`, which is read in place"
+    )
+    checkpoint: UserPath | None = Field(
+        None, min_length=1, description="name on the Hugging Face hub, or a local folder, that holds `file`"
+    )
+    revision: str = Field("main", min_length=1, description="commit on the hub, or a branch or tag, which may move")
+    file: str | None = Field(
+        None, pattern=r"^[^/\\].*\.onnx$", description="the file's path within the package or the checkpoint"
+    )
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="of the file, as `sha256sum FILE` prints it; `url` needs it"
+    )
+    size: int | None = Field(
+        None, ge=8, le=4096, description="side of the square that the network sees, in pixels; as the file says"
+    )
+    resize: Literal["squash", "crop"] = Field("squash", description="the whole image squashed, or its central square")
+    interpolation: Interpolation = "bilinear"
+    layout: Literal["nchw", "nhwc"] | None = Field(
+        None, description="order of batch, height, width and channels in the input; as the file says"
+    )
+    channels: Literal["rgb", "bgr"] = Field("rgb", description="order of the color channels")
+    mean: Triple | None = Field(None, description="per color channel, of values from 0 to 1; not for uint8 inputs")
+    std: PositiveTriple | None = Field(
+        None, description="per color channel, of values from 0 to 1; not for uint8 inputs"
+    )
+    output: str | None = Field(None, min_length=1, description="the output to use, where the network has several")
+    pooling: Literal["cls", "mean", "gem", "none"] = Field(
+        "none", description="from tokens or a feature map to one vector"
+    )
+    batch: int | None = Field(
+        None, ge=1, description="images per run of the network: 1 where a vector would depend on the batch otherwise"
+    )
+
+    weights_fields = ("path", "url", "package", "checkpoint", "revision", "file", "sha256")
+
+    @property
+    def source(self) -> str:
+        """The file, for people."""
+        return self.path or f"{self.package or self.checkpoint}: {self.file}"
+
+    def _weights_label(self) -> tuple[str, bool]:
+        return f"{Path(self.path or f'{self.package or self.checkpoint}/{self.file}').name}-{self.family}", False
+
+    @model_validator(mode="after")
+    def _one_file(self) -> "Onnx":
+        given = [name for name in ("path", "package", "checkpoint") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(
+                f"has {' and '.join(given) if given else 'no file'}. Give one of path, package with file, and "
+                "checkpoint with file."
+            )
+        if bool(self.file) == bool(self.path):
+            raise ValueError(
+                "has both path and file. Leave file out: path is the whole file's."
+                if self.path
+                else f"'{given[0]}' needs file: the ONNX file's path within it."
+            )
+        if self.url and not (self.path and self.sha256):
+            raise ValueError(
+                "'url' needs path, where the file is put, and sha256, which says that it is the right one."
+            )
+        if bool(self.mean) != bool(self.std):
+            raise ValueError("has only one of mean and std. Give both.")
+        return self
+
+
+class Hash(EmbedBase):
+    """A perceptual hash as a vector of +1 and -1: the cosine of two is 1 - 2 * Hamming distance / bits."""
+
+    family: Literal["hash"]
+    method: Literal["phash", "dhash", "whash", "pdq"]
+    bits: Literal[64, 256, 1024] = Field(256, description="length of the hash; PDQ always has 256")
+
+    @property
+    def dimension(self) -> int:
+        return self.bits
+
+    @model_validator(mode="after")
+    def _pdq_has_256(self) -> "Hash":
+        if self.method == "pdq" and self.bits != 256:
+            raise ValueError(f"method 'pdq' always has 256 bits, and bits is {self.bits}. Leave bits out.")
+        return self
 
 
 class PythonFactory(EmbedBase):
@@ -218,7 +310,7 @@ class PythonFactory(EmbedBase):
 
 
 Embed = Annotated[
-    Pixels | ColorHistogram | EfficientNetLite | Transformers | Blip2 | TorchScript | PythonFactory,
+    Pixels | ColorHistogram | EfficientNetLite | Transformers | Blip2 | TorchScript | Onnx | Hash | PythonFactory,
     Field(discriminator="family"),
 ]
 _FAMILIES: dict[str, type[EmbedBase]] = {
