@@ -12,6 +12,7 @@ from PIL import Image
 
 from conftest import picture
 from lookalike.config.loading import parse
+from lookalike.config.models import from_key
 from lookalike.embed import encoders
 from lookalike.job.errors import LookalikeError
 
@@ -21,7 +22,8 @@ IMAGES = [picture(1, (131, 64)), picture(2, (41, 97)), picture(3, (300, 200)), p
 def load(**entry: Any) -> encoders.Encoder:
     key = json.dumps({"family": "hash", **entry})
     parsed = encoders.parse(key)
-    return encoders.load(key, encoders.family(parsed).fetch(parsed), encoders.Machine(threads=1))
+    weights = encoders.family(parsed).fetch(from_key(parsed.weights_key()))
+    return encoders.load(key, weights, encoders.Machine(threads=1))
 
 
 def vectors(encoder: encoders.Encoder, images: list[Image.Image]) -> Any:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from conftest import picture
 from lookalike.config.loading import parse
+from lookalike.config.models import from_key
 from lookalike.embed import encoders
 from lookalike.io import store
 from lookalike.job.errors import ConfigError, LookalikeError
@@ -34,7 +35,8 @@ def key(**entry: Any) -> str:
 
 def load(**entry: Any) -> encoders.Encoder:
     parsed = encoders.parse(key(**entry))
-    return encoders.load(key(**entry), encoders.family(parsed).fetch(parsed), encoders.Machine(threads=1))
+    weights = encoders.family(parsed).fetch(from_key(parsed.weights_key()))
+    return encoders.load(key(**entry), weights, encoders.Machine(threads=1))
 
 
 def vectors(encoder: encoders.Encoder, images: list[Image.Image]) -> Any:
@@ -197,7 +199,7 @@ def test_batch_1_makes_vectors_a_function_of_the_image_alone(tmp_path: Path) -> 
         ({}, {"size": 32}, r"takes normalised values\. Add mean and std"),
         ({"dtype": "uint8"}, {**NORMALISED, "size": 32}, r"takes pixels as they are\. Remove mean and std"),
         ({"channels": None}, {**NORMALISED, "size": 32}, r"does not say where.* Add layout: nchw or nhwc"),
-        ({"sides": (32, 32)}, {**NORMALISED, "layout": "nhwc"}, r"channels where layout nhwc has them, not 3\. Correct layout"),
+        ({"sides": (32, 32)}, {**NORMALISED, "layout": "nhwc"}, r"where layout nhwc has them, not 3\. Correct layout"),
         ({"channels": 1}, {**NORMALISED, "size": 32}, r"has no 3 color channels\. Use a network for color images"),
         ({"batch": 2}, {**NORMALISED, "size": 32, "batch": 4}, r"takes 2 images, and batch is 4\. Remove it"),
         ({"inputs": 2}, {**NORMALISED, "size": 32}, r"has 2 inputs .*text1.* Export its image part"),

@@ -283,6 +283,11 @@ class Hash(EmbedBase):
     method: Literal["phash", "dhash", "whash", "pdq"]
     bits: Literal[64, 256, 1024] = Field(256, description="length of the hash; PDQ always has 256")
 
+    weights_fields = ("method",)  # its package
+
+    def _weights_label(self) -> tuple[str, bool]:
+        return f"{self.family}-{self.method}", True
+
     @property
     def dimension(self) -> int:
         return self.bits

@@ -107,13 +107,13 @@ class Input:
         layout = entry.layout or (three[0] if len(three) == 1 else None)
         if layout and found[layout] not in (3, None):
             raise LookalikeError(
-                f"{where}: its input {tensor} has {found[layout]} channels where layout {layout} has them, not 3. Correct "
-                "layout, or remove it."
+                f"{where}: its input {tensor} has {found[layout]} channels where layout {layout} has them, not 3. "
+                "Correct layout, or remove it."
             )
         if not layout and set(found.values()) not in ({None}, {3}):
             raise LookalikeError(
-                f"{where}: its input {tensor} has no 3 color channels. Use a network for color images; if the open side "
-                "is that of the channels, add layout: nchw or nhwc."
+                f"{where}: its input {tensor} has no 3 color channels. Use a network for color images; if the open "
+                "side is that of the channels, add layout: nchw or nhwc."
             )
         if not layout:
             raise LookalikeError(
