@@ -21,7 +21,7 @@ def array(*values: float) -> np.ndarray:
 
 
 def test_the_examples_of_the_documentation() -> None:
-    # docs/metrics.md, "Intervals"
+    # docs/statistics.md, "Intervals"
     assert [round(bound, 2) for bound in wilson(1, 4)] == [0.05, 0.70]
     assert [round(bound, 2) for bound in wilson(90, 150)] == [0.52, 0.67]
     assert [round(bound, 3) for bound in wilson(150, 150)] == [0.975, 1]
