@@ -179,23 +179,25 @@ def _processor(entry: Checkpoint, folder: Path, remote_code: bool) -> tuple[Any,
     _check_settings(file, settings)
     if processor is None and geometry_of(settings) is None:
         raise LookalikeError(
-            f"{file}: its image processor, {name or 'unnamed'}, needs torchvision, which is never used here, and its "
-            f"settings alone do not say how an image is resized. {ONE_SIZE}"
+            f"{file}: its image processor, {name or 'unnamed'}, needs torchvision, which Lookalike never uses, and "
+            f"its settings do not define how an image is resized. {ONE_SIZE}"
         )
     return processor, settings, file
 
 
 def _check_settings(file: Path, settings: dict[str, Any]) -> None:
-    if odd := invalid_setting(settings):
-        raise LookalikeError(f"{file}: {odd}. Correct it in a copy of the checkpoint, and name that folder.")
+    if problem := invalid_setting(settings):
+        raise LookalikeError(
+            f"{file}: {problem}. Fix it in a copy of the checkpoint, and set 'checkpoint' to that folder."
+        )
 
 
 def _settings(checkpoint: str, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The file that says how images are prepared, and what it says."""
-    for name, inside in (("processor_config.json", "image_processor"), ("preprocessor_config.json", "")):
+    """The file that defines how images are prepared, and its settings."""
+    for name, section in (("processor_config.json", "image_processor"), ("preprocessor_config.json", "")):
         if (folder / name).is_file():
             settings = checkpoints.read_settings(folder / name)
-            settings = settings.get(inside, {}) if inside else settings
+            settings = settings.get(section, {}) if section else settings
             if settings:
                 return folder / name, settings
     raise LookalikeError(
