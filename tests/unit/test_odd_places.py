@@ -158,8 +158,8 @@ class Collection:
                 sizes[path] = len(images.read(str(root), path))
         for name, reason in {
             "vanished.jpg": "the file is missing",
-            "pipe.jpg": "is no file",
-            "dir.jpg": "is no file",
+            "pipe.jpg": "is not a regular file",
+            "dir.jpg": "is not a regular file",
         }.items():
             self.expected[name], sizes[name] = reason, 7
         os.mkfifo(root / "pipe.jpg")
@@ -242,4 +242,4 @@ def test_a_failing_model_names_the_picture(odd_archives: Path, monkeypatch: pyte
         LookalikeError, match=r"in/a\.png: out of memory while reading it \(no room\)\. Run on"
     ) as caught:
         collection.embed()
-    assert "in/a.png, of 60 x 48 pixels" in caught.value.__cause__.__notes__[0]
+    assert "in/a.png, 60 x 48 pixels" in caught.value.__cause__.__notes__[0]

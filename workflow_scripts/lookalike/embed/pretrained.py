@@ -330,11 +330,10 @@ def load_model(architecture: Any, where: str, *arguments: Any, **settings: Any) 
     except (ImportError, *FAILURES) as error:
         if out_of_memory(error):
             raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         remedy = "If its files are damaged, delete them and run fetch_weights again (--forcerun fetch_weights)."
         if "trust_remote_code" in str(error):
             remedy = "It contains its own Python code. Read it; if you trust it, set remote_code: true."
-        raise LookalikeError(f"{where}: the checkpoint cannot be loaded: {reason.rstrip('.')}. {remedy}") from None
+        raise LookalikeError(f"{where}: the checkpoint cannot be loaded: {_first_line(error)} {remedy}") from None
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     with torch.no_grad():
         for name in report["missing_keys"]:

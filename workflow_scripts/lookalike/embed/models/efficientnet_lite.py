@@ -25,13 +25,8 @@ from lookalike.job.errors import LookalikeError
 if TYPE_CHECKING:
     import torch
 
-SIZES = {
-    "lite0": 224,
-    "lite1": 240,
-    "lite2": 260,
-    "lite3": 280,
-    "lite4": 300,
-}  # input sizes of the published checkpoints
+# input sizes of the published checkpoints
+SIZES = {"lite0": 224, "lite1": 240, "lite2": 260, "lite3": 280, "lite4": 300}
 
 
 def fetch(entry: EfficientNetLite) -> Weights:

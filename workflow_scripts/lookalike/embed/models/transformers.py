@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 OTHERWISE = "Choose another feature, or a checkpoint whose only input is images."
-GEM_POWER, GEM_MINIMUM = (
-    3.0,
-    1e-6,
-)  # F. Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation (2018)
+# F. Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation (2018)
+GEM_POWER, GEM_MINIMUM = 3.0, 1e-6
 
 
 def fetch(entry: Transformers) -> Weights:
