@@ -43,7 +43,7 @@ ACCURACY = "accuracy_at_1"
 NEEDS = {
     OVERLAP: f"needs a color histogram among the models, and a k of at least {AT}",
     ACCURACY: "needs queries with a match",
-    **dict.fromkeys(CHANGES, "needs copies made with this operation, and with others"),
+    **dict.fromkeys(CHANGES, "needs copies made by this operation and by others"),
 }
 
 

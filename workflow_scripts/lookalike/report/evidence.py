@@ -34,7 +34,7 @@ BEST_BY = "accuracy_at_1"  # "accuracy" in published comparisons; what matters t
 
 @dataclass(frozen=True)
 class Run:
-    """One model with one index. ``number`` is the model's position in the experiment and selects its color and marker."""
+    """One model with one index. ``number``, the model's position in the experiment, selects color and marker."""
 
     number: int
     model: str

@@ -1,4 +1,4 @@
-"""The answer in one sentence, and the counts behind it. Only a test declares a winner, never the larger number alone."""
+"""The answer in one sentence, and the counts behind it. Only a test declares a winner, not the larger number."""
 
 from dataclasses import dataclass
 

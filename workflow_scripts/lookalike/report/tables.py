@@ -186,12 +186,13 @@ def rejected(evidence: Evidence) -> RejectedTable:
 def _effect(evidence: Evidence) -> str:
     """How the rejected images affect the scores: queries with a match and true matches count as misses."""
     total, penalized = len({image.image_id for image in evidence.rejected}), len(evidence.penalized)
-    images = words.count(total, "rejected image")
     if not penalized:
-        return f"{images}: neither queries with a match nor true matches, so no model is penalized."
+        return "No model is penalized: none of the rejected images is a query with a match or a true match."
+    images = words.count(total, "rejected image")
     which = f"{words.number(penalized)} of {images}" if penalized < total else images
-    kind = "a query with a match or a true match" if penalized == 1 else "queries with a match or true matches"
-    return f"{which}: {kind}, counted as {'a miss' if penalized == 1 else 'misses'} for the models that rejected {'it' if penalized == 1 else 'them'}."
+    if penalized == 1:
+        return f"{which} is a query with a match or a true match and counts against the models that rejected it."
+    return f"{which} are queries with a match or true matches and count against the models that rejected them."
 
 
 @dataclass(frozen=True)

@@ -59,14 +59,14 @@ METRIC_MEANINGS = {
     "first {k} neighbors.",
     "category_ndcg_at_k": "the same overlap with earlier neighbors weighted more, relative to the best possible order "
     "of all references.",
-    "mrr": "the mean reciprocal rank of the first true match: 1 if it always ranks first, 0.5 if always second; queries "
-    "whose neighbors contain no match count 0.",
+    "mrr": "the mean reciprocal rank of the first true match: 1 if it always ranks first, 0.5 if always second; 0 for "
+    "queries whose neighbors contain no match.",
     "map": "mean average precision: how consistently all true matches of a query rank before other references.",
     "uap": "micro average precision: the predictions of all queries sorted by score, and the precision at each true "
     "match, averaged. It rewards scores that are comparable across queries and low where there is no match. As in the "
     "DISC21 challenge, the list holds the best pairs over all queries, ten times as many as queries.",
-    "uap_k": "the same with the first {k} predictions of every query, as in many publications. It is usually easier, so "
-    "compare it only with numbers computed the same way.",
+    "uap_k": "the same with the first {k} predictions of every query, as in many publications. It is usually easier, "
+    "so compare it only with numbers computed the same way.",
     "recall_at_p90": "the share of all true matches accepted by a single score threshold at 90 % precision. Use it for "
     "automatic systems.",
     "normalised": "{metric} after score normalisation: the mean similarity to the query’s nearest training images is "
