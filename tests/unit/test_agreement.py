@@ -126,7 +126,7 @@ def test_the_query_itself_is_never_its_own_neighbor() -> None:
         measured(images, {"p0": nearest(["p1", "p0"])})
 
 
-def test_images_without_text_are_not_counted_as_queries_and_have_no_gain_as_neighbors() -> None:
+def test_images_without_text_are_no_queries_and_have_no_gain() -> None:
     queries = ["q", "empty", "none", "stop"]
     captions = {"q": ["dog"], "empty": [], "none": None, "stop": ["the and of", ""], "r0": ["dog"], "r1": []}
     references = [f"r{number}" for number in range(8)]

@@ -14,7 +14,7 @@ REFERENCES = [f"r{number}" for number in range(9)]
 Values = Sequence[float]
 
 
-def found(names: str) -> list[tuple[str, float]]:
+def ranked(names: str) -> list[tuple[str, float]]:
     return [(f"r{name}", 1 - place / 100) for place, name in enumerate(names)]
 
 
@@ -33,8 +33,8 @@ def claims(*models: Model, operations: Mapping[str, list[bool]] | None = None) -
 
 def test_overlap_with_the_color_histogram_by_hand() -> None:
     images = images_table(REFERENCES, ["a", "b", "c"])
-    table = neighbors_table({"a": found("0123456"), "b": found("0123456")})
-    colors = neighbors_table({"a": found("6543210"), "b": found("8765431"), "c": found("0123456")})
+    table = neighbors_table({"a": ranked("0123456"), "b": ranked("0123456")})
+    colors = neighbors_table({"a": ranked("6543210"), "b": ranked("8765431"), "c": ranked("0123456")})
     # a: without its match r0, the model has r1 to r5 and the histogram r6 to r2: r2 to r5 are common.
     # b: r0 to r4 and r8 to r4: r4. c was rejected by the model.
     shares = overlaps(table, colors, truth_table([("a", "r0")]), images)
@@ -45,21 +45,21 @@ def test_overlap_with_the_color_histogram_by_hand() -> None:
 def test_a_model_overlaps_fully_with_itself_regardless_of_its_matches() -> None:
     """Of six neighbors three are matches: the overlap is 3 of the remaining 3, not 3 of 5."""
     names = [f"r{number}" for number in range(9)]
-    found = neighbors_table({"a": [(name, 1 - place / 10) for place, name in enumerate(names[:6])]})
+    table = neighbors_table({"a": [(name, 1 - place / 10) for place, name in enumerate(names[:6])]})
     truth = truth_table([("a", name) for name in names[:3]])
-    assert overlaps(found, found, truth, images_table(names, ["a"])).values.tolist() == [1]
+    assert overlaps(table, table, truth, images_table(names, ["a"])).values.tolist() == [1]
 
 
 def test_finding_the_match_does_not_count_as_following_its_colors() -> None:
     images = images_table(REFERENCES, ["a"])
-    table, colors = neighbors_table({"a": found("01234")}), neighbors_table({"a": found("05678")})
+    table, colors = neighbors_table({"a": ranked("01234")}), neighbors_table({"a": ranked("05678")})
     assert overlaps(table, colors, truth_table([("a", "r0")]), images).values.tolist() == [0]
 
 
 def test_row_order_does_not_matter() -> None:
     images = images_table(REFERENCES, ["a", "b"])
-    table = neighbors_table({"a": found("012345"), "b": found("345678")})
-    colors = neighbors_table({"b": found("876012"), "a": found("543876")})
+    table = neighbors_table({"a": ranked("012345"), "b": ranked("345678")})
+    colors = neighbors_table({"b": ranked("876012"), "a": ranked("543876")})
     backwards = table.take(list(range(table.num_rows))[::-1])
     for rows in (table, backwards):
         assert overlaps(rows, colors, truth_table([]), images).values.tolist() == [2 / 5, 2 / 5]
@@ -148,19 +148,19 @@ def test_an_operation_that_is_hard_for_all_models_confirms_nothing() -> None:
 
 def test_baselines_and_models_without_an_architecture_are_not_compared_with() -> None:
     overlap = [0.5] * 20
-    found = claims(
+    results = claims(
         model("cnn", "cnn", color_overlap=overlap),
         model("mine", color_overlap=overlap),
         model("color-histogram", follows.COLORS),
     )
-    assert {claim.model for claim in found.values()} == {"cnn"}
-    assert {claim.reason for claim in found.values()} == {"no model to compare it with"}
-    assert {claim.verdict for claim in found.values()} == {"undecided"}
+    assert {claim.model for claim in results.values()} == {"cnn"}
+    assert {claim.reason for claim in results.values()} == {"no model to compare it with"}
+    assert {claim.verdict for claim in results.values()} == {"undecided"}
 
 
 def test_an_untestable_claim_is_undecided_with_a_reason() -> None:
-    found = claims(model("cnn", "cnn", accuracy_at_1=[1] * 9), model("vit", "vit", accuracy_at_1=[1] * 9))
-    reasons = {(model, measure): claim.reason for (model, _, measure), claim in found.items()}
+    results = claims(model("cnn", "cnn", accuracy_at_1=[1] * 9), model("vit", "vit", accuracy_at_1=[1] * 9))
+    reasons = {(model, measure): claim.reason for (model, _, measure), claim in results.items()}
     assert reasons == {
         ("cnn", OVERLAP): "needs a color histogram among the models and a k of at least 5",
         ("cnn", "color"): "needs copies made by this operation and by others",
