@@ -1,4 +1,4 @@
-import json
+from json import loads
 
 from lookalike.compare.compare import CompareJob, compare
 from lookalike.job.log import job
@@ -18,7 +18,7 @@ with job(f"compare {snakemake.wildcards.experiment}", snakemake.log[0]):
             truth=snakemake.input.truth,
             images=snakemake.input.images,
             models=snakemake.params.models,
-            design=json.loads(snakemake.params.design),
+            design=loads(snakemake.params.design),
             architectures=snakemake.params.architectures,
             leaderboard_out=snakemake.output.leaderboard,
             comparisons_out=snakemake.output.comparisons,

@@ -68,7 +68,7 @@ def predictions(right: Sequence[int], scores: Sequence[float] | None = None, mat
 
 
 def test_the_example_of_the_documentation() -> None:
-    # Pooled, wrong predictions first at equal scores: 0.9 elk (q5), barn (q4), *barn* (q1): 1 of 3; 0.8 cat (q1), dune (q3),
+    # Pooled, wrong ones first at equal scores: 0.9 elk (q5), barn (q4), *barn* (q1): 1 of 3; 0.8 cat (q1), dune (q3),
     # dune (q5), *cat* (q3): 2 of 7; 0.7 two wrong; 0.6 cat (q4), barn (q5), *bridge* (q2): 3 of 12; 0.5 two wrong;
     # 0.4 cat (q2), *dune* (q4): 4 of 16.
     assert uap(FOUND, TRUE) == pytest.approx((1 / 3 + 2 / 7 + 3 / 12 + 4 / 16) / 4)

@@ -84,6 +84,8 @@ def test_a_showcase_comes_changes_and_goes_and_no_number_moves(tree: Tree) -> No
     assert ran.of("embed") == []
     assert ran.rules == AFTER_SAMPLE - {"embed"}
     assert numbers(tree) == before
-    assert "outside" not in (tree.folder / "results/reports/mine/index.html").read_text().partition("</style>")[2]
+    assert (
+        "Showcase image" not in (tree.folder / "results/reports/mine/index.html").read_text().partition("</style>")[2]
+    )
     assert tree.bytes_of("results/copies/embeddings/*/[qr]*.parquet") == vectors
     assert tree.bytes_of("results/copies/images/*") == images
