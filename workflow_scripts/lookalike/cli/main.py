@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from lookalike.cli import check, models, pair, search, try_folder
+from lookalike.cli import check, models, pair, schema, search, try_folder
 from lookalike.job.errors import LookalikeError
 from lookalike.job.log import fault_of_the_machine
 
@@ -36,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # what is left is a mistake of ours, and its plain traceback is what we need
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (pair.pair, search.search, models.models, check.check):
+for command in (pair.pair, search.search, models.models, check.check, schema.schema):
     app.command()(command)
 app.command("try")(try_folder.try_folder)  # `try` is a word of Python's own
 
