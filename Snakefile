@@ -47,6 +47,13 @@ onstart:
             logger.warning(
                 f"{missing}\n\nWhat does not need them is run (--keep-going)."
             )
+    embeds = [job.wildcards for job in jobs if job.rule.name == "embed"]
+    if embeds:
+        from lookalike.plan import cost  # takes a while
+
+        each = [(job.dataset, job.model, job.shard) for job in embeds]
+        for line in cost.estimate(plan, each, resampled=sampled):
+            logger.info(str(line))
 
 
 wildcard_constraints:

@@ -106,6 +106,20 @@ def test_another_count_than_expected_is_status_1(here: Path) -> None:
     assert "Likely missing: development queries: Q00006 to Q49999" in told
 
 
+def test_the_cost_of_the_experiments_on_a_data_set_is_told_before_a_run(here: Path) -> None:
+    experiment = {"dataset": "mine", "models": ["pixels", "color-histogram"]}
+    entry = yaml.safe_load((here / "mine.yaml").read_text())["datasets"]["mine"]
+    written = {"datasets": {"mine": entry}, "experiments": {"x": experiment}}
+    (here / "mine.yaml").write_text(yaml.safe_dump(written))
+    shown = check("mine", "--configfile", "mine.yaml").stdout
+    assert "cost: mine: 2 models x 10 images to embed: time not known, since no such job has run yet, 30.7 kB" in shown
+    unmeasured = {"images": 10, "seconds": None, "device": ""}
+    assert json.loads(check("mine", "--configfile", "mine.yaml", "--json").stdout)["cost"] == [
+        {"model": "pixels", "bytes": 10 * 256 * 4} | unmeasured,
+        {"model": "color-histogram", "bytes": 10 * 512 * 4} | unmeasured,
+    ]
+
+
 def test_a_data_set_that_is_not_published_or_not_there_is_refused(here: Path) -> None:
     assert check("photo-tiles", status=1).stderr == (
         "lookalike: datasets.photo-tiles: is of kind 'photo_tiles', of which there is nothing to fetch. Name a data "

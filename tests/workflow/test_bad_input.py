@@ -41,7 +41,8 @@ def failure(tree: Tree, *targets: str) -> str:
         ),
         (
             with_change(experiments={"search": {"dataset": "copies", "models": ["pixels"]}}),
-            "experiments.search: is already the name of a rule of the workflow. Choose another name, for example 'my-search'.",
+            "experiments.search: is already the name of a rule of the workflow. Choose another name, "
+            "for example 'my-search'.",
         ),
         (
             with_change(models={"pixels": {"embed": {"family": "color_histogram"}}}),

@@ -1,5 +1,6 @@
 """`lookalike check`: whether a published data set that a user has fetched is complete."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import ConfigFiles, Json
 from lookalike.cli.output import print_json, print_table
 from lookalike.job.errors import LookalikeError, did_you_mean
+from lookalike.plan import cost
 from lookalike.sample import sample
 from lookalike.sample.found import shortened
 from lookalike.sample.sample import Check
@@ -27,19 +29,23 @@ def check(
     Example:
       lookalike check disc21
     """
-    known = Catalogue.open(configfile, Path("results")).plan.config.datasets
+    plan = Catalogue.open(configfile, Path("results")).plan
+    known = plan.config.datasets
     if name not in known:
         raise LookalikeError(f"datasets: there is no data set '{name}'.{did_you_mean(name, known)}")
     checked = sample.check(name, known[name])
+    costs = cost.estimate(plan, cost.missing_jobs(plan, name), roles={name: checked.counts})
     if as_json:
-        print_json(_as_json(name, checked, known[name].expect))
+        print_json(_as_json(name, checked, known[name].expect, costs))
     else:
         _print(name, checked, known[name].expect)
+        for line in costs:
+            typer.echo(f"cost: {line}")
     if not checked.complete:
         raise typer.Exit(1)
 
 
-def _as_json(name: str, checked: Check, expect: dict[str, int]) -> dict[str, Any]:
+def _as_json(name: str, checked: Check, expect: dict[str, int], costs: list[cost.Cost]) -> dict[str, Any]:
     found = checked.found
     return {
         "dataset": name,
@@ -56,6 +62,7 @@ def _as_json(name: str, checked: Check, expect: dict[str, int]) -> dict[str, Any
         "expect": expect,
         "differences": checked.differences,
         "how_to_get": found.how_to_get(),
+        "cost": [asdict(model) for line in costs for model in line.models],
     }
 
 

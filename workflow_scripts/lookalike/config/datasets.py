@@ -27,7 +27,9 @@ def _only(*keys: str) -> BeforeValidator:
 ROLES = ("references", "queries", "training", "pairs")
 PARTS = ("images", "references", "queries", "training", "showcase")
 Expected = Annotated[
-    dict[str, Annotated[int, Field(ge=0)]], _only(*ROLES), Field(json_schema_extra={"propertyNames": {"enum": ROLES}})
+    dict[str, Annotated[int, Field(ge=0)]],
+    _only(*ROLES),
+    Field(json_schema_extra={"propertyNames": {"enum": [*ROLES]}}),
 ]
 
 
@@ -39,7 +41,7 @@ class DatasetBase(Entry):
 
     k: int = Field(10, ge=1, description="neighbors kept per query")
     shards: dict[str, Annotated[int, Field(ge=1)]] = Field(
-        {}, description="shards per part, 1 by default", json_schema_extra={"propertyNames": {"enum": PARTS}}
+        {}, description="shards per part, 1 by default", json_schema_extra={"propertyNames": {"enum": [*PARTS]}}
     )
     on_bad_image: Literal["reject", "fail"] = Field(
         "reject", description="what to do with an unreadable image: list it as rejected, or stop the run"
@@ -189,7 +191,7 @@ GROUND_TRUTH = re.compile(r".*ground_?truth.*\.csv", re.IGNORECASE)
 
 
 class Disc21(Published):
-    """DISC21, from the Image Similarity Challenge 2021: find the originals of altered copies in a million references."""
+    """DISC21 (Image Similarity Challenge 2021): find the originals of altered copies among a million references."""
 
     kind: Literal["disc21"]
     references: Selected = Field(Selection.model_validate("all"), description="references to search")

@@ -28,13 +28,10 @@ def read(path: str | Path) -> Any:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text. Save it as UTF-8.") from None
     except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}). Give a readable file, such as mine.yaml."
-        ) from None
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Name a file, such as mine.yaml.") from None
     try:
-        return json.loads(
-            text, object_pairs_hook=lambda pairs: _without_duplicates(pairs, path)
-        )  # JSON first, as Snakemake
+        # JSON first, as Snakemake does
+        return json.loads(text, object_pairs_hook=lambda pairs: _without_duplicates(pairs, path))
     except (ValueError, RecursionError):
         pass
     loader = yaml.SafeLoader("")

@@ -11,10 +11,10 @@ from lookalike.config.records import Config
 class _Partial(GenerateJsonSchema):
     """A file is merged over the catalogue, so it may leave out any key, even the one that tells records apart."""
 
-    def field_is_required(self, field: Any, total: bool) -> bool:  # noqa: ARG002  # the signature is pydantic's
+    def field_is_required(self, field: Any, total: bool) -> bool:  # the signature is pydantic's
         return False
 
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+    def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
     def tagged_union_schema(self, schema: Any) -> JsonSchemaValue:
