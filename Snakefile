@@ -35,7 +35,7 @@ onstart:
     if reason := why_not_writable("results"):
         sys.exit(reason)
     # all that is missing in one go, before gigabytes of weights are fetched for nothing
-    jobs = [] if workflow.touch else workflow.dag.needrun_jobs()
+    jobs = [] if workflow.touch else list(workflow.dag.needrun_jobs())
     sampled = {job.wildcards.dataset for job in jobs if job.rule.name == "sample"}
     if sampled:
         from lookalike.sample.sample import missing_data  # takes a while
