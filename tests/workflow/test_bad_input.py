@@ -41,16 +41,17 @@ def failure(tree: Tree, *targets: str) -> str:
         ),
         (
             with_change(experiments={"search": {"dataset": "copies", "models": ["pixels"]}}),
-            "experiments.search: is the name of a rule of the workflow. Choose another name, for example 'my-search'.",
+            "experiments.search: is already the name of a rule of the workflow. Choose another name, "
+            "for example 'my-search'.",
         ),
         (
             with_change(models={"pixels": {"embed": {"family": "color_histogram"}}}),
-            "models.pixels.embed.family: is 'color_histogram' in TREE/mine.yaml and 'pixels' in TREE/config.yaml, and "
-            "entries of one name are merged key by key. Give yours another name.",
+            "models.pixels.embed.family: is 'color_histogram' in TREE/mine.yaml but 'pixels' in TREE/config.yaml, and "
+            "entries of the same name are merged key by key. Give yours another name.",
         ),
         (
             with_change(experiments={2024: {"dataset": "copies", "models": ["pixels"]}}),
-            'experiments: a name should be text, and YAML reads this one as the number 2024. Put it in quotes: "2024".',
+            'experiments: a name should be text, but YAML reads this one as the number 2024. Put it in quotes: "2024".',
         ),
     ],
 )
@@ -68,7 +69,7 @@ def test_a_block_that_yaml_would_drop_stops_before_any_job(tmp_path: Path) -> No
         file.write("models:\n  m: {embed: {family: pixels}, runtime: {minutes: 1:30}}\nrun: [demo]\n")
     output = failure(tree)
     assert f"{tree.folder}/mine.yaml, line 22: models.m.runtime.minutes: YAML reads 1:30 as" in output
-    assert f"{tree.folder}/mine.yaml, line 23: run: is there already in line 19, and YAML keeps only the last" in output
+    assert f"{tree.folder}/mine.yaml, line 23: run: duplicates line 19, and YAML keeps only the last" in output
     assert not (tree.folder / "results").exists()
 
 
