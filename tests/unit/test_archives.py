@@ -67,7 +67,7 @@ def test_an_archive_that_ends_or_is_changed_anywhere_is_read_right_or_refused(tm
     for at in range(len(whole)):
         for data in (whole[:at], whole[:at] + b"\xff" + whole[at + 1 :]):
             archive.write_bytes(data)
-            archives._read_directory.cache_clear()  # of the same size and date, perhaps
+            archives._read_index.cache_clear()  # of the same size and date, perhaps
             with suppress(ArchiveError):
                 assert archives.read(archive, "a") == b"a" * 50
                 archives.members(archive)
@@ -118,13 +118,13 @@ def test_what_cannot_be_read_is_refused_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "locked.zip").write_bytes(locked)
 
     for archive, name, reason in [
-        (tmp_path / "none.zip", "a", "is gone"),
-        (tmp_path, "a", "is no file, but a folder"),
+        (tmp_path / "none.zip", "a", "is missing"),
+        (tmp_path, "a", "is not a regular file, but a folder"),
         (whole, "c", "has no member 'c'"),
-        (tmp_path / "short.zip", "a", "cut short"),
+        (tmp_path / "short.zip", "a", "truncated"),
         (tmp_path / "flipped.zip", "b", "'b' is damaged"),
-        (odd, "a", r"unusual way \(method 14\)"),
-        (tmp_path / "two.zip", "a", "2 members of the name 'a'"),
+        (odd, "a", r"unsupported compression \(method 14\)"),
+        (tmp_path / "two.zip", "a", "2 members with the name 'a'"),
         (tmp_path / "locked.zip", "a", "encrypted"),
     ]:
         with pytest.raises(ArchiveError, match=reason):

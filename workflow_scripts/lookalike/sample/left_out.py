@@ -1,8 +1,11 @@
 """What lies in a data set's folders and is not one of its images: counted by reason, and never left out in silence."""
 
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
+
+from lookalike.io.archives import COMPRESSED, Member
 
 EXAMPLES = 3
 MOST_EXTENSIONS = 40  # that are counted each; names such as `scan.0001` must not make a reason of every file
@@ -57,6 +60,9 @@ class LeftOut:
 
     def add_extension(self, path: str) -> None:
         """Count a file whose extension is that of no image."""
+        if COMPRESSED.fullmatch(path):
+            self.add("compressed tar archives, which cannot be read in place (decompress them to use them)", path)
+            return
         extension = PurePosixPath(path).suffix.lower()
         usual = re.fullmatch(r"\.[a-z0-9_+-]{1,10}", extension)
         if usual and (extension in self._extensions or len(self._extensions) < MOST_EXTENSIONS):
@@ -109,3 +115,24 @@ def why_path(path: str) -> tuple[str, str]:
             return path[: at - 1], reason
         parent = name
     return "", ""
+
+
+def kept(archive: str, members: Iterable[Member], odd: LeftOut) -> Iterator[Member]:
+    """The members of an archive that may be images; the others are counted in ``odd``, and a folder of them once."""
+    last, skipped = "", ("", "")
+    counted: set[str] = set()
+    for member in members:
+        folder, _, name = member.name.rpartition("/")
+        if folder != last:
+            last, skipped = folder, why_path(folder)
+        top, reason = skipped
+        if reason:
+            place = f"{archive}!{top}/"
+        else:
+            place = f"{archive}!{member.name}"
+            reason = why(name) or (f"{member.special.removeprefix('a ')}s in archives" if member.special else "")
+        if not reason:
+            yield member
+        elif place not in counted:
+            counted.add(place)
+            odd.add(reason, place)

@@ -39,6 +39,7 @@ class Listing:
     damaged: list[str]  # archives that cannot be read, and why
 
 
+ARCHIVE = re.compile(r"\.(?:zip|tar)$", re.IGNORECASE)
 JPEG = r"\.(?i:jpe?g)"  # as copies have it: .jpg, .JPG, .jpeg
 
 
@@ -65,12 +66,13 @@ def list_pictures(
         for path, size in _files(root, place, odd, ()) if (Path(root) / place).is_dir() else [(place, 0)]:
             if path in known:
                 continue
-            if not path.lower().endswith(".zip"):
+            if not path.lower().endswith(archives.EXTENSIONS):
                 listed.add(path, size)
                 continue
             try:
-                for member in archives.members(Path(root) / path):
-                    listed.add_member(path, member)
+                for member in left_out.kept(path, archives.members(Path(root) / path), odd):
+                    crc = None if member.crc is None else content_hashes.of_crc(member.crc)
+                    listed.add(f"{path}!{member.name}", member.bytes, crc)
             except archives.ArchiveError as error:
                 damaged.append(f"{path} {error}")
         if listed.ids:
@@ -88,8 +90,6 @@ class _Columns:
         self.paths: list[str] = []
         self.sizes: list[int] = []
         self.hashes: list[str | None] = []
-        self._folder, self._skipped = "", ("", "")  # of the member before: where it was, and why that is left out
-        self._counted: set[str] = set()
 
     def add(self, path: str, size: int, content_hash: str | None = None) -> None:
         name = path.rpartition("/")[2].rpartition("!")[2]
@@ -100,17 +100,6 @@ class _Columns:
             self.hashes.append(content_hash)
         elif not (self.others and self.others.fullmatch(name)):
             self.odd.add(left_out.why(name) or "files that are no pictures of it", path)
-
-    def add_member(self, archive: str, member: archives.Member) -> None:
-        path = f"{archive}!{member.name}"
-        if (folder := member.name.rpartition("/")[0]) != self._folder:
-            self._folder, self._skipped = folder, left_out.why_path(folder)
-        top, reason = self._skipped
-        if not reason:
-            self.add(path, member.bytes, content_hashes.of_crc(member.crc))
-        elif (place := f"{archive}!{top}/") not in self._counted:
-            self._counted.add(place)
-            self.odd.add(reason, place)
 
     def table(self) -> pa.Table:
         return pa.table([self.ids, self.paths, self.sizes, self.hashes], schema=LISTED)
@@ -129,8 +118,8 @@ def parts_of(root: str, names: re.Pattern[str]) -> list[str]:
             matching += [
                 (not entry.is_dir(), _natural(entry.name), folder + entry.name)
                 for entry in entries
-                if names.fullmatch(re.sub(r"(?i)\.zip$", "", entry.name))
-                and (entry.is_dir() or entry.name.lower().endswith(".zip"))
+                if names.fullmatch(ARCHIVE.sub("", entry.name))
+                and (entry.is_dir() or entry.name.lower().endswith(archives.EXTENSIONS))
             ]
     return [name for _, _, name in sorted(matching)]
 
@@ -189,7 +178,7 @@ def strays(root: str, known: Iterable[re.Pattern[str]], files: Sequence[str]) ->
     tops = {Path(os.path.relpath(file, root)).parts[0] for file in files}
     tops |= {Path(place).parts[0] for one in patterns for place in parts_of(root, one)}
     for name in sorted(path.name for path in Path(root).iterdir()) if Path(root).is_dir() else ():
-        if name not in tops and not any(one.fullmatch(re.sub(r"(?i)\.zip$", "", name)) for one in patterns):
+        if name not in tops and not any(one.fullmatch(ARCHIVE.sub("", name)) for one in patterns):
             inside = f"{root}/{name}"
             what = left_out.why(name) or "things in the folder that this data set does not use"
             if not left_out.why(name) and os.access(inside, os.R_OK) and any(parts_of(inside, one) for one in patterns):
