@@ -128,7 +128,7 @@ def test_links_are_followed_but_not_in_circles(caplog):
 
     assert ids(images) == ["a.png", "linked/b.png"]
     assert "links to folders that are listed already: 1, linked/back/" in caplog.text
-    assert "links that lead nowhere, and other things that are no files: 1, dangling.png" in caplog.text
+    assert "broken links, and other things that are not regular files: 1, dangling.png" in caplog.text
 
 
 def test_links_to_and_fro_list_every_folder_once(caplog):
@@ -154,7 +154,7 @@ def test_a_link_to_itself_and_links_to_each_other_are_no_files(caplog):
         images, _ = sample()
 
     assert ids(images) == ["a.png"]
-    assert "links that lead nowhere, and other things that are no files: 3, fro.png, self.png, to.png" in caplog.text
+    assert "broken links, and other things that are not regular files: 3, fro.png, self.png, to.png" in caplog.text
 
 
 def test_linked_pictures_are_pictures():
@@ -176,7 +176,7 @@ def test_what_is_no_file_is_left_out(caplog):
         images, _ = sample()
 
     assert ids(images) == ["a.png"]
-    assert "links that lead nowhere, and other things that are no files: 1, pipe.png" in caplog.text
+    assert "broken links, and other things that are not regular files: 1, pipe.png" in caplog.text
 
 
 ODD_NAMES = (
@@ -278,7 +278,7 @@ def test_a_root_that_is_a_file():
 def test_an_empty_folder():
     Path("pictures").mkdir()
 
-    assert message() == (f"datasets.mine.root: 'pictures' holds no pictures (looked for {', '.join(EXTENSIONS)}).")
+    assert message() == (f"datasets.mine.root: 'pictures' holds no images (looked for {', '.join(EXTENSIONS)}).")
 
 
 def test_a_sub_folder_that_cannot_be_read(monkeypatch):

@@ -1,6 +1,6 @@
-"""Members of zip and tar archives (WebDataset's shards too), read in place: nothing is unpacked, threads read in parallel.
+"""Members of zip and tar archives (WebDataset's shards too), read in place: nothing is unpacked.
 
-An archive's index, where each member is, is read once a process and kept until the archive changes.
+An archive's index says where each member is; it is read once a process and kept until the archive changes.
 """
 
 import os

@@ -109,7 +109,11 @@ def _labels(file: str, odd: LeftOut) -> Labels:
     ``odd``. Raises ArchiveError, and LookalikeError for a file that is not COCO's.
     """
     try:
-        data = archives.read(file, INSTANCES[0]).decode() if file.endswith(".zip") else published.read_text(file)
+        data = (
+            archives.read(file, INSTANCES[0]).decode()
+            if file.endswith(archives.EXTENSIONS)
+            else published.read_text(file)
+        )
         content = json.loads(data)
         categories = {str(one["id"]): str(one["name"]) for one in content["categories"]}
         names = {

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike.config.datasets import CAPTIONS, Flickr30k
+from lookalike.io import archives
 from lookalike.io.formats.tables import TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import published
@@ -36,7 +37,7 @@ NAMES = re.compile(r"flickr30k[-_]images|images", re.IGNORECASE)
 PICTURES = re.compile(rf"(\d+){published.JPEG}")
 ENDING = ".jpg"  # of ids: as the pictures are named where they are published
 OTHERS = re.compile(
-    r"readme.*|flickr30k.*\.tar(?:\.gz)?|results.*|captions\.txt|dataset_flickr30k\.json|flickr_annotations_30k\.csv",
+    r"readme.*|flickr30k.*\.(?:tar|tgz|tar\.\w+)|results.*|captions\.txt|dataset_flickr30k\.json|flickr_annotations_30k\.csv",
     re.IGNORECASE,
 )
 TOKEN = re.compile(r"(?P<image>[^#\t]+)#(?P<number>\d+)\t(?P<text>.*)")
@@ -65,11 +66,13 @@ def look(entry: Flickr30k) -> Found:
     files = entry.tables()
     listing = published.list_pictures(entry.root, NAMES, PICTURES, ending=ENDING, tables=files)
     wanted = f"{entry.sample:,} at random" if entry.sample else "all that are there"
-    packed = sorted(path.name for path in Path(entry.root).glob("flickr30k*images.tar*"))
+    packed = sorted(
+        path.name for path in Path(entry.root).glob("flickr30k*") if archives.COMPRESSED.fullmatch(path.name)
+    )
     fetch = (
-        f"unpack {packed[0]} there (tar xf {packed[0]}): pictures are read from folders and zip archives only"
+        f"unpack {packed[0]} there (tar xf {packed[0]}): in a compressed tar, no image can be read in place"
         if packed
-        else "put the folder flickr30k-images/ there, or flickr30k-images.zip as it is"
+        else "put the folder flickr30k-images/ there, or flickr30k-images.zip or .tar as it is"
     )
     part = published.picture_part("pictures", listing, wanted, fetch)
     if part.found and entry.sample and part.found < entry.sample:

@@ -15,10 +15,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from lookalike.config.datasets import Folder
+from lookalike.io import archives
 from lookalike.io.extensions import EXTENSIONS
 from lookalike.io.formats.tables import BY, IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError, did_you_mean
-from lookalike.sample import left_out
+from lookalike.sample import folder_archives, left_out
+from lookalike.sample.folder_archives import Inside
 from lookalike.sample.left_out import LeftOut
 
 log = logging.getLogger(__name__)
@@ -51,8 +53,9 @@ def sample(entry: Folder, where: str, skipped: dict[str, LeftOut] | None = None)
                 f"Put the {_pictures_of(other)} into a folder of their own."
             )
     # one folder inside another: each picture belongs to the innermost only
+    inside = {key: Inside() for key in folders}
     found = {
-        key: _pictures(folder, f"{where}.{key}", frozenset(real.values()) - {real[key]}, skipped)
+        key: _images(folder, f"{where}.{key}", frozenset(real.values()) - {real[key]}, inside[key], skipped)
         for key, folder in folders.items()
     }
     for one, other in combinations(folders, 2):
@@ -69,12 +72,15 @@ def sample(entry: Folder, where: str, skipped: dict[str, LeftOut] | None = None)
     if entry.sample is not None and entry.sample < len(found["root"]):
         matches = {pair["reference_id"] for pair in pairs}
         found["root"] = _sampled(entry.sample, found["root"], matches, f"{where}.sample")
-    images = pa.concat_tables(_table(folder, found[key], ROLES[key]) for key, folder in folders.items())
+    images = pa.concat_tables(_table(folder, found[key], inside[key], ROLES[key]) for key, folder in folders.items())
+    if captions := {image_id: texts for one in inside.values() for image_id, texts in one.captions.items()}:
+        cells = [captions.get(image_id, []) for image_id in images["image_id"].to_pylist()]
+        images = images.append_column("captions", pa.array(cells, pa.list_(pa.string())))
     if entry.about:
         about, columns = _about(entry.about, f"{where}.about", entry, known)
-        cells = [about.get(image_id, {}) for image_id in images["image_id"].to_pylist()]
+        rows = [about.get(image_id, {}) for image_id in images["image_id"].to_pylist()]
         for column in columns:
-            images = images.append_column(column, pa.array([cell.get(column) for cell in cells], pa.string()))
+            images = images.append_column(column, pa.array([row.get(column) for row in rows], pa.string()))
     return images, pa.Table.from_pylist(pairs, schema=TRUTH.schema())
 
 
@@ -107,14 +113,14 @@ def _pictures_of(key: str) -> str:
     return "training pictures" if key == "training" else key
 
 
-def _table(root: str, sizes: dict[str, int], role: str) -> pa.Table:
+def _table(root: str, sizes: dict[str, int], inside: Inside, role: str) -> pa.Table:
     """The IMAGES table of one folder, by columns: a row as a mapping would take half a kilobyte."""
     number = len(sizes)
     columns = {
         "image_id": list(sizes),
         **{one: [one == role] * number for one in ROLES.values()},
         "root": [root] * number,
-        "path": list(sizes),
+        "path": [inside.paths.get(image_id, image_id) for image_id in sizes],
         "bytes": list(sizes.values()),
         "group": pa.nulls(number, pa.string()),
     }
@@ -130,37 +136,40 @@ def existing(folder: str, where: str) -> str:
     return os.path.realpath(folder)
 
 
-def pictures(folder: str, where: str, skipped: dict[str, LeftOut] | None = None) -> dict[str, int]:
-    """Size in bytes of every picture in and below ``folder``, by its path inside, sorted.
+def list_images(folder: str, where: str, skipped: dict[str, LeftOut] | None = None) -> tuple[dict[str, int], Inside]:
+    """Size in bytes of every image in and below ``folder``, by id, sorted, and what is known of those in archives.
 
     ``where`` names the place in messages; what is left out is put into ``skipped``. Raises LookalikeError for a folder
-    that is missing, empty or unreadable.
+    that is missing, empty or unreadable, and for an archive that cannot be read.
     """
     existing(folder, where)
-    return _pictures(folder, where, frozenset(), skipped)
+    inside = Inside()
+    return _images(folder, where, frozenset(), inside, skipped), inside
 
 
-def _pictures(folder: str, where: str, others: frozenset[str], skipped: dict[str, LeftOut] | None) -> dict[str, int]:
-    """Size in bytes of every picture in and below ``folder``, by id, sorted; ``others`` are left to themselves."""
+def _images(
+    folder: str, where: str, others: frozenset[str], inside: Inside, skipped: dict[str, LeftOut] | None
+) -> dict[str, int]:
+    """Size in bytes of every image in and below ``folder``, by id, sorted; ``others`` are not entered."""
     odd = LeftOut()
-    found = dict(sorted(_walk(folder, where, others, odd)))
+    found = dict(sorted(_walk(folder, where, others, inside, odd)))
     for line in odd.lines():
         log.info("%s: left out: %s", folder, line)
     if not found:
         rest = f" Left out: {'; '.join(odd.lines())}." if odd.counts else ""
-        raise LookalikeError(f"{where}: '{folder}' holds no pictures (looked for {', '.join(EXTENSIONS)}).{rest}")
+        raise LookalikeError(f"{where}: '{folder}' holds no images (looked for {', '.join(EXTENSIONS)}).{rest}")
     if skipped is not None:
         skipped[folder] = odd
     return found
 
 
-def _walk(root: str, where: str, others: frozenset[str], odd: LeftOut) -> Iterator[tuple[str, int]]:
-    """Yield id and size of the pictures below ``root``.
+def _walk(root: str, where: str, others: frozenset[str], inside: Inside, odd: LeftOut) -> Iterator[tuple[str, int]]:
+    """Yield id and size of the images below ``root``, and of those in zip and tar archives there.
 
-    Links are followed, but each folder is listed once: where it really is if that is below ``root``, else by the first
-    link to it. So links in a circle end, and links to and fro between folders do not multiply.
+    Links are followed, but each folder is listed once: at its real path if that is below ``root``, else by the first
+    link to it. So symlink cycles end, and links between folders do not multiply.
     """
-    folders = [(root, "", os.path.realpath(root))]  # where it was found, what its ids begin with, where it is
+    folders = [(root, "", os.path.realpath(root))]  # the path it was found at, the prefix of its ids, its real path
     links: deque[tuple[str, str, str]] = deque()
     listed = set(others)
     while folders or links:
@@ -170,21 +179,23 @@ def _walk(root: str, where: str, others: frozenset[str], odd: LeftOut) -> Iterat
                 odd.add("links to folders that are listed already", prefix)
             continue
         listed.add(real)
-        inside = prefix[:-1].rpartition("/")[2] if prefix else Path(root).name
+        parent = prefix[:-1].rpartition("/")[2] if prefix else Path(root).name
         for entry in _entries(folder, where):
             image_id = prefix + entry.name
             is_folder = _is_folder(entry)
-            if reason := left_out.why(entry.name, inside):
+            if reason := left_out.why(entry.name, parent):
                 odd.add(reason, f"{image_id}/" if is_folder else image_id)
             elif is_folder:
                 if entry.is_symlink():
                     links.append((entry.path, f"{image_id}/", os.path.realpath(entry.path)))
                 else:
                     folders.append((entry.path, f"{image_id}/", os.path.join(real, entry.name)))  # noqa: PTH118
-            elif not entry.name.lower().endswith(EXTENSIONS):
+            elif not entry.name.lower().endswith((*EXTENSIONS, *archives.EXTENSIONS)):
                 odd.add_extension(image_id)
             elif (size := _size(entry, folder, where)) is None:
-                odd.add("links that lead nowhere, and other things that are no files", image_id)
+                odd.add("broken links, and other things that are not regular files", image_id)
+            elif entry.name.lower().endswith(archives.EXTENSIONS):
+                yield from folder_archives.images_of(entry.path, _utf8(image_id, where), where, inside, odd)
             else:
                 yield _utf8(image_id, where), size
 

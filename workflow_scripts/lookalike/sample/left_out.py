@@ -130,7 +130,7 @@ def kept(archive: str, members: Iterable[Member], odd: LeftOut) -> Iterator[Memb
             place = f"{archive}!{top}/"
         else:
             place = f"{archive}!{member.name}"
-            reason = why(name) or (f"{member.special.removeprefix('a ')}s in archives" if member.special else "")
+            reason = why(name) or ("links, devices and sparse files in archives" if member.special else "")
         if not reason:
             yield member
         elif place not in counted:

@@ -152,7 +152,7 @@ def _files(root: str, folder: str, odd: LeftOut, above: tuple[Path, ...]) -> Ite
         elif entry.is_file():
             yield path, entry.stat().st_size
         else:
-            odd.add("links that lead nowhere, and other things that are no files", path)
+            odd.add("broken links, and other things that are not regular files", path)
 
 
 def _each_once(pictures: pa.Table, odd: LeftOut) -> pa.Table:
