@@ -4,6 +4,8 @@ A kind that makes its images has ``make_images(entry, sources, album) -> manifes
 """
 
 import importlib
+import logging
+import re
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -18,6 +20,8 @@ from lookalike.io import content_hashes, store
 from lookalike.io.formats.tables import IMAGES, MANIFEST
 from lookalike.job.errors import LookalikeError, WriteError, writing
 from lookalike.sample.shard_number import shard_of
+
+log = logging.getLogger(__name__)
 
 DATE = (1980, 1, 1, 0, 0, 0)  # of every member, the first that zip knows: the same images must give the same bytes
 
@@ -40,10 +44,21 @@ def make_images(name: str, key: str, sources: str | None, archives: Sequence[str
         except LookalikeError as error:  # a kind knows its keys, and not its name
             raise LookalikeError(f"datasets.{name}.{error}") from None
         if not table.num_rows:
-            raise LookalikeError(f"datasets.{name}: no pictures could be made. The log says why.")
+            raise LookalikeError(f"datasets.{name}: no images could be made. The log says why.")
         album.pack()
     provenance = {"made_by": "lookalike make_images", "key": key, "left_out": left_out}
     store.write_table(table, manifest, MANIFEST, provenance)
+    _remove_former(archives)
+
+
+def _remove_former(archives: Sequence[str]) -> None:
+    """Delete the archives of shards that the data set no longer has: Snakemake knows nothing of them any more."""
+    first = Path(archives[0])
+    part = first.stem.rpartition("-")[0]
+    for path in first.parent.glob("*.zip"):
+        if re.fullmatch(rf"{re.escape(part)}-\d+", path.stem) and path.name not in {Path(one).name for one in archives}:
+            log.info("%s: is of a former, larger number of shards and is deleted", path)
+            path.unlink()
 
 
 class Album:
