@@ -69,7 +69,7 @@ ARCHIVED = {
     "pipe.zip!a.png": "the archive is no file, but a folder, a named pipe or a device",
     "../a.zip!in/a.png": "its path leads out of the data set's folder, so it is not read",
     **{f"a.zip!cut-{tenth}.png": "damaged" for tenth in range(1, 10)},
-    **{f"cut-{tenth}.zip!in/a.png": "the archive is no zip archive, or is cut short" for tenth in range(1, 10)},
+    **{f"cut-{tenth}.zip!in/a.png": "the archive is not a zip archive, or is truncated" for tenth in range(1, 10)},
 }
 
 

@@ -35,7 +35,7 @@ ARCHIVED = {
     "a.zip!in/a.png": "",
     "a.zip!../a.png": "",
     "a.zip!none.png": "the archive has no member 'none.png'",
-    "cut.zip!in/a.png": "the archive is no zip archive, or is cut short",
+    "cut.zip!in/a.png": "the archive is not a zip archive, or is truncated",
     "../truth.csv": "its path leads out of the data set's folder, so it is not read",
 }
 CHANGED = {"vanished.png": "the file is gone", "pipe.png": "is no file, but a folder, a named pipe or a device"}

@@ -1,4 +1,4 @@
-"""Anybody's pictures: a folder of references, and, where there are any, a folder of queries and their true matches."""
+"""A user's own images: a folder of references and, optionally, a folder of queries and their true matches."""
 
 import csv
 import hashlib
@@ -29,30 +29,28 @@ CheckHeader = Callable[[list[str], str, str], None]
 WHERE_PATHS_START = "Check the path: relative paths start at the folder where snakemake is run."
 
 
-NAMES = {"root": "the root", "queries": "the folder of queries", "training": "the folder of training pictures"}
+NAMES = {"root": "the root", "queries": "the folder of queries", "training": "the folder of training images"}
 ROLES = {"root": "reference", "queries": "query", "training": "training"}
 
 
 def sample(entry: Folder, where: str, skipped: dict[str, LeftOut] | None = None) -> tuple[pa.Table, pa.Table]:
-    """List the pictures and the true matches: an IMAGES and a TRUTH table.
+    """List the images and the true matches: an IMAGES and a TRUTH table.
 
     ``where`` is ``datasets.NAME``, for messages; what is left out of each folder is put into ``skipped``. Ids are paths
     relative to ``root``, or to ``queries`` or ``training``.
-    Raises LookalikeError for a missing or empty folder, an id that is taken twice, or a truth file that does not fit.
+    Raises LookalikeError for a missing or empty folder, a duplicate id, or a truth file that does not match.
     """
     if entry.truth is not None and entry.queries is None:
-        raise LookalikeError(
-            f"{where}.truth: there are no queries. Name their folder with 'queries', or remove 'truth'."
-        )
+        raise LookalikeError(f"{where}.truth: requires queries. Set 'queries' to their folder, or remove 'truth'.")
     folders = {key: folder for key in ROLES if (folder := getattr(entry, key)) is not None}
     real = {key: existing(folder, f"{where}.{key}") for key, folder in folders.items()}
     for one, other in combinations(folders, 2):
         if real[one] == real[other]:
             raise LookalikeError(
                 f"{where}.{other}: '{folders[other]}' is also {NAMES[one]}. "
-                f"Put the {_pictures_of(other)} into a folder of their own."
+                f"Move the {_images_of(other)} to a separate folder."
             )
-    # one folder inside another: each picture belongs to the innermost only
+    # one folder inside another: each image belongs to the innermost only
     inside = {key: Inside() for key in folders}
     found = {
         key: _images(folder, f"{where}.{key}", frozenset(real.values()) - {real[key]}, inside[key], skipped)
@@ -63,7 +61,7 @@ def sample(entry: Folder, where: str, skipped: dict[str, LeftOut] | None = None)
             raise LookalikeError(
                 f"{where}.{other}: '{twice}' is both in {one} ('{folders[one]}') and in {other} ('{folders[other]}'), "
                 "and every id, the path inside its folder, must be unique. Rename one of the two, or move all "
-                f"{_pictures_of(other)} into a sub-folder of '{folders[other]}'."
+                f"{_images_of(other)} into a sub-folder of '{folders[other]}'."
             )
     if entry.truth is None and entry.queries:
         log.warning("%s: there is no truth file, so the queries have no true matches", where)
@@ -95,22 +93,22 @@ def check(entry: Folder, where: str) -> None:
 
 
 def _sampled(wanted: int, references: dict[str, int], matches: set[str], where: str) -> dict[str, int]:
-    """So many references: all true matches, and of the others those whose ids have the smallest hashes.
+    """``wanted`` references: all true matches, then those whose ids have the smallest hashes.
 
-    So the choice is random, yet always the same, and a larger sample contains every smaller one.
+    So the choice is random but reproducible, and a larger sample contains every smaller one.
     """
     if wanted < len(matches):
         raise LookalikeError(
-            f"{where}: {wanted} references are to be taken, but {len(matches)} are true matches of queries. "
+            f"{where}: is {wanted}, but {len(matches)} references are true matches of queries. "
             f"Set sample to {len(matches)} or more."
         )
     order = sorted(references, key=lambda one: (one not in matches, hashlib.sha256(f"sample {one}".encode()).digest()))
-    log.info("%s: %s of %s references are taken", where, f"{wanted:,}", f"{len(references):,}")
+    log.info("%s: %s of %s references are sampled", where, f"{wanted:,}", f"{len(references):,}")
     return {image_id: references[image_id] for image_id in sorted(order[:wanted])}
 
 
-def _pictures_of(key: str) -> str:
-    return "training pictures" if key == "training" else key
+def _images_of(key: str) -> str:
+    return "training images" if key == "training" else key
 
 
 def _table(root: str, sizes: dict[str, int], inside: Inside, role: str) -> pa.Table:
@@ -132,7 +130,7 @@ def existing(folder: str, where: str) -> str:
     if not Path(folder).exists():
         raise LookalikeError(f"{where}: the folder '{folder}' does not exist. {WHERE_PATHS_START}")
     if not Path(folder).is_dir():
-        raise LookalikeError(f"{where}: '{folder}' is a file, not a folder. Name the folder that holds the pictures.")
+        raise LookalikeError(f"{where}: '{folder}' is a file, not a folder. Set it to the folder with the images.")
     return os.path.realpath(folder)
 
 
@@ -157,7 +155,7 @@ def _images(
         log.info("%s: left out: %s", folder, line)
     if not found:
         rest = f" Left out: {'; '.join(odd.lines())}." if odd.counts else ""
-        raise LookalikeError(f"{where}: '{folder}' holds no images (looked for {', '.join(EXTENSIONS)}).{rest}")
+        raise LookalikeError(f"{where}: '{folder}' contains no images (looked for {', '.join(EXTENSIONS)}).{rest}")
     if skipped is not None:
         skipped[folder] = odd
     return found
@@ -176,7 +174,7 @@ def _walk(root: str, where: str, others: frozenset[str], inside: Inside, odd: Le
         folder, prefix, real = folders.pop() if folders else links.popleft()
         if real in listed:
             if real not in others:
-                odd.add("links to folders that are listed already", prefix)
+                odd.add("links to folders that are already listed", prefix)
             continue
         listed.add(real)
         parent = prefix[:-1].rpartition("/")[2] if prefix else Path(root).name
@@ -211,19 +209,19 @@ def _entries(folder: str, where: str) -> list[os.DirEntry[str]]:
 def _unreadable(folder: str, where: str, error: OSError) -> LookalikeError:
     return LookalikeError(
         f"{where}: the folder '{folder}' cannot be read ({error.strerror}). "
-        "Give yourself the right to read it, or move it out."
+        "Grant yourself permission to read it, or move it out."
     )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # links in a circle
+    except OSError:  # a symlink cycle
         return False
 
 
 def _size(entry: os.DirEntry[str], folder: str, where: str) -> int | None:
-    """In bytes; None for what is no file. A file whose size may not be asked for lies in a folder that is closed."""
+    """In bytes; None for what is not a regular file. Where permission is denied, it is the folder's."""
     try:
         now = entry.stat()
     except PermissionError as error:
@@ -266,7 +264,7 @@ def _truth(
             )
         first = first_lines.setdefault((query_id, reference_id), line)
         if first != line:
-            raise LookalikeError(f"{place}: says the same as line {first}. Delete one of the two.")
+            raise LookalikeError(f"{place}: duplicates line {first}. Delete one of the two.")
     for (query_id, _), line in first_lines.items():
         if query_id in without:
             raise LookalikeError(
@@ -277,11 +275,11 @@ def _truth(
 
 
 def _about(
-    path: str, where: str, entry: Folder, pictures: dict[str, int]
+    path: str, where: str, entry: Folder, images: dict[str, int]
 ) -> tuple[dict[str, dict[str, str | None]], tuple[str, ...]]:
-    """Read the CSV of what is known of pictures: cells by id and column, and the columns' names in the images table.
+    """Read the CSV of what is known of images: cells by id and column, and the columns' names in the images table.
 
-    A picture that has no row, and an empty cell, are unknown.
+    An image that has no row, and an empty cell, are unknown.
     """
     found: dict[str, dict[str, str | None]] = {}
     first_lines: dict[str, int] = {}
@@ -289,9 +287,9 @@ def _about(
     for line, cells in _lines(path, where, _check_about_header):
         place = f"{where}: {path}, line {line}"
         image_id = cells.pop("image_id")
-        if image_id not in pictures:
+        if image_id not in images:
             raise LookalikeError(
-                f"{place}: image_id '{image_id}' is in none of the folders.{_nearest(image_id, pictures, entry.root)}"
+                f"{place}: image_id '{image_id}' is in none of the folders.{_nearest(image_id, images, entry.root)}"
             )
         if first_lines.setdefault(image_id, line) != line:
             raise LookalikeError(f"{place}: '{image_id}' is in line {first_lines[image_id]} already. Delete one.")
@@ -314,7 +312,7 @@ def _lines(path: str, where: str, check_header: CheckHeader) -> Iterator[tuple[i
                 if len(row) != len(header):
                     raise LookalikeError(
                         f"{where}: {path}, line {rows.line_num}: has {len(row)} cells, expected {len(header)}. "
-                        "Put a name that holds a comma into double quotes."
+                        "Put names that contain a comma in double quotes."
                     )
                 yield rows.line_num, dict(zip(header, row, strict=True))
     except FileNotFoundError:

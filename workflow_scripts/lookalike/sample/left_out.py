@@ -1,4 +1,4 @@
-"""What lies in a data set's folders and is not one of its images: counted by reason, and never left out in silence."""
+"""Files in a data set's folders that are not among its images: counted by reason, never skipped silently."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -40,7 +40,7 @@ SERVICE = {
 BEGINNINGS = {"appdata_": "previews that Nextcloud keeps"}
 ENDINGS = {".lrdata": "previews that Lightroom keeps"}
 LIBRARIES = (".photoslibrary", ".photolibrary", ".migratedphotolibrary", ".aplibrary")  # of Photos, iPhoto, Aperture
-ORIGINALS = ("originals", "masters")  # in such a library; all else there is made of them
+ORIGINALS = ("originals", "masters")  # in such a library; everything else there is derived from them
 RAW = (".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw")
 
 
@@ -73,7 +73,7 @@ class LeftOut:
             self.add("files with other extensions" if extension else "files without an extension", path)
 
     def lines(self) -> list[str]:
-        """One line each: ``.txt files: 4, such as a.txt, b.txt, c.txt``, all where they are three."""
+        """One line each: ``.txt files: 4, such as a.txt, b.txt, c.txt``, all where there are three."""
         lines = []
         for reason, count in self.counts.items():
             some = "such as " if count > len(self.examples[reason]) else ""
@@ -91,7 +91,7 @@ class LeftOut:
 def why(name: str, parent: str = "") -> str:
     """Why a file or folder of this name, in a folder of the name ``parent``, is none of the images; "" where it may be.
 
-    A folder's reason holds for all that is in it.
+    A folder's reason applies to everything in it.
     """
     lower = name.lower()
     if name.startswith("._"):
@@ -107,7 +107,7 @@ def why(name: str, parent: str = "") -> str:
 
 
 def why_path(path: str) -> tuple[str, str]:
-    """Of a path in an archive, the first folder that is left out, or the file itself, and why; else twice nothing."""
+    """Of a path in an archive, the first folder or file that is left out, and why; else two empty strings."""
     parent, at = "", 0
     for name in path.split("/"):
         at += len(name) + 1

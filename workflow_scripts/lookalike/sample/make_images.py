@@ -1,4 +1,4 @@
-"""Images that a run makes itself: one zip archive a shard, and a manifest of the whole data set.
+"""Images that a run makes: one zip archive per shard, and a manifest of the whole data set.
 
 A kind that makes its images has ``make_images(entry, sources, album) -> manifest``.
 """
@@ -23,7 +23,7 @@ from lookalike.sample.shard_number import shard_of
 
 log = logging.getLogger(__name__)
 
-DATE = (1980, 1, 1, 0, 0, 0)  # of every member, the first that zip knows: the same images must give the same bytes
+DATE = (1980, 1, 1, 0, 0, 0)  # of every member, the earliest in zip: equal images must give equal bytes
 
 
 def make_images(name: str, key: str, sources: str | None, archives: Sequence[str], manifest: str) -> None:
@@ -41,7 +41,7 @@ def make_images(name: str, key: str, sources: str | None, archives: Sequence[str
             table = kind.make_images(entry, table_of_sources, album)
         except WriteError:
             raise
-        except LookalikeError as error:  # a kind knows its keys, and not its name
+        except LookalikeError as error:  # a kind knows its keys, but not its name
             raise LookalikeError(f"datasets.{name}.{error}") from None
         if not table.num_rows:
             raise LookalikeError(f"datasets.{name}: no images could be made. The log says why.")
@@ -62,9 +62,9 @@ def _remove_former(archives: Sequence[str]) -> None:
 
 
 class Album:
-    """Takes images one by one and packs them, each into the archive of its shard, in the order of their ids.
+    """Takes images one by one and packs each into the archive of its shard, in the order of their ids.
 
-    Until then they are in a temporary file without a name: memory stays small, and a killed run leaves nothing behind.
+    Until then they are in an unnamed temporary file: memory use stays low, and a killed run leaves nothing behind.
     """
 
     def __init__(self, archives: Sequence[str]) -> None:
