@@ -36,7 +36,7 @@ NAMES = re.compile(r"flickr30k[-_]images|images", re.IGNORECASE)
 FILE_NAMES = re.compile(rf"(\d+){published.JPEG}")
 ENDING = ".jpg"  # of ids: as in the published file names
 OTHERS = re.compile(
-    r"readme.*|flickr30k.*\.(?:tar|tgz|tar\.\w+)|results.*|captions\.txt|dataset_flickr30k\.json|flickr_annotations_30k\.csv",
+    r"readme.*|flickr30k(?:.*\.(?:tgz|tar\.\w+))?|results.*|captions\.txt|dataset_flickr30k\.json|flickr_annotations_30k\.csv",
     re.IGNORECASE,
 )
 TOKEN = re.compile(r"(?P<image>[^#\t]+)#(?P<number>\d+)\t(?P<text>.*)")
@@ -58,7 +58,7 @@ def look(entry: Flickr30k) -> FoundImages:
     listing = published.list_images(entry.root, NAMES, FILE_NAMES, ending=ENDING, tables=files)
     wanted = f"{entry.sample:,} at random" if entry.sample else "all that were found"
     packed = sorted(
-        path.name for path in Path(entry.root).glob("flickr30k*") if archives.COMPRESSED.fullmatch(path.name)
+        path.name for path in Path(entry.root).glob("flickr30k*images*") if archives.COMPRESSED.fullmatch(path.name)
     )
     fetch = (
         f"unpack {packed[0]} there (tar xf {packed[0]}): in a compressed tar, no image can be read in place"
