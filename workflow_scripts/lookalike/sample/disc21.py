@@ -274,8 +274,8 @@ def _rows(file: str) -> list[tuple[int, str, str]]:
         if not known:
             raise LookalikeError(
                 f"{file}, line {line}: is '{delimiter.join(cells)}', expected a query and its reference, such as "
-                "Q00005,R012345, or Q00006, where there is no match. Fetch the file again, or name the right one with "
-                "'truth'."
+                "Q00005,R012345, or Q00006, where there is no match. Fetch the file again, or set 'truth' to the "
+                "right one."
             )
         rows.append((line, row[0], row[1]))
     return rows
