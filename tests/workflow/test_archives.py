@@ -19,7 +19,7 @@ CONFIG = {
             "root": "train",
             "queries": "asked",
             "truth": "truth.csv",
-            "k": 3,
+            "k": 5,
             "shards": {"references": 3},
         }
     },
@@ -54,6 +54,9 @@ def test_tar_shards_are_sampled_embedded_and_searched_and_packing_them_again_emb
     neighbors = pq.read_table(tree.folder / "results/packed/neighbors/pixels/flat.parquet").to_pylist()
     first = {row["query_id"]: row["reference_id"] for row in neighbors if row["rank"] == 1}
     assert first == {f"q.tar/00000{n}.png": f"00000.tar/00000{n}.png" for n in (3, 4)}
+
+    metrics = (tree.folder / "results/packed/metrics/pixels/flat.json").read_text()
+    assert "caption_agreement_at_5" in metrics, "captions beside images are the data set's captions"
 
     picture(7).save(tree.folder / "photo.png")
     command = "search photo.png --experiment packed --model pixels --configfile mine.yaml -k 1 --sheet sheet.png"
