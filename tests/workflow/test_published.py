@@ -85,7 +85,7 @@ def test_the_full_reproduction_without_any_data_says_what_to_fetch_and_downloads
     ran = tree.run(options=("--cores", "8"), status=1)  # as the README has it: room for more than looking
     assert not ran.jobs
     for name in ("DISC21", "Flickr30k", "COCO"):  # all that is missing is said in one go
-        assert ran.output.count(f"does not hold the {name} pictures and tables") == 1
+        assert ran.output.count(f"does not hold the {name} images and tables") == 1
     for line in ("Missing: ", "Fetch it from: ", "Licence: ", "Put it into: data/", "Every step: docs/"):
         assert line in ran.output
     assert "Traceback" not in ran.output
