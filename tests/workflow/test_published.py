@@ -50,6 +50,7 @@ def test_a_missing_data_set_stops_only_what_needs_it_and_all_three_run_from_thei
     assert len(list(results.glob("my-disc21/embeddings/pixels/*-00000.parquet"))) == 3
 
     published.flickr30k(tree.folder / "data/flickr30k", zipped=True)
+    published.as_tars(tree.folder / "data/flickr30k")
     config = tree.config
     config["datasets"]["my-coco"]["expect"] = {"references": 8}  # changes no sample, and embeds nothing
     tree.configure(config)
