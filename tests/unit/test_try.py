@@ -147,7 +147,7 @@ def test_a_folder_that_has_changed_is_looked_at_again_with_the_configuration_as_
     ("arguments", "message"),
     [
         (["../few"], "FOLDER: '../few' has only 5 images. Choose one with 6 or more"),
-        (["../none"], "FOLDER: '../none' holds no pictures (looked for .jpg"),
+        (["../none"], "FOLDER: '../none' contains no images (looked for .jpg"),
         (["../enough", "--models", "pixel"], "model 'pixel' is not defined. Did you mean 'pixels'?"),
         (["../enough", "--name", "demo"], "--name demo: 'demo' is already in the catalogue's experiments. Choose"),
         (
