@@ -93,7 +93,7 @@ def test_thirty_raw_files_beside_eight_images_are_seen(caplog: pytest.LogCapture
 def test_a_folder_of_nothing_but_thumbnails_says_so_and_may_be_named_itself() -> None:
     put("pictures", "Thumbnails/x.jpg")
     with pytest.raises(
-        Exception, match=r"holds no pictures .*Left out: thumbnails, .* \(Thumbnails\): 1, Thumbnails/\."
+        Exception, match=r"contains no images .*Left out: thumbnails, .* \(Thumbnails\): 1, Thumbnails/\."
     ):
         sample({"kind": "folder", "root": "pictures"})
     assert sample({"kind": "folder", "root": "pictures/Thumbnails"})[0] == ["x.jpg"]

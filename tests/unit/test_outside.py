@@ -59,7 +59,7 @@ def test_outside_pictures_are_in_no_role_and_have_ids_of_their_own(here: Path) -
     [
         ("gone", "datasets.own.showcase: the folder 'gone' does not exist."),
         ("truth.parquet", "datasets.own.showcase: 'truth.parquet' is a file, not a folder."),
-        ("empty", "datasets.own.showcase: 'empty' holds no pictures"),
+        ("empty", "datasets.own.showcase: 'empty' contains no images"),
         ("pictures", "datasets.own.showcase: 'p0.png' is a picture of the data set itself, in 'pictures'."),
         (".", "datasets.own.showcase: 'p0.png' is a picture of the data set itself, in 'pictures'."),
         ("linked", "datasets.own.showcase: 'p50.png' is a picture of the data set itself, in 'asked'."),

@@ -1,4 +1,4 @@
-"""Content hashes of the files that a data set has, taken side by side, and kept until the files change."""
+"""Content hashes of a data set's images, in files and archives: computed in parallel, and kept until a file changes."""
 
 import hashlib
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.io import content_hashes, store
+from lookalike.io import archives, content_hashes, store
 from lookalike.job.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -67,10 +67,24 @@ def _look_at(files: pa.Table) -> pa.Table:
 
 
 def _now(path: str, stamp: str | None, content_hash: str | None) -> tuple[str, str]:
+    inside = archives.split(path)
+    if inside and not Path(path).exists():
+        return _member_now(*inside, stamp, content_hash)
     with suppress(OSError):
         if stamp and content_hash and content_hashes.stamp(os.stat(path)) == stamp:  # noqa: PTH116 (quicker)
             return stamp, content_hash
     return content_hashes.look(path)
+
+
+def _member_now(archive: str, name: str, stamp: str | None, content_hash: str | None) -> tuple[str, str]:
+    """The stamp is the archive's, so one that was packed again is read again; the hash is that of the contents."""
+    with suppress(OSError, archives.ArchiveError):
+        now = content_hashes.stamp(Path(archive).stat())
+        if now == stamp and content_hash:
+            return now, content_hash
+        crc = archives.find(archive, name).crc
+        return now, content_hashes.of(archives.read(archive, name)) if crc is None else content_hashes.of_crc(crc)
+    return "", content_hashes.UNREADABLE
 
 
 def _is_settled(stamp: str, started: int) -> bool:
