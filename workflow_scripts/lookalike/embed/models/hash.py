@@ -27,8 +27,8 @@ def fetch(entry: Hash) -> Weights:
     return Weights(source="computed from pixels", revision="", files={})
 
 
-def look(entry: Hash) -> None:
-    """Look for the package."""
+def check_available(entry: Hash) -> None:
+    """Raise LookalikeError if the package is not installed."""
     _package(entry)
 
 

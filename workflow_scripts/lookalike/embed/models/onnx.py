@@ -38,9 +38,9 @@ def fetch(entry: Onnx) -> Weights:
     return onnx_files.fetch(entry)
 
 
-def look(entry: Onnx) -> None:
-    """Look for the file."""
-    onnx_files.look(entry)
+def check_available(entry: Onnx) -> None:
+    """Raise LookalikeError if the file is not on this machine."""
+    onnx_files.check_available(entry)
 
 
 def load(entry: Onnx, weights: Weights, machine: Machine) -> "Network":
