@@ -29,7 +29,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def sample() -> pa.Table:
     """Sample ``pictures/`` as the workflow does."""
     key = json.dumps({"kind": "folder", "root": "pictures"})
-    datasets.sample("mine", key, None, "results/images.parquet", "results/truth.parquet")
+    datasets.sample(datasets.SampleJob("mine", key, None, "results/images.parquet", "results/truth.parquet"))
     return store.read_table("results/images.parquet", IMAGES)
 
 
@@ -192,7 +192,7 @@ def test_members_of_archives_have_the_checksum_that_the_archive_has(tmp_path: Pa
 
     published.coco(tmp_path / "coco", zipped=True)
     key = json.dumps({"kind": "coco", "root": "coco"})
-    datasets.sample("coco", key, None, "results/images.parquet", "results/truth.parquet")
+    datasets.sample(datasets.SampleJob("coco", key, None, "results/images.parquet", "results/truth.parquet"))
     rows = store.read_table("results/images.parquet", IMAGES).to_pylist()
     with zipfile.ZipFile("coco/val2017.zip") as archive:
         expected = {f"val2017.zip!{one.filename}": f"crc32:{one.CRC:08x}" for one in archive.infolist()}

@@ -8,7 +8,7 @@ import pytest
 from lookalike.io import identity, store
 from lookalike.io.formats.tables import IMAGES, MANIFEST, NEIGHBORS, REJECTED, TRUTH
 from lookalike.job.errors import LookalikeError
-from lookalike.sample.sample import sample
+from lookalike.sample.sample import SampleJob, sample
 from tables import images_table, neighbors_table, rejected_table, truth_table
 
 
@@ -92,7 +92,7 @@ def test_images_that_were_made_with_other_settings_are_not_sampled(tmp_path: Pat
     keys = [f'{{"kind": "copies", "of": "pictures", "queries": 6, "seed": {seed}}}' for seed in (0, 1)]
     table = images_table(["r"], []).append_column("source", pa.nulls(1, pa.string()))
     store.write_table(table, manifest, MANIFEST, {"key": keys[1]})
-    outputs = {"images_out": str(tmp_path / "images.parquet"), "truth_out": str(tmp_path / "truth.parquet")}
+    jobs = [SampleJob("copies", key, manifest, tmp_path / "images.parquet", tmp_path / "truth.parquet") for key in keys]
     with pytest.raises(LookalikeError, match=rf"{manifest}: .* made with other settings .* --forcerun {manifest}$"):
-        sample("copies", keys[0], str(manifest), **outputs)
-    sample("copies", keys[1], str(manifest), **outputs)
+        sample(jobs[0])
+    sample(jobs[1])

@@ -14,7 +14,7 @@ from lookalike.io.formats.tables import IMAGES
 from lookalike.sample import left_out
 from lookalike.sample import sample as datasets
 from lookalike.sample.left_out import LeftOut
-from lookalike.sample.make_images import make_images
+from lookalike.sample.make_images import MakeImagesJob, make_images
 
 SERVED = (
     "@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg",
@@ -49,7 +49,9 @@ def put(root: str, *paths: str) -> None:
 
 def sample(key: dict[str, str]) -> tuple[list[str], dict[str, int]]:
     """The images of a data set, and what its footer says was left out."""
-    datasets.sample("mine", json.dumps(key), None, "results/images.parquet", "results/truth.parquet")
+    datasets.sample(
+        datasets.SampleJob("mine", json.dumps(key), None, "results/images.parquet", "results/truth.parquet")
+    )
     counts = store.read_provenance("results/images.parquet")["left_out"]
     paths = store.read_table("results/images.parquet", IMAGES)["path"].to_pylist()
     totals = Counter[str]()
@@ -142,8 +144,11 @@ def test_counts_reach_the_data_set_of_copies(make_pictures: MakePictures) -> Non
     sample({"kind": "folder", "root": "pictures"})
     key = json.dumps({"kind": "copies", "of": "mine", "queries": 3})
     manifest = "results/copies/images/manifest.parquet"
-    make_images("copies", key, "results/images.parquet", ["results/copies/images/queries-00000.zip"], manifest)
-    datasets.sample("copies", key, manifest, "results/copies/images.parquet", "results/copies/truth.parquet")
+    archives = ["results/copies/images/queries-00000.zip"]
+    make_images(MakeImagesJob("copies", key, "results/images.parquet", archives, manifest))
+    datasets.sample(
+        datasets.SampleJob("copies", key, manifest, "results/copies/images.parquet", "results/copies/truth.parquet")
+    )
     expected = store.read_provenance("results/images.parquet")["left_out"]
     assert len(expected) == 1
     assert store.read_provenance("results/copies/images.parquet")["left_out"] == expected

@@ -13,7 +13,7 @@ from lookalike.job.errors import LookalikeError
 from lookalike.plan.plan import Plan
 from lookalike.sample import sample as datasets
 from lookalike.sample import showcase
-from lookalike.sample.shard import parts, write_shards
+from lookalike.sample.shard import ShardJob, parts, write_shards
 
 
 def plan_of(**entry: object) -> Plan:
@@ -39,7 +39,7 @@ def here(tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.Monkey
 
 def sample(**entry: object) -> pa.Table:
     plan = plan_of(**entry)
-    datasets.sample("own", plan.dataset_key("own"), None, "images.parquet", "truth.parquet")
+    datasets.sample(datasets.SampleJob("own", plan.dataset_key("own"), None, "images.parquet", "truth.parquet"))
     return store.read_table("images.parquet", IMAGES)
 
 
@@ -78,7 +78,7 @@ def test_adding_a_showcase_leaves_all_other_shards_as_they_were_to_the_byte(here
     def shards(**entry: object) -> dict[str, bytes]:
         sample(**entry)
         plan = plan_of(**entry)
-        write_shards("images.parquet", "truth.parquet", plan.shard_key("own"), plan.shard_files("own"))
+        write_shards(ShardJob("images.parquet", "truth.parquet", plan.shard_key("own"), plan.shard_files("own")))
         return {path: Path(path).read_bytes() for path in plan.shard_files("own")}
 
     before = shards(shards={"references": 2})

@@ -17,7 +17,7 @@ from lookalike.io import images
 from lookalike.io.formats.tables import MANIFEST
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import photo_tiles, sample
-from lookalike.sample.make_images import Album, make_images
+from lookalike.sample.make_images import Album, MakeImagesJob, make_images
 from lookalike.sample.shard_number import shard_of
 
 
@@ -131,10 +131,12 @@ def test_a_disk_that_is_full_is_said_of_the_file_that_did_not_fit():
     message = rf"^{folder}/\S+: cannot be written \(File too large\)\. Check .* free space\.$"
     with largest_file(1000), pytest.raises(LookalikeError, match=message):
         make_images(
-            "photo-tiles",
-            '{"kind": "photo_tiles"}',
-            None,
-            [f"{folder}/images-00000.zip"],
-            f"{folder}/manifest.parquet",
+            MakeImagesJob(
+                dataset="photo-tiles",
+                key='{"kind": "photo_tiles"}',
+                sources=None,
+                archives_out=[f"{folder}/images-00000.zip"],
+                manifest_out=f"{folder}/manifest.parquet",
+            )
         )
     assert not list(Path(folder).iterdir()), "nothing half-written stays"

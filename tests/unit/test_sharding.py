@@ -37,7 +37,7 @@ def write(
     store.write_table(truth_table([]), truth, TRUTH, MADE)
     outputs = [folder / f"{pool}-{number}" for pool, count in shards.items() for number in range(count)]
     key = json.dumps({"dataset": "mine", "k": k, "shards": shards, "expect": expect or {}})  # as plan.Plan.shard_key
-    sharding.write_shards(str(path), str(truth), key, [str(output) for output in outputs])
+    sharding.write_shards(sharding.ShardJob(path, truth, key, outputs))
     return {output.name: output.read_bytes() for output in outputs}
 
 
@@ -86,8 +86,8 @@ def test_more_neighbors_than_references_stops_before_anything_is_embedded(tmp_pa
     with pytest.raises(LookalikeError) as caught:
         write(tmp_path, sample(["a", "b"]), {"images": 1}, k=10)
     assert str(caught.value) == (
-        "datasets.mine.k: 10 neighbors are asked for, but the data set has only 2 references. "
-        "Set k to 2 or less, or add pictures."
+        "datasets.mine.k: 10 neighbors are requested, but the data set has only 2 references. "
+        "Set k to 2 or less, or add images."
     )
 
 
@@ -98,7 +98,7 @@ def test_another_count_than_expected_stops_before_anything_is_embedded(tmp_path:
         write(tmp_path, images, {"references": 1, "queries": 1}, expect={"references": 3, "queries": 1, "pairs": 2})
     assert str(caught.value) == (
         "datasets.mine.expect: 3 references were expected, and 2 found; 2 pairs were expected, and 0 found. Add what "
-        "is missing and sample again (--forcerun results/mine/sample/images.parquet), or correct expect."
+        f"is missing and sample again (--forcerun {tmp_path / 'images.parquet'}), or correct expect."
     )
 
 

@@ -8,6 +8,7 @@ what the user has put there, and ``choose(entry, found) -> (images, truth)``. An
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,40 @@ from lookalike.sample import expectations, folder, hashing, showcase
 from lookalike.sample.left_out import LeftOut
 
 
-def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out: str) -> None:
-    """Write which pictures a data set has, in which roles, and the true matches; outside pictures have no role.
+@dataclass(frozen=True)
+class SampleJob:
+    """One data set to sample: its files and its entry.
 
-    ``key`` is ``plan.Plan.dataset_key``. Raises LookalikeError for a data set that is missing, wholly or in part.
+    ``key`` is ``plan.Plan.dataset_key``; ``manifest`` lists the images of a data set that the run makes itself.
     """
-    entry = _entry(key)
+
+    dataset: str
+    key: str
+    manifest: str | Path | None
+    images_out: str | Path
+    truth_out: str | Path
+
+    @cached_property
+    def entry(self) -> Any:
+        """The data set's entry in the configuration, parsed from ``key``."""
+        return TypeAdapter(Dataset).validate_json(self.key)
+
+
+def sample(job: SampleJob) -> None:
+    """Write which images a data set has, their roles, and the true matches; showcase images have no role.
+
+    Raises LookalikeError for a data set that is missing, wholly or in part.
+    """
+    name, entry = job.dataset, job.entry
     absent: list[str] = []
     skipped: dict[str, LeftOut] = {}
     left_out: list[dict[str, Any]] = []
-    if manifest:
-        made = store.read_table(manifest, MANIFEST)
-        _check_manifest(manifest, entry)
-        left_out = store.read_provenance(manifest).get("left_out", [])
-        images = made.drop_columns(["source"])
-        copies = made.filter(made["source"].is_valid())
+    if job.manifest:
+        manifest = store.read_table(job.manifest, MANIFEST)
+        _check_manifest(job.manifest, entry)
+        left_out = store.read_provenance(job.manifest).get("left_out", [])
+        images = manifest.drop_columns(["source"])
+        copies = manifest.filter(manifest["source"].is_valid())
         truth = copies.select(["image_id", "source"]).rename_columns(["query_id", "reference_id"])
     elif isinstance(entry, Published):
         found = _look(name, entry)
@@ -48,12 +68,12 @@ def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out
         images, truth = _module(entry).sample(entry, f"datasets.{name}", skipped)
     if entry.showcase:
         images = showcase.add(images, entry.showcase, f"datasets.{name}.showcase", skipped)
-    images = hashing.fill(images, cache_of(images_out))
-    provenance = {"made_by": "lookalike sample", "dataset": name, "key": key}
+    images = hashing.fill(images, cache_of(job.images_out))
+    provenance = {"made_by": "lookalike sample", "dataset": name, "key": job.key}
     provenance[identity.SAMPLE] = identity.hash_sample(images, truth)
     left_out += [row for folder, odd in skipped.items() for row in odd.rows(folder)]
-    store.write_table(truth, truth_out, TRUTH, provenance)
-    store.write_table(images, images_out, IMAGES, provenance | {"left_out": left_out, "absent": absent})
+    store.write_table(truth, job.truth_out, TRUTH, provenance)
+    store.write_table(images, job.images_out, IMAGES, provenance | {"left_out": left_out, "absent": absent})
 
 
 def cache_of(images_out: str | Path) -> Path:
@@ -61,7 +81,7 @@ def cache_of(images_out: str | Path) -> Path:
     return Path(images_out).with_name("content_hashes.cache")
 
 
-def _check_manifest(manifest: str, entry: Any) -> None:
+def _check_manifest(manifest: str | Path, entry: Any) -> None:
     """Images that were made with other settings are another data set's, or another seed's."""
     footer = store.read_provenance(manifest)
     made_with = TypeAdapter(Dataset).validate_json(footer["key"])
@@ -137,10 +157,6 @@ def _look(name: str, entry: Published) -> Any:
         return _module(entry).look(entry)
     except LookalikeError as error:  # a kind knows its files, and not its name
         raise LookalikeError(f"datasets.{name}: {error}") from None
-
-
-def _entry(key: str) -> Any:
-    return TypeAdapter(Dataset).validate_json(key)
 
 
 def _module(entry: Any) -> Any:

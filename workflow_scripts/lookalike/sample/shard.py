@@ -1,7 +1,9 @@
 """A data set cut into shards: which picture is embedded in which job."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,37 +17,67 @@ from lookalike.sample.expectations import ROLES
 from lookalike.sample.shard_number import shard_of
 
 
-def write_shards(images: str, truth: str, key: str, outputs: Sequence[str]) -> None:
-    """Write a data set's shard files; their names (``plan.Plan.shard_files``) say which part and number each is.
+@dataclass(frozen=True)
+class ShardSettings:
+    """How a data set is cut into shards, and what is checked before any model runs: ``plan.Plan.shard_key``."""
 
-    ``key`` is ``plan.Plan.shard_key``. Raises LookalikeError where the data set has fewer references than the
-    neighbors that are asked for, or another count than is expected: better now than after hours of embedding.
+    dataset: str
+    k: int
+    shards: Mapping[str, int]  # how many each part has
+    expect: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One sample to cut into shards: its files and how.
+
+    The names of ``shards_out`` (``plan.Plan.shard_files``) say which part and number each is.
     """
-    settings = json.loads(key)
-    identity.check_sample(images, truth)
-    table = store.read_table(images, IMAGES)
-    if "content_hash" not in table.column_names:
+
+    images: str | Path
+    truth: str | Path
+    key: str
+    shards_out: Sequence[str | Path]
+
+    @cached_property
+    def settings(self) -> ShardSettings:
+        """What ``key`` says."""
+        return ShardSettings(**json.loads(self.key))
+
+
+def write_shards(job: ShardJob) -> None:
+    """Write a data set's shard files.
+
+    Raises LookalikeError where the data set has fewer references than the requested neighbors, or other counts than
+    expected: better now than after hours of embedding.
+    """
+    settings = job.settings
+    where = f"datasets.{settings.dataset}"
+    identity.check_sample(job.images, job.truth)
+    images = store.read_table(job.images, IMAGES)
+    if "content_hash" not in images.column_names:
         raise LookalikeError(
-            f"{images}: has no content hashes, so an earlier version wrote it. Sample again: --forcerun {images}"
+            f"{job.images}: has no content hashes, so an earlier version wrote it. Sample again: "
+            f"--forcerun {job.images}"
         )
-    references = pc.sum(table["reference"]).as_py() or 0
-    if references < settings["k"]:
+    references = pc.sum(images["reference"]).as_py() or 0
+    if references < settings.k:
         raise LookalikeError(
-            f"datasets.{settings['dataset']}.k: {settings['k']} neighbors are asked for, "
-            f"but the data set has only {references} references. Set k to {references} or less, or add pictures."
+            f"{where}.k: {settings.k} neighbors are requested, but the data set has only {references} references. "
+            f"Set k to {references} or less, or add images."
         )
-    dataset, expect = settings["dataset"], settings["expect"]
-    absent = store.read_provenance(images).get("absent", [])
+    absent = store.read_provenance(job.images).get("absent", [])
     likely = f"Likely missing: {'; '.join(absent)}. Add it" if absent else "Add what is missing"
-    remedy = f"{likely} and sample again (--forcerun results/{dataset}/sample/images.parquet), or correct expect."
-    expectations.check(f"datasets.{dataset}", expect, expectations.count(table, store.read_table(truth, TRUTH)), remedy)
-    divided = parts(table, list(settings["shards"]))
-    numbers = {part: _numbers(rows, settings["shards"][part]) for part, rows in divided.items()}
-    for output in outputs:
+    remedy = f"{likely} and sample again (--forcerun {job.images}), or correct expect."
+    counts = expectations.count(images, store.read_table(job.truth, TRUTH))
+    expectations.check(where, settings.expect, counts, remedy)
+    divided = parts(images, list(settings.shards))
+    numbers = {part: _numbers(rows, settings.shards[part]) for part, rows in divided.items()}
+    for output in job.shards_out:
         part, number = Path(output).stem.rsplit("-", 1)
-        here = divided[part].filter(pc.equal(numbers[part], int(number)))
-        # nothing but these rows decides about the file's bytes, and so about embedding them again
-        rows = here.sort_by([("root", "ascending"), ("path", "ascending")])
+        rows = divided[part].filter(pc.equal(numbers[part], int(number)))
+        # nothing but these rows decides the file's bytes, and so whether they are embedded again
+        rows = rows.sort_by([("root", "ascending"), ("path", "ascending")])
         store.write_table(rows, output, SHARD, {"made_by": "lookalike shard"})
 
 
