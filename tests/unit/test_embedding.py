@@ -175,7 +175,7 @@ def test_a_picture_that_was_replaced_by_one_of_the_same_size_stops_the_job(shard
     picture(3).save(shard.root / "p3.bmp")
     shard.sample()
     picture(4).save(shard.root / "p3.bmp")
-    with pytest.raises(LookalikeError, match=r"p3\.bmp: has changed since .* but not the same ones\. Look again"):
+    with pytest.raises(LookalikeError, match=r"p3\.bmp: has changed since .* but different ones\. Sample again"):
         shard.embed()
 
 
@@ -190,7 +190,7 @@ def test_an_image_that_a_run_made_is_embedded_to_the_byte_as_made_or_the_job_sto
     embedded, _ = shard.embed()
     archive = root / "queries-00000.zip"
     whole = archive.read_bytes()
-    remedy = rf"A run had made it; make it again: --forcerun {root}/manifest\.parquet$"
+    remedy = rf"A run made it; make it again: --forcerun {root}/manifest\.parquet$"
     stopped: list[str] = []
     for at in (*range(0, len(whole), len(whole) // 20), len(whole) - 20):
         archive.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])

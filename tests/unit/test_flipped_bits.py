@@ -196,7 +196,7 @@ def test_no_flipped_bit_of_an_index_is_searched(tmp_path: Path) -> None:
 def test_no_flipped_bit_of_the_kept_content_hashes_becomes_a_hash(tmp_path: Path) -> None:
     cache = tmp_path / "content_hashes.cache"
     columns = [REFERENCES, ["9 1 1 1"] * 40, [f"pieces:{number:032x}" for number in range(40)]]
-    hashing._write(pa.table(columns, schema=hashing.SEEN), cache)
+    hashing._write(pa.table(columns, schema=hashing.CACHE), cache)
     assert hashing._read(cache).num_rows == 40
     for _ in flipped(cache):
         assert hashing._read(cache).num_rows == 0

@@ -78,7 +78,7 @@ def test_files_that_do_not_say_what_they_were_made_from_are_refused(tmp_path: Pa
         ("0.rejected", rejected_table([]), REJECTED),
     ):
         store.write_table(table, tmp_path / name, format, {})
-    said = "does not say what it was made from .* Delete it and run again"
+    said = "does not record what it was made from .* Delete it and run again"
     with pytest.raises(LookalikeError, match=f"images: {said}"):
         identity.check_sample(tmp_path / "images", tmp_path / "truth")
     with pytest.raises(LookalikeError, match=f"neighbors: {said}"):

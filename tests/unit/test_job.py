@@ -74,11 +74,11 @@ def test_a_mistake_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
         ),
         (
             "import os; raise OSError(30, os.strerror(30), 'results/x')",
-            "results/x: Read-only file system. Give yourself the rights, or mount that disk writable.",
+            "results/x: Read-only file system. Give yourself permission, or mount that disk writable.",
         ),
         (
             "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); open('/etc/passwd')",
-            "/etc/passwd: Too many open files. Raise the limit of open files (ulimit -n).",
+            "/etc/passwd: Too many open files. Raise the limit on open files (ulimit -n).",
         ),
     ],
 )
@@ -109,7 +109,9 @@ def test_a_log_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
         run(tmp_path, "pass")
     ran = script(tmp_path / "logs/job.log", "pass")
     assert ran.returncode == 1
-    assert re.fullmatch(r"embed pixels: \S+/logs/job\.log: cannot be written \(.+\)\. Check the rights.*\n", ran.stderr)
+    assert re.fullmatch(
+        r"embed pixels: \S+/logs/job\.log: cannot be written \(.+\)\. Check the folder's permissions.*\n", ran.stderr
+    )
 
 
 def test_a_log_that_does_not_fit_on_the_disk_is_said_once_and_the_job_goes_on(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file where a folder should be")
-    with pytest.raises(LookalikeError, match=r"truth\.parquet: cannot be written \(.*\)\. Check the rights"):
+    with pytest.raises(LookalikeError, match=r"truth\.parquet: cannot be written \(.*\)\. Check the folder"):
         store.write_table(truth(), tmp_path / "results/truth.parquet", TRUTH, {})
 
 

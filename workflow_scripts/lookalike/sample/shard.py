@@ -1,4 +1,4 @@
-"""A data set cut into shards: which picture is embedded in which job."""
+"""Split a data set into shards: which image is embedded in which job."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,17 +19,17 @@ from lookalike.sample.shard_number import shard_of
 
 @dataclass(frozen=True)
 class ShardSettings:
-    """How a data set is cut into shards, and what is checked before any model runs: ``plan.Plan.shard_key``."""
+    """How a data set is split into shards, and what is checked before any model runs: ``plan.Plan.shard_key``."""
 
     dataset: str
     k: int
-    shards: Mapping[str, int]  # how many each part has
+    shards: Mapping[str, int]  # the number of shards of each part
     expect: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class ShardJob:
-    """One sample to cut into shards: its files and how.
+    """One sample to split into shards: its files, and how.
 
     The names of ``shards_out`` (``plan.Plan.shard_files``) say which part and number each is.
     """
@@ -41,7 +41,7 @@ class ShardJob:
 
     @cached_property
     def settings(self) -> ShardSettings:
-        """What ``key`` says."""
+        """The settings, parsed from ``key``."""
         return ShardSettings(**json.loads(self.key))
 
 
@@ -52,7 +52,7 @@ def write_shards(job: ShardJob) -> None:
     expected: better now than after hours of embedding.
     """
     settings = job.settings
-    where = f"datasets.{settings.dataset}"
+    entry = f"datasets.{settings.dataset}"
     identity.check_sample(job.images, job.truth)
     images = store.read_table(job.images, IMAGES)
     if "content_hash" not in images.column_names:
@@ -63,14 +63,14 @@ def write_shards(job: ShardJob) -> None:
     references = pc.sum(images["reference"]).as_py() or 0
     if references < settings.k:
         raise LookalikeError(
-            f"{where}.k: {settings.k} neighbors are requested, but the data set has only {references} references. "
+            f"{entry}.k: {settings.k} neighbors are requested, but the data set has only {references} references. "
             f"Set k to {references} or less, or add images."
         )
     absent = store.read_provenance(job.images).get("absent", [])
     likely = f"Likely missing: {'; '.join(absent)}. Add it" if absent else "Add what is missing"
     remedy = f"{likely} and sample again (--forcerun {job.images}), or correct expect."
     counts = expectations.count(images, store.read_table(job.truth, TRUTH))
-    expectations.check(where, settings.expect, counts, remedy)
+    expectations.check(entry, settings.expect, counts, remedy)
     divided = parts(images, list(settings.shards))
     numbers = {part: _numbers(rows, settings.shards[part]) for part, rows in divided.items()}
     for output in job.shards_out:
@@ -86,33 +86,33 @@ def _numbers(rows: pa.Table, count: int) -> pa.Array:
 
 
 def parts(images: pa.Table, names: list[str]) -> dict[str, pa.Table]:
-    """Divide an images table into a data set's parts, each picture into one: the first of ROLES that it has.
+    """Divide an images table into a data set's parts, each image into one: the first of ROLES that it has.
 
-    Outside pictures have none of these roles; their part is ``showcase``.
+    Showcase images have none of these roles; their part is ``showcase``.
     """
     rows = images.select(list(SHARD.columns))
     divided = {}
-    left = pa.array([True] * images.num_rows, pa.bool_())
+    remaining = pa.array([True] * images.num_rows, pa.bool_())
     if "showcase" in names:
-        here = outside(images)
-        divided["showcase"] = rows.filter(here)
-        left = pc.and_not(left, here)
+        mask = only_showcase(images)
+        divided["showcase"] = rows.filter(mask)
+        remaining = pc.and_not(remaining, mask)
     if "images" in names:
-        return {"images": rows.filter(left), **divided}
+        return {"images": rows.filter(remaining), **divided}
     for name in (role for role in ROLES if role in names):
-        here = pc.and_(left, images[ROLES[name]].combine_chunks())
-        divided[name] = rows.filter(here)
-        left = pc.and_not(left, here)
-    if forgotten := images.filter(left)["image_id"].to_pylist():
-        raise LookalikeError(f"picture '{forgotten[0]}' has no role that belongs to the parts {', '.join(names)}.")
+        mask = pc.and_(remaining, images[ROLES[name]].combine_chunks())
+        divided[name] = rows.filter(mask)
+        remaining = pc.and_not(remaining, mask)
+    if unassigned := images.filter(remaining)["image_id"].to_pylist():
+        raise LookalikeError(f"image '{unassigned[0]}' has no role that belongs to the parts {', '.join(names)}.")
     return divided
 
 
-def outside(images: pa.Table) -> pa.Array:
-    """Which rows of an images table are outside pictures: shown with what they find, and nothing else."""
+def only_showcase(images: pa.Table) -> pa.Array:
+    """A mask of the rows of an images table that are only in the showcase: shown, and counted in no metric."""
     if "showcase" not in images.column_names:
         return pa.array([False] * images.num_rows, pa.bool_())
-    chosen = pc.fill_null(images["showcase"].combine_chunks(), False)
+    mask = pc.fill_null(images["showcase"].combine_chunks(), False)
     for role in ROLES.values():
-        chosen = pc.and_not(chosen, images[role].combine_chunks())
-    return chosen
+        mask = pc.and_not(mask, images[role].combine_chunks())
+    return mask
