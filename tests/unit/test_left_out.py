@@ -1,4 +1,4 @@
-"""What programs keep beside images is none of them, and is counted by reason wherever images are listed."""
+"""Files that programs keep beside images are not images of the data set, and are counted by reason."""
 
 import json
 import zipfile
@@ -81,7 +81,7 @@ def test_thumbnails_of_a_nas_do_not_change_a_data_set(make_pictures: MakePicture
     assert sample({"kind": "folder", "root": "pictures"})[0] == plain
 
 
-def test_thirty_raw_files_beside_eight_images_are_seen(caplog: pytest.LogCaptureFixture) -> None:
+def test_thirty_raw_files_beside_eight_images_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     put("pictures", *(f"{number}.jpg" for number in range(8)))
     for number in range(30):
         Path("pictures", f"DSC_{number:04d}.NEF").write_bytes(b"MM\0*")
@@ -92,7 +92,7 @@ def test_thirty_raw_files_beside_eight_images_are_seen(caplog: pytest.LogCapture
     assert "pictures: left out: .nef files, which are camera raw" in caplog.text
 
 
-def test_a_folder_of_nothing_but_thumbnails_says_so_and_may_be_named_itself() -> None:
+def test_a_folder_with_only_thumbnails_is_an_error_unless_it_is_the_root() -> None:
     put("pictures", "Thumbnails/x.jpg")
     with pytest.raises(
         Exception, match=r"holds no pictures .*Left out: thumbnails, .* \(Thumbnails\): 1, Thumbnails/\."
