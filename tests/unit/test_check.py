@@ -38,9 +38,9 @@ def test_a_complete_data_set_is_told_part_by_part_with_what_a_run_takes(here: Pa
         "DISC21 in data/disc21, as 'mine' uses it",
         "12 of 1,000,000 pictures",
         "refs_50k_0.zip, refs_50k_01.zip",
-        "a run takes 8 references (expected: 8)",
-        "a run takes 2 queries (expected: 2)",
-        "a run takes 2 true pairs\n",
+        "a run uses 8 references (expected: 8)",
+        "a run uses 2 queries (expected: 2)",
+        "a run uses 2 true pairs\n",
         "Complete.",
     ):
         assert line in told
@@ -102,8 +102,22 @@ def test_another_count_than_expected_is_status_1(here: Path) -> None:
     entry = yaml.safe_load((here / "mine.yaml").read_text())["datasets"]["mine"]
     configure(here, {**entry, "expect": {"queries": 3}})
     told = check("mine", "--configfile", "mine.yaml", status=1).stdout
-    assert "not as expected: 3 queries were expected, and 2 found" in told
+    assert "unexpected: 3 queries were expected, and 2 found" in told
     assert "Likely missing: development queries: Q00006 to Q49999" in told
+
+
+def test_the_cost_of_the_experiments_on_a_data_set_is_told_before_a_run(here: Path) -> None:
+    experiment = {"dataset": "mine", "models": ["pixels", "color-histogram"]}
+    entry = yaml.safe_load((here / "mine.yaml").read_text())["datasets"]["mine"]
+    written = {"datasets": {"mine": entry}, "experiments": {"x": experiment}}
+    (here / "mine.yaml").write_text(yaml.safe_dump(written))
+    shown = check("mine", "--configfile", "mine.yaml").stdout
+    assert "cost: mine: 2 models x 10 images to embed: time not known, since no such job has run yet, 30.7 kB" in shown
+    unmeasured = {"images": 10, "seconds": None, "device": ""}
+    assert json.loads(check("mine", "--configfile", "mine.yaml", "--json").stdout)["cost"] == [
+        {"model": "pixels", "bytes": 10 * 256 * 4} | unmeasured,
+        {"model": "color-histogram", "bytes": 10 * 512 * 4} | unmeasured,
+    ]
 
 
 def test_a_data_set_that_is_not_published_or_not_there_is_refused(here: Path) -> None:
@@ -111,7 +125,7 @@ def test_a_data_set_that_is_not_published_or_not_there_is_refused(here: Path) ->
         "lookalike: datasets.photo-tiles: is of kind 'photo_tiles', which needs no download. Choose a data set of "
         "kind disc21, flickr30k or coco.\n"
     )
-    assert "there is no data set 'disc12'. Did you mean 'disc21'?" in check("disc12", status=1).stderr
+    assert "data set 'disc12' is not defined. Did you mean 'disc21'?" in check("disc12", status=1).stderr
     assert check(status=2).stdout == ""
 
 

@@ -217,7 +217,7 @@ def test_an_index_that_does_not_fit_a_models_dimensions_is_told_before_anything_
     raw["experiments"]["demo"] |= {"models": ["pixels"], "indexes": ["flat", "mine"]}
     with pytest.raises(
         plan.configuration.ConfigError,
-        match=r"demo\.indexes: FAISS cannot make 'mine' \(PQ7\) for model 'pixels', whose vectors have 256 dimensions",
+        match=r"demo\.indexes: FAISS cannot build 'mine' \(PQ7\) for model 'pixels', whose vectors have 256 dimensions",
     ):
         Plan.of(raw)
     raw["indexes"]["mine"] = {"factory": "PQ16"}

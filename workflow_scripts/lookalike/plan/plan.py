@@ -81,7 +81,7 @@ def _unfit(config: Config) -> Iterator[str]:
                 continue
             for model in experiment.models:
                 dimension = config.models[model].embed.dimension
-                if dimension and (why := factories.refused(factory, (dimension,))) is not None:
+                if dimension and (why := factories.why_rejected(factory, (dimension,))) is not None:
                     yield (
                         f"experiments.{name}.indexes: FAISS cannot make '{index}' ({factory}) for model '{model}', "
                         f"whose vectors have {dimension} dimensions: {why}. Name another index, or change its factory."
