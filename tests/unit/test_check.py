@@ -120,8 +120,8 @@ def test_the_cost_of_the_experiments_on_a_data_set_is_told_before_a_run(here: Pa
 
 def test_a_data_set_that_is_not_published_or_not_there_is_refused(here: Path) -> None:
     assert check("photo-tiles", status=1).stderr == (
-        "lookalike: datasets.photo-tiles: is of kind 'photo_tiles', of which there is nothing to fetch. Name a data "
-        "set of kind disc21, flickr30k or coco.\n"
+        "lookalike: datasets.photo-tiles: is of kind 'photo_tiles', which needs no download. Choose a data set of "
+        "kind disc21, flickr30k or coco.\n"
     )
     assert "data set 'disc12' is not defined. Did you mean 'disc21'?" in check("disc12", status=1).stderr
     assert check(status=2).stdout == ""

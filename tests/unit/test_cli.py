@@ -34,7 +34,7 @@ from lookalike.job.errors import LookalikeError
 from lookalike.plan.paths import SEARCHED
 from lookalike.plan.plan import Plan
 from lookalike.sample import sample as datasets
-from lookalike.sample.shard import write_shards
+from lookalike.sample.shard import ShardJob, write_shards
 from lookalike.search.search import SearchJob, search
 
 MINE: dict[str, Any] = {
@@ -58,8 +58,8 @@ def run_experiment(folder: Path) -> None:
     sample = str(results / "sample/images.parquet")
     with contextlib.chdir(folder):
         truth = str(results / "sample/truth.parquet")
-        datasets.sample("pictures", plan.dataset_key("pictures"), None, sample, truth)
-        write_shards(sample, truth, plan.shard_key("pictures"), plan.shard_files("pictures"))
+        datasets.sample(datasets.SampleJob("pictures", plan.dataset_key("pictures"), None, sample, truth))
+        write_shards(ShardJob(sample, truth, plan.shard_key("pictures"), plan.shard_files("pictures")))
         for model in ("tiny", "color-histogram"):
             weights, key = plan.weights(model), plan.embedding_key(model)
             fetch_weights(key, weights)

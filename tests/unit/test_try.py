@@ -120,7 +120,7 @@ def test_a_folder_that_has_changed_is_looked_at_again_with_the_configuration_as_
         if options or not trial.sample.exists():
             trial.sample.parent.mkdir(parents=True, exist_ok=True)
             key = Plan.of(catalogue.merge(read(catalogue.find()), read(trial.file))).dataset_key("mine")
-            sample.sample("mine", key, None, str(trial.sample), str(trial.sample.with_name("truth.parquet")))
+            sample.sample(sample.SampleJob("mine", key, None, trial.sample, trial.sample.with_name("truth.parquet")))
         return 3
 
     monkeypatch.setattr(try_folder, "_run", run)

@@ -87,8 +87,8 @@ def test_a_missing_folder_an_empty_one_and_one_that_is_too_small(tmp_path: Path)
     tree.write_pictures("pictures", 0, 1)
     output = failure(tree)
     assert (
-        "shard_copies: datasets.copies.k: 3 neighbors are asked for, but the data set has only 2 references. "
-        "Set k to 2 or less, or add pictures.\n"
+        "shard_copies: datasets.copies.k: 3 neighbors are requested, but the data set has only 2 references. "
+        "Set k to 2 or less, or add images.\n"
     ) in output
     assert "rule embed" not in output
 
