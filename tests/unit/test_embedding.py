@@ -202,12 +202,12 @@ def test_an_image_that_a_run_made_is_embedded_to_the_byte_as_made_or_the_job_sto
             assert found.equals(embedded)  # a bit that no reader looks at
     assert len(stopped) > 10
     assert all(re.search(remedy, message) for message in stopped), stopped
-    for contents, reason in [(whole[:-30], "cut short"), (whole.replace(b"p3.png", b"pX.png"), "no member 'p3.png'")]:
+    for contents, reason in [(whole[:-30], "truncated"), (whole.replace(b"p3.png", b"pX.png"), "no member 'p3.png'")]:
         archive.write_bytes(contents)
         with pytest.raises(LookalikeError, match=rf"{reason}.* {remedy}"):
             shard.embed()
     archive.unlink()
-    with pytest.raises(LookalikeError, match=rf"is gone.* {remedy}"):
+    with pytest.raises(LookalikeError, match=rf"is missing.* {remedy}"):
         shard.embed()
 
 

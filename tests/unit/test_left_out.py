@@ -95,7 +95,7 @@ def test_thirty_raw_files_beside_eight_images_are_reported(caplog: pytest.LogCap
 def test_a_folder_with_only_thumbnails_is_an_error_unless_it_is_the_root() -> None:
     put("pictures", "Thumbnails/x.jpg")
     with pytest.raises(
-        Exception, match=r"holds no pictures .*Left out: thumbnails, .* \(Thumbnails\): 1, Thumbnails/\."
+        Exception, match=r"contains no images .*Left out: thumbnails, .* \(Thumbnails\): 1, Thumbnails/\."
     ):
         sample({"kind": "folder", "root": "pictures"})
     assert sample({"kind": "folder", "root": "pictures/Thumbnails"})[0] == ["x.jpg"]

@@ -63,13 +63,13 @@ ARCHIVED = {
     "a.zip!/absolute.png": "",  # harmless: members are only read into memory
     "a.zip!../secret.png": "",
     "a.zip!link.png": "is text, not a picture",
-    "a.zip!twice.png": "the archive has 2 members of the name 'twice.png'",
+    "a.zip!twice.png": "the archive has 2 members with the name 'twice.png'",
     "a.zip!none.png": "the archive has no member 'none.png'",
-    "none.zip!a.png": "the archive is gone, or was never there",
-    "pipe.zip!a.png": "the archive is no file, but a folder, a named pipe or a device",
+    "none.zip!a.png": "the archive is missing",
+    "pipe.zip!a.png": "the archive is not a regular file, but a folder, a named pipe or a device",
     "../a.zip!in/a.png": "its path leads out of the data set's folder, so it is not read",
     **{f"a.zip!cut-{tenth}.png": "damaged" for tenth in range(1, 10)},
-    **{f"cut-{tenth}.zip!in/a.png": "the archive is no zip archive, or is cut short" for tenth in range(1, 10)},
+    **{f"cut-{tenth}.zip!in/a.png": "the archive is not a zip archive, or is truncated" for tenth in range(1, 10)},
 }
 
 

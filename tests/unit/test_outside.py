@@ -59,7 +59,7 @@ def test_showcase_images_have_no_role_and_ids_of_their_own(root: Path) -> None:
     [
         ("gone", "datasets.own.showcase: the folder 'gone' does not exist."),
         ("truth.parquet", "datasets.own.showcase: 'truth.parquet' is a file, not a folder."),
-        ("empty", "datasets.own.showcase: 'empty' holds no pictures"),
+        ("empty", "datasets.own.showcase: 'empty' contains no images"),
         ("pictures", "datasets.own.showcase: 'p0.png' is an image of the data set itself, in 'pictures'."),
         (".", "datasets.own.showcase: 'p0.png' is an image of the data set itself, in 'pictures'."),
         ("linked", "datasets.own.showcase: 'p50.png' is an image of the data set itself, in 'asked'."),

@@ -147,7 +147,7 @@ def test_a_folder_that_has_changed_is_looked_at_again_with_the_configuration_as_
     ("arguments", "message"),
     [
         (["../few"], "FOLDER: '../few' holds only 5 pictures. Name one with 6 or more"),
-        (["../none"], "FOLDER: '../none' holds no pictures (looked for .jpg"),
+        (["../none"], "FOLDER: '../none' contains no images (looked for .jpg"),
         (["../enough", "--models", "pixel"], "models: there is no model 'pixel'. Did you mean 'pixels'?"),
         (["../enough", "--name", "demo"], "--name demo: the catalogue's experiments have a 'demo'. Choose"),
         (["../enough", "--name", "photo-tiles"], "--name photo-tiles: the catalogue's datasets have a 'photo-tiles'"),

@@ -80,7 +80,8 @@ def test_a_missing_folder_an_empty_one_and_one_that_is_too_small(tmp_path: Path)
     ) in failure(tree)
     (tree.folder / "pictures").mkdir()
     assert (
-        f"sample pictures: datasets.pictures.root: 'pictures' holds no pictures (looked for {', '.join(EXTENSIONS)}).\n"
+        "sample pictures: datasets.pictures.root: 'pictures' contains no images "
+        f"(looked for {', '.join(EXTENSIONS)}).\n"
     ) in failure(tree)
     tree.write_pictures("pictures", 0, 1)
     output = failure(tree)

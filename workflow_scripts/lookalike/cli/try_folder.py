@@ -140,7 +140,7 @@ def try_folder(
     known = Catalogue.open(None, out / "results")
     chosen = _models(known, [*(one for listed in models or () for one in listed.split(",")), *(model or ())])
     skipped: dict[str, LeftOut] = {}
-    there = len(folders.pictures(str(folder), "FOLDER", skipped))
+    there = len(folders.list_images(str(folder), "FOLDER", skipped)[0])
     taken = min(there, sample)
     if taken < FEWEST:
         raise LookalikeError(

@@ -1,4 +1,4 @@
-"""Content hashes of a data set's files, computed in parallel and cached until the files change."""
+"""Content hashes of a data set's images, computed in parallel and cached until a file or archive changes."""
 
 import hashlib
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.io import content_hashes, store
+from lookalike.io import archives, content_hashes, store
 from lookalike.job.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -67,10 +67,24 @@ def _look_at(files: pa.Table) -> pa.Table:
 
 
 def _current(path: str, stamp: str | None, content_hash: str | None) -> tuple[str, str]:
+    inside = archives.split(path)
+    if inside and not Path(path).exists():
+        return _current_member(*inside, stamp, content_hash)
     with suppress(OSError):
         if stamp and content_hash and content_hashes.stamp(os.stat(path)) == stamp:  # noqa: PTH116 (quicker)
             return stamp, content_hash
     return content_hashes.look(path)
+
+
+def _current_member(archive: str, name: str, stamp: str | None, content_hash: str | None) -> tuple[str, str]:
+    """The stamp is the archive's, so the members of a repacked one are read again; the hash is of the contents."""
+    with suppress(OSError, archives.ArchiveError):
+        current = content_hashes.stamp(Path(archive).stat())
+        if current == stamp and content_hash:
+            return current, content_hash
+        crc = archives.find(archive, name).crc
+        return current, content_hashes.of(archives.read(archive, name)) if crc is None else content_hashes.of_crc(crc)
+    return "", content_hashes.UNREADABLE
 
 
 def _is_settled(stamp: str, started: int) -> bool:

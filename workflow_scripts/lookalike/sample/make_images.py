@@ -1,9 +1,11 @@
-"""Images that a run makes itself: one zip archive a shard, and a manifest of the whole data set.
+"""Images that a run makes: one zip archive per shard, and a manifest of the whole data set.
 
 A kind that makes its images has ``make_images(entry, sources, album) -> manifest``.
 """
 
 import importlib
+import logging
+import re
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -21,7 +23,9 @@ from lookalike.io.formats.tables import IMAGES, MANIFEST
 from lookalike.job.errors import LookalikeError, WriteError, writing
 from lookalike.sample.shard_number import shard_of
 
-DATE = (1980, 1, 1, 0, 0, 0)  # of every member, the first that zip knows: the same images must give the same bytes
+log = logging.getLogger(__name__)
+
+DATE = (1980, 1, 1, 0, 0, 0)  # of every member, the earliest in zip: equal images must give equal bytes
 
 
 @dataclass(frozen=True)
@@ -55,19 +59,30 @@ def make_images(job: MakeImagesJob) -> None:
             table = kind.make_images(entry, table_of_sources, album)
         except WriteError:
             raise
-        except LookalikeError as error:  # a kind knows its keys, and not its name
+        except LookalikeError as error:  # a kind knows its keys, but not its name
             raise LookalikeError(f"datasets.{name}.{error}") from None
         if not table.num_rows:
-            raise LookalikeError(f"datasets.{name}: no pictures could be made. The log says why.")
+            raise LookalikeError(f"datasets.{name}: no images could be made. The log says why.")
         album.pack()
     provenance = {"made_by": "lookalike make_images", "key": job.key, "left_out": left_out}
     store.write_table(table, job.manifest_out, MANIFEST, provenance)
+    _remove_former(job.archives_out)
+
+
+def _remove_former(archives: Sequence[str | Path]) -> None:
+    """Delete the archives of shards that the data set no longer has, which Snakemake no longer knows."""
+    current = [Path(archive) for archive in archives]
+    part = current[0].stem.rpartition("-")[0]
+    for path in current[0].parent.glob("*.zip"):
+        if re.fullmatch(rf"{re.escape(part)}-\d+", path.stem) and path not in current:
+            log.info("%s: is of a former, larger number of shards and is deleted", path)
+            path.unlink()
 
 
 class Album:
-    """Takes images one by one and packs them, each into the archive of its shard, in the order of their ids.
+    """Takes images one by one and packs each into the archive of its shard, in the order of their ids.
 
-    Until then they are in a temporary file without a name: memory stays small, and a killed run leaves nothing behind.
+    Until then they are in an unnamed temporary file: memory use stays low, and a killed run leaves nothing behind.
     """
 
     def __init__(self, archives: Sequence[str | Path]) -> None:

@@ -19,22 +19,23 @@ def add(images: pa.Table, root: str, where: str, skipped: dict[str, LeftOut] | N
     LookalikeError for a missing or empty folder, and for an image that is also in the data set: a showcase must not
     change anything else.
     """
-    sizes = folder.pictures(root, where, skipped)
-    _refuse_own(images, root, list(sizes), where)
+    sizes, inside = folder.list_images(root, where, skipped)
+    paths = {image_id: inside.paths.get(image_id, image_id) for image_id in sizes}
+    _refuse_own(images, root, list(paths.values()), where)
     if "showcase" not in images.column_names:
         images = images.append_column("showcase", pa.array([False] * images.num_rows, pa.bool_()))
     rows = [
         {
-            "image_id": PREFIX + path,
+            "image_id": PREFIX + image_id,
             "reference": False,
             "query": False,
             "training": False,
             "root": root,
-            "path": path,
+            "path": paths[image_id],
             "bytes": size,
             "showcase": True,
         }
-        for path, size in sizes.items()
+        for image_id, size in sizes.items()
     ]
     return pa.concat_tables([images, pa.Table.from_pylist(rows, schema=images.schema)])
 
