@@ -331,7 +331,7 @@ def test_an_undecodable_source_is_logged_and_the_next_one_used(caplog):
 
     rows = make(sources(30, broken=[broken]), queries=27)
 
-    assert f"{broken:03d}.png is not copied, the next image is used instead: is text, not a picture" in caplog.text
+    assert f"{broken:03d}.png is not copied, the next image is used instead: is text, not an image" in caplog.text
     assert len(queries(rows)) == 27
     assert f"{broken:03d}.png" not in {row["source"] for row in rows}
     assert f"{broken:03d}.png" in {row["image_id"] for row in rows if row["reference"]}
@@ -355,7 +355,7 @@ def test_sources_that_cannot_be_decoded_are_an_error():
 
     assert str(error.value) == (
         f"of: none of the 5 references that were tried can be decoded; the first: {first}: "
-        "is text, not a picture. Fix or replace the images."
+        "is text, not an image. Fix or replace the images."
     )
 
 

@@ -102,7 +102,7 @@ rows = pa.table(columns, SHARD.schema())
 key = json.dumps({"family": "pixels"})
 encoder = encoders.load(key, None, encoders.Machine(4, False))
 done = embed.embed_rows(rows, encoder, batch_size=16, threads=4)
-assert len(done.pictures) == count, done.rejected
+assert len(done.images) == count, done.rejected
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024)
 """
 

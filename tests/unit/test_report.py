@@ -771,7 +771,7 @@ def test_a_picture_that_cannot_be_decoded_shows_why(experiment: Experiment) -> N
     (experiment.folder / "0.png").write_bytes(b"nothing")
     page = Page(experiment.report())
     labels = [one.get("aria-label", "") for one in page.named("span")]
-    assert "True match ref-0; cannot be shown: is text, not a picture" in labels
+    assert "True match ref-0; cannot be shown: is text, not an image" in labels
 
 
 def test_a_rejected_query_says_so_among_the_examples(experiment: Experiment) -> None:

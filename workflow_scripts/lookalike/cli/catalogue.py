@@ -71,7 +71,7 @@ class Catalogue:
         """Why a model's weights cannot be had without a network; None where they are at hand. Reads no weights."""
         entry = self.plan.config.models[model].embed
         try:
-            encoders.family(entry).look(entry)
+            encoders.family(entry).check_available(entry)
         except LookalikeError as error:
             return str(error)
         return None

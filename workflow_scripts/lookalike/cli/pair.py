@@ -81,6 +81,6 @@ def _at_hand(catalogue: Catalogue, model: str, threads: int) -> Encoder:
 
 def _cosine(pictures: dict[Path, bytes], paths: tuple[Path, Path], encoder: Encoder, key: str) -> float:
     names = {pictures[path]: str(path) for path in paths}  # equal bytes are computed once, as in a run
-    vectors = {data: embed.embed_picture(data, name, encoder, key) for data, name in names.items()}
+    vectors = {data: embed.embed_image(data, name, encoder, key) for data, name in names.items()}
     a, b = unit(np.stack([vectors[pictures[path]] for path in paths]).astype(np.float64))
     return round(float(a @ b), DIGITS)
