@@ -53,20 +53,21 @@ rule sample:
 
 
 # A checkpoint, so that Snakemake decides about embedding again once the shards are there, by their content; one for
-# each data set, since their names follow from its configuration.
-for dataset in plan.config.datasets:
+# each data set, since their names follow from its configuration. Thousands of shards are several jobs: the time of a
+# dry run grows with the number of a checkpoint's files times that of the jobs that read them.
+for rule_name, dataset, shard_files in plan.shard_jobs():
 
     checkpoint:
         """Cut a sample into shards"""
         name:
-            f"shard_{dataset}"
+            rule_name
         input:
             images=f"results/{dataset}/sample/images.parquet",
             truth=f"results/{dataset}/sample/truth.parquet",
         output:
-            plan.shard_files(dataset),
+            shard_files,
         log:
-            f"results/logs/shard/{dataset}.log",
+            f"results/logs/shard/{rule_name.removeprefix('shard_')}.log",
         conda:
             plan.environment
         params:

@@ -5,7 +5,7 @@ Paths are relative to the working directory, and follow from the configuration a
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +20,8 @@ SEARCHED = {
     "training": "results/{dataset}/neighbors/{model}/{index}.training.parquet",
     "candidates_sn": "results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet",
 }
+
+SHARDS_OF_A_JOB = 100  # shard files that one job writes
 
 REPORT_FILES = ("leaderboard.csv", "comparisons.json", "duplicates.json", "duplicates.parquet", "index.html")
 
@@ -59,7 +61,7 @@ class Paths:
         dataset, folder = entry.dataset, f"results/reports/{experiment}"
         return [
             *(path for name in self._with_sources(dataset) for path in self._sample_files(name)),
-            *self.shard_files(dataset)[:1],
+            *self.shard_files(dataset)[::SHARDS_OF_A_JOB],
             *dict.fromkeys(self.weights(model) for model in entry.models),
             *(path for model in entry.models for path in self.embeddings(dataset, model)),
             *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.faiss"),
@@ -134,6 +136,13 @@ class Paths:
     def shard_files(self, dataset: str) -> list[str]:
         """Paths of all shard files of a data set."""
         return [f"results/{dataset}/sample/shards/{shard}.parquet" for shard in self.shard_ids(dataset)]
+
+    def shard_jobs(self) -> Iterator[tuple[str, str, list[str]]]:
+        """The jobs that cut samples into shards: a rule's name, which no experiment can have, a data set, and files."""
+        for dataset in self.config.datasets:
+            files = self.shard_files(dataset)
+            for first in range(0, len(files), SHARDS_OF_A_JOB):
+                yield f"shard_{dataset}" + f"+{first}" * (first > 0), dataset, files[first : first + SHARDS_OF_A_JOB]
 
     # --- weights ---
 
