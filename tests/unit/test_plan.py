@@ -144,6 +144,21 @@ def test_an_experiments_targets_name_each_shard_once_for_a_model_and_a_file_of_e
     assert targets[-1] == "results/reports/demo/index.html"
 
 
+def test_thousands_of_shards_are_jobs_of_a_hundred_files_and_each_job_is_a_target() -> None:
+    raw = copy.deepcopy(CATALOGUE)
+    raw["datasets"]["photo-tiles-copies"]["shards"] = {"references": 250}
+    made = Plan.of(raw)
+    jobs = {rule: files for rule, dataset, files in made.shard_jobs() if dataset == "photo-tiles-copies"}
+    assert {rule: len(files) for rule, files in jobs.items()} == {
+        "shard_photo-tiles-copies": 100,
+        "shard_photo-tiles-copies+100": 100,
+        "shard_photo-tiles-copies+200": 51,
+    }
+    assert [file for files in jobs.values() for file in files] == made.shard_files("photo-tiles-copies")
+    targets = {*made.targets("demo")}
+    assert [len(targets.intersection(files)) for files in jobs.values()] == [1, 1, 1]
+
+
 def test_an_experiment_may_not_have_the_name_of_a_data_sets_checkpoint() -> None:
     raw = copy.deepcopy(CATALOGUE)
     raw["experiments"]["shard_photo-tiles"] = raw["experiments"]["demo"]
