@@ -35,7 +35,7 @@ class Paths:
     # --- names, and the patterns that wildcards are held to ---
 
     def creating_datasets(self) -> list[str]:
-        """Data sets whose pictures a run makes itself."""
+        """Data sets whose images are made by the run."""
         return [name for name, dataset in self.config.datasets.items() if dataset.creates_images]
 
     @staticmethod
@@ -54,8 +54,8 @@ class Paths:
         """Every file that an experiment needs, the report last; of thousands of shards, one file of each job.
 
         Not the report alone: Snakemake makes no missing file that lies between files that are there, so after a failed
-        job, whose output it removed, it would find an older report and say "Nothing to be done". How often each shard
-        is named is what a dry run takes.
+        job, whose output it removed, it would find an older report and say "Nothing to be done". The time of a dry run
+        grows with how often each shard is named.
         """
         entry = self.config.experiments[experiment]
         dataset, folder = entry.dataset, f"results/reports/{experiment}"
@@ -117,7 +117,7 @@ class Paths:
         return [archive for at, archive in enumerate(archives) if at % both == int(number) % both]
 
     def sample_input(self, dataset: str) -> dict[str, str | list[str]]:
-        """What sample reads besides pictures: the manifest of those that are made here, or truth, captions and labels.
+        """What sample reads besides images: the manifest of images that the run makes, or truth, captions and labels.
 
         A file that is missing is left to the stage, which says so better than Snakemake; one with braces in its path
         cannot be an input, since they are wildcards there, and counts by its hash (``code``).
@@ -138,7 +138,7 @@ class Paths:
         return [f"results/{dataset}/sample/shards/{shard}.parquet" for shard in self.shard_ids(dataset)]
 
     def shard_jobs(self) -> Iterator[tuple[str, str, list[str]]]:
-        """The jobs that cut samples into shards: a rule's name, which no experiment can have, a data set, and files."""
+        """The jobs that split samples into shards: a rule's name, which no experiment can have, a data set, and files."""
         for dataset in self.config.datasets:
             files = self.shard_files(dataset)
             for first in range(0, len(files), SHARDS_OF_A_JOB):
@@ -166,7 +166,7 @@ class Paths:
         return [f"results/{dataset}/embeddings/{model}/{shard}.parquet" for shard in self.shard_ids(dataset)]
 
     def rejected(self, dataset: str, model: str) -> list[str]:
-        """The tables of rejected pictures that belong to ``embeddings``."""
+        """The tables of rejected images that belong to ``embeddings``."""
         return [f"results/{dataset}/rejected/{model}/{shard}.parquet" for shard in self.shard_ids(dataset)]
 
     def timings(self, dataset: str, model: str) -> list[str]:
