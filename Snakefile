@@ -34,18 +34,18 @@ report: "rules/captions/workflow.rst"
 onstart:
     if reason := why_not_writable("results"):
         sys.exit(reason)
-    # all missing data is reported at once, before gigabytes of weights are fetched for nothing
+    # all that is missing in one go, before gigabytes of weights are fetched for nothing
     jobs = [] if workflow.touch else workflow.dag.needrun_jobs()
     sampled = {job.wildcards.dataset for job in jobs if job.rule.name == "sample"}
     if sampled:
-        from lookalike.sample.sample import missing_data  # a slow import
+        from lookalike.sample.sample import missing_data  # takes a while
 
         entries = {name: plan.config.datasets[name] for name in sorted(sampled)}
         if missing := missing_data(entries):
             if not workflow.execution_settings.keep_going:
                 raise WorkflowError(f"{missing}\n\nNothing was run.")
             logger.warning(
-                f"{missing}\n\nJobs that do not need it run (--keep-going)."
+                f"{missing}\n\nWhat does not need them is run (--keep-going)."
             )
 
 

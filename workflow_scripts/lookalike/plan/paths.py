@@ -138,7 +138,7 @@ class Paths:
         return [f"results/{dataset}/sample/shards/{shard}.parquet" for shard in self.shard_ids(dataset)]
 
     def shard_jobs(self) -> Iterator[tuple[str, str, list[str]]]:
-        """The jobs that split samples into shards: a rule's name, which no experiment can have, a data set, and files."""
+        """The jobs that split samples: a name of a rule, which no experiment can have, a data set, and shard files."""
         for dataset in self.config.datasets:
             files = self.shard_files(dataset)
             for first in range(0, len(files), SHARDS_OF_A_JOB):
