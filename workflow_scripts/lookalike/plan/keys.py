@@ -28,7 +28,7 @@ class Keys(Paths):
         return key(self.config.datasets[dataset], leave_out=LATER)
 
     def images_key(self, dataset: str) -> str:
-        """What decides which images the run makes for a data set, and their shards: no showcase images are among them."""
+        """What decides which images the run makes for a data set, and their shards; showcase images do not count."""
         entry = self.config.datasets[dataset]
         shards = {part: count for part, count in entry.shards.items() if part == entry.made_part and count > 1}
         return key(entry.model_copy(update={"shards": shards}), leave_out=(LATER - {"shards"}) | {"showcase"})
