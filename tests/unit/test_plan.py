@@ -52,7 +52,7 @@ def test_a_models_kind_changes_no_vector_and_reaches_the_comparison() -> None:
         }
 
 
-def test_neighbors_kept_shards_strictness_and_expectations_do_not_change_which_pictures_a_data_set_has() -> None:
+def test_neighbors_kept_shards_strictness_and_expectations_do_not_change_which_images_a_data_set_has() -> None:
     raw = copy.deepcopy(CATALOGUE)
     raw["datasets"]["photo-tiles-copies"] |= {"k": 3, "shards": {"references": 4}, "on_bad_image": "fail"}
     raw["datasets"]["photo-tiles-copies"]["expect"] = {"queries": 150}
@@ -93,7 +93,7 @@ def test_shard_names_follow_from_the_configuration() -> None:
     )
 
 
-def test_copies_have_their_sources_training_pictures() -> None:
+def test_copies_have_their_sources_training_images() -> None:
     raw = copy.deepcopy(CATALOGUE)
     raw["datasets"]["mine"] = {"kind": "folder", "root": "pictures", "training": "more"}
     raw["datasets"]["copied"] = {"kind": "copies", "of": "mine", "shards": {"training": 2}}

@@ -1,4 +1,4 @@
-"""One real run over pictures as they are in the wild, in a folder and in archives."""
+"""One real run over images as they are in the wild, in a folder and in archives."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def add_archived(sample: Path, members: dict[str, bytes]) -> None:
     store.write_table(pa.concat_tables([table, more]), sample, IMAGES, store.read_provenance(sample))
 
 
-def test_every_picture_is_embedded_or_listed_with_its_reason(tmp_path: Path) -> None:
+def test_every_image_is_embedded_or_listed_with_its_reason(tmp_path: Path) -> None:
     tree = Tree.new(tmp_path / "tree", ODD)
     expected = write_collection(tree)
     sample = tree.folder / "results/own/sample/images.parquet"
