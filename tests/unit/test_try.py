@@ -152,7 +152,7 @@ def test_a_folder_that_has_changed_is_looked_at_again_with_the_configuration_as_
         (["../enough", "--name", "demo"], "--name demo: 'demo' is already in the catalogue's experiments. Choose"),
         (
             ["../enough", "--name", "photo-tiles"],
-            "--name photo-tiles: 'photo-tiles' is already in the catalogue's datasets",
+            "--name photo-tiles: 'photo-tiles' is already in",
         ),
         (["../enough", "--name", "search"], "--name search: experiments.search: is already the name of a rule"),
         (["../enough", "--name", "a/b"], "--name a/b: datasets.a/b: names are parts of paths."),
