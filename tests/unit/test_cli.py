@@ -232,7 +232,7 @@ def test_weights_are_those_that_the_run_recorded(here: Path) -> None:
     recorded = Weights(source="elsewhere", revision="1", files={"other.pth": "0"})
     store.write_json(recorded, "results/weights/efficientnet_lite-lite0/weights.json")
     asked = ("pair", "a.png", "b.png", "--model", "efficientnet-lite0")
-    assert "these are not the weights that fetch_weights recorded" in refusal(*asked)
+    assert "differs from the weights that fetch_weights recorded" in refusal(*asked)
     assert answer(*asked, "--results", "other")["models"]
 
 
@@ -244,7 +244,7 @@ def test_an_unknown_model_is_refused_with_a_suggestion(here: Path) -> None:
 def test_a_broken_picture_names_its_reason(here: Path) -> None:
     Path("broken.jpg").write_bytes(b"no picture")
     asked = refusal("pair", "a.png", "broken.jpg", "--model", "pixels")
-    assert asked == "broken.jpg: is text, not a picture. Use another image, or fix this one."
+    assert asked == "broken.jpg: is text, not an image. Use another image, or fix this one."
 
 
 def test_what_libraries_print_stays_out_of_the_answer(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

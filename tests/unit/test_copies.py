@@ -338,7 +338,7 @@ def test_an_undecodable_source_is_logged_and_the_next_one_taken(caplog):
 
     rows = make(sources(30, broken=[broken]), queries=27)
 
-    assert f"{broken:03d}.png is not copied, the next picture is taken instead: is text, not a picture" in caplog.text
+    assert f"{broken:03d}.png is not copied, the next picture is taken instead: is text, not an image" in caplog.text
     assert len(queries(rows)) == 27
     assert f"{broken:03d}.png" not in {row["source"] for row in rows}
     assert f"{broken:03d}.png" in {row["image_id"] for row in rows if row["reference"]}
@@ -362,7 +362,7 @@ def test_nothing_can_be_decoded():
 
     assert str(error.value) == (
         f"of: none of the 5 references that were tried can be decoded; the first: {first}: "
-        "is text, not a picture. Mend or replace the pictures."
+        "is text, not an image. Mend or replace the pictures."
     )
 
 

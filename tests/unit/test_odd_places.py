@@ -21,7 +21,7 @@ from lookalike.io import archives, content_hashes, images, store
 from lookalike.io.formats.records import Weights
 from lookalike.io.formats.tables import EMBEDDINGS, REJECTED, SHARD
 from lookalike.job.errors import LookalikeError
-from odd_pictures import encoded, odd_pictures
+from odd_images import encoded, odd_images
 
 KEY = '{"family": "pixels", "size": 4}'
 WHOLE = encoded(picture(0), "PNG")
@@ -62,12 +62,12 @@ ARCHIVED = {
     "a.zip!in/a.png": "",
     "a.zip!/absolute.png": "",  # read in memory, as every member is: its name leads nowhere
     "a.zip!../secret.png": "",
-    "a.zip!link.png": "is text, not a picture",
+    "a.zip!link.png": "is text, not an image",
     "a.zip!twice.png": "the archive has 2 members of the name 'twice.png'",
     "a.zip!none.png": "the archive has no member 'none.png'",
     "none.zip!a.png": "the archive is gone, or was never there",
     "pipe.zip!a.png": "the archive is no file, but a folder, a named pipe or a device",
-    "../a.zip!in/a.png": "its path leads out of the data set's folder, so it is not read",
+    "../a.zip!in/a.png": "its path leads outside the data set's folder, so it is not read",
     **{f"a.zip!cut-{tenth}.png": "damaged" for tenth in range(1, 10)},
     **{f"cut-{tenth}.zip!in/a.png": "the archive is no zip archive, or is cut short" for tenth in range(1, 10)},
 }
@@ -94,7 +94,7 @@ def test_no_path_outside_the_root_is_read(odd_archives: Path, monkeypatch: pytes
     for one in (path, absolute):
         reason = refusal(odd_archives, one)
         assert reason in (
-            "its path leads out of the data set's folder, so it is not read",
+            "its path leads outside the data set's folder, so it is not read",
             "the archive has no member 'x/../../secret.png'",
         )
 
@@ -116,11 +116,11 @@ def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None
     with socket.socket(socket.AF_UNIX) as one:
         one.bind(os.path.relpath(tmp_path / "socket.jpg"))
     started = time.perf_counter()
-    no_file = "is no file, but a folder, a named pipe or a device"
+    no_file = "is not a regular file, but a folder, a named pipe or a device"
     assert [refusal(tmp_path, name) for name in ("pipe.jpg", "folder.jpg", "zero.jpg")] == [no_file] * 3
     assert refusal(tmp_path, "self.jpg") == "cannot be read: Too many levels of symbolic links"
     assert refusal(tmp_path, "socket.jpg") == "cannot be read: No such device or address"
-    assert refusal(tmp_path, "a\0.jpg") == "cannot be read: its name holds a zero byte"
+    assert refusal(tmp_path, "a\0.jpg") == "cannot be read: its name contains a zero byte"
     assert refusal(tmp_path, "n" * 300) == "cannot be read: File name too long"
     assert time.perf_counter() - started < 5
 
@@ -148,23 +148,23 @@ class Collection:
 
     def __init__(self, folder: Path, root: Path) -> None:
         self.folder, self.root = folder, root
-        self.expected = {odd.name: odd.reason for odd in odd_pictures()} | ARCHIVED
+        self.expected = {odd.name: odd.reason for odd in odd_images()} | ARCHIVED
         sizes = dict.fromkeys(ARCHIVED, 0)
-        for odd in odd_pictures():
+        for odd in odd_images():
             (root / odd.name).write_bytes(odd.data)
             sizes[odd.name] = len(odd.data)
         for path, reason in ARCHIVED.items():
             if not reason or "damaged" in reason or "text" in reason:
                 sizes[path] = len(images.read(str(root), path))
         for name, reason in {
-            "vanished.jpg": "the file is gone",
-            "pipe.jpg": "is no file",
-            "dir.jpg": "is no file",
+            "vanished.jpg": "the file is missing",
+            "pipe.jpg": "is not a regular file",
+            "dir.jpg": "is not a regular file",
         }.items():
             self.expected[name], sizes[name] = reason, 7
         os.mkfifo(root / "pipe.jpg")
         (root / "dir.jpg").mkdir()
-        self.expected["/etc/hostname"], sizes["/etc/hostname"] = "its path leads out of", 7
+        self.expected["/etc/hostname"], sizes["/etc/hostname"] = "its path leads outside", 7
         rows = {
             "image_id": list(sizes),
             "root": [str(root)] * len(sizes),
@@ -223,7 +223,7 @@ def test_the_whole_collection_is_embedded_or_rejected_and_the_run_ends_well(
 
     encoder = encoders.load(KEY, Weights(source="", revision="", files={}), encoders.Machine())
     vectors = dict(zip(embedded["image_id"].to_pylist(), embedded["embedding"].to_pylist(), strict=True))
-    for odd in odd_pictures():
+    for odd in odd_images():
         if odd.pixels is not None:
             upright = encoder.encode(encoder.prepare(images.decode(odd.data))[None])[0]
             np.testing.assert_array_equal(vectors[odd.name], upright)
@@ -242,4 +242,4 @@ def test_a_failing_model_names_the_picture(odd_archives: Path, monkeypatch: pyte
         LookalikeError, match=r"in/a\.png: out of memory while reading it \(no room\)\. Run on"
     ) as caught:
         collection.embed()
-    assert "in/a.png, of 60 x 48 pixels" in caught.value.__cause__.__notes__[0]
+    assert "in/a.png, 60 x 48 pixels" in caught.value.__cause__.__notes__[0]

@@ -103,5 +103,5 @@ def test_another_count_than_expected_stops_before_anything_is_embedded(tmp_path:
 
 
 def test_a_duplicate_image_id_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LookalikeError, match=r"duplicate image_id 'a' \(1 in all\)\. Rename one of the pictures\."):
+    with pytest.raises(LookalikeError, match=r"duplicate image_id 'a' \(1 in total\)\. Rename one of the images\."):
         write(tmp_path, sample(["a", "a"]), {"images": 1})

@@ -84,11 +84,11 @@ def test_a_killed_writer_leaves_the_old_file_whole(tmp_path: Path) -> None:
         ),
         (
             pa.table({"query_id": ["q"], "reference_id": pa.array([None], pa.string())}),
-            "1 empty cells in column 'reference_id'; a table of truth has none.",
+            "1 nulls in column 'reference_id'; a table of truth allows none.",
         ),
         (
             truth(("q", "r"), ("q", "r")),
-            "duplicate query_id and reference_id 'q, r' (1 in all).",
+            "duplicate query_id and reference_id 'q, r' (1 in total).",
         ),
     ],
 )

@@ -113,10 +113,10 @@ def test_a_broken_picture_is_listed_counted_and_never_fatal(finished: Tree) -> N
         for path in finished.folder.glob("results/copies/rejected/pixels/*.parquet")
         for row in pq.read_table(path).to_pylist()
     }
-    assert rejected == {"broken.jpg": "is text, not a picture"}
+    assert rejected == {"broken.jpg": "is text, not an image"}
     page = (finished.folder / "results/reports/mine/index.html").read_text()
     assert "broken.jpg" in page
-    assert "is text, not a picture" in page
+    assert "is text, not an image" in page
     metrics = json.loads((finished.folder / "results/copies/metrics/pixels/flat.json").read_text())
     assert (metrics["references"], metrics["rejected_references"], metrics["rejected_queries"]) == (12, 1, 0)
 
@@ -124,7 +124,7 @@ def test_a_broken_picture_is_listed_counted_and_never_fatal(finished: Tree) -> N
 def test_a_broken_picture_is_fatal_where_the_configuration_says_so(tree: Tree) -> None:
     tree.configure(with_change(datasets={"copies": {"on_bad_image": "fail"}}))
     assert (
-        "broken.jpg: is text, not a picture (1 such pictures). Mend or remove them, or set on_bad_image: reject.\n"
+        "broken.jpg: is text, not an image (rejected images: 1). Fix or remove them, or set on_bad_image: reject.\n"
     ) in failure(tree)
     shutil.rmtree(tree.folder / "results/copies/embeddings")
     assert "index copies pixels flat: broken.jpg: is text" in failure(tree)
@@ -149,8 +149,7 @@ def test_a_failed_job_is_not_forgotten(tree: Tree) -> None:
     tree.configure(with_change(models={"pixels": {"embed": {"size": 4}}}))
     for targets in ((), ("results/copies/metrics/pixels/flat.json",)):
         assert (
-            "its pictures are in pictures, and that folder does not exist now. "
-            "Bring it back (a disk that is not mounted?)"
+            "its images are in pictures, and that folder does not exist now. Restore it, or mount its disk."
         ) in failure(tree, *targets)
     (tree.folder / "elsewhere").rename(tree.folder / "pictures")
     ran = tree.would_run()

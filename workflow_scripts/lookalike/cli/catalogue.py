@@ -72,7 +72,7 @@ class Catalogue:
         """Why a model's weights are not available locally; None if they are. Reads no weights."""
         entry = self.plan.config.models[model].embed
         try:
-            encoders.family(entry).look(entry)
+            encoders.family(entry).check_available(entry)
         except LookalikeError as error:
             return str(error)
         return None

@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 from lookalike.cli import check, models, pair, schema, search, try_folder
 from lookalike.job.errors import LookalikeError
 from lookalike.job.log import fault_of_the_machine
+from lookalike.job.telemetry import switch_off_telemetry
 
 
 class Commands(TyperGroup):
@@ -43,4 +44,5 @@ app.command("try")(try_folder.try_folder)  # `try` is a Python keyword
 
 def main() -> None:
     """The entry point `lookalike`."""
+    switch_off_telemetry()
     app()

@@ -75,6 +75,6 @@ def pair(
 
 def _cosine(files: dict[Path, bytes], paths: tuple[Path, Path], encoder: Encoder, key: str) -> float:
     names = {files[path]: str(path) for path in paths}  # duplicates are computed once, as in a run
-    vectors = {data: embed.embed_picture(data, name, encoder, key) for data, name in names.items()}
+    vectors = {data: embed.embed_image(data, name, encoder, key) for data, name in names.items()}
     a, b = unit(np.stack([vectors[files[path]] for path in paths]).astype(np.float64))
     return round(float(a @ b), DIGITS)

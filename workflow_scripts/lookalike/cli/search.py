@@ -179,7 +179,7 @@ def _vector(
             err=True,
         )
     key = catalogue.plan.embedding_key(stored.model)
-    vector: NDArray[np.float32] = unit(embed.embed_picture(data, str(photo), encoder, key)[None])[0]
+    vector: NDArray[np.float32] = unit(embed.embed_image(data, str(photo), encoder, key)[None])[0]
     return vector
 
 

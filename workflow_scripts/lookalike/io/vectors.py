@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lookalike.io import store
-from lookalike.io.formats.tables import FEW, hashes_of
+from lookalike.io.formats.tables import HASH_TABLE_LIMIT, hashes_of
 from lookalike.job.errors import LookalikeError
 
 F = TypeVar("F", np.float32, np.float64)
@@ -29,7 +29,7 @@ def rows_among(embeddings: Sequence[str], ids: pa.Array) -> list[NDArray[np.int6
     of ten million names would take more memory than all else that a scan index needs.
     """
     columns = (whole(store.read_columns(path, "image_id")["image_id"]) for path in embeddings)
-    if len(ids) > FEW:
+    if len(ids) > HASH_TABLE_LIMIT:
         hashes = hashes_of(ids)
         order = np.argsort(hashes)
         hashes = hashes[order]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lookalike.job.devices import out_of_memory
 from lookalike.job.errors import LookalikeError, writing
+from lookalike.job.telemetry import switch_off_telemetry
 
 log = logging.getLogger("lookalike")
 
@@ -31,6 +32,7 @@ def job(name: str, log_file: str) -> Iterator[None]:
     A LookalikeError ends the process with its message alone, and so does what the machine does not give, such as memory
     or space; anything else is a mistake of ours and keeps its traceback.
     """
+    switch_off_telemetry()
     try:
         with writing(log_file):
             Path(log_file).parent.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ RANGES: dict[Operation, tuple[Range, ...]] = {
     "jpeg": (Range("quality", "JPEG quality", (35, 55), (15, 34), (5, 14)),),
     "rotate": (Range("degrees", "turned by, either way", (2.0, 8.0), (8.0, 25.0), (25.0, 90.0)),),
     "color": (
-        Range("tint", "share of one color mixed into the whole picture", (0.05, 0.12), (0.12, 0.25), (0.25, 0.45)),
+        Range("tint", "share of one color mixed into the whole image", (0.05, 0.12), (0.12, 0.25), (0.25, 0.45)),
         Range("saturation", "share of the colorfulness that is left", (0.7, 0.9), (0.4, 0.7), (0.0, 0.4)),
     ),
     "brightness": (Range("factor", "times brighter, or times darker", (1.15, 1.35), (1.35, 1.7), (1.7, 2.5)),),
@@ -49,12 +49,12 @@ RANGES: dict[Operation, tuple[Range, ...]] = {
         Range("lines", "lines of text", (1, 1), (1, 2), (2, 4)),
     ),
     "shapes": (
-        Range("count", "shapes laid over the picture", (1, 2), (3, 4), (5, 8)),
+        Range("count", "shapes drawn onto the image", (1, 2), (3, 4), (5, 8)),
         Range("covers", "share of the area under all of them", (0.03, 0.08), (0.08, 0.2), (0.2, 0.4)),
     ),
     "flip": (),
     "pad": (Range("border", "on every side, as a share of the longer side", (0.03, 0.08), (0.08, 0.2), (0.2, 0.4)),),
-    "paste": (Range("covers", "share of the other picture that is covered", (0.5, 0.7), (0.3, 0.5), (0.12, 0.3)),),
+    "paste": (Range("covers", "share of the other image that is covered", (0.5, 0.7), (0.3, 0.5), (0.12, 0.3)),),
     "grey": (),
 }
 
