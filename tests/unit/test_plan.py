@@ -147,7 +147,7 @@ def test_an_experiments_targets_name_each_shard_once_for_a_model_and_a_file_of_e
 def test_an_experiment_may_not_have_the_name_of_a_data_sets_checkpoint() -> None:
     raw = copy.deepcopy(CATALOGUE)
     raw["experiments"]["shard_photo-tiles"] = raw["experiments"]["demo"]
-    with pytest.raises(plan.configuration.ConfigError, match="is the name of a rule"):
+    with pytest.raises(plan.configuration.ConfigError, match="is already the name of a rule"):
         Plan.of(raw)
 
 
