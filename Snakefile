@@ -1,4 +1,4 @@
-"""Which image embedding finds your pictures? Targets: the experiments of the configuration, each by its name."""
+"""Which image embedding finds your images? Targets: the experiments of the configuration, by name."""
 
 import sys
 
@@ -93,5 +93,5 @@ for experiment in plan.config.experiments:
         input:
             plan.targets(experiment),
 
-    # what `snakemake --list` shows beside the name
+    # the title that `snakemake --list` shows
     workflow.get_rule(experiment).docstring = plan.title(experiment)

@@ -34,7 +34,7 @@ from lookalike.job.errors import LookalikeError
 from lookalike.plan.paths import SEARCHED
 from lookalike.plan.plan import Plan
 from lookalike.sample import sample as datasets
-from lookalike.sample.shard import write_shards
+from lookalike.sample.shard import ShardJob, write_shards
 from lookalike.search.search import SearchJob, search
 
 MINE: dict[str, Any] = {
@@ -58,8 +58,8 @@ def run_experiment(folder: Path) -> None:
     sample = str(results / "sample/images.parquet")
     with contextlib.chdir(folder):
         truth = str(results / "sample/truth.parquet")
-        datasets.sample("pictures", plan.dataset_key("pictures"), None, sample, truth)
-        write_shards(sample, truth, plan.shard_key("pictures"), plan.shard_files("pictures"))
+        datasets.sample(datasets.SampleJob("pictures", plan.dataset_key("pictures"), None, sample, truth))
+        write_shards(ShardJob(sample, truth, plan.shard_key("pictures"), plan.shard_files("pictures")))
         for model in ("tiny", "color-histogram"):
             weights, key = plan.weights(model), plan.embedding_key(model)
             fetch_weights(key, weights)
@@ -140,7 +140,7 @@ def ran(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: two images, and no results."""
     picture(1).save(tmp_path / "a.png")
     picture(2).save(tmp_path / "b.png")
@@ -157,7 +157,7 @@ def few(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     raw |= {"run": ["mine"], "experiments": {"mine": {"dataset": "photo-tiles-copies", "models": ["pixels"]}}}
     (workdir / "few.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     monkeypatch.setattr(catalogue, "find", lambda: workdir / "few.yaml")
-    return here
+    return workdir
 
 
 def lookalike(*arguments: str, status: int = 0) -> Result:

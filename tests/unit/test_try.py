@@ -120,7 +120,7 @@ def test_a_changed_folder_is_read_again_with_the_same_configuration(
         if options or not trial.sample.exists():
             trial.sample.parent.mkdir(parents=True, exist_ok=True)
             key = Plan.of(catalogue.merge(read(catalogue.find()), read(trial.file))).dataset_key("mine")
-            sample.sample("mine", key, None, str(trial.sample), str(trial.sample.with_name("truth.parquet")))
+            sample.sample(sample.SampleJob("mine", key, None, trial.sample, trial.sample.with_name("truth.parquet")))
         return 3
 
     monkeypatch.setattr(try_folder, "_run", run)
@@ -147,7 +147,7 @@ def test_a_changed_folder_is_read_again_with_the_same_configuration(
     ("arguments", "message"),
     [
         (["../few"], "FOLDER: '../few' has only 5 images. Choose one with 6 or more"),
-        (["../none"], "FOLDER: '../none' holds no pictures (looked for .jpg"),
+        (["../none"], "FOLDER: '../none' contains no images (looked for .jpg"),
         (["../enough", "--models", "pixel"], "model 'pixel' is not defined. Did you mean 'pixels'?"),
         (["../enough", "--name", "demo"], "--name demo: 'demo' is already in the catalogue's experiments. Choose"),
         (

@@ -35,7 +35,7 @@ ARCHIVED = {
     "a.zip!in/a.png": "",
     "a.zip!../a.png": "",
     "a.zip!none.png": "the archive has no member 'none.png'",
-    "cut.zip!in/a.png": "the archive is no zip archive, or is cut short",
+    "cut.zip!in/a.png": "the archive is not a zip archive, or is truncated",
     "../truth.csv": "its path leads outside the data set's folder, so it is not read",
 }
 CHANGED = {
@@ -57,11 +57,15 @@ def write_collection(tree: Tree) -> dict[str, str]:
     tree.write_pictures("more", 30, 31, 32)
     (tree.folder / "more/broken.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
     (tree.folder / "truth.csv").write_text("query_id,reference_id\np20.png,ordinary.png\n")
+    return {odd.name: odd.reason for odd in odd_images()} | dict.fromkeys(NAMES, "") | CHANGED
+
+
+def write_archives(root: Path) -> None:
+    """Once the folder is listed: its own archives are its images' too, and one that is truncated would stop that."""
     with zipfile.ZipFile(root / "a.zip", "w") as archive:
         archive.writestr("in/a.png", encoded(picture(5), "PNG"))
         archive.writestr("../a.png", encoded(picture(6), "PNG"))
     (root / "cut.zip").write_bytes((root / "a.zip").read_bytes()[:200])
-    return {odd.name: odd.reason for odd in odd_images()} | dict.fromkeys(NAMES, "") | CHANGED
 
 
 def add_archived(sample: Path, members: dict[str, bytes]) -> None:
@@ -85,6 +89,7 @@ def test_every_image_is_embedded_or_listed_with_its_reason(tmp_path: Path) -> No
     (tree.folder / "pictures/vanished.png").unlink()
     (tree.folder / "pictures/pipe.png").unlink()
     os.mkfifo(tree.folder / "pictures/pipe.png")
+    write_archives(tree.folder / "pictures")
     members = {"a.zip!in/a.png": encoded(picture(5), "PNG"), "a.zip!../a.png": encoded(picture(6), "PNG")}
     add_archived(sample, {path: members.get(path, b"?") for path in ARCHIVED})
     expected |= ARCHIVED

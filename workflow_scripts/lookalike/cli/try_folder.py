@@ -139,7 +139,7 @@ def try_folder(
     known = Catalogue.open(None, out / "results")
     chosen = _models(known, [*(name for names in models or () for name in names.split(",")), *(model or ())])
     skipped: dict[str, LeftOut] = {}
-    total = len(folders.pictures(str(folder), "FOLDER", skipped))
+    total = len(folders.list_images(str(folder), "FOLDER", skipped)[0])
     used = min(total, sample)
     if used < FEWEST:
         raise LookalikeError(

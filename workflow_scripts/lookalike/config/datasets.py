@@ -270,6 +270,7 @@ INSTANCES = (
     "annotations/instances_val2017.json",
     "instances_val2017.json",
     "annotations_trainval2017.zip",  # as distributed; the file is read from inside it
+    "annotations_trainval2017.tar",
 )
 
 

@@ -26,7 +26,7 @@ RULES = (
 
 @dataclass(frozen=True)
 class Plan(Keys):
-    """Paths, keys, and what jobs ask of a machine."""
+    """Paths, keys, and the resources that jobs request."""
 
     @classmethod
     def of(cls, raw: Mapping[str, Any], files: Iterable[str | Path] = ()) -> "Plan":
@@ -53,7 +53,7 @@ class Plan(Keys):
     def index_runtime(self, index: str) -> IndexRuntime:
         """How an index is built and searched; nothing of it changes what is found.
 
-        An exact index is computed on the CPU, so a scheduler is not asked for a GPU that would stand idle.
+        An exact index is computed on the CPU, so no GPU is requested that would be idle.
         """
         entry = self.config.indexes[index]
         exact = entry.scan or entry.factory == "Flat"
@@ -64,11 +64,11 @@ class Plan(Keys):
         return self.config.models[model].runtime
 
     def batch_size(self, model: str, attempt: int) -> int:
-        """Pictures per forward pass: halved with every retry, since memory may have run out."""
+        """Images per forward pass: halved with every retry, since memory may have run out."""
         return max(1, self.runtime(model).batch_size >> (attempt - 1))
 
     def on_bad_image(self, dataset: str) -> str:
-        """What happens to a picture that cannot be used: "reject" or "fail"."""
+        """What happens to an image that cannot be used: "reject" or "fail"."""
         return self.config.datasets[dataset].on_bad_image
 
 

@@ -1,4 +1,4 @@
-"""What is done and looked at once, when Snakemake starts, before anything is planned or run."""
+"""Setup and checks when Snakemake starts, before anything is planned or run."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from lookalike.plan.code import LIBRARY
 def why_not_writable(folder: str) -> str | None:
     """Why a run cannot write its results, and what to do; None where it can.
 
-    Asked before the first job: where a disk is read-only Snakemake itself fails, with a traceback.
+    Checked before the first job, since Snakemake itself fails on a read-only disk with a traceback.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
