@@ -36,7 +36,7 @@ def test_a_complete_data_set_is_listed_part_by_part_with_what_a_run_uses(workdir
     output = check("mine", "--configfile", "mine.yaml").stdout
     for line in (
         "DISC21 in data/disc21, as 'mine' uses it",
-        "12 of 1,000,000 pictures",
+        "12 of 1,000,000 images",
         "refs_50k_0.zip, refs_50k_01.zip",
         "a run uses 8 references (expected: 8)",
         "a run uses 2 queries (expected: 2)",
@@ -50,7 +50,7 @@ def test_a_complete_data_set_is_listed_part_by_part_with_what_a_run_uses(workdir
 def test_missing_parts_are_reported_with_their_source_and_status_1(workdir: Path) -> None:
     output = check("disc21", status=1).stdout
     assert (
-        "missing: references: R000012 to R149999 (149,988 pictures), of R000000 to R149999 that are asked for" in output
+        "missing: references: R000012 to R149999 (149,988 images), of R000000 to R149999 that are requested" in output
     )
     assert "Fetch it from: Meta AI" in output
     assert "Licence: " in output
@@ -74,8 +74,8 @@ def test_a_data_set_one_folder_too_deep_is_recognised(workdir: Path) -> None:
     published.coco(workdir / "data/coco/downloads", zipped=True)
     (workdir / "data/coco/notes").mkdir()
     output = check("coco", status=1).stdout
-    too_deep = "a level too deep (move them up, or name that folder with 'root'): 1, downloads\n"
-    assert f"note: annotations: folders that hold parts of it, {too_deep}" in output
+    too_deep = "one level too deep (move them up, or set 'root' to that folder): 1, downloads\n"
+    assert f"note: annotations: folders with parts of it, {too_deep}" in output
     assert "that this data set does not use: 1, notes\n" in output
 
 
@@ -84,7 +84,7 @@ def test_a_truncated_download_hides_no_other_missing_part(workdir: Path) -> None
     for name in ("val2017.zip", "annotations_trainval2017.zip"):
         (workdir / "data/coco" / name).write_text("<html>403</html>")
     output = check("coco", status=1).stdout
-    for line in ("pictures: val2017.zip is no zip", "annotations: annotations_trainval2017.zip is no zip"):
+    for line in ("images: val2017.zip is not a zip", "annotations: annotations_trainval2017.zip is not a zip"):
         assert f"missing: {line}" in output
     assert output.count("fetch it again") == 2
     assert "Fetch it from: the COCO consortium" in output
@@ -122,8 +122,8 @@ def test_the_cost_of_the_experiments_on_a_data_set_is_estimated(workdir: Path) -
 
 def test_a_data_set_that_is_not_published_or_not_defined_is_refused(workdir: Path) -> None:
     assert check("photo-tiles", status=1).stderr == (
-        "lookalike: datasets.photo-tiles: is of kind 'photo_tiles', of which there is nothing to fetch. Name a data "
-        "set of kind disc21, flickr30k or coco.\n"
+        "lookalike: datasets.photo-tiles: is of kind 'photo_tiles', which needs no download. Choose a data set of "
+        "kind disc21, flickr30k or coco.\n"
     )
     assert "data set 'disc12' is not defined. Did you mean 'disc21'?" in check("disc12", status=1).stderr
     assert check(status=2).stdout == ""

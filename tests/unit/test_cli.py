@@ -544,7 +544,7 @@ def test_a_configuration_with_mistakes_says_so(workdir: Path) -> None:
     Path("mine.yaml").write_text("- models")
     assert (
         refusal("models", "--configfile", "mine.yaml")
-        == "mine.yaml: should be a mapping (key: value), output ['models']."
+        == "mine.yaml: should be a mapping (key: value), found ['models']."
     )
 
 
