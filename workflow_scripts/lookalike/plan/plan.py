@@ -83,6 +83,6 @@ def _unfit(config: Config) -> Iterator[str]:
                 dimension = config.models[model].embed.dimension
                 if dimension and (why := factories.why_rejected(factory, (dimension,))) is not None:
                     yield (
-                        f"experiments.{name}.indexes: FAISS cannot make '{index}' ({factory}) for model '{model}', "
+                        f"experiments.{name}.indexes: FAISS cannot build '{index}' ({factory}) for model '{model}', "
                         f"whose vectors have {dimension} dimensions: {why}. Name another index, or change its factory."
                     )
