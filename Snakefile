@@ -37,7 +37,7 @@ onstart:
     if reason := why_not_writable("results"):
         sys.exit(reason)
     # all that is missing in one go, before gigabytes of weights are fetched for nothing
-    jobs = [] if workflow.touch else workflow.dag.needrun_jobs()
+    jobs = [] if workflow.touch else list(workflow.dag.needrun_jobs())
     sampled = {job.wildcards.dataset for job in jobs if job.rule.name == "sample"}
     if sampled:
         from lookalike.sample.sample import missing_data  # takes a while
@@ -49,6 +49,13 @@ onstart:
             logger.warning(
                 f"{missing}\n\nWhat does not need them is run (--keep-going)."
             )
+    embeds = [job.wildcards for job in jobs if job.rule.name == "embed"]
+    if embeds:
+        from lookalike.plan import cost  # takes a while
+
+        each = [(job.dataset, job.model, job.shard) for job in embeds]
+        for line in cost.estimate(plan, each, resampled=sampled):
+            logger.info(str(line))
 
 
 wildcard_constraints:

@@ -1,4 +1,4 @@
-"""Image files as other programs write them: odd or damaged beside their pixels, or of kinds that few programs know."""
+"""Image files as other programs write them: odd or damaged outside the pixels, or of rare kinds."""
 
 import struct
 import zlib
@@ -11,35 +11,35 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from conftest import picture
-from odd_pictures import CLOSE, SIZE, Odd, Pixels, chunk, encoded, png, tiff
+from odd_images import CLOSE, SIZE, Odd, Pixels, chunk, encoded, png, tiff
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-CONVERT = "which cannot be decoded here; convert it to JPEG"
+CONVERT = "which is not supported; convert it to JPEG"
 
 
 @cache
 def odd_containers() -> tuple[Odd, ...]:
-    """All of them; no two have the same name."""
+    """All files; their names are unique."""
     return (*_png(), *_png_transparency(), *_jpeg(), *_ending_in_zeros(), *_bmp(), *_gif(), *_tiff(), *_not_decoded())
 
 
 def bad_chunk(kind: bytes, data: bytes) -> bytes:
-    """A chunk of PNG with a wrong checksum."""
+    """A PNG chunk with a wrong checksum."""
     return chunk(kind, data)[:-4] + b"\0\0\0\0"
 
 
 def color_tiff(values: NDArray[Any], photometric: int, *, planes: bool, order: str = "<", **more: int) -> bytes:
-    """A TIFF of (height, width, n) integers or floats, in planes or pixel by pixel; ``more`` as of ``tiff``."""
+    """Build a TIFF from (height, width, n) integers or floats, in planes or interleaved; ``more`` as in ``tiff``."""
     height, width, n = values.shape
     data = values.astype(values.dtype.newbyteorder(order))
-    strips = [data[..., one].tobytes() for one in range(n)] if planes else [data.tobytes()]
+    strips = [data[..., channel].tobytes() for channel in range(n)] if planes else [data.tobytes()]
     tags = {256: [width], 257: [height], 258: [8 * values.dtype.itemsize] * n, 259: [1], 262: [photometric]}
-    tags |= {273: [0] * len(strips), 277: [n], 278: [height], 279: [len(one) for one in strips], 284: [1 + planes]}
+    tags |= {273: [0] * len(strips), 277: [n], 278: [height], 279: [len(strip) for strip in strips], 284: [1 + planes]}
     tags |= {int(name[1:]): [value] for name, value in more.items()}
     at = 8 + 2 + 12 * len(tags) + 4
-    places = {tag: at + sum(4 * len(tags[one]) for one in sorted(tags) if one < tag) for tag in tags}
-    pixels = at + sum(4 * len(one) for one in tags.values())
-    tags[273] = [pixels + sum(map(len, strips[:one])) for one in range(len(strips))]
+    places = {tag: at + sum(4 * len(tags[other]) for other in sorted(tags) if other < tag) for tag in tags}
+    pixels = at + sum(4 * len(numbers) for numbers in tags.values())
+    tags[273] = [pixels + sum(map(len, strips[:number])) for number in range(len(strips))]
     entries, rest = b"", b""
     for tag, numbers in sorted(tags.items()):
         packed = struct.pack(f"{order}{len(numbers)}I", *numbers)
@@ -51,7 +51,7 @@ def color_tiff(values: NDArray[Any], photometric: int, *, planes: bool, order: s
 
 
 def bmp(values: NDArray[Any], masks: tuple[int, ...], *, header: int = 40, compression: int = 3) -> bytes:
-    """A BMP by bit fields, from the top row down."""
+    """Build a top-down BMP with bit fields."""
     height, width = values.shape
     start = 14 + max(header, 40 + 4 * len(masks))
     head = struct.pack("<IiiHHIIiiII", header, width, -height, 1, 8 * values.itemsize, compression, 0, 0, 0, 0, 0)
@@ -72,7 +72,7 @@ def _thrice(grey: NDArray[Any]) -> Pixels:
 
 
 def _png() -> Iterator[Odd]:
-    """Chunks beside the pixels that libpng only warns of."""
+    """Chunks other than the pixels that libpng only warns about."""
     whole, pixels = encoded(picture(0, SIZE), "PNG"), _pixels()
     packed = zlib.compress(b"x" * 99)
     beside = {
@@ -93,7 +93,7 @@ def _png() -> Iterator[Odd]:
         yield Odd(f"{name}.png", whole[:33] + extra + whole[33:], pixels)
         yield Odd(f"late-{name}.png", whole[:-12] + extra + whole[-12:], pixels)
     yield Odd("no-end.png", whole[:-12], pixels)
-    yield Odd("more-behind-it.png", whole + bad_chunk(b"IDAT", b"x"), pixels)
+    yield Odd("trailing-data.png", whole + bad_chunk(b"IDAT", b"x"), pixels)
     for kind, part in ((b"IHDR", "header"), (b"IDAT", "pixels")):
         at = whole.index(kind)
         length = int.from_bytes(whole[at - 4 : at])
@@ -109,7 +109,7 @@ def _png() -> Iterator[Odd]:
 
 
 def _png_transparency() -> Iterator[Odd]:
-    """One clear color in the scale of the file's own bits."""
+    """One transparent color, given in the bit depth of the file."""
     for bits in (1, 2, 4, 8):
         levels = _grey() >> (8 - bits)
         packed = np.packbits(np.unpackbits(levels[..., None], axis=2)[..., 8 - bits :].reshape(SIZE[1], -1), axis=1)
@@ -117,8 +117,10 @@ def _png_transparency() -> Iterator[Odd]:
         for clear in {1, (1 << bits) - 2, int(levels[0, 0])} - {0}:
             shown = np.where(levels == clear, 255, levels * (255 // ((1 << bits) - 1)))
             for more in (0, 0xFF00 if bits == 8 else 0xFFF0):  # bits beyond those of the pixels do not count
-                said = chunk(b"tRNS", struct.pack(">H", clear | more))
-                yield Odd(f"grey-{bits}-clear-{clear | more}.png", png(SIZE, bits, 0, rows, said), _thrice(shown))
+                transparency = chunk(b"tRNS", struct.pack(">H", clear | more))
+                yield Odd(
+                    f"grey-{bits}-clear-{clear | more}.png", png(SIZE, bits, 0, rows, transparency), _thrice(shown)
+                )
     deep = _pixels().astype(np.uint16) * 257
     deep[:, :20] = (1000, 2000, 3000)
     deep[:, 20:30] = (1000, 2000, 3001)  # the same upper bits
@@ -153,7 +155,7 @@ def _jpeg() -> Iterator[Odd]:
 
 
 def _ending_in_zeros() -> Iterator[Odd]:
-    """Padding of EXIF as Windows leaves it, and free space: the pixels before it are whole."""
+    """EXIF padding as Windows writes it, and free space: the pixels before it are complete."""
     image, pixels = picture(0, SIZE), _pixels()
     padding = struct.pack("<HHHII", 1, 0xEA1C, 7, 4_000, 26) + bytes(4 + 4_000)
     for form, start in (("WEBP", b""), ("AVIF", b"Exif\0\0")):
@@ -183,14 +185,14 @@ def _ending_in_zeros() -> Iterator[Odd]:
 
 def _bmp() -> Iterator[Odd]:
     pixels = _pixels()
-    red, green, blue = (pixels[..., one].astype(np.uint32) for one in range(3))
+    red, green, blue = (pixels[..., channel].astype(np.uint32) for channel in range(3))
     half = np.broadcast_to(np.arange(SIZE[0]) < 30, _grey().shape)
     on_white = np.where(half[..., None], pixels, 255).astype(np.uint8)
     standard = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
     plain = red << 16 | green << 8 | blue
     yield Odd("alpha-all-zero.bmp", bmp(plain, standard, header=56), pixels)
     clear = plain | np.where(half, 0xFF000000, 0).astype(np.uint32)
-    yield Odd("see-through.bmp", bmp(clear, standard, header=56), on_white)
+    yield Odd("transparent.bmp", bmp(clear, standard, header=56), on_white)
     yield Odd("alpha-fields.bmp", bmp(clear, standard, compression=6), on_white)
     ten = red << 22 | green << 12 | blue << 2
     yield Odd("10-bits.bmp", bmp(ten, (0x3FF00000, 0xFFC00, 0x3FF)), pixels, 0.5)
@@ -203,16 +205,16 @@ def _bmp() -> Iterator[Odd]:
         ("444", (4, 4, 4), (0xF00, 0xF0, 0xF)),
         ("bgr565", (5, 6, 5), (0x1F, 0x7E0, 0xF800)),
     ):
-        values = sum((pixels[..., one].astype(int) >> (8 - bits[one])) * (masks[one] & -masks[one]) for one in range(3))
-        shown = [(pixels[..., one] >> (8 - bits[one])) * 255.0 / ((1 << bits[one]) - 1) for one in range(3)]
+        values = sum((pixels[..., c].astype(int) >> (8 - bits[c])) * (masks[c] & -masks[c]) for c in range(3))
+        shown = [(pixels[..., c] >> (8 - bits[c])) * 255.0 / ((1 << bits[c]) - 1) for c in range(3)]
         yield Odd(f"{name}.bmp", bmp(np.uint16(values), masks), np.stack(shown, 2).astype(np.uint8), 1)
-    values = sum((pixels[..., one].astype(int) >> 3) << (10 - 5 * one) for one in range(3)) | np.where(half, 0x8000, 0)
+    values = sum((pixels[..., c].astype(int) >> 3) << (10 - 5 * c) for c in range(3)) | np.where(half, 0x8000, 0)
     shown = np.where(half[..., None], (pixels >> 3) * 255.0 / 31, 255).astype(np.uint8)
     yield Odd("1555.bmp", bmp(np.uint16(values), (0x7C00, 0x3E0, 0x1F, 0x8000), header=56), shown, 1)
 
 
 def _gif() -> Iterator[Odd]:
-    """A first frame that is smaller than the screen; what it does not cover is clear."""
+    """A first frame smaller than the canvas; the rest is transparent."""
     small = picture(0, (20, 10)).quantize(64)
     data = bytearray(encoded(small, "GIF"))
     frame = data.index(b",\0\0\0\0" + struct.pack("<HH", 20, 10))
@@ -242,10 +244,10 @@ def _tiff() -> Iterator[Odd]:
     both = np.dstack([grey, alpha])
     yield Odd("grey-alpha-planes.tif", color_tiff(both, 1, planes=True, t338=2), reason="in separate planes of LA")
 
-    signed = "with a sign, and nothing says which is white"
+    signed = "signed grey values, and their white level is unknown"
     yield Odd("signed-8.tif", tiff(SIZE, 8, grey.tobytes(), t339=2), reason=signed)
     yield Odd("signed-16.tif", tiff(SIZE, 16, (grey.astype("<i2") << 7).tobytes(), t339=2), reason=signed)
-    dark = "has 16 bits a channel, but no value above 4,095"
+    dark = "has 16 bits per channel, but no value above 4,095"
     twelve = (pixels.astype(np.uint16) << 4) | (pixels >> 4)
     yield Odd("12-in-16.tif", tiff(SIZE, 16, (grey.astype("<u2") << 4).tobytes()), reason=dark)
     yield Odd("12-in-16-color.tif", color_tiff(twelve, 2, planes=False), reason=dark)
@@ -258,7 +260,7 @@ def _tiff() -> Iterator[Odd]:
 
 
 def _not_decoded() -> Iterator[Odd]:
-    """Whole, for all that can be seen here, and not said to be damaged."""
+    """Unsupported kinds, which may be undamaged and must not be reported as damaged."""
     jpeg, pixels = encoded(picture(0, SIZE), "JPEG"), _pixels()
     frame = jpeg.index(b"\xff\xc0")
     marked = {0xC3: "a lossless JPEG", 0xC5: "a hierarchical JPEG", 0xF7: "JPEG-LS"}
@@ -267,35 +269,35 @@ def _not_decoded() -> Iterator[Odd]:
             f"{marker:x}.jpg", jpeg[: frame + 1] + bytes([marker]) + jpeg[frame + 2 :], reason=f"is {name}, {CONVERT}"
         )
     twelve = jpeg[: frame + 4] + b"\x0c" + jpeg[frame + 5 :]
-    yield Odd("12-bits.jpg", twelve, reason=f"is a JPEG of 12 bits a channel, {CONVERT}")
+    yield Odd("12-bits.jpg", twelve, reason=f"is a JPEG with 12 bits per channel, {CONVERT}")
     whole = encoded(picture(0, SIZE), "PNG")
     phone = SIGNATURE + chunk(b"CgBI", bytes(4)) + whole[8:]
-    yield Odd("iphone.png", phone, reason=f"is PNG in the way of iPhone apps (CgBI), {CONVERT}")
+    yield Odd("iphone.png", phone, reason=f"is a PNG in the format of iPhone apps (CgBI), {CONVERT}")
     floats = (pixels / 255).astype(np.float32)
     yield Odd(
         "float-color.tif",
         color_tiff(floats, 2, planes=False, t339=3),
-        reason="is a TIFF of 3 x 32 bits (floating-point",
+        reason="is a TIFF with 3 x 32 bits (floating-point",
     )
     five = np.dstack([pixels, pixels[..., :2]])
     yield Odd(
         "5-bands.tif",
         color_tiff(five, 1, planes=False),
-        reason="is a TIFF of 5 x 8 bits (unsigned, compression 1), which",
+        reason="is a TIFF with 5 x 8 bits (unsigned, compression 1), which",
     )
-    double = (_grey()[..., None] / 255).astype(np.float64)
+    float64 = (_grey()[..., None] / 255).astype(np.float64)
     yield Odd(
-        "double.tif", color_tiff(double, 1, planes=False, t339=3), reason="is a TIFF of 1 x 64 bits (floating-point"
+        "float64.tif", color_tiff(float64, 1, planes=False, t339=3), reason="is a TIFF with 1 x 64 bits (floating-point"
     )
     raw = color_tiff(_grey()[..., None], 32803, planes=False)
-    yield Odd("raw-values.tif", raw, reason="is a TIFF of 1 x 8 bits (camera raw")
+    yield Odd("raw-values.tif", raw, reason="is a TIFF with 1 x 8 bits (camera raw")
     packed = color_tiff(_pixels(), 2, planes=False, t259=34887)
-    yield Odd("lerc.tif", packed, reason="is a TIFF of 3 x 8 bits (unsigned, compression 34887)")
+    yield Odd("lerc.tif", packed, reason="is a TIFF with 3 x 8 bits (unsigned, compression 34887)")
     bitmap = bytearray(encoded(picture(0, SIZE), "BMP"))
     bitmap[28:30] = struct.pack("<H", 64)
-    yield Odd("64-bits.bmp", bytes(bitmap), reason=f"is a BMP of 64 bits (compression 0), {CONVERT}")
+    yield Odd("64-bits.bmp", bytes(bitmap), reason=f"is a BMP with 64 bits per pixel (compression 0), {CONVERT}")
     bitmap[28:34] = struct.pack("<HI", 24, 4)
-    yield Odd("jpeg-inside.bmp", bytes(bitmap), reason="is a BMP of 24 bits (compression 4)")
+    yield Odd("jpeg-inside.bmp", bytes(bitmap), reason="is a BMP with 24 bits per pixel (compression 4)")
     for name, start, kind in (
         ("xr.jpg", b"II\xbc\x01", "JPEG XR"),
         ("scan.jpg", bytes(128) + b"DICM", "DICOM"),

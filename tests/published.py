@@ -2,6 +2,7 @@
 
 import io
 import json
+import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,17 @@ def put(root: Path, part: str, files: Mapping[str, bytes], *, zipped: bool, insi
     for name, data in files.items():
         (root / part / name).parent.mkdir(parents=True, exist_ok=True)
         (root / part / name).write_bytes(data)
+
+
+def as_tars(root: Path) -> None:
+    """Replace the zip archives in a folder by uncompressed tars of the same names."""
+    for path in root.glob("*.zip"):
+        with zipfile.ZipFile(path) as archive, tarfile.open(path.with_suffix(".tar"), "w") as tar:
+            for name in archive.namelist():
+                member = tarfile.TarInfo(name)
+                member.size = archive.getinfo(name).file_size
+                tar.addfile(member, io.BytesIO(archive.read(name)))
+        path.unlink()
 
 
 def references() -> Files:

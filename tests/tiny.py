@@ -1,11 +1,11 @@
-"""Tiny checkpoints of real architectures, with random weights, as ``save_pretrained`` writes them."""
+"""Tiny checkpoints of real architectures with random weights, written by ``save_pretrained``."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SIDE = 32  # of the pictures that the tiny networks see
+SIDE = 32  # input size of the tiny networks
 
 VISION = {
     "hidden_size": 32,
@@ -20,14 +20,14 @@ TEXT |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 1}
 
 
 def save(folder: Path, model: Any, processor: Any) -> Path:
-    """Write a model and its image processor to a folder."""
+    """Randomise a model's weights, and write it and its image processor to a folder."""
     import torch
 
-    draw = torch.Generator().manual_seed(0)
-    with torch.no_grad():  # as after training: no weight is at its first value, such as the class token's zeros,
-        for weight in model.parameters():  # and what goes into a convolution is not lost on the way out
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # as after training: no weight keeps its initial value, such as the class token's zeros,
+        for weight in model.parameters():  # and convolutions do not attenuate their input
             spread = (2 / weight[0].numel()) ** 0.5 if weight.ndim == 4 else 0.05
-            weight.add_(torch.randn(weight.shape, generator=draw) * spread)
+            weight.add_(torch.randn(weight.shape, generator=rng) * spread)
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.weight.add_(1.1)
@@ -66,7 +66,7 @@ def dinov2_with_registers(folder: Path) -> Path:
 
 
 def dinov3(folder: Path) -> Path:
-    """With the settings file of the published checkpoints, which name a processor that has no PIL version."""
+    """With the settings of the published checkpoints, whose processor class has no PIL backend."""
     from transformers import DINOv3ViTConfig, DINOv3ViTModel, ViTImageProcessorPil
 
     processor = ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}, image_std=[0.229, 0.224, 0.225])

@@ -1,3 +1,5 @@
+from json import loads
+
 from lookalike.compare.compare import CompareJob, compare
 from lookalike.job.log import job
 from lookalike.metrics.evaluation import results_of
@@ -16,7 +18,7 @@ with job(f"compare {snakemake.wildcards.experiment}", snakemake.log[0]):
             truth=snakemake.input.truth,
             images=snakemake.input.images,
             models=snakemake.params.models,
-            design=snakemake.params.design,
+            design=loads(snakemake.params.design),
             architectures=snakemake.params.architectures,
             leaderboard_out=snakemake.output.leaderboard,
             comparisons_out=snakemake.output.comparisons,

@@ -1,4 +1,4 @@
-"""On a CUDA device: the same vectors as on the CPU, up to rounding, and one device a job."""
+"""On a CUDA device: the same vectors and neighbors as on the CPU, up to rounding."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.gpu
 KEY = '{"family": "efficientnet_lite", "variant": "lite0"}'
 
 
-def test_a_gpu_gives_what_the_cpu_gives() -> None:
+def test_efficientnet_lite_gives_the_same_vectors_on_gpu_and_cpu() -> None:
     entry = encoders.parse(KEY)
     weights = encoders.family(entry).fetch(entry)
     vectors = {}
@@ -55,7 +55,7 @@ def test_a_gpu_gives_what_the_cpu_gives() -> None:
         ("blip2", {"family": "blip2"}, 1e-2),
     ],
 )
-def test_a_gpu_gives_what_the_cpu_gives_for_checkpoints(
+def test_checkpoints_give_the_same_vectors_on_gpu_and_cpu(
     name: str, entry: dict[str, str], tolerance: float, tmp_path: Path
 ) -> None:
     key = json.dumps({**entry, "checkpoint": str(tiny.MAKERS[name](tmp_path / name))})
@@ -63,8 +63,8 @@ def test_a_gpu_gives_what_the_cpu_gives_for_checkpoints(
     vectors = {}
     for gpu in (False, True):
         encoder = encoders.load(key, weights, encoders.Machine(threads=2, gpu=gpu))
-        wanted = encoders.parse(key).compute_dtype if gpu else "float32"
-        assert encoder.compute_dtype == wanted
+        expected = encoders.parse(key).compute_dtype if gpu else "float32"
+        assert encoder.compute_dtype == expected
         vectors[gpu] = encoder.encode(np.stack([encoder.prepare(picture(seed)) for seed in range(5)]))
     np.testing.assert_allclose(vectors[True], vectors[False], rtol=0, atol=tolerance * np.abs(vectors[False]).max())
 
@@ -86,68 +86,68 @@ def rows(root: Path) -> pa.Table:
     return pa.table(columns, SHARD.schema())
 
 
-def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+def assert_same(actual: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
-def test_batches_that_follow_each_other_do_not_overwrite_each_other(
+def test_consecutive_batches_do_not_overwrite_each_other(
     lite0: dict[bool, encoders.Encoder], tmp_path: Path, make_pictures: MakePictures
 ) -> None:
-    pictures = rows(make_pictures(tmp_path / "pictures", 260))
-    expected = embed.embed_rows(pictures, lite0[False], batch_size=4, threads=2)
-    done = embed.embed_rows(pictures, lite0[True], batch_size=3, threads=4)
+    table = rows(make_pictures(tmp_path / "pictures", 260))
+    expected = embed.embed_rows(table, lite0[False], batch_size=4, threads=2)
+    done = embed.embed_rows(table, lite0[True], batch_size=3, threads=4)
     assert_same(done.vectors, expected.vectors)
     assert done.seconds["transfer"] > 0
     assert done.seconds["forward"] > 0
 
 
-def test_nothing_waits_for_the_device_before_vectors_are_asked_for(lite0: dict[bool, encoders.Encoder]) -> None:
+def test_launch_does_not_wait_for_the_device(lite0: dict[bool, encoders.Encoder]) -> None:
     encoder = lite0[True]
     prepared = [encoder.prepare(picture(seed)) for seed in range(4)]
-    expected = encoder.encode(np.stack(prepared))  # what is done once only is done by now
-    torch.cuda._sleep(2_000_000_000)  # about a second in which the device is busy
-    begun = encoders.launch(encoder, prepared)
-    assert not begun.marks[-1].query(), "launch returns while the device has not even begun"
-    np.testing.assert_array_equal(begun()[0], expected)
+    expected = encoder.encode(np.stack(prepared))  # one-time initialisation is done by now
+    torch.cuda._sleep(2_000_000_000)  # keeps the device busy for about a second
+    in_flight = encoders.launch(encoder, prepared)
+    assert not in_flight.marks[-1].query(), "launch returns before the device has finished"
+    np.testing.assert_array_equal(in_flight()[0], expected)
 
 
-def test_where_the_devices_memory_runs_out_batches_are_halved_and_no_row_changes(
+def test_out_of_memory_on_the_device_halves_the_batch_size_and_changes_no_row(
     lite0: dict[bool, encoders.Encoder], tmp_path: Path, make_pictures: MakePictures, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pictures = rows(make_pictures(tmp_path / "pictures", 256))
-    expected = embed.embed_rows(pictures, lite0[True], batch_size=8, threads=2)
+    table = rows(make_pictures(tmp_path / "pictures", 256))
+    expected = embed.embed_rows(table, lite0[True], batch_size=8, threads=2)
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 400 * 2**20) / total)
     with caplog.at_level(logging.WARNING, "lookalike"):
-        done = embed.embed_rows(pictures, lite0[True], batch_size=256, threads=2)
+        done = embed.embed_rows(table, lite0[True], batch_size=256, threads=2)
     assert done.batch_size < 256
-    assert "memory ran out for 256 pictures at once" in caplog.text
+    assert "out of memory at batch size 256" in caplog.text
     assert_same(done.vectors, expected.vectors)
 
 
 @pytest.mark.parametrize("factory", ["IVF64,Flat", "IVF64,PQ8", "PCAW16,IVF64,Flat", "IVF64,SQ8"])
-def test_an_index_on_a_gpu_finds_what_it_finds_on_the_cpu(factory: str) -> None:
-    draw = np.random.default_rng(0)
-    references, queries = (draw.normal(size=(count, 32)).astype(np.float32) for count in (20_000, 200))
+def test_an_index_finds_the_same_on_gpu_and_cpu(factory: str) -> None:
+    rng = np.random.default_rng(0)
+    references, queries = (rng.normal(size=(count, 32)).astype(np.float32) for count in (20_000, 200))
     built = factories.make(factory, 32)
     factories.train(built, factory, references, gpu=True)
     built.add(references)
-    nobody = np.full(200, -1)
-    found, pools = {}, {}
+    not_own = np.full(200, -1)
+    results, candidates = {}, {}
     for gpu in (False, True):
-        pools[gpu] = Candidates(2_000, np.zeros(200, np.float32))
+        candidates[gpu] = Candidates(2_000, np.zeros(200, np.float32))
         index = loading.on_gpu(built) if gpu else built
         assert index is not None
-        found[gpu] = approximate.search(index, queries, 11, nobody)
-        approximate.fill([pools[gpu]], [index, built], queries, nobody)
-    np.testing.assert_allclose(found[True].scores, found[False].scores, rtol=1e-3, atol=1e-3)
-    assert (found[True].rows == found[False].rows).mean() > 0.99  # all but ties, and sums rounded otherwise
-    pairs = [set(zip(*(part.tolist() for part in pools[gpu].pairs()[:2]), strict=True)) for gpu in (False, True)]
+        results[gpu] = approximate.search(index, queries, 11, not_own)
+        approximate.fill([candidates[gpu]], [index, built], queries, not_own)
+    np.testing.assert_allclose(results[True].scores, results[False].scores, rtol=1e-3, atol=1e-3)
+    assert (results[True].rows == results[False].rows).mean() > 0.99  # except for ties and rounding
+    pairs = [set(zip(*(part.tolist() for part in candidates[gpu].pairs()[:2]), strict=True)) for gpu in (False, True)]
     assert len(pairs[0] ^ pairs[1]) <= 40
 
 
-def test_an_index_that_faiss_has_on_no_gpu_is_searched_on_the_cpu_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_index_without_gpu_support_is_searched_on_the_cpu_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     built = factories.make("SQ8", 32)
     vectors = np.random.default_rng(0).normal(size=(2_000, 32)).astype(np.float32)
     factories.train(built, "SQ8", vectors, gpu=True)

@@ -76,4 +76,4 @@ def test_a_failed_job_shows_its_reason_here(tmp_path: Path) -> None:
     tree = Tree.new(tmp_path / "tree", CONFIG)
     (tree.folder / "pictures").mkdir()
     output = on_slurm(tree, status=1).output
-    assert "datasets.pictures.root: 'pictures' holds no pictures" in output
+    assert "datasets.pictures.root: 'pictures' contains no images" in output

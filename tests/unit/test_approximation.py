@@ -1,4 +1,4 @@
-"""What approximation costs: counted by hand."""
+"""The cost of approximation, calculated by hand."""
 
 import json
 from pathlib import Path
@@ -29,18 +29,18 @@ def test_an_exact_search_recalls_itself() -> None:
     assert shares(dict(EXACT)) == {"a": 1.0, "b": 1.0, "c": 1.0}
 
 
-def test_recall_is_the_share_of_the_exact_top_k_that_was_found_among_the_first_k() -> None:
+def test_recall_is_the_share_of_the_exact_top_k_among_the_first_k() -> None:
     found = {"a": [("r2", 0.8), ("r9", 0.6), ("r1", 0.5)], "c": [("r5", 0.8), ("r4", 0.7)]}
     assert shares(found) == {"a": 0.5, "b": 0.0, "c": 1.0}
 
 
-def test_what_ties_with_the_last_of_the_exact_top_k_is_as_right_as_it_is() -> None:
+def test_references_that_tie_with_the_last_of_the_exact_top_k_count_as_correct() -> None:
     assert shares({"b": [("r3", 0.8), ("r1", 0.7)]})["b"] == 1.0
     assert shares({"b": [("r3", 0.8), ("r2", 0.7)]})["b"] == 1.0
     assert shares({"a": [("r3", 0.8), ("r1", 0.7)]})["a"] == 0.5
 
 
-def test_fewer_references_than_k_are_all_there_is_to_find() -> None:
+def test_with_fewer_references_than_k_recall_is_of_all_references() -> None:
     assert shares({"a": [("r1", 0.9), ("r2", 0.8), ("r3", 0.7)]}, k=10)["a"] == 1.0
 
 
@@ -56,7 +56,7 @@ def metrics(index: str, seconds: float | None, **values: float) -> Metrics:
 
 
 @pytest.mark.parametrize("exact_key", ['{"factory": "Flat"}', '{"scan": true}'])
-def test_every_index_that_is_not_exact_is_held_against_the_exact_one_beside_it(exact_key: str, tmp_path: Path) -> None:
+def test_every_approximate_index_is_compared_with_the_exact_one(exact_key: str, tmp_path: Path) -> None:
     keys = {"exact": exact_key, "ivf": '{"factory": "IVF2,Flat"}'}
     found = {"exact": EXACT, "ivf": {**EXACT, "c": [("r4", 0.9)]}}
     for index, pairs in found.items():
@@ -64,26 +64,26 @@ def test_every_index_that_is_not_exact_is_held_against_the_exact_one_beside_it(e
         store.write_table(neighbors_table(pairs), tmp_path / f"{index}.parquet", NEIGHBORS, footer)
     records = [metrics("ivf", 0.5, accuracy_at_1=0.5), metrics("exact", 2.0, accuracy_at_1=1.0, uap=1.0)]
     files = [tmp_path / "ivf.parquet", tmp_path / "exact.parquet"]
-    asked = []
+    requested = []
 
-    def gap(*question: object) -> Estimate:
-        asked.append(question)
+    def difference(*searches: object) -> Estimate:
+        requested.append(searches)
         return NOTHING
 
-    (one,) = approximations(records, files, {"a": "g", "b": "g", "c": "h"}, gap)
-    assert (one.model, one.index, one.exact, one.k) == ("m", "ivf", "exact", 2)
-    assert one.recall.value == pytest.approx(np.mean([1, 1, 0.5]))
-    assert asked == [("accuracy_at_1", ("ivf", "m"), ("exact", "m"))]
-    assert list(one.differences) == ["accuracy_at_1"]
-    assert (one.speed, one.index_bytes_per_vector) == (4.0, 100.0)
-    assert not list(approximations(records[:1], files[:1], {}, gap))
+    (approximation,) = approximations(records, files, {"a": "g", "b": "g", "c": "h"}, difference)
+    assert (approximation.model, approximation.index, approximation.exact, approximation.k) == ("m", "ivf", "exact", 2)
+    assert approximation.recall.value == pytest.approx(np.mean([1, 1, 0.5]))
+    assert requested == [("accuracy_at_1", ("ivf", "m"), ("exact", "m"))]
+    assert list(approximation.differences) == ["accuracy_at_1"]
+    assert (approximation.speed, approximation.index_bytes_per_vector) == (4.0, 100.0)
+    assert not list(approximations(records[:1], files[:1], {}, difference))
 
 
-def test_an_unknown_speed_is_no_number_and_takes_no_size_along(tmp_path: Path) -> None:
+def test_an_unknown_speed_does_not_hide_the_size(tmp_path: Path) -> None:
     for index, key in (("exact", "Flat"), ("sq", "SQ8")):
         footer = {"index_key": json.dumps({"factory": key}), "k": 2, "references": 6}
         store.write_table(neighbors_table(EXACT), tmp_path / f"{index}.parquet", NEIGHBORS, footer)
     records = [metrics("exact", 1.0), metrics("sq", None)]
     files = [tmp_path / "exact.parquet", tmp_path / "sq.parquet"]
-    (one,) = approximations(records, files, {}, lambda *_: NOTHING)
-    assert (one.speed, one.index_bytes_per_vector, one.differences) == (None, 100.0, {})
+    (approximation,) = approximations(records, files, {}, lambda *_: NOTHING)
+    assert (approximation.speed, approximation.index_bytes_per_vector, approximation.differences) == (None, 100.0, {})

@@ -1,4 +1,4 @@
-"""Every output of every architecture gives what a plain AutoModel loop gives, or is refused with its reason."""
+"""Every output of every architecture equals that of a plain AutoModel loop, or is rejected with a reason."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def save(name: str, folder: Path) -> Path:
 
 
 class Plain:
-    """A checkpoint's own model and processor, one image at a time."""
+    """The reference implementation: a checkpoint's own model and processor, one image at a time."""
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoImageProcessor, AutoModel
@@ -53,13 +53,13 @@ class Plain:
         both = hasattr(self.model, "get_image_features")
         with torch.no_grad():
             if feature == "image_features":
-                found = self.model.get_image_features(**pixels)
-                return (found if hasattr(found, "shape") else found.pooler_output)[0].numpy()
+                features = self.model.get_image_features(**pixels)
+                return (features if hasattr(features, "shape") else features.pooler_output)[0].numpy()
             part = self.model.vision_model if both and hasattr(self.model, "vision_model") else self.model
-            given = part(**pixels, output_hidden_states=True)
+            output = part(**pixels, output_hidden_states=True)
         if feature == "pooler_output":
-            return given.pooler_output.flatten(1)[0].numpy()
-        state = given.hidden_states[-1] if feature == "hidden_states[-1]" else given.last_hidden_state
+            return output.pooler_output.flatten(1)[0].numpy()
+        state = output.hidden_states[-1] if feature == "hidden_states[-1]" else output.last_hidden_state
         if pooling == "cls":
             return state[0, 0].numpy()
         if state.ndim == 3:
@@ -71,23 +71,23 @@ class Plain:
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
 )
-def test_every_output_equals_a_plain_loop_or_is_refused(name: str, tmp_path: Path) -> None:
+def test_every_output_equals_a_plain_loop_or_is_rejected(name: str, tmp_path: Path) -> None:
     folder = save(name, tmp_path / name)
     plain = Plain(folder)
-    gives, refused = "", []
+    accepted, rejected = "", []
     for letter, (feature, pooling) in OUTPUTS.items():
         try:
             encoder = load(folder, feature, pooling)
         except LookalikeError as error:
-            refused.append(str(error))
+            rejected.append(str(error))
             continue
-        gives += letter
+        accepted += letter
         prepared = [encoder.prepare(image) for image in IMAGES]
-        rows = [encoder.encode(one[None])[0] for one in prepared]
+        rows = [encoder.encode(array[None])[0] for array in prepared]
         for row, again in zip(rows, encoder.encode(np.stack(prepared)), strict=True):
             assert_equal(again, row)
         if letter not in "tg":
             for row, image in zip(rows, IMAGES, strict=True):
                 assert_equal(row, plain.vector(image, feature, pooling))
-    assert [message for message in refused if not message.startswith(str(folder))] == []
-    assert gives == "".join(letter for letter in OUTPUTS if letter in NETWORKS[name][0])
+    assert [message for message in rejected if not message.startswith(str(folder))] == []
+    assert accepted == "".join(letter for letter in OUTPUTS if letter in NETWORKS[name][0])

@@ -1,6 +1,8 @@
-"""Pictures are read out of zip archives where they lie."""
+"""Images are read from zip and tar archives in place."""
 
+import io
 import os
+import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,6 +18,15 @@ def pack(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLAT
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
+    return path
+
+
+def pack_tar(path: Path, members: dict[str, bytes], format: int = tarfile.GNU_FORMAT) -> Path:
+    with tarfile.open(path, "w", format=format) as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
     return path
 
 
@@ -67,7 +78,7 @@ def test_an_archive_that_ends_or_is_changed_anywhere_is_read_right_or_refused(tm
     for at in range(len(whole)):
         for data in (whole[:at], whole[:at] + b"\xff" + whole[at + 1 :]):
             archive.write_bytes(data)
-            archives._read_directory.cache_clear()  # of the same size and date, perhaps
+            archives._read_index.cache_clear()  # of the same size and date, perhaps
             with suppress(ArchiveError):
                 assert archives.read(archive, "a") == b"a" * 50
                 archives.members(archive)
@@ -118,13 +129,13 @@ def test_what_cannot_be_read_is_refused_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "locked.zip").write_bytes(locked)
 
     for archive, name, reason in [
-        (tmp_path / "none.zip", "a", "is gone"),
-        (tmp_path, "a", "is no file, but a folder"),
+        (tmp_path / "none.zip", "a", "is missing"),
+        (tmp_path, "a", "is not a regular file, but a folder"),
         (whole, "c", "has no member 'c'"),
-        (tmp_path / "short.zip", "a", "cut short"),
+        (tmp_path / "short.zip", "a", "truncated"),
         (tmp_path / "flipped.zip", "b", "'b' is damaged"),
-        (odd, "a", r"unusual way \(method 14\)"),
-        (tmp_path / "two.zip", "a", "2 members of the name 'a'"),
+        (odd, "a", r"unsupported compression \(method 14\)"),
+        (tmp_path / "two.zip", "a", "2 members with the name 'a'"),
         (tmp_path / "locked.zip", "a", "encrypted"),
     ]:
         with pytest.raises(ArchiveError, match=reason):
@@ -142,3 +153,97 @@ def test_a_bad_archive_is_a_bad_picture_with_a_reason(tmp_path: Path) -> None:
     pack(tmp_path / "a.zip", {"a.jpg": b"a"})
     with pytest.raises(images.BadImage, match=r"the archive has no member 'b\.jpg'"):
         images.read(str(tmp_path), "a.zip!b.jpg")
+
+
+# --- tar ---
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_member_of_a_tar_is_read_whole_in_every_format(tmp_path: Path, format: int) -> None:
+    contents = {f"{'long/' * 25}ä日本 {number}.jpg": os.urandom(number * 300) for number in reversed(range(20))}
+    contents |= {"a.jpg": b"", "a!b.tar!c.jpg": b"c" * 512}
+    archive = pack_tar(tmp_path / "Train.TAR", contents, format)
+    assert [(one.name, one.bytes) for one in archives.members(archive)] == [(n, len(d)) for n, d in contents.items()]
+    with ThreadPoolExecutor(8) as pool:
+        assert (
+            dict(zip(contents, pool.map(lambda name: archives.read(archive, name), contents), strict=True)) == contents
+        )
+    assert images.read(str(tmp_path), "Train.TAR!a!b.tar!c.jpg") == b"c" * 512
+
+
+def test_a_tar_is_indexed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = pack_tar(tmp_path / "a.tar", {"a": b"first", "b": b"b"})
+    reads = []
+    read_tar = archives._read_tar
+    monkeypatch.setattr(archives, "_read_tar", lambda file: reads.append(1) or read_tar(file))
+    assert [archives.read(archive, name) for name in "abab"] == [b"first", b"b"] * 2
+    assert len(reads) == 1
+    pack_tar(archive, {"a": b"x" * 20_000})
+    assert archives.read(archive, "a") == b"x" * 20_000
+    assert len(reads) == 2
+
+
+def test_a_truncated_tar_is_refused_wherever_it_ends(tmp_path: Path) -> None:
+    whole = pack_tar(tmp_path / "a.tar", {"a": b"a" * 600, "b": b"b" * 512}).read_bytes()
+    archive = tmp_path / "cut.tar"
+    end = 5 * 512  # two headers, two blocks of a, one of b; then the mark of the end
+    for size in [*range(0, end + 512, 100), end, end + 511]:
+        archive.write_bytes(whole[:size])
+        with pytest.raises(ArchiveError, match="truncated"):
+            archives.members(archive)
+    archive.write_bytes(whole[: end + 512])
+    assert [one.name for one in archives.members(archive)] == ["a", "b"]
+
+
+def test_a_tar_with_a_damaged_header_is_refused_and_not_taken_for_its_end(tmp_path: Path) -> None:
+    archive = pack_tar(tmp_path / "a.tar", {"a": b"a" * 512, "b": b"b"})
+    whole = archive.read_bytes()
+    for at in (*range(0, 512, 37), *range(1024, 1536, 37)):
+        archive.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        archives._read_index.cache_clear()  # of the same size and date, perhaps
+        with pytest.raises(ArchiveError, match="damaged"):
+            archives.members(archive)
+
+
+def test_joined_tars_are_refused_since_the_second_would_be_missing(tmp_path: Path) -> None:
+    one = pack_tar(tmp_path / "a.tar", {"a": b"a"})
+    one.write_bytes(one.read_bytes() + pack_tar(tmp_path / "b.tar", {"b": b"b"}).read_bytes())
+    with pytest.raises(ArchiveError, match="tar -i"):
+        archives.members(one)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("w:gz", "gzip"), ("w:bz2", "bzip2"), ("w:xz", "xz")])
+def test_a_compressed_tar_says_what_to_do(tmp_path: Path, mode: str, kind: str) -> None:
+    with tarfile.open(tmp_path / "a.tar", mode) as archive:  # type: ignore[call-overload]
+        archive.addfile(tarfile.TarInfo("a.jpg"))
+    with pytest.raises(ArchiveError, match=f"compressed with {kind}.*decompress it"):
+        archives.members(tmp_path / "a.tar")
+
+
+def test_links_duplicates_and_missing_members_of_a_tar_are_refused_with_a_reason(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("two.jpg", "two.jpg", "./dotted.jpg"):
+            archive.addfile(tarfile.TarInfo(name))
+        for name, kind in (
+            ("soft.jpg", tarfile.SYMTYPE),
+            ("hard.jpg", tarfile.LNKTYPE),
+            ("pipe.jpg", tarfile.FIFOTYPE),
+        ):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, "two.jpg"
+            archive.addfile(link)
+        folder = tarfile.TarInfo("folder")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+    listed = {one.name: one.special for one in archives.members(tmp_path / "a.tar")}
+    assert [name for name, special in listed.items() if special] == ["soft.jpg", "hard.jpg", "pipe.jpg"]
+    assert "folder" not in listed
+    assert archives.read(tmp_path / "a.tar", "dotted.jpg") == b""
+    for name, reason in [
+        ("two.jpg", "has 2 members with the name 'two.jpg'"),
+        ("soft.jpg", "'soft.jpg' is a link or a device, not a regular file"),
+        ("hard.jpg", "not a regular file"),
+        ("none.jpg", "has no member 'none.jpg'"),
+    ]:
+        with pytest.raises(ArchiveError, match=reason):
+            archives.read(tmp_path / "a.tar", name)

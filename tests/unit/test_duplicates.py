@@ -1,4 +1,4 @@
-"""What is there twice is counted from hashes, by the roles of the pictures, and checked here against plain loops."""
+"""Duplicates are counted by hash and role; the counts are compared with plain loops."""
 
 import hashlib
 from itertools import combinations
@@ -14,16 +14,16 @@ from lookalike.io.formats.records import Duplicates
 from lookalike.io.formats.tables import DUPLICATES, IMAGES, INDEX_IMAGES, TRUTH
 from tables import MADE, seen_table
 
-Pictures = dict[str, tuple[str, str]]  # id -> roles (letters of r, q, t), contents
+Images = dict[str, tuple[str, str]]  # id -> roles (letters of r, q, t), contents
 
 
-def run(folder: Path, pictures: Pictures, truth: list[tuple[str, str]], shards: int = 2) -> tuple[Duplicates, pa.Table]:
-    """The stage on real files; a picture whose contents are empty was rejected."""
-    ids = list(pictures)
+def run(folder: Path, images: Images, truth: list[tuple[str, str]]) -> tuple[Duplicates, pa.Table]:
+    """Run the stage on real files; an image with empty contents counts as rejected."""
+    ids = list(images)
     columns = {
         "image_id": ids,
         **{
-            role: [letter in pictures[one][0] for one in ids]
+            role: [letter in images[image][0] for image in ids]
             for role, letter in zip(("reference", "query", "training"), "rqt", strict=True)
         },
         "root": ["."] * len(ids),
@@ -34,9 +34,9 @@ def run(folder: Path, pictures: Pictures, truth: list[tuple[str, str]], shards: 
     store.write_table(pa.table(columns, IMAGES.schema()), folder / "images.parquet", IMAGES, MADE)
     rows = {"query_id": [query for query, _ in truth], "reference_id": [match for _, match in truth]}
     store.write_table(pa.table(rows, TRUTH.schema()), folder / "truth.parquet", TRUTH, MADE)
-    embedded = [one for one in ids if pictures[one][1]]
-    seen = seen_table(dict.fromkeys(embedded, (1, 1)), [one for one in ids if one not in embedded])
-    hashes = [hashlib.sha256(pictures[one][1].encode()).hexdigest() for one in embedded]
+    embedded = [image for image in ids if images[image][1]]
+    seen = seen_table(dict.fromkeys(embedded, (1, 1)), [image for image in ids if image not in embedded])
+    hashes = [hashlib.sha256(images[image][1].encode()).hexdigest() for image in embedded]
     hashes += [None] * (len(ids) - len(embedded))
     seen = seen.set_column(1, "sha256", pa.array(hashes, pa.string()))
     store.write_table(seen, folder / "flat.images.parquet", INDEX_IMAGES, MADE)
@@ -54,8 +54,8 @@ def run(folder: Path, pictures: Pictures, truth: list[tuple[str, str]], shards: 
     return counted.model_copy(update={"sample_sha256": "", "shards_sha256": ""}), listed
 
 
-def test_doubles_and_leaks_are_told_apart(tmp_path: Path) -> None:
-    pictures = {
+def test_duplicates_are_counted_by_kind(tmp_path: Path) -> None:
+    images = {
         "a": ("r", "A"),
         "a2": ("r", "A"),
         "a3": ("r", "A"),
@@ -82,7 +82,7 @@ def test_doubles_and_leaks_are_told_apart(tmp_path: Path) -> None:
         ("wants-both-b", "b2"),
         ("rejected", "a"),
     ]
-    found, listed = run(tmp_path, pictures, truth)
+    found, listed = run(tmp_path, images, truth)
     assert found == Duplicates(
         references=8,
         queries=6,
@@ -110,57 +110,57 @@ def test_doubles_and_leaks_are_told_apart(tmp_path: Path) -> None:
         *("like-match", "like-other"),
         "learned",
     }
-    (one,) = listed.filter(pa.compute.equal(listed["image_id"], "learned")).to_pylist()
-    assert (one["reference"], one["training"]) == (False, True)
+    (row,) = listed.filter(pa.compute.equal(listed["image_id"], "learned")).to_pylist()
+    assert (row["reference"], row["training"]) == (False, True)
 
 
-def test_a_query_that_is_a_reference_too_is_no_double_of_itself(tmp_path: Path) -> None:
-    pictures = {"a": ("rq", "A"), "b": ("rq", "A"), "c": ("rq", "C"), "d": ("r", "D")}
-    found, _ = run(tmp_path, pictures, [("a", "b"), ("c", "d")])
+def test_a_query_that_is_also_a_reference_does_not_count_as_its_own_duplicate(tmp_path: Path) -> None:
+    images = {"a": ("rq", "A"), "b": ("rq", "A"), "c": ("rq", "C"), "d": ("r", "D")}
+    found, _ = run(tmp_path, images, [("a", "b"), ("c", "d")])
     assert (found.doubled, found.groups) == (2, 1)
     assert (found.queries_like_match, found.queries_like_other, found.undecidable) == (1, 1, 0)
     assert found.examples["queries_like_other"] == [("b", "a")]
 
 
-def test_where_nothing_is_doubled_nothing_is_listed(tmp_path: Path) -> None:
+def test_without_duplicates_nothing_is_listed(tmp_path: Path) -> None:
     found, listed = run(tmp_path, {"a": ("r", "A"), "b": ("r", "B"), "q": ("q", "Q")}, [("q", "a")])
     assert (found.doubled, found.undecidable, listed.num_rows) == (0, 0, 0)
     assert not any(found.examples.values())
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_counts_are_those_of_plain_loops(tmp_path: Path, seed: int) -> None:
+def test_the_counts_agree_with_plain_loops(tmp_path: Path, seed: int) -> None:
     draw = np.random.default_rng(seed)
     roles = ("r", "r", "q", "rq", "t", "rt", "")
-    pictures = {f"p{number:03}": (str(draw.choice(roles)), str(draw.integers(40))) for number in range(90)}
-    references = [one for one, (role, _) in pictures.items() if "r" in role]
-    queries = [one for one, (role, _) in pictures.items() if "q" in role]
+    images = {f"p{number:03}": (str(draw.choice(roles)), str(draw.integers(40))) for number in range(90)}
+    references = [image for image, (role, _) in images.items() if "r" in role]
+    queries = [image for image, (role, _) in images.items() if "q" in role]
     truth = sorted({(str(draw.choice(queries)), str(draw.choice(references))) for _ in range(60)})
     truth = [(query, match) for query, match in truth if query != match]
-    found, _ = run(tmp_path, pictures, truth, shards=3)
+    found, _ = run(tmp_path, images, truth)
 
     def same(a: str, b: str) -> bool:
-        return a != b and pictures[a][1] == pictures[b][1]
+        return a != b and images[a][1] == images[b][1]
 
     pairs = [pair for pair in combinations(references, 2) if same(*pair)]
-    assert found.doubled == len({one for pair in pairs for one in pair})
-    assert found.groups == len({pictures[a][1] for a, _ in pairs})
+    assert found.doubled == len({reference for pair in pairs for reference in pair})
+    assert found.groups == len({images[a][1] for a, _ in pairs})
     assert found.queries_like_match == len({query for query, match in truth if same(query, match)})
     assert found.queries_like_other == len(
-        {query for query in queries for one in references if same(query, one) and (query, one) not in truth}
+        {query for query in queries for image in references if same(query, image) and (query, image) not in truth}
     )
     assert found.undecidable == len(
         {
             query
             for query, match in truth
-            for one in references
-            if same(match, one) and one != query and (query, one) not in truth
+            for image in references
+            if same(match, image) and image != query and (query, image) not in truth
         }
     )
     assert found.training_like_reference == len(
         {
-            one
-            for one, (role, _) in pictures.items()
-            if "t" in role and "r" not in role and any(same(one, other) for other in references)
+            image
+            for image, (role, _) in images.items()
+            if "t" in role and "r" not in role and any(same(image, other) for other in references)
         }
     )

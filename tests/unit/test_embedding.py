@@ -14,7 +14,7 @@ from PIL import Image
 import tiny
 from conftest import MakePictures, picture
 from lookalike.embed import encoders
-from lookalike.embed.embed import Embedded, EmbedJob, embed_picture, embed_rows, embed_shard
+from lookalike.embed.embed import Embedded, EmbedJob, embed_image, embed_rows, embed_shard
 from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.io import content_hashes, store
 from lookalike.io.formats.records import STAGES, EmbedTiming, Weights, bottleneck
@@ -26,7 +26,7 @@ PIXELS = '{"family": "pixels", "size": 4}'
 
 
 class Shard:
-    """A shard file over a folder, and its embedding."""
+    """A shard file that lists the images of a folder, and its embedding."""
 
     def __init__(self, folder: Path, root: Path) -> None:
         self.folder, self.root = folder, root
@@ -34,7 +34,7 @@ class Shard:
         store.write_json(Weights(source="none", revision="", files={}), folder / "weights.json")
 
     def sample(self) -> None:
-        """Look at the folder."""
+        """Write the shard file from the folder's current contents."""
         paths = sorted(self.root.iterdir())
         names, sizes = [path.name for path in paths], [path.stat().st_size for path in paths]
         rows = {"image_id": names, "root": [str(self.root)] * len(names), "path": names, "bytes": sizes}
@@ -65,7 +65,7 @@ class Shard:
 
 
 class Scripted:
-    """An encoder of small vectors that does what a test wants; ``fits`` pictures fit into its memory at once."""
+    """A simple encoder under a test's control; a batch of more than ``fits`` images raises ``error``."""
 
     dimension, device, overlaps, compute_dtype = 3, "a device", True, "float32"
     versions: ClassVar[dict[str, str]] = {}
@@ -84,7 +84,7 @@ class Scripted:
 
 
 class Queued(Scripted):
-    """As on a GPU: results come when they are asked for, and what is sent may not change before."""
+    """Like a GPU: the results are computed when they are fetched, from the batch as it is then."""
 
     def launch(self, prepared: list[np.ndarray]) -> Any:
         number = sum(event.startswith("launch") for event in self.events)
@@ -113,7 +113,7 @@ def shard(tmp_path: Path, make_pictures: MakePictures) -> Shard:
     return Shard(tmp_path, make_pictures(tmp_path / "pictures", 11))
 
 
-def test_every_picture_gets_the_vector_of_its_own_pixels(shard: Shard) -> None:
+def test_every_image_gets_the_vector_of_its_own_pixels(shard: Shard) -> None:
     embedded, rejected = shard.embed()
     assert rejected.num_rows == 0
     encoder = encoders.load(PIXELS, Weights(source="", revision="", files={}), encoders.Machine())
@@ -125,62 +125,62 @@ def test_every_picture_gets_the_vector_of_its_own_pixels(shard: Shard) -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "threads"), [(1, 1), (3, 2), (64, 4)])
-def test_batches_and_threads_change_no_row(shard: Shard, network: str, batch_size: int, threads: int) -> None:
-    """Of a network, whose sums may be rounded otherwise; images are further apart than a thousand roundings."""
+def test_batch_size_and_threads_change_no_row(shard: Shard, network: str, batch_size: int, threads: int) -> None:
+    """With a network, whose sums may round differently; images differ by more than 1000 times the rounding."""
     fetch_weights(network, shard.folder / "weights.json")
     expected, _ = shard.embed(key=network)
-    found, _ = shard.embed("other", key=network, batch_size=batch_size, threads=threads)
-    assert found.drop("embedding").equals(expected.drop("embedding"))
-    rows, others = (np.array(table["embedding"].to_pylist()) for table in (expected, found))
+    actual, _ = shard.embed("other", key=network, batch_size=batch_size, threads=threads)
+    assert actual.drop("embedding").equals(expected.drop("embedding"))
+    rows, others = (np.array(table["embedding"].to_pylist()) for table in (expected, actual))
     rounding = 1e-5 * np.abs(rows).max()
     np.testing.assert_allclose(others, rows, rtol=0, atol=rounding)
     distances = np.abs(rows[:, None] - rows[None]).max(2)[~np.eye(len(rows), dtype=bool)]
     assert distances.min() > 1000 * rounding
 
 
-def test_bad_pictures_are_listed_with_their_reasons_and_counts_add_up(
+def test_bad_images_are_listed_with_their_reasons_and_counts_add_up(
     shard: Shard, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (shard.root / "p3.png").write_bytes(b"no picture")
+    (shard.root / "p3.png").write_bytes(b"not an image")
     shard.sample()
     (shard.root / "p5.png").unlink()
     with caplog.at_level(logging.INFO, "lookalike"):
         embedded, rejected = shard.embed()
     assert rejected.to_pylist() == [
-        {"image_id": "p3.png", "path": "p3.png", "reason": "is text, not a picture"},
+        {"image_id": "p3.png", "path": "p3.png", "reason": "is text, not an image"},
         {
             "image_id": "p5.png",
             "path": "p5.png",
-            "reason": "the file is gone: it was there when the data set was sampled",
+            "reason": "the file is missing: it was removed after the data set was sampled",
         },
     ]
     assert embedded.num_rows + rejected.num_rows == 11
     assert "9 embedded + 2 rejected = 11 in the shard" in caplog.text
-    assert "embedded 11 of 11 pictures" in caplog.text
+    assert "embedded 11 of 11 images" in caplog.text
 
 
 def test_a_missing_root_stops_the_job_rather_than_rejecting_everything(shard: Shard) -> None:
     shard.root.rename(shard.root.with_name("elsewhere"))
-    with pytest.raises(LookalikeError, match=r"that folder does not exist now\. Bring it back"):
+    with pytest.raises(LookalikeError, match=r"that folder does not exist now\. Restore it"):
         shard.embed()
 
 
-def test_a_picture_that_changed_since_it_was_sampled_stops_the_job(shard: Shard) -> None:
+def test_an_image_that_changed_since_sampling_stops_the_job(shard: Shard) -> None:
     picture(99, (61, 48)).save(shard.root / "p3.png")
     with pytest.raises(LookalikeError, match=r"p3\.png: has changed since the data set was sampled: it had \d+ bytes"):
         shard.embed()
 
 
-def test_a_picture_that_was_replaced_by_one_of_the_same_size_stops_the_job(shard: Shard) -> None:
+def test_an_image_replaced_by_one_of_the_same_size_stops_the_job(shard: Shard) -> None:
     picture(3).save(shard.root / "p3.bmp")
     shard.sample()
     picture(4).save(shard.root / "p3.bmp")
-    with pytest.raises(LookalikeError, match=r"p3\.bmp: has changed since .* but not the same ones\. Look again"):
+    with pytest.raises(LookalikeError, match=r"p3\.bmp: has changed since .* but different ones\. Sample again"):
         shard.embed()
 
 
-def test_an_image_that_a_run_made_is_embedded_to_the_byte_as_made_or_the_job_stops(shard: Shard) -> None:
-    """Wherever a bit of the archive flips: what it holds is neither rejected nor embedded from other bytes."""
+def test_an_image_made_by_a_run_is_embedded_unchanged_or_the_job_stops(shard: Shard) -> None:
+    """Wherever a bit of the archive flips, its images are neither rejected nor embedded from changed bytes."""
     root = shard.root.parent / "images"
     with Album([str(root / "queries-00000.zip")]) as album:
         rows = [album.add(path.name, path.read_bytes()) for path in sorted(shard.root.iterdir())]
@@ -190,28 +190,28 @@ def test_an_image_that_a_run_made_is_embedded_to_the_byte_as_made_or_the_job_sto
     embedded, _ = shard.embed()
     archive = root / "queries-00000.zip"
     whole = archive.read_bytes()
-    remedy = rf"A run had made it; make it again: --forcerun {root}/manifest\.parquet$"
+    remedy = rf"A run made it; make it again: --forcerun {root}/manifest\.parquet$"
     stopped: list[str] = []
     for at in (*range(0, len(whole), len(whole) // 20), len(whole) - 20):
         archive.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
         try:
-            found, _ = shard.embed()
+            again, _ = shard.embed()
         except LookalikeError as error:
             stopped.append(str(error))
         else:
-            assert found.equals(embedded)  # a bit that no reader looks at
+            assert again.equals(embedded)  # a bit that no reader uses
     assert len(stopped) > 10
     assert all(re.search(remedy, message) for message in stopped), stopped
-    for contents, reason in [(whole[:-30], "cut short"), (whole.replace(b"p3.png", b"pX.png"), "no member 'p3.png'")]:
+    for contents, reason in [(whole[:-30], "truncated"), (whole.replace(b"p3.png", b"pX.png"), "no member 'p3.png'")]:
         archive.write_bytes(contents)
         with pytest.raises(LookalikeError, match=rf"{reason}.* {remedy}"):
             shard.embed()
     archive.unlink()
-    with pytest.raises(LookalikeError, match=rf"is gone.* {remedy}"):
+    with pytest.raises(LookalikeError, match=rf"is missing.* {remedy}"):
         shard.embed()
 
 
-def test_numbers_that_are_not_finite_stop_the_job_and_name_the_picture(
+def test_values_that_are_not_finite_stop_the_job_and_name_the_image(
     shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = encoders.load
@@ -234,7 +234,7 @@ def test_numbers_that_are_not_finite_stop_the_job_and_name_the_picture(
 
 
 class Scaled(Scripted):
-    """An encoder whose numbers are as large as a test wants."""
+    """An encoder whose vectors are multiplied by ``scale``."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -244,32 +244,32 @@ class Scaled(Scripted):
         return super().encode(batch) * self.scale
 
 
-@pytest.mark.parametrize(("scale", "said"), [(1e4, r"up to \d\.\d+e\+06"), (1e-9, r"up to \d\.\d+e-07")])
-def test_numbers_that_the_stored_type_cannot_hold_stop_the_job_and_name_the_image(
-    shard: Shard, monkeypatch: pytest.MonkeyPatch, scale: float, said: str
+@pytest.mark.parametrize(("scale", "largest"), [(1e4, r"up to \d\.\d+e\+06"), (1e-9, r"up to \d\.\d+e-07")])
+def test_values_that_do_not_fit_the_stored_dtype_stop_the_job_and_name_the_image(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch, scale: float, largest: str
 ) -> None:
     monkeypatch.setattr(encoders, "load", lambda *_: Scaled(scale))
     embedded, _ = shard.embed()
     assert np.isfinite(embedded["embedding"].combine_chunks().flatten().to_numpy()).all()
     key = '{"family": "pixels", "stored_dtype": "float16"}'
-    message = rf"p0\.png: the model's numbers for this image, {said}, are beyond .* Use stored_dtype: float32"
+    message = (
+        rf"p0\.png: the model's numbers for this image, {largest}, do not fit into float16\. Use stored_dtype: float32"
+    )
     with pytest.raises(LookalikeError, match=message):
         shard.embed(key=key)
     with pytest.raises(LookalikeError, match=message):
-        embed_picture((shard.root / "p0.png").read_bytes(), "p0.png", Scaled(scale), key)
+        embed_image((shard.root / "p0.png").read_bytes(), "p0.png", Scaled(scale), key)
 
 
-def test_a_vector_of_zeros_is_stored_in_any_type(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zero_vector_is_stored_in_any_dtype(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoders, "load", lambda *_: Scaled(0))
     embedded, _ = shard.embed(key='{"family": "pixels", "stored_dtype": "float16"}')
     assert not embedded["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False).any()
 
 
-def test_files_of_the_same_bytes_have_the_same_vector_wherever_they_stand(
-    tmp_path: Path, make_pictures: MakePictures
-) -> None:
+def test_duplicate_files_have_equal_vectors_in_any_batch(tmp_path: Path, make_pictures: MakePictures) -> None:
     root = make_pictures(tmp_path / "pictures", 16)
-    (root / "q.png").write_bytes((root / "p3.png").read_bytes())  # the 17th, alone in the second batch
+    (root / "q.png").write_bytes((root / "p3.png").read_bytes())  # the 17th image, alone in the second batch
     names = sorted(path.name for path in root.iterdir())
     shard, key = Shard(tmp_path, root), '{"family": "efficientnet_lite", "variant": "lite0"}'
     fetch_weights(key, tmp_path / "weights.json")
@@ -280,9 +280,7 @@ def test_files_of_the_same_bytes_have_the_same_vector_wherever_they_stand(
     assert len(np.unique(vectors, axis=0)) == 16
 
 
-def test_duplicates_are_computed_once_and_take_up_no_place_in_a_batch(
-    tmp_path: Path, make_pictures: MakePictures
-) -> None:
+def test_duplicates_are_computed_once_and_take_no_place_in_a_batch(tmp_path: Path, make_pictures: MakePictures) -> None:
     root = make_pictures(tmp_path / "pictures", 3)
     for number in range(9):
         (root / f"copy{number}.png").write_bytes((root / "p1.png").read_bytes())
@@ -292,7 +290,7 @@ def test_duplicates_are_computed_once_and_take_up_no_place_in_a_batch(
     np.testing.assert_array_equal(done.vectors, expected(shard))
 
 
-def test_the_footer_and_the_timing_say_how_it_was_made(shard: Shard) -> None:
+def test_footer_and_timing_record_how_the_vectors_were_made(shard: Shard) -> None:
     shard.embed(key='{"family": "pixels", "stored_dtype": "float16"}')
     footer = store.read_provenance(shard.folder / "out.parquet")
     assert (footer["made_by"], footer["model"]) == ("lookalike embed", "pixels")
@@ -313,7 +311,7 @@ def test_the_footer_and_the_timing_say_how_it_was_made(shard: Shard) -> None:
 
 
 @pytest.mark.parametrize("overlaps", [True, False])
-def test_memory_is_bounded_by_the_batch_and_not_by_the_number_of_pictures(
+def test_memory_is_bounded_by_the_batch_size_not_the_number_of_images(
     tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch, overlaps: bool
 ) -> None:
     alive: set[int] = set()
@@ -342,7 +340,7 @@ def test_memory_is_bounded_by_the_batch_and_not_by_the_number_of_pictures(
     monkeypatch.setattr(encoders, "load", load)
     embedded, _ = Shard(tmp_path, make_pictures(tmp_path / "many", 40)).embed(batch_size=3)
     assert embedded.num_rows == 40
-    assert 3 <= most <= 3 * 3 + 2  # a batch, two more ahead, and one in each thread
+    assert 3 <= most <= 3 * 3 + 2  # a batch, two batches ahead, and one image per thread
 
 
 def test_an_empty_shard_gives_empty_tables(tmp_path: Path, make_pictures: MakePictures) -> None:
@@ -362,7 +360,7 @@ def expected(shard: Shard) -> np.ndarray:
     return np.concatenate([encoder.encode(encoder.prepare(Image.open(shard.root / name))[None]) for name in names])
 
 
-def test_the_next_batch_is_queued_before_the_first_ones_result_is_fetched(shard: Shard) -> None:
+def test_the_next_batch_is_queued_before_the_previous_result_is_fetched(shard: Shard) -> None:
     encoder = Queued()
     done = embed(shard, encoder)
     assert encoder.events == ["launch 0: 4", "launch 1: 4", "fetch 0", "launch 2: 3", "fetch 1", "fetch 2"]
@@ -381,38 +379,36 @@ def test_the_next_batch_is_queued_before_the_first_ones_result_is_fetched(shard:
     ],
     ids=str,
 )
-def test_where_memory_runs_out_batches_are_halved_for_good_and_no_row_changes(
+def test_out_of_memory_halves_the_batch_size_for_good_and_changes_no_row(
     shard: Shard, kind: type[Scripted], error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     encoder = kind(fits=2, error=error)
     done = embed(shard, encoder, batch_size=8)
     np.testing.assert_array_equal(done.vectors, expected(shard))
-    assert [one.path for one in done.pictures] == sorted(path.name for path in shard.root.iterdir())
+    assert [image.path for image in done.images] == sorted(path.name for path in shard.root.iterdir())
     assert done.batch_size == 2
-    said = [one.getMessage() for one in caplog.records if "memory ran out" in one.getMessage()]
-    assert [line.split(":")[0] for line in said] == [
-        "memory ran out for 8 pictures at once; from here on 4",
-        "memory ran out for 4 pictures at once; from here on 2",
+    warnings = [record.getMessage() for record in caplog.records if "out of memory at" in record.getMessage()]
+    assert [line.split(":")[0] for line in warnings] == [
+        "out of memory at batch size 8; continuing with 4",
+        "out of memory at batch size 4; continuing with 2",
     ]
     if isinstance(encoder, Queued):
         sizes = [int(event.split(": ")[1]) for event in encoder.events if event.startswith("launch")]
         assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
 
 
-def test_a_picture_that_does_not_fit_alone_stops_the_job_with_a_remedy(shard: Shard) -> None:
-    with pytest.raises(
-        LookalikeError, match=r"p0\.png: memory ran out even for this picture alone: .* Run on a machine"
-    ):
+def test_out_of_memory_at_batch_size_1_stops_the_job_with_a_remedy(shard: Shard) -> None:
+    with pytest.raises(LookalikeError, match=r"p0\.png: out of memory at batch size 1: .* Run on a machine"):
         embed(shard, Scripted(fits=0))
 
 
-def test_other_errors_of_a_network_are_not_taken_for_a_lack_of_memory(shard: Shard) -> None:
+def test_other_errors_of_a_network_are_not_mistaken_for_out_of_memory(shard: Shard) -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         embed(shard, Scripted(fits=2, error=RuntimeError("shapes cannot be multiplied")))
 
 
 @pytest.mark.parametrize("kind", [Scripted, Queued])
-def test_the_peak_of_memory_grows_with_vectors_and_names_alone(
+def test_peak_memory_grows_only_with_vectors_and_names(
     kind: type[Scripted], tmp_path: Path, make_pictures: MakePictures
 ) -> None:
     root = make_pictures(tmp_path / "pictures", 240)
@@ -431,12 +427,12 @@ def test_the_peak_of_memory_grows_with_vectors_and_names_alone(
         tracemalloc.stop()
         return most
 
-    pixels = 200 * 200 * 3  # of one prepared picture, in bytes
-    more = peak(240) - peak(40)
-    assert more < 200 * 3000 < 200 * pixels / 10, f"{more / 200:.0f} bytes a picture"
+    pixels = 200 * 200 * 3  # bytes of one prepared image
+    growth = peak(240) - peak(40)
+    assert growth < 200 * 3000 < 200 * pixels / 10, f"{growth / 200:.0f} bytes per image"
 
 
-def test_the_stage_to_make_faster_first_is_named() -> None:
+def test_bottleneck_is_the_slowest_stage_given_the_threads() -> None:
     stages = {"read": 1.0, "decode": 6.0, "preprocess": 3.0, "transfer": 0.5, "forward": 4.0, "write": 0.1, "wait": 9.0}
     assert bottleneck(stages, threads=1) == "decode"
     assert bottleneck(stages, threads=4) == "forward"
@@ -452,16 +448,16 @@ def test_the_stage_to_make_faster_first_is_named() -> None:
 def photographs(tmp_path: Path) -> Shard:
     root = tmp_path / "photographs"
     root.mkdir()
-    lying = Image.Exif()
-    lying[0x0112] = 6
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
     picture(1, (1600, 1200)).save(root / "a.jpg", quality=90)
-    picture(2, (1200, 700)).save(root / "b.jpg", quality=90, exif=lying)
+    picture(2, (1200, 700)).save(root / "b.jpg", quality=90, exif=rotated)
     picture(3, (300, 250)).save(root / "c.jpg", quality=90)
     picture(4, (900, 800)).save(root / "d.png")
     return Shard(tmp_path, root)
 
 
-def test_fast_decoding_keeps_sizes_and_stays_near_the_full_vectors(photographs: Shard) -> None:
+def test_fast_decoding_keeps_the_sizes_and_approximates_the_vectors(photographs: Shard) -> None:
     key = '{"family": "efficientnet_lite", "variant": "lite0"}'
     fetch_weights(key, photographs.folder / "weights.json")
     full, _ = photographs.embed(key=key)
@@ -471,17 +467,15 @@ def test_fast_decoding_keeps_sizes_and_stays_near_the_full_vectors(photographs: 
     assert fast.drop("embedding").equals(full.drop("embedding"))
     for before, after, same in zip(full["embedding"], fast["embedding"], (False, False, True, True), strict=True):
         a, b = np.array(before.as_py()), np.array(after.as_py())
-        assert np.array_equal(a, b) is same, (
-            "a JPEG that is large enough is decoded at another size, and nothing else is"
-        )
+        assert np.array_equal(a, b) is same, "only a large enough JPEG is decoded at a reduced size"
         assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.99
 
 
-def test_a_picture_asked_about_by_hand_is_decoded_as_the_stage_decodes_it(photographs: Shard, network: str) -> None:
+def test_a_single_image_is_embedded_exactly_as_the_stage_embeds_it(photographs: Shard, network: str) -> None:
     key = json.dumps(json.loads(network) | {"decode": "fast"})
     fetch_weights(key, photographs.folder / "weights.json")
     stage, _ = photographs.embed(key=key, batch_size=1)
     weights = store.read_json(photographs.folder / "weights.json", Weights)
     encoder = encoders.load(key, weights, encoders.Machine(threads=2))
-    vector = embed_picture((photographs.root / "a.jpg").read_bytes(), "a.jpg", encoder, key)
+    vector = embed_image((photographs.root / "a.jpg").read_bytes(), "a.jpg", encoder, key)
     np.testing.assert_array_equal(vector, stage["embedding"][0].as_py())

@@ -1,4 +1,4 @@
-"""Exact search and the pool of candidates, against arithmetic that leaves nothing out."""
+"""Exact search and the candidates, compared with brute force."""
 
 from collections.abc import Iterator
 
@@ -16,20 +16,20 @@ from lookalike.search.candidates import Candidates
 Floats = NDArray[np.float32]
 
 
-def whole(draw: np.random.Generator, count: int, dimension: int = 3) -> Floats:
-    """Vectors of small whole numbers: their products are exact, and many are tied."""
-    return draw.integers(-2, 3, (count, dimension)).astype(np.float32)
+def integer_vectors(rng: np.random.Generator, count: int, dimension: int = 3) -> Floats:
+    """Vectors of small integers: their products are exact, and there are many ties."""
+    return rng.integers(-2, 3, (count, dimension)).astype(np.float32)
 
 
-def plain(queries: Floats, references: Floats, own: NDArray[np.int64]) -> Floats:
+def plain_scores(queries: Floats, references: Floats, own: NDArray[np.int64]) -> Floats:
     scores = queries @ references.T
     inside = np.flatnonzero(own >= 0)
     scores[inside, own[inside]] = -np.inf
     return scores
 
 
-def plain_pool(scores: Floats, shift: Floats, size: int) -> set[tuple[int, int]]:
-    """DISC21's rule, word by word: the best `size` pairs, and none of those tied with the first that is left out."""
+def expected_candidates(scores: Floats, shift: Floats, size: int) -> set[tuple[int, int]]:
+    """DISC21's rule, literally: the best `size` pairs without any that tie with the best excluded pair."""
     shifted = scores - shift[:, None]
     ranked = np.sort(shifted[np.isfinite(shifted)])[::-1]
     cut = ranked[size] if len(ranked) > size else -np.inf
@@ -40,8 +40,8 @@ def in_blocks(references: Floats, size: int) -> Iterator[Floats]:
     return (references[start : start + size] for start in range(0, len(references), size))
 
 
-def pairs_of(pool: Candidates) -> set[tuple[int, int]]:
-    queries, rows, _, _ = pool.pairs()
+def pairs_of(candidates: Candidates) -> set[tuple[int, int]]:
+    queries, rows, _, _ = candidates.pairs()
     return set(zip(queries.tolist(), rows.tolist(), strict=True))
 
 
@@ -53,92 +53,93 @@ def pairs_of(pool: Candidates) -> set[tuple[int, int]]:
     size=st.integers(0, 60),
     block=st.integers(1, 400),
 )
-def test_neighbors_and_pools_are_those_of_plain_arithmetic_ties_included(
+def test_neighbors_and_candidates_equal_brute_force_including_ties(
     seed: int, counts: tuple[int, int], k: int, size: int, block: int
 ) -> None:
-    draw = np.random.default_rng(seed)
-    queries, references = (whole(draw, count) for count in counts)
-    own = draw.integers(-1, len(references), len(queries))
-    shifts = np.zeros(len(queries), np.float32), draw.integers(-3, 3, len(queries)).astype(np.float32) / 4
-    pools = [Candidates(size, shift) for shift in shifts]
+    rng = np.random.default_rng(seed)
+    queries, references = (integer_vectors(rng, count) for count in counts)
+    own = rng.integers(-1, len(references), len(queries))
+    shifts = np.zeros(len(queries), np.float32), rng.integers(-3, 3, len(queries)).astype(np.float32) / 4
+    all_candidates = [Candidates(size, shift) for shift in shifts]
     k = min(k, len(references))
-    found = exact.search(queries, in_blocks(references, block), k, own, pools)
+    result = exact.search(queries, in_blocks(references, block), k, own, all_candidates)
 
-    scores = plain(queries, references, own)
+    scores = plain_scores(queries, references, own)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     expected = np.take_along_axis(scores, order, 1)
-    np.testing.assert_array_equal(found.scores, expected)
-    np.testing.assert_array_equal(found.rows, np.where(np.isfinite(expected), order, -1))
-    for pool, shift in zip(pools, shifts, strict=True):
-        assert pairs_of(pool) == plain_pool(scores, shift, size)
-        pair_queries, rows, ranks, pair_scores = pool.pairs()
+    np.testing.assert_array_equal(result.scores, expected)
+    np.testing.assert_array_equal(result.rows, np.where(np.isfinite(expected), order, -1))
+    for candidates, shift in zip(all_candidates, shifts, strict=True):
+        assert pairs_of(candidates) == expected_candidates(scores, shift, size)
+        pair_queries, rows, ranks, pair_scores = candidates.pairs()
         np.testing.assert_array_equal(pair_scores, scores[pair_queries, rows] - shift[pair_queries])
         for query in set(pair_queries.tolist()):
-            mine = pair_queries == query
-            assert ranks[mine].tolist() == list(range(1, mine.sum() + 1))
-            assert (np.diff(pair_scores[mine]) <= 0).all()
+            own_pairs = pair_queries == query
+            assert ranks[own_pairs].tolist() == list(range(1, own_pairs.sum() + 1))
+            assert (np.diff(pair_scores[own_pairs]) <= 0).all()
 
 
-@pytest.mark.parametrize("queries", [1, 3, 100])
-@pytest.mark.parametrize("references", [65, 129, 4097])
-def test_identical_references_tie_wherever_they_stand(queries: int, references: int) -> None:
-    """A matrix product rounds differently at the edge of a block: a tie would be hidden, and won by rounding."""
-    draw = np.random.default_rng(0)
-    asked, known = (draw.normal(size=(count, 512)).astype(np.float32) for count in (queries, references))
-    known[[5, references // 2, -1]] = known[0]
-    pools = [Candidates(10 * queries, np.zeros(queries, np.float32))]
-    found = exact.search(asked, in_blocks(known, 4096), references, np.full(queries, -1), pools)
-    scores = np.empty((queries, references), np.float32)
-    np.put_along_axis(scores, found.rows, found.scores, axis=1)
-    assert (scores[:, [5, references // 2, -1]] == scores[:, [0]]).all()
-    in_pool = pairs_of(pools[0])
-    for query in range(queries):
-        assert len({(query, row) in in_pool for row in (0, 5, references // 2, references - 1)}) == 1
-    shuffled = draw.permutation(references)
-    again = exact.search(asked, in_blocks(known[shuffled], 4096), references, np.full(queries, -1))
-    np.testing.assert_array_equal(again.scores, found.scores)
+@pytest.mark.parametrize("query_count", [1, 3, 100])
+@pytest.mark.parametrize("reference_count", [65, 129, 4097])
+def test_identical_references_tie_at_any_position(query_count: int, reference_count: int) -> None:
+    """A matrix product rounds differently at the edge of a block, which would decide the tie by position."""
+    rng = np.random.default_rng(0)
+    queries, references = (rng.normal(size=(count, 512)).astype(np.float32) for count in (query_count, reference_count))
+    references[[5, reference_count // 2, -1]] = references[0]
+    all_candidates = [Candidates(10 * query_count, np.zeros(query_count, np.float32))]
+    not_own = np.full(query_count, -1)
+    result = exact.search(queries, in_blocks(references, 4096), reference_count, not_own, all_candidates)
+    scores = np.empty((query_count, reference_count), np.float32)
+    np.put_along_axis(scores, result.rows, result.scores, axis=1)
+    assert (scores[:, [5, reference_count // 2, -1]] == scores[:, [0]]).all()
+    kept = pairs_of(all_candidates[0])
+    for query in range(query_count):
+        assert len({(query, row) in kept for row in (0, 5, reference_count // 2, reference_count - 1)}) == 1
+    shuffled = rng.permutation(reference_count)
+    again = exact.search(queries, in_blocks(references[shuffled], 4096), reference_count, not_own)
+    np.testing.assert_array_equal(again.scores, result.scores)
 
 
 @pytest.mark.parametrize("gpu_most", [2048, 300])
-def test_an_index_that_is_asked_fills_the_pool_with_the_same_pairs(
+def test_approximate_fill_of_an_exact_index_finds_the_same_candidates(
     gpu_most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One query has far more than 100 good pairs, so that more must be asked for; FAISS' own flat index is exact."""
+    """One query has far more than 100 good pairs, so that several passes are needed; FAISS' flat index is exact."""
     monkeypatch.setattr(approximate, "GPU_MOST", gpu_most)
-    draw = np.random.default_rng(0)
-    queries, references = draw.normal(size=(90, 16)).astype(np.float32), draw.normal(size=(5000, 16)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    queries, references = rng.normal(size=(90, 16)).astype(np.float32), rng.normal(size=(5000, 16)).astype(np.float32)
     queries[7] *= 30
-    own = draw.integers(-1, 5000, 90)
+    own = rng.integers(-1, 5000, 90)
     index = faiss.IndexFlatIP(16)
     index.add(references)
-    scores = plain(queries, references, own)
-    shifts = np.zeros(90, np.float32), draw.normal(size=90).astype(np.float32)
-    pools = [Candidates(900, shift) for shift in shifts]
-    approximate.fill(pools, [index, index], queries, own)
-    for pool, shift in zip(pools, shifts, strict=True):
-        expected = plain_pool(scores, shift, 900)
-        assert len(pairs_of(pool)) == 900
-        assert len(pairs_of(pool) ^ expected) <= 2  # sums are rounded otherwise at the cut-off
+    scores = plain_scores(queries, references, own)
+    shifts = np.zeros(90, np.float32), rng.normal(size=90).astype(np.float32)
+    all_candidates = [Candidates(900, shift) for shift in shifts]
+    approximate.fill(all_candidates, [index, index], queries, own)
+    for candidates, shift in zip(all_candidates, shifts, strict=True):
+        expected = expected_candidates(scores, shift, 900)
+        assert len(pairs_of(candidates)) == 900
+        assert len(pairs_of(candidates) ^ expected) <= 2  # sums may round differently at the cut-off
         assert sum(query == 7 for query, _ in expected) > 100
-    found = approximate.search(index, queries, 11, own)
-    np.testing.assert_array_equal(found.rows, exact.search(queries, in_blocks(references, 4096), 11, own).rows)
+    result = approximate.search(index, queries, 11, own)
+    np.testing.assert_array_equal(result.rows, exact.search(queries, in_blocks(references, 4096), 11, own).rows)
 
 
-def test_a_model_that_finds_everything_equally_near_has_an_empty_pool() -> None:
+def test_a_model_with_constant_scores_has_no_candidates() -> None:
     ones = np.ones((200, 4), np.float32)
-    pool = Candidates(30, np.zeros(3, np.float32))
-    exact.search(ones[:3], [ones], 5, np.full(3, -1), [pool])
-    assert pairs_of(pool) == set()
+    candidates = Candidates(30, np.zeros(3, np.float32))
+    exact.search(ones[:3], [ones], 5, np.full(3, -1), [candidates])
+    assert pairs_of(candidates) == set()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_one_vector_that_is_not_finite_hides_no_other_from_the_queries(value: float) -> None:
-    draw = np.random.default_rng(0)
-    references, queries = whole(draw, 5000), whole(draw, 3)
-    nobody = np.full(3, -1)
+def test_a_vector_that_is_not_finite_is_an_error_that_names_its_row(value: float) -> None:
+    rng = np.random.default_rng(0)
+    references, queries = integer_vectors(rng, 5000), integer_vectors(rng, 3)
+    not_own = np.full(3, -1)
     references[4200, 1] = value
-    with pytest.raises(LookalikeError, match=r"the vector of reference 4200 \(counted from 0\) is not a finite one"):
-        exact.search(queries, in_blocks(references, 4096), 5, nobody)
+    with pytest.raises(LookalikeError, match=r"the vector of reference 4200 \(counted from 0\) is not finite"):
+        exact.search(queries, in_blocks(references, 4096), 5, not_own)
     queries[2, 0] = value
-    with pytest.raises(LookalikeError, match=r"the vector of query 2 \(counted from 0\) is not a finite one"):
-        exact.search(queries, in_blocks(whole(draw, 50), 4096), 5, nobody)
+    with pytest.raises(LookalikeError, match=r"the vector of query 2 \(counted from 0\) is not finite"):
+        exact.search(queries, in_blocks(integer_vectors(rng, 50), 4096), 5, not_own)

@@ -127,8 +127,8 @@ def test_links_are_followed_but_not_in_circles(caplog):
         images, _ = sample()
 
     assert ids(images) == ["a.png", "linked/b.png"]
-    assert "links to folders that are listed already: 1, linked/back/" in caplog.text
-    assert "links that lead nowhere, and other things that are no files: 1, dangling.png" in caplog.text
+    assert "links to folders that are already listed: 1, linked/back/" in caplog.text
+    assert "broken links, and other things that are not regular files: 1, dangling.png" in caplog.text
 
 
 def test_links_to_and_fro_list_every_folder_once(caplog):
@@ -142,7 +142,7 @@ def test_links_to_and_fro_list_every_folder_once(caplog):
         images, _ = sample()
 
     assert ids(images) == sorted(f"{name}/a.png" for name in names)  # and not one for each of 12! ways
-    assert "links to folders that are listed already: 144, such as" in caplog.text
+    assert "links to folders that are already listed: 144, such as" in caplog.text
 
 
 def test_a_link_to_itself_and_links_to_each_other_are_no_files(caplog):
@@ -154,7 +154,7 @@ def test_a_link_to_itself_and_links_to_each_other_are_no_files(caplog):
         images, _ = sample()
 
     assert ids(images) == ["a.png"]
-    assert "links that lead nowhere, and other things that are no files: 3, fro.png, self.png, to.png" in caplog.text
+    assert "broken links, and other things that are not regular files: 3, fro.png, self.png, to.png" in caplog.text
 
 
 def test_linked_pictures_are_pictures():
@@ -176,7 +176,7 @@ def test_what_is_no_file_is_left_out(caplog):
         images, _ = sample()
 
     assert ids(images) == ["a.png"]
-    assert "links that lead nowhere, and other things that are no files: 1, pipe.png" in caplog.text
+    assert "broken links, and other things that are not regular files: 1, pipe.png" in caplog.text
 
 
 ODD_NAMES = (
@@ -271,14 +271,14 @@ def test_a_root_that_is_a_file():
     pictures("pictures")
 
     assert message() == (
-        "datasets.mine.root: 'pictures' is a file, not a folder. Name the folder that holds the pictures."
+        "datasets.mine.root: 'pictures' is a file, not a folder. Set it to the folder with the images."
     )
 
 
 def test_an_empty_folder():
     Path("pictures").mkdir()
 
-    assert message() == (f"datasets.mine.root: 'pictures' holds no pictures (looked for {', '.join(EXTENSIONS)}).")
+    assert message() == (f"datasets.mine.root: 'pictures' contains no images (looked for {', '.join(EXTENSIONS)}).")
 
 
 def test_a_sub_folder_that_cannot_be_read(monkeypatch):
@@ -294,7 +294,7 @@ def test_a_sub_folder_that_cannot_be_read(monkeypatch):
 
     assert message() == (
         "datasets.mine.root: the folder 'pictures/private' cannot be read (Permission denied). "
-        "Give yourself the right to read it, or move it out."
+        "Grant yourself permission to read it, or move it out."
     )
 
 
@@ -339,7 +339,7 @@ def test_root_and_queries_must_differ():
     pictures("pictures/a.png")
 
     assert message(queries="./pictures") == (
-        "datasets.mine.queries: './pictures' is also the root. Put the queries into a folder of their own."
+        "datasets.mine.queries: './pictures' is also the root. Move the queries to a separate folder."
     )
 
 
@@ -385,15 +385,15 @@ def test_training_pictures_are_neither_references_nor_queries():
     pictures("pictures/a.png", "queries/q.png", "more/a.png")
 
     assert message(training="./pictures") == (
-        "datasets.mine.training: './pictures' is also the root. Put the training pictures into a folder of their own."
+        "datasets.mine.training: './pictures' is also the root. Move the training images to a separate folder."
     )
     assert message(queries="queries", training="queries") == (
         "datasets.mine.training: 'queries' is also the folder of queries. "
-        "Put the training pictures into a folder of their own."
+        "Move the training images to a separate folder."
     )
     assert message(training="more") == (
         "datasets.mine.training: 'a.png' is both in root ('pictures') and in training ('more'), and every id, the path "
-        "inside its folder, must be unique. Rename one of the two, or move all training pictures into a sub-folder of "
+        "inside its folder, must be unique. Rename one of the two, or move all training images into a sub-folder of "
         "'more'."
     )
     assert message(training="none") == f"datasets.mine.training: the folder 'none' does not exist. {CHECK_THE_PATH}"
@@ -434,7 +434,7 @@ def test_truth_without_queries():
     pictures("pictures/a.png")
 
     assert message(truth="truth.csv") == (
-        "datasets.mine.truth: there are no queries. Name their folder with 'queries', or remove 'truth'."
+        "datasets.mine.truth: requires queries. Set 'queries' to their folder, or remove 'truth'."
     )
 
 
@@ -474,7 +474,7 @@ def test_a_missing_truth_file():
         ),
         (
             "query_id,reference_id\nq1.png,a.png\nq1.png,a.png\n",
-            "line 3: says the same as line 2. Delete one of the two.",
+            "line 3: duplicates line 2. Delete one of the two.",
         ),
         (
             "query_id,reference_id\nq1.png,a.png\nq1.png,\n",
@@ -482,7 +482,7 @@ def test_a_missing_truth_file():
         ),
         (
             "query_id,reference_id\nq1.png,a,b.png\n",
-            "line 2: has 3 cells, expected 2. Put a name that holds a comma into double quotes.",
+            "line 2: has 3 cells, expected 2. Put names that contain a comma in double quotes.",
         ),
         ('query_id,reference_id\nq1.png,"a.png', "line 2: is not valid CSV (unexpected end of data)."),
     ],
@@ -551,7 +551,7 @@ def test_a_sample_is_stable_and_a_larger_one_contains_the_smaller(caplog):
     pictures(*(f"pictures/p{number}.png" for number in range(30)))
     with caplog.at_level(logging.INFO):
         few, more = sampled(sample=8), sampled(sample=20)
-    assert "datasets.mine.sample: 8 of 30 references are taken" in caplog.text
+    assert "datasets.mine.sample: 8 of 30 references are sampled" in caplog.text
     assert (len(few), len(more)) == (8, 20)
     assert few < more < sampled() == sampled(sample=30) == sampled(sample=500)
     assert few != set(sorted(more)[:8]), "not the first by name"
@@ -567,6 +567,5 @@ def test_a_sample_keeps_what_the_queries_ask_for():
     assert {"p7.png", "p8.png", "p9.png"} <= sampled(sample=5, **with_truth)
     assert (len(sampled(sample=5, **with_truth)), len(rows), len(matches)) == (5, 8, 3)
     assert message(sample=2, **with_truth) == (
-        "datasets.mine.sample: 2 references are to be taken, but 3 are true matches of queries. "
-        "Set sample to 3 or more."
+        "datasets.mine.sample: is 2, but 3 references are true matches of queries. Set sample to 3 or more."
     )

@@ -15,19 +15,19 @@ def encoded(image: Image.Image, format: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def test_an_ordinary_picture_comes_as_it_is(tmp_path: Path) -> None:
+def test_an_ordinary_image_keeps_its_pixels(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(picture(0), "PNG"))
     assert np.array_equal(images.load(str(tmp_path), "a.png"), picture(0))
 
 
-def test_the_cameras_orientation_is_applied() -> None:
+def test_the_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
+    exif[0x0112] = 6  # rotated by 90 degrees
     upright = images.decode(encoded(picture(0), "PNG", exif=exif))
     assert np.array_equal(upright, picture(0).transpose(Image.Transpose.ROTATE_270))
 
 
-def test_transparency_is_laid_over_white() -> None:
+def test_transparency_is_composited_onto_white() -> None:
     clear = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
     clear.putpixel((1, 0), (255, 0, 0, 255))
     assert np.asarray(images.decode(encoded(clear, "PNG"))).tolist() == [[[255, 255, 255], [255, 0, 0]]]
@@ -48,37 +48,37 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     ("data", "reason"),
     [
         (b"", "the file is empty"),
-        (b"not a picture at all", "is text, not a picture"),
+        (b"not an image at all", "is text, not an image"),
         (encoded(picture(0), "PNG")[:-200], "damaged: "),
         (encoded(picture(0, (300, 300)), "JPEG")[:2000], "damaged: image file is truncated"),
     ],
 )
-def test_a_bad_picture_is_refused_with_a_reason(data: bytes, reason: str) -> None:
+def test_a_bad_image_is_rejected_with_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(images.BadImage, match=reason):
         images.decode(data)
 
 
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_with_too_many_pixels_is_rejected_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
     with pytest.raises(images.BadImage, match=r"has 60 x 48 pixels; the limit is 100 in all"):
         images.decode(encoded(picture(0), "PNG"))
 
 
-def test_a_vanished_and_an_unreadable_file_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(images.BadImage, match="the file is gone"):
+def test_a_missing_file_and_a_folder_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(images.BadImage, match="the file is missing"):
         images.read(str(tmp_path), "none.png")
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(images.BadImage, match="is no file, but a folder, a named pipe or a device"):
+    with pytest.raises(images.BadImage, match="is not a regular file, but a folder, a named pipe or a device"):
         images.read(str(tmp_path), "folder.png")
 
 
-# --- decoding at a smaller size, where more is not needed ---
+# --- decoding at a reduced size ---
 
 
 @pytest.mark.parametrize(
     ("size", "least", "expected"),
     [
-        ((1024, 768), (224, 224), (512, 384)),  # a third would do, but JPEG knows halves, quarters and eighths
+        ((1024, 768), (224, 224), (512, 384)),  # a third would suffice, but JPEG has only halves, quarters and eighths
         ((1024, 768), (256, 192), (256, 192)),
         ((1023, 767), (256, 192), (512, 384)),
         ((500, 375), (224, 224), (500, 375)),
@@ -86,7 +86,7 @@ def test_a_vanished_and_an_unreadable_file_are_refused(tmp_path: Path) -> None:
         ((90, 70), (224, 224), (90, 70)),
     ],
 )
-def test_a_jpeg_is_decoded_no_larger_and_never_smaller_than_what_is_needed(
+def test_a_jpeg_is_decoded_at_the_smallest_scale_that_suffices(
     size: tuple[int, int], least: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     data = encoded(picture(0, size), "JPEG")
@@ -95,20 +95,20 @@ def test_a_jpeg_is_decoded_no_larger_and_never_smaller_than_what_is_needed(
     assert images.decode(data).size == images.full_size(data, image) == size
 
 
-def test_what_is_needed_is_asked_of_the_upright_picture() -> None:
+def test_the_needed_size_is_computed_from_the_upright_size() -> None:
     exif = Image.Exif()
     exif[0x0112] = 8
     data = encoded(picture(0, (800, 400)), "JPEG", exif=exif)
-    asked = []
+    sizes = []
 
     def needs(size: tuple[int, int]) -> tuple[int, int]:
-        asked.append(size)
-        return (200, 250)  # lying down, 250 x 200: a half has to do
+        sizes.append(size)
+        return (200, 250)  # stored as 250 x 200: a half suffices
 
     image = images.decode(data, needs)
     assert image.size == (200, 400)
     assert images.full_size(data, image) == (400, 800)
-    assert asked == [(400, 800)]
+    assert sizes == [(400, 800)]
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP"])
@@ -118,7 +118,7 @@ def test_only_jpeg_can_be_decoded_at_a_smaller_size(format: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "L"])
-def test_a_jpeg_of_other_colors_is_the_same_picture_smaller(mode: str) -> None:
+def test_a_jpeg_of_another_mode_is_scaled_down_correctly(mode: str) -> None:
     data = encoded(picture(0, (800, 600)).convert(mode), "JPEG", quality=95)
     half = np.asarray(images.decode(data, lambda _: (400, 300)), float)
     full = np.asarray(images.decode(data).reduce(2), float)

@@ -39,18 +39,18 @@ FOOTER = {
 
 
 class Chain:
-    """Embedding shards on disk, then index and search over them."""
+    """Embedding shards on disk, and the index and search stages on them."""
 
     def __init__(
         self, folder: Path, references: int = 40, queries: int = 7, dimension: int = 8, training: int = 0
     ) -> None:
-        draw = np.random.default_rng(0)
+        rng = np.random.default_rng(0)
         folder.mkdir(exist_ok=True)
         self.folder = folder
-        self.contents: dict[str, str] = {}  # what stands for a file's hash, where it is not its name
-        self.vectors = {f"r{n}": draw.normal(size=dimension).astype(np.float32) for n in range(references)}
-        self.vectors |= {f"q{n}": draw.normal(size=dimension).astype(np.float32) for n in range(queries)}
-        self.vectors |= {f"t{n}": draw.normal(size=dimension).astype(np.float32) for n in range(training)}
+        self.contents: dict[str, str] = {}  # id -> stand-in for the file's hash, by default the id
+        self.vectors = {f"r{n}": rng.normal(size=dimension).astype(np.float32) for n in range(references)}
+        self.vectors |= {f"q{n}": rng.normal(size=dimension).astype(np.float32) for n in range(queries)}
+        self.vectors |= {f"t{n}": rng.normal(size=dimension).astype(np.float32) for n in range(training)}
         self.sample({name: name[0] for name in self.vectors})
         if training:
             self.shard("training", [name for name in self.vectors if name[0] == "t"])
@@ -74,11 +74,11 @@ class Chain:
         store.write_table(pa.table(columns, IMAGES.schema()), self.folder / "images.parquet", IMAGES, MADE)
 
     def shard(self, name: str, ids: list[str], **footer: Any) -> None:
-        values = np.concatenate([self.vectors[one] for one in ids])
+        values = np.concatenate([self.vectors[image_id] for image_id in ids])
         table = pa.table(
             {
                 "image_id": ids,
-                "sha256": [self.contents.get(one, one) for one in ids],
+                "sha256": [self.contents.get(image_id, image_id) for image_id in ids],
                 "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values), len(values) // len(ids)),
             }
         )
@@ -148,12 +148,12 @@ class Chain:
         )
         return store.read_table(self.folder / "neighbors.parquet", NEIGHBORS)
 
-    def found(self, name: str) -> list[dict[str, Any]]:
+    def rows(self, name: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = store.read_table(self.folder / f"{name}.parquet", NEIGHBORS).to_pylist()
         return rows
 
     def unit(self, role: str) -> tuple[list[str], Floats]:
-        """Names and unit vectors of the pictures of a role."""
+        """Names and unit vectors of the images with a role."""
         names = [name for name in self.vectors if name[0] == role]
         vectors = np.stack([self.vectors[name] for name in names])
         return names, vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -169,50 +169,50 @@ def expected(chain: Chain, query: str, references: list[str]) -> list[str]:
         a, b = chain.vectors[query].astype(float), chain.vectors[reference].astype(float)
         return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
-    return sorted((one for one in references if one != query), key=cosine, reverse=True)
+    return sorted((name for name in references if name != query), key=cosine, reverse=True)
 
 
-def test_neighbors_are_those_of_plain_arithmetic_one_more_than_k(chain: Chain) -> None:
+def test_neighbors_are_the_k_plus_1_largest_cosines(chain: Chain) -> None:
     chain.build()
-    found = chain.search(k=5).to_pandas()
+    result = chain.search(k=5).to_pandas()
     references = [name for name in chain.vectors if name[0] == "r"]
-    for query, rows in found.groupby("query_id"):
+    for query, rows in result.groupby("query_id"):
         assert rows["reference_id"].tolist() == expected(chain, str(query), references)[:6]
         assert rows["rank"].tolist() == [1, 2, 3, 4, 5, 6]
         a, b = chain.vectors[str(query)], chain.vectors[rows["reference_id"].iloc[0]]
         np.testing.assert_allclose(rows["score"].iloc[0], a @ b / np.linalg.norm(a) / np.linalg.norm(b), rtol=1e-5)
-    assert found["query_id"].nunique() == 7
+    assert result["query_id"].nunique() == 7
 
 
-def test_a_single_vector_finds_what_the_search_of_the_stage_finds(chain: Chain) -> None:
+def test_a_single_vector_finds_what_the_stage_finds(chain: Chain) -> None:
     chain.build()
     stored = chain.search(k=5).to_pandas().query("query_id == 'q3'")
     (vector,) = unit(chain.vectors["q3"][None].copy())
     files = {"index": str(chain.folder / "flat.faiss"), "ids": str(chain.folder / "flat.ids.parquet")}
-    found = nearest(**files, vector=vector, k=6)
-    assert [one for one, _ in found] == stored["reference_id"].tolist()
-    np.testing.assert_allclose([score for _, score in found], stored["score"], rtol=1e-6)
+    result = nearest(**files, vector=vector, k=6)
+    assert [name for name, _ in result] == stored["reference_id"].tolist()
+    np.testing.assert_allclose([score for _, score in result], stored["score"], rtol=1e-6)
     assert len(nearest(**files, vector=vector, k=1000)) == 40
 
 
-def test_a_picture_is_never_its_own_neighbor(tmp_path: Path) -> None:
+def test_an_image_is_never_its_own_neighbor(tmp_path: Path) -> None:
     chain = Chain(tmp_path)
     chain.sample(dict.fromkeys(chain.vectors, "rq"))
     chain.build()
-    found = chain.search(k=5).to_pandas()
-    assert not (found["query_id"] == found["reference_id"]).any()
-    for query, rows in found.groupby("query_id"):
+    result = chain.search(k=5).to_pandas()
+    assert not (result["query_id"] == result["reference_id"]).any()
+    for query, rows in result.groupby("query_id"):
         assert rows["reference_id"].tolist() == expected(chain, str(query), list(chain.vectors))[:6]
         assert rows["rank"].tolist() == [1, 2, 3, 4, 5, 6]
 
 
-def test_fewer_references_than_k_give_all_there_are(tmp_path: Path) -> None:
+def test_fewer_references_than_k_are_all_returned(tmp_path: Path) -> None:
     chain = Chain(tmp_path, references=3)
     chain.build()
     assert chain.search(k=3).num_rows == 7 * 3
 
 
-def test_other_factories_are_trained(chain: Chain) -> None:
+def test_a_factory_that_needs_training_is_trained(chain: Chain) -> None:
     chain.build("PCA4,Flat")
     assert chain.search(key='{"factory": "PCA4,Flat"}').num_rows == 7 * 6
 
@@ -222,19 +222,19 @@ def test_other_factories_are_trained(chain: Chain) -> None:
     [
         ("Flt", r"cannot build factory 'Flt' for vectors of 8 dimensions: .*could not parse index string Flt"),
         ("PQ3", r"cannot build factory 'PQ3' .* should be a multiple of the number of subquantizers"),
-        ("IVF4096,Flat", r"'IVF4096,Flat' learns 4096 clusters, which takes at least 4096 .*, and there are 40\. Ask"),
-        ("PCA80,Flat", r"learns 80 principal components, which takes at least 81 training vectors, and there are 40"),
+        ("IVF4096,Flat", r"'IVF4096,Flat' learns 4096 clusters, which needs at least 4096 .*; there are 40\. Reduce"),
+        ("PCA80,Flat", r"learns 80 principal components, which needs at least 81 training vectors; there are 40"),
         ("OPQ2,PQ2", r"learns 256 clusters"),
         ("HNSW8_PQ4x4", r"asked for inner product, FAISS makes an IndexHNSWPQ that compares by L2 distance"),
-        ("SQ8_direct", r"does not score by inner product: of 1600 scores .*, all are 0\.000, of inner products from"),
+        ("SQ8_direct", r"does not score by inner product: of 1600 scores .*, all are 0\.000, for inner products from"),
     ],
 )
-def test_a_factory_that_cannot_be_built_is_named_with_what_to_do(chain: Chain, factory: str, message: str) -> None:
+def test_a_factory_that_cannot_be_built_is_reported_with_a_remedy(chain: Chain, factory: str, message: str) -> None:
     with pytest.raises(LookalikeError, match=message):
         chain.build(factory)
 
 
-def test_footers_carry_the_embedding_on(chain: Chain) -> None:
+def test_footers_pass_on_the_identity_of_the_embedding(chain: Chain) -> None:
     chain.build()
     chain.search()
     ids = store.read_provenance(chain.folder / "flat.ids.parquet")
@@ -256,8 +256,8 @@ def test_footers_carry_the_embedding_on(chain: Chain) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 100, 1200])
-def test_an_index_that_does_not_fit_on_the_disk_is_named_and_leaves_nothing(size: int, chain: Chain) -> None:
-    """FAISS itself does not notice that the end of a file, which it still holds in memory, cannot be written."""
+def test_an_index_that_does_not_fit_on_the_disk_is_reported_and_leaves_no_file(size: int, chain: Chain) -> None:
+    """FAISS itself does not notice if the last buffer of a file cannot be written."""
     with (
         largest_file(size),
         pytest.raises(LookalikeError, match=r"\.faiss: cannot be written \(File too large\)\. Check"),
@@ -266,7 +266,7 @@ def test_an_index_that_does_not_fit_on_the_disk_is_named_and_leaves_nothing(size
     assert not [*chain.folder.rglob("*.faiss*"), *chain.folder.rglob(".*.tmp")]
 
 
-def test_shards_of_another_configuration_are_refused(chain: Chain) -> None:
+def test_shards_of_another_configuration_are_rejected(chain: Chain) -> None:
     queries = [name for name in chain.vectors if name[0] == "q"]
     chain.shard("queries", queries, key='{"family": "pixels", "size": 8}')
     with pytest.raises(LookalikeError) as caught:
@@ -278,31 +278,31 @@ def test_shards_of_another_configuration_are_refused(chain: Chain) -> None:
     )
 
 
-def test_shards_that_other_code_made_are_refused_all_at_once(tmp_path: Path) -> None:
-    """They ended after their master was killed, so Snakemake does not know that the code has changed since."""
+def test_all_shards_made_by_other_code_are_rejected_together(tmp_path: Path) -> None:
+    """Jobs that end after Snakemake was killed leave shards whose code Snakemake does not know."""
     chain = Chain(tmp_path / "tiny", training=5)
-    for role, name in (("t", "training"), ("q", "queries")):
-        chain.shard(name, [one for one in chain.vectors if one[0] == role], code="0ld")
+    for role, shard in (("t", "training"), ("q", "queries")):
+        chain.shard(shard, [name for name in chain.vectors if name[0] == role], code="0ld")
     with pytest.raises(LookalikeError) as caught:
         chain.build()
     assert str(caught.value) == (
         f"{chain.folder}/training.parquet: was made by another version of the code: its code is 0ld, expected c0de "
         f"(2 of 3 shards). Embed again: --forcerun {chain.folder}/training.parquet {chain.folder}/queries.parquet"
     )
-    for role, name in (("t", "training"), ("q", "queries")):
-        chain.shard(name, [one for one in chain.vectors if one[0] == role])
+    for role, shard in (("t", "training"), ("q", "queries")):
+        chain.shard(shard, [name for name in chain.vectors if name[0] == role])
     chain.build()
-    chain.shard("queries", [one for one in chain.vectors if one[0] == "q"], code="0ld")
+    chain.shard("queries", [name for name in chain.vectors if name[0] == "q"], code="0ld")
     with pytest.raises(LookalikeError, match=r"queries\.parquet: was made by another version of the code"):
         chain.search()
 
 
-def test_where_many_shards_are_of_other_code_the_model_is_embedded_again(tmp_path: Path) -> None:
+def test_if_many_shards_are_of_other_code_the_remedy_embeds_the_model_again(tmp_path: Path) -> None:
     paths = []
     for number in range(9):
         paths.append(str(tmp_path / f"tiny/references-{number:05d}.parquet"))
-        vectors_of_one = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(2, np.float32)), 2)
-        table = pa.table({"image_id": ["a"], "sha256": ["s"], "embedding": vectors_of_one})
+        embeddings = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(2, np.float32)), 2)
+        table = pa.table({"image_id": ["a"], "sha256": ["s"], "embedding": embeddings})
         store.write_table(table, paths[-1], EMBEDDINGS, FOOTER | {"code": "0ld"})
     with pytest.raises(
         LookalikeError, match=r"\(9 of 9 shards\)\. Embed again: --forcerun results/weights/pixels/weights\.json$"
@@ -311,7 +311,7 @@ def test_where_many_shards_are_of_other_code_the_model_is_embedded_again(tmp_pat
 
 
 @pytest.mark.parametrize("footer", [{"weights_sha256": "v"}, {"dtypes": {"compute": "float16", "stored": "float32"}}])
-def test_shards_of_other_weights_or_precision_are_refused(chain: Chain, footer: dict[str, Any]) -> None:
+def test_shards_of_other_weights_or_precision_are_rejected(chain: Chain, footer: dict[str, Any]) -> None:
     chain.shard("queries", [name for name in chain.vectors if name[0] == "q"], **footer)
     with pytest.raises(
         LookalikeError, match=rf"queries\.parquet: its {next(iter(footer))} is .* --forcerun results/weights/"
@@ -330,7 +330,7 @@ def test_shards_of_other_library_versions_are_a_warning(chain: Chain, caplog: py
     assert ids["embed_versions"] == {"numpy": "2 / 3", "torch": "2.9"}
 
 
-def test_an_index_without_its_own_ids_is_refused(chain: Chain) -> None:
+def test_an_index_that_does_not_belong_to_its_ids_is_rejected(chain: Chain) -> None:
     chain.build()
     (chain.folder / "flat.faiss").write_bytes(b"another")
     with pytest.raises(
@@ -339,7 +339,7 @@ def test_an_index_without_its_own_ids_is_refused(chain: Chain) -> None:
         chain.search()
 
 
-def test_an_index_over_another_models_vectors_is_refused(chain: Chain) -> None:
+def test_an_index_of_another_models_vectors_is_rejected(chain: Chain) -> None:
     chain.build()
     ids = chain.folder / "flat.ids.parquet"
     footer = store.read_provenance(ids) | {"weights_sha256": "other"}
@@ -348,7 +348,7 @@ def test_an_index_over_another_models_vectors_is_refused(chain: Chain) -> None:
         chain.search()
 
 
-def test_an_index_of_another_factory_is_refused(chain: Chain) -> None:
+def test_an_index_of_another_factory_is_rejected(chain: Chain) -> None:
     chain.build("PCA4,Flat")
     with pytest.raises(LookalikeError, match=r"flat\.ids\.parquet: was made by another .* its index_key is"):
         chain.search()
@@ -356,15 +356,15 @@ def test_an_index_of_another_factory_is_refused(chain: Chain) -> None:
 
 def test_counts_add_up_or_nothing_is_built(chain: Chain) -> None:
     chain.shard("references", [name for name in chain.vectors if name[0] == "r"][:-1])
-    with pytest.raises(LookalikeError, match=r"47 pictures were sampled, but 46 are embedded and 0 rejected.*'r39'"):
+    with pytest.raises(LookalikeError, match=r"47 images were sampled, but 46 are embedded and 0 rejected.*'r39'"):
         chain.build()
     chain.rejected = chain.reject([{"image_id": "r39", "path": "r39", "reason": "damaged"}])
     chain.build()
     assert store.read_table(chain.folder / "flat.ids.parquet", INDEX_IDS).num_rows == 39
 
 
-def test_a_vector_of_other_bytes_than_those_that_were_sampled_is_refused(chain: Chain) -> None:
-    """A picture edited in place, to the byte as large, and copies made of it since."""
+def test_a_vector_of_other_bytes_than_the_sampled_ones_is_rejected(chain: Chain) -> None:
+    """An image was edited in place to the same size, and copies have been made of it since."""
     path = chain.folder / "images.parquet"
     sampled = store.read_table(path, IMAGES)
     known = pa.array(["r0"] + [None] * (sampled.num_rows - 1), pa.string())
@@ -377,12 +377,12 @@ def test_a_vector_of_other_bytes_than_those_that_were_sampled_is_refused(chain: 
     shard = chain.folder / "references.parquet"
     manifest = chain.folder.parent / "images/manifest.parquet"
     assert str(caught.value) == (
-        f"{shard}: holds the vector of another picture under the name 'r0': its file was changed after it was "
+        f"{shard}: holds the vector of another image under the name 'r0': its file was changed after it was "
         f"embedded or copied. Copy and embed it again: --forcerun {manifest} {shard}"
     )
 
 
-def test_what_the_model_saw_of_every_image_is_written_beside_the_ids(chain: Chain) -> None:
+def test_what_the_model_saw_of_every_image_is_written_next_to_the_ids(chain: Chain) -> None:
     chain.shard("references", [f"r{n}" for n in range(39)])
     chain.rejected = chain.reject([{"image_id": "r39", "path": "r39", "reason": "damaged"}])
     chain.build()
@@ -393,104 +393,99 @@ def test_what_the_model_saw_of_every_image_is_written_beside_the_ids(chain: Chai
     assert seen[-1] == {"image_id": "r39", "sha256": None, "width": None, "height": None, "reason": "damaged"}
 
 
-def test_rejected_pictures_are_fatal_where_the_configuration_says_so(chain: Chain) -> None:
+def test_rejected_images_stop_the_run_with_on_bad_image_fail(chain: Chain) -> None:
     chain.rejected = chain.reject([{"image_id": "r39", "path": "a/r39.jpg", "reason": "damaged"}])
-    with pytest.raises(LookalikeError, match=r"a/r39\.jpg: damaged \(1 such pictures\)\. Mend or remove them"):
+    with pytest.raises(LookalikeError, match=r"a/r39\.jpg: damaged \(rejected images: 1\)\. Fix or remove them"):
         chain.build(on_bad_image="fail")
 
 
-def test_an_index_of_nothing_says_why(tmp_path: Path) -> None:
+def test_an_empty_index_is_an_error_with_the_first_reason(tmp_path: Path) -> None:
     chain = Chain(tmp_path, references=1)
     chain.sample({"lost": "r", **{name: "q" for name in chain.vectors if name[0] == "q"}})
     chain.shard("references", ["q0"])
     chain.shard("queries", [f"q{n}" for n in range(1, 7)])
     chain.rejected = chain.reject([{"image_id": "lost", "path": "lost.jpg", "reason": "the file is empty"}])
-    with pytest.raises(
-        LookalikeError, match=r"not one reference could be embedded\. The first: lost\.jpg: the file is"
-    ):
+    message = r"no reference could be embedded\. The first rejected image: lost\.jpg: the file is"
+    with pytest.raises(LookalikeError, match=message):
         chain.build()
 
 
-def test_a_vector_of_zeros_scores_nothing(tmp_path: Path) -> None:
+def test_a_zero_vector_scores_zero(tmp_path: Path) -> None:
     chain = Chain(tmp_path)
     chain.vectors["q0"] = np.zeros(8, np.float32)
     chain.shard("queries", [name for name in chain.vectors if name[0] == "q"])
     chain.build()
-    found = chain.search().to_pandas()
-    assert found.loc[found["query_id"] == "q0", "score"].tolist() == [0.0] * 6
+    result = chain.search().to_pandas()
+    assert result.loc[result["query_id"] == "q0", "score"].tolist() == [0.0] * 6
 
 
-def test_a_name_that_stands_twice_among_many_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lookalike.io.formats.tables.FEW", 10)
+def test_a_duplicate_id_among_many_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lookalike.io.formats.tables.HASH_TABLE_LIMIT", 10)
     names = [f"r{number}" for number in range(9000)]
-    INDEX_IDS.check(pa.table({"image_id": names}), "here")
-    with pytest.raises(LookalikeError, match=r"here: duplicate image_id 'r7' \(1 in all\)"):
-        INDEX_IDS.check(pa.table({"image_id": [*names, "r7"]}), "here")
+    INDEX_IDS.check(pa.table({"image_id": names}), "a.parquet")
+    with pytest.raises(LookalikeError, match=r"a\.parquet: duplicate image_id 'r7' \(1 in total\)"):
+        INDEX_IDS.check(pa.table({"image_id": [*names, "r7"]}), "a.parquet")
 
 
 @pytest.mark.parametrize("collide", [False, True])
-def test_many_ids_are_found_again_shard_by_shard(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collide: bool
-) -> None:
-    """Beyond FEW by sorted hashes, which take a fraction of a hash table's memory; two equal hashes hide nobody."""
+def test_many_ids_are_located_shard_by_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collide: bool) -> None:
+    """Above HASH_TABLE_LIMIT by sorted hashes, which need less memory; colliding hashes hide no id."""
     chain = Chain(tmp_path, references=600)
     ids = pa.array([name for name in reversed(chain.vectors) if name != "r13"])
     expected = vectors.rows_among(chain.shards, ids)
     assert (expected[0] == -1).sum() == 1
-    monkeypatch.setattr(vectors, "FEW", 10)
+    monkeypatch.setattr(vectors, "HASH_TABLE_LIMIT", 10)
     if collide:
         hashes = vectors.hashes_of
         monkeypatch.setattr(vectors, "hashes_of", lambda ids: hashes(ids) % 100)
-    for found, rows in zip(vectors.rows_among(chain.shards, ids), expected, strict=True):
-        np.testing.assert_array_equal(found, rows)
+    for actual, rows in zip(vectors.rows_among(chain.shards, ids), expected, strict=True):
+        np.testing.assert_array_equal(actual, rows)
 
 
-def test_the_pool_is_the_best_ten_pairs_a_query_over_all_queries(tmp_path: Path) -> None:
+def test_candidates_are_the_best_ten_pairs_per_query_over_all_queries(tmp_path: Path) -> None:
     chain = Chain(tmp_path, references=600)
     chain.build()
     chain.search()
-    pool = chain.found("candidates")
+    candidates = chain.rows("candidates")
     (queries, q), (references, r) = chain.unit("q"), chain.unit("r")
     scores = q @ r.T
     best = np.argsort(-scores, axis=None)[:70]
-    expected = {(queries[one // 600], references[one % 600]) for one in best.tolist()}
-    assert {(row["query_id"], row["reference_id"]) for row in pool} == expected
+    expected = {(queries[cell // 600], references[cell % 600]) for cell in best.tolist()}
+    assert {(row["query_id"], row["reference_id"]) for row in candidates} == expected
     for query in queries:
-        mine = [row for row in pool if row["query_id"] == query]
-        assert [row["rank"] for row in mine] == list(range(1, len(mine) + 1))
-        for row in mine:
+        own_rows = [row for row in candidates if row["query_id"] == query]
+        assert [row["rank"] for row in own_rows] == list(range(1, len(own_rows) + 1))
+        for row in own_rows:
             exact = scores[queries.index(query), references.index(row["reference_id"])]
             assert row["score"] == pytest.approx(exact, abs=1e-6)
     footer = store.read_provenance(chain.folder / "candidates.parquet")
-    assert footer["policy"].startswith("the best 10 pairs a query over all queries together")
+    assert footer["policy"].startswith("the best 10 pairs per query over all queries")
     assert (footer["queries"], footer["references"], footer["index"]) == (7, 600, "flat")
 
 
-def test_a_rejected_query_does_not_shorten_the_pool(tmp_path: Path) -> None:
-    """Ten pairs for each query that was sampled: a model that refuses pictures gets a list of equal length."""
+def test_a_rejected_query_does_not_reduce_the_number_of_candidates(tmp_path: Path) -> None:
+    """Ten pairs per sampled query: a model that rejects images has equally many candidates."""
     chain = Chain(tmp_path, references=600)
     chain.shard("queries", [f"q{n}" for n in range(6)])
     chain.rejected = chain.reject([{"image_id": "q6", "path": "q6", "reason": "truncated"}])
     chain.build()
     chain.search()
-    assert len(chain.found("candidates")) == 10 * 7
-    assert {row["query_id"] for row in chain.found("candidates")} <= {f"q{n}" for n in range(6)}
+    assert len(chain.rows("candidates")) == 10 * 7
+    assert {row["query_id"] for row in chain.rows("candidates")} <= {f"q{n}" for n in range(6)}
 
 
-def test_a_picture_is_never_in_the_pool_with_itself(tmp_path: Path) -> None:
+def test_an_image_is_never_a_candidate_of_itself(tmp_path: Path) -> None:
     chain = Chain(tmp_path)
     chain.sample(dict.fromkeys(chain.vectors, "rq"))
     chain.build()
     chain.search()
-    pool = chain.found("candidates")
-    assert len(pool) == 10 * 47
-    assert all(row["query_id"] != row["reference_id"] for row in pool)
+    candidates = chain.rows("candidates")
+    assert len(candidates) == 10 * 47
+    assert all(row["query_id"] != row["reference_id"] for row in candidates)
 
 
 @pytest.mark.parametrize("factory", ["Flat", "PCAW4,L2norm,Flat", "IVF4,Flat", ""])
-def test_normalised_scores_are_less_the_mean_of_the_nearest_three_training_pictures(
-    tmp_path: Path, factory: str
-) -> None:
+def test_normalised_scores_subtract_the_mean_of_the_nearest_three_training_scores(tmp_path: Path, factory: str) -> None:
     chain = Chain(tmp_path, references=300, training=50)
     key = json.dumps({"factory": factory, "search": {"nprobe": 4}} if "IVF" in factory else {"factory": factory})
     key = key if factory else '{"scan": true}'
@@ -509,32 +504,32 @@ def test_normalised_scores_are_less_the_mean_of_the_nearest_three_training_pictu
         }
         q, r, t = (unit(seen.apply(np.ascontiguousarray(x))) for x in (q, r, t))
     nearest = np.sort(q @ t.T, axis=1)[:, ::-1][:, :3]
-    found = chain.found("training_found")
-    assert [row["rank"] for row in found] == [1, 2, 3] * 7
-    np.testing.assert_allclose([row["score"] for row in found], nearest.reshape(-1), atol=2e-6)
-    assert {row["reference_id"] for row in found} <= set(training)
+    result = chain.rows("training_found")
+    assert [row["rank"] for row in result] == [1, 2, 3] * 7
+    np.testing.assert_allclose([row["score"] for row in result], nearest.reshape(-1), atol=2e-6)
+    assert {row["reference_id"] for row in result} <= set(training)
     normalised = q @ r.T - nearest.mean(axis=1, keepdims=True)
     best = np.argsort(-normalised, axis=None)[:70]
-    pool = {(row["query_id"], row["reference_id"]): row["score"] for row in chain.found("candidates_sn")}
-    expected = {(queries[one // 300], references[one % 300]): normalised.flat[one] for one in best.tolist()}
-    assert pool == pytest.approx(expected, abs=5e-6)
+    candidates = {(row["query_id"], row["reference_id"]): row["score"] for row in chain.rows("candidates_sn")}
+    expected = {(queries[cell // 300], references[cell % 300]): normalised.flat[cell] for cell in best.tolist()}
+    assert candidates == pytest.approx(expected, abs=5e-6)
     footer = store.read_provenance(chain.folder / "candidates_sn.parquet")
     assert footer["normalise"] == {"beta": 1.0, "first": 1, "last": 3}
 
 
-def test_tables_of_roles_that_a_data_set_lacks_are_empty_and_say_so(tmp_path: Path) -> None:
+def test_tables_of_roles_that_a_data_set_lacks_are_empty_and_marked_absent(tmp_path: Path) -> None:
     chain = Chain(tmp_path)
     chain.build()
     chain.search()
-    absent = {name: chain.found(name) for name in ("training_found", "candidates_sn")}
+    absent = {name: chain.rows(name) for name in ("training_found", "candidates_sn")}
     assert absent == {"training_found": [], "candidates_sn": []}
     roles = {path.stem: store.read_provenance(path).get("role") for path in tmp_path.glob("*.parquet")}
     assert {name for name, role in roles.items() if role == "absent"} == set(absent)
 
 
-def test_training_pictures_that_were_all_rejected_are_not_absent(chain: Chain) -> None:
+def test_a_training_role_whose_images_were_all_rejected_is_not_absent(chain: Chain) -> None:
     chain.build()
-    with pytest.raises(LookalikeError, match="Add pictures to the data set's training role"):
+    with pytest.raises(LookalikeError, match="Add images with the training role to the data set"):
         chain.search(training=True)
 
 
@@ -543,19 +538,19 @@ def test_a_scan_index_is_a_manifest_and_finds_what_flat_finds(tmp_path: Path) ->
     chain.build()
     chain.search(training=True)
     names = ("neighbors", "candidates", "training_found", "candidates_sn")
-    flat = {name: chain.found(name) for name in names}
+    flat = {name: chain.rows(name) for name in names}
     chain.build(key='{"scan": true}')
     manifest = json.loads((chain.folder / "flat.faiss").read_text())
     assert manifest["shards"] == {"training.parquet": 0, "references.parquet": 5000, "queries.parquet": 0}
     chain.search(key='{"scan": true}', training=True)
-    assert {name: chain.found(name) for name in names} == flat
+    assert {name: chain.rows(name) for name in names} == flat
     (vector,) = unit(chain.vectors["q3"][None].copy())
     files = {"index": str(chain.folder / "flat.faiss"), "ids": str(chain.folder / "flat.ids.parquet")}
     best = [row["reference_id"] for row in flat["neighbors"] if row["query_id"] == "q3"]
-    assert [one for one, _ in nearest(**files, vector=vector, k=6)] == best
+    assert [name for name, _ in nearest(**files, vector=vector, k=6)] == best
 
 
-def test_a_scan_index_over_shards_that_hold_other_references_is_refused(chain: Chain) -> None:
+def test_a_scan_index_over_shards_with_other_references_is_rejected(chain: Chain) -> None:
     chain.build(key='{"scan": true}')
     chain.shard("references", [f"r{n}" for n in range(39)])
     with pytest.raises(
@@ -564,27 +559,27 @@ def test_a_scan_index_over_shards_that_hold_other_references_is_refused(chain: C
         chain.search(key='{"scan": true}')
 
 
-# VmHWM and not ru_maxrss, which a new process takes over from the one that started it.
+# VmHWM and not ru_maxrss, which a new process inherits from its parent.
 MEASURE = """
 import json, pathlib, re, sys
 from lookalike.index.build import IndexJob, build
 from lookalike.search.search import SearchJob, search
-given = json.loads(sys.argv[1])
-build(IndexJob(**given["build"]))
-search(SearchJob(**given["search"]))
+arguments = json.loads(sys.argv[1])
+build(IndexJob(**arguments["build"]))
+search(SearchJob(**arguments["search"]))
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) // 1024)
 """
 
 
-def test_a_scan_index_takes_no_more_memory_for_more_shards(tmp_path: Path) -> None:
-    """Two shards of 20 MB of vectors, and eight."""
+def test_a_scan_index_needs_no_more_memory_for_more_shards(tmp_path: Path) -> None:
+    """Compares two shards of 20 MB of vectors with eight."""
 
     def peak(shards: int) -> int:
         chain = Chain(tmp_path / str(shards), references=0, queries=20, dimension=512)
-        draw = np.random.default_rng(0)
+        rng = np.random.default_rng(0)
         for number in range(shards):
             ids = [f"r{number}-{row}" for row in range(10_000)]
-            chain.vectors |= dict(zip(ids, draw.standard_normal((10_000, 512), np.float32), strict=True))
+            chain.vectors |= dict(zip(ids, rng.standard_normal((10_000, 512), np.float32), strict=True))
             chain.shard(f"references-{number}", ids)
         chain.sample({name: name[0] for name in chain.vectors})
         folder, key = str(chain.folder), '{"scan": true}'
@@ -603,14 +598,14 @@ def test_a_scan_index_takes_no_more_memory_for_more_shards(tmp_path: Path) -> No
             "images_out": f"{folder}/seen",
             "rejected": [str(chain.rejected)],
         }
-        wanted = {"out": f"{folder}/found.parquet"}
+        wanted = {"out": f"{folder}/result.parquet"}
         wanted |= {f"{name}_out": f"{folder}/{name}.parquet" for name in SEARCHED if name != "neighbors"}
         named = {"timing_out": f"{folder}/timing.json", "model": "m", "index_name": "scan", "k": 10, "parts": []}
-        given = {
+        arguments = {
             "build": both | built | {"on_bad_image": "reject"},
             "search": both | files | wanted | named | {"build_key": key},
         }
-        command = [sys.executable, "-c", MEASURE, json.dumps(given)]
+        command = [sys.executable, "-c", MEASURE, json.dumps(arguments)]
         scripts = REPOSITORY / "workflow_scripts"
         return int(subprocess.run(command, cwd=scripts, capture_output=True, text=True, check=True).stdout)
 
@@ -619,47 +614,45 @@ def test_a_scan_index_takes_no_more_memory_for_more_shards(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("factory", ["HNSW8,Flat", "IVF16_HNSW4,PQ4x4", "SQ8", "PCAW4,L2norm,Flat"])
-def test_an_index_comes_out_the_same_every_time(tmp_path: Path, factory: str) -> None:
+def test_building_an_index_is_reproducible(tmp_path: Path, factory: str) -> None:
     chain = Chain(tmp_path, references=3000)
     key = json.dumps({"factory": factory, "train": {"sample": 1000}})
-    found = []
+    result = []
     for _ in range(2):
         chain.build(key=key, threads=4)
-        found.append((chain.folder / "flat.faiss").read_bytes())
-    assert found[0] == found[1]
+        result.append((chain.folder / "flat.faiss").read_bytes())
+    assert result[0] == result[1]
     if factory not in ("HNSW8,Flat", "SQ8"):
         chain.build(key=json.dumps({"factory": factory, "train": {"sample": 1000, "seed": 1}}))
-        assert (chain.folder / "flat.faiss").read_bytes() != found[0]
+        assert (chain.folder / "flat.faiss").read_bytes() != result[0]
 
 
-def test_search_settings_are_those_of_the_entry(tmp_path: Path) -> None:
+def test_search_settings_of_the_entry_are_used(tmp_path: Path) -> None:
     chain = Chain(tmp_path, references=2000, queries=60)
     build_key = '{"factory": "IVF64,Flat"}'
     chain.build(key=build_key)
-    truth = [expected(chain, f"q{n}", [one for one in chain.vectors if one[0] == "r"])[0] for n in range(60)]
+    truth = [expected(chain, f"q{n}", [name for name in chain.vectors if name[0] == "r"])[0] for n in range(60)]
 
-    def right(nprobe: int) -> int:
+    def correct(nprobe: int) -> int:
         key = json.dumps({"factory": "IVF64,Flat", "search": {"nprobe": nprobe}})
-        found = chain.search(key=key, build_key=build_key).to_pandas().query("rank == 1").set_index("query_id")
-        return sum(found["reference_id"].get(f"q{n}") == truth[n] for n in range(60))
+        result = chain.search(key=key, build_key=build_key).to_pandas().query("rank == 1").set_index("query_id")
+        return sum(result["reference_id"].get(f"q{n}") == truth[n] for n in range(60))
 
-    assert right(64) == 60
-    assert right(1) < 60
+    assert correct(64) == 60
+    assert correct(1) < 60
     with pytest.raises(
         LookalikeError, match=r"factory 'IVF64,Flat' has no search setting 'nprob'\. Did you mean 'nprobe'"
     ):
         chain.search(key='{"factory": "IVF64,Flat", "search": {"nprob": 1}}', build_key=build_key)
 
 
-def test_few_training_vectors_are_a_warning_that_says_what_helps(
-    chain: Chain, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_few_training_vectors_are_a_warning_with_a_remedy(chain: Chain, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "lookalike"):
         chain.build("IVF4,Flat")
-    assert "'IVF4,Flat' learns 4 clusters from 40 training vectors; 156 or more would be better" in caplog.text
+    assert "'IVF4,Flat' learns 4 clusters from 40 training vectors; 156 or more are recommended" in caplog.text
 
 
-def test_whitening_of_vectors_that_vary_in_too_few_directions_is_refused(tmp_path: Path) -> None:
+def test_whitening_of_vectors_that_vary_in_too_few_directions_is_rejected(tmp_path: Path) -> None:
     chain = Chain(tmp_path)
     for vector in chain.vectors.values():
         vector[2:] = 0
@@ -668,51 +661,51 @@ def test_whitening_of_vectors_that_vary_in_too_few_directions_is_refused(tmp_pat
         chain.build("PCAW6,L2norm,Flat")
 
 
-def test_an_index_without_training_pictures_says_that_it_learned_from_references(
+def test_without_training_images_an_index_is_trained_on_references_and_records_it(
     chain: Chain, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "lookalike"):
         chain.build("PCA4,Flat")
-    assert "training on 40 pictures with the role 'reference'" in caplog.text
+    assert "training on 40 images with the role 'reference'" in caplog.text
     assert store.read_provenance(chain.folder / "flat.ids.parquet")["trained_on"] == {
         "role": "reference",
         "vectors": 40,
     }
 
 
-def test_a_gpu_that_is_not_there_is_said_and_the_cpu_computes(chain: Chain, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_gpu_the_search_runs_on_the_cpu_and_logs_it(chain: Chain, caplog: pytest.LogCaptureFixture) -> None:
     key = '{"factory": "IVF4,Flat"}'
     chain.build(key=key)
-    at_rest = chain.search(key=key).to_pylist()
+    on_cpu = chain.search(key=key).to_pylist()
     with caplog.at_level(logging.INFO, "lookalike"):
-        assert chain.search(key=key, gpu=True).to_pylist() == at_rest
+        assert chain.search(key=key, gpu=True).to_pylist() == on_cpu
     assert "computing on the CPU" in caplog.text
 
 
-def test_outside_pictures_find_what_queries_would_and_are_in_no_pool(chain: Chain) -> None:
+def test_showcase_images_find_what_queries_would_and_are_no_candidates(chain: Chain) -> None:
     queried = chain.folder / "images.parquet"
     chain.build()
     expected_rows = [row for row in chain.search().to_pylist() if row["query_id"] == "q3"]
-    pool = chain.found("candidates")
-    assert chain.found("showcase") == []
+    candidates = chain.rows("candidates")
+    assert chain.rows("showcase") == []
     chain.sample({name: "g" if name == "q3" else name[0] for name in chain.vectors})
     sample = store.read_table(queried, IMAGES)
-    outside = pa.array([name == "q3" for name in sample["image_id"].to_pylist()])
-    store.write_table(sample.append_column("showcase", outside), queried, IMAGES, MADE)
-    found = chain.search()
-    assert "q3" not in found["query_id"].to_pylist()
-    showcase = chain.found("showcase")
+    showcase_role = pa.array([name == "q3" for name in sample["image_id"].to_pylist()])
+    store.write_table(sample.append_column("showcase", showcase_role), queried, IMAGES, MADE)
+    result = chain.search()
+    assert "q3" not in result["query_id"].to_pylist()
+    showcase = chain.rows("showcase")
     assert [row["reference_id"] for row in showcase] == [row["reference_id"] for row in expected_rows]
     assert [row["rank"] for row in showcase] == [1, 2, 3, 4, 5, 6]
-    assert "q3" in {row["query_id"] for row in pool}
-    assert "q3" not in {row["query_id"] for row in chain.found("candidates")}
+    assert "q3" in {row["query_id"] for row in candidates}
+    assert "q3" not in {row["query_id"] for row in chain.rows("candidates")}
 
 
 @pytest.mark.parametrize("factory", ["Flat", "PCAW4,L2norm,Flat", "IVF4,Flat"])
-def test_the_way_over_a_gpu_gives_what_the_cpu_gives(
+def test_the_gpu_path_gives_the_results_of_the_cpu(
     tmp_path: Path, factory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No GPU here: FAISS' calls for one are stood in for by the CPU, and all around them is real."""
+    """Without a GPU: only FAISS' GPU calls are replaced, by the CPU."""
     import faiss
 
     chain = Chain(tmp_path, references=3000, training=600)
@@ -720,7 +713,7 @@ def test_the_way_over_a_gpu_gives_what_the_cpu_gives(
 
     def files() -> dict[str, list[dict[str, Any]]]:
         chain.search(key=key, training=True, gpu=True)
-        return {name: chain.found(name) for name in ("neighbors", "candidates", "training_found", "candidates_sn")}
+        return {name: chain.rows(name) for name in ("neighbors", "candidates", "training_found", "candidates_sn")}
 
     class Resources:
         def setTempMemory(self, size: int) -> None:  # noqa: N802
@@ -729,10 +722,10 @@ def test_the_way_over_a_gpu_gives_what_the_cpu_gives(
     class Options:
         useFloat16 = True  # noqa: N815
 
-    def to_gpu(resources: Resources, device: int, one: Any, options: Options | None = None) -> Any:
+    def to_gpu(resources: Resources, device: int, index: Any, options: Options | None = None) -> Any:
         assert (device, options is None or not options.useFloat16) == (0, True)
-        moved.append(one)
-        return one
+        moved.append(index)
+        return index
 
     chain.build(key=key)
     built, on_cpu = (chain.folder / "flat.faiss").read_bytes(), files()
@@ -745,21 +738,21 @@ def test_the_way_over_a_gpu_gives_what_the_cpu_gives(
     moved.clear()
     on_gpu = files()
     if factory != "IVF4,Flat":
-        assert not moved, "an exact search is exact on the CPU, whatever a GPU rounds"
+        assert not moved, "exact search runs on the CPU, because a GPU rounds differently"
         assert on_gpu == on_cpu
     assert moved or factory != "IVF4,Flat"
     for name, rows in on_cpu.items():
-        pairs = [[(row["query_id"], row["reference_id"]) for row in found] for found in (rows, on_gpu[name])]
+        pairs = [[(row["query_id"], row["reference_id"]) for row in result] for result in (rows, on_gpu[name])]
         assert pairs[0] == pairs[1], name
-        scores = [[row["score"] for row in found] for found in (rows, on_gpu[name])]
+        scores = [[row["score"] for row in result] for result in (rows, on_gpu[name])]
         np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("factory", ["Flat", "L2norm,Flat"])
-def test_equal_references_come_in_the_order_of_the_index_with_a_gpu_too(
+def test_equal_references_keep_the_order_of_the_index_with_a_gpu_too(
     tmp_path: Path, factory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stand-in for a GPU rounds by place, as a real one does: it must not be asked."""
+    """On a GPU rounding depends on the position, so exact search must not use it."""
     chain = Chain(tmp_path, references=50)
     for n in range(1, 20):
         chain.vectors[f"r{n}"] = chain.vectors["r0"]
@@ -768,45 +761,45 @@ def test_equal_references_come_in_the_order_of_the_index_with_a_gpu_too(
     chain.shard("queries", [name for name in chain.vectors if name[0] == "q"])
     key = json.dumps({"factory": factory})
     chain.build(key=key)
-    monkeypatch.setattr("lookalike.search.search.on_gpu", lambda index: pytest.fail("the GPU was asked"))
-    found = chain.search(key=key, gpu=True).to_pandas().query("query_id == 'q0'")
-    assert found["reference_id"].tolist() == [f"r{n}" for n in range(6)]
-    assert found["score"].nunique() == 1
+    monkeypatch.setattr("lookalike.search.search.on_gpu", lambda index: pytest.fail("the GPU was used"))
+    result = chain.search(key=key, gpu=True).to_pandas().query("query_id == 'q0'")
+    assert result["reference_id"].tolist() == [f"r{n}" for n in range(6)]
+    assert result["score"].nunique() == 1
 
 
 def clustered(count: int, seed: int, spread: float = 0.4) -> Floats:
-    draw = np.random.default_rng(0)
-    centers = draw.normal(size=(30, 64))
-    draw = np.random.default_rng(seed)
-    drawn = centers[draw.integers(0, 30, count)] + spread * draw.normal(size=(count, 64))
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(30, 64))
+    rng = np.random.default_rng(seed)
+    drawn = centers[rng.integers(0, 30, count)] + spread * rng.normal(size=(count, 64))
     return unit(drawn.astype(np.float32))
 
 
 @pytest.mark.parametrize("factory", ["SQ8", "SQ4", "HNSW16_SQ8", "IVF8,SQ8", "PCA32,SQ8", "IVF8,PQ8x4,Refine(SQ8)"])
-def test_scalar_quantizers_cut_no_reference_off_that_training_pictures_do_not_reach(factory: str) -> None:
-    """Training pictures that are all of one kind, as DISC21's are not: ranges come from the references."""
+def test_scalar_quantizers_do_not_clip_references_outside_the_training_range(factory: str) -> None:
+    """With training images that are all alike: the ranges come from the references."""
     import faiss
 
     references, narrow = clustered(2000, 1), clustered(30_000, 2, spread=0.1)[:1000]
     narrow = unit(narrow + 8 * narrow.mean(axis=0, keepdims=True))
 
-    def recall(learned_from: Floats) -> float:
+    def recall(training_vectors: Floats) -> float:
         built = factories.make(factory, 64)
-        factories.train(built, factory, learned_from, gpu=False)
+        factories.train(built, factory, training_vectors, gpu=False)
         assert factories.fit_ranges(built, references)
         built.add(references)
         settings = {"nprobe": 8.0} if "IVF" in factory else {}
         loading.configure(built, factory, settings | ({"k_factor_rf": 20.0} if "Refine" in factory else {}))
         seen = faiss_index.transform(built, references)
         best = np.argsort(-(seen[:200] @ seen.T), axis=1)[:, :10]
-        found = built.search(references[:200], 10)[1]
-        return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), best.tolist(), strict=True)]))
+        result = built.search(references[:200], 10)[1]
+        return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(result.tolist(), best.tolist(), strict=True)]))
 
     faiss.omp_set_num_threads(1)
     assert recall(narrow) > (0.6 if factory == "SQ4" else 0.9)
 
 
-def test_factories_without_ranges_have_none_to_set() -> None:
+def test_fit_ranges_returns_false_for_factories_without_ranges() -> None:
     for factory in ("Flat", "SQfp16", "PCA32,Flat", "IVF8,Flat"):
         assert not factories.fit_ranges(factories.make(factory, 64), clustered(10, 1))
 
@@ -819,8 +812,8 @@ def test_factories_without_ranges_have_none_to_set() -> None:
     ],
 )
 @pytest.mark.parametrize("spread", [0.4, 100.0])
-def test_coarse_codes_are_approximations_and_pass_the_check_of_scores(factory: str, spread: float) -> None:
-    """Also of vectors without any structure, where codes explain next to nothing."""
+def test_coarse_codes_pass_the_check_of_scores(factory: str, spread: float) -> None:
+    """Also for vectors without any structure, which codes approximate badly."""
     import faiss
 
     faiss.omp_set_num_threads(1)
@@ -834,10 +827,10 @@ def test_coarse_codes_are_approximations_and_pass_the_check_of_scores(factory: s
 
 @pytest.mark.parametrize(
     ("factory", "message"),
-    [("HNSW16_PQ16x4", "the best one is the smallest"), ("SQ8_direct", r"all are 0\.000"), ("Flat", "off by")],
+    [("HNSW16_PQ16x4", "the best is the smallest"), ("SQ8_direct", r"all are 0\.000"), ("Flat", "RMS error")],
 )
-def test_scores_that_are_no_inner_products_are_refused_once_an_index_is_filled(factory: str, message: str) -> None:
-    """As a later FAISS may make them where today's says by its metric what it compares by."""
+def test_a_filled_index_whose_scores_are_not_inner_products_is_rejected(factory: str, message: str) -> None:
+    """Today's FAISS reveals this by the index's metric type; a later version may not."""
     import faiss
 
     references = clustered(1500, 1)
@@ -848,13 +841,13 @@ def test_scores_that_are_no_inner_products_are_refused_once_an_index_is_filled(f
         factories.check_scores(built, factory, references)
 
 
-def test_a_failed_training_leaves_no_pointer_to_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_training_leaves_no_dangling_pointer(monkeypatch: pytest.MonkeyPatch) -> None:
     import faiss
 
     monkeypatch.setattr(faiss_index, "gpu", lambda: 0)
     monkeypatch.setattr(faiss_index, "gpu_memory", lambda: None)
-    monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda resources, device, one: one, raising=False)
-    built = factories.make("IVF8_NSG16,Flat", 64)  # whose graph is of 100 clusters or more
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda resources, device, index: index, raising=False)
+    built = factories.make("IVF8_NSG16,Flat", 64)  # its graph needs 100 clusters or more
     with pytest.raises(LookalikeError, match="cannot train factory 'IVF8_NSG16,Flat'"):
         factories.train(built, "IVF8_NSG16,Flat", clustered(400, 1), gpu=True)
     assert faiss.extract_index_ivf(built).clustering_index is None

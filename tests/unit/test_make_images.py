@@ -1,14 +1,17 @@
 """The images that a run makes are in archives, one for each shard, whose bytes follow from those images alone."""
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conftest import MakePictures
 from lookalike.io import images
 from lookalike.plan.plan import Plan
-from lookalike.sample.make_images import Album
+from lookalike.sample import sample as datasets
+from lookalike.sample.make_images import Album, MakeImagesJob, make_images
 from lookalike.sample.shard_number import shard_of
 
 
@@ -98,3 +101,24 @@ def test_an_image_of_an_archive_is_read_as_it_was_made(tmp_path: Path) -> None:
         row = album.add("a.png", b"contents")
         album.pack()
     assert images.read_row(row) == b"contents"
+
+
+def test_archives_of_shards_that_there_are_no_more_are_deleted_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_pictures: MakePictures
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_pictures(Path("root"), 6)
+    datasets.sample(
+        datasets.SampleJob("mine", '{"kind": "folder", "root": "root"}', None, "images.parquet", "truth.parquet")
+    )
+    key = json.dumps({"kind": "copies", "of": "mine", "queries": 4})
+
+    def make(shards: int) -> list[str]:
+        archives = [f"made/queries-{number:05d}.zip" for number in range(shards)]
+        make_images(MakeImagesJob("copies", key, "images.parquet", archives, "made/manifest.parquet"))
+        return sorted(path.name for path in Path("made").iterdir())
+
+    assert len(make(3)) == 4
+    for name in ("queries-mine.zip", "other-00002.zip"):
+        Path("made", name).touch()
+    assert make(1) == ["manifest.parquet", "other-00002.zip", "queries-00000.zip", "queries-mine.zip"]

@@ -36,10 +36,10 @@ def fourth(reference: str) -> list[tuple[str, float]]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Measure:
-    """Write the files of a search with k = 3, measure it, and read what was written."""
+    """Write the files of a search with k = 3, measure it, and return the metrics."""
 
     def run(
-        found: Mapping[str, list[tuple[str, float]]],
+        neighbors: Mapping[str, list[tuple[str, float]]],
         truth: Mapping[str, str],
         rejected: list[str] | None = None,
         queries: list[str] | None = None,
@@ -52,8 +52,8 @@ def run(tmp_path: Path) -> Measure:
     ) -> Metrics:
         training, candidates_sn = normalised or (neighbors_table({}), neighbors_table({}))
         tables = [
-            ("neighbors", NEIGHBORS, neighbors_table(found)),
-            ("candidates", NEIGHBORS, pool_table(found, len(queries or truth))),
+            ("neighbors", NEIGHBORS, neighbors_table(neighbors)),
+            ("candidates", NEIGHBORS, pool_table(neighbors, len(queries or truth))),
             ("training", NEIGHBORS, training),
             ("candidates_sn", NEIGHBORS, candidates_sn),
             ("flat.images", INDEX_IMAGES, seen_table(sides, rejected or [])),
@@ -91,7 +91,7 @@ def run(tmp_path: Path) -> Measure:
     return run
 
 
-def test_what_was_measured_is_named_and_counted(run: Measure) -> None:
+def test_metrics_record_what_was_measured_and_how_many(run: Measure) -> None:
     record = run({"a": first("r1"), "b": fourth("r2")}, {"a": "r1", "b": "r2"}, queries=["a", "b", "distractor"])
     assert (record.dataset, record.model, record.index) == ("animals", "dinov2", "flat")
     assert (record.references, record.queries) == (12, 3)
@@ -100,34 +100,34 @@ def test_what_was_measured_is_named_and_counted(run: Measure) -> None:
         *("accuracy_at_1", "accuracy_at_3", "recall_at_3", "mrr"),
         *("uap", "uap_k3", "recall_at_p90"),
     ]
-    one = record.metrics["accuracy_at_1"]
-    assert (one.value, one.low, one.high, one.n) == (0.5, *wilson(1, 2), 2)
+    accuracy = record.metrics["accuracy_at_1"]
+    assert (accuracy.value, accuracy.low, accuracy.high, accuracy.n) == (0.5, *wilson(1, 2), 2)
 
 
-def test_top_three_needs_three_neighbors(run: Measure) -> None:
-    found = {"a": first("r1")[:3]}
-    assert list(run(found, {"a": "r1"}, k=2).metrics)[:3] == ["accuracy_at_1", "recall_at_2", "mrr"]
+def test_accuracy_at_3_needs_three_neighbors(run: Measure) -> None:
+    neighbors = {"a": first("r1")[:3]}
+    assert list(run(neighbors, {"a": "r1"}, k=2).metrics)[:3] == ["accuracy_at_1", "recall_at_2", "mrr"]
 
 
-def test_rejected_pictures_are_counted_and_are_misses(run: Measure) -> None:
-    # b was rejected and has no neighbors; the match of c was rejected and cannot be found.
+def test_rejected_images_are_counted_and_are_misses(run: Measure) -> None:
+    # b was rejected and has no neighbors; the match of c was rejected and is not in the index.
     truth = {"a": "r1", "b": "r2", "c": "r3", "d": "r4"}
-    found = {"a": first("r1"), "c": first("r1"), "d": first("r4")}
-    record = run(found, truth, rejected=["b", "r3"])
+    neighbors = {"a": first("r1"), "c": first("r1"), "d": first("r4")}
+    record = run(neighbors, truth, rejected=["b", "r3"])
     assert (record.rejected_references, record.rejected_queries) == (1, 1)
     assert (record.references, record.queries) == (12, 4)
     assert record.metrics["accuracy_at_1"].value == 2 / 4
     assert record.metrics["accuracy_at_1"].n == 4
 
 
-def test_where_all_pictures_were_rejected_everything_is_a_miss(run: Measure) -> None:
+def test_if_all_images_were_rejected_everything_is_a_miss(run: Measure) -> None:
     record = run({}, {"a": "r1", "b": "r2"}, rejected=["a", "b"])
     assert record.metrics["recall_at_3"].value == 0
     assert record.rejected_queries == 2
 
 
-def test_a_rejected_picture_of_another_sample_is_refused(run: Measure, tmp_path: Path) -> None:
-    with pytest.raises(LookalikeError, match=r"flat\.images\.parquet: rejected picture 'x' is not in the sample"):
+def test_a_rejected_image_of_another_sample_is_refused(run: Measure, tmp_path: Path) -> None:
+    with pytest.raises(LookalikeError, match=r"flat\.images\.parquet: rejected image 'x' is not in the sample"):
         run({"a": first("r1")}, {"a": "r1"}, rejected=["r1", "x"])
     assert not (tmp_path / "metrics.json").exists()
 
@@ -138,24 +138,24 @@ def test_neighbors_of_another_sample_are_refused_by_path(run: Measure) -> None:
 
 
 def test_tiles_of_one_photograph_are_one_observation(run: Measure) -> None:
-    # Four queries of two photographs, all right.
+    # Four correct queries from two photographs.
     truth = {"a": "r1", "b": "r2", "c": "r3", "d": "r4"}
-    found = {query: first(reference) for query, reference in truth.items()}
+    neighbors = {query: first(reference) for query, reference in truth.items()}
     groups = {"a": "astronaut", "b": "astronaut", "c": "coffee", "d": "coffee"}
-    alone, together = run(found, truth), run(found, truth, groups=groups)
+    alone, together = run(neighbors, truth), run(neighbors, truth, groups=groups)
     assert alone.metrics["accuracy_at_1"].low == wilson(4, 4)[0]
     assert together.metrics["accuracy_at_1"].low == wilson(2, 2)[0]
     assert together.metrics["accuracy_at_1"].n == 4
     assert (alone.groups, together.groups) == (4, 2)
 
 
-def test_only_groups_of_queries_that_count_are_counted(run: Measure) -> None:
-    # x has no match, and nobody asks for r7; b is of no group and so is one by itself.
+def test_only_groups_of_queries_with_a_match_are_counted(run: Measure) -> None:
+    # x has no match, r7 is not a match; b has no group and so is its own group.
     groups = {"a": "astronaut", "b": None, "c": "astronaut", "x": "coffee", "r7": "dune"}
     truth = {"a": "r1", "b": "r2", "c": "r3"}
-    found = {query: first(reference) for query, reference in truth.items()}
-    assert run(found, truth, queries=["a", "b", "c", "x"], groups=groups).groups == 2
-    assert run(found, {}, queries=["a", "b", "c"]).groups == 0
+    neighbors = {query: first(reference) for query, reference in truth.items()}
+    assert run(neighbors, truth, queries=["a", "b", "c", "x"], groups=groups).groups == 2
+    assert run(neighbors, {}, queries=["a", "b", "c"]).groups == 0
 
 
 def test_copies_are_broken_down_by_operation_and_strength(run: Measure) -> None:
@@ -168,8 +168,12 @@ def test_copies_are_broken_down_by_operation_and_strength(run: Measure) -> None:
         "d": "crop:light + jpeg:heavy",
         "e": "flip + crop:light + text:light",
     }
-    found = {**{query: first(reference) for query, reference in truth.items()}, "c": fourth("r3"), "e": fourth("r5")}
-    parts = run(found, truth, operations=operations).breakdowns
+    neighbors = {
+        **{query: first(reference) for query, reference in truth.items()},
+        "c": fourth("r3"),
+        "e": fourth("r5"),
+    }
+    parts = run(neighbors, truth, operations=operations).breakdowns
     rates = {
         column: {
             value: (metrics["accuracy_at_1"].value, metrics["accuracy_at_1"].n) for value, metrics in values.items()
@@ -185,12 +189,12 @@ def test_copies_are_broken_down_by_operation_and_strength(run: Measure) -> None:
     assert list(parts["operations"]["crop"]) == ["accuracy_at_1", "accuracy_at_3", "recall_at_3", "mrr"]
 
 
-def test_breakdowns_by_size_and_by_what_the_data_set_brings(run: Measure) -> None:
+def test_breakdowns_by_size_labels_and_custom_columns(run: Measure) -> None:
     truth = {"a": "r1", "b": "r2", "c": "r3", "d": "r4"}
-    found = {**{query: first(reference) for query, reference in truth.items()}, "c": fourth("r3")}
-    found.pop("d")  # rejected: a miss, and nobody knows its size
+    neighbors = {**{query: first(reference) for query, reference in truth.items()}, "c": fourth("r3")}
+    neighbors.pop("d")  # rejected: a miss of unknown size
     parts = run(
-        found,
+        neighbors,
         truth,
         rejected=["d"],
         sides={"a": (128, 90), "b": (60, 129), "c": (100, 200), "r1": (5000, 1)},
@@ -198,7 +202,9 @@ def test_breakdowns_by_size_and_by_what_the_data_set_brings(run: Measure) -> Non
         labels={"a": ["dog", "cat"], "b": ["dog"], "c": []},
     ).breakdowns
     rates = {
-        column: {value: (one["accuracy_at_1"].value, one["accuracy_at_1"].n) for value, one in values.items()}
+        column: {
+            value: (metrics["accuracy_at_1"].value, metrics["accuracy_at_1"].n) for value, metrics in values.items()
+        }
         for column, values in parts.items()
     }
     assert rates == {
@@ -208,25 +214,25 @@ def test_breakdowns_by_size_and_by_what_the_data_set_brings(run: Measure) -> Non
     }
 
 
-def test_a_column_of_many_values_is_not_broken_down_and_the_log_says_so(
+def test_a_column_with_many_values_is_not_broken_down_but_logged(
     run: Measure, caplog: pytest.LogCaptureFixture
 ) -> None:
     truth = {f"q{number}": "r1" for number in range(21)}
-    found = {query: first("r1") for query in truth}
+    neighbors = {query: first("r1") for query in truth}
     with caplog.at_level("INFO"):
-        assert run(found, truth, brought={"by_place": {query: query for query in truth}}).breakdowns == {}
-    assert "no breakdown by 'by_place': 21 values" in caplog.text
+        assert run(neighbors, truth, brought={"by_place": {query: query for query in truth}}).breakdowns == {}
+    assert "no breakdown by 'by_place': it has 21 values, the limit is 20" in caplog.text
     twenty = {query: query for query in list(truth)[:20]}
-    assert len(run(found, truth, brought={"by_place": twenty}).breakdowns["by_place"]) == 20
+    assert len(run(neighbors, truth, brought={"by_place": twenty}).breakdowns["by_place"]) == 20
 
 
-def test_the_threshold_is_written_with_how_it_holds_on_the_other_half(run: Measure) -> None:
+def test_the_threshold_comes_with_its_held_out_precision_and_recall(run: Measure) -> None:
     queries = {f"q{number}": f"r{number % 12}" for number in range(40)}
-    found = {query: [(match, 0.9 - int(query[1:]) / 100)] for query, match in queries.items()}
-    found |= {f"x{number}": [("r0", 0.505 - number / 100)] for number in range(10)}  # have no match
-    record = run(found, queries, queries=list(found))
+    neighbors = {query: [(match, 0.9 - int(query[1:]) / 100)] for query, match in queries.items()}
+    neighbors |= {f"x{number}": [("r0", 0.505 - number / 100)] for number in range(10)}  # without a match
+    record = run(neighbors, queries, queries=list(neighbors))
     threshold = record.thresholds["recall_at_p90"]
-    # all 40 right ones stand above 0.505, where the wrong ones begin
+    # all 40 matches score above 0.505, the highest wrong score
     assert (threshold.recall, threshold.precision) == (1, 1)
     assert threshold.score == pytest.approx(0.51)
     assert record.metrics["recall_at_p90"].value == 1
@@ -254,12 +260,12 @@ def test_no_threshold_is_none_and_not_zero(run: Measure) -> None:
     assert record.metrics["recall_at_p90"].value == 0
 
 
-def test_with_training_images_every_pooled_metric_is_there_twice(run: Measure) -> None:
+def test_training_images_add_a_normalised_version_of_every_pooled_metric(run: Measure) -> None:
     truth = {"a": "r1"}
-    found = {"a": [("r1", 0.5)], "b": [("r2", 0.6)]}
+    neighbors = {"a": [("r1", 0.5)], "b": [("r2", 0.6)]}
     near = neighbors_table({"a": [("r5", 0.1)], "b": [("r5", 0.4)]})
-    record = run(found, truth, queries=["a", "b"], normalised=(near, neighbors_table({"a": [("r1", 0.4)]})))
-    values = {name: one.value for name, one in record.metrics.items() if "uap" in name or "p90" in name}
+    record = run(neighbors, truth, queries=["a", "b"], normalised=(near, neighbors_table({"a": [("r1", 0.4)]})))
+    values = {name: estimate.value for name, estimate in record.metrics.items() if "uap" in name or "p90" in name}
     assert values == {
         **{"uap": 0.5, "uap_k3": 0.5, "recall_at_p90": 0},
         **{"uap_sn": 1, "uap_k3_sn": 1, "recall_at_p90_sn": 1},
@@ -270,8 +276,8 @@ def test_with_training_images_every_pooled_metric_is_there_twice(run: Measure) -
 
 
 @pytest.mark.parametrize("settings", [{}, {"beta": 0.5, "first": 2, "last": 5}])
-def test_what_a_search_writes_is_what_is_measured(tmp_path: Path, settings: dict[str, float]) -> None:
-    """All files of a real search, against every pair's score by plain arithmetic."""
+def test_metrics_of_a_real_search_agree_with_plain_arithmetic(tmp_path: Path, settings: dict[str, float]) -> None:
+    """Compare with the scores of all pairs, computed directly."""
     chain = Chain(tmp_path, references=120, queries=30, training=40)
     key = json.dumps({"factory": "Flat", "normalise": settings})
     chain.build()
@@ -279,9 +285,9 @@ def test_what_a_search_writes_is_what_is_measured(tmp_path: Path, settings: dict
     (queries, q), (references, r), (_, t) = (chain.unit(role) for role in "qrt")
     score = q @ r.T
     near = np.sort(q @ t.T, axis=1)[:, ::-1]
-    beta, first_one, last = settings.get("beta", 1), int(settings.get("first", 1)), int(settings.get("last", 3))
-    normalised = score - beta * near[:, first_one - 1 : last].mean(axis=1, keepdims=True)
-    # a true match is the nearest of three queries in four, another one of the rest; the last six have none
+    beta, first_rank, last = settings.get("beta", 1), int(settings.get("first", 1)), int(settings.get("last", 3))
+    normalised = score - beta * near[:, first_rank - 1 : last].mean(axis=1, keepdims=True)
+    # the match is the nearest reference for three of four queries, a distant one otherwise; the last six have none
     best = np.argsort(-score, axis=1)
     truth = {queries[row]: references[best[row, 0 if row % 4 else 40]] for row in range(24)}
     store.write_table(truth_table(list(truth.items())), tmp_path / "truth.parquet", TRUTH, MADE)
@@ -305,7 +311,7 @@ def test_what_a_search_writes_is_what_is_measured(tmp_path: Path, settings: dict
             k=10,
         )
     )
-    found = store.read_json(tmp_path / "metrics.json", Metrics).metrics
+    metrics = store.read_json(tmp_path / "metrics.json", Metrics).metrics
     right = np.array([[truth.get(query) == reference for reference in references] for query in queries])
     in_ten = np.argsort(np.argsort(-score, axis=1), axis=1) < 10
 
@@ -316,17 +322,17 @@ def test_what_a_search_writes_is_what_is_measured(tmp_path: Path, settings: dict
 
     for end, scores in (("", score), ("_sn", normalised)):
         in_pool = np.argsort(np.argsort(-scores.reshape(-1))).reshape(scores.shape) < 300
-        assert found[f"uap{end}"].value == pytest.approx(average_precision(scores, in_pool))
-        assert found[f"uap_k10{end}"].value == pytest.approx(average_precision(scores, in_ten))
-    assert found["accuracy_at_1"].value == 18 / 24
+        assert metrics[f"uap{end}"].value == pytest.approx(average_precision(scores, in_pool))
+        assert metrics[f"uap_k10{end}"].value == pytest.approx(average_precision(scores, in_ten))
+    assert metrics["accuracy_at_1"].value == 18 / 24
 
 
-def test_without_any_true_match_every_metric_is_unknown_and_nothing_fails(run: Measure) -> None:
-    """As of collections that only have captions: all pictures are queries and references."""
-    found = {name: [pair for pair in first(name) if pair[0] != name] for name in REFERENCES}
-    record = run(found, {}, queries=REFERENCES)
+def test_without_true_matches_every_metric_is_unknown(run: Measure) -> None:
+    """As in collections that only have captions: all images are queries and references."""
+    neighbors = {name: [pair for pair in first(name) if pair[0] != name] for name in REFERENCES}
+    record = run(neighbors, {}, queries=REFERENCES)
     assert record.metrics
-    assert {one.value for one in record.metrics.values()} == {None}
+    assert {estimate.value for estimate in record.metrics.values()} == {None}
     assert (record.thresholds, record.curves, record.breakdowns) == ({}, {}, {})
 
 
@@ -335,7 +341,7 @@ def test_without_operations_there_is_no_breakdown(run: Measure, operations: dict
     assert run({"a": first("r1")}, {"a": "r1"}, operations=operations).breakdowns == {}
 
 
-def test_an_empty_sample_of_matches_has_no_numbers(run: Measure) -> None:
+def test_without_matches_there_are_no_breakdowns(run: Measure) -> None:
     record = run({"a": first("r1")}, {}, queries=["a"], operations={"a": "crop:light"})
     assert record.metrics["accuracy_at_1"].value is None
     assert record.breakdowns == {}
@@ -367,25 +373,25 @@ def test_timings_are_summed_over_shards(run: Measure, tmp_path: Path) -> None:
             "batch_size": "8",
             "threads": "4",
             "stages": {"read": 0.0, "decode": 6.0, "preprocess": 0.0, "transfer": 0.0, "forward": 3.0, "write": 0.0},
-            "bottleneck": "forward",  # of most of the time
+            "bottleneck": "forward",  # the bottleneck of most of the time
         },
         "search": {"queries": 2, "seconds": 0.5, "queries_per_second": 4.0},
     }
 
 
-def test_what_vectors_cost_comes_from_the_neighbors_footer(run: Measure) -> None:
+def test_costs_come_from_the_neighbors_footer(run: Measure) -> None:
     assert run({"a": first("r1")}, {"a": "r1"}).cost is None
-    made = {"dimension": 6, "dtypes": {"stored": "float16"}, "references": 5, "index_bytes": 165}
-    cost = run({"a": first("r1")}, {"a": "r1"}, footer=made).cost
+    recorded = {"dimension": 6, "dtypes": {"stored": "float16"}, "references": 5, "index_bytes": 165}
+    cost = run({"a": first("r1")}, {"a": "r1"}, footer=recorded).cost
     assert cost is not None
     assert (cost.dimension, cost.vector_bytes, cost.vectors, cost.indexed_bytes) == (6, 12, 5, 33.0)
-    # a scan index is a list of files; what it would cost to keep are their vectors
-    cost = run({"a": first("r1")}, {"a": "r1"}, footer=made | {"index_key": '{"scan": true}'}).cost
+    # a scan index only lists files; its size is that of their vectors
+    cost = run({"a": first("r1")}, {"a": "r1"}, footer=recorded | {"index_key": '{"scan": true}'}).cost
     assert cost is not None
     assert (cost.index_bytes, cost.indexed_bytes) == (60, 12.0)
 
 
-def test_a_damaged_timing_is_left_out_with_a_warning(
+def test_a_damaged_timing_is_skipped_with_a_warning(
     run: Measure, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.write_json(
@@ -398,11 +404,11 @@ def test_a_damaged_timing_is_left_out_with_a_warning(
     timing = run({"a": first("r1")}, {"a": "r1"}).timing
     assert timing["embed"]["images"] == 9
     assert "search" not in timing
-    assert "a timing is left out" in caplog.text
+    assert "timing skipped" in caplog.text
     assert all(f"{name}.json: is damaged" in caplog.text for name in ("embed-1", "search"))
 
 
-def test_removed_logs_only_take_the_timings_along(run: Measure, tmp_path: Path) -> None:
+def test_removed_logs_only_lose_the_timings(run: Measure, tmp_path: Path) -> None:
     assert run({"a": first("r1")}, {"a": "r1"}).timing == {}
     timing = EmbedTiming(images=0, seconds=0.0, load_seconds=0.5, device="cpu", batch_size=8)
     store.write_json(timing, tmp_path / "embed-1.json")
@@ -417,12 +423,12 @@ def test_the_file_is_plain_json(run: Measure, tmp_path: Path) -> None:
 
 def test_the_same_input_gives_the_same_bytes(run: Measure, tmp_path: Path) -> None:
     truth = {f"q{number}": REFERENCES[number % 12] for number in range(60)}
-    found = {query: (first if int(query[1:]) % 7 else fourth)(reference) for query, reference in truth.items()}
+    neighbors = {query: (first if int(query[1:]) % 7 else fourth)(reference) for query, reference in truth.items()}
     groups = {query: f"photograph-{int(query[1:]) // 4}" for query in truth}
-    one = run(found, truth, groups=groups)
+    first_run = run(neighbors, truth, groups=groups)
     before = (tmp_path / "metrics.json").read_bytes()
-    run(found, truth, groups=groups)
+    run(neighbors, truth, groups=groups)
     assert (tmp_path / "metrics.json").read_bytes() == before
-    other = run(dict(reversed(found.items())), dict(reversed(truth.items())), groups=groups)
-    assert other.made_from != one.made_from  # the same rows in another order are another file
-    assert other.model_copy(update={"made_from": one.made_from}) == one
+    reordered = run(dict(reversed(neighbors.items())), dict(reversed(truth.items())), groups=groups)
+    assert reordered.made_from != first_run.made_from  # reordered rows are another file
+    assert reordered.model_copy(update={"made_from": first_run.made_from}) == first_run

@@ -27,7 +27,7 @@ def ranking_of(
     )
 
 
-def one(found: Sequence[tuple[str, float]], true: Sequence[str], k: int, references: Sequence[str] = REFERENCES):
+def ranking(found: Sequence[tuple[str, float]], true: Sequence[str], k: int, references: Sequence[str] = REFERENCES):
     return ranking_of({"q": found}, [("q", name) for name in true], references, ["q"], k)
 
 
@@ -58,26 +58,28 @@ def test_the_example_of_the_documentation() -> None:
 
 def test_recall_is_the_share_of_a_querys_true_references() -> None:
     # docs/metrics.md, "Recall at k": barn and cat of {barn, cat, elk} are among the first three.
-    ranking = one([("barn", 0.9), ("dune", 0.8), ("cat", 0.7), ("elk", 0.6)], ["barn", "cat", "elk"], k=3)
-    assert ranking.recall_at(3).tolist() == [2 / 3]
-    assert ranking.correct_at(1).tolist() == [True]
+    result = ranking([("barn", 0.9), ("dune", 0.8), ("cat", 0.7), ("elk", 0.6)], ["barn", "cat", "elk"], k=3)
+    assert result.recall_at(3).tolist() == [2 / 3]
+    assert result.correct_at(1).tolist() == [True]
 
 
 def test_the_reciprocal_rank_is_of_the_first_true_match() -> None:
-    # docs/metrics.md, "MRR and mAP": barn is second, cat third; places beyond k count nothing.
+    # docs/metrics.md, "MRR and mAP": barn is second, cat third; ranks beyond k do not count.
     found = [("dune", 0.9), ("barn", 0.8), ("cat", 0.7), ("elk", 0.6)]
-    assert one(found, ["barn", "cat"], k=3).reciprocal_rank_at(3).tolist() == [1 / 2]
-    assert one(found, ["elk"], k=3).reciprocal_rank_at(3).tolist() == [0]
-    assert one([("dune", 0.9), ("barn", 0.9), ("cat", 0.7)], ["dune"], k=2).reciprocal_rank_at(2).tolist() == [1 / 2]
+    assert ranking(found, ["barn", "cat"], k=3).reciprocal_rank_at(3).tolist() == [1 / 2]
+    assert ranking(found, ["elk"], k=3).reciprocal_rank_at(3).tolist() == [0]
+    assert ranking([("dune", 0.9), ("barn", 0.9), ("cat", 0.7)], ["dune"], k=2).reciprocal_rank_at(2).tolist() == [
+        1 / 2
+    ]
 
 
 def test_the_average_precision_counts_every_true_match() -> None:
     # docs/metrics.md, "MRR and mAP": barn first (1 of 1), cat third (2 of 3), elk not among the first three (0).
     found = [("barn", 0.9), ("dune", 0.8), ("cat", 0.7), ("elk", 0.6)]
-    ranking = one(found, ["barn", "cat", "elk"], k=3)
-    assert ranking.average_precision_at(3).tolist() == [pytest.approx((1 + 2 / 3 + 0) / 3)]
-    assert at_k(ranking, 3)["map"] is None  # two wrong references cannot fill three places: any order finds a match
-    assert "map" not in at_k(one(found, ["barn"], k=3), 3)
+    result = ranking(found, ["barn", "cat", "elk"], k=3)
+    assert result.average_precision_at(3).tolist() == [pytest.approx((1 + 2 / 3 + 0) / 3)]
+    assert at_k(result, 3)["map"] is None  # two wrong references cannot fill three ranks: every ranking has a match
+    assert "map" not in at_k(ranking(found, ["barn"], k=3), 3)
 
 
 def test_queries_without_a_match_are_not_counted() -> None:
@@ -92,36 +94,36 @@ def test_a_query_without_neighbors_is_a_miss() -> None:
     assert ranking.recall_at(1).tolist() == [0, 1]
 
 
-def test_no_neighbors_at_all_are_all_misses() -> None:
+def test_without_any_neighbors_all_queries_are_misses() -> None:
     ranking = ranking_of({}, [("a", "barn")], REFERENCES, ["a"], k=1)
     assert ranking.recall_at(1).tolist() == [0]
 
 
-def test_a_sample_without_any_match_has_nothing_to_count() -> None:
+def test_without_any_match_no_metric_has_a_value() -> None:
     ranking = ranking_of({"a": [("barn", 0.5)]}, [], REFERENCES, ["a"], k=1)
     assert at_k(ranking, 1) == {"accuracy_at_1": None, "recall_at_1": None, "mrr": None}
 
 
 def test_a_tie_counts_against_the_model() -> None:
-    assert not one([("barn", 0.9), ("cat", 0.9)], ["barn"], k=1).correct_at(1).any()
-    assert one([("barn", 0.9), ("cat", 0.9), ("elk", 0.8), ("dune", 0.1)], ["barn"], k=3).places.tolist() == [2]
+    assert not ranking([("barn", 0.9), ("cat", 0.9)], ["barn"], k=1).correct_at(1).any()
+    assert ranking([("barn", 0.9), ("cat", 0.9), ("elk", 0.8), ("dune", 0.1)], ["barn"], k=3).places.tolist() == [2]
 
 
 def test_a_tie_between_wrong_references_costs_nothing() -> None:
-    assert one([("barn", 0.9), ("cat", 0.5), ("elk", 0.5)], ["barn"], k=2).correct_at(1).all()
+    assert ranking([("barn", 0.9), ("cat", 0.5), ("elk", 0.5)], ["barn"], k=2).correct_at(1).all()
 
 
 def test_a_tie_across_the_boundary_is_a_miss() -> None:
-    # cat, the true one, and elk tie for place 2 of 2; without the third row the tie could not be seen.
-    assert not one([("barn", 0.9), ("cat", 0.5), ("elk", 0.5)], ["cat"], k=2).correct_at(2).any()
+    # cat, the match, and elk tie for rank 2 of 2; only the third row reveals the tie.
+    assert not ranking([("barn", 0.9), ("cat", 0.5), ("elk", 0.5)], ["cat"], k=2).correct_at(2).any()
 
 
-def test_a_tie_that_may_reach_beyond_the_kept_neighbors_is_a_miss() -> None:
-    # All three kept neighbors are true and tie: dune and elk, not kept, may have the same score and rank before them.
+def test_a_tie_that_may_extend_beyond_the_kept_neighbors_is_a_miss() -> None:
+    # All three kept neighbors are matches and tie: dune and elk, not kept, may share the score and rank first.
     tied = [("barn", 0.5), ("bridge", 0.5), ("cat", 0.5)]
-    assert one(tied, ["barn", "bridge", "cat"], k=2).recall_at(2).tolist() == [0]
-    # With three references in all there is nothing beyond.
-    complete = one(tied, ["barn", "bridge", "cat"], k=2, references=["barn", "bridge", "cat"])
+    assert ranking(tied, ["barn", "bridge", "cat"], k=2).recall_at(2).tolist() == [0]
+    # With only three references there are no others.
+    complete = ranking(tied, ["barn", "bridge", "cat"], k=2, references=["barn", "bridge", "cat"])
     assert complete.recall_at(2).tolist() == [2 / 3]
 
 
@@ -129,7 +131,7 @@ def test_a_tie_that_may_reach_beyond_the_kept_neighbors_is_a_miss() -> None:
 @pytest.mark.parametrize("references", [1, 2, 3, 4, 5, 10, 11, 12, 13, 40])
 def test_constant_scores_earn_nothing(k: int, references: int) -> None:
     names = [f"r{number}" for number in range(references)]
-    kept = names[: k + 1]  # all tie: the search returns any k + 1, here with each query's true one among them if it can
+    kept = names[: k + 1]  # all tie: a search returns any k + 1, here including the match
     queries = [f"q{number}" for number in range(references)]
     found = {
         query: [(other, 0.25) for other in dict.fromkeys([true, *kept])][: k + 1]
@@ -140,18 +142,18 @@ def test_constant_scores_earn_nothing(k: int, references: int) -> None:
         assert outcomes is None or not outcomes.any()
 
 
-def test_where_every_order_finds_the_match_there_is_no_number() -> None:
-    # Three references, k = 10: whatever the scores, the true one is among the first three.
+def test_if_every_ranking_finds_the_match_the_metric_has_no_value() -> None:
+    # Three references, k = 10: the match is always among the first three.
     names = ["barn", "cat", "elk"]
-    outcomes = at_k(one([("barn", 0.9), ("cat", 0.5), ("elk", 0.1)], ["barn"], k=10, references=names), 10)
+    outcomes = at_k(ranking([("barn", 0.9), ("cat", 0.5), ("elk", 0.1)], ["barn"], k=10, references=names), 10)
     assert outcomes["accuracy_at_1"].tolist() == [1]
     assert outcomes["accuracy_at_3"] is None
     assert outcomes["recall_at_10"] is None
     assert outcomes["mrr"] is None
 
 
-def test_a_picture_in_both_roles_is_not_counted_as_its_own_neighbor() -> None:
-    # b can find a and c only: both are kept, so nothing that ties with c was cut off.
+def test_an_image_in_both_roles_is_not_its_own_neighbor() -> None:
+    # b can only find a and c: both are kept, so no tie was truncated.
     table = neighbors_table({"b": [("a", 0.9), ("c", 0.5)]})
     images = images_table(["a", "b", "c"], ["b"])
     ranking = rank(table, truth_table([("b", "a"), ("b", "c")]), images, searched=3, kept=2)
@@ -159,9 +161,9 @@ def test_a_picture_in_both_roles_is_not_counted_as_its_own_neighbor() -> None:
     assert ranking.wrong.tolist() == [0]
 
 
-def test_more_than_was_kept_cannot_be_asked() -> None:
+def test_k_must_be_smaller_than_the_number_of_kept_neighbors() -> None:
     with pytest.raises(ValueError, match="k = 2 needs 3 neighbors"):
-        one([("barn", 0.9), ("cat", 0.5)], ["barn"], k=1).correct_at(2)
+        ranking([("barn", 0.9), ("cat", 0.5)], ["barn"], k=1).correct_at(2)
 
 
 @pytest.mark.parametrize(
@@ -178,11 +180,11 @@ def test_more_than_was_kept_cannot_be_asked() -> None:
             [("q", "barn")],
             "neighbors.parquet: query 'q' has reference 'barn' twice",
         ),
-        ({"q": [("barn", 0.4), ("cat", 0.5)]}, [("q", "barn")], "scores of query 'q' rise with rank"),
-        ({"q": [("barn", float("nan"))]}, [("q", "barn")], "1 scores are not numbers, the first of query 'q'"),
+        ({"q": [("barn", 0.4), ("cat", 0.5)]}, [("q", "barn")], "scores of query 'q' increase with rank"),
+        ({"q": [("barn", float("nan"))]}, [("q", "barn")], "1 scores are NaN, the first for query 'q'"),
     ],
 )
-def test_files_that_do_not_fit_are_refused_by_name(found: Found, truth: list[tuple[str, str]], message: str) -> None:
+def test_inconsistent_files_are_refused_by_name(found: Found, truth: list[tuple[str, str]], message: str) -> None:
     images = images_table(REFERENCES, ["q"])
     with pytest.raises(LookalikeError, match=message):
         rank(
@@ -203,7 +205,7 @@ def test_ranks_with_gaps_are_refused(ranks: list[int]) -> None:
         rank(table, truth_table([]), images_table(REFERENCES, ["p", "q"]), searched=5, kept=4)
 
 
-# --- against a slow and obvious implementation, on searches of any kind ---
+# --- compared with a naive implementation on random searches ---
 
 
 @st.composite
@@ -225,7 +227,7 @@ def names(prefix: str, count: int) -> list[str]:
 
 
 def search_of(scores, k: int, luck: int = 0) -> Found:
-    """The k + 1 nearest of each query; ``luck`` orders equal scores."""
+    """The k + 1 nearest references of each query; ``luck`` is the seed that orders equal scores."""
     tie = np.random.default_rng(luck).permutation(scores.shape[1])
     return {
         f"q{query}": [(f"r{reference}", float(row[reference])) for reference in np.lexsort((tie, -row))[: k + 1]]
@@ -233,8 +235,8 @@ def search_of(scores, k: int, luck: int = 0) -> Found:
     }
 
 
-def obvious_places(scores, truth) -> dict[int, list[int]]:
-    """Query -> places of its true references in the full ranking, each behind all wrong ones with the same score."""
+def naive_places(scores, truth) -> dict[int, list[int]]:
+    """Query -> ranks of its matches in the full ranking, after all wrong references with the same score."""
     places: dict[int, list[int]] = {}
     for query in sorted({query for query, _ in truth}):
         true = {reference for other, reference in truth if other == query}
@@ -244,21 +246,22 @@ def obvious_places(scores, truth) -> dict[int, list[int]]:
 
 
 @given(searches(), st.integers(0, 3))
-def test_agrees_with_a_full_ranking_that_sees_every_tie(search, luck: int) -> None:
+def test_agrees_with_a_full_ranking(search, luck: int) -> None:
     scores, truth, k = search
     pairs = [(f"q{query}", f"r{reference}") for query, reference in truth]
     queries, references = names("q", scores.shape[0]), names("r", scores.shape[1])
     ranking = ranking_of(search_of(scores, k, luck), pairs, references, queries, k)
-    places = obvious_places(scores, truth)
-    correct = [any(place <= k for place in one) for one in places.values()]
-    recall = [np.mean([place <= k for place in one]) for one in places.values()]
-    reciprocal = [max((1 / place for place in one if place <= k), default=0) for one in places.values()]
+    places = naive_places(scores, truth)
+    correct = [any(place <= k for place in ranks) for ranks in places.values()]
+    recall = [np.mean([place <= k for place in ranks]) for ranks in places.values()]
+    reciprocal = [max((1 / place for place in ranks if place <= k), default=0) for ranks in places.values()]
     precision = [
-        sum((hit + 1) / place for hit, place in enumerate(one) if place <= k) / len(one) for one in places.values()
+        sum((hit + 1) / place for hit, place in enumerate(ranks) if place <= k) / len(ranks)
+        for ranks in places.values()
     ]
-    true = np.array([len(one) for one in places.values()], dtype=int)
-    # With one true reference the k + 1 neighbors decide everything. With several, a tie at the lowest kept score cannot
-    # be resolved, and what cannot be proven is not counted: never more than the full ranking gives.
+    true = np.array([len(ranks) for ranks in places.values()], dtype=int)
+    # With one match, k + 1 neighbors determine the metrics. With several, a tie at the lowest kept score cannot be
+    # resolved and does not count, so recall is at most that of the full ranking.
     exact = (true == 1) | (ranking.wrong + true <= k + 1)
     assert ranking.correct_at(k)[exact].tolist() == np.array(correct, bool)[exact].tolist()
     assert ranking.recall_at(k)[exact].tolist() == np.array(recall, float)[exact].tolist()
@@ -270,7 +273,7 @@ def test_agrees_with_a_full_ranking_that_sees_every_tie(search, luck: int) -> No
 
 
 @given(searches(), st.randoms(use_true_random=False), st.sampled_from([0.125, 8.0]), st.sampled_from([-1.0, 0.5]))
-def test_order_of_rows_and_scale_of_scores_change_nothing(search, random, scale: float, shift: float) -> None:
+def test_row_order_and_score_scale_do_not_matter(search, random, scale: float, shift: float) -> None:
     scores, truth, k = search
     pairs = [(f"q{query}", f"r{reference}") for query, reference in truth]
     queries, references = names("q", scores.shape[0]), names("r", scores.shape[1])
@@ -298,7 +301,7 @@ def test_order_of_rows_and_scale_of_scores_change_nothing(search, random, scale:
 
 
 @given(searches())
-def test_more_neighbors_never_find_less(search) -> None:
+def test_recall_never_decreases_with_k(search) -> None:
     scores, truth, k = search
     pairs = [(f"q{query}", f"r{reference}") for query, reference in truth]
     ranking = ranking_of(search_of(scores, k), pairs, names("r", scores.shape[1]), names("q", scores.shape[0]), k)

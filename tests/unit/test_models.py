@@ -25,7 +25,7 @@ def test_pixels_are_a_grey_thumbnail_without_its_mean() -> None:
     encoder = encoders.load('{"family": "pixels", "size": 2}', NO_WEIGHTS, MACHINE)
     grey = np.asarray(picture(1).convert("L"), float)
     expected = np.array([half.mean() for rows in np.split(grey, 2) for half in np.split(rows, 2, axis=1)])
-    np.testing.assert_allclose(vectors(encoder, 1)[0], expected - expected.mean(), atol=0.6)  # of a rounded thumbnail
+    np.testing.assert_allclose(vectors(encoder, 1)[0], expected - expected.mean(), atol=0.6)  # the thumbnail is rounded
     assert encoder.dimension == 4
 
 
@@ -42,7 +42,7 @@ def test_an_entry_knows_its_dimension_without_loading(key: str) -> None:
     assert entry.dimension == encoders.load(key, encoders.family(entry).fetch(entry), MACHINE).dimension
 
 
-def test_color_histogram_counts_colors_wherever_they_stand() -> None:
+def test_color_histogram_ignores_positions() -> None:
     encoder = encoders.load('{"family": "color_histogram", "bins": 4}', NO_WEIGHTS, MACHINE)
     image = picture(2)
     turned = image.rotate(180)
@@ -53,7 +53,7 @@ def test_color_histogram_counts_colors_wherever_they_stand() -> None:
 
 
 @pytest.mark.parametrize(("variant", "size"), [("lite0", 224), ("lite2", 260)])
-def test_efficientnet_lite_equals_straightforward_code(variant: str, size: int) -> None:
+def test_efficientnet_lite_equals_the_reference_implementation(variant: str, size: int) -> None:
     import torch
     from efficientnet_lite_pytorch import EfficientNet
     from PIL import Image
@@ -89,10 +89,12 @@ def test_crop_takes_the_central_square_and_squash_all_of_it() -> None:
     np.testing.assert_array_equal(squash(wide), np.asarray(wide.resize((30, 30), 3)))
 
 
-def test_other_weights_than_those_recorded_are_refused() -> None:
+def test_weights_that_differ_from_the_recorded_ones_are_rejected() -> None:
     key = '{"family": "efficientnet_lite", "variant": "lite0"}'
     other = Weights(source="", revision="", files={"efficientnet-lite0.pth": "0" * 64})
-    with pytest.raises(LookalikeError, match=r"not the weights that fetch_weights recorded.*Install the same version"):
+    with pytest.raises(
+        LookalikeError, match=r"differs from the weights that fetch_weights recorded.*Reinstall the same version"
+    ):
         encoders.load(key, other, MACHINE)
 
 
@@ -103,24 +105,21 @@ def test_missing_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
         encoders.family(entry).fetch(entry)
 
 
-def test_the_way_to_a_gpu_and_back_keeps_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a GPU: memory that is not page-locked and marks that are always passed stand in for its own.
+def test_transfer_to_a_gpu_and_back_keeps_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: unpinned memory and fake events replace the real ones, which tests/gpu covers."""
+    events: list[str] = []
 
-    tests/gpu holds the real ones.
-    """
-    passed: list[str] = []
-
-    class Mark:
+    class Event:
         def __init__(self, enable_timing: bool) -> None:
             assert enable_timing
 
         def record(self) -> None:
-            passed.append("recorded")
+            events.append("record")
 
         def synchronize(self) -> None:
-            passed.append("waited")
+            events.append("synchronize")
 
-        def elapsed_time(self, _: "Mark") -> float:
+        def elapsed_time(self, _: "Event") -> float:
             return 500.0  # milliseconds
 
     key = '{"family": "efficientnet_lite", "variant": "lite0"}'
@@ -128,26 +127,26 @@ def test_the_way_to_a_gpu_and_back_keeps_every_row(monkeypatch: pytest.MonkeyPat
     encoder: Any = encoders.load(key, encoders.family(entry).fetch(entry), MACHINE)
     prepared = [encoder.prepare(picture(seed)) for seed in range(3)]
     expected = encoder.encode(np.stack(prepared))
-    real, locked = torch.empty, []
+    real, pinned = torch.empty, []
 
     def empty(*shape: Any, pin_memory: bool = False, **settings: Any) -> torch.Tensor:
-        locked.append(pin_memory)
+        pinned.append(pin_memory)
         return real(*shape, **settings)
 
-    monkeypatch.setattr(torch.cuda, "Event", Mark)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch, "empty", empty)
     encoder.overlaps = True
     result = encoders.launch(encoder, prepared)
-    assert passed == ["recorded"] * 4, "nothing has been waited for yet"
-    found, seconds = result()
-    assert passed[-1] == "waited"
-    assert locked.count(True) == 2, "there and back"
-    np.testing.assert_array_equal(found, expected)
+    assert events == ["record"] * 4, "launch does not wait"
+    received, seconds = result()
+    assert events[-1] == "synchronize"
+    assert pinned.count(True) == 2, "one buffer each way"
+    np.testing.assert_array_equal(received, expected)
     assert seconds == {"transfer": 1.0, "forward": 0.5}
 
 
-def test_looking_for_weights_says_what_fetching_would(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Every family can say whether its weights are here; a scripted file and a user's module are looked for too."""
+def test_check_available_raises_the_error_that_fetching_would(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Covers every family; a TorchScript file and a user's module must exist too."""
     monkeypatch.chdir(tmp_path)
     entries = {
         "pixels": {},
@@ -162,12 +161,12 @@ def test_looking_for_weights_says_what_fetching_would(monkeypatch: pytest.Monkey
     assert set(entries) == {member.model_fields["family"].annotation.__args__[0] for member in members}
     for family, more in entries.items():
         entry = encoders.parse(json.dumps({"family": family, **more}))
-        said = []
-        for ask in (encoders.family(entry).look, encoders.family(entry).fetch):
+        messages = []
+        for function in (encoders.family(entry).check_available, encoders.family(entry).fetch):
             try:
-                ask(entry)
-                said.append("")
+                function(entry)
+                messages.append("")
             except LookalikeError as error:
-                said.append(str(error))
-        assert said[0] == said[1], family
-        assert (said[0] == "") == (family in ("pixels", "color_histogram")), family
+                messages.append(str(error))
+        assert messages[0] == messages[1], family
+        assert (messages[0] == "") == (family in ("pixels", "color_histogram")), family

@@ -162,7 +162,7 @@ def test_thousands_of_shards_are_jobs_of_a_hundred_files_and_each_job_is_a_targe
 def test_an_experiment_may_not_have_the_name_of_a_data_sets_checkpoint() -> None:
     raw = copy.deepcopy(CATALOGUE)
     raw["experiments"]["shard_photo-tiles"] = raw["experiments"]["demo"]
-    with pytest.raises(plan.configuration.ConfigError, match="is the name of a rule"):
+    with pytest.raises(plan.configuration.ConfigError, match="is already the name of a rule"):
         Plan.of(raw)
 
 
@@ -232,7 +232,7 @@ def test_an_index_that_does_not_fit_a_models_dimensions_is_told_before_anything_
     raw["experiments"]["demo"] |= {"models": ["pixels"], "indexes": ["flat", "mine"]}
     with pytest.raises(
         plan.configuration.ConfigError,
-        match=r"demo\.indexes: FAISS cannot make 'mine' \(PQ7\) for model 'pixels', whose vectors have 256 dimensions",
+        match=r"demo\.indexes: FAISS cannot build 'mine' \(PQ7\) for model 'pixels', whose vectors have 256 dimensions",
     ):
         Plan.of(raw)
     raw["indexes"]["mine"] = {"factory": "PQ16"}

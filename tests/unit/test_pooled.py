@@ -13,7 +13,6 @@ from lookalike.config.indexes import Normalise
 from lookalike.io.formats.tables import NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.metrics import draws
-from lookalike.metrics import pooled as pooled_metrics
 from lookalike.metrics.draws import DRAWS, Pooled, draw_pools, pooled_difference, pooled_estimate
 from lookalike.metrics.pooled import (
     Cut,
@@ -34,7 +33,7 @@ from tables import images_table, neighbors_table, pool_table, truth_table
 
 Found = Mapping[str, Sequence[tuple[str, float]]]
 REFERENCES = ["barn", "bridge", "cat", "dune", "elk"]
-# docs/metrics.md, "An example by hand": q3's tie, q4's pair that came fourth, and q5, which has no match.
+# docs/metrics.md, "An example by hand": q3 has a tie, q4's match is fourth, and q5 has no match.
 FOUND: dict[str, list[tuple[str, float]]] = {
     "q1": [("barn", 0.9), ("cat", 0.8), ("elk", 0.5), ("dune", 0.1)],
     "q2": [("dune", 0.7), ("bridge", 0.6), ("cat", 0.4), ("elk", 0.3)],
@@ -56,8 +55,8 @@ def uap(found: Found, truth: Sequence[tuple[str, str]], queries: Sequence[str] =
     return micro_average_precision(pooled(found, truth, queries))
 
 
-def of(right: Sequence[int], scores: Sequence[float] | None = None, matches: int | None = None) -> Predictions:
-    """A pool, best first, each prediction of a group of its own."""
+def predictions(right: Sequence[int], scores: Sequence[float] | None = None, matches: int | None = None) -> Predictions:
+    """Predictions, best first, each in its own group."""
     flags = np.array(right, dtype=bool)
     score = np.array(scores if scores is not None else np.linspace(1, 0, len(right)), dtype=float)
     total = flags.astype(np.int64)
@@ -69,12 +68,12 @@ def of(right: Sequence[int], scores: Sequence[float] | None = None, matches: int
 
 
 def test_the_example_of_the_documentation() -> None:
-    # In one list, wrong ones first among equals: 0.9 elk (q5), barn (q4), *barn* (q1): 1 of 3; 0.8 cat (q1), dune (q3),
+    # Pooled, wrong ones first at equal scores: 0.9 elk (q5), barn (q4), *barn* (q1): 1 of 3; 0.8 cat (q1), dune (q3),
     # dune (q5), *cat* (q3): 2 of 7; 0.7 two wrong; 0.6 cat (q4), barn (q5), *bridge* (q2): 3 of 12; 0.5 two wrong;
     # 0.4 cat (q2), *dune* (q4): 4 of 16.
     assert uap(FOUND, TRUE) == pytest.approx((1 / 3 + 2 / 7 + 3 / 12 + 4 / 16) / 4)
     assert best_cut(pooled(FOUND, TRUE)) is None
-    # without the query that has no match: *barn* 1 of 2, *cat* 2 of 5, *bridge* 3 of 8, *dune* 4 of 12
+    # without q5, which has no match: *barn* 1 of 2, *cat* 2 of 5, *bridge* 3 of 8, *dune* 4 of 12
     four = {query: pairs for query, pairs in FOUND.items() if query != "q5"}
     assert uap(four, TRUE) == pytest.approx((1 / 2 + 2 / 5 + 3 / 8 + 4 / 12) / 4)
 
@@ -94,17 +93,17 @@ def test_a_distractor_that_scores_high_costs_precision() -> None:
     assert uap({**found, "distractor": [("elk", 0.7)]}, [("a", "barn")]) == 1
 
 
-def test_a_pair_that_is_predicted_twice_is_an_error() -> None:
+def test_a_duplicate_pair_is_an_error() -> None:
     with pytest.raises(LookalikeError, match="query 'a' has reference 'barn' twice"):
         uap({"a": [("barn", 0.9), ("barn", 0.8)]}, [("a", "barn")])
 
 
-def test_fewer_predictions_than_the_rule_allows_are_all_there_is() -> None:
+def test_a_list_may_be_shorter_than_the_rule_allows() -> None:
     assert len(pool_table(FOUND, queries=5)) == 20
     assert uap({}, [("a", "barn")], ["a"]) == 0
 
 
-def test_without_any_true_pair_nothing_can_be_said() -> None:
+def test_without_true_pairs_metrics_have_no_value() -> None:
     empty = pooled(FOUND, [])
     assert micro_average_precision(empty) is None
     assert recall_at(best_cut(empty), empty) is None
@@ -112,7 +111,7 @@ def test_without_any_true_pair_nothing_can_be_said() -> None:
 
 
 def test_constant_scores_earn_nothing() -> None:
-    """All pairs tie with those at the cut-off, which all stay out: of the whole pool, and of each query's ten."""
+    """All pairs tie with an excluded pair, so all are excluded, under both rules."""
     references = [f"r{number}" for number in range(12)]
     found = {f"q{number}": [(reference, 0.25) for reference in references] for number in range(4)}
     truth = truth_table([(query, references[int(query[1:])]) for query in found])
@@ -121,7 +120,7 @@ def test_constant_scores_earn_nothing() -> None:
         assert micro_average_precision(predictions_of(pairs, truth, images, groups_of(images))) == 0
 
 
-def test_ten_a_query_leave_out_what_ties_with_the_eleventh() -> None:
+def test_ten_per_query_exclude_ties_with_the_eleventh() -> None:
     found = {
         "a": [(f"r{number}", 0.9 - number / 100) for number in range(11)],
         "b": [(f"r{number}", 0.9 if number < 8 else 0.5) for number in range(11)],
@@ -134,19 +133,19 @@ def test_ten_a_query_leave_out_what_ties_with_the_eleventh() -> None:
 # --- recall at a precision of 90 %, and its threshold ---
 
 
-def test_recall_is_taken_where_precision_is_still_ninety_percent() -> None:
-    # nine right, one wrong: 0.9 precisely; the tenth right one makes 10 of 11
-    cut = best_cut(of([1] * 9 + [0, 1, 0, 0, 1], matches=20))
+def test_recall_is_the_highest_at_ninety_percent_precision() -> None:
+    # nine right, one wrong: precision 0.9; the tenth right one makes 10 of 11
+    cut = best_cut(predictions([1] * 9 + [0, 1, 0, 0, 1], matches=20))
     assert cut is not None
     assert (cut.recall, cut.precision) == (10 / 20, pytest.approx(10 / 11))
-    assert best_cut(of([1] * 9 + [0] * 2, matches=20)).recall == 9 / 20  # type: ignore[union-attr]
-    late = best_cut(of([0, *[1] * 9, 0, 0], matches=10))  # below 90 % at first, and exactly there at the ninth
+    assert best_cut(predictions([1] * 9 + [0] * 2, matches=20)).recall == 9 / 20  # type: ignore[union-attr]
+    late = best_cut(predictions([0, *[1] * 9, 0, 0], matches=10))  # below 90 % at first, exactly 90 % at the ninth
     assert late is not None
     assert (late.precision, late.recall) == (0.9, 0.9)
 
 
-def test_a_precision_that_is_never_reached_has_no_threshold() -> None:
-    never = of([0, 1, 1, 1])
+def test_an_unreachable_precision_has_no_threshold() -> None:
+    never = predictions([0, 1, 1, 1])
     assert best_cut(never) is None
     assert recall_at(None, never) == 0
 
@@ -161,19 +160,19 @@ def test_a_threshold_accepts_all_pairs_of_its_score() -> None:
     assert best_cut(pooled(nine, [(query, "barn") for query in list(nine)[:8]])) is None
 
 
-def test_the_curve_has_the_threshold_on_it_and_few_points() -> None:
+def test_the_curve_has_few_points_and_includes_the_threshold() -> None:
     draw = np.random.default_rng(0)
-    big = of(draw.random(5000) < np.linspace(1.0, 0.2, 5000))
+    big = predictions(draw.random(5000) < np.linspace(1.0, 0.2, 5000))
     points = curve(big)
     assert best_cut(big) in points
     assert len(points) <= 201
-    assert [one.score for one in points] == sorted((one.score for one in points), reverse=True)
-    for one in points[::20]:
-        accepted = big.right[big.score >= one.score]
-        assert (one.precision, one.recall) == pytest.approx((accepted.mean(), accepted.sum() / big.right.sum()))
+    assert [cut.score for cut in points] == sorted((cut.score for cut in points), reverse=True)
+    for cut in points[::20]:
+        accepted = big.right[big.score >= cut.score]
+        assert (cut.precision, cut.recall) == pytest.approx((accepted.mean(), accepted.sum() / big.right.sum()))
 
 
-def test_the_held_out_half_keeps_groups_together_and_is_always_the_same() -> None:
+def test_the_held_out_half_keeps_groups_together_and_is_reproducible() -> None:
     queries = [f"q{number}" for number in range(200)]
     named = {query: f"g{number // 4}" for number, query in enumerate(queries)}
     groups = groups_of(images_table(REFERENCES, queries, groups=named))
@@ -185,7 +184,7 @@ def test_the_held_out_half_keeps_groups_together_and_is_always_the_same() -> Non
     assert [again[name] for name in fewer.names] == held_out(fewer).tolist()
 
 
-def test_a_query_and_a_group_of_one_name_are_two_groups() -> None:
+def test_a_query_and_a_group_of_the_same_name_are_two_groups() -> None:
     groups = groups_of(images_table(REFERENCES, ["a", "b"], groups={"b": "a"}))
     assert len(groups.names) == 2
 
@@ -193,8 +192,8 @@ def test_a_query_and_a_group_of_one_name_are_two_groups() -> None:
 # --- score normalisation ---
 
 
-def test_normalisation_takes_off_the_mean_of_the_three_nearest_training_images() -> None:
-    # docs/metrics.md, "Score normalisation": q is like everything, so its wrong 0.8 must not stand before p's right 0.7
+def test_normalisation_subtracts_the_mean_of_the_three_nearest_training_images() -> None:
+    # docs/metrics.md, "Score normalisation": q resembles everything; its wrong 0.8 must not precede p's right 0.7
     found = {"q": [("elk", 0.8)], "p": [("barn", 0.7)]}
     training = neighbors_table(
         {"q": [("t1", 0.75), ("t2", 0.7), ("t3", 0.65)], "p": [("t1", 0.3), ("t2", 0.2), ("t3", 0.1)]}
@@ -215,11 +214,11 @@ def test_normalisation_takes_off_the_mean_of_the_three_nearest_training_images()
 
 
 def test_a_query_without_training_neighbors_is_refused() -> None:
-    with pytest.raises(LookalikeError, match="has no training images for query 'q2'"):
+    with pytest.raises(LookalikeError, match="has no training neighbors for query 'q2'"):
         normalise(neighbors_table(FOUND), neighbors_table({"q1": [("t", 0.5)]}), Normalise())
 
 
-# --- against slow, obvious implementations ---
+# --- compared with naive implementations ---
 
 
 @st.composite
@@ -235,15 +234,15 @@ def lists(draw: st.DrawFn) -> tuple[dict[str, dict[str, float]], list[tuple[str,
 
 
 def sorted_pairs(scores: Mapping[str, Mapping[str, float]]) -> dict[str, list[tuple[str, float]]]:
-    return {query: sorted(pairs.items(), key=lambda one: -one[1]) for query, pairs in scores.items()}
+    return {query: sorted(pairs.items(), key=lambda pair: -pair[1]) for query, pairs in scores.items()}
 
 
-def obvious(scores: Mapping[str, Mapping[str, float]], truth: list[tuple[str, str]]) -> tuple[float, float]:
+def naive(scores: Mapping[str, Mapping[str, float]], truth: list[tuple[str, str]]) -> tuple[float, float]:
     """uAP and recall at 90 % precision, prediction by prediction."""
     predictions = [
         (score, (query, reference) in truth) for query, row in scores.items() for reference, score in row.items()
     ]
-    predictions.sort(key=lambda one: (-one[0], one[1]))
+    predictions.sort(key=lambda row: (-row[0], row[1]))
     right, area, recall = 0, 0.0, 0.0
     for place, (_, is_right) in enumerate(predictions, start=1):
         right += is_right
@@ -257,7 +256,7 @@ def obvious(scores: Mapping[str, Mapping[str, float]], truth: list[tuple[str, st
 def test_agrees_with_walking_down_the_list(case) -> None:
     scores, truth = case
     found = pooled(sorted_pairs(scores), truth, list(scores))
-    assert (micro_average_precision(found), recall_at(best_cut(found), found)) == pytest.approx(obvious(*case))
+    assert (micro_average_precision(found), recall_at(best_cut(found), found)) == pytest.approx(naive(*case))
 
 
 def test_agrees_with_scikit_learn_where_nothing_ties() -> None:
@@ -267,23 +266,21 @@ def test_agrees_with_scikit_learn_where_nothing_ties() -> None:
     right = draw.random(500) < 0.2
     scores = draw.permutation(500) / 500
     order = np.argsort(-scores)
-    ours = micro_average_precision(of(right[order].astype(int).tolist()))
+    ours = micro_average_precision(predictions(right[order].astype(int).tolist()))
     assert ours == pytest.approx(average_precision_score(right, scores))
 
 
 @given(lists(), st.randoms(use_true_random=False), st.sampled_from([0.125, 8.0]), st.sampled_from([-1.0, 0.5]))
-def test_order_of_queries_and_shards_and_scale_of_scores_change_nothing(
-    case, random, scale: float, shift: float
-) -> None:
+def test_row_order_and_score_scale_do_not_matter(case, random, scale: float, shift: float) -> None:
     scores, truth = case
 
     def numbers(tables: Sequence[pa.Table]) -> object:
         neighbors, matches, images = tables
-        one = predictions_of(neighbors, matches, images, groups_of(images))
-        (drawn,) = draw_pools([(one.right, one.group)], one.matches, draws=3)
-        cut = best_cut(one)
+        pool = predictions_of(neighbors, matches, images, groups_of(images))
+        (drawn,) = draw_pools([(pool.right, pool.group)], pool.matches, draws=3)
+        cut = best_cut(pool)
         return (
-            micro_average_precision(one),
+            micro_average_precision(pool),
             cut and (cut.precision, cut.recall),
             np.nan_to_num(drawn.average_precision).tolist(),
             held_out(groups_of(images)).tolist(),
@@ -325,20 +322,20 @@ def test_fifty_thousand_queries_are_scored_in_seconds() -> None:
     images = images_table(known.to_pylist(), names.to_pylist())
     started = time.perf_counter()
     ranking = ranking_of(neighbors, truth, images, searched=references, kept=k)
-    one = predictions_of(neighbors, truth, images, groups_of(images))
+    pool = predictions_of(neighbors, truth, images, groups_of(images))
     assert ranking.correct_at(1).all()
-    assert micro_average_precision(one) is not None
-    assert len(curve(one)) > 100
-    # about 2 s on a laptop; what a loop over predictions would not do on any machine
+    assert micro_average_precision(pool) is not None
+    assert len(curve(pool)) > 100
+    # about 2 s on a laptop; a Python loop over predictions would take far longer
     assert time.perf_counter() - started < 20
-    draw_pools([(one.right, one.group)], one.matches, draws=64)
+    draw_pools([(pool.right, pool.group)], pool.matches, draws=64)
 
 
 # --- intervals and tests ---
 
 
-def test_a_draw_is_what_the_list_with_its_groups_repeated_gives() -> None:
-    """The weights against a list that is really built, each group's predictions as often as it was drawn."""
+def test_a_draw_equals_the_list_with_its_groups_repeated() -> None:
+    """Compare the weighted sums with lists that repeat the predictions of each group as often as it was drawn."""
     draw = np.random.default_rng(3)
     right, group = draw.random(60) < 0.4, draw.integers(0, 12, 60)
     matches = np.bincount(group[right], minlength=12) + 1
@@ -353,11 +350,10 @@ def test_a_draw_is_what_the_list_with_its_groups_repeated_gives() -> None:
         assert found.average_precision[column] == pytest.approx(np.sum(places / hits) / total, abs=0.01)
         kept = np.flatnonzero(places >= 9 * (hits - places))
         assert found.recall[column] == pytest.approx((kept[-1] + 1 if len(kept) else 0) / total)
-    assert draws.WRONG_TO_RIGHT == pooled_metrics.WRONG_TO_RIGHT
 
 
-def test_the_interval_is_about_as_wide_as_other_samples_spread() -> None:
-    """200 queries of one kind, many times over: the interval of one sample holds the truth about 19 times in 20."""
+def test_intervals_cover_the_true_value_about_95_percent_of_the_time() -> None:
+    """The interval of a sample of 200 queries contains the value of 200,000 in about 19 of 20 samples."""
     draw = np.random.default_rng(4)
 
     def sample(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -372,16 +368,16 @@ def test_the_interval_is_about_as_wide_as_other_samples_spread() -> None:
     inside = 0
     for _ in range(120):
         right, group = sample(200)
-        one = Predictions(np.zeros(0), right, group, np.ones(200, int))
-        (drawn,) = draw_pools([(right, group)], one.matches, draws=320)
-        interval = pooled_estimate(Pooled(micro_average_precision(one), drawn.average_precision), one.matches, 200)
+        pool = Predictions(np.zeros(0), right, group, np.ones(200, int))
+        (drawn,) = draw_pools([(right, group)], pool.matches, draws=320)
+        interval = pooled_estimate(Pooled(micro_average_precision(pool), drawn.average_precision), pool.matches, 200)
         assert interval.low is not None
         assert interval.high is not None
         inside += interval.low <= truth <= interval.high
     assert inside >= 105
 
 
-def test_models_that_are_alike_are_seldom_told_apart() -> None:
+def test_equal_models_rarely_differ_significantly() -> None:
     draw = np.random.default_rng(5)
     rejected = 0
     for _ in range(120):
@@ -392,12 +388,12 @@ def test_models_that_are_alike_are_seldom_told_apart() -> None:
             lists.append((found[order], order))
             values.append(micro_average_precision(Predictions(np.zeros(0), found[order], order, np.ones(60, int))))
         drawn = draw_pools(lists, np.ones(60, int), draws=320)
-        a, b = (Pooled(value, one.average_precision) for value, one in zip(values, drawn, strict=True))
+        a, b = (Pooled(value, draw_.average_precision) for value, draw_ in zip(values, drawn, strict=True))
         rejected += pooled_difference(a, b, np.ones(60, int), 60)[1] < 0.05
-    assert rejected <= 14  # six are expected
+    assert rejected <= 14  # expected: six
 
 
-def test_a_model_that_is_better_is_found_better_and_against_itself_nothing_is() -> None:
+def test_a_better_model_is_significantly_better_but_not_than_itself() -> None:
     matches = np.ones(40, int)
     good, bad = np.repeat([True, False], [36, 4]), np.repeat([True, False], [10, 30])
     drawn = draw_pools([(good, np.arange(40)), (bad, np.arange(40))], matches)
@@ -416,7 +412,7 @@ def test_a_model_that_is_better_is_found_better_and_against_itself_nothing_is() 
     assert alike.low < 0
 
 
-def test_few_groups_prove_little() -> None:
+def test_few_groups_give_wide_intervals_and_large_p_values() -> None:
     matches = np.array([5, 5, 5, 5])
     right, wrong = np.ones(20, bool), np.zeros(20, bool)
     drawn = draw_pools([(right, np.arange(20) % 4), (wrong, np.arange(20) % 4)], matches)
@@ -429,9 +425,9 @@ def test_few_groups_prove_little() -> None:
     assert (perfect.low, perfect.high) == wilson(4, 4)
 
 
-def test_a_draw_without_any_true_pair_says_nothing_and_is_left_out() -> None:
+def test_draws_without_true_pairs_are_excluded() -> None:
     matches = np.array([1, *[0] * 30])
     (drawn,) = draw_pools([(np.array([True]), np.array([0]))], matches)
     assert 0.3 < np.isnan(drawn.average_precision).mean() < 0.45
-    one = pooled_estimate(Pooled(1.0, drawn.average_precision), matches, 31)
-    assert (one.low, one.high) == wilson(1, 1)
+    estimate = pooled_estimate(Pooled(1.0, drawn.average_precision), matches, 31)
+    assert (estimate.low, estimate.high) == wilson(1, 1)

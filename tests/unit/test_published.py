@@ -22,7 +22,7 @@ from lookalike.io.formats.tables import IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import expectations
 from lookalike.sample import sample as datasets
-from lookalike.sample.shard import write_shards
+from lookalike.sample.shard import ShardJob, write_shards
 from published import DEVELOPMENT, FLICKR, NAMED
 
 
@@ -34,7 +34,7 @@ def sample(kind: str, root: Path, **more: Any) -> tuple[pa.Table, pa.Table]:
     """The tables that the sample stage writes."""
     key = entry(kind, root, **more).model_dump_json(exclude_defaults=True)
     files = str(root.parent / "images.parquet"), str(root.parent / "truth.parquet")
-    datasets.sample("mine", key, None, *files)
+    datasets.sample(datasets.SampleJob("mine", key, None, *files))
     return store.read_table(files[0], IMAGES), store.read_table(files[1], TRUTH)
 
 
@@ -42,7 +42,7 @@ def shard(root: Path, expect: dict[str, int]) -> None:
     """Cut what ``sample`` wrote into shards, where it holds what is expected."""
     key = json.dumps({"dataset": "mine", "k": 1, "shards": {"images": 1}, "expect": expect})
     files = str(root.parent / "images.parquet"), str(root.parent / "truth.parquet")
-    write_shards(*files, key, [str(root.parent / "images-00000.parquet")])
+    write_shards(ShardJob(*files, key, [root.parent / "images-00000.parquet"]))
 
 
 def ids(table: pa.Table, role: str) -> list[str]:
@@ -71,12 +71,14 @@ def distractors() -> list[str]:
 # --- DISC21 ---
 
 
-@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("packed", ["zip", "tar", ""])
 @pytest.mark.parametrize("header", [True, False])
 def test_disc21_is_the_same_from_folders_and_archives_and_from_both_formats_of_truth(
-    tmp_path: Path, zipped: bool, header: bool
+    tmp_path: Path, packed: str, header: bool
 ) -> None:
-    root = published.disc21(tmp_path / "disc21", zipped=zipped, header=header)
+    root = published.disc21(tmp_path / "disc21", zipped=bool(packed), header=header)
+    if packed == "tar":
+        published.as_tars(root)
     before = {path.name for path in root.iterdir()}
     table, truth = sample("disc21", root, queries="all", training={"first": 3})
     assert ids(table, "reference") == [f"R{number:06d}" for number in range(12)]
@@ -153,7 +155,7 @@ def test_a_protocols_counts_are_checked_and_what_is_likely_missing_is_named(tmp_
         shard(root, {"references": 8, "queries": 2, "pairs": 2})
     assert str(caught.value).startswith(
         "datasets.mine.expect: 2 queries were expected, and 1 found; 2 pairs were expected, and 1 found. Likely "
-        "missing: development queries: Q00001, Q00006 to Q49999 (49,995 pictures), of what is published; ground truth: "
+        "missing: development queries: Q00001, Q00006 to Q49999 (49,995 images), of what is published; ground truth: "
         "the query of 1 true pairs of the development queries, e.g. Q00001. Add it and sample again"
     )
 
@@ -164,10 +166,10 @@ def test_a_missing_reference_stops_and_is_named(tmp_path: Path) -> None:
     (root / "references/R000005.jpg").unlink()
     (root / "references/R000006.jpg").unlink()
     message = failure("disc21", root, references={"first": 12})
-    assert "Missing: references: R000002, R000005 to R000006 (3 pictures), of R000000 to R000011" in message
+    assert "Missing: references: R000002, R000005 to R000006 (3 images), of R000000 to R000011" in message
     assert "the first of the archives refs_50k_*.zip" in message
     sample("disc21", root, references={"first": 2}, queries="development")  # what is not asked for may be missing
-    assert "12 at random are asked for, and only 9 are there" in failure("disc21", root, references={"sample": 12})
+    assert "12 random images are requested, but only 9 were found" in failure("disc21", root, references={"sample": 12})
 
 
 def test_what_is_not_expected_is_counted_and_nothing_of_it_is_taken(tmp_path: Path) -> None:
@@ -183,17 +185,17 @@ def test_what_is_not_expected_is_counted_and_nothing_of_it_is_taken(tmp_path: Pa
     assert [line for line in remarks("disc21", root) if "published" not in line] == [
         "references: thumbnails that Windows keeps (Thumbs.db): 1, refs/Thumbs.db",
         "references: metadata that macOS puts into zip archives (__MACOSX): 1, refs_50k_01.zip!__MACOSX/",
-        "references: files that are no pictures of it: 1, refs_50k_01.zip!readme.txt",
-        "references: pictures that are there more than once, and are taken once: 2, such as refs/R000000.jpg and "
+        "references: files that are not among its images: 1, refs_50k_01.zip!readme.txt",
+        "references: duplicate images, of which the first is used: 2, such as refs/R000000.jpg and "
         "refs_50k_0.zip!refs_50k_0/R000000.jpg",
         "ground truth: hidden files and folders: 1, .DS_Store",
-        "ground truth: things in the folder that this data set does not use: 5, such as a.mov, b.mov, c.mov",
+        "ground truth: files and folders that this data set does not use: 5, such as a.mov, b.mov, c.mov",
     ]
     table, _ = sample("disc21", root)
     paths = dict(zip(table["image_id"].to_pylist(), table["path"].to_pylist(), strict=True))
     assert paths["R000000"] == "refs/R000000.jpg"
     assert table.num_rows == len(paths) == 18
-    with pytest.raises(images.BadImage, match="2 members of the name"):  # embedding rejects it, with this reason
+    with pytest.raises(images.BadImage, match="2 members with the name"):  # embedding rejects it, with this reason
         images.read(str(root), paths["R000009"])
 
 
@@ -202,9 +204,11 @@ def test_a_damaged_archive_stops_only_what_needs_it(tmp_path: Path) -> None:
     whole = (root / "refs_50k_01.zip").read_bytes()
     (root / "refs_50k_01.zip").write_bytes(whole[: len(whole) // 2])
     sample("disc21", root, references={"first": 7})
-    assert "references: refs_50k_01.zip is no zip archive, or is cut short" in failure("disc21", root)
+    assert "references: refs_50k_01.zip is not a zip archive, or is truncated" in failure("disc21", root)
     message = failure("disc21", root, references={"first": 8})
-    assert "R000007 (1 picture), of R000000 to R000007 that are asked for; refs_50k_01.zip is no zip archive" in message
+    assert (
+        "R000007 (1 image), of R000000 to R000007 that are requested; refs_50k_01.zip is not a zip archive" in message
+    )
 
 
 @pytest.mark.parametrize(
@@ -226,7 +230,7 @@ def test_a_ground_truth_of_another_format_is_named_with_its_line(tmp_path: Path,
 def test_ground_truth_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
     root = published.disc21(tmp_path / "disc21", zipped=False)
     (root / "my_ground_truth.csv").write_bytes(b"query_id,reference_id\nQ00000,\n")
-    assert "'Q00000' has a match here, and none in" in failure("disc21", root)
+    assert "'Q00000' has a match here, but none in" in failure("disc21", root)
     table, truth = sample("disc21", root, truth=["dev_queries_groundtruth.csv"])
     assert (table.num_rows, truth.num_rows) == (18, 3)
     assert "ground truth: put other.csv there" in failure("disc21", root, truth=["other.csv"])
@@ -236,16 +240,18 @@ def test_the_truth_of_other_queries_is_not_enough(tmp_path: Path) -> None:
     root = published.disc21(tmp_path / "disc21", zipped=False)
     (root / "dev_queries_groundtruth.csv").unlink()
     message = failure("disc21", root)
-    assert "ground truth: no pair is of the development queries in test_queries_groundtruth.csv: put" in message
+    assert "ground truth: no pairs of the development queries in test_queries_groundtruth.csv: put" in message
 
 
 # --- Flickr30k ---
 
 
-@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("packed", ["zip", "tar", ""])
 @pytest.mark.parametrize("csv", [True, False])
-def test_flickr30k_has_its_captions_and_shows_the_six_pictures(tmp_path: Path, zipped: bool, csv: bool) -> None:
-    root = published.flickr30k(tmp_path / "flickr30k", zipped=zipped, csv=csv)
+def test_flickr30k_has_its_captions_and_shows_the_six_images(tmp_path: Path, packed: str, csv: bool) -> None:
+    root = published.flickr30k(tmp_path / "flickr30k", zipped=bool(packed), csv=csv)
+    if packed == "tar":
+        published.as_tars(root)
     table, truth = sample("flickr30k", root)
     assert ids(table, "reference") == ids(table, "query") == sorted(FLICKR)
     assert truth.num_rows == 0
@@ -262,7 +268,7 @@ def test_the_six_pictures_are_in_every_sample_and_a_larger_one_contains_the_smal
     assert chosen[0] < chosen[1] < chosen[2]
     assert [len(one) for one in chosen] == [6, 9, 12]
     assert set(ids(sample("flickr30k", root, sample=9, seed=1)[0], "query")) != chosen[1]
-    assert "15 at random are asked for, and only 14 are there" in failure("flickr30k", root, sample=15)
+    assert "15 random images are requested, but only 14 were found" in failure("flickr30k", root, sample=15)
 
 
 def test_a_copy_in_folders_within_folders_with_the_captions_among_them_is_read(tmp_path: Path) -> None:
@@ -279,9 +285,9 @@ def test_captions_and_pictures_that_do_not_fit_are_counted(tmp_path: Path) -> No
     (root / f"flickr30k-images/{NAMED[0]}").unlink()
     (root / "flickr30k-images/99.jpg").write_bytes(published.jpeg(99))
     assert remarks("flickr30k", root) == [
-        f"pictures: not there: {NAMED[0]}, named in 'always'",
-        "captions: pictures without captions: 1, 99.jpg",
-        f"captions: pictures that have captions and are not there: 1, {NAMED[0]}",
+        f"images: missing, not required: {NAMED[0]}, listed in 'always'",
+        "captions: images without captions: 1, 99.jpg",
+        f"captions: captions without images: 1, {NAMED[0]}",
     ]
     captions = {row["image_id"]: row["captions"] for row in sample("flickr30k", root)[0].to_pylist()}
     assert captions["99.jpg"] == []
@@ -305,9 +311,11 @@ def test_an_archive_that_cannot_be_read_in_place_is_to_be_unpacked(tmp_path: Pat
 # --- COCO ---
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_coco_has_the_categories_of_the_objects_in_its_pictures(tmp_path: Path, zipped: bool) -> None:
-    root = published.coco(tmp_path / "coco", zipped=zipped)
+@pytest.mark.parametrize("packed", ["zip", "tar", ""])
+def test_coco_has_the_categories_of_the_objects_in_its_images(tmp_path: Path, packed: str) -> None:
+    root = published.coco(tmp_path / "coco", zipped=bool(packed))
+    if packed == "tar":
+        published.as_tars(root)
     table, truth = sample("coco", root)
     assert ids(table, "reference") == ids(table, "query") == list(published.COCO)
     assert table["labels"].to_pylist() == [["dog"], ["chair", "person"], [], [], [], [], [], []]
@@ -319,12 +327,10 @@ def test_coco_has_the_categories_of_the_objects_in_its_pictures(tmp_path: Path, 
 def test_pictures_of_coco_that_are_missing_or_strange_are_named(tmp_path: Path) -> None:
     root = published.coco(tmp_path / "coco", zipped=False)
     (root / "val2017/000000000009.jpg").write_bytes(published.jpeg(9))
-    assert remarks("coco", root) == [
-        "pictures: pictures that the annotations do not name, and that are left out: 1, 000000000009.jpg"
-    ]
+    assert remarks("coco", root) == ["images: images without annotations, left out: 1, 000000000009.jpg"]
     assert sample("coco", root)[0].num_rows == len(published.COCO)
     (root / "val2017" / published.COCO[0]).unlink()
-    assert "pictures: 1 of the 8 annotated pictures, e.g. 000000000139.jpg: put val2017.zip" in failure("coco", root)
+    assert "images: 1 of the 8 annotated images, e.g. 000000000139.jpg: put val2017.zip" in failure("coco", root)
 
 
 def test_a_file_that_holds_no_instances_is_named(tmp_path: Path) -> None:
@@ -353,11 +359,11 @@ def test_coco_is_the_same_however_folders_and_endings_are_written(tmp_path: Path
     assert ids(table, "query") == list(published.COCO)
     assert table["labels"] == expected
     assert remarks("coco", root) == [
-        "annotations: annotations of pictures that the file does not list, left out: 1, annotation 9 of 999"
+        "annotations: annotations of images that the file does not list, left out: 1, annotation 9 of 999"
     ]
     content["images"] = [{"id": 1, "file_name": "000000000001.jpg"}]
     file.write_text(json.dumps(content))
-    assert "none of its 5 annotations is of a picture that it lists" in failure("coco", root)
+    assert "none of its 5 annotations is of an image that it lists" in failure("coco", root)
 
 
 def flickr30k_as(name: str) -> str:
@@ -387,7 +393,7 @@ def test_captions_are_the_same_from_every_copy_and_endings_do_not_matter(tmp_pat
     assert ids(table, "query") == sorted(FLICKR)
     assert all(row["captions"] == published.captions(row["image_id"]) for row in table.to_pylist())
     (root / name).write_text('{"images": []}' if name.endswith("json") else flickr30k_as(name).split("\n")[0])
-    assert f"{name}: holds no captions. Fetch the file again" in failure("flickr30k", root, **more)
+    assert f"{name}: contains no captions. Fetch the file again" in failure("flickr30k", root, **more)
 
 
 @pytest.mark.parametrize("inside", ["images", "images/references", "refs_50k_0/images"])
@@ -423,7 +429,7 @@ def test_a_missing_data_set_says_what_to_fetch_from_whom_under_which_licence_and
     assert (REPOSITORY / f"docs/{kind}.md").exists()
     root.write_bytes(b"a file")
     assert failure(kind, root) == (
-        f"datasets.mine: {root}: is a file, not a folder. Name the folder that the data set's files lie in."
+        f"datasets.mine: {root}: is a file, not a folder. Set root to the folder with the data set's files."
     )
 
 
@@ -435,8 +441,8 @@ def test_links_are_followed_and_rings_of_them_are_not(tmp_path: Path) -> None:
     (tmp_path / "elsewhere/000000000999.jpg").symlink_to(tmp_path / "nowhere")
     assert sample("coco", root)[0].num_rows == len(published.COCO)
     assert remarks("coco", root) == [
-        "pictures: links that lead nowhere, and other things that are no files: 1, val2017/000000000999.jpg",
-        "pictures: links to a folder that they are in themselves: 1, val2017/ring",
+        "images: broken links, and other things that are not regular files: 1, val2017/000000000999.jpg",
+        "images: symlink cycles: 1, val2017/ring",
     ]
 
 
@@ -470,7 +476,7 @@ def test_all_data_sets_that_are_missing_are_named_at_once_in_the_words_of_the_sa
             assert f"datasets.{name}" not in said
             continue
         with pytest.raises(LookalikeError) as caught:
-            datasets.sample(name, one.model_dump_json(), None, str(tmp_path / "i"), str(tmp_path / "t"))
+            datasets.sample(datasets.SampleJob(name, one.model_dump_json(), None, tmp_path / "i", tmp_path / "t"))
         if name != "no-truth":  # whose queries are its root, too
             assert said.count(str(caught.value)) == 1
     assert f"datasets.no-truth.truth: the file '{tmp_path}/truth.csv' does not exist." in said
@@ -513,7 +519,7 @@ for name, more in {
 files = [f"{pool}-{number:05d}.parquet" for pool, count in shards.items() for number in range(count)]
 expect = {"references": 1_000_000, "queries": 50_000, "pairs": 10_000}
 key = json.dumps({"dataset": "disc21-dev", "k": 10, "shards": shards, "expect": expect})
-sharding.write_shards("images.parquet", "truth.parquet", key, files)
+sharding.write_shards(sharding.ShardJob("images.parquet", "truth.parquet", key, files))
 seconds = time.monotonic() - started
 rows = [store.read_columns(file, "image_id").num_rows for file in files]
 if sys.platform == "linux":  # where ru_maxrss begins with the memory of the process that started this one
@@ -552,14 +558,14 @@ def test_counts_say_what_a_sample_holds(tmp_path: Path) -> None:
 
 
 def test_an_archive_that_is_packed_again_changes_no_shard(tmp_path: Path) -> None:
-    """Another order, other dates and another method: where a picture lies in its archive is in no table."""
+    """Another order, other dates and another method: where an image is in its archive is in no table."""
     root = published.coco(tmp_path / "coco", zipped=True)
 
     def shards() -> list[bytes]:
         sample("coco", root)
         files = [str(tmp_path / f"images-{number}.parquet") for number in range(3)]
         key = json.dumps({"dataset": "mine", "k": 1, "shards": {"images": 3}, "expect": {}})
-        write_shards(str(tmp_path / "images.parquet"), str(tmp_path / "truth.parquet"), key, files)
+        write_shards(ShardJob(tmp_path / "images.parquet", tmp_path / "truth.parquet", key, files))
         return [Path(file).read_bytes() for file in files]
 
     before = shards()

@@ -1,4 +1,4 @@
-"""A user's own encoder: called as promised, and the vectors say which code made them."""
+"""A user's own encoder is called as documented, and its vectors record the code that made them."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ value = 1
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A module in the folder where the workflow is started; a name of its own, since imports are remembered."""
+    """A module in the folder where the workflow is started; its name is unique, because imports are cached."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     name = f"encoder_{abs(hash(request.node.name))}"
@@ -61,11 +61,11 @@ def load(key: str) -> encoders.Encoder:
 
 def test_the_function_is_called_with_its_options(module: str) -> None:
     encoder = load(key(f"{module}:make", scale=2.0))
-    found = encoder.encode(np.stack([encoder.prepare(picture(1))]))
-    np.testing.assert_allclose(found[0], 2 * np.asarray(picture(1).resize((4, 4)), float).mean((0, 1)), rtol=1e-5)
+    vectors = encoder.encode(np.stack([encoder.prepare(picture(1))]))
+    np.testing.assert_allclose(vectors[0], 2 * np.asarray(picture(1).resize((4, 4)), float).mean((0, 1)), rtol=1e-5)
 
 
-def test_the_modules_hash_is_recorded_and_a_changed_one_is_refused(module: str) -> None:
+def test_the_modules_hash_is_recorded_and_a_changed_module_is_rejected(module: str) -> None:
     entry = encoders.parse(key(f"{module}:make"))
     weights = encoders.family(entry).fetch(entry)
     file = Path(f"{module}.py").resolve()
@@ -86,15 +86,15 @@ def test_editing_the_module_embeds_its_models_again_and_no_others(module: str) -
     assert {model for model in before if plan.code("embed", model=model) != before[model]} == {"own"}
 
 
-NAMED = {
+FILE_OPTIONS = {
     "a file": {"weights": "own.bin"},
-    "a file deep inside": {"layers": [{"from": "own.bin"}]},
+    "a nested file": {"layers": [{"from": "own.bin"}]},
     "a folder": {"checkpoint": "own"},
 }
 
 
-@pytest.mark.parametrize("options", NAMED.values(), ids=NAMED)
-def test_files_that_options_name_are_recorded_and_a_changed_one_is_refused(
+@pytest.mark.parametrize("options", FILE_OPTIONS.values(), ids=FILE_OPTIONS)
+def test_files_in_options_are_recorded_and_a_changed_file_is_rejected(
     options: dict[str, Any], module: str, tmp_path: Path
 ) -> None:
     Path(module + ".py").write_text(MODULE.replace("scale=1.0", "scale=1.0, **files"))
@@ -104,22 +104,24 @@ def test_files_that_options_name_are_recorded_and_a_changed_one_is_refused(
         file.write_bytes(b"weights")
     (tmp_path / "own/.a.bin.swp").write_bytes(b"an editor's")
     name = "own/a.bin" if "checkpoint" in options else "own.bin"
-    wanted = key(f"{module}:make", size="16", mode="no such file", **options)
-    entry = encoders.parse(wanted)
+    model_key = key(f"{module}:make", size="16", mode="no such file", **options)
+    entry = encoders.parse(model_key)
     weights = encoders.family(entry).fetch(entry)
     assert weights.files.keys() == {f"{module}.py", name}
     assert weights.files[name] == store.sha256_file(files[name])
-    assert encoders.load(wanted, weights, encoders.Machine()).dimension == 3
+    assert encoders.load(model_key, weights, encoders.Machine()).dimension == 3
     files[name].write_bytes(b"WEIGHTS")
     with pytest.raises(LookalikeError, match=rf"^{name}: has changed since .* Run fetch_weights again"):
-        encoders.load(wanted, weights, encoders.Machine())
+        encoders.load(model_key, weights, encoders.Machine())
     files[name].unlink()
-    with pytest.raises(LookalikeError, match=rf"^{name}: came or went since .* Run fetch_weights again"):
-        encoders.load(wanted, weights, encoders.Machine())
+    with pytest.raises(LookalikeError, match=rf"^{name}: was removed since .* Run fetch_weights again"):
+        encoders.load(model_key, weights, encoders.Machine())
 
 
 @pytest.mark.parametrize("size", [100, user_module.WHOLE + 100])
-def test_another_file_of_the_same_size_in_an_option_embeds_again(size: int, module: str, tmp_path: Path) -> None:
+def test_replacing_a_file_in_an_option_by_one_of_the_same_size_embeds_again(
+    size: int, module: str, tmp_path: Path
+) -> None:
     raw = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     raw["models"]["own"] = {"embed": json.loads(key(f"{module}:make", weights="own.bin"))}
     plan = Plan.of(raw)
@@ -135,21 +137,21 @@ def test_another_file_of_the_same_size_in_an_option_embeds_again(size: int, modu
 @pytest.mark.parametrize(
     ("factory", "options", "message"),
     [
-        ("no_such_module:make", {}, r"there is no such module\. Put it in the folder where snakemake is started"),
+        ("no_such_module:make", {}, r"no such module\. Put it in the folder where snakemake is started"),
         ("MODULE:mak", {}, r"has no function 'mak'"),
         ("MODULE:value", {}, r"has no function 'value'"),
         ("MODULE:make", {"scal": 1}, r"was called with machine and the entry's options \(scal\)"),
-        ("MODULE:nothing", {}, r"is no encoder: it has no dimension, device"),
+        ("MODULE:nothing", {}, r"is not an encoder: it has no dimension, device"),
     ],
 )
-def test_what_cannot_be_used_is_named_with_a_remedy(
+def test_an_unusable_factory_is_reported_with_a_remedy(
     factory: str, options: dict[str, Any], message: str, module: str
 ) -> None:
     with pytest.raises(LookalikeError, match=message):
         load(key(factory.replace("MODULE", module), **options))
 
 
-def test_a_module_that_cannot_be_imported_says_why(module: str) -> None:
+def test_a_failed_import_is_reported_with_its_cause(module: str) -> None:
     Path(f"{module}.py").write_text("import a_package_that_is_not_there")
     with pytest.raises(LookalikeError, match=r"cannot be imported: ModuleNotFoundError.*a_package_that_is_not_there"):
         load(key(f"{module}:make"))

@@ -47,7 +47,7 @@ CPU = {
 
 @dataclass
 class Experiment:
-    """A small experiment on disk: six references, and queries whose neighbors are told model by model."""
+    """A small experiment on disk: six references, and queries with configurable neighbors per model."""
 
     folder: Path
     models: list[str] = field(default_factory=lambda: ["good", "fair"])
@@ -60,32 +60,31 @@ class Experiment:
     )
     found: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # (model, query) -> neighbors
     scores: dict[tuple[str, str], list[float]] = field(default_factory=dict)
-    rejected: dict[str, dict[str, str]] = field(default_factory=dict)  # model -> picture -> reason
+    rejected: dict[str, dict[str, str]] = field(default_factory=dict)  # model -> image -> reason
     accuracy: dict[str, float] = field(default_factory=lambda: {"good": 1.0, "fair": 0.5})
     breakdowns: dict[str, dict[str, dict[str, Estimate]]] = field(default_factory=dict)
     verdict: str = "cannot tell"
     timing: dict[str, dict[str, object]] = field(default_factory=dict)
-    too_easy: set[str] = field(default_factory=set)  # metrics without a value, since any order is right
+    too_easy: set[str] = field(default_factory=set)  # metrics without a value, since every ranking scores the same
     indexes: list[str] = field(default_factory=lambda: ["flat"])
     groups: dict[str, str] = field(default_factory=dict)
-    pooled: tuple[str, ...] = ()  # ends of the metrics of pooled lists: "" for scores as they are, "_sn"
+    pooled: tuple[str, ...] = ()  # suffixes of the pooled metrics: "" for raw scores, "_sn"
     threshold: float | None = 0.8125
     cases: list[Cases] = field(default_factory=list)
-    outside: list[str] = field(default_factory=list)  # pictures that are in no role, to be shown first
+    showcase: list[str] = field(default_factory=list)  # images without a role, to be shown first
     shown: list[str] = field(default_factory=list)  # queries to be shown first
-    doubles: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # kind -> pairs
+    duplicates: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # kind -> pairs
     undecidable: int = 0
     costs: dict[str, Cost] = field(default_factory=dict)
     effects: list[Effect] = field(default_factory=list)
     approximations: list[Approximation] = field(default_factory=list)
-    footer: dict[str, object] = field(default_factory=dict)  # of the neighbors, besides what all have
+    left_out: list[dict[str, object]] = field(default_factory=list)  # ignored files in the data set's folders
+    footer: dict[str, object] = field(default_factory=dict)  # of the neighbors, in addition to the common entries
 
     def report(self) -> str:
-        """Write the files and the report; return its text."""
+        """Write the files and the report; return its HTML."""
         write_report(ReportJob(**self.inputs(), out=self.folder / "index.html"))
         return (self.folder / "index.html").read_text(encoding="utf-8")
-
-    left_out: list[dict[str, object]] = field(default_factory=list)  # of the data set's folders
 
     def inputs(self) -> dict[str, object]:
         pairs = [(model, index) for model in self.models for index in self.indexes]
@@ -98,14 +97,14 @@ class Experiment:
             "truth": self._truth(),
             "metrics": [self._metrics(model, index) for model, index in pairs],
             "neighbors": [self._neighbors(model, index) for model, index in pairs],
-            "showcase": [self._showcase(*pair) for pair in pairs if self.outside],
+            "showcase": [self._showcase(*pair) for pair in pairs if self.showcase],
             "seen": [self._seen(*pair) for pair in pairs],
             "comparisons": self._comparisons(),
             "duplicates": self._duplicates(),
         }
 
     def _images(self) -> Path:
-        ids = [*self.references, *self.queries, *self.outside]
+        ids = [*self.references, *self.queries, *self.showcase]
         for number, _ in enumerate(ids):
             noise = np.random.default_rng(number).integers(0, 255, (40, 50, 3), dtype=np.uint8)
             if not (self.folder / f"{number}.png").exists():
@@ -124,8 +123,8 @@ class Experiment:
         if self.operations is not None:
             columns["operations"] = [self.operations.get(one) for one in ids]
             optional.append("operations")
-        if self.outside or self.shown:
-            columns["showcase"] = [one in self.outside or one in self.shown for one in ids]
+        if self.showcase or self.shown:
+            columns["showcase"] = [one in self.showcase or one in self.shown for one in ids]
             optional.append("showcase")
         schema = IMAGES.schema(*optional)
         return self._table("images", columns, IMAGES, schema, MADE | {"left_out": self.left_out})
@@ -136,11 +135,11 @@ class Experiment:
         return self._table("truth", columns, TRUTH, TRUTH.schema(), MADE)
 
     def _showcase(self, model: str, index: str) -> Path:
-        return self._neighbors(model, index, f"{model}-{index}.showcase", dict.fromkeys(self.outside))
+        return self._neighbors(model, index, f"{model}-{index}.showcase", dict.fromkeys(self.showcase))
 
-    def _neighbors(self, model: str, index: str, name: str = "", asked: dict[str, str | None] | None = None) -> Path:
+    def _neighbors(self, model: str, index: str, name: str = "", queries: dict[str, str | None] | None = None) -> Path:
         rows: list[tuple[str, int, str, float]] = []
-        for query, match in (self.queries if asked is None else asked).items():
+        for query, match in (self.queries if queries is None else queries).items():
             if query in self.rejected.get(model, {}):
                 continue
             default = [match] if match else []
@@ -165,11 +164,11 @@ class Experiment:
         record = Duplicates(
             references=len(self.references),
             queries=len(self.queries),
-            doubled=2 * len(self.doubles.get("doubled", [])),
-            groups=len(self.doubles.get("doubled", [])),
+            doubled=2 * len(self.duplicates.get("doubled", [])),
+            groups=len(self.duplicates.get("doubled", [])),
             undecidable=self.undecidable,
-            examples={kind: self.doubles.get(kind, []) for kind in ("doubled", *kinds)},
-            **{kind: len(self.doubles.get(kind, [])) for kind in kinds},
+            examples={kind: self.duplicates.get(kind, []) for kind in ("doubled", *kinds)},
+            **{kind: len(self.duplicates.get(kind, [])) for kind in kinds},
             sample_sha256=MADE["sample_sha256"],
             shards_sha256=MADE["shards_sha256"],
         )
@@ -255,14 +254,14 @@ class Experiment:
             for b in self.models[place + 1 :]
         ]
         path = self.folder / "comparisons.json"
-        told = {"cases": self.cases, "effects": self.effects, "approximations": self.approximations}
+        sections = {"cases": self.cases, "effects": self.effects, "approximations": self.approximations}
         metrics = {
             f"{model}/{index}": store.checksum(store.read_json(self._metrics(model, index), Metrics))
             for model in self.models
             for index in self.indexes
         }
         compared = Comparisons(
-            experiment="trial", comparisons=found, metrics=metrics, sample_sha256=MADE["sample_sha256"], **told
+            experiment="trial", comparisons=found, metrics=metrics, sample_sha256=MADE["sample_sha256"], **sections
         )
         store.write_json(compared, path)
         return path
@@ -286,7 +285,7 @@ def experiment(tmp_path: Path) -> Experiment:
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, and the text that a person reads."""
+    """Tags with their attributes, and the visible text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -314,7 +313,7 @@ class Page(HTMLParser):
 
 
 def balanced(html: str) -> bool:
-    """Whether every element that is opened is closed, in order."""
+    """Whether elements are closed in the order in which they were opened."""
 
     class Stack(HTMLParser):
         def __init__(self) -> None:
@@ -338,7 +337,7 @@ def balanced(html: str) -> bool:
     return not stack.open and not stack.wrong
 
 
-def test_the_page_opens_without_a_network(experiment: Experiment) -> None:
+def test_the_report_loads_nothing_from_the_network(experiment: Experiment) -> None:
     page = Page(experiment.report())
     assert not page.named("link")
     assert not any("src" in attributes for _, attributes in page.tags)
@@ -352,7 +351,7 @@ def test_the_page_opens_without_a_network(experiment: Experiment) -> None:
     assert any("default-src 'none'" in attributes.get("content", "") for attributes in page.named("meta"))
 
 
-def test_every_tag_is_closed_and_every_link_leads_somewhere(experiment: Experiment) -> None:
+def test_tags_are_balanced_and_links_resolve(experiment: Experiment) -> None:
     experiment.rejected = {"good": {"q-0": "damaged"}}
     html = experiment.report()
     assert balanced(html)
@@ -366,20 +365,20 @@ def test_the_same_input_gives_the_same_bytes(experiment: Experiment) -> None:
     assert experiment.report() == experiment.report()
 
 
-def test_the_headline_says_who_cannot_be_told_apart(experiment: Experiment) -> None:
+def test_the_headline_names_models_that_are_not_significantly_different(experiment: Experiment) -> None:
     assert (
-        "The good one found the right picture first for 100 % of 2 queries; The fair one cannot be told apart from it."
+        "The good one ranks a true match first for 100 % of 2 queries; The fair one is not significantly different."
         in Page(experiment.report()).words
     )
 
 
-def test_the_headline_says_who_is_beaten(experiment: Experiment) -> None:
+def test_the_headline_names_a_significantly_better_model(experiment: Experiment) -> None:
     experiment.models = ["fair", "good"]
     experiment.verdict = "worse"  # of the first, fair
     page = Page(experiment.report()).words
-    assert "The good one found the right picture first" in page
-    assert "it beats the other model" in page
-    assert "cannot be told apart" not in page
+    assert "The good one ranks a true match first" in page
+    assert "it is significantly better than the other model" in page
+    assert "not significantly different" not in page
 
 
 def test_the_matrix_shows_both_sides_of_a_comparison(experiment: Experiment) -> None:
@@ -391,7 +390,7 @@ def test_the_matrix_shows_both_sides_of_a_comparison(experiment: Experiment) -> 
     assert "▼ worse −50.0 points, p = 0.020" in page
 
 
-def test_the_leaderboard_is_sorted_by_accuracy_and_says_who_is_behind(experiment: Experiment) -> None:
+def test_the_leaderboard_is_sorted_by_accuracy_and_marks_models_behind(experiment: Experiment) -> None:
     experiment.models = ["fair", "good"]
     experiment.verdict = "worse"
     board = Page(experiment.report().partition('<section id="leaderboard"')[2].partition("</section>")[0]).words
@@ -401,37 +400,37 @@ def test_the_leaderboard_is_sorted_by_accuracy_and_says_who_is_behind(experiment
     assert "50.0 % 25.0–50.0 %" in board
 
 
-def test_nobody_is_best_who_is_better_than_nobody(experiment: Experiment) -> None:
+def test_a_model_is_best_only_if_significantly_better_than_another(experiment: Experiment) -> None:
     board = Page(experiment.report().partition('<section id="leaderboard"')[2].partition("</section>")[0]).words
     assert "% highest 4 " in board
     assert "≈ cannot tell apart" in board
     assert "★ best" not in board
 
 
-def test_one_model_is_not_measured_against_itself(experiment: Experiment) -> None:
+def test_a_single_model_has_no_standing(experiment: Experiment) -> None:
     experiment.models = ["good"]
     board = Page(experiment.report().partition('<section id="leaderboard"')[2].partition("</section>")[0]).words
     assert not re.search("highest|best|★", board)
 
 
-def test_the_head_says_how_many_pictures_the_queries_come_from(experiment: Experiment) -> None:
+def test_the_header_counts_the_source_images_of_the_queries(experiment: Experiment) -> None:
     experiment.queries = {f"q-{number}": f"ref-{number % 6}" for number in range(30)}
     experiment.groups = {query: f"picture-{number % 3}" for number, query in enumerate(experiment.queries)}
     page = Page(experiment.report()).words
     assert "with a match 30 without a match 0 independent groups 3 models 2" in page
     assert (
-        "These 30 queries were made from only 3 pictures: what comes from one is found or missed together, so this is "
-        "no more than 3 observations. The intervals are wide for that reason. With fewer than 6, no test can tell "
-        "models apart. Add pictures, not copies of the same ones." in page
+        "These 30 queries were made from only 3 images. Queries from one source tend to succeed or fail together, so "
+        "they amount to 3 observations. The intervals are therefore wide. With fewer than 6, no test can reach "
+        "significance. Add images, not more copies of the same ones." in page
     )
-    assert "are one independent group: they are found or missed together" in page
+    assert "form one independent group: they tend to succeed or fail together" in page
     experiment.operations = None
     assert "These 30 queries come from only 3 independent groups" in Page(experiment.report()).words
 
 
-def test_few_queries_are_said_and_ten_groups_are_not_few(experiment: Experiment) -> None:
+def test_few_queries_give_a_warning_and_ten_groups_do_not(experiment: Experiment) -> None:
     page = Page(experiment.report()).words
-    assert "There are only 2 queries with a match: others could be found quite differently." in page
+    assert "Only 2 queries with a match: another sample could give quite different results." in page
     assert "one independent group" not in page
     experiment.queries = {f"q-{number}": "ref-0" for number in range(10)}
     page = Page(experiment.report()).words
@@ -439,7 +438,7 @@ def test_few_queries_are_said_and_ten_groups_are_not_few(experiment: Experiment)
     assert "Few observations" not in page
 
 
-def test_few_means_the_same_in_the_report_as_in_the_intervals() -> None:
+def test_the_report_warns_below_the_same_number_of_groups_as_the_intervals() -> None:
     assert headline.FEW_GROUPS == FEW_GROUPS
     undecided, decided = np.arange(headline.DECIDABLE - 1), np.arange(headline.DECIDABLE)
     for groups, significant in ((undecided, False), (decided, True)):
@@ -447,68 +446,73 @@ def test_few_means_the_same_in_the_report_as_in_the_intervals() -> None:
         assert (p < SIGNIFICANCE) == significant
 
 
-def test_a_metric_that_any_order_satisfies_says_so_and_is_not_compared(experiment: Experiment) -> None:
+def test_a_metric_that_every_ranking_satisfies_is_marked_and_not_compared(experiment: Experiment) -> None:
     experiment.too_easy = {"recall_at_3"}
     html = experiment.report()
     page = Page(html).words
-    assert page.count("any order is right, with so few references") == 2
-    assert "nothing to count" not in page
-    assert "No table for Recall@3: with so few references any order of them is right, whatever the model." in page
+    assert page.count("– too few references") == 2
+    assert "– no match" not in page
+    assert "No table for Recall@3: with so few references, every ranking scores the same." in page
     assert html.count('<table class="matrix') == 1
     assert "p = 1.000" not in page
 
 
-def test_a_single_reference_is_no_competition(experiment: Experiment) -> None:
+def test_too_few_references_leave_accuracy_unmeasured(experiment: Experiment) -> None:
     experiment.too_easy = {"accuracy_at_1", "accuracy_at_3", "recall_at_3"}
     html = experiment.report()
     page = Page(html).words
-    assert "With so few references any order of them is right, so accuracy cannot be measured." in page
+    assert "With so few references, every ranking scores the same, so accuracy cannot be measured." in page
     assert "No table for Accuracy@1, Accuracy@3 and Recall@3" in page
     assert "has a known match" not in page
     assert "No query has a match" not in page
     assert balanced(html)
 
 
-def test_what_was_left_out_of_the_folders_is_counted_by_reason(experiment: Experiment) -> None:
-    assert "Left out of the folders" not in section_words(experiment.report(), "rejected")
+def test_ignored_files_are_counted_by_reason(experiment: Experiment) -> None:
+    assert "Ignored files and folders" not in section_words(experiment.report(), "rejected")
     experiment.left_out = [
-        {"folder": "my <pictures>", "reason": ".nef files, which are camera raw", "count": 1030, "examples": ["a.NEF"]},
-        {"folder": "asked", "reason": "thumbnails (@eaDir)", "count": 2, "examples": ["@eaDir/", "b/@eaDir/"]},
+        {"folder": "my <images>", "reason": ".nef files, which are camera raw", "count": 1030, "examples": ["a.NEF"]},
+        {"folder": "photos", "reason": "thumbnails (@eaDir)", "count": 2, "examples": ["@eaDir/", "b/@eaDir/"]},
     ]
     page = experiment.report()
-    assert "my &lt;pictures&gt;" in page
-    assert ".nef files, which are camera raw 1,030 my <pictures> a.NEF" in section_words(page, "rejected")
-    assert "thumbnails (@eaDir) 2 asked @eaDir/ , b/@eaDir/" in section_words(page, "rejected")
+    assert "my &lt;images&gt;" in page
+    assert ".nef files, which are camera raw 1,030 my <images> a.NEF" in section_words(page, "rejected")
+    assert "thumbnails (@eaDir) 2 photos @eaDir/ , b/@eaDir/" in section_words(page, "rejected")
 
 
-def test_a_rejected_reference_that_nobody_asks_for_counts_against_nobody(experiment: Experiment) -> None:
+def test_a_rejected_reference_that_is_no_match_penalizes_no_model(experiment: Experiment) -> None:
     experiment.rejected = {model: {"ref-4": "empty", "ref-5": "empty"} for model in experiment.models}
     page = Page(experiment.report()).words
     assert "references searched, of 6 4 queries 3 with" in page
-    assert page.count("The 2 rejected pictures count against no model: no query with a match needs them.") == 2
-    assert "pictures rejected 2" in page
+    assert (
+        page.count("No model is penalized: none of the rejected images is a query with a match or a true match.") == 2
+    )
+    assert "images rejected 2" in page
 
 
-def test_it_is_said_which_rejected_pictures_count(experiment: Experiment) -> None:
+def test_the_report_says_which_rejected_images_count_against_a_model(experiment: Experiment) -> None:
     experiment.rejected = {"good": {"q-0": "damaged", "ref-5": "empty"}, "fair": {"ref-1": "damaged", "ref-5": "bad"}}
     page = Page(experiment.report()).words
     assert "references searched, of 6 4–5 queries, 0–1 of them rejected 3 with" in page
     assert (
-        "2 rejected pictures count against the models that rejected them, as a query or as its match. "
-        "The other rejected picture counts against no model." in page
+        "2 of 3 rejected images are queries with a match or true matches and count against the models that rejected "
+        "them." in page
     )
     experiment.rejected = {"good": {"q-0": "damaged"}}
     page = Page(experiment.report()).words
-    assert "The rejected picture counts against the models that rejected it, as a query or as its match." in page
+    assert (
+        "1 rejected image is a query with a match or a true match and counts against the models that rejected it."
+        in page
+    )
     assert "references 6 queries, 0–1 of them rejected 3" in page
 
 
-def test_speed_that_is_not_known_is_said(experiment: Experiment) -> None:
+def test_unknown_speed_is_reported(experiment: Experiment) -> None:
     experiment.timing = {"fair": {}}
     page = Page(experiment.report()).words
     assert "Speed unknown for The fair one" in page
-    assert "Measured on CPU (2 threads)" in page
-    assert "never compare across machines" in page
+    assert "Measured once, on CPU (2 threads)" in page
+    assert "Do not compare speeds across machines." in page
 
 
 def test_speeds_of_two_devices_come_with_a_warning(experiment: Experiment) -> None:
@@ -519,22 +523,22 @@ def test_speeds_of_two_devices_come_with_a_warning(experiment: Experiment) -> No
     )
 
 
-def test_where_the_time_of_embedding_went_is_told_model_by_model(experiment: Experiment) -> None:
+def test_embedding_time_is_broken_down_by_step_for_each_model(experiment: Experiment) -> None:
     stages = {"read": 0.008, "decode": 0.4, "preprocess": 0.2, "transfer": 0.0, "forward": 1.6, "write": 0.004}
-    told = {"stages": stages, "bottleneck": "forward", "precision": "float32", "threads": "2", "batch_size": "16 + 8"}
-    experiment.timing = {"fair": {"embed": {**CPU["embed"], **told}}}
+    steps = {"stages": stages, "bottleneck": "forward", "precision": "float32", "threads": "2", "batch_size": "16 + 8"}
+    experiment.timing = {"fair": {"embed": {**CPU["embed"], **steps}}}
     page = Page(experiment.report()).words
-    assert "Where the time of embedding went" in page
-    assert "Computed in The fair one 1 50 25 0 200 0.5 forward 2 16 + 8 float32" in page
+    assert "Embedding time by step" in page
+    assert "Precision The fair one 1 50 25 0 200 0.5 forward 2 16 + 8 float32" in page
     experiment.timing = {}
-    assert "Where the time of embedding went" not in Page(experiment.report()).words
+    assert "Embedding time by step" not in Page(experiment.report()).words
 
 
 # --- costs ---
 
 
 def cost(dimension: int, index_bytes: int = 0) -> Cost:
-    """Of float16 vectors in an index of six."""
+    """The cost of float16 vectors in an index of six."""
     return Cost(
         dimension=dimension,
         stored_dtype="float16",
@@ -546,15 +550,15 @@ def cost(dimension: int, index_bytes: int = 0) -> Cost:
 
 def timed(images_per_second: float, **stages: float) -> dict[str, object]:
     seconds = 8 / images_per_second
-    told = {"stages": stages, "bottleneck": "forward", "precision": "float32", "threads": "2", "batch_size": "4"}
-    return {"embed": {"images": 8, "seconds": seconds, "load_seconds": 0.0, "device": "CPU", **told}}
+    steps = {"stages": stages, "bottleneck": "forward", "precision": "float32", "threads": "2", "batch_size": "4"}
+    return {"embed": {"images": 8, "seconds": seconds, "load_seconds": 0.0, "device": "CPU", **steps}}
 
 
 def section_words(page: str, name: str) -> str:
     return Page(page.partition(f'<section id="{name}"')[2].partition("</section>")[0]).words
 
 
-def test_costs_are_told_with_their_breakdown(experiment: Experiment) -> None:
+def test_all_costs_are_listed(experiment: Experiment) -> None:
     experiment.costs = {"good": cost(512), "fair": cost(16)}
     experiment.timing = {
         "good": timed(4, read=0.2, forward=1.6) | {"search": {"queries": 3, "seconds": 0.1}},
@@ -565,35 +569,37 @@ def test_costs_are_told_with_their_breakdown(experiment: Experiment) -> None:
     assert "The fair one flat 16 32 float16 64 384 bytes 16 unknown" in found
 
 
-def test_the_front_names_who_is_on_it_and_claims_no_more_than_the_tests(experiment: Experiment) -> None:
+def test_models_are_dominated_only_if_significantly_worse(experiment: Experiment) -> None:
     experiment.costs = {"good": cost(16), "fair": cost(512)}
     experiment.timing = {"good": timed(4), "fair": timed(16)}
     found = section_words(experiment.report(), "cost")
-    assert "On the front: The good one and The fair one." in found  # the one more accurate, the other faster
-    assert "Behind it by number, but these queries do not decide it: The fair one." in found  # larger and less accurate
+    assert "On the front: The good one and The fair one." in found  # one is more accurate, the other faster
+    assert "Behind the front, but not significantly: The fair one." in found  # larger and less accurate
     experiment.verdict = "better"
     found = section_words(experiment.report(), "cost")
-    assert "On the front: The good one. Beaten by one that costs no more: The fair one (by The good one)." in found
+    assert (
+        "On the front: The good one. Dominated by a model that costs no more: The fair one (by The good one)." in found
+    )
 
 
-def test_of_two_indexes_only_intervals_that_do_not_meet_decide(experiment: Experiment) -> None:
+def test_runs_of_different_indexes_are_compared_by_disjoint_intervals(experiment: Experiment) -> None:
     experiment.indexes, experiment.models = ["flat", "small"], ["good"]
     experiment.costs = {"good": cost(16)}
     found = section_words(experiment.report(), "cost")
-    assert "On the front: The good one, flat and The good one, small." in found  # alike in both
+    assert "On the front: The good one, flat and The good one, small." in found  # equal in both
     a, b, c = (run_of(accuracy, low, high) for accuracy, low, high in ((0.9, 0.8, 1), (0.7, 0.6, 0.8), (0.6, 0.5, 0.7)))
-    nothing_tested = SimpleNamespace(verdict=lambda *_: None)
-    assert not pareto.better(nothing_tested, a, b)
-    assert pareto.better(nothing_tested, a, c)
-    assert [one.state for one in pareto.standings(nothing_tested, [(a, 2), (b, 3), (c, 1)])] == [
+    untested = SimpleNamespace(verdict=lambda *_: None)
+    assert not pareto.better(untested, a, b)
+    assert pareto.better(untested, a, c)
+    assert [standing.state for standing in pareto.standings(untested, [(a, 2), (b, 3), (c, 1)])] == [
         "front",
         "open",
         "front",
     ]
-    assert [one.state for one in pareto.standings(nothing_tested, [(a, 2), (b, 1), (c, 2)])] == [
+    assert [standing.state for standing in pareto.standings(untested, [(a, 2), (b, 1), (c, 2)])] == [
         "front",
         "front",
-        "beaten",
+        "dominated",
     ]
 
 
@@ -601,18 +607,18 @@ def run_of(value: float, low: float, high: float) -> Any:
     return SimpleNamespace(estimate=lambda _: Estimate(value=value, low=low, high=high, n=9))
 
 
-def test_across_machines_there_is_no_front_by_speed(experiment: Experiment) -> None:
+def test_speeds_on_different_devices_have_no_front(experiment: Experiment) -> None:
     experiment.timing = {"good": timed(4), "fair": {"embed": {**CPU["embed"], "device": "NVIDIA H100"}}}
     page = experiment.report()
-    assert "no front is drawn" in section_words(page, "cost")
+    assert "no Pareto front is drawn" in section_words(page, "cost")
     assert "On the front" not in page
     assert 'class="front"' not in page
 
 
-def test_the_fronts_steps_stand_between_its_models(experiment: Experiment) -> None:
+def test_the_front_is_a_staircase_through_its_models(experiment: Experiment) -> None:
     experiment.timing = {"good": timed(4), "fair": timed(16)}
-    lines = [one for one in Page(experiment.report()).named("line") if one.get("class") == "front"]
-    assert len(lines) == 4  # across and down, at each of two
+    lines = [line for line in Page(experiment.report()).named("line") if line.get("class") == "front"]
+    assert len(lines) == 4  # one horizontal and one vertical step per model
     assert lines[0]["x1"] == "0.0%"
     assert all(a["x2"] == b["x1"] and a["y2"] == b["y1"] for a, b in pairwise(lines))
     assert lines[-1]["y2"] == "340.0"
@@ -635,20 +641,20 @@ def effect(value: str, gap: float, verdict: str, **more: Any) -> Effect:
     )
 
 
-def test_what_each_choice_does_is_told_with_intervals_verdict_and_cost(experiment: Experiment) -> None:
+def test_each_setting_has_effects_with_intervals_verdicts_and_costs(experiment: Experiment) -> None:
     experiment.effects = [effect("mean", -0.25, "worse", least=-0.3, most=0.1), effect("gem", 0.0, "cannot tell")]
     experiment.costs = {"good": cost(512), "fair": cost(16)}
     experiment.timing = {"good": timed(4), "fair": timed(10)}
     found = section_words(experiment.report(), "choices")
-    assert "The good one , with other settings" in found
-    assert "pooling: cls the model’s own: what the others are compared with" in found
+    assert "Variants of The good one ." in found
+    assert "pooling: cls default: the baseline for the rows below" in found
     assert "pooling: mean ▼ −25.0 −35.0 to −15.0; worse −30.0 to +10.0 by combination × 2.50 × 0.0312" in found
     assert "pooling: gem ≈ 0.0 −10.0 to +10.0; cannot tell × 2.50" in found
     experiment.timing["fair"] = {"embed": {**CPU["embed"], "device": "NVIDIA H100"}}
     assert "worse −30.0 to +10.0 by combination unknown × 0.0312" in section_words(experiment.report(), "choices")
 
 
-def test_what_an_approximate_index_costs_is_told_beside_the_exact_one(experiment: Experiment) -> None:
+def test_an_approximate_index_is_compared_with_the_exact_one(experiment: Experiment) -> None:
     assert 'id="approximation"' not in experiment.report()
     recall = Estimate(value=0.9, low=0.8, high=0.95, n=3)
     lost = {"accuracy_at_1": Estimate(value=-0.05, low=-0.1, high=0.0, n=3), "uap": NOTHING}
@@ -668,11 +674,11 @@ def test_what_an_approximate_index_costs_is_told_beside_the_exact_one(experiment
     assert "The good one small 90.0 % 80.0–95.0 % −5.0 −10.0 to 0.0 unknown 4 64" in found
 
 
-def test_without_a_varied_model_there_is_no_section_of_choices(experiment: Experiment) -> None:
-    assert "What each choice does" not in experiment.report()
+def test_without_a_varied_model_there_is_no_section_on_settings(experiment: Experiment) -> None:
+    assert "Effect of each setting" not in experiment.report()
 
 
-def test_every_rejected_picture_is_in_the_page_once_with_its_models(experiment: Experiment) -> None:
+def test_every_rejected_image_is_listed_once_with_its_models(experiment: Experiment) -> None:
     experiment.rejected = {"good": {"q-0": "damaged", "ref-5": "empty"}, "fair": {"q-0": "damaged"}}
     page = Page(experiment.report().partition('<section id="rejected"')[2].partition("</section>")[0]).words
     assert "q-0 6.png damaged all models" in page
@@ -692,7 +698,7 @@ def test_counts_that_contradict_the_metrics_stop_the_report(experiment: Experime
     inputs = experiment.inputs()
     experiment.rejected = {"good": {"q-0": "damaged"}}
     experiment._seen("good", "flat")
-    with pytest.raises(LookalikeError, match=r"'good'.*rejected queries is 0 there.* hold 1\."):
+    with pytest.raises(LookalikeError, match=r"'good'.*rejected queries is 0, but 1 in"):
         write_report(ReportJob(**inputs, out=experiment.folder / "index.html"))  # type: ignore[arg-type]
 
 
@@ -700,11 +706,11 @@ def test_groups_that_contradict_the_metrics_stop_the_report(experiment: Experime
     inputs = experiment.inputs()
     experiment.groups = {"q-0": "dune", "q-1": "dune"}
     experiment._images()
-    with pytest.raises(LookalikeError, match=r"'good'.*groups is 2 there.* hold 1\."):
+    with pytest.raises(LookalikeError, match=r"'good'.*groups is 2, but 1 in"):
         write_report(ReportJob(**inputs, out=experiment.folder / "index.html"))  # type: ignore[arg-type]
 
 
-def test_many_rejected_pictures_are_cut_with_a_pointer_to_the_rest(experiment: Experiment) -> None:
+def test_a_long_list_of_rejected_images_is_cut_with_a_pointer_to_the_rest(experiment: Experiment) -> None:
     experiment.references = [f"ref-{number:03d}" for number in range(130)]
     experiment.queries = {"q-0": "ref-129"}
     experiment.models = ["good"]
@@ -716,23 +722,23 @@ def test_many_rejected_pictures_are_cut_with_a_pointer_to_the_rest(experiment: E
     assert "good-flat.images.parquet" in page
 
 
-def test_no_rejected_pictures_is_one_sentence(experiment: Experiment) -> None:
-    assert "No picture was rejected: every model could read all 9 pictures." in Page(experiment.report()).words
+def test_no_rejected_images_is_one_sentence(experiment: Experiment) -> None:
+    assert "No image was rejected: every model could read all 9 images." in Page(experiment.report()).words
 
 
-def test_the_right_neighbor_is_marked_for_eyes_and_ears(experiment: Experiment) -> None:
+def test_true_matches_are_marked_visually_and_for_screen_readers(experiment: Experiment) -> None:
     experiment.found = {("fair", "q-0"): ["ref-3", "ref-0", "ref-2", "ref-4"], ("fair", "q-1"): ["ref-3", "ref-4"]}
     html = experiment.report()
     page = Page(html)
-    marked = [one["aria-label"] for one in page.named("span") if "the right one" in one.get("aria-label", "")]
+    marked = [one["aria-label"] for one in page.named("span") if "a true match" in one.get("aria-label", "")]
     assert sorted(marked) == [
-        "Rank 1: ref-0, the right one",
-        "Rank 1: ref-1, the right one",
-        "Rank 2: ref-0, the right one",
+        "Rank 1: ref-0, a true match",
+        "Rank 1: ref-1, a true match",
+        "Rank 2: ref-0, a true match",
     ]
     assert html.count('<li class="right">') == len(marked)
-    assert page.words.count("right, 0.") == len(marked)  # what a screen reader says; the check mark is for the eyes
-    for status in ("✓ found first", "found at rank 2", "not in the first 3"):
+    assert page.words.count("match, 0.") == len(marked)  # for screen readers, which skip the check mark
+    for status in ("✓ match at rank 1", "match at rank 2", "no match in the top 3"):
         assert status in page.words
     assert "True match ref-0" in html
     assert "No match among the references" in html
@@ -750,14 +756,14 @@ def test_outcomes_are_those_of_the_metrics_with_ties_as_misses(experiment: Exper
             (inputs["images"], IMAGES),
         )
     )
-    ranking = rank(neighbors, truth, images, searched=6, kept=4, where="here")
+    ranking = rank(neighbors, truth, images, searched=6, kept=4, where="neighbors")
     counted = images.take(ranking.counted)["image_id"].to_pylist()
     right = {query for query, correct in zip(counted, ranking.correct_at(1), strict=True) if correct}
     assert examples.right_queries(neighbors, truth) == right == {"q-1"}
-    assert "found at rank 2, tied" in Page(experiment.report()).words
+    assert "match at rank 2, tied" in Page(experiment.report()).words
 
 
-def test_each_picture_is_embedded_once(experiment: Experiment) -> None:
+def test_each_thumbnail_is_included_once(experiment: Experiment) -> None:
     page = Page(experiment.report())
     data = re.findall(r"url\(([^)]*)", page.style)
     assert len(data) == len(set(data))
@@ -766,17 +772,17 @@ def test_each_picture_is_embedded_once(experiment: Experiment) -> None:
     assert len(data) == len(classes) == len(shown)
 
 
-def test_a_picture_that_cannot_be_decoded_shows_why(experiment: Experiment) -> None:
+def test_an_image_that_cannot_be_decoded_shows_why(experiment: Experiment) -> None:
     experiment._images()
     (experiment.folder / "0.png").write_bytes(b"nothing")
     page = Page(experiment.report())
     labels = [one.get("aria-label", "") for one in page.named("span")]
-    assert "True match ref-0; cannot be shown: is text, not a picture" in labels
+    assert "True match ref-0; not available: is text, not an image" in labels
 
 
-def test_a_rejected_query_says_so_among_the_examples(experiment: Experiment) -> None:
+def test_a_rejected_query_is_marked_in_the_examples(experiment: Experiment) -> None:
     experiment.rejected = {"fair": {"q-0": "damaged: no end"}}
-    assert "This model was not shown the query: damaged: no end." in Page(experiment.report()).words
+    assert "This model rejected the query: damaged: no end." in Page(experiment.report()).words
 
 
 def test_hostile_text_stays_text(experiment: Experiment) -> None:
@@ -796,49 +802,49 @@ def test_hostile_text_stays_text(experiment: Experiment) -> None:
     assert "alert('x')" in page.words
 
 
-def test_the_libraries_that_made_the_vectors_are_named(experiment: Experiment) -> None:
+def test_the_package_versions_of_the_embeddings_are_listed(experiment: Experiment) -> None:
     page = Page(experiment.report()).words
-    assert "w, r7 Embedded with pillow 11.3.0 / 12.0.0, torch 2.9.1 Everything recorded" in page
+    assert "w, r7 Embedded with pillow 11.3.0 / 12.0.0, torch 2.9.1 Full provenance" in page
 
 
 @pytest.mark.parametrize(
-    ("source", "revision", "said"),
+    ("source", "revision", "expected"),
     [
-        ("hub owner/vit", None, "hub owner/vit, r7 (not pinned: main may be another commit tomorrow)"),
-        ("hub owner/vit", "v1", "hub owner/vit, r7 (not pinned: v1 may be another commit tomorrow)"),
+        ("hub owner/vit", None, "hub owner/vit, r7 (not pinned: main may point to another commit later)"),
+        ("hub owner/vit", "v1", "hub owner/vit, r7 (not pinned: v1 may point to another commit later)"),
         ("hub owner/vit", "a" * 40, "hub owner/vit, r7 Embedded with"),
         ("folder vit", None, "folder vit, r7 Embedded with"),
     ],
 )
-def test_weights_of_a_branch_are_said_to_be_not_pinned(
-    source: str, revision: str | None, said: str, experiment: Experiment
+def test_weights_of_a_branch_are_marked_as_not_pinned(
+    source: str, revision: str | None, expected: str, experiment: Experiment
 ) -> None:
     key = {"family": "transformers", "checkpoint": "owner/vit"} | ({"revision": revision} if revision else {})
     experiment.footer = {"key": json.dumps(key), "weights": {"source": source, "revision": "r7"}}
-    assert said in Page(experiment.report()).words
+    assert expected in Page(experiment.report()).words
 
 
-def test_one_model_needs_no_rival(experiment: Experiment) -> None:
+def test_a_single_model_is_reported_without_comparisons(experiment: Experiment) -> None:
     experiment.models = ["good"]
     page = Page(experiment.report()).words
-    assert "The good one found the right picture first for 100 % of 2 queries (95 % interval 50–100 %)." in page
-    assert "There is only one model" in page
+    assert "The good one ranks a true match first for 100 % of 2 queries (95 % interval 50–100 %)." in page
+    assert "Only one model" in page
     assert "Models disagree" not in page
 
 
-def test_no_query_with_a_match_is_said_and_shown(experiment: Experiment) -> None:
+def test_without_matches_the_report_says_what_cannot_be_measured(experiment: Experiment) -> None:
     experiment.queries = {"q-0": None, "q-1": None}
     page = Page(experiment.report()).words
     assert "None of the 2 queries has a known match, so accuracy cannot be measured." in page
-    assert "No query has a match, so nothing says which score is high enough." in page
-    assert "No query has a match, so there is nothing to compare the models by." in page
-    assert "nothing to count" in page
+    assert "No query has a match, so no threshold can be determined." in page
+    assert "No query has a match, so models cannot be compared by accuracy." in page
+    assert "– no match" in page
     assert "∅ No match" in page
 
 
-def test_no_operations_means_no_breakdown_and_says_so(experiment: Experiment) -> None:
+def test_without_operations_the_report_explains_the_missing_breakdown(experiment: Experiment) -> None:
     experiment.operations = None
-    assert "The data set does not say what was done to its queries" in Page(experiment.report()).words
+    assert "No breakdown: the data set records no operations" in Page(experiment.report()).words
 
 
 def test_breakdowns_show_every_model_with_its_interval(experiment: Experiment) -> None:
@@ -858,7 +864,7 @@ def section(html: str, name: str) -> str:
     return html.partition(f'<section id="{name}"')[2].partition("</section>")[0]
 
 
-def test_breakdowns_by_size_and_the_data_sets_own_columns_are_drawn(experiment: Experiment) -> None:
+def test_breakdowns_by_size_and_custom_columns_are_drawn(experiment: Experiment) -> None:
     part = {"accuracy_at_1": Estimate(value=0.5, low=0.25, high=0.75, n=4)}
     experiment.breakdowns = {
         "size": dict.fromkeys(("up to 1024 px", "unknown", "up to 256 px"), part),
@@ -870,10 +876,10 @@ def test_breakdowns_by_size_and_the_data_sets_own_columns_are_drawn(experiment: 
     assert "By size (longer side) up to 256 px" in page
     assert page.index("up to 256 px") < page.index("up to 1024 px") < page.index("unknown")
     assert "By camera new" in page
-    assert "only one" not in page, "a part that holds all queries sets nothing apart"
+    assert "only one" not in page, "a part with all queries is no breakdown"
 
 
-def test_the_threshold_to_copy_is_in_the_page_with_how_it_holds(experiment: Experiment) -> None:
+def test_the_threshold_is_shown_with_its_held_out_check(experiment: Experiment) -> None:
     experiment.pooled = ("",)
     html = experiment.report()
     page = Page(section(html, "threshold")).words
@@ -883,40 +889,40 @@ def test_the_threshold_to_copy_is_in_the_page_with_how_it_holds(experiment: Expe
     assert balanced(html)
 
 
-def test_a_precision_that_is_never_reached_is_said(experiment: Experiment) -> None:
+def test_an_unreachable_precision_is_reported(experiment: Experiment) -> None:
     experiment.pooled, experiment.threshold = ("",), None
     page = Page(section(experiment.report(), "threshold")).words
-    assert "The good one none: no threshold is that precise none on that half (2 queries)" in page
+    assert "The good one none: no threshold reaches 90 % precision none on the first half (2 queries)" in page
 
 
-def test_scores_with_and_without_normalisation_stand_side_by_side(experiment: Experiment) -> None:
+def test_metrics_with_and_without_normalisation_are_side_by_side(experiment: Experiment) -> None:
     experiment.pooled = ("", "_sn")
     html = experiment.report()
     board = Page(section(html, "leaderboard")).words
     assert "With and without score normalisation" in board
-    assert "Model µAP normalised µAP, 10 a query normalised Recall at P90 normalised" in board
+    assert "Model µAP normalised µAP, 10 per query normalised Recall at P90 normalised" in board
     threshold = Page(section(html, "threshold")).words
-    assert threshold.index("Scores as they are") < threshold.index("Normalised scores")
-    assert "Accept normalised scores from" in threshold
+    assert threshold.index("Raw scores") < threshold.index("Normalised scores")
+    assert "Threshold (normalised score)" in threshold
     meanings = Page(section(html, "made")).words
-    assert "µAP, 10 a query, normalised" in meanings
+    assert "µAP, 10 per query, normalised" in meanings
     assert balanced(html)
 
 
-def test_the_first_table_has_few_columns_and_the_second_the_others(experiment: Experiment) -> None:
+def test_the_first_table_has_the_main_metrics_and_the_second_the_others(experiment: Experiment) -> None:
     experiment.pooled = ("", "_sn")
     board = section(experiment.report(), "leaderboard")
     first, _, others = board.partition("More metrics")
     heads = re.findall(r'role="columnheader"[^>]*>([^<]+)<', first)
     assert heads == [
-        *("Model", "Accuracy@1", "Accuracy@3", "Recall@3", "µAP", "µAP, 10 a query", "Recall at P90"),
-        *("Against the highest", "Images a second"),
+        *("Model", "Accuracy@1", "Accuracy@3", "Recall@3", "µAP", "µAP, 10 per query", "Recall at P90"),
+        *("Compared with the top", "Images per second"),
     ]
     assert "MRR" in others
     assert "MRR" not in first
 
 
-def test_the_four_cases_are_shown_with_some_of_their_pictures(experiment: Experiment) -> None:
+def test_the_four_cases_are_shown_with_example_images(experiment: Experiment) -> None:
     def case(*queries: str, count: int | None = None) -> Case:
         return Case(count=len(queries) if count is None else count, queries=list(queries))
 
@@ -942,7 +948,7 @@ def test_the_four_cases_are_shown_with_some_of_their_pictures(experiment: Experi
     assert balanced(html)
 
 
-def test_operations_are_told_in_words() -> None:
+def test_operations_are_spelled_out() -> None:
     assert words.operations("crop:light + jpeg:heavy") == "lightly cropped, then heavily compressed (JPEG)"
     assert words.operations("flip:medium") == "mirrored"
     assert words.operations("sparkle:medium") == "sparkle:medium"
@@ -951,19 +957,19 @@ def test_operations_are_told_in_words() -> None:
 @pytest.mark.parametrize(
     ("value", "written"), [(0.65333, "65 %"), (0.999, "99.9 %"), (1.0, "100 %"), (0.0004, "0.04 %")]
 )
-def test_percentages_are_never_rounded_to_all_or_nothing(value: float, written: str) -> None:
+def test_percentages_are_never_rounded_to_0_or_100(value: float, written: str) -> None:
     assert words.percent(value, 0).replace(words.SPACE, " ") == written
 
 
-def test_several_indexes_get_a_row_each(experiment: Experiment) -> None:
+def test_each_index_has_its_own_row(experiment: Experiment) -> None:
     experiment.indexes = ["flat", "quick"]
     board = Page(experiment.report().partition('<section id="leaderboard"')[2].partition("</section>")[0]).words
     assert board.partition("More metrics")[0].count("index flat") == board.count("index quick") / 2 == 2
     assert board.count("≈ cannot tell apart") == 2
-    assert "compared with the one that has the highest Accuracy@1 with the same index" in board
+    assert "compared with the model that has the highest Accuracy@1 on the same index" in board
 
 
-def test_twelve_models_with_long_labels(experiment: Experiment) -> None:
+def test_twelve_models_with_long_labels_fit(experiment: Experiment) -> None:
     experiment.models = [f"model-{number}" for number in range(12)]
     experiment.labels = {model: f"{model} " + "with a label that goes on " * 8 for model in experiment.models}
     html = experiment.report()
@@ -971,7 +977,7 @@ def test_twelve_models_with_long_labels(experiment: Experiment) -> None:
     assert len(re.findall(r'<td class="self"', html)) == 12
 
 
-def test_rows_are_chosen_for_variety_and_by_a_fixed_rule() -> None:
+def test_examples_are_varied_and_reproducible() -> None:
     outcome = {f"q{number}": ("disagree", "right", "wrong", "none")[number % 4] for number in range(400)}
     kind = {query: ("crop", "blur")[int(query[1:]) // 4 % 2] for query in outcome}
     chosen = examples.choose(outcome, kind)
@@ -981,32 +987,32 @@ def test_rows_are_chosen_for_variety_and_by_a_fixed_rule() -> None:
     assert examples.choose(dict(reversed(outcome.items())), kind) == chosen
 
 
-def test_the_pictures_of_a_page_are_bounded(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examples, "MOST_PICTURES", 5)
+def test_the_number_of_thumbnails_is_bounded(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples, "MOST_IMAGES", 5)
     experiment.queries = {f"q-{number}": f"ref-{number % 6}" for number in range(30)}
     assert len(re.findall(r"url\(", Page(experiment.report()).style)) <= 5
 
 
-def test_a_file_without_its_model_is_named(experiment: Experiment) -> None:
+def test_a_footer_without_a_model_is_refused(experiment: Experiment) -> None:
     inputs = experiment.inputs()
     bad = experiment.folder / "good-flat.parquet"
     store.write_table(store.read_table(bad, NEIGHBORS), bad, NEIGHBORS, {})
-    with pytest.raises(LookalikeError, match=r"good-flat\.parquet: its footer does not name its model"):
+    with pytest.raises(LookalikeError, match=r"good-flat\.parquet: the footer has no model"):
         write_report(ReportJob(**inputs, out=experiment.folder / "index.html"))  # type: ignore[arg-type]
 
 
-def test_images_that_another_index_was_built_from_are_refused(experiment: Experiment) -> None:
+def test_images_of_another_index_are_refused(experiment: Experiment) -> None:
     experiment.footer = {"shards_sha256": "a", "index_sha256": "b"}
     inputs = experiment.inputs()
     experiment.footer = {"shards_sha256": "other", "index_sha256": "b"}
     experiment._seen("fair", "flat")
     with pytest.raises(
-        LookalikeError, match=r"fair-flat\.images\.parquet: is not of the index .* \(its shards_sha256 is"
+        LookalikeError, match=r"fair-flat\.images\.parquet: belongs to another index .* \(their shards_sha256 differ"
     ):
         write_report(ReportJob(**inputs, out=experiment.folder / "index.html"))  # type: ignore[arg-type]
 
 
-def test_a_failed_report_leaves_no_half_page(experiment: Experiment) -> None:
+def test_a_failed_report_leaves_no_partial_file(experiment: Experiment) -> None:
     inputs = experiment.inputs()
     (experiment.folder / "truth.parquet").unlink()
     with pytest.raises(LookalikeError, match=r"truth\.parquet: does not exist"):
@@ -1014,7 +1020,7 @@ def test_a_failed_report_leaves_no_half_page(experiment: Experiment) -> None:
     assert not list(experiment.folder.glob("*index.html*"))
 
 
-def test_the_report_never_reaches_models_torch_or_plotly() -> None:
+def test_the_report_imports_no_models_torch_or_plotly() -> None:
     never = {"torch", "plotly", "faiss", "lookalike.embed.encoders"}
     code = f"import sys, lookalike.report.report; print({never} & set(sys.modules))"
     found = subprocess.run(
@@ -1027,34 +1033,34 @@ def examples_of(html: str) -> str:
     return html.partition('<section id="examples"')[2].partition("</section>")[0]
 
 
-def test_outside_pictures_are_shown_first_without_right_or_wrong(experiment: Experiment) -> None:
+def test_showcase_images_come_first_without_a_verdict(experiment: Experiment) -> None:
     without = experiment.report()
-    experiment.outside = ["showcase:laptop.jpg", "showcase:broken.jpg"]
+    experiment.showcase = ["showcase:laptop.jpg", "showcase:broken.jpg"]
     experiment.rejected = {model: {"showcase:broken.jpg": "damaged: no end"} for model in experiment.models}
     experiment.found = {("fair", "showcase:laptop.jpg"): ["ref-4", "ref-2"]}
     html = experiment.report()
     assert balanced(html)
     shown = examples_of(html)
     rows = re.findall(r'<article class="row( first)?" data-outcome="(\w+)"', shown)
-    assert rows[:2] == [(" first", "outside")] * 2
+    assert rows[:2] == [(" first", "showcase")] * 2
     assert {outcome for _, outcome in rows[2:]} == {"right", "none"}
     broken, laptop = (one.partition("</article>")[0] for one in shown.split("<article")[1:3])
-    assert Page(f"<article{laptop}").words.count("nearest at 0.90") == len(experiment.models)
+    assert Page(f"<article{laptop}").words.count("top score 0.90") == len(experiment.models)
     assert "Rank 1: ref-4" in laptop
     assert "right" not in laptop
     assert "match" not in laptop
-    assert "This model was not shown the picture: damaged: no end." in Page(f"<article{broken}").words
+    assert "This model rejected the image: damaged: no end." in Page(f"<article{broken}").words
     assert "showcase:broken.jpg" in html.partition('<section id="rejected"')[2]
-    # they count nowhere: all that stands before the pictures is as it was, but for the rejected one
+    # they affect no number: the sections before the examples are unchanged, except for the note on rejected images
     for section in ("leaderboard", "pairs", "operations", "speed"):
-        assert board(html, section).split("The rejected picture counts")[0].strip() == board(without, section)
+        assert board(html, section).split("No model is penalized")[0].strip() == board(without, section)
 
 
 def board(html: str, section: str) -> str:
     return Page(html.partition(f'<section id="{section}"')[2].partition("</section>")[0]).words
 
 
-def test_queries_that_are_to_be_shown_come_first_and_once(experiment: Experiment) -> None:
+def test_queries_configured_to_be_shown_come_first_and_once(experiment: Experiment) -> None:
     experiment.shown = ["q-1"]
     shown = examples_of(experiment.report())
     assert re.findall(r'class="row first" data-outcome="right"', shown)
@@ -1062,24 +1068,24 @@ def test_queries_that_are_to_be_shown_come_first_and_once(experiment: Experiment
     assert shown.index("Query q-1") < shown.index("Query q-0")
 
 
-def test_many_outside_pictures_leave_room_for_queries(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_showcase_images_leave_room_for_queries(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examples, "MOST_FIRST", 3)
-    experiment.outside = [f"showcase:{number:02}.jpg" for number in range(30)]
+    experiment.showcase = [f"showcase:{number:02}.jpg" for number in range(30)]
     html = experiment.report()
     assert html.count('class="row first"') == 3
     assert "and 27 more" in Page(html).words
     assert html.count('<article class="row"') == len(experiment.queries)
 
 
-def test_nothing_doubled_is_one_line(experiment: Experiment) -> None:
+def test_no_duplicates_is_one_sentence(experiment: Experiment) -> None:
     assert board(experiment.report(), "duplicates") == (
-        'aria-labelledby="duplicates-heading"> Identical pictures No file is there twice: of 6 references and 3 '
-        "queries, no reference has the bytes of another, of a query, or of a training picture."
+        'aria-labelledby="duplicates-heading"> Duplicate files No duplicates: none of the 6 references is '
+        "byte-identical to another reference, to one of the 3 queries, or to a training image."
     )
 
 
-def test_doubles_are_counted_shown_and_explained(experiment: Experiment) -> None:
-    experiment.doubles = {
+def test_duplicates_are_counted_shown_and_explained(experiment: Experiment) -> None:
+    experiment.duplicates = {
         "doubled": [("ref-0", "ref-3")],
         "queries_like_match": [("q-1", "ref-1")],
         "queries_like_other": [("q-2", "ref-5")],
@@ -1088,17 +1094,17 @@ def test_doubles_are_counted_shown_and_explained(experiment: Experiment) -> None
     experiment.undecidable = 1
     html = experiment.report()
     assert balanced(html)
-    said = board(html, "duplicates")
-    for words_of_it in (
-        "2 references of 6 in 1 group of identical files.",
-        "For 1 query the true match has such a double that does not count as right",
-        "it counts as a miss for every model",
-        "1 query is the very file that should be found: a hit that no model can miss.",
-        "1 query is the same file as a reference that does not count as right.",
-        "1 training picture is also among the references",
+    text = board(html, "duplicates")
+    for sentence in (
+        "2 references of 6 in 1 group of duplicates.",
+        "For 1 query, the true match has a duplicate that is not listed as a match.",
+        "every model scores a miss",
+        "1 query is byte-identical to the true match: a hit that no model can miss.",
+        "1 query is byte-identical to a reference that is not listed as a match.",
+        "1 training image is byte-identical to a reference",
         "results/reports/trial/duplicates.parquet",
     ):
-        assert words_of_it in said
+        assert sentence in text
     shown = [
         one["title"] for one in Page(html.partition('<section id="duplicates"')[2]).named("span") if "title" in one
     ]

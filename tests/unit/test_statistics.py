@@ -12,7 +12,7 @@ from lookalike.metrics import rates
 from lookalike.metrics.rates import difference, estimate, group_codes, holm, sign_flip, verdict, wilson
 
 
-def alone(count: int) -> np.ndarray:
+def ungrouped(count: int) -> np.ndarray:
     return np.arange(count)
 
 
@@ -21,21 +21,21 @@ def array(*values: float) -> np.ndarray:
 
 
 def test_the_examples_of_the_documentation() -> None:
-    # docs/metrics.md, "Intervals"
+    # docs/statistics.md, "Intervals"
     assert [round(bound, 2) for bound in wilson(1, 4)] == [0.05, 0.70]
     assert [round(bound, 2) for bound in wilson(90, 150)] == [0.52, 0.67]
     assert [round(bound, 3) for bound in wilson(150, 150)] == [0.975, 1]
     photographs = estimate(np.ones(150), np.repeat(np.arange(30), 5))
     assert [round(bound, 2) for bound in (photographs.low, photographs.high)] == [0.89, 1]
     copies = np.concatenate([np.arange(100) < right for right in (79, 80, 81)]).astype(np.float64)
-    pictures = estimate(copies, np.repeat(np.arange(3), 100))
-    assert [round(bound, 2) for bound in (pictures.low, pictures.high)] == [0.29, 0.98]
+    images = estimate(copies, np.repeat(np.arange(3), 100))
+    assert [round(bound, 2) for bound in (images.low, images.high)] == [0.29, 0.98]
     worse = np.concatenate([np.arange(100) < right for right in (98, 97, 96)]).astype(np.float64)
     gap = difference(np.ones(300), worse, np.repeat(np.arange(3), 100))
     assert [round(bound, 2) for bound in (gap.low, gap.high)] == [-0.74, 0.76]
-    # "Better, worse, cannot tell": six only a, none only b, two both, two neither; then two photographs of three each
+    # "Better, worse, cannot tell": six only a, none only b, two both, two neither; then as two photographs of three
     a, b = array(1, 1, 1, 1, 1, 1, 1, 1, 0, 0), array(0, 0, 0, 0, 0, 0, 1, 1, 0, 0)
-    assert sign_flip(a, b, alone(10)) == pytest.approx(2 / 2**6)
+    assert sign_flip(a, b, ungrouped(10)) == pytest.approx(2 / 2**6)
     assert sign_flip(a, b, np.array([0, 0, 0, 1, 1, 1, 2, 3, 4, 5])) == pytest.approx(2 / 2**2)
     assert holm([0.01, 0.02, 0.03, 0.04]) == pytest.approx([0.04, 0.06, 0.06, 0.06])
 
@@ -69,14 +69,14 @@ def test_wilson_agrees_with_scipy_and_stays_inside(n: int, data: st.DataObject) 
 
 
 def test_independent_hits_and_misses_get_wilsons_interval() -> None:
-    one = estimate(array(1, 1, 0, 1), alone(4))
-    assert (one.value, one.low, one.high, one.n) == (0.75, *wilson(3, 4), 4)
+    interval = estimate(array(1, 1, 0, 1), ungrouped(4))
+    assert (interval.value, interval.low, interval.high, interval.n) == (0.75, *wilson(3, 4), 4)
 
 
-def test_nothing_counted_is_not_zero() -> None:
+def test_without_queries_there_is_no_value() -> None:
     nothing = Estimate(value=None, low=None, high=None, n=0)
-    assert estimate(array(), alone(0)) == nothing
-    assert difference(array(), array(), alone(0)) == nothing
+    assert estimate(array(), ungrouped(0)) == nothing
+    assert difference(array(), array(), ungrouped(0)) == nothing
 
 
 def test_queries_without_a_group_are_groups_of_their_own() -> None:
@@ -86,61 +86,61 @@ def test_queries_without_a_group_are_groups_of_their_own() -> None:
     assert len(group_codes([])) == 0
 
 
-def test_queries_that_succeed_together_get_a_wider_interval() -> None:
-    # 100 queries as 20 groups of five that are all right or all wrong: there are 20 observations, not 100.
+def test_grouped_queries_have_a_wider_interval() -> None:
+    # 100 queries in 20 groups of five, each all correct or all wrong: 20 observations, not 100.
     outcomes = np.repeat(np.arange(20) % 2, 5).astype(np.float64)
-    together, apart = estimate(outcomes, np.repeat(np.arange(20), 5)), estimate(outcomes, alone(100))
+    together, apart = estimate(outcomes, np.repeat(np.arange(20), 5)), estimate(outcomes, ungrouped(100))
     assert together.value == apart.value == 0.5
     ratio = (together.high - together.low) / (apart.high - apart.low)
     assert ratio == pytest.approx(math.sqrt(5), rel=0.1)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_all_right_in_few_groups_is_no_certainty(value: float) -> None:
-    # Six queries of two photographs: two observations, however often each was asked.
-    one = estimate(np.full(6, value), np.repeat([0, 1], 3))
-    assert (one.value, one.low, one.high) == (value, *wilson(2 * value, 2))
-    assert one.high - one.low > 0.6
+def test_all_correct_in_few_groups_has_a_wide_interval(value: float) -> None:
+    # Six queries from two photographs are two observations.
+    interval = estimate(np.full(6, value), np.repeat([0, 1], 3))
+    assert (interval.value, interval.low, interval.high) == (value, *wilson(2 * value, 2))
+    assert interval.high - interval.low > 0.6
 
 
 @pytest.mark.parametrize("count", [2, 3, 9])
-def test_few_groups_that_nearly_agree_are_no_certainty(count: int) -> None:
-    # A newcomer's 200 copies of three pictures: 78.8 to 80.6 % by bootstrap, from three observations.
+def test_few_similar_groups_have_a_wide_interval(count: int) -> None:
+    # Copies of few images: the bootstrap alone would give a very narrow interval.
     rates = np.linspace(0.78, 0.82, count)
     outcomes = np.concatenate([np.arange(100) < round(100 * rate) for rate in rates]).astype(np.float64)
-    one = estimate(outcomes, np.repeat(np.arange(count), 100))
-    assert (one.low, one.high) == wilson(one.value * count, count)
-    assert one.high - one.low > 0.4
+    interval = estimate(outcomes, np.repeat(np.arange(count), 100))
+    assert (interval.low, interval.high) == wilson(interval.value * count, count)
+    assert interval.high - interval.low > 0.4
 
 
-def test_few_groups_that_disagree_keep_the_bootstrap_where_it_is_wider() -> None:
-    # One large group against many small ones: drawing it or not decides nearly all.
+def test_few_dissimilar_groups_keep_the_wider_bootstrap() -> None:
+    # One large and many small groups: the mean depends on whether the large one is drawn.
     outcomes, groups = np.repeat([1.0, 0.0], [95, 5]), np.repeat(np.arange(6), [95, 1, 1, 1, 1, 1])
-    one = estimate(outcomes, groups)
-    assert (one.low, one.value, one.high) == (0, 0.95, pytest.approx(0.99, abs=0.01))
+    interval = estimate(outcomes, groups)
+    assert (interval.low, interval.value, interval.high) == (0, 0.95, pytest.approx(0.99, abs=0.01))
 
 
-def test_from_ten_groups_on_the_bootstrap_stands_alone() -> None:
+def test_from_ten_groups_on_only_the_bootstrap_is_used() -> None:
     outcomes = np.concatenate([np.arange(100) < rate for rate in range(75, 85)]).astype(np.float64)
-    one = estimate(outcomes, np.repeat(np.arange(10), 100))
-    assert one.high - one.low < 0.05
+    interval = estimate(outcomes, np.repeat(np.arange(10), 100))
+    assert interval.high - interval.low < 0.05
 
 
-def test_a_small_difference_in_few_groups_is_no_certainty() -> None:
-    # Better by 2, 3 and 4 points on three pictures: a bootstrap says 2 to 4, whatever a fourth picture would say.
+def test_a_small_difference_in_few_groups_has_a_wide_interval() -> None:
+    # Better by 2, 3 and 4 points on three images: the bootstrap alone would give 2 to 4 points.
     a = np.ones(300)
     b = np.concatenate([np.arange(100) < rate for rate in (98, 97, 96)]).astype(np.float64)
     gap = difference(a, b, np.repeat(np.arange(3), 100))
     assert gap.value == pytest.approx(0.03)
     assert gap.low < -0.6
     assert gap.high > 0.6
-    other = difference(b, a, np.repeat(np.arange(3), 100))
-    assert (other.low, other.high) == (pytest.approx(-gap.high), pytest.approx(-gap.low))
+    swapped = difference(b, a, np.repeat(np.arange(3), 100))
+    assert (swapped.low, swapped.high) == (pytest.approx(-gap.high), pytest.approx(-gap.low))
 
 
-def test_one_group_tells_as_much_as_one_query() -> None:
-    one = estimate(array(1, 0, 1, 0), np.zeros(4, dtype=np.int64))
-    assert (one.low, one.high) == wilson(0.5, 1)
+def test_one_group_is_one_observation() -> None:
+    interval = estimate(array(1, 0, 1, 0), np.zeros(4, dtype=np.int64))
+    assert (interval.low, interval.high) == wilson(0.5, 1)
 
 
 def test_the_bootstrap_agrees_with_drawing_groups_one_by_one() -> None:
@@ -151,24 +151,24 @@ def test_the_bootstrap_agrees_with_drawing_groups_one_by_one() -> None:
     draws = random.integers(0, 60, (4000, 60))
     sums = np.bincount(groups, weights=outcomes)
     expected = np.quantile(sums[draws].sum(axis=1) / sizes[draws].sum(axis=1), [0.025, 0.975])
-    one = estimate(outcomes, groups)
-    assert (one.low, one.high) == (pytest.approx(expected[0], abs=0.01), pytest.approx(expected[1], abs=0.01))
+    interval = estimate(outcomes, groups)
+    assert (interval.low, interval.high) == (pytest.approx(expected[0], abs=0.01), pytest.approx(expected[1], abs=0.01))
 
 
-def test_intervals_hold_what_they_promise() -> None:
-    # 150 queries in 30 groups; each group has a rate of its own around 0.6. Covered should be about 95 %.
+def test_intervals_have_their_nominal_coverage() -> None:
+    # 150 queries in 30 groups with individual rates around 0.6; coverage should be about 95 %.
     random = np.random.default_rng(11)
     groups = np.repeat(np.arange(30), 5)
     covered = 0
     for _ in range(200):
         rates = random.beta(3, 2, 30)
-        one = estimate((random.random(150) < rates[groups]).astype(np.float64), groups)
-        covered += one.low <= 0.6 <= one.high
+        interval = estimate((random.random(150) < rates[groups]).astype(np.float64), groups)
+        covered += interval.low <= 0.6 <= interval.high
     assert 0.90 <= covered / 200 <= 0.985
 
 
-def test_many_kinds_of_groups_are_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    values, groups = np.random.default_rng(0).random(300), alone(300)
+def test_drawing_in_blocks_does_not_change_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, groups = np.random.default_rng(0).random(300), ungrouped(300)
     whole = estimate(values, groups)
     monkeypatch.setattr(rates, "CHUNK", 1000)
     blocks = estimate(values, groups)
@@ -183,26 +183,26 @@ outcomes_in_groups = st.lists(
 
 
 @given(outcomes_in_groups, st.randoms(use_true_random=False))
-def test_order_of_queries_and_numbers_of_groups_change_nothing(rows, random) -> None:
+def test_query_order_and_group_codes_do_not_matter(rows, random) -> None:
     def results(rows):
         a, b, groups = (np.array(column) for column in zip(*rows, strict=True))
         return estimate(a.astype(float), groups), difference(a, b, groups), sign_flip(a, b, groups)
 
     mixed = [(a, b, 40 - group) for a, b, group in random.sample(rows, len(rows))]
-    (one, gap, p), (other, other_gap, other_p) = results(rows), results(mixed)
-    assert one == other
-    assert gap == other_gap
-    assert p == pytest.approx(other_p, rel=1e-9)
-    assert 0 <= one.low <= one.value + 1e-9
-    assert one.value <= one.high + 1e-9
-    assert one.high <= 1
+    (interval, gap, p), (mixed_interval, mixed_gap, mixed_p) = results(rows), results(mixed)
+    assert interval == mixed_interval
+    assert gap == mixed_gap
+    assert p == pytest.approx(mixed_p, rel=1e-9)
+    assert 0 <= interval.low <= interval.value + 1e-9
+    assert interval.value <= interval.high + 1e-9
+    assert interval.high <= 1
 
 
 # --- comparing two models ---
 
 
 @given(outcomes_in_groups)
-def test_a_comparison_the_other_way_round_is_its_mirror_image(rows) -> None:
+def test_swapping_the_models_flips_the_sign(rows) -> None:
     a, b, groups = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     groups = groups.astype(np.int64)
     assert difference(a, b, groups).value == -difference(b, a, groups).value
@@ -214,28 +214,28 @@ def test_with_independent_queries_it_is_mcnemars_exact_test(only_a: int, only_b:
     a = np.repeat([1.0, 0.0, 1.0], [only_a, only_b, same])
     b = np.repeat([0.0, 1.0, 1.0], [only_a, only_b, same])
     expected = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    assert sign_flip(a, b, alone(len(a))) == pytest.approx(expected, rel=1e-9)
+    assert sign_flip(a, b, ungrouped(len(a))) == pytest.approx(expected, rel=1e-9)
 
 
 def test_mcnemar_by_hand() -> None:
-    # Only a right: 5 times; only b: never. All five coins the same side: 2 / 2**5.
-    assert sign_flip(np.ones(5), np.zeros(5), alone(5)) == pytest.approx(2 / 32)
+    # Only a correct: 5 times; only b: never. p = 2 / 2**5.
+    assert sign_flip(np.ones(5), np.zeros(5), ungrouped(5)) == pytest.approx(2 / 32)
 
 
 def test_mcnemar_is_exact_at_any_size() -> None:
     a, b = np.repeat([1.0, 0.0], [25_300, 24_700]), np.repeat([0.0, 1.0], [25_300, 24_700])
-    assert sign_flip(a, b, alone(50_000)) == pytest.approx(binomtest(25_300, 50_000).pvalue, rel=1e-6)
+    assert sign_flip(a, b, ungrouped(50_000)) == pytest.approx(binomtest(25_300, 50_000).pvalue, rel=1e-6)
 
 
 def test_sign_flips_over_groups_by_hand() -> None:
-    # Groups differ by +3, +1, -1. Of the eight patterns of signs, totals at least 3 from zero are those in which the
-    # ones cancel or agree with the three: 5, 3, 3 and their mirror images. p = 6 / 8.
+    # Groups differ by +3, +1, -1. Of the eight sign patterns, six have a total at least 3 from zero: 5, 3, 3 and their
+    # negatives. p = 6 / 8.
     a, b = array(1, 1, 1, 1, 0), array(0, 0, 0, 0, 1)
     assert sign_flip(a, b, np.array([0, 0, 0, 1, 2])) == pytest.approx(6 / 8)
 
 
 @given(st.lists(st.integers(-4, 4), min_size=1, max_size=9))
-def test_sign_flips_agree_with_listing_every_pattern(totals: list[int]) -> None:
+def test_sign_flips_agree_with_enumeration(totals: list[int]) -> None:
     groups = np.repeat(np.arange(len(totals)), 4)
     differences = np.concatenate([np.sign(total) * (np.arange(4) < abs(total)) for total in totals])
     a, b = (differences > 0).astype(float), (differences < 0).astype(float)
@@ -243,54 +243,54 @@ def test_sign_flips_agree_with_listing_every_pattern(totals: list[int]) -> None:
         abs(sum(sign * total for sign, total in zip(signs, totals, strict=True)))
         for signs in product([1, -1], repeat=len(totals))
     ]
-    expected = np.mean([one >= abs(sum(totals)) for one in listed])
+    expected = np.mean([total >= abs(sum(totals)) for total in listed])
     assert sign_flip(a, b, groups) == pytest.approx(float(expected))
 
 
-def test_drawn_sign_flips_are_near_the_exact_ones_and_never_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampled_p_values_are_close_to_exact_ones_and_never_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(3)
     a, b, groups = random.random(60).round(1), random.random(60).round(1), np.repeat(np.arange(12), 5)
     exact = sign_flip(a, b, groups)
     monkeypatch.setattr(rates, "EXACT_LIMIT", 0)
     assert sign_flip(a, b, groups) == pytest.approx(exact, abs=0.015)
     monkeypatch.setattr(rates, "CHUNK", 1000)
-    assert sign_flip(np.ones(60), np.zeros(60), alone(60)) == 1 / (rates.FLIPS + 1)
+    assert sign_flip(np.ones(60), np.zeros(60), ungrouped(60)) == 1 / (rates.FLIPS + 1)
 
 
-def test_queries_that_succeed_together_prove_less() -> None:
+def test_grouped_queries_are_weaker_evidence() -> None:
     a, b = np.ones(20), np.zeros(20)
-    assert sign_flip(a, b, alone(20)) == pytest.approx(2 / 2**20)
+    assert sign_flip(a, b, ungrouped(20)) == pytest.approx(2 / 2**20)
     assert sign_flip(a, b, np.repeat(np.arange(4), 5)) == pytest.approx(2 / 2**4)
 
 
-def test_models_that_never_differed_may_still_differ() -> None:
+def test_models_that_agree_on_all_queries_have_an_interval_around_zero() -> None:
     outcomes = np.tile(array(1, 0, 1, 1), 5)
-    gap = difference(outcomes, outcomes, alone(20))
+    gap = difference(outcomes, outcomes, ungrouped(20))
     assert (gap.value, gap.low, gap.high) == (0, -wilson(0, 20)[1], wilson(0, 20)[1])
-    assert sign_flip(outcomes, outcomes, alone(20)) == 1
+    assert sign_flip(outcomes, outcomes, ungrouped(20)) == 1
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_models_that_always_differed_may_do_so_less_often(sign: int) -> None:
+def test_models_that_always_differ_have_a_one_sided_interval(sign: int) -> None:
     right, wrong = (np.ones(20), np.zeros(20))[::sign]
-    gap = difference(right, wrong, alone(20))
+    gap = difference(right, wrong, ungrouped(20))
     assert (gap.value, *sorted((abs(gap.low), abs(gap.high)))) == (sign, *wilson(20, 20))
     assert gap.low <= gap.value <= gap.high
 
 
 def test_the_interval_of_a_difference_uses_the_pairing() -> None:
-    # 200 queries, both models right on the same half; b misses ten more. Unpaired, +-10 points; paired, about +-3.
+    # 200 queries, both models correct on the same half, but b misses ten of it. Unpaired +-10 points, paired +-3.
     a = np.repeat([1.0, 0.0], 100)
     b = a.copy()
     b[:10] = 0
-    gap = difference(a, b, alone(200))
+    gap = difference(a, b, ungrouped(200))
     assert gap.value == 0.05
     assert 0.015 < gap.low < 0.03
     assert 0.07 < gap.high < 0.085
 
 
 def test_holm_by_hand() -> None:
-    # Sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1: 0.04, 0.06, then 0.06 and 0.04, which may not fall below 0.06.
+    # Sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1: 0.04, 0.06, 0.06 and 0.04, which is raised to 0.06.
     assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.6, 0.7]) == [1, 1]
     assert holm([0.03]) == [0.03]
@@ -298,7 +298,7 @@ def test_holm_by_hand() -> None:
 
 
 @given(st.lists(st.floats(0, 1), max_size=12))
-def test_holm_keeps_order_and_never_lowers_p(p_values: list[float]) -> None:
+def test_holm_preserves_order_and_never_lowers_p(p_values: list[float]) -> None:
     adjusted = holm(p_values)
     assert all(p <= after <= 1 for p, after in zip(p_values, adjusted, strict=True))
     order = sorted(range(len(p_values)), key=lambda position: p_values[position])
@@ -315,5 +315,5 @@ def test_holm_keeps_order_and_never_lowers_p(p_values: list[float]) -> None:
         (None, 1.0, "cannot tell"),
     ],
 )
-def test_a_verdict_needs_evidence(value: float | None, p_holm: float, expected: str) -> None:
+def test_a_verdict_requires_significance(value: float | None, p_holm: float, expected: str) -> None:
     assert verdict(Estimate(value=value, low=value, high=value, n=9), p_holm) == expected

@@ -1,4 +1,4 @@
-"""A scripted file is code: it is run only when it is the file that the entry means."""
+"""TorchScript is executable code: only a file with the entry's hash is loaded."""
 
 import json
 import threading
@@ -63,11 +63,11 @@ def resized(image: Image.Image, resize: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop"])
-def test_vectors_equal_straightforward_code(file: Path, resize: str) -> None:
+def test_vectors_equal_the_reference_implementation(file: Path, resize: str) -> None:
     encoder = load(key(file, resize=resize, interpolation="bicubic"))
-    pictures = [picture(1, (131, 64)), picture(2, (41, 97))]
-    found = encoder.encode(np.stack([encoder.prepare(image) for image in pictures]))
-    for row, image in zip(found, pictures, strict=True):
+    images = [picture(1, (131, 64)), picture(2, (41, 97))]
+    vectors = encoder.encode(np.stack([encoder.prepare(image) for image in images]))
+    for row, image in zip(vectors, images, strict=True):
         pixels = (np.asarray(resized(image, resize), np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
         with torch.no_grad():
             expected = Convolution()(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].numpy()
@@ -80,23 +80,23 @@ def test_the_hash_is_checked_before_the_file_is_loaded(file: Path, monkeypatch: 
     weights = encoders.family(encoders.parse(expected)).fetch(encoders.parse(expected))
     assert weights.files == {file.name: store.sha256_file(file)}
     file.write_bytes(file.read_bytes() + b"\0")
-    monkeypatch.setattr(torch.jit, "load", lambda *a, **k: pytest.fail("it was loaded"))
-    with pytest.raises(LookalikeError, match=r"is not run unless they agree\. Download it again"):
+    monkeypatch.setattr(torch.jit, "load", lambda *a, **k: pytest.fail("the file was loaded"))
+    with pytest.raises(LookalikeError, match=r"only this hash is accepted\. Download the file again"):
         encoders.load(expected, weights, encoders.Machine())
-    with pytest.raises(LookalikeError, match=r"is not run unless they agree"):
+    with pytest.raises(LookalikeError, match=r"only this hash is accepted"):
         load(expected)
 
 
-def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(LookalikeError, match=r"there is no such file\. Download it from where its authors publish it"):
+def test_a_missing_file_is_reported_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(LookalikeError, match=r"no such file\. Download it from its authors"):
         load(key(tmp_path / "sscd.torchscript.pt"))
 
 
-Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
+Respond = Callable[[BaseHTTPRequestHandler, bytes], None]
 
 
 def whole(handler: BaseHTTPRequestHandler, contents: bytes, sent: int | None = None) -> None:
-    """All of the file, or, where it breaks off, only the first bytes of it."""
+    """Announce the whole file, and send all of it, or only its first ``sent`` bytes."""
     handler.send_header("Content-Length", str(len(contents)))
     handler.end_headers()
     handler.wfile.write(contents[:sent])
@@ -108,7 +108,7 @@ def without_length(handler: BaseHTTPRequestHandler, contents: bytes, sent: int |
 
 
 def trickling(handler: BaseHTTPRequestHandler, contents: bytes) -> None:
-    """A byte now and then: no single wait is long."""
+    """Send single bytes at short intervals, so that no single wait is long."""
     handler.send_header("Content-Length", str(len(contents)))
     handler.end_headers()
     for byte in contents:
@@ -117,17 +117,17 @@ def trickling(handler: BaseHTTPRequestHandler, contents: bytes) -> None:
 
 
 class Site(ThreadingHTTPServer):
-    """A web server with one file. It answers as told, one request after the other, and then like the last of them."""
+    """A web server with one file; request i gets response i, and later requests the last one."""
 
-    def __init__(self, contents: bytes, *answers: Answer) -> None:
+    def __init__(self, contents: bytes, *responses: Respond) -> None:
         self.requests = 0
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(handler) -> None:  # noqa: N805
                 self.requests += 1
                 handler.send_response(200 if handler.path == "/network.pt" else 404)
-                with suppress(OSError):  # whoever asked may have hung up
-                    answers[min(self.requests, len(answers)) - 1](handler, contents)
+                with suppress(OSError):  # the client may have closed the connection
+                    responses[min(self.requests, len(responses)) - 1](handler, contents)
 
             def log_message(self, *arguments: Any) -> None:
                 pass
@@ -148,30 +148,30 @@ def site() -> Iterator[Callable[..., Site]]:
         return sites[-1]
 
     yield start
-    for one in sites:
-        one.shutdown()
-        one.server_close()
+    for started in sites:
+        started.shutdown()
+        started.server_close()
 
 
-def test_a_file_that_is_not_there_yet_is_fetched_once_and_checked(
+def test_a_missing_file_is_downloaded_once_and_checked(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: Callable[..., Site]
 ) -> None:
     server = site(file.read_bytes(), whole)
-    here = tmp_path / "weights/network.pt"
-    wanted = key(file, path=str(here), url=server.url())
+    path = tmp_path / "weights/network.pt"
+    model_key = key(file, path=str(path), url=server.url())
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(LookalikeError, match="there is no such file"):
-        load(wanted)  # whoever only asks what is here fetches nothing
+    with pytest.raises(LookalikeError, match="no such file"):
+        load(model_key)  # offline: nothing is downloaded
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    assert load(wanted).dimension == 8
-    assert load(wanted).dimension == 8
-    assert server.requests == 1, "the second time it is there"
-    with pytest.raises(LookalikeError, match="is not run unless they agree"):
-        load(key(file, path=str(here), url=server.url(), sha256="0" * 64))
-    assert here.read_bytes() == file.read_bytes(), "another file does not take its place"
+    assert load(model_key).dimension == 8
+    assert load(model_key).dimension == 8
+    assert server.requests == 1, "the second time it is already there"
+    with pytest.raises(LookalikeError, match="only this hash is accepted"):
+        load(key(file, path=str(path), url=server.url(), sha256="0" * 64))
+    assert path.read_bytes() == file.read_bytes(), "another file does not replace it"
 
 
-def test_what_cannot_be_fetched_says_what_to_do_and_leaves_nothing(
+def test_a_failed_download_is_reported_with_a_remedy_and_leaves_no_file(
     file: Path, tmp_path: Path, site: Callable[..., Site]
 ) -> None:
     server = site(file.read_bytes(), partial(whole, sent=100))
@@ -179,71 +179,69 @@ def test_what_cannot_be_fetched_says_what_to_do_and_leaves_nothing(
         with pytest.raises(LookalikeError, match=r"cannot be fetched: .* put it at .*network\.pt"):
             load(key(file, path=str(tmp_path / "weights/network.pt"), url=url))
     assert not [*(tmp_path / "weights").glob("*")]
-    assert server.requests == torchscript.TRIES + 1, "a file that is not on the server is asked for once"
+    assert server.requests == torchscript.TRIES + 1, "a file that the server does not have is requested once"
 
 
 @pytest.mark.parametrize("broken", [partial(whole, sent=100), partial(without_length, sent=100)])
-def test_a_download_that_is_cut_is_fetched_again(
-    broken: Answer, file: Path, tmp_path: Path, site: Callable[..., Site]
+def test_a_truncated_download_is_retried(
+    broken: Respond, file: Path, tmp_path: Path, site: Callable[..., Site]
 ) -> None:
     server = site(file.read_bytes(), broken, broken, whole)
-    here = tmp_path / "weights/network.pt"
-    assert load(key(file, path=str(here), url=server.url())).dimension == 8
+    path = tmp_path / "weights/network.pt"
+    assert load(key(file, path=str(path), url=server.url())).dimension == 8
     assert server.requests == 3
-    assert here.read_bytes() == file.read_bytes()
+    assert path.read_bytes() == file.read_bytes()
 
 
-def test_a_download_that_is_always_cut_never_takes_the_files_name(
+def test_a_download_that_is_always_truncated_leaves_no_file(
     file: Path, tmp_path: Path, site: Callable[..., Site]
 ) -> None:
     server = site(file.read_bytes(), partial(without_length, sent=100))
-    with pytest.raises(
-        LookalikeError, match=r"cannot be fetched: what came, 100 bytes, has the SHA-256 \w{64}, and the"
-    ):
+    message = r"cannot be fetched: the SHA-256 of the 100 bytes received is \w{64}, but the model's entry"
+    with pytest.raises(LookalikeError, match=message):
         load(key(file, path=str(tmp_path / "weights/network.pt"), url=server.url()))
     assert not [*(tmp_path / "weights").glob("*")]
 
 
-def test_what_an_earlier_download_left_of_the_file_is_fetched_again(
+def test_a_truncated_file_of_an_earlier_download_is_downloaded_again(
     file: Path, tmp_path: Path, site: Callable[..., Site]
 ) -> None:
-    here = tmp_path / "network.pt"
-    here.write_bytes(file.read_bytes()[:100])
-    assert load(key(file, path=str(here), url=site(file.read_bytes(), whole).url())).dimension == 8
+    path = tmp_path / "network.pt"
+    path.write_bytes(file.read_bytes()[:100])
+    assert load(key(file, path=str(path), url=site(file.read_bytes(), whole).url())).dimension == 8
 
 
-def test_another_file_than_the_entrys_is_refused_before_it_takes_its_name(
+def test_a_download_with_another_hash_is_rejected_and_leaves_no_file(
     file: Path, tmp_path: Path, site: Callable[..., Site]
 ) -> None:
     server = site(b"another network", whole)
-    with pytest.raises(
-        LookalikeError, match=r"127\.0\.0\.1.*network\.pt: what came, 15 bytes, .*is not run unless they"
-    ):
+    message = r"127\.0\.0\.1.*network\.pt: the SHA-256 of the 15 bytes received is .*only this hash is accepted"
+    with pytest.raises(LookalikeError, match=message):
         load(key(file, path=str(tmp_path / "weights/network.pt"), url=server.url()))
-    assert server.requests == 1, "it came whole"
+    assert server.requests == 1, "it was complete, so there is no retry"
     assert not [*(tmp_path / "weights").glob("*")]
 
 
-def test_a_download_that_trickles_is_given_up(
+def test_a_stalling_download_is_aborted(
     file: Path, tmp_path: Path, site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torchscript, "PATIENCE", 0.3)
     server = site(file.read_bytes(), trickling)
-    with pytest.raises(LookalikeError, match=r"cannot be fetched: less than 65,536 bytes came in 0\.3 seconds"):
+    with pytest.raises(LookalikeError, match=r"cannot be fetched: received less than 65,536 bytes in 0\.3 seconds"):
         load(key(file, path=str(tmp_path / "weights/network.pt"), url=server.url()))
 
 
-def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_torchscript_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "other.pt").write_bytes(b"no network")
-    with pytest.raises(LookalikeError, match=r"is no TorchScript file"):
+    with pytest.raises(LookalikeError, match=r"is not a TorchScript file"):
         load(key(tmp_path / "other.pt"))
 
 
-def test_a_network_without_one_vector_a_picture_is_refused(tmp_path: Path) -> None:
+def test_a_network_without_one_vector_per_image_is_rejected(tmp_path: Path) -> None:
     class Map(torch.nn.Module):
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
             return pixels
 
     torch.jit.save(torch.jit.script(Map()), tmp_path / "map.pt")
-    with pytest.raises(LookalikeError, match=r"gives \(1, 3, 32, 32\) for 1 pictures, not one vector for each"):
+    with pytest.raises(LookalikeError, match=r"returns \(1, 3, 32, 32\) for 1 images, not one vector per image"):
         load(key(tmp_path / "map.pt"))

@@ -1,4 +1,4 @@
-"""Vectors equal what straightforward code computes: the checkpoint's processor and model, one picture at a time."""
+"""Vectors equal the reference implementation: the checkpoint's processor and model, one image at a time."""
 
 import io
 import json
@@ -33,7 +33,7 @@ TOLERANCE = 1e-5  # of the largest number of a vector
 
 
 def files() -> dict[str, bytes]:
-    """Picture files of every kind that is odd somewhere, by name."""
+    """Image files that decoders and processors may treat differently, by name."""
 
     def encoded(image: Image.Image, kind: str, **settings: Any) -> bytes:
         buffer = io.BytesIO()
@@ -41,7 +41,7 @@ def files() -> dict[str, bytes]:
         return buffer.getvalue()
 
     rotated = Image.Exif()
-    rotated[0x0112] = 6  # the camera lay on its side
+    rotated[0x0112] = 6  # the camera was turned by 90 degrees
     transparent = picture(7, (50, 70))
     transparent.putalpha(picture(8, (50, 70)).convert("L"))
     deep = Image.fromarray(np.asarray(picture(9, (61, 47)).convert("L"), np.uint16) * 257)
@@ -83,11 +83,11 @@ def load(
     return encoders.load(key, encoders.family(entry).fetch(entry), MACHINE)
 
 
-def ours(encoder: encoders.Encoder, *pictures: Image.Image) -> np.ndarray:
-    return encoder.encode(np.stack([encoder.prepare(image) for image in pictures]))
+def ours(encoder: encoders.Encoder, *batch: Image.Image) -> np.ndarray:
+    return encoder.encode(np.stack([encoder.prepare(image) for image in batch]))
 
 
-def straightforward(folder: Path, image: Image.Image, get: Callable[[Any, Any], Any], **processing: Any) -> np.ndarray:
+def reference(folder: Path, image: Image.Image, get: Callable[[Any, Any], Any], **processing: Any) -> np.ndarray:
     import torch
     from transformers import AutoImageProcessor, AutoModel
 
@@ -97,9 +97,9 @@ def straightforward(folder: Path, image: Image.Image, get: Callable[[Any, Any], 
         return get(model, processor(images=image, return_tensors="pt", **processing))[0].numpy()
 
 
-def assert_equal(found: np.ndarray, expected: np.ndarray) -> None:
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+def assert_equal(actual: np.ndarray, expected: np.ndarray) -> None:
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
 
 
 CASES: dict[str, tuple[str, str, str, Callable[[Any, Any], Any]]] = {
@@ -158,23 +158,23 @@ CASES: dict[str, tuple[str, str, str, Callable[[Any, Any], Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_vectors_equal_processor_and_model_one_picture_at_a_time(
+def test_vectors_equal_processor_and_model_one_image_at_a_time(
     case: str, checkpoint: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     name, feature, pooling, get = CASES[case]
     folder = checkpoint(name)
     encoder = load(folder, feature, pooling)
-    pictures = [images.decode(data) for data in FILES.values()]
-    together = ours(encoder, *pictures)
-    for row, image in zip(together, pictures, strict=True):
-        assert_equal(row, straightforward(folder, image, get))
+    decoded = [images.decode(data) for data in FILES.values()]
+    together = ours(encoder, *decoded)
+    for row, image in zip(together, decoded, strict=True):
+        assert_equal(row, reference(folder, image, get))
     assert encoder.dimension == together.shape[1]
-    assert encoder.prepare(pictures[0]).dtype == np.uint8, "the fast way is taken"
-    assert not [one for one in caplog.records if one.name.startswith("lookalike")], "and nothing to say about it"
+    assert encoder.prepare(decoded[0]).dtype == np.uint8, "the fast path is used"
+    assert not [record for record in caplog.records if record.name.startswith("lookalike")], "without a warning"
 
 
-def test_the_networks_tell_pictures_apart(checkpoint: Callable[[str], Path]) -> None:
-    """Else the comparisons above would compare constants."""
+def test_the_networks_distinguish_images(checkpoint: Callable[[str], Path]) -> None:
+    """Otherwise the comparisons above would compare constants."""
     for case in ("vit-cls", "clip", "efficientnet", "convnext"):
         name, feature, pooling, _ = CASES[case]
         a, b = ours(load(checkpoint(name), feature, pooling), picture(1), picture(2))
@@ -198,8 +198,8 @@ def test_batches_threads_and_shards_change_no_row_beyond_rounding(
             "image_id": names,
             "root": [str(tmp_path)] * len(names),
             "path": names,
-            "bytes": [len(FILES[one]) for one in names],
-            "content_hash": [content_hashes.of(FILES[one]) for one in names],
+            "bytes": [len(FILES[name]) for name in names],
+            "content_hash": [content_hashes.of(FILES[name]) for name in names],
         }
         store.write_table(pa.table(rows, SHARD.schema()), tmp_path / "shard.parquet", SHARD, {})
         embed_shard(
@@ -223,28 +223,28 @@ def test_batches_threads_and_shards_change_no_row_beyond_rounding(
     everything = list(FILES)
     expected = embed(everything, 1, 1)
     fours = embed(everything, 4, 2)  # the last batch is not full
-    for found in (
+    for actual in (
         fours,
         embed(everything, 64, 1),
         embed(everything[:5], 4, 2) | embed(everything[5:], 4, 1),
     ):
-        assert list(found) == everything
-        for one in everything:
-            assert_equal(found[one], expected[one])
-    np.testing.assert_array_equal([*embed(everything, 4, 2).values()], [*fours.values()])  # a rerun: to the bit
+        assert list(actual) == everything
+        for file in everything:
+            assert_equal(actual[file], expected[file])
+    np.testing.assert_array_equal([*embed(everything, 4, 2).values()], [*fours.values()])  # a rerun is bitwise equal
 
 
-def test_no_more_than_one_hidden_state_is_kept(checkpoint: Callable[[str], Path]) -> None:
-    """All states of EfficientNet-B7 are 0.2 GB a picture."""
+def test_only_one_hidden_state_is_kept_in_memory(checkpoint: Callable[[str], Path]) -> None:
+    """All states of EfficientNet-B7 take 0.2 GB per image."""
     encoder = load(checkpoint("efficientnet"), "hidden_states[-1]", "mean")
-    asked = []
-    encoder.network.register_forward_pre_hook(lambda _, __, given: asked.append(given), with_kwargs=True)
+    calls = []
+    encoder.network.register_forward_pre_hook(lambda _, __, arguments: calls.append(arguments), with_kwargs=True)
     ours(encoder, picture(1), picture(2))
-    assert [given.get("output_hidden_states") for given in asked] == [None]
+    assert [arguments.get("output_hidden_states") for arguments in calls] == [None]
 
 
 @pytest.mark.parametrize("name", ["vit", "dinov2", "clip", "siglip"])
-def test_attention_is_the_fused_kind(name: str, checkpoint: Callable[[str], Path]) -> None:
+def test_attention_uses_the_fused_kernel(name: str, checkpoint: Callable[[str], Path]) -> None:
     encoder = load(checkpoint(name), pooling="mean")
     called = []
     real = torch.nn.functional.scaled_dot_product_attention
@@ -261,22 +261,20 @@ def test_attention_is_the_fused_kind(name: str, checkpoint: Callable[[str], Path
 
 def test_convolutions_run_channels_last(checkpoint: Callable[[str], Path]) -> None:
     encoder = load(checkpoint("efficientnet"), "hidden_states[-1]", "mean")
-    seen = []
+    inputs = []
     for module in encoder.network.modules():
         if isinstance(module, torch.nn.Conv2d):
-            module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+            module.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     ours(encoder, picture(1), picture(2))
-    assert seen
-    assert all(given.is_contiguous(memory_format=torch.channels_last) for given in seen)
+    assert inputs
+    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in inputs)
 
 
 # --- preparation ---
 
 
 @pytest.mark.parametrize("name", ["vit", "dinov2", "clip", "blip2"])
-def test_fast_decoding_knows_how_large_a_picture_the_processor_needs(
-    name: str, checkpoint: Callable[[str], Path]
-) -> None:
+def test_fast_decoding_knows_the_size_that_the_processor_needs(name: str, checkpoint: Callable[[str], Path]) -> None:
     entry: dict[str, Any] = {"family": "transformers", "feature": "last_hidden_state", "pooling": "mean"}
     entry = ({"family": "blip2"} if name == "blip2" else entry) | {"checkpoint": str(checkpoint(name))}
     wide = {"dinov2": (72, 36), "clip": (64, 32)}.get(name, (32, 32))
@@ -314,10 +312,10 @@ def test_the_entry_overrides_the_processor(
     encoder = load(folder, pooling="cls", **overrides)
     plain = load(folder, pooling="cls")
     for image in (picture(1, (131, 64)), picture(2, (41, 97))):
-        expected = straightforward(folder, image, lambda m, x: m(**x).last_hidden_state[:, 0], **processing)
-        (found,), (default,) = ours(encoder, image), ours(plain, image)
-        assert_equal(found, expected)
-        assert np.abs(found - default).max() > 10 * TOLERANCE * np.abs(default).max(), "the override changes something"
+        expected = reference(folder, image, lambda m, x: m(**x).last_hidden_state[:, 0], **processing)
+        (actual,), (default,) = ours(encoder, image), ours(plain, image)
+        assert_equal(actual, expected)
+        assert np.abs(actual - default).max() > 10 * TOLERANCE * np.abs(default).max(), "the override changes something"
 
 
 OLD = {"do_resize": True, "do_normalize": True, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
@@ -342,89 +340,89 @@ OLD = {"do_resize": True, "do_normalize": True, "image_mean": [0.5, 0.4, 0.3], "
     ],
     ids=str,
 )
-def test_settings_files_as_older_versions_wrote_them_are_understood(
+def test_settings_files_of_older_versions_are_understood(
     case: str,
     settings: dict[str, Any],
     checkpoint: Callable[[str], Path],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As most published checkpoints still have them."""
+    """Most published checkpoints still have them."""
     name, feature, pooling, get = CASES[case]
     for file in ("config.json", "model.safetensors"):
         (tmp_path / file).write_bytes((checkpoint(name) / file).read_bytes())
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(OLD | settings))
     encoder = load(tmp_path, feature, pooling)
     image = picture(1, (131, 64))
-    assert_equal(ours(encoder, image)[0], straightforward(tmp_path, image, get))
+    assert_equal(ours(encoder, image)[0], reference(tmp_path, image, get))
     assert encoder.prepare(image).dtype == np.uint8
-    assert not [one for one in caplog.records if one.name.startswith("lookalike")]
+    assert not [record for record in caplog.records if record.name.startswith("lookalike")]
 
 
 @pytest.mark.parametrize("case", ["vit-cls", "siglip"])
-def test_a_larger_size_is_given_to_the_network_and_its_position_embeddings_follow(
+def test_a_larger_size_reaches_the_network_and_interpolates_position_embeddings(
     case: str, checkpoint: Callable[[str], Path]
 ) -> None:
     name, feature, pooling, get = CASES[case]
     image = picture(1, (131, 64))
-    (found,) = ours(load(checkpoint(name), feature, pooling, size=48), image)
-    expected = straightforward(
+    (actual,) = ours(load(checkpoint(name), feature, pooling, size=48), image)
+    expected = reference(
         checkpoint(name),
         image,
         lambda m, x: get(m, {**x, "interpolate_pos_encoding": True}),
         size={"height": 48, "width": 48},
     )
-    assert_equal(found, expected)
+    assert_equal(actual, expected)
 
 
-def test_another_size_interpolates_position_embeddings(checkpoint: Callable[[str], Path]) -> None:
+def test_a_larger_size_interpolates_the_position_embeddings_of_clip(checkpoint: Callable[[str], Path]) -> None:
     image = picture(1, (131, 64))
-    (found,) = ours(load(checkpoint("clip"), "image_features", size=48), image)
-    expected = straightforward(
+    (actual,) = ours(load(checkpoint("clip"), "image_features", size=48), image)
+    expected = reference(
         checkpoint("clip"),
         image,
         lambda m, x: m.get_image_features(**x, interpolate_pos_encoding=True).pooler_output,
         size={"shortest_edge": 48},
         crop_size={"height": 48, "width": 48},
     )
-    assert_equal(found, expected)
+    assert_equal(actual, expected)
 
 
-def test_the_processor_itself_is_used_where_the_fast_way_is_not_equal(
+def test_the_processor_is_used_if_the_fast_path_differs(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from transformers import BitImageProcessorPil
 
     resize = BitImageProcessorPil.resize
-    # a processor that does more than its settings say
+    # a processor that does more than its settings describe
     monkeypatch.setattr(BitImageProcessorPil, "resize", lambda self, *a, **k: resize(self, *a, **k)[:, ::-1])
     encoder = load(checkpoint("dinov2"), pooling="cls")
-    assert "the fast way of preparing pictures is not equal to its processor, BitImageProcessorPil" in caplog.text
+    assert "the fast path for preparing images differs from its processor, BitImageProcessorPil" in caplog.text
     image = picture(1, (131, 64))
     assert encoder.prepare(image).dtype == np.float32
-    expected = straightforward(checkpoint("dinov2"), image, lambda m, x: m(**x).last_hidden_state[:, 0])
+    expected = reference(checkpoint("dinov2"), image, lambda m, x: m(**x).last_hidden_state[:, 0])
     assert_equal(ours(encoder, image)[0], expected)
 
 
-def test_one_grey_level_is_not_equal_within_float_rounding(
+def test_a_difference_of_one_grey_level_exceeds_float_rounding(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from transformers import BitImageProcessorPil
 
     resize = BitImageProcessorPil.resize
 
-    def one_more(self: Any, *arguments: Any, **settings: Any) -> Any:
+    def change_one_pixel(self: Any, *arguments: Any, **settings: Any) -> Any:
         resized = resize(self, *arguments, **settings).copy()
         resized[0, 5, 7] ^= 1
         return resized
 
-    monkeypatch.setattr(BitImageProcessorPil, "resize", one_more)
+    monkeypatch.setattr(BitImageProcessorPil, "resize", change_one_pixel)
     load(checkpoint("dinov2"), pooling="cls")
-    assert "is not equal to its processor" in caplog.text
+    assert "differs from its processor" in caplog.text
 
 
 def dinov3_vector(folder: Path, image: Image.Image) -> np.ndarray:
-    """The processor's settings by hand, since the processor cannot be had."""
+    """Follow the processor's settings directly, because the processor needs torchvision."""
     import torch
     from transformers import AutoModel
 
@@ -436,7 +434,7 @@ def dinov3_vector(folder: Path, image: Image.Image) -> np.ndarray:
         return model(torch.from_numpy(pixels).permute(2, 0, 1)[None]).last_hidden_state[0, 5:].mean(dim=0).numpy()
 
 
-def test_a_processor_without_pil_version_is_followed_from_its_settings_and_the_log_says_so(
+def test_a_processor_without_pil_backend_is_reproduced_from_its_settings_with_a_warning(
     checkpoint: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     encoder = load(checkpoint("dinov3"), pooling="mean_patches")
@@ -446,7 +444,7 @@ def test_a_processor_without_pil_version_is_followed_from_its_settings_and_the_l
         assert_equal(ours(encoder, image)[0], dinov3_vector(checkpoint("dinov3"), image))
 
 
-# Can be imported, so that transformers believes in it, and fails when anything of it is called.
+# Can be imported, so that transformers detects it, and fails when anything in it is called.
 TORCHVISION = """
 import importlib.abc, importlib.machinery, sys, types
 
@@ -490,43 +488,43 @@ from transformers import AutoImageProcessor
 from test_transformers import load, ours, picture
 folders = {[str(checkpoint(name)) for name in ("dinov2", "dinov3")]!r}
 for folder in folders:
-    assert AutoImageProcessor.from_pretrained(folder).backend == "torchvision"  # without us it would be taken
+    assert AutoImageProcessor.from_pretrained(folder).backend == "torchvision"  # the default that must not be used
 print(json.dumps([ours(load(folder, pooling="cls"), picture(1))[0].tolist() for folder in folders]))
 """
     paths = [tmp_path, *(REPOSITORY / folder for folder in ("tests/unit", "tests", "workflow_scripts"))]
-    ran = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ran.returncode == 0, ran.stderr
-    for name, numbers in zip(("dinov2", "dinov3"), json.loads(ran.stdout.splitlines()[-1]), strict=True):
+    assert result.returncode == 0, result.stderr
+    for name, numbers in zip(("dinov2", "dinov3"), json.loads(result.stdout.splitlines()[-1]), strict=True):
         (expected,) = ours(load(checkpoint(name), pooling="cls"), picture(1))
         assert_equal(np.array(numbers, np.float32), expected)
 
 
-# --- what is refused, or said ---
+# --- errors and warnings ---
 
 
 @pytest.mark.parametrize(
     ("name", "feature", "pooling", "message"),
     [
-        ("convnext", "last_hidden_state", "cls", r"a map without class token\. Use pooling: mean or gem"),
-        ("efficientnet", "last_hidden_state", "mean_patches", r"a map without class token"),
+        ("convnext", "last_hidden_state", "cls", r"a map without a class token\. Use pooling: mean or gem"),
+        ("efficientnet", "last_hidden_state", "mean_patches", r"a map without a class token"),
         ("siglip", "last_hidden_state", "cls", r"has no class token\. Use pooling: mean"),
-        ("dinov2", "image_features", "none", r"this architecture has none\. Use pooler_output"),
+        ("dinov2", "image_features", "none", r"this architecture has no such feature\. Use pooler_output"),
     ],
 )
-def test_a_combination_without_meaning_is_refused_when_loaded(
+def test_an_impossible_combination_is_rejected_when_loaded(
     name: str, feature: str, pooling: str, message: str, checkpoint: Callable[[str], Path]
 ) -> None:
     with pytest.raises(LookalikeError, match=message):
         load(checkpoint(name), feature, pooling)
 
 
-def test_weights_that_the_checkpoint_lacks_are_refused_where_they_count(tmp_path: Path) -> None:
+def test_missing_weights_are_rejected_if_the_vectors_depend_on_them(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     folder = tmp_path / "vit"
@@ -540,41 +538,43 @@ def test_weights_that_the_checkpoint_lacks_are_refused_where_they_count(tmp_path
     )
     with pytest.raises(LookalikeError, match=r"gives NaN .* lacks pooler\.dense\.bias, pooler\.dense\.weight"):
         load(folder, "pooler_output")
-    np.testing.assert_array_equal(ours(load(folder, pooling="cls"), picture(1)), expected)  # they do not count here
+    np.testing.assert_array_equal(
+        ours(load(folder, pooling="cls"), picture(1)), expected
+    )  # independent of the missing weights
 
 
-def test_half_precision_on_a_cpu_falls_back_and_says_so(
+def test_half_precision_on_a_cpu_falls_back_with_a_warning(
     checkpoint: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     encoder = load(checkpoint("vit"), pooling="cls", compute_dtype="bfloat16")
     assert encoder.compute_dtype == "float32"
-    assert "computing in float32, not bfloat16: this is a CPU" in caplog.text
+    assert "computing in float32, not bfloat16, on the CPU" in caplog.text
     np.testing.assert_array_equal(ours(encoder, picture(1)), ours(load(checkpoint("vit"), pooling="cls"), picture(1)))
 
 
-def test_what_reads_text_is_dropped(checkpoint: Callable[[str], Path]) -> None:
+def test_the_text_part_is_dropped(checkpoint: Callable[[str], Path]) -> None:
     encoder: Any = load(checkpoint("clip"), "image_features")
     assert not [name for name, _ in encoder.network.named_parameters() if "text" in name]
     assert [name for name, _ in encoder.network.named_parameters() if "visual_projection" in name]
 
 
-def test_attention_is_computed_by_torchs_own_fast_function(checkpoint: Callable[[str], Path]) -> None:
+def test_attention_implementation_is_sdpa(checkpoint: Callable[[str], Path]) -> None:
     encoder: Any = load(checkpoint("vit"), pooling="cls")
     assert encoder.network.config._attn_implementation == "sdpa"
 
 
-def test_code_of_a_checkpoint_is_not_run_unless_the_entry_says_so(tmp_path: Path) -> None:
+def test_code_of_a_checkpoint_is_not_run_without_remote_code(tmp_path: Path) -> None:
     folder = tiny.vit(tmp_path / "vit")
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(LookalikeError, match=r"code of its own\. Read that code; if you trust it, set remote_code"):
+    with pytest.raises(LookalikeError, match=r"its own Python code\. Read it; if you trust it, set remote_code"):
         load(folder, pooling="cls")
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_damaged_checkpoint_is_refused_with_a_remedy(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_rejected_with_a_remedy(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     folder = tiny.vit(tmp_path / "vit")
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
@@ -640,7 +640,7 @@ def architectures() -> dict[str, Callable[[], tuple[Any, Any]]]:
         ("blip2-opt-2.7b", 768),
     ],
 )
-def test_the_catalogues_entries_give_the_documented_dimensions_at_full_size(
+def test_the_catalogues_entries_have_the_documented_dimensions_at_full_size(
     name: str, dimension: int, tmp_path: Path
 ) -> None:
     import torch
@@ -663,7 +663,7 @@ def test_the_catalogues_entries_give_the_documented_dimensions_at_full_size(
     assert ours(encoder, picture(1)).shape == (1, dimension)
 
 
-def test_memory_that_runs_out_while_loading_is_not_called_a_damaged_checkpoint() -> None:
+def test_out_of_memory_while_loading_is_not_reported_as_a_damaged_checkpoint() -> None:
     class Large:
         @staticmethod
         def from_pretrained(**settings: Any) -> None:

@@ -1,4 +1,4 @@
-"""What would give other numbers in every run, or only fail amid a run, is refused when a model is loaded."""
+"""A model that is not deterministic, or that would fail during a run, is rejected when it is loaded."""
 
 import json
 import re
@@ -21,9 +21,9 @@ SQUARE = {"height": tiny.SIDE, "width": tiny.SIDE}
 
 
 def edit(file: Path, **settings: Any) -> None:
-    """Change settings of a checkpoint; None takes one out."""
-    read = json.loads(file.read_text()) | settings
-    file.write_text(json.dumps({key: value for key, value in read.items() if value is not None}))
+    """Change settings of a checkpoint; None removes one."""
+    changed = json.loads(file.read_text()) | settings
+    file.write_text(json.dumps({key: value for key, value in changed.items() if value is not None}))
 
 
 # --- networks ---
@@ -35,16 +35,18 @@ def mae(folder: Path, **settings: Any) -> Path:
     return tiny.save(folder, ViTMAEModel(ViTMAEConfig(**tiny.VISION, **settings)), ViTImageProcessorPil(size=SQUARE))
 
 
-def test_a_network_that_draws_at_random_is_refused_and_the_remedy_helps(tmp_path: Path) -> None:
+def test_a_random_network_is_rejected_and_the_remedy_works(tmp_path: Path) -> None:
     folder = mae(tmp_path / "mae")
-    with pytest.raises(LookalikeError, match=r"draws at random: .* config\.json says mask_ratio: 0\.75: .* to 0\.0"):
+    with pytest.raises(
+        LookalikeError, match=r"is not deterministic: .* config\.json has mask_ratio: 0\.75: .* to 0\.0"
+    ):
         load(folder, pooling="mean")
-    with pytest.raises(LookalikeError, match=r"of the 5 tokens are patches\. .* config\.json says mask_ratio: 0\.75: "):
+    with pytest.raises(LookalikeError, match=r"of the 5 tokens are patches\. .* config\.json has mask_ratio: 0\.75: "):
         load(folder, pooling="cls")
     edit(folder / "config.json", mask_ratio=0.0)
     encoder = load(folder, pooling="mean")
-    one, again = ours(encoder, picture(1)), ours(encoder, picture(1))
-    np.testing.assert_allclose(one, again, rtol=0, atol=TOLERANCE * np.abs(one).max())
+    first, second = ours(encoder, picture(1)), ours(encoder, picture(1))
+    np.testing.assert_allclose(first, second, rtol=0, atol=TOLERANCE * np.abs(first).max())
 
 
 class Noisy(torch.nn.Module):
@@ -54,15 +56,15 @@ class Noisy(torch.nn.Module):
 
 class Batchwise(torch.nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        found = pixels.mean((2, 3))
-        return found - found.mean(0)
+        means = pixels.mean((2, 3))
+        return means - means.mean(0)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.parametrize(
-    ("network", "message"), [(Noisy, "draws at random"), (Batchwise, "depends on the other images of its batch")]
+    ("network", "message"), [(Noisy, "is not deterministic"), (Batchwise, "depends on the other images in its batch")]
 )
-def test_a_scripted_network_that_draws_or_looks_at_its_batch_is_refused(
+def test_a_scripted_network_that_is_random_or_depends_on_the_batch_is_rejected(
     tmp_path: Path, network: type[torch.nn.Module], message: str
 ) -> None:
     file = tmp_path / "network.pt"
@@ -90,24 +92,24 @@ def make(machine, draws=0, whole=False): return Encoder(draws, whole)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"draws": 1}, r"draws at random: .*\(network\.eval\(\)\)"),
+        ({"draws": 1}, r"is not deterministic: .*\(network\.eval\(\)\)"),
         ({"whole": True}, r"different shapes, \(200, 331, 3\)"),
     ],
 )
-def test_a_function_of_the_users_is_tried_too(
+def test_a_users_encoder_is_tried_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "tried_encoder.py").write_text(USERS)
 
-    def made(options: dict[str, Any]) -> encoders.Encoder:
+    def make(options: dict[str, Any]) -> encoders.Encoder:
         key = json.dumps({"family": "python", "factory": "tried_encoder:make", "options": options})
         return encoders.load(key, encoders.family(encoders.parse(key)).fetch(encoders.parse(key)), encoders.Machine())
 
-    assert made({}).dimension == 3
+    assert make({}).dimension == 3
     with pytest.raises(LookalikeError, match=message):
-        made(options)
+        make(options)
 
 
 # --- image processors ---
@@ -132,7 +134,7 @@ def yolos(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("maker", [clip, without_resizing, yolos])
-def test_a_processor_without_a_fixed_size_is_refused_and_the_remedy_helps(
+def test_a_processor_without_a_fixed_size_is_rejected_and_the_remedy_works(
     tmp_path: Path, maker: Callable[[Path], Path]
 ) -> None:
     folder = maker(tmp_path / "checkpoint")
@@ -145,7 +147,9 @@ def test_a_processor_without_a_fixed_size_is_refused_and_the_remedy_helps(
 
 
 @pytest.mark.parametrize("auto_map", [{"AutoImageProcessor": "own.PadToSquare"}, None])
-def test_a_processor_of_the_authors_own_is_not_replaced(tmp_path: Path, auto_map: dict[str, str] | None) -> None:
+def test_an_unknown_processor_class_is_rejected_rather_than_replaced(
+    tmp_path: Path, auto_map: dict[str, str] | None
+) -> None:
     folder = tiny.vit(tmp_path / "vit")
     file = folder / "preprocessor_config.json"
     edit(file, image_processor_type="PadToSquare", auto_map=auto_map)
@@ -155,10 +159,8 @@ def test_a_processor_of_the_authors_own_is_not_replaced(tmp_path: Path, auto_map
         "    def rescale(self, *arguments, **settings):\n"
         "        return 1 - super().rescale(*arguments, **settings)\n"
     )
-    remedy = (
-        "if you trust it, set remote_code: true" if auto_map else "Name one of transformers as image_processor_type"
-    )
-    message = rf"{re.escape(str(file))}: its image processor, PadToSquare, is none of transformers' own, .*{remedy}"
+    remedy = "if you trust it, set remote_code: true" if auto_map else r"\. Set image_processor_type in a copy"
+    message = rf"{re.escape(str(file))}: its image processor, PadToSquare, is not part of transformers, .*{remedy}"
     with pytest.raises(LookalikeError, match=message):
         load(folder, pooling="cls")
     if auto_map:
@@ -173,19 +175,22 @@ def test_a_processor_of_the_authors_own_is_not_replaced(tmp_path: Path, auto_map
         ({"size": [32]}, r"size: \[32\] should be a number"),
         ({"size": [32, 32, 3]}, r"size: \[32, 32, 3\] should be a number"),
         ({"size": {"height": "32", "width": 32}}, r"size: \{'height': '32', 'width': 32\} should be a number"),
-        ({"size": {"longest_edge": 32}}, r"the image processor that it describes fails: Size must contain"),
-        ({"resample": "bicubic"}, r"resample: 'bicubic' should be a number of Pillow's filters: 0 \(nearest\), 1 "),
-        ({"resample": 9}, r"resample: 9 should be a number"),
+        ({"size": {"longest_edge": 32}}, r"its image processor fails: Size must contain"),
+        ({"resample": "bicubic"}, r"resample: 'bicubic' should be the number of a Pillow filter: 0 \(nearest\), 1 "),
+        ({"resample": 9}, r"resample: 9 should be the number"),
         ({"image_std": [0, 0, 0]}, r"image_std: \[0, 0, 0\] divides by zero"),
         ({"image_mean": [float("nan")] * 3}, r"image_mean: \[nan, nan, nan\] should be numbers"),
         ({"image_std": [float("inf"), 1, 1]}, r"image_std: \[inf, 1, 1\] should be numbers"),
         ({"image_mean": "half"}, r"image_mean: 'half' should be numbers"),
         ({"image_processor_type": "DINOv3ViTImageProcessorFast", "size": [32]}, r"size: \[32\] should be a number"),
-        ({"image_processor_type": "DINOv3ViTImageProcessorFast", "resample": None}, r"resample: None should be a num"),
+        (
+            {"image_processor_type": "DINOv3ViTImageProcessorFast", "resample": None},
+            r"resample: None should be the num",
+        ),
     ],
     ids=str,
 )
-def test_odd_settings_of_a_processor_are_named_with_their_file(
+def test_invalid_settings_of_a_processor_are_reported_with_their_file(
     tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     file = tiny.vit(tmp_path / "vit") / "preprocessor_config.json"
@@ -219,21 +224,21 @@ def naflex(folder: Path) -> Path:
     return tiny.save(folder, Siglip2VisionModel(Siglip2VisionConfig(**config)), processor)
 
 
-@pytest.mark.parametrize(("maker", "made"), [(imagegpt, "input_ids"), (naflex, "pixel_values, .*spatial_shapes")])
-def test_a_processor_that_makes_no_pixels_says_what_it_makes(
-    tmp_path: Path, maker: Callable[[Path], Path], made: str
+@pytest.mark.parametrize(("maker", "outputs"), [(imagegpt, "input_ids"), (naflex, "pixel_values, .*spatial_shapes")])
+def test_a_processor_without_pixels_is_rejected_with_what_it_returns(
+    tmp_path: Path, maker: Callable[[Path], Path], outputs: str
 ) -> None:
     with pytest.raises(
-        LookalikeError, match=rf"preprocessor_config\.json: its image processor, .*, makes {made} of an image"
+        LookalikeError, match=rf"preprocessor_config\.json: its image processor, .*, returns {outputs} for an image"
     ):
         load(maker(tmp_path / "checkpoint"), pooling="mean")
 
 
-def test_a_network_of_timm_says_what_to_use_instead(tmp_path: Path) -> None:
+def test_a_timm_network_is_rejected_with_the_families_to_use_instead(tmp_path: Path) -> None:
     folder = tiny.vit(tmp_path / "vit")
     (folder / "preprocessor_config.json").unlink()
     edit(folder / "config.json", architecture="resnet18", pretrained_cfg={"input_size": [3, 224, 224]})
-    with pytest.raises(LookalikeError, match=r"is a network of the package timm, .* torchscript, or .* family python"):
+    with pytest.raises(LookalikeError, match=r"is a timm network, .* torchscript, or .* family python"):
         load(folder, pooling="mean")
 
 
@@ -251,25 +256,27 @@ def sam(folder: Path, hidden: int = 32) -> Path:
     return tiny.save(folder, SamVisionModel(config), SamImageProcessorPil(**edges))
 
 
-def test_the_channels_of_a_map_are_averaged_over_its_area_wherever_they_stand(tmp_path: Path) -> None:
+def test_a_feature_map_is_averaged_over_its_area_in_either_layout(tmp_path: Path) -> None:
     from transformers import AutoImageProcessor, AutoModel
 
     folder = sam(tmp_path / "sam")
     image = picture(1, (131, 64))
     pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")(images=image, return_tensors="pt").pixel_values
     with torch.no_grad():
-        given = AutoModel.from_pretrained(folder).eval()(pixels, output_hidden_states=True)
-    last = given.hidden_states[-1]
+        output = AutoModel.from_pretrained(folder).eval()(pixels, output_hidden_states=True)
+    last = output.hidden_states[-1]
     assert last.shape == (1, 8, 8, 32)
     for feature, expected in (
         ("hidden_states[-1]", last.mean((1, 2))),
-        ("last_hidden_state", given.last_hidden_state.mean((2, 3))),
+        ("last_hidden_state", output.last_hidden_state.mean((2, 3))),
     ):
-        found = ours(load(folder, feature, "mean"), image)
-        np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=TOLERANCE * expected.abs().max())
+        vectors = ours(load(folder, feature, "mean"), image)
+        np.testing.assert_allclose(vectors, expected.numpy(), rtol=0, atol=TOLERANCE * expected.abs().max())
 
 
-def test_a_map_whose_channels_cannot_be_told_is_refused(tmp_path: Path) -> None:
+def test_a_feature_map_with_ambiguous_channels_is_rejected(tmp_path: Path) -> None:
     folder = sam(tmp_path / "sam", hidden=8)
-    with pytest.raises(LookalikeError, match=r"map of 8 x 8 x 8 numbers, and it cannot be told which .* are channels"):
+    with pytest.raises(
+        LookalikeError, match=r"map of 8 x 8 x 8 numbers, and it is ambiguous which of them are channels"
+    ):
         load(folder, "hidden_states[-1]", "mean")

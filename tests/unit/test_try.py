@@ -52,7 +52,7 @@ def test_the_configuration_is_one_that_a_person_can_keep(here: Path) -> None:
         },
         "experiments": {
             "my-my-pictures-2024": {
-                "title": "Which model finds the pictures of My Pictures (2024)?",
+                "title": "Which model finds the images of My Pictures (2024)?",
                 "dataset": "my-my-pictures-2024-copies",
                 "models": ["pixels", "color-histogram", "efficientnet-lite0", "efficientnet-lite2"],
             }
@@ -63,15 +63,15 @@ def test_the_configuration_is_one_that_a_person_can_keep(here: Path) -> None:
         f"snakemake -s {REPOSITORY}/Snakefile --cores 2 --configfile my-my-pictures-2024.yaml -- my-my-pictures-2024"
     )
     assert f"#   {command}\n" in text
-    assert "pictures: 9 in ../My Pictures (2024); all are taken\n" in said
-    assert "(those that are at hand; --models names others)" in said
+    assert "images: 9 in ../My Pictures (2024); all are used\n" in said
+    assert "(available locally; choose others with --models)" in said
     assert "lookalike: the workflow ended with status 3." in said
 
 
 def test_options_are_what_the_configuration_says(here: Path) -> None:
     options = ("--models", "pixels, color-histogram", "--model", "dinov2-base", "--queries", "30", "--sample", "7")
     said = attempt("../My Pictures (2024)", *options, "--name", "two", "--out", "deep/er").stderr
-    assert "pictures: 9 in ../My Pictures (2024); 7 are taken, at random (--sample takes more)" in said
+    assert "images: 9 in ../My Pictures (2024); a random sample of 7 is used (--sample sets its size)" in said
     os.chdir("deep/er")
     raw = written("two")
     assert raw["experiments"]["two"]["models"] == ["pixels", "color-histogram", "dinov2-base"]
@@ -97,11 +97,11 @@ def test_a_configuration_that_is_there_is_reused_or_refused_and_never_written_ov
     file = Path("mine.yaml")
     commented = file.read_text() + "# a note of mine\n"
     file.write_text(commented)
-    assert "configuration: mine.yaml (as it was)" in attempt(folder, "--models", "pixels", "--name", "mine").stderr
+    assert "configuration: mine.yaml (unchanged)" in attempt(folder, "--models", "pixels", "--name", "mine").stderr
     said = attempt(folder, "--models", "pixels", "--name", "mine", "--queries", "5").stderr
     assert said.startswith(
-        "lookalike: mine.yaml: is there already, and is not what you ask for now: datasets.mine-copies.queries is 9, "
-        f"not 5. Run it as it is (snakemake -s {REPOSITORY}/Snakefile --cores 2 --configfile mine.yaml -- mine), "
+        "lookalike: mine.yaml: already exists and differs from this request: datasets.mine-copies.queries is 9, "
+        f"not 5. Run it unchanged (snakemake -s {REPOSITORY}/Snakefile --cores 2 --configfile mine.yaml -- mine), "
         "choose another --name, or move it away."
     )
     assert file.read_text() == commented
@@ -120,7 +120,7 @@ def test_a_folder_that_has_changed_is_looked_at_again_with_the_configuration_as_
         if options or not trial.sample.exists():
             trial.sample.parent.mkdir(parents=True, exist_ok=True)
             key = Plan.of(catalogue.merge(read(catalogue.find()), read(trial.file))).dataset_key("mine")
-            sample.sample("mine", key, None, str(trial.sample), str(trial.sample.with_name("truth.parquet")))
+            sample.sample(sample.SampleJob("mine", key, None, trial.sample, trial.sample.with_name("truth.parquet")))
         return 3
 
     monkeypatch.setattr(try_folder, "_run", run)
@@ -139,22 +139,25 @@ def test_a_folder_that_has_changed_is_looked_at_again_with_the_configuration_as_
         change()
         said = attempt("../My Pictures (2024)", "--models", "pixels", "--name", "mine").stderr
         assert asked[-1] == expected
-        assert ("the folder has changed since the last run: it is looked at again\n" in said) == bool(expected)
+        assert ("the folder has changed since the last run: reading it again\n" in said) == bool(expected)
     assert written("mine")["datasets"]["mine-copies"]["queries"] == 9  # as it was when there were nine pictures
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["../few"], "FOLDER: '../few' holds only 5 pictures. Name one with 6 or more"),
-        (["../none"], "FOLDER: '../none' holds no pictures (looked for .jpg"),
-        (["../enough", "--models", "pixel"], "models: there is no model 'pixel'. Did you mean 'pixels'?"),
-        (["../enough", "--name", "demo"], "--name demo: the catalogue's experiments have a 'demo'. Choose"),
-        (["../enough", "--name", "photo-tiles"], "--name photo-tiles: the catalogue's datasets have a 'photo-tiles'"),
-        (["../enough", "--name", "search"], "--name search: experiments.search: is the name of a rule"),
+        (["../few"], "FOLDER: '../few' has only 5 images. Choose one with 6 or more"),
+        (["../none"], "FOLDER: '../none' contains no images (looked for .jpg"),
+        (["../enough", "--models", "pixel"], "model 'pixel' is not defined. Did you mean 'pixels'?"),
+        (["../enough", "--name", "demo"], "--name demo: 'demo' is already in the catalogue's experiments. Choose"),
+        (
+            ["../enough", "--name", "photo-tiles"],
+            "--name photo-tiles: 'photo-tiles' is already in the catalogue's datasets",
+        ),
+        (["../enough", "--name", "search"], "--name search: experiments.search: is already the name of a rule"),
         (["../enough", "--name", "a/b"], "--name a/b: datasets.a/b: names are parts of paths."),
-        (["../enough", "--out", "../enough/x"], "--out ../enough/x: lies in the folder of the pictures"),
-        ([".."], "--out .: lies in the folder of the pictures"),
+        (["../enough", "--out", "../enough/x"], "--out ../enough/x: is inside the folder of the images"),
+        ([".."], "--out .: is inside the folder of the images"),
         (["../enough", "--out", "/proc/no"], "/proc/no/my-enough.yaml: cannot be written ("),
     ],
 )

@@ -126,7 +126,7 @@ def test_an_entry_of_a_variants_name_gives_it_a_label_and_may_not_contradict_it(
     assert parsed({"pixels.size-8": entry}, x=("pixels", {"size": [8]})).models["pixels.size-8"].label == "Tiny"
     entry["embed"] = {"family": "pixels", "size": 9}
     assert refused({"pixels.size-8": entry}, x=("pixels", {"size": [8]})) == (
-        "experiments.x.vary: makes a model named 'pixels.size-8', and models.pixels.size-8 has other settings: "
+        "experiments.x.vary: creates a model 'pixels.size-8', but models.pixels.size-8 has other settings: "
         '{"family": "pixels", "size": 9}. Give that model another name.'
     )
 
@@ -137,8 +137,8 @@ def test_an_entry_of_a_variants_name_gives_it_a_label_and_may_not_contradict_it(
         (
             "clip-vit-b32",
             {"pooling": ["mean"]},
-            ".over.pooling: 'clip-vit-b32' with pooling: mean is not possible: feature 'image_features' is one vector "
-            "already, and pooling is 'mean'. Leave pooling out, or choose the feature last_hidden_state.",
+            ".over.pooling: 'clip-vit-b32' with pooling: mean is not possible: feature 'image_features' is already a "
+            "single vector, but pooling is 'mean'. Remove pooling, or use the feature last_hidden_state.",
         ),
         (
             "dinov2-base",
@@ -149,26 +149,26 @@ def test_an_entry_of_a_variants_name_gives_it_a_label_and_may_not_contradict_it(
             "dinov2-base",
             {"pooling": ["mean", "gemm"]},
             ".over.pooling.1: input should be 'cls', 'mean', 'mean_patches', 'gem' or 'none', found 'gemm' "
-            "(from tokens or a feature map to one vector). Did you mean 'gem'?",
+            "(how tokens or a feature map become one vector). Did you mean 'gem'?",
         ),
         (
             "pixels",
             {"size": [8, 1]},
             ".over.size.1: input should be greater than or equal to 2, found 1 (side of the thumbnail, in pixels).",
         ),
-        ("pixels", {"size": [8, 8.0]}, ".over.size: '8' is named twice. Name it once."),
+        ("pixels", {"size": [8, 8.0]}, ".over.size: '8' is listed more than once. List it once."),
         ("pixels", {"size": 8}, ".over.size: should be a list, such as [8], found 8."),
-        ("pixels", {"size": []}, ".over.size: is empty. Name at least one."),
-        ("pixels", {}, ".over: is empty. Name at least one."),
+        ("pixels", {"size": []}, ".over.size: is empty. Add at least one."),
+        ("pixels", {}, ".over: is empty. Add at least one."),
         (
             "pixels",
             {"size": [16]},
-            ".over.size: '16' is the value that 'pixels' has anyway. Add another to compare it with.",
+            ".over.size: '16' is already the value of 'pixels'. Add another value to compare it with.",
         ),
         (
             "pixels",
             {"family": ["color_histogram"]},
-            ".over.family: cannot be varied: another family is another model. Name it in an experiment's models:.",
+            ".over.family: cannot be varied: another family is another model. List it under an experiment's models:.",
         ),
         ("pixel", {"size": [8]}, ".model: model 'pixel' is not defined. Did you mean 'pixels'?"),
     ],
@@ -181,7 +181,7 @@ def test_an_experiment_has_one_source_of_models() -> None:
     both, neither = raw(x=("pixels", {"size": [8]})), raw(x=("pixels", {"size": [8]}))
     both["experiments"]["x"]["models"] = ["pixels"]
     del neither["experiments"]["x"]["vary"]
-    for made, message in ((both, "has both models: and vary:"), (neither, "names nothing to compare. Add models:")):
+    for made, message in ((both, "has both models: and vary:"), (neither, "has nothing to compare. Add models:")):
         with pytest.raises(ConfigError, match=f"^experiments.x: {message}"):
             loading.parse(made)
 

@@ -1,4 +1,4 @@
-"""Weights belong to a checkpoint and revision, and a file of gigabytes is hashed once a machine."""
+"""Weights belong to a checkpoint and revision, and a large file is hashed once per machine."""
 
 import itertools
 import json
@@ -40,7 +40,7 @@ def name(entry: dict[str, Any]) -> str:
     return str(encoders.parse(json.dumps(entry)).weights_name())
 
 
-OTHERS = [  # each has weights of its own, however alike they are spelled
+DISTINCT = [  # all have different weights, however similar their names
     {"family": "pixels"},
     {"family": "color_histogram"},
     {"family": "efficientnet_lite", "variant": "lite0"},
@@ -80,13 +80,13 @@ OTHERS = [  # each has weights of its own, however alike they are spelled
 ]
 
 
-def test_no_two_weights_share_a_folder_and_every_name_is_legal() -> None:
-    names = [name(entry) for entry in OTHERS]
+def test_different_weights_never_share_a_folder_and_every_name_is_legal() -> None:
+    names = [name(entry) for entry in DISTINCT]
     assert [pair for pair in itertools.combinations(range(len(names)), 2) if names[pair[0]] == names[pair[1]]] == []
-    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", one) for one in names), names
+    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", name) for name in names), names
 
 
-def test_where_it_is_unambiguous_a_name_is_the_checkpoint_and_its_revision() -> None:
+def test_a_name_is_checkpoint_and_revision_unless_ambiguous() -> None:
     assert name(vit("facebook/dinov2-base", revision=COMMIT)) == f"facebook--dinov2-base-{COMMIT}"
     assert name(vit("facebook/dinov2-base")) == "facebook--dinov2-base-main"
     assert name({"family": "efficientnet_lite", "variant": "lite0"}) == "efficientnet_lite-lite0"
@@ -94,13 +94,13 @@ def test_where_it_is_unambiguous_a_name_is_the_checkpoint_and_its_revision() -> 
     assert re.fullmatch("net.pt-b{12}-[0-9a-f]{12}", name(SCRIPT | {"path": "a/net.pt"}))
 
 
-@pytest.mark.parametrize("entry", OTHERS, ids=name)
-def test_a_key_tells_all_that_decides_about_the_weights(entry: dict[str, Any]) -> None:
-    """The job that fetches gets no more than this key."""
+@pytest.mark.parametrize("entry", DISTINCT, ids=name)
+def test_a_key_determines_the_weights(entry: dict[str, Any]) -> None:
+    """The key is all that the fetch job gets."""
     parsed = encoders.parse(json.dumps(entry))
-    alone = from_key(parsed.weights_key())
-    assert alone.weights_name() == parsed.weights_name()
-    assert [getattr(alone, field) for field in parsed.weights_fields] == [
+    from_its_key = from_key(parsed.weights_key())
+    assert from_its_key.weights_name() == parsed.weights_name()
+    assert [getattr(from_its_key, field) for field in parsed.weights_fields] == [
         getattr(parsed, field) for field in parsed.weights_fields
     ]
 
@@ -111,22 +111,22 @@ def test_four_poolings_of_a_network_share_one_job() -> None:
     for pooling in poolings:
         embed = vit(feature="last_hidden_state", pooling=pooling, size=64, stored_dtype="float16")
         raw["models"][f"vit-{pooling}"] = {"embed": embed}
-    raw["experiments"]["mine"] = {"dataset": "photo-tiles-copies", "models": [f"vit-{one}" for one in poolings]}
+    raw["experiments"]["mine"] = {"dataset": "photo-tiles-copies", "models": [f"vit-{pooling}" for pooling in poolings]}
     plan = Plan.of(raw)
     weights = [path for path in plan.targets("mine") if path.startswith("results/weights/")]
     assert weights == ["results/weights/owner--vit-main/weights.json"]
-    assert {plan.weights(f"vit-{one}") for one in poolings} == set(weights)
+    assert {plan.weights(f"vit-{pooling}") for pooling in poolings} == set(weights)
     assert json.loads(plan.weights_key("owner--vit-main")) == {"family": "transformers", "checkpoint": "owner/vit"}
 
 
-# --- hashes that are remembered ---
+# --- cached hashes ---
 
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
-    """The files that were read to be hashed."""
+    """The files that have been read for hashing."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(file_hashes, "SETTLED", -1)  # the files of these tests are of this moment
+    monkeypatch.setattr(file_hashes, "SETTLED", -1)  # the files of these tests have just been written
     files: list[Path] = []
     real = store.sha256_file
 
@@ -145,7 +145,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_second_job_does_not_read_the_weights_and_a_changed_file_is_refused(
+def test_the_second_job_does_not_read_the_weights_and_a_changed_file_is_rejected(
     tmp_path: Path, read: list[Path]
 ) -> None:
     folder = tiny.vit(tmp_path / "vit")
@@ -162,8 +162,8 @@ def test_the_second_job_does_not_read_the_weights_and_a_changed_file_is_refused(
     changed, before = folder / "model.safetensors", (folder / "model.safetensors").stat()
     data = changed.read_bytes()
     changed.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))  # of the same size and date
-    with pytest.raises(LookalikeError, match=r"model\.safetensors: is changed or damaged"):
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))  # same size and date
+    with pytest.raises(LookalikeError, match=r"model\.safetensors: has changed since fetch_weights recorded it"):
         checkpoints.locate(str(folder), weights)
     assert read == [changed]
 
@@ -176,33 +176,31 @@ def test_a_replaced_file_of_the_same_size_is_read(file: Path, read: list[Path]) 
     assert file_hashes.sha256(file) == store.sha256_file(file) != first
 
 
-def test_names_that_lead_to_one_file_read_it_once(file: Path, read: list[Path]) -> None:
+def test_symlinks_to_one_file_read_it_once(file: Path, read: list[Path]) -> None:
     (file.parent / "linked").symlink_to(file)
     assert file_hashes.sha256(file) == file_hashes.sha256(file.parent / "linked")
     assert len(read) == 1
 
 
 @pytest.mark.parametrize("damage", ["", "[" * 100_000, "{}", "another file's", "edited"])
-def test_what_was_remembered_is_not_trusted_where_it_is_damaged_or_of_another_file(
+def test_a_cached_hash_that_is_damaged_or_of_another_file_is_not_used(
     damage: str, file: Path, read: list[Path]
 ) -> None:
-    found = file_hashes.sha256(file)
-    (remembered,) = (file.parent / "cache").rglob("*.json")
+    expected = file_hashes.sha256(file)
+    (cached,) = (file.parent / "cache").rglob("*.json")
     if damage == "another file's":
-        store.write_json(file_hashes.FileHash(path="/other", stamp="1 2 3 4", sha256="0" * 64), remembered)
+        store.write_json(file_hashes.FileHash(path="/other", stamp="1 2 3 4", sha256="0" * 64), cached)
     elif damage == "edited":
-        remembered.write_text(remembered.read_text().replace(found, "0" * 64))
+        cached.write_text(cached.read_text().replace(expected, "0" * 64))
     else:
-        remembered.write_text(damage)
-    assert file_hashes.sha256(file) == found
+        cached.write_text(damage)
+    assert file_hashes.sha256(file) == expected
     assert len(read) == 2
-    assert file_hashes.sha256(file) == found
-    assert len(read) == 2  # remembered anew
+    assert file_hashes.sha256(file) == expected
+    assert len(read) == 2  # cached again
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(
-    file: Path, read: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hashing_works_without_a_writable_cache(file: Path, read: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     (file.parent / "cache").write_text("a file, so nothing can be written in it")
     assert file_hashes.sha256(file) == file_hashes.sha256(file)
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
@@ -210,17 +208,17 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     assert len(read) == 4
 
 
-def test_a_file_that_changed_this_moment_is_not_remembered(
+def test_the_hash_of_a_file_that_has_just_changed_is_not_cached(
     file: Path, read: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its dates could stay where it changes once more within a tick of the clock."""
+    """Another change within the same tick of the clock would not change its dates."""
     monkeypatch.setattr(file_hashes, "SETTLED", 3600)
     assert file_hashes.sha256(file) == file_hashes.sha256(file)
     assert len(read) == 2
 
 
-def test_code_is_read_every_time(tmp_path: Path, read: list[Path]) -> None:
-    """Whoever can write to a cache folder must not decide what runs."""
+def test_code_is_hashed_every_time(tmp_path: Path, read: list[Path]) -> None:
+    """Write access to the cache folder must not be enough to change what runs."""
     folder = tiny.vit(tmp_path / "vit")
     (folder / "modeling.py").write_text("")
     weights = checkpoints.fetch(str(folder), "main", code=True)

@@ -41,16 +41,17 @@ def failure(tree: Tree, *targets: str) -> str:
         ),
         (
             with_change(experiments={"search": {"dataset": "copies", "models": ["pixels"]}}),
-            "experiments.search: is the name of a rule of the workflow. Choose another name, for example 'my-search'.",
+            "experiments.search: is already the name of a rule of the workflow. Choose another name, "
+            "for example 'my-search'.",
         ),
         (
             with_change(models={"pixels": {"embed": {"family": "color_histogram"}}}),
-            "models.pixels.embed.family: is 'color_histogram' in TREE/mine.yaml and 'pixels' in TREE/config.yaml, and "
-            "entries of one name are merged key by key. Give yours another name.",
+            "models.pixels.embed.family: is 'color_histogram' in TREE/mine.yaml but 'pixels' in TREE/config.yaml, and "
+            "entries of the same name are merged key by key. Give yours another name.",
         ),
         (
             with_change(experiments={2024: {"dataset": "copies", "models": ["pixels"]}}),
-            'experiments: a name should be text, and YAML reads this one as the number 2024. Put it in quotes: "2024".',
+            'experiments: a name should be text, but YAML reads this one as the number 2024. Put it in quotes: "2024".',
         ),
     ],
 )
@@ -68,7 +69,7 @@ def test_a_block_that_yaml_would_drop_stops_before_any_job(tmp_path: Path) -> No
         file.write("models:\n  m: {embed: {family: pixels}, runtime: {minutes: 1:30}}\nrun: [demo]\n")
     output = failure(tree)
     assert f"{tree.folder}/mine.yaml, line 22: models.m.runtime.minutes: YAML reads 1:30 as" in output
-    assert f"{tree.folder}/mine.yaml, line 23: run: is there already in line 19, and YAML keeps only the last" in output
+    assert f"{tree.folder}/mine.yaml, line 23: run: duplicates line 19, and YAML keeps only the last" in output
     assert not (tree.folder / "results").exists()
 
 
@@ -80,13 +81,14 @@ def test_a_missing_folder_an_empty_one_and_one_that_is_too_small(tmp_path: Path)
     ) in failure(tree)
     (tree.folder / "pictures").mkdir()
     assert (
-        f"sample pictures: datasets.pictures.root: 'pictures' holds no pictures (looked for {', '.join(EXTENSIONS)}).\n"
+        "sample pictures: datasets.pictures.root: 'pictures' contains no images "
+        f"(looked for {', '.join(EXTENSIONS)}).\n"
     ) in failure(tree)
     tree.write_pictures("pictures", 0, 1)
     output = failure(tree)
     assert (
-        "shard_copies: datasets.copies.k: 3 neighbors are asked for, but the data set has only 2 references. "
-        "Set k to 2 or less, or add pictures.\n"
+        "shard_copies: datasets.copies.k: 3 neighbors are requested, but the data set has only 2 references. "
+        "Set k to 2 or less, or add images.\n"
     ) in output
     assert "rule embed" not in output
 
@@ -112,10 +114,10 @@ def test_a_broken_image_is_listed_counted_and_never_fatal(finished: Tree) -> Non
         for path in finished.folder.glob("results/copies/rejected/pixels/*.parquet")
         for row in pq.read_table(path).to_pylist()
     }
-    assert rejected == {"broken.jpg": "is text, not a picture"}
+    assert rejected == {"broken.jpg": "is text, not an image"}
     page = (finished.folder / "results/reports/mine/index.html").read_text()
     assert "broken.jpg" in page
-    assert "is text, not a picture" in page
+    assert "is text, not an image" in page
     metrics = json.loads((finished.folder / "results/copies/metrics/pixels/flat.json").read_text())
     assert (metrics["references"], metrics["rejected_references"], metrics["rejected_queries"]) == (12, 1, 0)
 
@@ -123,7 +125,7 @@ def test_a_broken_image_is_listed_counted_and_never_fatal(finished: Tree) -> Non
 def test_a_broken_image_is_fatal_where_the_configuration_says_so(tree: Tree) -> None:
     tree.configure(with_change(datasets={"copies": {"on_bad_image": "fail"}}))
     assert (
-        "broken.jpg: is text, not a picture (1 such pictures). Mend or remove them, or set on_bad_image: reject.\n"
+        "broken.jpg: is text, not an image (rejected images: 1). Fix or remove them, or set on_bad_image: reject.\n"
     ) in failure(tree)
     shutil.rmtree(tree.folder / "results/copies/embeddings")
     assert "index copies pixels flat: broken.jpg: is text" in failure(tree)
@@ -148,8 +150,7 @@ def test_a_failed_job_is_not_forgotten(tree: Tree) -> None:
     tree.configure(with_change(models={"pixels": {"embed": {"size": 4}}}))
     for targets in ((), ("results/copies/metrics/pixels/flat.json",)):
         assert (
-            "its pictures are in pictures, and that folder does not exist now. "
-            "Bring it back (a disk that is not mounted?)"
+            "its images are in pictures, and that folder does not exist now. Restore it, or mount its disk."
         ) in failure(tree, *targets)
     (tree.folder / "elsewhere").rename(tree.folder / "pictures")
     ran = tree.would_run()

@@ -52,13 +52,13 @@ def test_it_says_how_far_each_model_follows_colors(demo: Tree) -> None:
     )
     changes = {name for one in found["follows"] for name in one["evidence"]} - {"color_overlap"}
     assert changes == {"color", "grey", "text", "paste"}
-    # the articles' other kinds of model are not in the demo, so their sentence on CNNs has nothing to be held against
+    # the demo has no other architectures, so the claim about CNNs has no model to be compared with
     assert {(one["verdict"], one["reason"]) for one in found["claims"]} == {
         ("undecided", "no model to compare it with")
     }
     page = (report / "index.html").read_text()
-    assert "Like the color histogram" in page
-    assert "follows color and texture" not in page, "what cannot be tested is no news"
+    assert "Overlap with color histogram" in page
+    assert "follows color and texture" not in page, "claims that cannot be tested are not listed"
 
 
 def test_a_second_run_has_nothing_to_do(demo: Tree) -> None:

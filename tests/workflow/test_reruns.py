@@ -99,7 +99,7 @@ def test_an_archive_of_copies_that_is_gone_is_made_again_and_a_changed_one_stops
     archive.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
     output = tree.run(status=1).output
     remedy = ("--forcerun", "results/copies/images/manifest.parquet")
-    assert f"A run had made it; make it again: {' '.join(remedy)}" in output
+    assert f"A run made it; make it again: {' '.join(remedy)}" in output
     assert "Traceback" not in output
     ran = tree.run(options=remedy)
     assert set(ran.of("embed")) <= {f"copies {model} queries-00000" for model in ("pixels", "color-histogram")}

@@ -68,7 +68,7 @@ def test_a_showcase_comes_changes_and_goes_and_no_number_moves(tree: Tree) -> No
     assert {row["query_id"] for row in found} == {"showcase:p1.png", "showcase:twin.png"}
     assert next(row["reference_id"] for row in found if row["query_id"] == "showcase:twin.png") == "p3.png"
     page = (tree.folder / "results/reports/mine/index.html").read_text()
-    assert page.count('data-outcome="outside"') == 3
+    assert page.count('data-outcome="showcase"') == 3
     assert "showcase:broken.png" in page.partition('<section id="rejected"')[2]
     assert tree.run().jobs == []
 
@@ -84,6 +84,8 @@ def test_a_showcase_comes_changes_and_goes_and_no_number_moves(tree: Tree) -> No
     assert ran.of("embed") == []
     assert ran.rules == AFTER_SAMPLE - {"embed"}
     assert numbers(tree) == before
-    assert "outside" not in (tree.folder / "results/reports/mine/index.html").read_text().partition("</style>")[2]
+    assert (
+        "Showcase image" not in (tree.folder / "results/reports/mine/index.html").read_text().partition("</style>")[2]
+    )
     assert tree.bytes_of("results/copies/embeddings/*/[qr]*.parquet") == vectors
     assert tree.bytes_of("results/copies/images/*") == images

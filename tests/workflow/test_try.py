@@ -37,7 +37,7 @@ def test_one_command_from_a_folder_to_a_leaderboard(here: Path) -> None:
     ran = attempt(here, "--json", "--queries", "6", "--sample", "8")
     assert "steps (100%) done" in ran.stderr
     found = json.loads(ran.stdout)
-    assert (found["pictures"], found["taken"]) == (10, 8)
+    assert (found["images"], found["used"]) == (10, 8)
     assert {row["model"] for row in found["leaderboard"]} == {"pixels", "color-histogram"}
     first, second = found["leaderboard"]
     assert first["accuracy_at_1"] >= second["accuracy_at_1"]
@@ -47,7 +47,7 @@ def test_one_command_from_a_folder_to_a_leaderboard(here: Path) -> None:
     assert (here / found["report"]).read_text().startswith("<!doctype html>")
 
     again = attempt(here, "--queries", "6", "--sample", "8")
-    assert "configuration: my-pictures.yaml (as it was)" in again.stderr
+    assert "configuration: my-pictures.yaml (unchanged)" in again.stderr
     assert "Nothing to be done" in again.stderr
     assert "report: results/reports/my-pictures/index.html" in again.stdout
     assert "Color histogram" in again.stdout
@@ -84,7 +84,7 @@ def test_ctrl_c_ends_the_workflow_and_its_jobs(here: Path) -> None:
     assert running(here)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130, said.read_text()
-    assert said.read_text().endswith("Run the same command again to go on.\n")
+    assert said.read_text().endswith("Run the same command again to resume.\n")
     deadline = time.monotonic() + 10
     while running(here) and time.monotonic() < deadline:
         time.sleep(0.05)

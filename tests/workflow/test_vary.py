@@ -63,5 +63,5 @@ def check_report(folder: Path) -> None:
     # 1,024 bytes of a vector in float32, and a header of few bytes that twelve references share
     assert 1024 < found["pixels", "index_bytes_per_vector"] < 1034
     page = (folder / "index.html").read_text()
-    assert "What each choice does" in page
+    assert "Effect of each setting" in page
     assert "size: 8" in page

@@ -1,4 +1,4 @@
-"""The catalogue as commands use it: config.yaml found and merged, its models loaded as the embed stage loads them."""
+"""The catalogue for commands: finds and merges config.yaml, and loads models as the embed stage does."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lookalike.config.files import read
 from lookalike.config.records import Experiment
@@ -17,6 +17,8 @@ from lookalike.job.errors import ConfigError, LookalikeError, did_you_mean
 from lookalike.plan.code import LIBRARY
 from lookalike.plan.plan import Plan
 
+E = TypeVar("E")
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -25,7 +27,7 @@ class Catalogue:
     plan: Plan
     configfiles: tuple[Path, ...]
     results: Path
-    model_names: tuple[str, ...]  # as written there; variants, which experiments make of them, go by name only
+    model_names: tuple[str, ...]  # entries in the files, without the variants that experiments add
 
     @classmethod
     def open(cls, configfiles: Sequence[Path] | None, results: Path) -> "Catalogue":
@@ -38,48 +40,47 @@ class Catalogue:
 
     def check_models(self, names: Sequence[str]) -> None:
         """Raise LookalikeError for a model that is not in the catalogue."""
-        known = self.plan.config.models
         for name in names:
-            if name not in known:
-                raise LookalikeError(f"models: there is no model '{name}'.{did_you_mean(name, known)}")
+            entry_of(self.plan.config.models, "model", name)
 
     def experiment(self, name: str) -> Experiment:
-        """An experiment's entry."""
-        known = self.plan.config.experiments
-        if name not in known:
-            raise LookalikeError(f"experiments: there is no experiment '{name}'.{did_you_mean(name, known)}")
-        return known[name]
+        """An experiment's entry. Raises LookalikeError for an unknown name."""
+        return entry_of(self.plan.config.experiments, "experiment", name)
+
+    def dataset(self, name: str) -> Any:
+        """A data set's entry. Raises LookalikeError for an unknown name."""
+        return entry_of(self.plan.config.datasets, "data set", name)
 
     def recorded(self, model: str) -> Path:
-        """Where a run writes down which weights it used."""
+        """Where a run records which weights it used."""
         return self.results / "weights" / self.plan.config.models[model].embed.weights_name() / "weights.json"
 
     def weights(self, model: str) -> Weights:
-        """The weights that the run used, or where there was none, those that a run would use now."""
+        """The weights that the run used, or without a run, those that it would use now."""
         if self.recorded(model).exists():
             return store.read_json(self.recorded(model), Weights)
         return self.fetched(model)
 
     def fetched(self, model: str) -> Weights:
-        """The weights that a run would use now; written nowhere."""
+        """The weights that a run would use now; nothing is recorded."""
         entry = self.plan.config.models[model].embed
         with redirect_stdout(sys.stderr):
             weights: Weights = encoders.family(entry).fetch(entry)
         return weights
 
     def why_missing(self, model: str) -> str | None:
-        """Why a model's weights cannot be had without a network; None where they are at hand. Reads no weights."""
+        """Why a model's weights are not available locally; None if they are. Reads no weights."""
         entry = self.plan.config.models[model].embed
         try:
-            encoders.family(entry).look(entry)
+            encoders.family(entry).check_available(entry)
         except LookalikeError as error:
             return str(error)
         return None
 
     def encoder(self, model: str, weights: Weights, threads: int) -> encoders.Encoder:
-        """A model on the device that its embed jobs use, as far as there is one here."""
+        """A model on the device that its embed jobs would use on this machine."""
         machine = encoders.Machine(threads, bool(self.plan.runtime(model).gpu))
-        with redirect_stdout(sys.stderr):  # standard output is for the answer, whatever a library has to say
+        with redirect_stdout(sys.stderr):  # standard output is for results only, not for what libraries print
             return encoders.load(self.plan.embedding_key(model), weights, machine)
 
     def how_to_run(self, experiment: str) -> str:
@@ -91,19 +92,26 @@ class Catalogue:
 
 
 def find() -> Path:
-    """The workflow's config.yaml: the one beside this copy of the library, else that of the working directory."""
+    """The workflow's config.yaml: beside this copy of the library, or else in the working directory."""
     places = [LIBRARY.parents[1] / "config.yaml", Path("config.yaml")]
     for path in places:
         if path.is_file():
             return path
     raise ConfigError(
-        f"config.yaml: the catalogue is neither at {places[0]} nor in this folder. "
+        f"config.yaml: the catalogue is neither {places[0]} nor in the working directory. "
         "Change to the folder of the workflow, or install the workflow from there: pip install -e ."
     )
 
 
+def entry_of(entries: Mapping[str, E], what: str, name: str) -> E:
+    """The entry of a name. Raises LookalikeError, with a suggestion, for an unknown one."""
+    if name not in entries:
+        raise LookalikeError(f"{what} '{name}' is not defined.{did_you_mean(name, entries)}")
+    return entries[name]
+
+
 def merge(base: Any, over: Any) -> Any:
-    """As Snakemake merges a --configfile: mappings key by key, all else replaced."""
+    """Merge as Snakemake merges a --configfile: mappings key by key, everything else replaced."""
     if not isinstance(over, Mapping):
         return over
     known = base if isinstance(base, Mapping) else {}
@@ -119,9 +127,9 @@ def _mapping(path: Path) -> Mapping[str, Any]:
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Keep the model hub's library to what is on this machine.
+    """Restrict the model hub's library to cached files.
 
-    It reads the variable once, when it is imported; where it has been, its own switch is set and set back too.
+    It reads the environment variable once, on import; if it is already imported, its own switch is set and restored.
     """
     variable, library = "HF_HUB_OFFLINE", "huggingface_hub.constants"
     before = os.environ.get(variable)
@@ -140,11 +148,11 @@ def offline() -> Iterator[None]:
             setattr(hub, variable, was_offline)
 
 
-def read_picture(path: Path) -> bytes:
-    """A picture file, which was found to be one. Raises LookalikeError with the reason where it cannot be used."""
+def read_image(path: Path) -> bytes:
+    """The bytes of an image file that can be decoded. Raises LookalikeError with the reason if it cannot."""
     try:
         data = images.read("", str(path))
         images.decode(data)
         return data
     except images.BadImage as bad:
-        raise LookalikeError(f"{path}: {bad}. Name another picture, or mend this one.") from None
+        raise LookalikeError(f"{path}: {bad}. Use another image, or fix this one.") from None

@@ -1,5 +1,6 @@
-"""`lookalike check`: whether a published data set that a user has fetched is complete."""
+"""`lookalike check`: whether a published data set that a user has downloaded is complete, and what a run costs."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,38 +9,40 @@ import typer
 from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import ConfigFiles, Json
 from lookalike.cli.output import print_json, print_table
-from lookalike.job.errors import LookalikeError, did_you_mean
+from lookalike.plan import cost
 from lookalike.sample import sample
 from lookalike.sample.found import shortened
 from lookalike.sample.sample import Check
 
 
 def check(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set, by its name in the configuration.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the data set in the configuration.")],
     configfile: ConfigFiles = None,
     as_json: Json = False,
 ) -> None:
-    """Look at a published data set (disc21, flickr30k, coco): what is complete, what is missing, what is not expected.
+    """Check a downloaded data set (disc21, flickr30k, coco) for missing or unexpected files; estimate a run's cost.
 
-    It looks as a run does, and writes nothing. The status is 0 where a run would go on, 1 where something is missing.
+    Makes the same checks as a run and writes nothing. Exits with status 1 if something is missing, otherwise with 0.
 
     \b
     Example:
       lookalike check disc21
     """
-    known = Catalogue.open(configfile, Path("results")).plan.config.datasets
-    if name not in known:
-        raise LookalikeError(f"datasets: there is no data set '{name}'.{did_you_mean(name, known)}")
-    checked = sample.check(name, known[name])
+    catalogue = Catalogue.open(configfile, Path("results"))
+    plan, entry = catalogue.plan, catalogue.dataset(name)
+    checked = sample.check(name, entry)
+    costs = cost.estimate(plan, cost.missing_jobs(plan, name), roles={name: checked.counts})
     if as_json:
-        print_json(_as_json(name, checked, known[name].expect))
+        print_json(_as_json(name, checked, entry.expect, costs))
     else:
-        _print(name, checked, known[name].expect)
+        _print(name, checked, entry.expect)
+        for line in costs:
+            typer.echo(f"cost: {line}")
     if not checked.complete:
         raise typer.Exit(1)
 
 
-def _as_json(name: str, checked: Check, expect: dict[str, int]) -> dict[str, Any]:
+def _as_json(name: str, checked: Check, expect: dict[str, int], costs: list[cost.Cost]) -> dict[str, Any]:
     found = checked.found
     return {
         "dataset": name,
@@ -56,6 +59,7 @@ def _as_json(name: str, checked: Check, expect: dict[str, int]) -> dict[str, Any
         "expect": expect,
         "differences": checked.differences,
         "how_to_get": found.how_to_get(),
+        "cost": [asdict(model) for line in costs for model in line.models],
     }
 
 
@@ -63,7 +67,7 @@ def _print(name: str, checked: Check, expect: dict[str, int]) -> None:
     found = checked.found
     print_table(
         f"{found.source.title} in {found.root}, as '{name}' uses it",
-        ["part", "there", "taken", "found in", ""],
+        ["part", "found", "used", "found in", ""],
         [
             [
                 part.name,
@@ -83,10 +87,10 @@ def _print(name: str, checked: Check, expect: dict[str, int]) -> None:
     for role, number in checked.counts.items():
         expected = f" (expected: {expect[role]:,})" if role in expect else ""
         if number or expected:
-            words = {"pairs": "true pairs", "training": "training pictures"}
-            typer.echo(f"a run takes {number:,} {words.get(role, role)}{expected}")
+            words = {"pairs": "true pairs", "training": "training images"}
+            typer.echo(f"a run uses {number:,} {words.get(role, role)}{expected}")
     for line in checked.differences:
-        typer.echo(f"not as expected: {line}")
+        typer.echo(f"unexpected: {line}")
     if found.missing:
         typer.echo("\n".join(found.how_to_get()))
     elif checked.differences:

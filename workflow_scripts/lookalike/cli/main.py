@@ -1,17 +1,18 @@
-"""The command line: models and indexes asked about single pictures, data sets checked. One module a command."""
+"""The command line, one module per command."""
 
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from lookalike.cli import check, models, pair, search, try_folder
+from lookalike.cli import check, models, pair, schema, search, try_folder
 from lookalike.job.errors import LookalikeError
 from lookalike.job.log import fault_of_the_machine
+from lookalike.job.telemetry import switch_off_telemetry
 
 
 class Commands(TyperGroup):
-    """What a user can fix ends with its message alone and status 1; typer gives a wrong command line status 2."""
+    """Shows errors that a user can fix as a message with status 1; typer gives a wrong command line status 2."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -21,8 +22,8 @@ class Commands(TyperGroup):
             typer.echo(f"lookalike: {error}", err=True)
             raise typer.Exit(1) from None
         except (OSError, MemoryError, RuntimeError, ImportError) as error:
-            if said := fault_of_the_machine(error):
-                typer.echo(f"lookalike: {said}", err=True)
+            if message := fault_of_the_machine(error):
+                typer.echo(f"lookalike: {message}", err=True)
                 raise typer.Exit(1) from None
             raise
 
@@ -30,17 +31,18 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     name="lookalike",
-    help="Which image embedding finds your pictures? Ask the models of config.yaml about pictures of yours.",
+    help="Which image embedding finds your images? Try the models of config.yaml on images of your own.",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,  # what is left is a mistake of ours, and its plain traceback is what we need
+    pretty_exceptions_enable=False,  # any other error is a bug, for which a plain traceback is best
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (pair.pair, search.search, models.models, check.check):
+for command in (pair.pair, search.search, models.models, check.check, schema.schema):
     app.command()(command)
-app.command("try")(try_folder.try_folder)  # `try` is a word of Python's own
+app.command("try")(try_folder.try_folder)  # `try` is a Python keyword
 
 
 def main() -> None:
     """The entry point `lookalike`."""
+    switch_off_telemetry()
     app()

@@ -1,4 +1,4 @@
-"""`lookalike models`: the catalogue, and which of its models are at hand."""
+"""`lookalike models`: the models of the catalogue, and which of them are available locally."""
 
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from lookalike.io import store
 
 
 def models(configfile: ConfigFiles = None, results: Results = Path("results"), as_json: Json = False) -> None:
-    """List the catalogue's models: how long their vectors are, and whether their weights are at hand.
+    """List the catalogue's models with the dimension of their vectors and the state of their weights.
 
-    "at hand" means found on this machine, without a network; "recorded" that a run wrote down which weights it used;
-    "pinned" that the revision is a commit of the hub: a branch, such as main, may have other weights tomorrow.
+    "local" means that the weights are on this machine, "recorded" that a run recorded which weights it used, and
+    "pinned" that the revision is a commit of the hub: the weights of a branch, such as main, can change.
 
     \b
     Example:
@@ -28,12 +28,12 @@ def models(configfile: ConfigFiles = None, results: Results = Path("results"), a
         return
     print_table(
         "Models of the catalogue",
-        ["model", "label", "family", "dimensions", "at hand", "recorded", "pinned"],
+        ["model", "label", "family", "dimensions", "local", "recorded", "pinned"],
         [
             [
                 *(row[column] for column in ("model", "label", "family")),
                 "?" if row["dimensions"] is None else row["dimensions"],
-                *("yes" if row[column] else "no" for column in ("at_hand", "recorded")),
+                *("yes" if row[column] else "no" for column in ("local", "recorded")),
                 {True: "yes", False: "not pinned", None: "-"}[row["pinned"]],
             ]
             for row in rows
@@ -42,15 +42,15 @@ def models(configfile: ConfigFiles = None, results: Results = Path("results"), a
 
 
 def _row(catalogue: Catalogue, model: str) -> dict[str, Any]:
-    described = catalogue.plan.config.models[model]
-    entry = described.embed
+    settings = catalogue.plan.config.models[model]
+    entry = settings.embed
     missing = catalogue.why_missing(model)
     return {
         "model": model,
         "label": catalogue.plan.label(model),
         "family": entry.family,
-        "dimensions": entry.dimension or _embedded_dimension(catalogue, model) or described.dimension,
-        "at_hand": missing is None,
+        "dimensions": entry.dimension or _embedded_dimension(catalogue, model) or settings.dimension,
+        "local": missing is None,
         "recorded": catalogue.recorded(model).exists(),
         "weights": str(catalogue.recorded(model)),
         "pinned": checkpoints.pinned(entry.checkpoint, entry.revision) if isinstance(entry, Checkpoint) else None,
@@ -59,7 +59,7 @@ def _row(catalogue: Catalogue, model: str) -> dict[str, Any]:
 
 
 def _embedded_dimension(catalogue: Catalogue, model: str) -> int | None:
-    """The length of the vectors that a run made with a model's present entry."""
+    """The dimension of vectors that a run computed with a model's present settings."""
     for path in sorted(catalogue.results.glob(f"*/embeddings/{model}/*.parquet")):
         if store.read_provenance(path).get("key") == catalogue.plan.embedding_key(model):
             return int(store.read_schema(path).field("embedding").type.list_size)

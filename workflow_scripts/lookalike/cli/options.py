@@ -14,9 +14,9 @@ ConfigFiles = Annotated[
         "--configfile",
         exists=True,
         dir_okay=False,
-        help="Your own configuration, merged over the catalogue as Snakemake does it. May be given several times.",
+        help="Your own configuration, merged over the catalogue as by Snakemake. Can be repeated.",
     ),
 ]
-Results = Annotated[Path, typer.Option("--results", file_okay=False, help="The folder that a run wrote.")]
+Results = Annotated[Path, typer.Option("--results", file_okay=False, help="The results folder of a run.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON to standard output.")]

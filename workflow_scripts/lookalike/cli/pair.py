@@ -1,12 +1,13 @@
-"""`lookalike pair`: how alike two pictures are, model by model."""
+"""`lookalike pair`: how similar two images are, by model."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from lookalike.cli.catalogue import Catalogue, offline, read_picture
+from lookalike.cli.catalogue import Catalogue, offline, read_image
 from lookalike.cli.options import THREADS, ConfigFiles, Json, Results, Threads
 from lookalike.cli.output import print_json, print_table
 from lookalike.embed import embed
@@ -14,17 +15,17 @@ from lookalike.embed.encoders import Encoder
 from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError
 
-DIGITS = 7  # of a cosine: vectors are float32, what follows is noise
+DIGITS = 7  # of a cosine: vectors are float32, further digits are noise
 
 
 def pair(
-    first: Annotated[Path, typer.Argument(metavar="A", exists=True, dir_okay=False, help="A picture.")],
-    second: Annotated[Path, typer.Argument(metavar="B", exists=True, dir_okay=False, help="Another picture.")],
+    first: Annotated[Path, typer.Argument(metavar="A", exists=True, dir_okay=False, help="An image.")],
+    second: Annotated[Path, typer.Argument(metavar="B", exists=True, dir_okay=False, help="Another image.")],
     *,
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", help="A model of the catalogue. May be given several times; else all that are at hand."
+            "--model", help="A model of the catalogue. Can be repeated; all locally available models by default."
         ),
     ] = None,
     configfile: ConfigFiles = None,
@@ -32,7 +33,7 @@ def pair(
     threads: Threads = THREADS,
     as_json: Json = False,
 ) -> None:
-    """Say how alike two pictures are: the cosine of their vectors, and (cosine + 1) / 2.
+    """Compare two images: the cosine of their vectors, and (cosine + 1) / 2.
 
     \b
     Example:
@@ -40,47 +41,40 @@ def pair(
     """
     catalogue = Catalogue.open(configfile, results)
     catalogue.check_models(model or [])
-    pictures = {path: read_picture(path) for path in (first, second)}
+    files = {path: read_image(path) for path in (first, second)}
     rows: list[dict[str, Any]] = []
-    left_out: dict[str, str] = {}
+    unavailable: dict[str, str] = {}
     for name in dict.fromkeys(model or catalogue.model_names):
         try:
-            encoder = _named(catalogue, name, threads) if model else _at_hand(catalogue, name, threads)
+            # without --model nobody expects a download
+            with nullcontext() if model else offline():
+                encoder = catalogue.encoder(name, catalogue.weights(name), threads)
         except LookalikeError as error:
             if model:
                 raise
-            left_out[name] = str(error)
+            unavailable[name] = str(error)
             continue
-        cosine = _cosine(pictures, (first, second), encoder, catalogue.plan.embedding_key(name))
+        cosine = _cosine(files, (first, second), encoder, catalogue.plan.embedding_key(name))
         rows.append(
             {"model": name, "label": catalogue.plan.label(name), "cosine": cosine, "similarity": (cosine + 1) / 2}
         )
     if not rows:
-        raise LookalikeError(f"not one model is at hand. The first: {next(iter(left_out.values()))}")
+        raise LookalikeError(f"no model is available locally. The first: {next(iter(unavailable.values()))}")
 
     if as_json:
-        print_json({"a": str(first), "b": str(second), "models": rows, "left_out": left_out})
+        print_json({"a": str(first), "b": str(second), "models": rows, "unavailable": unavailable})
         return
     print_table(
         f"{first} and {second}",
         ["model", "label", "cosine", "(cosine + 1) / 2"],
         [row.values() for row in rows],
     )
-    if left_out:
-        typer.echo(f"left out, since not at hand: {', '.join(left_out)}. Name one with --model to see why.", err=True)
+    if unavailable:
+        typer.echo(f"not available locally: {', '.join(unavailable)}. To see why, choose one with --model.", err=True)
 
 
-def _named(catalogue: Catalogue, model: str, threads: int) -> Encoder:
-    return catalogue.encoder(model, catalogue.weights(model), threads)
-
-
-def _at_hand(catalogue: Catalogue, model: str, threads: int) -> Encoder:
-    with offline():  # nobody who names no model expects a download
-        return _named(catalogue, model, threads)
-
-
-def _cosine(pictures: dict[Path, bytes], paths: tuple[Path, Path], encoder: Encoder, key: str) -> float:
-    names = {pictures[path]: str(path) for path in paths}  # equal bytes are computed once, as in a run
-    vectors = {data: embed.embed_picture(data, name, encoder, key) for data, name in names.items()}
-    a, b = unit(np.stack([vectors[pictures[path]] for path in paths]).astype(np.float64))
+def _cosine(files: dict[Path, bytes], paths: tuple[Path, Path], encoder: Encoder, key: str) -> float:
+    names = {files[path]: str(path) for path in paths}  # duplicates are computed once, as in a run
+    vectors = {data: embed.embed_image(data, name, encoder, key) for data, name in names.items()}
+    a, b = unit(np.stack([vectors[files[path]] for path in paths]).astype(np.float64))
     return round(float(a @ b), DIGITS)

@@ -1,4 +1,4 @@
-"""`lookalike search`: the neighbors of one picture in an index that a run made."""
+"""`lookalike search`: the nearest neighbors of one image in the index of a run."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ import typer
 from numpy.typing import NDArray
 
 from lookalike.cli import sheet as contact_sheet
-from lookalike.cli.catalogue import Catalogue, read_picture
+from lookalike.cli.catalogue import Catalogue, read_image
 from lookalike.cli.options import THREADS, ConfigFiles, Json, Results, Threads
 from lookalike.cli.output import print_json, print_table
 from lookalike.embed import embed
@@ -25,7 +25,7 @@ from lookalike.search.search import nearest
 
 @dataclass(frozen=True)
 class Neighbor:
-    """A reference that was found; ``path`` is its file, as seen from the working directory."""
+    """A retrieved reference; ``path`` is its file, relative to the working directory."""
 
     rank: int
     image_id: str
@@ -50,7 +50,7 @@ class Stored:
 
     @property
     def ids(self) -> Path:
-        """The pictures of its rows."""
+        """The image ids of its rows."""
         return self.folder / "indexes" / self.model / f"{self.index}.ids.parquet"
 
     @property
@@ -61,21 +61,21 @@ class Stored:
 
 def search(
     photo: Annotated[
-        Path, typer.Argument(metavar="PHOTO", exists=True, dir_okay=False, help="The picture to search for.")
+        Path, typer.Argument(metavar="PHOTO", exists=True, dir_okay=False, help="The image to search for.")
     ],
     *,
     experiment: Annotated[str, typer.Option("--experiment", help="The experiment whose references are searched.")],
     model: Annotated[str, typer.Option("--model", help="One of the experiment's models.")],
     index_name: Annotated[
-        str | None, typer.Option("--index", help="One of the experiment's indexes; the first where not given.")
+        str | None, typer.Option("--index", help="One of the experiment's indexes; the first by default.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Neighbors to find; fewer where the index holds fewer.")] = 5,
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of neighbors; fewer if the index has fewer.")] = 5,
     sheet: Annotated[
         Path | None,
         typer.Option(
             "--sheet",
             dir_okay=False,
-            help="Where to draw the contact sheet; PHOTO-MODEL.png in this folder where not given.",
+            help="File for the contact sheet; PHOTO-MODEL.png by default.",
         ),
     ] = None,
     no_sheet: Annotated[bool, typer.Option("--no-sheet", help="Draw no contact sheet.")] = False,
@@ -84,9 +84,9 @@ def search(
     threads: Threads = THREADS,
     as_json: Json = False,
 ) -> None:
-    """Find a picture's nearest references in an index that a run made, and draw them on a contact sheet.
+    """Find an image's nearest references in the index of a run, and draw them on a contact sheet.
 
-    The picture is embedded exactly as the run embedded its own. The score is cosine similarity: higher is nearer.
+    The image is embedded exactly as the run embedded its own. The score is cosine similarity: higher is nearer.
 
     \b
     Example:
@@ -100,11 +100,11 @@ def search(
     footer = _check(catalogue, stored)
     vector = _vector(catalogue, stored, footer, photo, threads)
     settings = catalogue.plan.config.indexes[stored.index].search
-    found = nearest(index=str(stored.faiss), ids=str(stored.ids), vector=vector, k=k, settings=settings)
-    neighbors = _neighbors(stored, found, results.parent)
+    hits = nearest(index=str(stored.faiss), ids=str(stored.ids), vector=vector, k=k, settings=settings)
+    neighbors = _neighbors(stored, hits, results.parent)
     title = f"{photo}: {len(neighbors)} nearest in {stored.dataset} by {catalogue.plan.label(model)} ({stored.index})"
     if out:
-        contact_sheet.draw(title, photo, [(one.rank, one.score, one.image_id, one.path) for one in neighbors], out)
+        contact_sheet.draw(title, photo, [(hit.rank, hit.score, hit.image_id, hit.path) for hit in neighbors], out)
 
     if as_json:
         print_json(
@@ -114,12 +114,12 @@ def search(
                 "dataset": stored.dataset,
                 "model": model,
                 "index": stored.index,
-                "neighbors": [asdict(one) for one in neighbors],
+                "neighbors": [asdict(neighbor) for neighbor in neighbors],
                 "sheet": str(out) if out else None,
             }
         )
         return
-    print_table(title, ["rank", "id", "score", "path"], [asdict(one).values() for one in neighbors])
+    print_table(title, ["rank", "id", "score", "path"], [asdict(neighbor).values() for neighbor in neighbors])
     if out:
         typer.echo(f"contact sheet: {typer.format_filename(out)}")
 
@@ -128,12 +128,12 @@ def _sheet_path(photo: Path, out: Path) -> Path:
     if out.suffix.lower() not in contact_sheet.FORMATS:
         raise typer.BadParameter(f"--sheet {out}: should end with one of {', '.join(contact_sheet.FORMATS)}.")
     if out.resolve() == photo.resolve():
-        raise typer.BadParameter(f"--sheet {out}: is the picture that is searched for. Name another file.")
+        raise typer.BadParameter(f"--sheet {out}: is the image to search for. Choose another file.")
     return out
 
 
 def _stored(catalogue: Catalogue, experiment: str, model: str, index_name: str | None) -> Stored:
-    """The files that were asked for. Raises LookalikeError where a name is unknown or a run has not made them yet."""
+    """The files of an index. Raises LookalikeError for an unknown name, or if a run has not made them yet."""
     entry = catalogue.experiment(experiment)
     catalogue.check_models([model])
     name = index_name or entry.indexes[0]
@@ -145,14 +145,14 @@ def _stored(catalogue: Catalogue, experiment: str, model: str, index_name: str |
     for path in (stored.faiss, stored.ids, stored.images):
         if not path.exists():
             raise LookalikeError(
-                f"{path}: does not exist, so experiment '{experiment}' has not been run, or not to its end. "
+                f"{path}: does not exist, so experiment '{experiment}' has not been run, or not completely. "
                 f"{catalogue.how_to_run(experiment)} {path.relative_to(catalogue.results.parent)}"
             )
     return stored
 
 
 def _check(catalogue: Catalogue, stored: Stored) -> dict[str, Any]:
-    """The footer of an index that is whole and made with the present configuration; any other is refused."""
+    """The footer of an index. One that is damaged or was made with another configuration is rejected."""
     expected = {
         "index_key": catalogue.plan.build_key(stored.index),
         "key": catalogue.plan.embedding_key(stored.model),
@@ -166,34 +166,34 @@ def _check(catalogue: Catalogue, stored: Stored) -> dict[str, Any]:
 def _vector(
     catalogue: Catalogue, stored: Stored, footer: dict[str, Any], photo: Path, threads: int
 ) -> NDArray[np.float32]:
-    """The photo's unit vector (d,), made with the weights that the index was made with."""
-    data = read_picture(photo)
+    """The photo's unit vector (d,), computed with the weights of the index."""
+    data = read_image(photo)
     weights = catalogue.weights(stored.model)
     check_same(str(stored.ids), footer, {"weights_sha256": embed.weights_sha256(weights)})
     encoder = catalogue.encoder(stored.model, weights, threads)
     computed = footer["dtypes"]["compute"]
-    if encoder.compute_dtype != computed:  # a laptop may ask an index that a GPU made: rounding, not another model
+    if encoder.compute_dtype != computed:  # the index may come from a GPU: other rounding, not another model
         typer.echo(
-            f"{stored.ids}: was computed in {computed}, and this picture in {encoder.compute_dtype}: "
+            f"{stored.ids}: was computed in {computed}, but this image in {encoder.compute_dtype}: "
             "scores may differ slightly.",
             err=True,
         )
     key = catalogue.plan.embedding_key(stored.model)
-    vector: NDArray[np.float32] = unit(embed.embed_picture(data, str(photo), encoder, key)[None])[0]
+    vector: NDArray[np.float32] = unit(embed.embed_image(data, str(photo), encoder, key)[None])[0]
     return vector
 
 
-def _neighbors(stored: Stored, found: list[tuple[str, float]], folder: Path) -> list[Neighbor]:
-    """What was found, with its files. ``folder`` is the one that Snakemake ran in, where relative roots start."""
+def _neighbors(stored: Stored, hits: list[tuple[str, float]], folder: Path) -> list[Neighbor]:
+    """Hits with their files. ``folder`` is the one that Snakemake ran in, to which relative roots refer."""
     sample = store.read_table(stored.images, IMAGES).select(["image_id", "root", "path"])
-    wanted = sample.filter(pc.is_in(sample["image_id"], pa.array([image_id for image_id, _ in found], pa.string())))
-    files = {row["image_id"]: folder / row["root"] / row["path"] for row in wanted.to_pylist()}
-    for image_id, _ in found:
+    rows = sample.filter(pc.is_in(sample["image_id"], pa.array([image_id for image_id, _ in hits], pa.string())))
+    files = {row["image_id"]: folder / row["root"] / row["path"] for row in rows.to_pylist()}
+    for image_id, _ in hits:
         if image_id not in files:
             raise LookalikeError(
-                f"{stored.images}: has no picture '{image_id}', which {stored.faiss} holds, so the index is of another "
+                f"{stored.images}: has no image '{image_id}', but {stored.faiss} does, so the index is of another "
                 "sample. Run the experiment again."
             )
     return [
-        Neighbor(rank, image_id, score, str(files[image_id])) for rank, (image_id, score) in enumerate(found, start=1)
+        Neighbor(rank, image_id, score, str(files[image_id])) for rank, (image_id, score) in enumerate(hits, start=1)
     ]

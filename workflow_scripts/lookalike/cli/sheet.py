@@ -1,4 +1,4 @@
-"""A contact sheet: a picture and its neighbors, with their ranks and scores, as one image."""
+"""A contact sheet: an image and its neighbors, with their ranks and scores."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,12 +9,12 @@ from lookalike.io import images, store
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 COLUMNS = 6
-SIDE = 224  # of a picture's square, in pixels
+SIDE = 224  # of an image's square, in pixels
 GAP = 16
 LINE = 20  # height of a line of text
 CELL = (SIDE + GAP, SIDE + 2 * LINE + GAP)
 TOP = GAP + LINE + GAP
-MOST = 300  # neighbors on one sheet; a longer list is for the table
+MOST = 300  # neighbors on one sheet; the table has all of them
 
 PAPER, INK, QUIET, FRAME = "white", "#1f2328", "#6e7781", "#0969da"
 
@@ -24,8 +24,8 @@ Neighbor = tuple[int, float, str, str]  # rank, score, id, path
 def draw(title: str, photo: Path, neighbors: Sequence[Neighbor], out: Path) -> None:
     """Draw the sheet and write it to ``out``; the photo comes first, in a frame.
 
-    A neighbor whose file cannot be read any more is an empty square with the reason. Raises LookalikeError where
-    ``out`` cannot be written.
+    A neighbor whose file can no longer be read is an empty square with the reason. Raises LookalikeError if ``out``
+    cannot be written.
     """
     shown = neighbors[:MOST]
     cells = [
@@ -50,30 +50,30 @@ def draw(title: str, photo: Path, neighbors: Sequence[Neighbor], out: Path) -> N
 
 
 def corners(count: int) -> Iterable[tuple[int, int]]:
-    """The upper left corners of the pictures' squares (left, top), in pixels."""
+    """The upper left corners of the images' squares (left, top), in pixels."""
     for number in range(count):
         row, column = divmod(number, COLUMNS)
         yield GAP + column * CELL[0], TOP + row * CELL[1]
 
 
 def _paste(sheet: Image.Image, pen: ImageDraw.ImageDraw, corner: tuple[int, int], path: str) -> None:
-    """Put a picture into the middle of its square, as large as fits."""
+    """Paste an image into the center of its square, as large as fits."""
     left, top = corner
     try:
-        picture = images.load("", path)
+        image = images.load("", path)
     except images.BadImage as bad:
         pen.rectangle((left, top, left + SIDE - 1, top + SIDE - 1), outline=QUIET)
         _write(pen, (left + GAP, top + SIDE // 2), str(bad), QUIET, SIDE - 2 * GAP)
         return
-    scale = SIDE / max(picture.size)
-    fitted = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    scale = SIDE / max(image.size)
+    fitted = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     sheet.paste(fitted, (left + (SIDE - fitted.width) // 2, top + (SIDE - fitted.height) // 2))
 
 
 def _write(pen: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, color: str, width: int) -> None:
-    """Write a line of text; what does not fit is cut from its front, since the ends of paths tell them apart."""
+    """Write a line of text, truncated at its start if it does not fit, since paths differ at their ends."""
     font = ImageFont.load_default(14)
-    text = " ".join(text.split()).encode(errors="replace").decode()  # names may hold bytes that are no text
+    text = " ".join(text.split()).encode(errors="replace").decode()  # file names may hold invalid UTF-8
     shown = text
     while shown and font.getlength(shown if shown == text else f"...{shown}") > width:
         shown = shown[1:]

@@ -1,6 +1,6 @@
-"""`lookalike try`: a folder of pictures, copies of them, the models that are at hand, and which of them finds most.
+"""`lookalike try`: searches for altered copies of a folder's images with locally available models, and ranks them.
 
-A thin layer: it writes a configuration that the user can keep, runs the workflow with it, and shows the leaderboard.
+A thin layer: it writes a configuration that the user can keep, runs the workflow with it, and prints the leaderboard.
 """
 
 import os
@@ -31,27 +31,26 @@ from lookalike.sample import hashing
 from lookalike.sample import sample as datasets
 from lookalike.sample.left_out import LeftOut
 
-FEWEST = 6  # pictures: with fewer, no test can tell two models apart
+FEWEST = 6  # images: with fewer, no test can tell two models apart
 SAMPLE, QUERIES, NEIGHBORS = 2000, 200, 10
 
 CONFIGURATION = """\
-# Which model finds these pictures? Written by `lookalike try`, and yours to keep and to edit.
-# To run it again, after an edit too, go to this file's folder:
+# Which model finds these images? Written by `lookalike try`; you can keep and edit it.
+# To run it again, for example after an edit, change to this file's folder:
 #   {command}
-# Only what changed is done again. The report is results/reports/{name}/index.html.
+# Only what changed runs again. The report is results/reports/{name}/index.html.
 
 run: [{name}]
 
 datasets:
-  # The pictures; they are read and never changed. Of a large folder at most `sample` are taken, at random and always
-  # the same ones; without that line, all.
+  # The images; they are read and never changed. Of a large folder at most `sample` are used, a random sample that stays
+  # the same; without that line, all.
   {name}:
     kind: folder
     root: {root}
     sample: {sample}
 
-  # So many altered copies of them, to be found again: their right answers are known. Of each copy, the k nearest
-  # pictures are kept.
+  # Altered copies of them, whose originals are to be found. For each copy, the k nearest images are kept.
   {name}-copies:
     kind: copies
     of: {name}
@@ -62,14 +61,14 @@ experiments:
   {name}:
     title: {title}
     dataset: {name}-copies
-    # `lookalike models` lists all that can be named here.
+    # `lookalike models` lists all available models.
     models: [{models}]
 """
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What is tried: the configuration's file, the workflow that it is run with, and the experiment's name."""
+    """The experiment's name, its configuration file, and the workflow to run it with."""
 
     name: str
     file: Path
@@ -82,51 +81,51 @@ class Trial:
 
     @property
     def sample(self) -> Path:
-        """The table of the pictures that the last run found, in the configuration's folder."""
+        """The table of the images that the last run found, relative to the configuration's folder."""
         return Path("results") / self.name / "sample" / "images.parquet"
 
     @property
     def command(self) -> str:
-        """The command that runs it in the configuration's folder."""
-        where = [] if self.snakefile.parent == self.file.parent.resolve() else ["-s", str(self.snakefile)]
-        return shlex.join(["snakemake", *where, "--cores", "2", "--configfile", self.file.name, "--", self.name])
+        """The command to run in the configuration's folder."""
+        options = [] if self.snakefile.parent == self.file.parent.resolve() else ["-s", str(self.snakefile)]
+        return shlex.join(["snakemake", *options, "--cores", "2", "--configfile", self.file.name, "--", self.name])
 
 
 def try_folder(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="FOLDER", exists=True, file_okay=False, readable=True, help="A folder with your pictures."
+            metavar="FOLDER", exists=True, file_okay=False, readable=True, help="A folder with your images."
         ),
     ],
     *,
     models: Annotated[
         list[str] | None,
         typer.Option(
-            "--models", metavar="A,B", help="Models of the catalogue, with commas; else all that are at hand."
+            "--models", metavar="A,B", help="Models, separated by commas; all locally available ones by default."
         ),
     ] = None,
-    model: Annotated[list[str] | None, typer.Option("--model", help="One more. May be given several times.")] = None,
+    model: Annotated[list[str] | None, typer.Option("--model", help="One more model. Can be repeated.")] = None,
     queries: Annotated[
-        int | None, typer.Option("--queries", min=1, help=f"Copies to make; else {QUERIES}, or one for each picture.")
+        int | None, typer.Option("--queries", min=1, help=f"Number of copies; by default {QUERIES}, or one per image.")
     ] = None,
     sample: Annotated[
-        int, typer.Option("--sample", min=FEWEST, help="Pictures to take at most, chosen at random.")
+        int, typer.Option("--sample", min=FEWEST, help="Maximum number of images, chosen at random.")
     ] = SAMPLE,
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the configuration and the experiment; else my-FOLDER.")
+        str | None, typer.Option("--name", help="Name of the configuration and experiment; my-FOLDER by default.")
     ] = None,
     cores: Annotated[int, typer.Option("--cores", min=1, help="CPU cores.")] = THREADS,
     out: Annotated[
-        Path, typer.Option("--out", file_okay=False, help="Where the configuration and results/ are written.")
+        Path, typer.Option("--out", file_okay=False, help="Folder for the configuration and results/.")
     ] = Path(),
     as_json: Json = False,
 ) -> None:
-    """Find out which model finds your pictures: copies of them are made, altered, and searched for among them.
+    """Find out which model finds your images: alters copies of them and searches for the originals.
 
-    Writes a configuration (NAME.yaml) that you can keep and edit, runs the workflow with it, and shows the leaderboard.
-    Your pictures are read and never changed. Run it again, and it goes on where it was;
-    pictures that came or went since are seen.
+    Writes a configuration (NAME.yaml) that you can keep and edit, runs the workflow and prints the leaderboard.
+    Your images are read and never changed. An interrupted run resumes where it stopped, and images that you add or
+    remove are noticed.
 
     \b
     Example:
@@ -134,60 +133,60 @@ def try_folder(
     """
     if out.resolve().is_relative_to(folder.resolve()):
         raise LookalikeError(
-            f"--out {out}: lies in the folder of the pictures, where the next run would take its results for pictures. "
-            "Run this in another folder, or name one with --out."
+            f"--out {out}: is inside the folder of the images, where the next run would read its results as images. "
+            "Run this in another folder, or choose one with --out."
         )
     known = Catalogue.open(None, out / "results")
-    chosen = _models(known, [*(one for listed in models or () for one in listed.split(",")), *(model or ())])
+    chosen = _models(known, [*(name for names in models or () for name in names.split(",")), *(model or ())])
     skipped: dict[str, LeftOut] = {}
-    there = len(folders.pictures(str(folder), "FOLDER", skipped))
-    taken = min(there, sample)
-    if taken < FEWEST:
+    total = len(folders.list_images(str(folder), "FOLDER", skipped)[0])
+    used = min(total, sample)
+    if used < FEWEST:
         raise LookalikeError(
-            f"FOLDER: '{folder}' holds only {there} pictures. Name one with {FEWEST} or more: with fewer, no test can "
+            f"FOLDER: '{folder}' has only {total} images. Choose one with {FEWEST} or more: with fewer, no test can "
             "tell two models apart."
         )
     name = name or _name(folder)
     trial = Trial(name, out / f"{name}.yaml", _snakefile())
-    # what follows from the number of pictures stays as it was when the folder grows: nobody asked for something else
+    # settings that depend on the number of images are kept when the folder grows: the user did not change them
     kept = read(trial.file) if trial.file.exists() else {}
-    queries = queries or _of(kept, "datasets", f"{name}-copies", "queries") or min(QUERIES, taken)
-    k = _of(kept, "datasets", f"{name}-copies", "k") or min(NEIGHBORS, taken // 2)
+    queries = queries or _of(kept, "datasets", f"{name}-copies", "queries") or min(QUERIES, used)
+    k = _of(kept, "datasets", f"{name}-copies", "k") or min(NEIGHBORS, used // 2)
     text = _configuration(trial, folder, chosen, sample=sample, queries=queries, k=k)
     entry = _check(known, trial, text)
     is_new = _keep(trial, text)
     again = _has_changed(trial, entry)
 
-    rest = "all are taken" if taken == there else f"{taken:,} are taken, at random (--sample takes more)"
-    _say(f"pictures: {there:,} in {folder}; {rest}")
+    rest = "all are used" if used == total else f"a random sample of {used:,} is used (--sample sets its size)"
+    _say(f"images: {total:,} in {folder}; {rest}")
     for line in skipped[str(folder)].lines():
-        _say(f"left out: {line}")
+        _say(f"skipped: {line}")
     if again:
-        _say("the folder has changed since the last run: it is looked at again")
-    _say(f"models: {', '.join(chosen)}{'' if models or model else ' (those that are at hand; --models names others)'}")
-    _say(f"configuration: {trial.file}{'' if is_new else ' (as it was)'}")
+        _say("the folder has changed since the last run: reading it again")
+    _say(f"models: {', '.join(chosen)}{'' if models or model else ' (available locally; choose others with --models)'}")
+    _say(f"configuration: {trial.file}{'' if is_new else ' (unchanged)'}")
     if status := _run(trial, cores, ["--forcerun", str(trial.sample)] if again else []):
         raise LookalikeError(
-            f"the workflow ended with status {status}. Why stands above, and in {out / 'results' / 'logs'}; when it is "
-            "mended, run the same command again: what is done is kept."
+            f"the workflow ended with status {status}. See the reason above and in {out / 'results' / 'logs'}; once it "
+            "is fixed, run the same command again: finished steps are kept."
         )
-    facts = {"folder": str(folder), "pictures": there, "taken": taken, "left_out": skipped[str(folder)].counts}
+    facts = {"folder": str(folder), "images": total, "used": used, "skipped": skipped[str(folder)].counts}
     _show(known, trial, facts, as_json)
 
 
 def _say(line: str) -> None:
-    typer.echo(line, err=True)  # standard output is for the answer
+    typer.echo(line, err=True)  # standard output is for results
 
 
-def _models(known: Catalogue, named: list[str]) -> list[str]:
-    """The models that were named, or else those whose weights are on this machine."""
-    names = list(dict.fromkeys(one.strip() for one in named if one.strip()))
+def _models(known: Catalogue, requested: list[str]) -> list[str]:
+    """The requested models, or else those whose weights are available locally."""
+    names = list(dict.fromkeys(name.strip() for name in requested if name.strip()))
     known.check_models(names)
-    return names or [one for one in known.model_names if known.why_missing(one) is None]
+    return names or [name for name in known.model_names if known.why_missing(name) is None]
 
 
 def _name(folder: Path) -> str:
-    """``My Pictures/2024`` as ``my-2024``: a part of paths, and never the name of a rule."""
+    """``my-2024`` for ``My Pictures/2024``: valid in paths, and never the name of a rule."""
     words = re.findall(r"[a-z0-9]+", folder.resolve().name.lower())
     return "-".join(["my", *(words or ["pictures"])])
 
@@ -195,7 +194,7 @@ def _name(folder: Path) -> str:
 def _snakefile() -> Path:
     snakefile = catalogues.find().resolve().parent / "Snakefile"
     if not snakefile.is_file():
-        raise LookalikeError(f"{snakefile}: is missing beside config.yaml. Install from the folder of the workflow.")
+        raise LookalikeError(f"{snakefile}: is missing next to config.yaml. Install from the folder of the workflow.")
     return snakefile
 
 
@@ -205,7 +204,7 @@ def _configuration(trial: Trial, folder: Path, models: list[str], *, sample: int
         command=trial.command,
         name=trial.name,
         root=_scalar(str(root)),
-        title=_scalar(f"Which model finds the pictures of {root.name or root}?"),
+        title=_scalar(f"Which model finds the images of {root.name or root}?"),
         sample=sample,
         queries=queries,
         k=k,
@@ -214,7 +213,7 @@ def _configuration(trial: Trial, folder: Path, models: list[str], *, sample: int
 
 
 def _scalar(text: str) -> str:
-    """A text as YAML on one line, whatever it holds."""
+    """Any text as a YAML scalar on one line."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -223,15 +222,15 @@ def _scalar(text: str) -> str:
     return written.strip()
 
 
-def _of(there: Any, *keys: str) -> Any:
-    """What stands in a configuration under these keys; None where nothing does."""
+def _of(value: Any, *keys: str) -> Any:
+    """The value under nested keys of a configuration, or None."""
     for key in keys:
-        there = there.get(key) if isinstance(there, dict) else None
-    return there
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _has_changed(trial: Trial, entry: Any) -> bool:
-    """Whether the pictures are others than the last run found: it took a snapshot, and would go on with that."""
+    """Whether the images differ from those of the last run, which would otherwise continue with its snapshot."""
     snapshot = trial.file.parent / trial.sample
     if not snapshot.exists():
         return False
@@ -242,16 +241,18 @@ def _has_changed(trial: Trial, entry: Any) -> bool:
         if hashing.COLUMN not in store.read_schema(snapshot).names:
             return True
         return not now.select(columns).equals(store.read_columns(snapshot, *columns))
-    except LookalikeError:  # damaged: looking again writes it anew
+    except LookalikeError:  # damaged: sampling again replaces it
         return True
 
 
 def _check(known: Catalogue, trial: Trial, text: str) -> Any:
-    """The entry of the folder. Raises LookalikeError where the configuration would not do, before it is written."""
+    """The folder's entry. Raises LookalikeError for an invalid configuration, before it is written."""
     for section in ("experiments", "datasets"):
-        for mine in (trial.name, f"{trial.name}-copies"):
-            if mine in getattr(known.plan.config, section):
-                raise LookalikeError(f"--name {trial.name}: the catalogue's {section} have a '{mine}'. Choose another.")
+        for name in (trial.name, f"{trial.name}-copies"):
+            if name in getattr(known.plan.config, section):
+                raise LookalikeError(
+                    f"--name {trial.name}: '{name}' is already in the catalogue's {section}. Choose another."
+                )
     try:
         plan = Plan.of(catalogues.merge(read(catalogues.find()), yaml.safe_load(text)))
     except ConfigError as error:
@@ -260,37 +261,37 @@ def _check(known: Catalogue, trial: Trial, text: str) -> Any:
 
 
 def _keep(trial: Trial, text: str) -> bool:
-    """Write the configuration; True where there was none. One that says something else is left as it is and refused."""
+    """Write the configuration and return True if it is new. A different one is never overwritten, but an error."""
     if not trial.file.exists():
         with writing(trial.file):
             trial.file.parent.mkdir(parents=True, exist_ok=True)
             trial.file.write_text(text, encoding="utf-8")
         return True
-    if (there := read(trial.file)) != (wanted := yaml.safe_load(text)):
+    if (existing := read(trial.file)) != (requested := yaml.safe_load(text)):
         raise LookalikeError(
-            f"{trial.file}: is there already, and is not what you ask for now: {_difference(there, wanted)}. Run it as "
-            f"it is ({trial.command}), choose another --name, or move it away."
+            f"{trial.file}: already exists and differs from this request: {_difference(existing, requested)}. Run it "
+            f"unchanged ({trial.command}), choose another --name, or move it away."
         )
     return False
 
 
-def _difference(there: Any, wanted: Any, place: str = "") -> str:
-    """The first place at which two configurations differ, and what stands there."""
-    if isinstance(there, dict) and isinstance(wanted, dict):
-        for key in [*wanted, *there]:
-            if there.get(key) != wanted.get(key):
-                return _difference(there.get(key), wanted.get(key), f"{place}.{key}".lstrip("."))
-    return f"{place or 'it'} is {there}, not {wanted}"
+def _difference(existing: Any, requested: Any, place: str = "") -> str:
+    """The first place at which two configurations differ, with both values."""
+    if isinstance(existing, dict) and isinstance(requested, dict):
+        for key in [*requested, *existing]:
+            if existing.get(key) != requested.get(key):
+                return _difference(existing.get(key), requested.get(key), f"{place}.{key}".lstrip("."))
+    return f"{place or 'it'} is {existing}, not {requested}"
 
 
 def _run(trial: Trial, cores: int, options: list[str]) -> int:
-    """Run the workflow to its end and return its status. Ctrl-C ends it with all its jobs, and then this program."""
-    where = ["-s", str(trial.snakefile), "--workflow-profile", str(trial.snakefile.parent / "profiles" / "default")]
-    where += ["--directory", str(trial.file.parent), "--configfile", str(trial.file)]
+    """Run the workflow and return its exit status. Ctrl-C terminates it with all its jobs, and then this program."""
+    place = ["-s", str(trial.snakefile), "--workflow-profile", str(trial.snakefile.parent / "profiles" / "default")]
+    place += ["--directory", str(trial.file.parent), "--configfile", str(trial.file)]
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # a process group of its own, so that one Ctrl-C is one signal for each of its processes, sent from here
+    # a separate process group, so that Ctrl-C reaches each of its processes exactly once, sent from here
     process = subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--cores", str(cores), *where, *options, "--", trial.name],
+        [sys.executable, "-m", "snakemake", "--cores", str(cores), *place, *options, "--", trial.name],
         stdin=subprocess.DEVNULL,
         stdout=2,
         process_group=0,
@@ -298,16 +299,16 @@ def _run(trial: Trial, cores: int, options: list[str]) -> int:
     try:
         return process.wait()
     except KeyboardInterrupt:
-        _say("interrupted: ending the workflow's jobs")
+        _say("interrupted: stopping the workflow's jobs")
         _end(process)
-        _say("Run the same command again to go on.")
+        _say("Run the same command again to resume.")
         raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a process and all of its group: asked first, and made to in the end, or by another Ctrl-C."""
+    """Terminate a process and its group: politely at first, forcibly in the end or at another Ctrl-C."""
     for number, patience in ((signal.SIGINT, 20), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -335,7 +336,7 @@ def _show(known: Catalogue, trial: Trial, facts: dict[str, Any], as_json: bool) 
         for row in rows
     ]
     print_table(
-        f"{trial.name}: the right picture came first for so many of {rows[0]['n']} copies",
+        f"{trial.name}: fraction of {rows[0]['n']} copies for which the original is ranked first",
         ["model", "label", "accuracy@1", "95 % interval", "images/s"],
         cells,
     )
@@ -347,7 +348,7 @@ def _percent(value: float | None) -> str:
 
 
 def _leaderboard(known: Catalogue, trial: Trial) -> list[dict[str, Any]]:
-    """One row a model, the highest accuracy at 1 first; a number that is not known is None."""
+    """One row per model, the highest accuracy at 1 first; unknown numbers are None."""
     rows = []
     pattern = f"{trial.file.parent}/results/{{dataset}}/metrics/{{model}}/{{index}}.json"
     for path in Catalogue.open([trial.file], known.results).plan.per_model(trial.name, pattern):

@@ -1,1 +1,1 @@
-"""The stages `compare` and `find_duplicates`: models against each other, and duplicate files."""
+"""The compare and find_duplicates stages: pairwise comparison of models, and duplicate files."""

@@ -1,14 +1,14 @@
-"""The compare stage: all models of an experiment in one table, and every two of them on the same queries.
+"""The compare stage: the leaderboard of an experiment, and pairwise comparisons on the same queries.
 
-Besides: what an approximate index costs (``approximation``), what each choice does where one model is varied
-(``effects``), and what models follow, and whether their neighbors mean the same (``follows``, ``interpretation``).
+It also measures the cost of approximate indexes (``approximation``), the effects of the settings of a varied model
+(``effects``), semantic agreement and what models follow (``interpretation``, ``follows``).
 """
 
 import csv
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from lookalike.compare.approximation import approximations
 from lookalike.compare.effects import effects
 from lookalike.compare.interpretation import interpret
-from lookalike.compare.pairwise import every_two
+from lookalike.compare.pairwise import compare_pairs
 from lookalike.config.models import from_key
 from lookalike.io import identity, store
 from lookalike.io.formats.records import (
@@ -40,15 +40,15 @@ from lookalike.metrics.evaluation import Evaluation, Results, evaluate, matches_
 from lookalike.metrics.joining import Bools, Floats
 from lookalike.metrics.rates import NOTHING, Ints, difference, group_codes, sign_flip
 
-MOST_QUERIES = 2_000  # that are listed of each case: all of 1,448, and of 50,000 what a file can still be read with
+MOST_QUERIES = 2_000  # listed per case, which keeps the file readable with 50,000 queries
 
 
 @dataclass(frozen=True)
-class Answers:
-    """How one model and index did, in the form that two of them are compared in.
+class Scores:
+    """The comparable results of one model and index.
 
-    outcomes: metric -> (q,) float64, one for every query with a match, or None; the same queries for every model
-    pooled: metric -> its value and draws, the same draws of groups for every model
+    outcomes: metric -> (q,) float64, one per query with a match, or None; the same queries for every model
+    pooled: metric -> its value and draws; all models share the draws of groups
     """
 
     outcomes: dict[str, Floats | None]
@@ -56,23 +56,26 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What all models were asked, the same for all.
+class Queries:
+    """The queries, which all models share.
 
-    rows: (q,) int64, of the sample: the queries with a match; ids: theirs, and groups: (q,) int64 which belong together
-    matches: (g,) int64, the true pairs of every group of queries, and queries: how many, those without a match too
+    rows: (q,) int64, rows of the sample: the queries with a match
+    ids: their image ids
+    groups: (q,) int64, see ``rates.group_codes``
+    matches: (g,) int64, the number of true pairs of each group
+    total: number of queries with or without a match
     """
 
     rows: Ints
     ids: list[str]
     groups: Ints
     matches: Ints
-    queries: int
+    total: int
 
 
 @dataclass(frozen=True)
 class CompareJob:
-    """One experiment to compare: its files, and what it asks."""
+    """The files and settings of one experiment to compare."""
 
     experiment: str
     metrics: Sequence[str | Path]
@@ -83,111 +86,117 @@ class CompareJob:
     architectures: Mapping[str, str]
     leaderboard_out: str | Path
     comparisons_out: str | Path
-    design: str = "{}"
+    design: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def compare(job: CompareJob) -> None:
     """Write the leaderboard (CSV) and the comparisons (JSON) of an experiment.
 
-    ``metrics`` and ``results`` are parallel: one of each for every model and index. ``models`` are all of the
-    experiment's, in the order in which they are compared. ``architectures`` says of some what they are
-    (``plan.Plan.architectures``), ``design`` how they vary one (``plan.Plan.design``).
+    ``metrics`` and ``results`` are parallel, one per model and index. ``models`` are all models of the experiment, in
+    the order of the comparisons. ``architectures`` has the architecture of some models (``plan.Plan.architectures``),
+    ``design`` the settings that a varied model and its variants have (``plan.Plan.design``). Raises LookalikeError if
+    files are missing, damaged or of different searches, images or weights.
     """
     records = [store.read_json(path, Metrics) for path in job.metrics]
     _check_complete(records, job.models, job.experiment)
-    of_records = {path: record.sample_sha256 for path, record in zip(job.metrics, records, strict=True)}
-    sample_sha256 = identity.check_sample(job.images, job.truth, records=of_records)
+    hashes = {path: record.sample_sha256 for path, record in zip(job.metrics, records, strict=True)}
+    sample_sha256 = identity.check_sample(job.images, job.truth, records=hashes)
     k = _matching_k(records, job.metrics, job.results)
     _check_weights([files.neighbors for files in job.results], job.experiment)
-    sample, matches = store.read_table(job.images, IMAGES), store.read_table(job.truth, TRUTH)
+    images, truth = store.read_table(job.images, IMAGES), store.read_table(job.truth, TRUTH)
 
-    answers: dict[tuple[str, str], Answers] = {}
+    scores: dict[tuple[str, str], Scores] = {}
     for record, files in zip(records, job.results, strict=True):
         searched = record.references - record.rejected_references
-        found = evaluate(files, matches, sample, searched=searched, k=k)
-        answers[record.index, record.model] = Answers(found.outcomes, pooled(found))
-    asked = _asked(found, sample)  # by the last model; the others were asked the same
+        evaluation = evaluate(files, truth, images, searched=searched, k=k)
+        scores[record.index, record.model] = Scores(evaluation.outcomes, pooled(evaluation))
+    queries = _queries(evaluation, images)  # the same for every model
 
     _write_leaderboard(records, job.leaderboard_out)
     costs = approximations(
         records,
         [files.neighbors for files in job.results],
-        dict(zip(sample["image_id"].to_pylist(), sample["group"].to_pylist(), strict=True)),
-        lambda metric, a, b: _test(metric, asked, answers[a], answers[b])[0],
+        dict(zip(images["image_id"].to_pylist(), images["group"].to_pylist(), strict=True)),
+        lambda metric, a, b: _test(metric, queries, scores[a], scores[b])[0],
     )
-    more = interpret(
+    interpretation = interpret(
         records,
         [files.neighbors for files in job.results],
-        accuracy={key: one.outcomes["accuracy_at_1"] for key, one in answers.items()},
-        counted=asked.rows,
-        truth=matches,
-        images=sample,
+        accuracy={key: of_model.outcomes["accuracy_at_1"] for key, of_model in scores.items()},
+        counted=queries.rows,
+        truth=truth,
+        images=images,
         architectures=job.architectures,
     )
     compared = Comparisons(
         experiment=job.experiment,
-        comparisons=[*_comparisons(answers, job.models, asked), *more.comparisons],
-        cases=list(_cases(answers, job.models, asked.ids)),
+        comparisons=[*_comparisons(scores, job.models, queries), *interpretation.comparisons],
+        cases=list(_cases(scores, job.models, queries.ids)),
         approximations=list(costs),
-        effects=_effects(answers, json.loads(job.design), asked.groups),
-        follows=more.follows,
-        claims=more.claims,
+        effects=_effects(scores, job.design, queries.groups),
+        follows=interpretation.follows,
+        claims=interpretation.claims,
         sample_sha256=sample_sha256,
         metrics={f"{record.model}/{record.index}": store.checksum(record) for record in records},
     )
     store.write_json(compared, job.comparisons_out)
 
 
-def _asked(evaluation: Evaluation, sample: pa.Table) -> Asked:
+def _queries(evaluation: Evaluation, images: pa.Table) -> Queries:
     rows = evaluation.ranking.counted
-    counted = sample.take(rows)
-    queries = int(pc.sum(sample["query"]).as_py() or 0)
+    counted = images.take(rows)
+    total = int(pc.sum(images["query"]).as_py() or 0)
     groups = group_codes(counted["group"].to_pylist())
-    return Asked(rows, counted["image_id"].to_pylist(), groups, matches_of(evaluation), queries)
+    return Queries(rows, counted["image_id"].to_pylist(), groups, matches_of(evaluation), total)
 
 
-def _comparisons(answers: dict[tuple[str, str], Answers], models: Sequence[str], asked: Asked) -> Iterator[Comparison]:
-    """Every two models, for every index and metric."""
-    for index in dict.fromkeys(index for index, _ in answers):
-        of = {model: answers[index, model] for model in models}
-        for metric in (*of[models[0]].outcomes, *of[models[0]].pooled):
-            yield from every_two(index, metric, of, partial(_test, metric, asked))
+def _comparisons(
+    scores: dict[tuple[str, str], Scores], models: Sequence[str], queries: Queries
+) -> Iterator[Comparison]:
+    """All pairs of models, for every index and metric."""
+    for index in dict.fromkeys(index for index, _ in scores):
+        by_model = {model: scores[index, model] for model in models}
+        first = by_model[models[0]]
+        for metric in (*first.outcomes, *first.pooled):
+            yield from compare_pairs(index, metric, by_model, partial(_test, metric, queries))
 
 
-def _effects(answers: dict[tuple[str, str], Answers], design: dict[str, dict[str, str]], groups: Ints) -> list[Effect]:
-    """What each choice does, for every index and metric, where one model is varied; else nothing."""
+def _effects(
+    scores: dict[tuple[str, str], Scores], design: Mapping[str, Mapping[str, str]], groups: Ints
+) -> list[Effect]:
+    """The effect of each setting, for every index and metric; empty unless a model is varied."""
     if not design:
         return []
     base = next(iter(design))
     return [
         effect
-        for index in dict.fromkeys(index for index, _ in answers)
-        for metric in answers[index, base].outcomes
+        for index in dict.fromkeys(index for index, _ in scores)
+        for metric in scores[index, base].outcomes
         for effect in effects(
-            index, metric, {model: answers[index, model].outcomes[metric] for model in design}, design, groups
+            index, metric, {model: scores[index, model].outcomes[metric] for model in design}, design, groups
         )
     ]
 
 
-def _test(metric: str, asked: Asked, a: Answers, b: Answers) -> tuple[Estimate, float]:
+def _test(metric: str, queries: Queries, a: Scores, b: Scores) -> tuple[Estimate, float]:
     if metric in a.pooled:
-        return pooled_difference(a.pooled[metric], b.pooled[metric], asked.matches, asked.queries)
-    one, other = a.outcomes[metric], b.outcomes[metric]
-    if one is None or other is None:
+        return pooled_difference(a.pooled[metric], b.pooled[metric], queries.matches, queries.total)
+    of_a, of_b = a.outcomes[metric], b.outcomes[metric]
+    if of_a is None or of_b is None:
         return NOTHING, 1.0
-    return difference(one, other, asked.groups), sign_flip(one, other, asked.groups)
+    return difference(of_a, of_b, queries.groups), sign_flip(of_a, of_b, queries.groups)
 
 
-def _cases(answers: dict[tuple[str, str], Answers], models: Sequence[str], ids: Sequence[str]) -> Iterator[Cases]:
-    """The four cases of every two models and index; none where a model's accuracy could not be measured."""
-    for index in dict.fromkeys(index for index, _ in answers):
+def _cases(scores: dict[tuple[str, str], Scores], models: Sequence[str], ids: Sequence[str]) -> Iterator[Cases]:
+    """The four cases of each pair of models and index; none if accuracy could not be measured."""
+    for index in dict.fromkeys(index for index, _ in scores):
         for a, b in combinations(models, 2):
-            ones, others = answers[index, a].outcomes, answers[index, b].outcomes
-            first_a, first_b = ones["accuracy_at_1"], others["accuracy_at_1"]
+            of_a, of_b = scores[index, a].outcomes, scores[index, b].outcomes
+            first_a, first_b = of_a["accuracy_at_1"], of_b["accuracy_at_1"]
             if first_a is None or first_b is None:
                 continue
             only_a, only_b = (first_a > first_b), (first_b > first_a)
-            near_a, near_b = ones.get("accuracy_at_3"), others.get("accuracy_at_3")
+            near_a, near_b = of_a.get("accuracy_at_3"), of_b.get("accuracy_at_3")
             yield Cases(
                 index=index,
                 a=a,
@@ -202,14 +211,14 @@ def _cases(answers: dict[tuple[str, str], Answers], models: Sequence[str], ids: 
 
 
 def _case(ids: Sequence[str], which: Bools) -> Case:
-    """Count queries and list them by id: all, or those MOST_QUERIES whose ids have the smallest hashes."""
+    """The number and ids of queries; beyond MOST_QUERIES, the ids with the smallest hashes."""
     queries = [query for query, chosen in zip(ids, which.tolist(), strict=True) if chosen]
     listed = sorted(queries, key=lambda query: hashlib.sha256(query.encode()).digest())[:MOST_QUERIES]
     return Case(count=len(queries), queries=sorted(listed))
 
 
 def _write_leaderboard(records: Sequence[Metrics], out: str | Path) -> None:
-    """Tidy: one row per model, index and metric, at full precision. An empty cell is a number that is not known."""
+    """Tidy CSV: one row per model, index and metric, at full precision. Unknown numbers are empty cells."""
     with store.atomic(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(LEADERBOARD_COLUMNS)
@@ -220,14 +229,14 @@ def _write_leaderboard(records: Sequence[Metrics], out: str | Path) -> None:
                 estimates["images_per_second"] = Estimate(
                     value=embed["images_per_second"], low=None, high=None, n=embed["images"]
                 )
-            for metric, between in record.baselines.items():
-                estimates |= {f"{metric}_{name}": getattr(between, name) for name in ("floor", "ceiling", "reached")}
-            for metric, one in (estimates | _costs(record)).items():
-                writer.writerow([record.model, record.index, metric, one.value, one.low, one.high, one.n])
+            for metric, baseline in record.baselines.items():
+                estimates |= {f"{metric}_{name}": getattr(baseline, name) for name in ("floor", "ceiling", "reached")}
+            for metric, number in (estimates | _costs(record)).items():
+                writer.writerow([record.model, record.index, metric, number.value, number.low, number.high, number.n])
 
 
 def _costs(record: Metrics) -> dict[str, Estimate]:
-    """What a model costs besides embedding; a cost has no interval."""
+    """Costs other than embedding speed; they have no intervals."""
     search, cost = record.timing.get("search"), record.cost
     known: dict[str, tuple[float | None, int]] = {}
     if search:
@@ -241,34 +250,35 @@ def _costs(record: Metrics) -> dict[str, Estimate]:
 
 
 def _check_complete(records: Sequence[Metrics], models: Sequence[str], experiment: str) -> None:
-    found = [(record.index, record.model) for record in records]
-    expected = {(index, model) for index, _ in found for model in models}
-    if sorted(found) != sorted(expected):
-        odd = sorted(expected.symmetric_difference(found)) or sorted({one for one in found if found.count(one) > 1})
-        index, model = odd[0]
-        count = found.count((index, model))
+    pairs = [(record.index, record.model) for record in records]
+    expected = {(index, model) for index, _ in pairs for model in models}
+    if sorted(pairs) != sorted(expected):
+        duplicates = {pair for pair in pairs if pairs.count(pair) > 1}
+        index, model = (sorted(expected.symmetric_difference(pairs)) or sorted(duplicates))[0]
+        count = pairs.count((index, model))
         raise LookalikeError(
-            f"experiments.{experiment}: expected one metrics file for each of {', '.join(models)}, found {count} of "
+            f"experiments.{experiment}: expected one metrics file for each of {', '.join(models)}, got {count} for "
             f"model '{model}' with index '{index}'. Delete the experiment's report folder and run again."
         )
 
 
 def _matching_k(records: Sequence[Metrics], metrics: Sequence[str | Path], results: Sequence[Results]) -> int:
-    """The k of all searches. Each file must be of the same model and index as the metrics file at its place."""
+    """The k of all searches. Raises LookalikeError if a file does not belong to its metrics file."""
     if len(metrics) != len(results):
         raise LookalikeError(f"expected one neighbors file per metrics file, got {len(results)} for {len(metrics)}.")
     first = store.read_provenance(results[0].neighbors)
     for record, files, path in zip(records, results, metrics, strict=True):
         if record.dataset != records[0].dataset:
             raise LookalikeError(
-                f"{path}: is of data set '{record.dataset}', but {metrics[0]} is of '{records[0].dataset}'. "
-                "Models are compared on the same queries only: list models of one data set."
+                f"{path}: belongs to data set '{record.dataset}', but {metrics[0]} to '{records[0].dataset}'. "
+                "Models must be compared on the same queries: list models of one data set."
             )
         for file in files.files:
             _check_footer(file, store.read_provenance(file), record, first, records[0].model)
         if record.made_from != files.identities():
             raise LookalikeError(
-                f"{path}: was not measured from {files.neighbors} and the files beside it. Delete it and run again."
+                f"{path}: was measured from other versions of {files.neighbors} or the files next to it. "
+                f"Delete {path} and run again."
             )
     return int(first["k"])
 
@@ -276,25 +286,25 @@ def _matching_k(records: Sequence[Metrics], metrics: Sequence[str | Path], resul
 def _check_footer(
     path: str | Path, footer: dict[str, Any], record: Metrics, first: dict[str, Any], first_model: str
 ) -> None:
-    made_for = (footer.get("model"), footer.get("index"), footer.get("k"))
+    recorded = (footer.get("model"), footer.get("index"), footer.get("k"))
     expected = (record.model, record.index, first.get("k"))
-    if made_for != expected or made_for[2] is None:
+    if recorded != expected or recorded[2] is None:
         raise LookalikeError(
-            f"{path}: was made for model '{made_for[0]}', index '{made_for[1]}' and k = {made_for[2]}, "
+            f"{path}: was made for model '{recorded[0]}', index '{recorded[1]}' and k = {recorded[2]}, "
             f"expected '{expected[0]}', '{expected[1]}' and {expected[2]}. Delete it and run again."
         )
     if footer.get("pictures_sha256") != first.get("pictures_sha256"):
         raise LookalikeError(
-            f"{path}: model '{record.model}' saw other pictures than '{first_model}': a file was changed, or was gone, "
-            "between the two. Embed both from the same pictures: look again with --forcerun sample; if that is not "
-            f"enough, --forcerun {from_key(footer['key']).weights_file()}"
+            f"{path}: model '{record.model}' read other image files than '{first_model}': files changed "
+            "or disappeared in between. Embed both from the same files: --forcerun sample; if that is not enough, "
+            f"--forcerun {from_key(footer['key']).weights_file()}"
         )
 
 
 def _check_weights(neighbors: Sequence[str | Path], experiment: str) -> None:
-    """Models that take their weights from one place must have the same: else their settings are not all that differs.
+    """Check that models with the same source of weights used the same weights, so that only their settings differ.
 
-    Raises LookalikeError where a branch moved, or a file was replaced, between the embedding of the one and the other.
+    Raises LookalikeError if a branch moved or a file was replaced between their embedding jobs.
     """
     known: dict[str, tuple[str | Path, dict[str, Any]]] = {}
     for path in neighbors:
@@ -305,17 +315,17 @@ def _check_weights(neighbors: Sequence[str | Path], experiment: str) -> None:
             continue
         models = first["model"], footer["model"]
         settings = json.loads(footer["key"])
-        where = settings.get("checkpoint") or settings.get("path") or settings.get("factory") or settings["family"]
+        source = settings.get("checkpoint") or settings.get("path") or settings.get("factory") or settings["family"]
         raise LookalikeError(
-            f"experiments.{experiment}: models '{models[0]}' and '{models[1]}' both have the weights of {where}, but "
-            f"were embedded with different ones: {first_path} with {_weights(first, footer)}, {path} with "
-            f"{_weights(footer, first)}. Fetch them again: --forcerun {entry.weights_file()}; a commit "
-            "as the model's revision keeps them the same."
+            f"experiments.{experiment}: models '{models[0]}' and '{models[1]}' both use the weights of {source}, but "
+            f"different versions: {first_path} used {_weights(first, footer)}, {path} used "
+            f"{_weights(footer, first)}. Fetch the weights again: --forcerun {entry.weights_file()}; to prevent this, "
+            "pin the model's revision to a commit."
         )
 
 
 def _weights(footer: dict[str, Any], other: dict[str, Any]) -> str:
-    """What tells a footer's weights from those of another."""
+    """How a footer's weights differ from those of another."""
     ours, theirs = footer.get("weights", {}), other.get("weights", {})
     if ours.get("revision") != theirs.get("revision"):
         return f"revision {ours.get('revision')}"

@@ -1,7 +1,7 @@
-"""Pictures that are there twice: files of the same bytes among the references, and between them and the queries.
+"""Duplicate files: byte-identical images among the references, and between references, queries and training images.
 
-Counted from the hashes that embedding records. A double says nothing about a model and yet moves its numbers, so the
-report counts them. Pictures that only look the same (saved again, scaled) are other files and are not found here.
+Duplicates are found by the hashes that embedding records. They say nothing about a model, yet they affect its scores,
+so the report counts them. Images that merely look the same (re-saved, scaled) are not duplicates.
 """
 
 import logging
@@ -11,24 +11,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from lookalike.io import identity, store
 from lookalike.io.formats.records import Duplicates
 from lookalike.io.formats.tables import DUPLICATES, IMAGES, INDEX_IMAGES, TRUTH
+from lookalike.metrics.joining import Bools, Ints
 
 log = logging.getLogger(__name__)
 
-EXAMPLES = 6  # pairs of each kind
+EXAMPLES = 6  # example pairs per kind
 ROLES = ("reference", "query", "training")
-
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class DuplicatesJob:
-    """One data set whose duplicates are counted: its files."""
+    """The files of one data set whose duplicates are counted."""
 
     seen: str
     images: str
@@ -40,28 +37,28 @@ class DuplicatesJob:
 def find_duplicates(job: DuplicatesJob) -> None:
     """Write the ``records.Duplicates`` of a data set to ``out``, and the DUPLICATES table to ``list_out``.
 
-    ``seen`` is what one model saw of every image (INDEX_IMAGES): which one does not matter, since models that saw other
-    bytes are not compared. A rejected image has no hash and is left out.
+    ``seen`` is the INDEX_IMAGES table of any model, since models that read different bytes are never compared.
+    Rejected images have no hash and are ignored.
     """
     sample_sha256 = identity.check_sample(job.images, job.truth, job.seen)
     hashes = store.read_columns(job.seen, "image_id", "sha256").drop_null()
     sample = store.read_table(job.images, IMAGES)
-    found = _Pictures.of(hashes, sample)
-    counted = count(found, store.read_table(job.truth, TRUTH)).model_copy(
+    images = _Images.of(hashes, sample)
+    counts = count(images, store.read_table(job.truth, TRUTH)).model_copy(
         update={
             identity.SAMPLE: sample_sha256,
             "shards_sha256": store.read_provenance(job.seen).get("shards_sha256", ""),
         }
     )
-    store.write_json(counted, job.out)
+    store.write_json(counts, job.out)
     provenance = {"made_by": "lookalike find_duplicates", "read": INDEX_IMAGES.name, identity.SAMPLE: sample_sha256}
-    store.write_table(_listed(found), job.list_out, DUPLICATES, provenance)
-    log.info("%d of %d references are there more than once", counted.doubled, counted.references)
+    store.write_table(_listed(images), job.list_out, DUPLICATES, provenance)
+    log.info("%d of %d references have duplicates", counts.doubled, counts.references)
 
 
 @dataclass(frozen=True)
-class _Pictures:
-    """Embedded pictures that have a role; ``code`` numbers the distinct hashes, ``same`` counts references by code."""
+class _Images:
+    """Embedded images with a role; ``code`` numbers the distinct hashes, ``same`` counts references by code."""
 
     ids: pa.Array
     sha256: pa.Array
@@ -70,9 +67,9 @@ class _Pictures:
     same: Ints
 
     @classmethod
-    def of(cls, hashes: pa.Table, images: pa.Table) -> "_Pictures":
-        rows = pc.index_in(hashes["image_id"].combine_chunks(), value_set=images["image_id"].combine_chunks())
-        known = images.select(ROLES).take(rows)
+    def of(cls, hashes: pa.Table, sample: pa.Table) -> "_Images":
+        rows = pc.index_in(hashes["image_id"].combine_chunks(), value_set=sample["image_id"].combine_chunks())
+        known = sample.select(ROLES).take(rows)
         has_role = pc.or_(pc.or_(known["reference"], known["query"]), known["training"])
         hashes, known = hashes.filter(has_role), known.filter(has_role)
         sha256 = hashes["sha256"].combine_chunks()
@@ -82,22 +79,22 @@ class _Pictures:
         return cls(hashes["image_id"].combine_chunks(), sha256, code, roles, same)
 
 
-def count(pictures: _Pictures, truth: pa.Table) -> Duplicates:
-    """Count the doubles of a data set, with a few examples of each kind."""
-    code, same = pictures.code, pictures.same
-    reference, query = pictures.roles["reference"], pictures.roles["query"]
-    query_row, match_row = _rows_of(truth, pictures.ids)
+def count(images: _Images, truth: pa.Table) -> Duplicates:
+    """Count the duplicates of a data set, with a few examples of each kind."""
+    code, same = images.code, images.same
+    reference, query = images.roles["reference"], images.roles["query"]
+    query_row, match_row = _rows_of(truth, images.ids)
 
-    # of each picture: how many of its true matches have its own bytes
-    alike = (code[query_row] == code[match_row]) & (query_row != match_row)
-    like_match = np.bincount(query_row[alike], minlength=len(code))
+    # per image: the number of its true matches with the same bytes
+    identical = (code[query_row] == code[match_row]) & (query_row != match_row)
+    like_match = np.bincount(query_row[identical], minlength=len(code))
     like_other = np.where(query, same[code] - reference - like_match, 0)
 
-    # of each true match: identical references that are no true match of this query, nor the query itself
-    _, place, number = np.unique(query_row * len(code) + code[match_row], return_inverse=True, return_counts=True)
-    itself = reference[query_row] & (code[query_row] == code[match_row]) & (query_row != match_row)
-    rivals = same[code[match_row]] - number[place] - itself
-    training = pictures.roles["training"] & ~reference & (same[code] > 0)
+    # per true match: identical references that are neither true matches of the query nor the query itself
+    _, pair, number = np.unique(query_row * len(code) + code[match_row], return_inverse=True, return_counts=True)
+    is_query = reference[query_row] & (code[query_row] == code[match_row]) & (query_row != match_row)
+    rivals = same[code[match_row]] - number[pair] - is_query
+    training = images.roles["training"] & ~reference & (same[code] > 0)
     doubled = reference & (same[code] > 1)
     return Duplicates(
         references=int(reference.sum()),
@@ -109,16 +106,16 @@ def count(pictures: _Pictures, truth: pa.Table) -> Duplicates:
         queries_like_other=int((like_other > 0).sum()),
         training_like_reference=int(training.sum()),
         examples={
-            "doubled": _twins(pictures, doubled),
-            "queries_like_match": _partners(pictures, like_match > 0, query_row, match_row, of_truth=True),
-            "queries_like_other": _partners(pictures, like_other > 0, query_row, match_row, of_truth=False),
-            "training_like_reference": _partners(pictures, training, query_row, match_row, of_truth=False),
+            "doubled": _first_pairs(images, doubled),
+            "queries_like_match": _partners(images, like_match > 0, query_row, match_row, of_truth=True),
+            "queries_like_other": _partners(images, like_other > 0, query_row, match_row, of_truth=False),
+            "training_like_reference": _partners(images, training, query_row, match_row, of_truth=False),
         },
     )
 
 
 def _rows_of(truth: pa.Table, ids: pa.Array) -> tuple[Ints, Ints]:
-    """The rows of query and true match, for the true matches of which both were embedded."""
+    """The rows of query and true match, for all true matches of which both were embedded."""
     query = pc.index_in(truth["query_id"].combine_chunks(), value_set=ids)
     match = pc.index_in(truth["reference_id"].combine_chunks(), value_set=ids)
     both = pc.and_(query.is_valid(), match.is_valid())
@@ -128,42 +125,42 @@ def _rows_of(truth: pa.Table, ids: pa.Array) -> tuple[Ints, Ints]:
     return query_row, match_row
 
 
-def _twins(pictures: _Pictures, doubled: Bools) -> list[tuple[str, str]]:
-    """The first two of some groups of identical references, in the order of their ids."""
+def _first_pairs(images: _Images, doubled: Bools) -> list[tuple[str, str]]:
+    """The first two ids of some groups of identical references, sorted."""
     rows = np.flatnonzero(doubled)
     if not len(rows):
         return []
-    ranks = pc.rank(pictures.ids.take(pa.array(rows)), tiebreaker="first").to_numpy()
-    rows = rows[np.lexsort((ranks, pictures.code[rows]))]  # groups side by side, each in the order of its ids
-    starts = np.flatnonzero(np.diff(pictures.code[rows], prepend=-1))
-    named = zip(_ids(pictures, rows[starts]), _ids(pictures, rows[starts + 1]), strict=True)
-    return sorted(named)[:EXAMPLES]
+    ranks = pc.rank(images.ids.take(pa.array(rows)), tiebreaker="first").to_numpy()
+    rows = rows[np.lexsort((ranks, images.code[rows]))]  # sorted by group, then by id
+    starts = np.flatnonzero(np.diff(images.code[rows], prepend=-1))
+    pairs = zip(_ids(images, rows[starts]), _ids(images, rows[starts + 1]), strict=True)
+    return sorted(pairs)[:EXAMPLES]
 
 
 def _partners(
-    pictures: _Pictures, chosen: Bools, query_row: Ints, match_row: Ints, *, of_truth: bool
+    images: _Images, chosen: Bools, query_row: Ints, match_row: Ints, *, of_truth: bool
 ) -> list[tuple[str, str]]:
-    """Some of the chosen pictures, each with an identical reference that is, or is not, a true match of it."""
+    """Some of the chosen images, each with an identical reference that is (or is not) one of its true matches."""
     rows = np.flatnonzero(chosen)
-    order = pc.sort_indices(pictures.ids.take(pa.array(rows))).to_numpy()[:EXAMPLES]
-    named = []
+    order = pc.sort_indices(images.ids.take(pa.array(rows))).to_numpy()[:EXAMPLES]
+    pairs = []
     for row in rows[order]:
-        identical = np.flatnonzero(pictures.roles["reference"] & (pictures.code == pictures.code[row]))
+        identical = np.flatnonzero(images.roles["reference"] & (images.code == images.code[row]))
         matches = np.isin(identical, match_row[query_row == row])
         partners = identical[(matches == of_truth) & (identical != row)]
-        named.append((_ids(pictures, [row])[0], min(_ids(pictures, partners))))
-    return named
+        pairs.append((_ids(images, [row])[0], min(_ids(images, partners))))
+    return pairs
 
 
-def _ids(pictures: _Pictures, rows: Any) -> list[str]:
-    found: list[str] = pictures.ids.take(pa.array(rows, pa.int64())).to_pylist()
-    return found
+def _ids(images: _Images, rows: Any) -> list[str]:
+    ids: list[str] = images.ids.take(pa.array(rows, pa.int64())).to_pylist()
+    return ids
 
 
-def _listed(pictures: _Pictures) -> pa.Table:
-    """The DUPLICATES table: every picture whose bytes another one has, where one of them is a reference."""
-    size = np.bincount(pictures.code, minlength=len(pictures.code))
-    rows = pa.array(np.flatnonzero((size[pictures.code] > 1) & (pictures.same[pictures.code] > 0)), pa.int64())
-    columns = {"sha256": pictures.sha256, "image_id": pictures.ids}
-    columns |= {role: pa.array(pictures.roles[role]) for role in ROLES}
+def _listed(images: _Images) -> pa.Table:
+    """The DUPLICATES table: every image with a duplicate, if at least one of the identical files is a reference."""
+    size = np.bincount(images.code, minlength=len(images.code))
+    rows = pa.array(np.flatnonzero((size[images.code] > 1) & (images.same[images.code] > 0)), pa.int64())
+    columns = {"sha256": images.sha256, "image_id": images.ids}
+    columns |= {role: pa.array(images.roles[role]) for role in ROLES}
     return pa.table(columns).take(rows).sort_by([("sha256", "ascending"), ("image_id", "ascending")])

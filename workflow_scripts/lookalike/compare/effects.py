@@ -1,6 +1,6 @@
-"""What each choice does: one model varied, and what every value of every key changes against the model's own value.
+"""Main effects of the settings of a varied model: every value of every key compared with the default value.
 
-Pure functions over per-query outcomes. docs/vary.md explains them in plain words.
+Pure functions of per-query outcomes. See docs/vary.md.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,32 +14,32 @@ from lookalike.metrics.rates import DECIMALS, NOTHING, Floats, Ints, difference,
 
 @dataclass(frozen=True)
 class Choice:
-    """One value of one key against the model's own: pairs of models that differ in nothing else."""
+    """One value of one key compared with the default: pairs of models that differ in nothing else."""
 
     key: str
     value: str
     own: str
-    pairs: tuple[tuple[str, str], ...]  # with the value, with the own value
+    pairs: tuple[tuple[str, str], ...]  # (model with the value, model with the default)
 
 
 def choices(design: Mapping[str, Mapping[str, str]]) -> list[Choice]:
-    """Every key's values but the own one, each with its pairs of models: one for each combination of the other keys.
+    """All non-default values with their pairs of models, one pair per combination of the other keys.
 
-    design: model -> key -> value, all combinations; the model that is varied stands first, so its values are the own
+    design: model -> key -> value, all combinations; the first model is the varied one and defines the defaults
     """
-    own = next(iter(design.values()))
+    defaults = next(iter(design.values()))
     by_values = {tuple(values.items()): model for model, values in design.items()}
-    found = []
-    for key, own_value in own.items():
+    all_choices = []
+    for key, default in defaults.items():
         for value in dict.fromkeys(values[key] for values in design.values()):
-            if value != own_value:
+            if value != default:
                 pairs = tuple(
-                    (model, by_values[tuple({**values, key: own_value}.items())])
+                    (model, by_values[tuple({**values, key: default}.items())])
                     for model, values in design.items()
                     if values[key] == value
                 )
-                found.append(Choice(key, value, own_value, pairs))
-    return found
+                all_choices.append(Choice(key, value, default, pairs))
+    return all_choices
 
 
 def effects(
@@ -49,17 +49,18 @@ def effects(
     design: Mapping[str, Mapping[str, str]],
     groups: Ints,
 ) -> Iterator[Effect]:
-    """The main effect of every choice on one metric: query by query, averaged over the other keys' combinations.
+    """The main effect of each choice on one metric, averaged per query over the combinations of the other keys.
 
-    outcomes: model -> (q,) float64 in [0, 1], one per query, or None where the metric says nothing
+    outcomes: model -> (q,) float64 in [0, 1], one per query, or None if the metric is not meaningful
     groups: (q,) int64, see ``rates.group_codes``
+    design: see ``choices``
 
-    Intervals and tests are those of two models, on each query's averages. Holm's correction is over all choices.
+    Intervals and tests are those of two models, on the averages of each query, with Holm's correction over all choices.
     """
-    made = choices(design)
-    tests = [_test(choice, outcomes, groups) for choice in made]
+    all_choices = choices(design)
+    tests = [_test(choice, outcomes, groups) for choice in all_choices]
     corrected = holm([p for _, p, _ in tests])
-    for choice, (gap, p, each), p_holm in zip(made, tests, corrected, strict=True):
+    for choice, (gap, p, each), p_holm in zip(all_choices, tests, corrected, strict=True):
         yield Effect(
             index=index,
             metric=metric,
@@ -77,8 +78,8 @@ def effects(
 
 
 def _test(choice: Choice, outcomes: Mapping[str, Floats | None], groups: Ints) -> tuple[Estimate, float, list[float]]:
-    """The difference, its p, and the differences within each pair."""
-    chosen, own = (_known([outcomes[model] for model in side]) for side in zip(*choice.pairs, strict=True))
+    """The difference, its p value, and the difference of each pair."""
+    chosen, own = (_stacked([outcomes[model] for model in side]) for side in zip(*choice.pairs, strict=True))
     if chosen is None or own is None or not len(groups):
         return NOTHING, 1.0, []
     each = [float(gap) for gap in (chosen - own).mean(axis=1)]
@@ -87,11 +88,11 @@ def _test(choice: Choice, outcomes: Mapping[str, Floats | None], groups: Ints) -
 
 
 def _average(side: Floats) -> Floats:
-    """(q,) float64; rounded, since thirds that add up to the same must count as equal."""
+    """(q,) float64, rounded so that equal means compare as equal."""
     return np.asarray(np.round(side.mean(axis=0), DECIMALS), dtype=np.float64)
 
 
-def _known(side: Sequence[Floats | None]) -> Floats | None:
-    """(c, q) float64: a row for each combination; None where any says nothing."""
-    known = [one for one in side if one is not None]
+def _stacked(side: Sequence[Floats | None]) -> Floats | None:
+    """(c, q) float64, a row per combination; None if any is None."""
+    known = [outcomes for outcomes in side if outcomes is not None]
     return np.stack(known) if len(known) == len(side) else None

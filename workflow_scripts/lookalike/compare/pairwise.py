@@ -1,4 +1,4 @@
-"""Every two models by one metric, tested on the same queries."""
+"""Pairwise comparison of models by one metric on the same queries."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
@@ -10,15 +10,16 @@ from lookalike.metrics.rates import holm, verdict
 T = TypeVar("T")
 
 
-def every_two(
-    index: str, metric: str, answers: Mapping[str, T], test: Callable[[T, T], tuple[Estimate, float]]
+def compare_pairs(
+    index: str, metric: str, outcomes: Mapping[str, T], test: Callable[[T, T], tuple[Estimate, float]]
 ) -> Iterator[Comparison]:
-    """Compare every two models, whose ``answers`` are in the form that ``test`` takes two of.
+    """Compare all pairs of models, with Holm's correction over the pairs.
 
-    ``test`` gives their difference, the first minus the second, and its p. Holm's correction is over all pairs.
+    outcomes: model -> whatever ``test`` compares
+    test: returns the difference, the first minus the second, and its p value
     """
-    pairs = list(combinations(answers, 2))
-    tests = [test(answers[a], answers[b]) for a, b in pairs]
+    pairs = list(combinations(outcomes, 2))
+    tests = [test(outcomes[a], outcomes[b]) for a, b in pairs]
     corrected = holm([p for _, p in tests])
     for (a, b), (gap, p), p_holm in zip(pairs, tests, corrected, strict=True):
         yield Comparison(

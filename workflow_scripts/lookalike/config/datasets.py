@@ -1,19 +1,19 @@
-"""Data sets, as the configuration describes them: one record a kind."""
+"""Data sets as the configuration describes them: one record per kind."""
 
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_serializer, model_validator
 
 from lookalike.config.entry import Entry, UserPath
 from lookalike.job.errors import did_you_mean
 
 
 def _only(*keys: str) -> BeforeValidator:
-    """Refuse other keys of a mapping, with a suggestion."""
+    """Reject other keys of a mapping, with a suggestion."""
 
     def check(value: Any) -> Any:
         for key in value if isinstance(value, Mapping) else ():
@@ -24,47 +24,57 @@ def _only(*keys: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-Expected = Annotated[dict[str, Annotated[int, Field(ge=0)]], _only("references", "queries", "training", "pairs")]
+ROLES = ("references", "queries", "training", "pairs")
+PARTS = ("images", "references", "queries", "training", "showcase")
+Expected = Annotated[
+    dict[str, Annotated[int, Field(ge=0)]],
+    _only(*ROLES),
+    Field(json_schema_extra={"propertyNames": {"enum": [*ROLES]}}),
+]
 
 
 class DatasetBase(Entry):
-    """What every kind of data set has."""
+    """Settings of every kind of data set."""
 
     parts: ClassVar[tuple[str, ...]] = ("images",)
-    made_part: ClassVar[str] = ""  # the part whose images the run makes itself
+    made_part: ClassVar[str] = ""  # the part whose images the run generates
 
     k: int = Field(10, ge=1, description="neighbors kept per query")
-    shards: dict[str, Annotated[int, Field(ge=1)]] = Field({}, description="shards per part; 1 where not named")
-    on_bad_image: Literal["reject", "fail"] = Field("reject", description="list an unreadable picture, or stop at it")
+    shards: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="shards per part, 1 by default", json_schema_extra={"propertyNames": {"enum": [*PARTS]}}
+    )
+    on_bad_image: Literal["reject", "fail"] = Field(
+        "reject", description="what to do with an unreadable image: list it as rejected, or stop the run"
+    )
     expect: Expected = Field(
-        {}, description="how many there must be of each role, and true pairs; not checked where empty"
+        {}, description="exact number of images per role and of true pairs; a run stops at any other; empty: no check"
     )
     showcase: UserPath | None = Field(
-        None, min_length=1, description="folder of outside pictures, to be shown with what they find"
+        None, min_length=1, description="folder of outside images that the report shows with their neighbors"
     )
 
     @property
     def source_parts(self) -> tuple[str, ...]:
-        """The parts this data set's pictures come from."""
+        """The parts that the images of this data set come from."""
         return self.parts
 
     @property
     def creates_images(self) -> bool:
-        """Whether the run makes images of it itself."""
+        """Whether the run generates some of its images."""
         return bool(self.made_part)
 
     @property
     def has_queries(self) -> bool:
-        """Whether an experiment can be run on it."""
+        """Whether it can be evaluated by an experiment."""
         return True
 
     def tables(self) -> list[str]:
-        """Files that sample reads besides the pictures, where they exist: an edited one samples again."""
+        """Existing files that the sample stage reads besides the images: editing one samples again."""
         return []
 
 
 class PhotoTiles(DatasetBase):
-    """Tiles of the photographs that scikit-image and scikit-learn carry."""
+    """Tiles of the photographs that come with scikit-image and scikit-learn."""
 
     kind: Literal["photo_tiles"]
     made_part: ClassVar[str] = "images"
@@ -76,15 +86,19 @@ class PhotoTiles(DatasetBase):
 
 
 class Folder(DatasetBase):
-    """Anybody's pictures: a folder of references, and, where there are any, queries with their true matches."""
+    """Your own images: a folder of references and, optionally, queries with their true matches."""
 
     kind: Literal["folder"]
     root: UserPath = Field(min_length=1, description="folder of the references, searched recursively")
     queries: UserPath | None = Field(None, description="folder of the queries")
     truth: UserPath | None = Field(None, description="CSV with the columns query_id,reference_id")
     about: UserPath | None = Field(None, description="CSV with image_id and columns to break the numbers down by")
-    training: UserPath | None = Field(None, description="folder of pictures that are in neither, to normalise scores")
-    sample: int | None = Field(None, ge=1, description="take so many references, chosen by a hash of their ids")
+    training: UserPath | None = Field(
+        None, description="folder of images that are neither references nor queries, for score normalisation"
+    )
+    sample: int | None = Field(
+        None, ge=1, description="number of references to use, selected by a hash of their ids; all by default"
+    )
 
     @property
     def source_parts(self) -> tuple[str, ...]:
@@ -103,20 +117,7 @@ Strength = Literal["light", "medium", "heavy"]
 Operation = Literal[
     "crop", "blur", "jpeg", "rotate", "color", "brightness", "text", "shapes", "flip", "pad", "paste", "grey"
 ]
-OPERATIONS: tuple[Operation, ...] = (
-    "crop",
-    "blur",
-    "jpeg",
-    "rotate",
-    "color",
-    "brightness",
-    "text",
-    "shapes",
-    "flip",
-    "pad",
-    "paste",
-    "grey",
-)
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 
 class Copies(DatasetBase):
@@ -127,22 +128,24 @@ class Copies(DatasetBase):
     made_part: ClassVar[str] = "queries"
     of: str = Field(description="name of the data set whose references are copied")
     queries: int = Field(150, ge=1, description="copies that have a match")
-    without_match: int = Field(0, ge=0, description="copies of pictures that are kept out of the references")
-    seed: int = 0
-    operations: tuple[Operation, ...] = Field(OPERATIONS, min_length=1, description="what may be done to a picture")
-    strengths: tuple[Strength, ...] = Field(("light", "medium", "heavy"), min_length=1)
-    chains: float = Field(0.3, ge=0, le=1, description="share of the copies that get two or three operations in a row")
+    without_match: int = Field(0, ge=0, description="copies of images that are excluded from the references")
+    seed: int = Field(0, description="seed of the alterations: another seed makes other copies")
+    operations: tuple[Operation, ...] = Field(OPERATIONS, min_length=1, description="alterations to choose from")
+    strengths: tuple[Strength, ...] = Field(
+        ("light", "medium", "heavy"), min_length=1, description="strengths of the alterations to choose from"
+    )
+    chains: float = Field(0.3, ge=0, le=1, description="fraction of copies with two or three alterations in a row")
     max_side: int = Field(
-        1024, ge=32, description="copies larger than this are scaled down, as sharing sites do; pixels"
+        1024, ge=32, description="longest side of a copy in pixels; larger ones are scaled down, as sharing sites do"
     )
 
 
 class Selection(Entry):
-    """Which pictures of a part are taken: ``all``, ``{first: N}`` by their ids, or ``{sample: N, seed: S}``."""
+    """Which images of a part to use: `all`, `{first: N}` in the order of their ids, or `{sample: N, seed: S}`."""
 
-    first: int | None = Field(None, ge=1, description="so many, in the order of their ids")
-    sample: int | None = Field(None, ge=1, description="so many, at random")
-    seed: int = 0
+    first: int | None = Field(None, ge=1, description="number of images, in the order of their ids")
+    sample: int | None = Field(None, ge=1, description="number of images, at random")
+    seed: int = Field(0, description="seed of the random sample")
 
     @model_validator(mode="before")
     @classmethod
@@ -154,11 +157,11 @@ class Selection(Entry):
         raise ValueError(f"should be all, {{first: N}} or {{sample: N, seed: S}}, found {value!r}.")
 
     @model_validator(mode="after")
-    def _one(self) -> "Selection":
+    def _first_or_sample(self) -> "Selection":
         if self.first and self.sample:
             raise ValueError(
-                "'first' and 'sample' exclude each other. Name one of them; where the catalogue names the other, give "
-                "the data set a name of its own."
+                "'first' and 'sample' exclude each other. Keep one of them; if the other comes from the catalogue's "
+                "entry of this name, give yours another name."
             )
         if self.sample is None and self.seed:
             raise ValueError("'seed' belongs to 'sample'. Add 'sample: N', or remove 'seed'.")
@@ -166,30 +169,39 @@ class Selection(Entry):
 
     @model_serializer(mode="plain")
     def _as_written(self) -> Any:
-        named = {"first": self.first, "sample": self.sample, "seed": self.seed or None}
-        return {key: value for key, value in named.items() if value is not None} or "all"
+        settings = {"first": self.first, "sample": self.sample, "seed": self.seed or None}
+        return {key: value for key, value in settings.items() if value is not None} or "all"
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        mapping = handler(core)
+        return {"description": mapping.pop("description"), "anyOf": [{"const": "all"}, mapping]}
 
 
 Selected = Annotated[Selection, _only("first", "sample", "seed")]
 
 
 class Published(DatasetBase):
-    """A data set that others publish; the user fetches it and puts it into ``root``."""
+    """A published data set, which the user downloads to ``root``."""
 
-    root: UserPath = Field(min_length=1, description="the folder that you put the data set into")
+    root: UserPath = Field(min_length=1, description="folder that you downloaded the data set to")
 
 
 GROUND_TRUTH = re.compile(r".*ground_?truth.*\.csv", re.IGNORECASE)
 
 
 class Disc21(Published):
-    """DISC21, the image similarity challenge's data set: altered copies to be found among a million references."""
+    """DISC21 (Image Similarity Challenge 2021): find the originals of altered copies among a million references."""
 
     kind: Literal["disc21"]
-    references: Selected = Selection.model_validate("all")
-    queries: Literal["positives", "all", "development", "test"] = "development"
-    training: Selected | None = None
-    truth: tuple[str, ...] = Field((), description="CSV files of true matches in root; where empty, *ground*truth*.csv")
+    references: Selected = Field(Selection.model_validate("all"), description="references to search")
+    queries: Literal["positives", "all", "development", "test"] = Field(
+        "development", description="queries to use; positives: development queries whose original is a reference"
+    )
+    training: Selected | None = Field(
+        None, description="training images, for score normalisation and to train indexes; none by default"
+    )
+    truth: tuple[str, ...] = Field((), description="CSV files of true matches in root; *ground*truth*.csv by default")
 
     @property
     def source_parts(self) -> tuple[str, ...]:
@@ -197,8 +209,8 @@ class Disc21(Published):
 
     def tables(self) -> list[str]:
         root = Path(self.root)
-        found = root.iterdir() if root.is_dir() and os.access(root, os.R_OK | os.X_OK) else ()
-        names = self.truth or sorted(path.name for path in found if GROUND_TRUTH.fullmatch(path.name))
+        files = root.iterdir() if root.is_dir() and os.access(root, os.R_OK | os.X_OK) else ()
+        names = self.truth or sorted(path.name for path in files if GROUND_TRUTH.fullmatch(path.name))
         return _existing(self.root, *names)
 
 
@@ -206,9 +218,9 @@ class Flickr30k(Published):
     """Flickr30k: photographs of everyday scenes with five captions each."""
 
     kind: Literal["flickr30k"]
-    sample: int | None = Field(None, ge=1, description="so many pictures, at random; all where not given")
-    seed: int = 0
-    captions: str | None = Field(None, description="the file of captions in root, where it has another name")
+    sample: int | None = Field(None, ge=1, description="number of images, at random; all by default")
+    seed: int = Field(0, description="seed of the random sample")
+    captions: str | None = Field(None, description="caption file in root, if it has an unusual name")
     always: tuple[str, ...] = Field(
         (
             "3637013.jpg",
@@ -218,15 +230,15 @@ class Flickr30k(Published):
             "57193495.jpg",  # costume, white make-up
             "1393947190.jpg",  # reeling silk
         ),
-        description="pictures that are always in the sample, and whose neighbors the report shows",
+        description="images that are always in the sample, and whose neighbors the report shows",
     )
 
     @model_validator(mode="after")
-    def _room(self) -> "Flickr30k":
+    def _sample_has_room(self) -> "Flickr30k":
         if self.sample is not None and self.sample < len(self.always):
             raise ValueError(
-                f"a sample of {self.sample} has no room for the {len(self.always)} pictures that are always in it. "
-                "Take a larger sample, or name fewer with 'always'."
+                f"a sample of {self.sample} has no room for the {len(self.always)} images that are always in it. "
+                "Use a larger sample, or list fewer under 'always'."
             )
         return self
 
@@ -240,15 +252,15 @@ CAPTIONS = (
     "results.csv",
     "captions.txt",
     "dataset_flickr30k.json",  # Karpathy's splits
-    "flickr_annotations_30k.csv",  # the same as a table
+    "flickr_annotations_30k.csv",  # the same, as a table
 )
 
 
 class Coco(Published):
-    """The validation pictures of COCO 2017, with the objects that are in them."""
+    """The validation images of COCO 2017, with their annotated objects."""
 
     kind: Literal["coco"]
-    annotations: str | None = Field(None, description="the instances file in root, where it has another name")
+    annotations: str | None = Field(None, description="instances file in root, if it has an unusual name")
 
     def tables(self) -> list[str]:
         return _existing(self.root, *([self.annotations] if self.annotations else INSTANCES))[:1]
@@ -257,7 +269,8 @@ class Coco(Published):
 INSTANCES = (
     "annotations/instances_val2017.json",
     "instances_val2017.json",
-    "annotations_trainval2017.zip",  # as distributed; the file is read inside it
+    "annotations_trainval2017.zip",  # as distributed; the file is read from inside it
+    "annotations_trainval2017.tar",
 )
 
 

@@ -8,14 +8,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 
 def _path(value: str) -> str:
-    """A path on this machine; ~ is the user's home."""
+    """A local path; ~ is the user's home directory."""
     if re.match(r"\w+://", value):
-        raise ValueError(f"'{value}' is an address. Fetch what is there, and name the path on this machine.")
+        raise ValueError(f"'{value}' is a URL. Download the files, and give their local path.")
     if re.match(r"\$\{?\w", value):
         raise ValueError(
-            f"'{value}' begins with a variable, and variables are not filled in. Write the path out, or use ~."
+            f"'{value}' starts with a variable, and variables are not expanded. Write the path in full, or use ~."
         )
-    return os.path.expanduser(value)  # noqa: PTH111  # a string stays as it is written
+    return os.path.expanduser(value)  # noqa: PTH111  # the string is otherwise kept as written
 
 
 UserPath = Annotated[str, AfterValidator(_path)]

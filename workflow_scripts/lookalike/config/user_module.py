@@ -1,4 +1,4 @@
-"""What a model of the family `python` is made from, found without running any of it: its module, and its files."""
+"""The files behind a model of the family `python`, found without running its code: its module, and its options'."""
 
 import hashlib
 import sys
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-WHOLE = 1 << 24  # bytes up to which all of a file decides about reruns; of larger ones, parts
+WHOLE = 1 << 24  # bytes; of larger files, only parts decide about reruns
 PART = 1 << 16
 
 
 def module_file(factory: str) -> Path | None:
-    """The file of the module, looked for as Python does: first where the workflow was started, then on the path."""
+    """The module's file, searched as Python does: first in the working directory, then on the path."""
     inside = Path(*factory.partition(":")[0].split("."))
     for folder in (Path.cwd(), *map(Path, sys.path)):
         for path in (folder / inside / "__init__.py", folder / inside.with_suffix(".py")):
@@ -21,17 +21,17 @@ def module_file(factory: str) -> Path | None:
 
 
 def option_files(options: Any) -> dict[str, Path]:
-    """The files that options name, by the name that they have there: a value, however deep, that is a path.
+    """The files among the options, by their path as written there: every value, however deeply nested, that is a path.
 
-    Of a folder, such as a checkpoint's, all files but hidden ones.
+    Of a folder, such as a checkpoint, all files except hidden ones.
     """
     return {name: path for value in _texts(options) for name, path in _files(value)}
 
 
 def fingerprint(path: Path) -> bytes:
-    """What decides about reruns: a hash of the size and the contents; of a large file, of its first, middle, last part.
+    """What decides about reruns: a hash of size and contents; of a large file, only its first, middle and last part.
 
-    It is taken whenever a workflow starts, so it must be quick. ``embed.models.python`` checks the whole file.
+    It is computed whenever a workflow starts, so it must be fast. ``embed.models.python`` checks the whole file.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
@@ -46,8 +46,8 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list | tuple):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _texts(one)
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
 
 
 def _files(value: str) -> Iterator[tuple[str, Path]]:
@@ -60,5 +60,5 @@ def _files(value: str) -> Iterator[tuple[str, Path]]:
                 relative = inside.relative_to(path)
                 if inside.is_file() and not any(part.startswith(".") for part in relative.parts):
                     yield f"{value.rstrip('/')}/{relative.as_posix()}", inside
-    except (OSError, RuntimeError, ValueError):  # too long for a path, no such user's home, a null character
+    except (OSError, RuntimeError, ValueError):  # too long for a path, an unknown user's home, a null character
         return

@@ -1,7 +1,7 @@
-"""Checkpoints of the Hugging Face hub or of local folders: fetched once, recorded by hash, and refused when changed.
+"""Checkpoints from the Hugging Face Hub or local folders: fetched once, hashed, and rejected if they change.
 
-Only safetensors files are weights here: a pickle can run code. Nothing of this module changes a number: what it hands
-out are the files that were recorded, or an error.
+Only safetensors files are accepted: unpickling can run code. This module changes no number: it returns the recorded
+files or raises an error.
 """
 
 import json
@@ -20,14 +20,14 @@ log = logging.getLogger(__name__)
 
 SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-AGAIN = "run fetch_weights again where the network is (snakemake --forcerun fetch_weights)"
+AGAIN = "run fetch_weights again on a machine with network access (snakemake --forcerun fetch_weights)"
 
 
 def fetch(checkpoint: str, revision: str, *, code: bool = False, parts: tuple[str, ...] = ()) -> Weights:
-    """Bring a checkpoint's settings and weights here, and say by hash what they are.
+    """Fetch a checkpoint's settings and weights into the cache and return their hashes.
 
-    ``code``: its Python files too. ``parts``: of weights in several files, only those that hold tensors whose names
-    begin with one of these. Raises LookalikeError for what is missing, gated or damaged.
+    ``code``: also fetch its Python files. ``parts``: of sharded weights, fetch only the files with tensors whose names
+    start with one of these prefixes. Raises LookalikeError if anything is missing, gated or damaged.
     """
     if folder := _local_folder(checkpoint):
         names = _wanted(checkpoint, folder, [path.name for path in folder.iterdir()], code, parts)
@@ -36,55 +36,57 @@ def fetch(checkpoint: str, revision: str, *, code: bool = False, parts: tuple[st
     return Weights(source=f"hub {checkpoint}", revision=folder.name, files=_hashes(folder, names))
 
 
-def look(checkpoint: str, revision: str, *, code: bool = False, parts: tuple[str, ...] = ()) -> None:
-    """Raise LookalikeError where ``fetch`` would need the network. No weights are read, so a damaged file passes."""
+def check_available(checkpoint: str, revision: str, *, code: bool = False, parts: tuple[str, ...] = ()) -> None:
+    """Raise LookalikeError if ``fetch`` would need the network. Reads no weights, so it does not detect damage."""
     folder = _local_folder(checkpoint) or _snapshot(checkpoint, revision)
     if not folder:
         raise LookalikeError(
-            f"{checkpoint}: revision '{revision}' is not in the cache of the hub's library. A run fetches it where the "
-            "network is."
+            f"{checkpoint}: revision '{revision}' is not in the Hugging Face cache. A run with network access "
+            "downloads it."
         )
     _wanted(checkpoint, folder, [path.name for path in folder.iterdir()], code, parts)
 
 
 def pinned(checkpoint: str, revision: str) -> bool | None:
-    """Whether a checkpoint stays the same: its revision is a commit. None for a local folder, which has no revision."""
+    """Whether the revision is a full commit hash and so cannot change. None for a local folder."""
     return None if Path(checkpoint).is_dir() or is_path(checkpoint) else is_commit(revision)
 
 
 def locate(checkpoint: str, weights: Weights) -> Path:
-    """The folder that holds the recorded files, without using the network. Raises LookalikeError for any other file."""
+    """Return the folder with the recorded files, offline. Raises LookalikeError if a file is missing or different."""
     folder = _local_folder(checkpoint) or _cached_folder(checkpoint, weights)
-    recorded = ", or ".join(["Bring back the files that were recorded", AGAIN])
+    remedy = f"Restore the recorded files, or {AGAIN}."
     for name, sha256 in weights.files.items():
         path = folder / name
         if not path.is_file():
-            raise LookalikeError(f"{path}: is gone since fetch_weights recorded it. {recorded}.")
+            raise LookalikeError(f"{path}: has been removed since fetch_weights recorded it. {remedy}")
         if _sha256(path) != sha256:
-            raise LookalikeError(f"{path}: is changed or damaged: fetch_weights recorded another. {recorded}.")
+            raise LookalikeError(f"{path}: has changed since fetch_weights recorded it, or is damaged. {remedy}")
     added = {name for name in (*SETTINGS, WEIGHTS) if (folder / name).is_file()} - set(weights.files)
     if added and not weights.revision:
-        raise LookalikeError(f"{folder}: {', '.join(sorted(added))} came after fetch_weights. Remove it, or {AGAIN}.")
+        raise LookalikeError(
+            f"{folder}: {', '.join(sorted(added))} was added after fetch_weights ran. Remove it, or {AGAIN}."
+        )
     return folder
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """A JSON file of a checkpoint. Raises LookalikeError where it is none."""
+    """Read a JSON file of a checkpoint. Raises LookalikeError if it does not hold a JSON object."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # ValueError: also of a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # a ValueError also for a number with thousands of digits
         raise LookalikeError(f"{path}: is damaged: {error}. Fetch the checkpoint again.") from None
     if not isinstance(settings, dict):
-        raise LookalikeError(f"{path}: is damaged: it holds no mapping. Fetch the checkpoint again.")
+        raise LookalikeError(f"{path}: is damaged: it does not hold a JSON object. Fetch the checkpoint again.")
     return settings
 
 
 def weight_files(folder: Path, parts: tuple[str, ...] = ()) -> list[str]:
-    """Names of the files with a checkpoint's weights, or of those among them that hold a tensor of ``parts``."""
+    """Names of a checkpoint's weight files; with ``parts``, only of those that hold matching tensors."""
     if (folder / WEIGHTS).is_file():
         return [WEIGHTS]
-    named = read_settings(folder / INDEX).get("weight_map", {})
-    return sorted({file for tensor, file in named.items() if not parts or tensor.startswith(parts)})
+    weight_map = read_settings(folder / INDEX).get("weight_map", {})
+    return sorted({file for tensor, file in weight_map.items() if not parts or tensor.startswith(parts)})
 
 
 def _local_folder(checkpoint: str) -> Path | None:
@@ -92,31 +94,33 @@ def _local_folder(checkpoint: str) -> Path | None:
     if folder.is_dir():
         return folder
     if is_path(checkpoint):
-        raise LookalikeError(f"{checkpoint}: there is no such folder. Mend the model's 'checkpoint', or bring it back.")
+        raise LookalikeError(
+            f"{checkpoint}: this folder does not exist. Fix the model's 'checkpoint', or restore the folder."
+        )
     return None
 
 
 def _wanted(
     checkpoint: str, folder: Path, present: Iterable[str], code: bool, parts: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """The files that loading needs, of those that a local folder has."""
+    """The subset of the ``present`` files that loading needs."""
     present = set(present)
     if "config.json" not in present:
-        raise LookalikeError(f"{checkpoint}: has no config.json, so it is no checkpoint that transformers can read.")
+        raise LookalikeError(f"{checkpoint}: has no config.json, so transformers cannot load it.")
     if not present & {WEIGHTS, INDEX}:
         raise LookalikeError(_no_safetensors(checkpoint))
     weights = [WEIGHTS] if WEIGHTS in present else [INDEX, *weight_files(folder, parts)]
     if missing := [name for name in weights if name not in present]:
-        raise LookalikeError(f"{folder}: {INDEX} names {missing[0]}, which is missing. Copy the whole checkpoint.")
+        raise LookalikeError(f"{folder}: {INDEX} lists {missing[0]}, which is missing. Copy the whole checkpoint.")
     scripts = sorted(name for name in present if name.endswith(".py")) if code else []
     return (*(name for name in SETTINGS if name in present), *weights, *scripts)
 
 
 def _no_safetensors(checkpoint: str) -> str:
     return (
-        f"{checkpoint}: has no {WEIGHTS}. Other formats can run code when they are read, so they are not. "
-        "Convert it once, in Python: AutoModel.from_pretrained(...).save_pretrained('FOLDER'), copy its "
-        "preprocessor_config.json to the same folder, and name that folder as the checkpoint."
+        f"{checkpoint}: has no {WEIGHTS}. Loading other formats can run code, so they are rejected. "
+        "Convert it once, in Python: AutoModel.from_pretrained(...).save_pretrained('FOLDER'). Copy its "
+        "preprocessor_config.json to the same folder, and set 'checkpoint' to that folder."
     )
 
 
@@ -125,7 +129,7 @@ def _hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def _sha256(path: Path) -> str:
-    """Of code, which runs, the file is always read: a cache folder may be one that others can write to."""
+    """Code is always hashed afresh, because it runs: others may be able to write to the folder of cached hashes."""
     return store.sha256_file(path) if path.suffix == ".py" else remembered_sha256(path)
 
 
@@ -136,17 +140,17 @@ def _cached_folder(checkpoint: str, weights: Weights) -> Path:
     from huggingface_hub import constants, try_to_load_from_cache
 
     for name in weights.files:
-        found = try_to_load_from_cache(checkpoint, name, revision=weights.revision)
-        if not isinstance(found, str):
+        cached = try_to_load_from_cache(checkpoint, name, revision=weights.revision)
+        if not isinstance(cached, str):
             raise LookalikeError(
                 f"{checkpoint}: {name} of revision {weights.revision} is not in the cache {constants.HF_HUB_CACHE}. "
-                f"Make it readable from this machine (HF_HOME says where it is), or {AGAIN}."
+                f"Make the cache readable from this machine (HF_HOME sets its location), or {AGAIN}."
             )
-    return Path(found).parent
+    return Path(cached).parent
 
 
 def _download(checkpoint: str, revision: str, code: bool, parts: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
-    """Download what is not in the cache; returns the folder, which is named after the commit, and the files' names."""
+    """Download files missing from the cache; return the folder, whose name is the commit hash, and the file names."""
     from huggingface_hub import HfApi, errors, hf_hub_download
     from huggingface_hub.utils import httpx
 
@@ -159,7 +163,7 @@ def _download(checkpoint: str, revision: str, code: bool, parts: tuple[str, ...]
             path = Path(hf_hub_download(checkpoint, name, revision=info.sha))
             lfs = present[name].lfs
             if lfs and _sha256(path) != lfs.sha256:
-                raise LookalikeError(f"{path}: is damaged: its hash is not the hub's. Delete it and {AGAIN}.")
+                raise LookalikeError(f"{path}: is damaged: its hash differs from the Hub's. Delete it and {AGAIN}.")
             return path
 
         if "config.json" in present:
@@ -171,18 +175,18 @@ def _download(checkpoint: str, revision: str, code: bool, parts: tuple[str, ...]
         names = _wanted(checkpoint, folder, present, code, parts)
         for name in names:
             get(name)
-        if revision != info.sha:  # by its name too, which the cache then knows when the hub cannot be reached
+        if revision != info.sha:  # lets the cache resolve the branch or tag offline
             hf_hub_download(checkpoint, "config.json", revision=revision)
     except errors.HFValidationError as error:
-        raise LookalikeError(f"{checkpoint}: is no name on the hub, and no folder here: {error}") from None
+        raise LookalikeError(f"{checkpoint}: is neither a valid Hub name nor a local folder: {error}") from None
     except errors.GatedRepoError:
         raise LookalikeError(
-            f"{checkpoint}: its owners ask you to agree to their terms first. Do so at "
-            f"{api.endpoint}/{checkpoint}, log in (hf auth login, or HF_TOKEN), and run again."
+            f"{checkpoint}: is gated. Accept its terms at {api.endpoint}/{checkpoint}, log in (hf auth login, or "
+            "HF_TOKEN), and run again."
         ) from None
     except errors.RevisionNotFoundError:
         raise LookalikeError(
-            f"{checkpoint}: has no revision '{revision}'. Name a branch, a tag or a whole commit hash of it."
+            f"{checkpoint}: has no revision '{revision}'. Use one of its branches, tags or full commit hashes."
         ) from None
     except errors.RepositoryNotFoundError:
         raise LookalikeError(_unknown(checkpoint, api.endpoint)) from None
@@ -192,46 +196,46 @@ def _download(checkpoint: str, revision: str, code: bool, parts: tuple[str, ...]
         if error.response.status_code == 401:
             raise LookalikeError(_unknown(checkpoint, api.endpoint)) from None
         reason = str(error).splitlines()[0]
-        raise LookalikeError(f"{checkpoint}: the hub answered: {reason} Try again later.") from None
+        raise LookalikeError(f"{checkpoint}: the Hub responded: {reason} Try again later.") from None
     return folder, names
 
 
 def _unknown(checkpoint: str, endpoint: str) -> str:
     return (
-        f"{checkpoint}: the hub has no such model, or it is private. Check the name at {endpoint}; for a private one, "
-        "log in (hf auth login, or HF_TOKEN)."
+        f"{checkpoint}: the Hub has no such model, or it is private. Check the name at {endpoint}; for a private "
+        "model, log in (hf auth login, or HF_TOKEN)."
     )
 
 
 def _from_cache(
     checkpoint: str, revision: str, code: bool, parts: tuple[str, ...], reason: str
 ) -> tuple[Path, tuple[str, ...]]:
-    """What an earlier download left, where the hub cannot be reached."""
+    """The folder and file names of an earlier download, for when the Hub is unreachable."""
     from huggingface_hub import constants
 
     folder = _snapshot(checkpoint, revision)
     if not folder:
         raise LookalikeError(
-            f"{checkpoint}: the hub cannot be reached ({reason}), and revision '{revision}' is not in the cache "
-            f"{constants.HF_HUB_CACHE}. Run fetch_weights where the network is."
+            f"{checkpoint}: the Hub is unreachable ({reason}), and revision '{revision}' is not in the cache "
+            f"{constants.HF_HUB_CACHE}. Run fetch_weights on a machine with network access."
         )
-    log.warning("%s: the hub cannot be reached; using commit %s from the cache", checkpoint, folder.name)
+    log.warning("%s: the Hub is unreachable; using commit %s from the cache", checkpoint, folder.name)
     return folder, _wanted(checkpoint, folder, [path.name for path in folder.iterdir()], code, parts)
 
 
 def _snapshot(checkpoint: str, revision: str) -> Path | None:
-    """The folder of a revision in the cache, where an earlier download left one."""
+    """The cached folder of a revision, or None."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(checkpoint, "config.json", revision=revision)
-    return Path(found).parent if isinstance(found, str) else None
+    cached = try_to_load_from_cache(checkpoint, "config.json", revision=revision)
+    return Path(cached).parent if isinstance(cached, str) else None
 
 
 def _with_safetensors(api: Any, checkpoint: str, info: Any) -> Any:
-    """``info``, or that of the hub's own conversion to safetensors where the owners published none.
+    """Return ``info``, or that of the Hub's own safetensors conversion if the owners published none.
 
-    The hub's bot offers it as a pull request, which transformers itself loads too. It is taken only where it was made
-    from this very commit: older weights would be other weights.
+    The Hub's bot offers the conversion as a pull request, which transformers loads too. It is used only if it was made
+    from this exact commit: an older commit may have different weights.
     """
     from huggingface_hub import errors
 
@@ -244,16 +248,16 @@ def _with_safetensors(api: Any, checkpoint: str, info: Any) -> Any:
                 checkpoint, author="SFconvertbot", discussion_type="pull_request", discussion_status="open"
             )
         )
-    except errors.HfHubHTTPError:  # a model may have its discussions closed
+    except errors.HfHubHTTPError:  # its discussions may be disabled
         return info
     for request in requests:
         reference = request.git_reference
         history = api.list_repo_commits(checkpoint, revision=reference)
         if len(history) > 1 and history[1].commit_id == info.sha:
-            log.info("%s: no safetensors; taking the hub's conversion, %s", checkpoint, reference)
+            log.info("%s: no safetensors; using the Hub's conversion, %s", checkpoint, reference)
             return api.model_info(checkpoint, revision=reference, files_metadata=True)
         log.warning(
-            "%s: %s converts another commit to safetensors; to use it, set revision: %s",
+            "%s: %s is a safetensors conversion of a different commit; to use it, set revision: %s",
             checkpoint,
             reference,
             reference,

@@ -1,4 +1,4 @@
-"""Pictures in, vectors out: one shard file to one Parquet file of embeddings and one of rejected pictures."""
+"""The `embed` stage: one shard file to a Parquet file of embeddings and one of rejected images."""
 
 import hashlib
 import logging
@@ -27,15 +27,15 @@ from lookalike.job.progress import Progress
 
 log = logging.getLogger(__name__)
 
-Seconds = dict[str, float]  # what is done -> how long it took
-Waiting = tuple[int, NDArray[Any]]  # the row of the result, and the image as it was prepared
+Seconds = dict[str, float]  # stage -> duration
+Pending = tuple[int, NDArray[Any]]  # row of the result, prepared image
 Vectors = NDArray[np.float32] | NDArray[np.float16]
-ROUNDING = 0.01  # of its length, that storing may move a vector by: float16 itself moves it by 0.0005 at most
+ROUNDING = 0.01  # largest rounding error when storing a vector, relative to its norm; float16 itself errs by 0.0005
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A row of a shard, prepared for the encoder, or with the reason why it cannot be used."""
+class ShardImage:
+    """A row of a shard: its image prepared for the encoder, or the reason for rejecting it."""
 
     image_id: str
     path: str
@@ -48,21 +48,21 @@ class Picture:
 
 @dataclass
 class Embedded:
-    """What came of a shard's rows. ``vectors`` are (n, d) as stored, one row for each of ``pictures``, in order.
+    """The result of embedding a shard. ``vectors`` is (n, d) in the stored dtype, row i for ``images[i]``.
 
-    ``batch_size`` is what fitted into memory in the end.
+    ``batch_size`` is the final one, after any reduction to fit into memory.
     """
 
-    pictures: list[Picture]
+    images: list[ShardImage]
     vectors: Vectors
-    rejected: list[Picture]
+    rejected: list[ShardImage]
     seconds: Seconds
     batch_size: int
 
 
 @dataclass(frozen=True)
 class EmbedJob:
-    """One shard to embed: its files, and how."""
+    """One shard to embed: input and output paths, model and resources."""
 
     shard: str
     weights: str
@@ -78,14 +78,15 @@ class EmbedJob:
 
 
 def embed_shard(job: EmbedJob) -> None:
-    """Embed the pictures of one shard file.
+    """Embed the images of one shard file.
 
-    ``model`` is its name, for the footers; ``key`` its `embed:` entry (``plan.Plan.embedding_key``), ``code`` the hash
-    of the code that embeds (``plan.Plan.code``). Memory is bounded by ``batch_size``, ``memory.AT_ONCE`` and
-    ``memory.FILES_AT_ONCE``, but for the shard's ids and vectors, which are kept until they are written whole.
-    Raises LookalikeError for a missing root folder, for vectors that are not finite or that their stored type cannot
-    hold, and where memory runs out. A picture that cannot be used is a row of the rejected table, never an error: where
-    ``on_bad_image`` is "fail", the index stage refuses it.
+    ``model``: its name, for the footers. ``key``: its `embed:` entry (``plan.Plan.embedding_key``). ``code``: hash of
+    the embedding code (``plan.Plan.code``). ``batch_size``, ``memory.AT_ONCE`` and ``memory.FILES_AT_ONCE`` bound the
+    memory use, except for the shard's ids and vectors, which are held until they are written.
+
+    Raises LookalikeError for a missing root folder, for vectors that are not finite or do not fit their stored dtype,
+    and if memory runs out. An unusable image never raises: it becomes a row of the rejected table, and with
+    ``on_bad_image: fail`` the index stage stops.
     """
     rows = store.read_table(job.shard, SHARD)
     _check_roots(rows, job.shard)
@@ -96,7 +97,7 @@ def embed_shard(job: EmbedJob) -> None:
     stored_dtype = encoders.parse(job.key).stored_dtype
     done = embed_rows(rows, encoder, batch_size=job.batch_size, threads=job.threads, stored_dtype=stored_dtype)
     embedded = time.perf_counter()
-    log.info("%d embedded + %d rejected = %d in the shard", len(done.pictures), len(done.rejected), rows.num_rows)
+    log.info("%d embedded + %d rejected = %d in the shard", len(done.images), len(done.rejected), rows.num_rows)
 
     provenance = {
         "made_by": "lookalike embed",
@@ -114,7 +115,7 @@ def embed_shard(job: EmbedJob) -> None:
     written = time.perf_counter()
     stages = {**done.seconds, "write": written - embedded}
     timing = EmbedTiming(
-        images=len(done.pictures),
+        images=len(done.images),
         seconds=written - loaded,
         load_seconds=loaded - started,
         device=encoder.device,
@@ -135,60 +136,61 @@ def embed_rows(
     threads: int,
     stored_dtype: str = "float32",
 ) -> Embedded:
-    """Embed the rows of a SHARD table, in order, in batches of ``batch_size``; rejected pictures leave no gap.
+    """Embed the rows of a SHARD table in order, in batches of ``batch_size``; rejected images leave no gap.
 
-    Files of the same bytes are computed once: a network rounds by place in the batch, and they must not differ.
+    Duplicate files are computed once: a network's rounding depends on the position in the batch, and duplicates must
+    have equal vectors.
 
-    ``seconds`` of the result: `wait` (for pictures) is wall time; `transfer` and `forward` are the device's time;
-    `read`, `decode` and `preprocess` are sums over the threads.
+    In ``seconds`` of the result, `wait` (for images) is wall time, `transfer` and `forward` are device time, and
+    `read`, `decode` and `preprocess` are summed over the threads.
     """
-    rejected: list[Picture] = []
+    rejected: list[ShardImage] = []
     seconds: Seconds = dict.fromkeys(("read", "decode", "preprocess", "wait", "transfer", "forward"), 0.0)
-    progress = Progress("embedded", rows.num_rows, "pictures")
+    progress = Progress("embedded", rows.num_rows, "images")
     batches = _Batches(encoder, batch_size, rows.num_rows, stored_dtype, seconds)
-    asked = time.perf_counter()
-    for picture in _prepared(rows, encoder, threads, batch_size):
-        seconds["wait"] += time.perf_counter() - asked
-        for stage, took in picture.seconds.items():
-            seconds[stage] += took
-        if picture.prepared is not None:
-            batches.add(picture)
+    waiting_since = time.perf_counter()
+    for image in _prepared(rows, encoder, threads, batch_size):
+        seconds["wait"] += time.perf_counter() - waiting_since
+        for stage, duration in image.seconds.items():
+            seconds[stage] += duration
+        if image.prepared is not None:
+            batches.add(image)
         else:
-            log.warning("rejected %s: %s", picture.path, picture.reason)
-            rejected.append(picture)
+            log.warning("rejected %s: %s", image.path, image.reason)
+            rejected.append(image)
         if progress.done + 1 == rows.num_rows:
             batches.finish()
         progress.advance()
-        asked = time.perf_counter()
-    count = len(batches.pictures)
-    return Embedded(batches.pictures, batches.vectors[:count], rejected, seconds, min(batch_size, batches.largest))
+        waiting_since = time.perf_counter()
+    count = len(batches.images)
+    return Embedded(batches.images, batches.vectors[:count], rejected, seconds, min(batch_size, batches.largest))
 
 
 class _Batches:
-    """Gathers pictures to batches, and keeps a device busy with them.
+    """Groups images into batches and keeps the device busy.
 
-    While the device computes a batch, the next one is gathered and queued behind it; only then is the first result
-    fetched. Where memory runs out, batches are half as large from then on. Duplicates get the vector of the first.
+    While the device computes one batch, the next is collected and queued; only then is the first result fetched. When
+    memory runs out, the batch size is halved from then on. Duplicates get the vector of their first occurrence.
     """
 
-    def __init__(self, encoder: encoders.Encoder, size: int, pictures: int, stored: str, seconds: Seconds) -> None:
+    def __init__(self, encoder: encoders.Encoder, size: int, capacity: int, stored: str, seconds: Seconds) -> None:
         self.encoder, self.largest, self.seconds = encoder, size, seconds
-        self.pictures: list[Picture] = []  # without pixels: a shard's would not fit into memory
-        self.vectors: Vectors = np.empty((pictures, encoder.dimension), stored)
-        self._first: dict[str, int] = {}  # the row of the first picture of each content
-        self._duplicates: dict[int, int] = {}  # row of another -> row of the first
-        self._gathered: list[Waiting] = []
-        self._running: tuple[list[Waiting], Callable[[], encoders.Computed]] | None = None
+        self.images: list[ShardImage] = []  # without pixels: a whole shard's would not fit into memory
+        self.vectors: Vectors = np.empty((capacity, encoder.dimension), stored)
+        self._first: dict[str, int] = {}  # SHA-256 -> row of its first occurrence
+        self._duplicates: dict[int, int] = {}  # row of a duplicate -> row of its first occurrence
+        self._gathered: list[Pending] = []
+        self._running: tuple[list[Pending], Callable[[], encoders.Computed]] | None = None
 
-    def add(self, picture: Picture) -> None:
-        row = len(self.pictures)
-        self.pictures.append(replace(picture, prepared=None))
-        first = self._first.setdefault(picture.sha256, row)
+    def add(self, image: ShardImage) -> None:
+        row = len(self.images)
+        self.images.append(replace(image, prepared=None))
+        first = self._first.setdefault(image.sha256, row)
         if first != row:
             self._duplicates[row] = first
             return
-        assert picture.prepared is not None
-        self._gathered.append((row, picture.prepared))
+        assert image.prepared is not None
+        self._gathered.append((row, image.prepared))
         if len(self._gathered) >= self.largest:
             self._launch()
 
@@ -211,38 +213,37 @@ class _Batches:
             self._fetch()
             self._running = batch, result
             return
-        self._fetch()  # what is still computed has its memory too
-        self._halve(
-            len(batch), self.pictures[batch[0][0]].path, reason
-        )  # the error is gone by now, and with it what it held in memory
+        self._fetch()  # frees the memory of the batch that is still being computed
+        # outside the except block: the exception and what it references are freed by now
+        self._halve(len(batch), self.images[batch[0][0]].path, reason)
         while len(self._gathered) >= self.largest:
             self._launch()
 
     def _halve(self, size: int, path: str, reason: str) -> None:
         if size == 1:
             raise LookalikeError(
-                f"{path}: memory ran out even for this picture alone: {reason}. Run on a machine or GPU with more "
-                "memory, raise runtime.mem_mb on a cluster, or let fewer jobs share the machine (--cores, --jobs)."
+                f"{path}: out of memory at batch size 1: {reason}. Run on a machine or GPU with more memory, raise "
+                "runtime.mem_mb on a cluster, or run fewer jobs at once (--cores, --jobs)."
             )
         self.largest = size // 2
-        log.warning("memory ran out for %d pictures at once; from here on %d: %s", size, self.largest, reason)
+        log.warning("out of memory at batch size %d; continuing with %d: %s", size, self.largest, reason)
 
     def _fetch(self) -> None:
         if self._running is None:
             return
         (batch, result), self._running = self._running, None
-        vectors, took = result()
-        for stage, seconds in took.items():
-            self.seconds[stage] += seconds
+        vectors, durations = result()
+        for stage, duration in durations.items():
+            self.seconds[stage] += duration
         rows = [row for row, _ in batch]
-        self.vectors[rows] = _rounded(vectors, self.vectors.dtype, [self.pictures[row].path for row in rows])
+        self.vectors[rows] = _rounded(vectors, self.vectors.dtype, [self.images[row].path for row in rows])
 
 
-def embed_picture(data: bytes, path: str, encoder: encoders.Encoder, key: str) -> NDArray[np.float32]:
-    """One picture file to (d,) float32: what an index of the stage's files would hold of it.
+def embed_image(data: bytes, path: str, encoder: encoders.Encoder, key: str) -> NDArray[np.float32]:
+    """Embed one image file as the embed stage would: (d,) float32, not normalised, rounded to ``stored_dtype``.
 
-    Not normalised. Rounded as the file's ``stored_dtype`` rounds. Raises BadImage, and LookalikeError, which names
-    ``path``, for numbers that are not finite or that the stored type cannot hold.
+    Raises BadImage for an unusable image, and LookalikeError, which names ``path``, for numbers that are not finite or
+    do not fit the stored dtype.
     """
     image, _ = _decode(data, encoder)
     vectors = encoder.encode(encoder.prepare(image)[None])
@@ -251,32 +252,31 @@ def embed_picture(data: bytes, path: str, encoder: encoders.Encoder, key: str) -
 
 
 def weights_sha256(weights: Weights) -> str:
-    """What tells weights apart in footers."""
+    """Hash that identifies the weights in footers."""
     return hashlib.sha256(weights.model_dump_json().encode()).hexdigest()
 
 
 def _check_roots(rows: pa.Table, shard: str) -> None:
-    """The pictures of an unmounted disk must not become rejected ones."""
+    """Raise LookalikeError if a root folder is missing: an unmounted disk must not turn its images into rejects."""
     for root in rows["root"].unique().to_pylist():
         if not Path(root).is_dir():
             raise LookalikeError(
-                f"{shard}: its pictures are in {root}, and that folder does not exist now. Bring it back "
-                "(a disk that is not mounted?)."
+                f"{shard}: its images are in {root}, and that folder does not exist now. Restore it, or mount its disk."
             )
 
 
-def _prepared(rows: pa.Table, encoder: encoders.Encoder, threads: int, batch_size: int) -> Iterator[Picture]:
-    """Read, decode and prepare in threads, in order, with at most two batches waiting, or two pictures a thread.
+def _prepared(rows: pa.Table, encoder: encoders.Encoder, threads: int, batch_size: int) -> Iterator[ShardImage]:
+    """Read, decode and prepare images in threads, in order, at most two batches or two images per thread ahead.
 
-    Where the encoder computes on a device of its own, the next pictures are prepared meanwhile. On a CPU they are not:
-    forward pass and preparing need the same cores, and each is fastest while it has them for itself.
+    If the encoder has its own device, the next images are prepared while it computes. On a CPU they are not: the
+    forward pass and the preparation compete for the same cores, and both are fastest when they run alone.
     """
     remaining = iter(rows.to_pylist())
     memory.return_large_blocks()
     ahead = 2 * max(batch_size, threads)
     files, pixels = memory.Budget(memory.FILES_AT_ONCE), memory.Budget(memory.AT_ONCE)
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Picture]] = deque()
+        waiting: deque[Future[ShardImage]] = deque()
         while True:
             room = ahead - len(waiting) if encoder.overlaps else batch_size if not waiting else 0
             waiting.extend(pool.submit(_prepare, row, encoder, files, pixels) for row in islice(remaining, room))
@@ -285,52 +285,52 @@ def _prepared(rows: pa.Table, encoder: encoders.Encoder, threads: int, batch_siz
             yield waiting.popleft().result()
 
 
-def _prepare(row: dict[str, Any], encoder: encoders.Encoder, files: memory.Budget, pixels: memory.Budget) -> Picture:
-    """Whoever holds pixels has its file already, so that no two threads wait for each other."""
+def _prepare(row: dict[str, Any], encoder: encoders.Encoder, files: memory.Budget, pixels: memory.Budget) -> ShardImage:
+    """Take the file's budget before that of the pixels, always in this order, so that threads cannot deadlock."""
     try:
         with files.share() as take_file, pixels.share() as take_pixels:
             take_file(row["bytes"])
             return _read_and_prepare(row, encoder, take_pixels)
-    except MemoryError as error:  # no fault of the image: to reject it would depend on what else was in memory
+    except MemoryError as error:  # not the image's fault: rejecting it would depend on what else was in memory
         raise LookalikeError(
             f"{row['root']}/{row['path']}: out of memory while reading it ({error}). Run on a machine with more "
-            "memory, raise runtime.mem_mb on a cluster, lower runtime.threads, or take the image out of the data set."
+            "memory, raise runtime.mem_mb on a cluster, lower runtime.threads, or remove the image from the data set."
         ) from error
 
 
-def _read_and_prepare(row: dict[str, Any], encoder: encoders.Encoder, reserve: memory.Take) -> Picture:
+def _read_and_prepare(row: dict[str, Any], encoder: encoders.Encoder, reserve: memory.Take) -> ShardImage:
     started = time.perf_counter()
     try:
         data = images.read_row(row)
-        was_read = time.perf_counter()
+        read = time.perf_counter()
         image, size = _decode(data, encoder, reserve)
     except images.BadImage as bad:
-        return Picture(row["image_id"], row["path"], reason=str(bad))
+        return ShardImage(row["image_id"], row["path"], reason=str(bad))
     decoded = time.perf_counter()
     try:
         prepared = encoder.prepare(image)
     except Exception as error:
-        error.add_note(f"This happened to {row['root']}/{row['path']}, of {image.width} x {image.height} pixels.")
+        error.add_note(f"While preparing {row['root']}/{row['path']}, {image.width} x {image.height} pixels.")
         raise
-    seconds = {"read": was_read - started, "decode": decoded - was_read, "preprocess": time.perf_counter() - decoded}
+    seconds = {"read": read - started, "decode": decoded - read, "preprocess": time.perf_counter() - decoded}
     sha256 = hashlib.sha256(data).hexdigest()
-    return Picture(row["image_id"], row["path"], sha256, size, prepared, seconds=seconds)
+    return ShardImage(row["image_id"], row["path"], sha256, size, prepared, seconds=seconds)
 
 
 def _decode(
     data: bytes, encoder: encoders.Encoder, reserve: memory.Take | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The picture, and the width and height of its file, which it has itself unless it was decoded smaller."""
+    """The decoded image, and the full (width, height), which differs if the image was decoded at a smaller size."""
     needs = encoders.needs(encoder)
     image = images.decode(data, needs, reserve)
     return image, images.full_size(data, image) if needs else image.size
 
 
 def _rounded(vectors: NDArray[np.float32], dtype: "np.dtype[Any]", paths: list[str]) -> Vectors:
-    """Vectors (n, d) of the images at ``paths`` as they are stored.
+    """Convert the vectors (n, d) of the images at ``paths`` to ``dtype``.
 
-    Raises LookalikeError, which names the image, for what is not finite, and where rounding to ``dtype`` changes a
-    vector beyond its precision: float16 ends at 65,504, and what is below 0.00006 loses digits.
+    Raises LookalikeError, which names the image, for values that are not finite, and if the rounding error exceeds
+    ``ROUNDING``: float16 overflows above 65,504 and loses digits below 0.00006.
     """
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
@@ -345,14 +345,14 @@ def _rounded(vectors: NDArray[np.float32], dtype: "np.dtype[Any]", paths: list[s
     if not kept.all():
         row = int(np.argmin(kept))
         raise LookalikeError(
-            f"{paths[row]}: the model's numbers for this image, up to {np.abs(vectors[row]).max():.3g}, are beyond "
-            f"what {dtype} can hold. Use stored_dtype: float32."
+            f"{paths[row]}: the model's numbers for this image, up to {np.abs(vectors[row]).max():.3g}, do not fit "
+            f"into {dtype}. Use stored_dtype: float32."
         )
     return stored
 
 
-def _rejected_table(rejected: list[Picture]) -> pa.Table:
-    columns = {name: [getattr(one, name) for one in rejected] for name in REJECTED.columns}
+def _rejected_table(rejected: list[ShardImage]) -> pa.Table:
+    columns = {name: [getattr(image, name) for image in rejected] for name in REJECTED.columns}
     return pa.table(columns, schema=REJECTED.schema())
 
 
@@ -360,10 +360,10 @@ def _table(done: Embedded) -> pa.Table:
     values = pa.array(done.vectors.reshape(-1))
     return pa.table(
         {
-            "image_id": pa.array([one.image_id for one in done.pictures], pa.string()),
-            "sha256": pa.array([one.sha256 for one in done.pictures], pa.string()),
-            "width": pa.array([one.size[0] for one in done.pictures], pa.int32()),
-            "height": pa.array([one.size[1] for one in done.pictures], pa.int32()),
+            "image_id": pa.array([image.image_id for image in done.images], pa.string()),
+            "sha256": pa.array([image.sha256 for image in done.images], pa.string()),
+            "width": pa.array([image.size[0] for image in done.images], pa.int32()),
+            "height": pa.array([image.size[1] for image in done.images], pa.int32()),
             "embedding": pa.FixedSizeListArray.from_arrays(values, done.vectors.shape[1]),
         }
     )

@@ -1,9 +1,11 @@
-"""Models: one module a family, loaded by name, so that nobody pays for torch who does not need it.
+"""Models: one module per family, imported on demand, so that only those who need torch pay for importing it.
 
-A family module has ``fetch(entry) -> Weights``, which runs where the network is and says what was found (of the entry
-it reads only what is in its ``weights_key``), and
-``load(entry, weights, machine) -> Encoder``, which runs offline and refuses weights that are not those.
-``look(entry)`` raises LookalikeError where the weights are not on this machine; it is quick, and reads none of them.
+A family module has three functions:
+
+- ``fetch(entry) -> Weights`` runs with network access and returns the files and their hashes. Of the entry it reads
+  only what is in its ``weights_key``.
+- ``check_available(entry)`` raises LookalikeError if the weights are not on this machine. It is quick: it reads none.
+- ``load(entry, weights, machine) -> Encoder`` runs offline and rejects weights other than the recorded ones.
 """
 
 import importlib
@@ -27,39 +29,39 @@ Size = tuple[int, int]  # width, height
 class Encoder(Protocol):
     """A loaded model. ``prepare`` is called from several threads, ``encode`` from one.
 
-    An encoder with a device of its own also has ``launch`` (``embed/torch_encoder.py``); one of a model with
-    `decode: fast` has ``needs``, which says how large a picture of a size must at least be decoded.
+    An encoder with its own device also has ``launch`` (``embed/torch_encoder.py``). With `decode: fast` it has
+    ``needs``, which maps an image's size to the smallest size that it may be decoded at.
     """
 
     dimension: int
     device: str  # for people, such as "CPU (2 threads)"
-    overlaps: bool  # computes on a device of its own, so that the CPU is free to prepare the next pictures
+    overlaps: bool  # computes on its own device, which leaves the CPU free to prepare the next images
     compute_dtype: str
-    versions: dict[str, str]  # of the libraries that make the numbers
+    versions: dict[str, str]  # of the libraries that compute the vectors
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
-        """One RGB picture to the array that ``encode`` takes a batch of."""
+        """Convert one RGB image to an array; ``encode`` takes a stack of these."""
 
     def encode(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """(n, ...) prepared pictures to (n, dimension) float32 vectors, not normalised."""
+        """Map (n, ...) prepared images to (n, dimension) float32 vectors, not normalised."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a job may use."""
+    """The resources that a job may use."""
 
     threads: int = 1
     gpu: bool = False
 
 
 def launch(encoder: Encoder, prepared: Sequence[NDArray[Any]]) -> Callable[[], Computed]:
-    """Start on a batch of prepared pictures; what comes back waits for the vectors.
+    """Start encoding a batch of prepared images; return a function that waits for the vectors.
 
-    An encoder without ``launch`` has them already then.
+    An encoder without ``launch`` computes them before this returns.
     """
     if start := getattr(encoder, "launch", None):
-        begun: Callable[[], Computed] = start(prepared)
-        return begun
+        result: Callable[[], Computed] = start(prepared)
+        return result
     started = time.perf_counter()
     vectors = encoder.encode(np.stack(prepared))
     seconds = {"forward": time.perf_counter() - started}
@@ -67,13 +69,13 @@ def launch(encoder: Encoder, prepared: Sequence[NDArray[Any]]) -> Callable[[], C
 
 
 def needs(encoder: Encoder) -> Callable[[Size], Size] | None:
-    """How large a picture must at least be decoded, from its own size; None where it is decoded in full."""
-    found: Callable[[Size], Size] | None = getattr(encoder, "needs", None)
-    return found
+    """Function from an image's size to the smallest size to decode it at; None means full size."""
+    smallest: Callable[[Size], Size] | None = getattr(encoder, "needs", None)
+    return smallest
 
 
 def parse(key: str) -> Any:
-    """The `embed:` entry of a model from its key (``plan.Plan.embedding_key``)."""
+    """Parse a model's `embed:` entry from its key (``plan.Plan.embedding_key``)."""
     return TypeAdapter(Embed).validate_json(key)
 
 
@@ -83,7 +85,7 @@ def family(entry: Any) -> Any:
 
 
 def load(key: str, weights: Weights, machine: Machine) -> Encoder:
-    """Load a model. Raises LookalikeError where the weights are missing or are not the recorded ones."""
+    """Load a model. Raises LookalikeError if the weights are missing or differ from the recorded ones."""
     entry = parse(key)
     encoder: Encoder = family(entry).load(entry, weights, machine)
     return encoder

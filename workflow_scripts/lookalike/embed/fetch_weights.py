@@ -1,4 +1,4 @@
-"""Weights: fetched where the network is, once for all models that share them, and recorded by hash."""
+"""The `fetch_weights` stage: fetch weights once for all models that share them, and record their hashes."""
 
 from pathlib import Path
 
@@ -8,6 +8,6 @@ from lookalike.io import store
 
 
 def fetch_weights(key: str, out: str | Path) -> None:
-    """Fetch the weights of a key (``plan.Plan.weights_key``) where they are not here, and write down what they are."""
+    """Fetch the weights of a key (``plan.Plan.weights_key``) unless they are cached, and write their hashes."""
     entry = from_key(key)
     store.write_json(encoders.family(entry).fetch(entry), out)

@@ -1,7 +1,7 @@
-"""SHA-256 of files of gigabytes, read once a machine: a file whose size, dates and inode stay has the same contents.
+"""SHA-256 of large files, cached per machine: a file with unchanged size, dates and inode is not read again.
 
-Each file's hash is in a small file of its own in the user's cache folder, so that jobs do not overwrite what others
-found. Without it, or where it is damaged, cannot be written or is of another file, the file is read.
+The hashes are cached in the user's cache folder, one small file each, so that parallel jobs do not overwrite each
+other's. If the cached hash is missing, damaged or cannot be written, the file is read.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ from lookalike.io.content_hashes import stamp
 from lookalike.io.formats.records import Record
 from lookalike.job.errors import LookalikeError
 
-SETTLED = 0.1  # seconds since the last change: a file may change twice within one tick of the clock of its dates
+SETTLED = 0.1  # seconds since the last change: a file may change twice within one tick of the timestamps
 
 
 class FileHash(Record):
-    """What a file was when it was read."""
+    """A file's state when it was hashed."""
 
     path: str
     stamp: str
@@ -30,22 +30,22 @@ class FileHash(Record):
 
 
 def sha256(path: str | Path) -> str:
-    """A file's SHA-256, in hexadecimal; it is read only where it changed since it was last asked for."""
-    file = Path(path).resolve()  # in the hub's cache, names of several revisions lead to one file
+    """A file's SHA-256 in hexadecimal; the file is read only if it has changed since it was last hashed."""
+    file = Path(path).resolve()  # in the Hub's cache, several revisions link to one file
     before = file.stat()
-    with suppress(LookalikeError, RecursionError, RuntimeError):  # damaged, or this user has no home
-        known = store.read_json(_remembered(file), FileHash)
+    with suppress(LookalikeError, RecursionError, RuntimeError):  # damaged, or no home directory
+        known = store.read_json(_cache_file(file), FileHash)
         if (known.path, known.stamp) == (str(file), stamp(before)):
             return known.sha256
-    found = store.sha256_file(file)
+    computed = store.sha256_file(file)
     if stamp(file.stat()) == stamp(before) and time.time() - before.st_ctime > SETTLED:
-        with suppress(LookalikeError, OSError, RuntimeError):  # read-only, full, or no home
-            store.write_json(FileHash(path=str(file), stamp=stamp(before), sha256=found), _remembered(file))
-    return found
+        with suppress(LookalikeError, OSError, RuntimeError):  # read-only, full, or no home directory
+            store.write_json(FileHash(path=str(file), stamp=stamp(before), sha256=computed), _cache_file(file))
+    return computed
 
 
-def _remembered(file: Path) -> Path:
-    """Where a file's hash is kept. A home may be shared by machines, which may have other files under one path."""
+def _cache_file(file: Path) -> Path:
+    """Where a file's hash is cached. Machines may share a home directory but differ in what a path holds."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     folder = cache if cache.is_absolute() else Path.home() / ".cache"
     name = hashlib.sha256(f"{platform.node()}\0{file}".encode(errors="surrogateescape")).hexdigest()

@@ -1,8 +1,8 @@
-"""From a decoded picture to the pixels that a network sees.
+"""Preprocessing: from a decoded image to the network's input.
 
-A checkpoint's image processor is followed in two steps. Its geometry (resize, crop) is done by ``Geometry`` in 8 bits,
-by the same Pillow calls. Its values (rescale, normalise) are one multiplication and one addition per channel,
-``Values``, done on the device for a whole batch. ``embed/pretrained.py`` compares both with the processor itself.
+A checkpoint's image processor is reproduced in two steps. ``Geometry`` resizes and crops in 8 bits with the same Pillow
+calls. ``Values`` rescales and normalises a whole batch on the device, with one multiplication and one addition per
+channel. ``embed/pretrained.py`` compares both with the processor itself.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Geometry:
-    """Resize, then cut out the middle.
+    """Resize, then center crop.
 
-    ``size`` is (height, width), or one number for the shorter side, or None for no resizing; ``crop`` is
-    (height, width) or None; ``resample`` is one of Pillow's filters.
+    ``size`` is (height, width), or the length of the shorter side, or None for no resizing; ``crop`` is (height, width)
+    or None; ``resample`` is a Pillow filter.
     """
 
     size: tuple[int, int] | int | None
@@ -28,44 +28,44 @@ class Geometry:
 
     @classmethod
     def square(cls, side: int, resize: Literal["squash", "crop"], interpolation: str) -> "Geometry":
-        """A square of ``side`` pixels: the whole picture squashed, or its middle."""
+        """A square of ``side`` pixels: the whole image squashed, or its center crop."""
         resample = int(Image.Resampling[interpolation.upper()])
         return cls(side, (side, side), resample) if resize == "crop" else cls((side, side), None, resample)
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """An RGB picture to (height, width, 3) uint8."""
+        """Map an RGB image to (height, width, 3) uint8."""
         if self.size is not None:
             height, width = self.size if isinstance(self.size, tuple) else self._sides(image.size, self.size)
             image = image.resize((width, height), Image.Resampling(self.resample))
         if self.crop is not None:
             height, width = self.crop
             left, top = (image.width - width) // 2, (image.height - height) // 2
-            image = image.crop((left, top, left + width, top + height))  # black where the picture is too small
+            image = image.crop((left, top, left + width, top + height))  # pads with black if the image is too small
         return np.asarray(image)
 
     @staticmethod
     def _sides(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-        """(height, width) of a picture of ``size``, (width, height), whose shorter side is made ``shorter``."""
+        """(height, width) after resizing an image of ``size``, (width, height), to the ``shorter`` side."""
         width, height = size
-        longer = int(shorter * max(size) / min(size))  # cut off, not rounded, as torchvision does
+        longer = int(shorter * max(size) / min(size))  # truncated, not rounded, as in torchvision
         return (longer, shorter) if width <= height else (shorter, longer)
 
     def needs(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(width, height) that a picture of ``size``, (width, height), must at least be decoded in: what it becomes."""
+        """Smallest (width, height) to decode an image of ``size``, (width, height), at: the size after resizing."""
         if self.size is None:
             return size
         height, width = self.size if isinstance(self.size, tuple) else self._sides(size, self.size)
         return width, height
 
     def overridden(self, size: int | None, resize: str, interpolation: str | None) -> "Geometry":
-        """The geometry with what an entry says otherwise; ``size`` is the side of the square that the network sees."""
+        """Apply an entry's overrides; ``size`` is the side of the square input of the network."""
         changed = self
         if resize in ("squash", "crop"):
             side = size or self.side
             changed = replace(self, size=(side, side), crop=None)
             if resize == "crop":
                 changed = replace(self, size=side, crop=(side, side))
-        elif size is not None and isinstance(self.size, int) and self.crop:  # the share that is cut off stays the same
+        elif size is not None and isinstance(self.size, int) and self.crop:  # keeps the fraction that is cropped
             changed = replace(self, size=round(self.size * size / self.side), crop=(size, size))
         elif size is not None:
             changed = replace(self, size=(size, size), crop=None)
@@ -75,15 +75,15 @@ class Geometry:
 
     @property
     def side(self) -> int:
-        """The shorter side of what comes out; 0 where that depends on the picture."""
+        """The shorter side of the result; 0 if it depends on the image."""
         known = self.crop or self.size
         return min(known) if isinstance(known, tuple) else known or 0
 
 
-def odd_setting(settings: Mapping[str, Any]) -> str:
-    """The first of an image processor's settings that means nothing, and what it should be; empty where there is none.
+def invalid_setting(settings: Mapping[str, Any]) -> str:
+    """Describe the first invalid setting of an image processor and what it should be; empty if all are valid.
 
-    What is not set says nothing, but for the filter where a picture is resized: which one is not to be guessed.
+    A setting may be absent, except for the filter when images are resized: it must not be guessed.
     """
     for key in ("size", "crop_size"):
         value = settings.get(key)
@@ -91,25 +91,25 @@ def odd_setting(settings: Mapping[str, Any]) -> str:
         if isinstance(value, Mapping | list | tuple):
             sides = list(value.values() if isinstance(value, Mapping) else value)
         listed = isinstance(value, list | tuple)
-        if (listed and len(sides) != 2) or not all(one is None or _is_count(one) for one in sides):
+        if (listed and len(sides) != 2) or not all(side is None or _is_count(side) for side in sides):
             return f"{key}: {value!r} should be a number, [height, width], or as in {{height: 224, width: 224}}"
-    filters = ", ".join(f"{int(one)} ({one.name.lower()})" for one in sorted(Image.Resampling))
+    filters = ", ".join(f"{int(item)} ({item.name.lower()})" for item in sorted(Image.Resampling))
     resample = settings.get("resample")
-    known = settings.get("do_resize") is not True if resample is None else resample in list(Image.Resampling)
-    if not known:
-        return f"resample: {resample!r} should be a number of Pillow's filters: {filters}"
+    valid = settings.get("do_resize") is not True if resample is None else resample in list(Image.Resampling)
+    if not valid:
+        return f"resample: {resample!r} should be the number of a Pillow filter: {filters}"
     for key in ("image_mean", "image_std", "rescale_factor"):
         if (value := settings.get(key)) is not None and not _is_finite(value):
             return f"{key}: {value!r} should be numbers"
     std = settings.get("image_std")
     if settings.get("do_normalize") and not all(np.ravel(1 if std is None else std)):
-        return f"image_std: {std!r} divides by zero; it is the deviation of each color channel"
+        return f"image_std: {std!r} divides by zero; it should be the standard deviation of each color channel"
     return ""
 
 
 def _is_finite(value: Any) -> bool:
     numbers = value if isinstance(value, list | tuple) else [value]
-    return all(isinstance(one, int | float) and not isinstance(one, bool) and np.isfinite(one) for one in numbers)
+    return all(isinstance(item, int | float) and not isinstance(item, bool) and np.isfinite(item) for item in numbers)
 
 
 def _is_count(value: Any) -> bool:
@@ -117,7 +117,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _named_sides(value: Any, square: bool = True) -> dict[str, int]:
-    """A size or crop_size as a mapping, as transformers reads a number or a list."""
+    """Convert a size or crop_size to a mapping, as transformers interprets a number or a list."""
     if isinstance(value, int):
         return {"height": value, "width": value} if square else {"shortest_edge": value}
     if isinstance(value, list | tuple):
@@ -126,21 +126,21 @@ def _named_sides(value: Any, square: bool = True) -> dict[str, int]:
 
 
 def geometry_of(settings: Mapping[str, Any]) -> Geometry | None:
-    """What an image processor's settings say about resizing; None where they say what ``Geometry`` cannot do.
+    """The geometry of an image processor's settings; None if ``Geometry`` cannot express it.
 
-    There must be no ``odd_setting`` among them.
+    The settings must be valid (``invalid_setting``).
     """
     size = _named_sides(settings.get("size"), settings.get("default_to_square", True))
-    wanted: tuple[int, int] | int | None = None
+    resized: tuple[int, int] | int | None = None
     crop: tuple[int, int] | None = None
     if settings.get("do_resize"):
         match size:
             case {"height": int(height), "width": int(width), **rest} if not rest:
-                wanted = (height, width)
+                resized = (height, width)
             case {"shortest_edge": int(shorter), **rest} if not rest:
-                wanted = shorter
-                if share := settings.get("crop_pct"):  # ConvNeXt: large pictures are squashed, small ones cropped
-                    wanted = int(shorter / share) if shorter < 384 else (shorter, shorter)
+                resized = shorter
+                if share := settings.get("crop_pct"):  # ConvNeXt: squashes at 384 pixels and above, crops below
+                    resized = int(shorter / share) if shorter < 384 else (shorter, shorter)
                     crop = (shorter, shorter) if shorter < 384 else None
             case _:
                 return None
@@ -152,25 +152,25 @@ def geometry_of(settings: Mapping[str, Any]) -> Geometry | None:
     if settings.get("do_pad"):
         return None
     resample = settings.get("resample")
-    return Geometry(wanted, crop, int(Image.Resampling.BILINEAR if resample is None else resample))
+    return Geometry(resized, crop, int(Image.Resampling.BILINEAR if resample is None else resample))
 
 
 @dataclass(frozen=True)
 class Values:
-    """What a network is given for the 8-bit value v of channel c: v * scale[c] + offset[c]."""
+    """The network's input for the 8-bit value v of channel c: v * scale[c] + offset[c]."""
 
     scale: NDArray[np.float32]
     offset: NDArray[np.float32]
 
     @classmethod
     def normalising(cls, mean: Any, std: Any, rescale: float = 1 / 255) -> "Values":
-        """(v * rescale - mean) / std; a single number holds for all three channels."""
+        """(v * rescale - mean) / std; a single number applies to all three channels."""
         mean, std = np.broadcast_to(np.float64(mean), 3), np.broadcast_to(np.float64(std), 3)
         return cls((rescale / std).astype(np.float32), (-mean / std).astype(np.float32))
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "Values":
-        """What an image processor's settings say about rescaling and normalising."""
+        """Rescaling and normalisation from an image processor's settings."""
         normalise = settings.get("do_normalize")
         return cls.normalising(
             settings["image_mean"] if normalise else 0.0,
@@ -180,15 +180,15 @@ class Values:
 
     @classmethod
     def through(cls, table: NDArray[np.float32]) -> "Values | None":
-        """From a processor's answers to all 8-bit values, (3, 256); None where no such line goes through them."""
-        answers = table.astype(np.float64)
-        scale, offset = (answers[:, 255] - answers[:, 0]) / 255, answers[:, 0]
+        """Fit a processor's outputs for all 8-bit values, (3, 256); None if they are not linear."""
+        outputs = table.astype(np.float64)
+        scale, offset = (outputs[:, 255] - outputs[:, 0]) / 255, outputs[:, 0]
         line = np.arange(256) * scale[:, None] + offset[:, None]
-        if not np.allclose(line, answers, rtol=0, atol=1e-6 * max(1.0, float(np.abs(answers).max()))):
+        if not np.allclose(line, outputs, rtol=0, atol=1e-6 * max(1.0, float(np.abs(outputs).max()))):
             return None
         return cls(scale.astype(np.float32), offset.astype(np.float32))
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(height, width, 3) uint8 to (3, height, width) float32."""
+        """Map (height, width, 3) uint8 to (3, height, width) float32."""
         values: NDArray[np.float32] = (pixels.astype(np.float32) * self.scale + self.offset).transpose(2, 0, 1)
         return values

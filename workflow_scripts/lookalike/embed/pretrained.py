@@ -1,4 +1,4 @@
-"""What the families with a Hugging Face checkpoint share: reading pictures as its processor does, and its weights."""
+"""Shared by the families with Hugging Face checkpoints: preparing images as the processor does, loading weights."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from lookalike.config.models import Checkpoint
 from lookalike.embed import checkpoints
 from lookalike.embed.encoders import Size
-from lookalike.embed.preprocess import Geometry, Values, geometry_of, odd_setting
+from lookalike.embed.preprocess import Geometry, Values, geometry_of, invalid_setting
 from lookalike.job.devices import out_of_memory
 from lookalike.job.errors import LookalikeError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROBES = ((331, 200), (200, 331), (97, 97), (640, 427), (64, 301))  # width, height
-ONE_SIZE = "In the model's entry give size, and resize: squash or crop."
+ONE_SIZE = "Set size, and resize: squash or crop, in the model's entry."
 FAILURES = (
     AttributeError,
     IndexError,
@@ -40,10 +40,10 @@ Prepare = Callable[[Image.Image], NDArray[Any]]
 
 
 class Preparation:
-    """A picture to what the network is given, as the checkpoint's image processor does it, or as the entry says.
+    """Prepares images for the network as the checkpoint's image processor does, with the entry's overrides.
 
-    ``prepare`` gives (height, width, 3) uint8 where the fast way was found to be equal to the processor's within float
-    rounding, else the processor's own (3, height, width) float32.
+    ``prepare`` returns (height, width, 3) uint8 if the fast path equals the processor within float rounding, otherwise
+    the processor's own (3, height, width) float32.
     """
 
     def __init__(self, entry: Checkpoint, folder: Path, device: "torch.device", remote_code: bool = False) -> None:
@@ -61,14 +61,14 @@ class Preparation:
             self.prepare, self.values = geometry, Values.of(settings)
             self._check_shapes()
             log.warning(
-                "%s: its processor, %s, needs torchvision, which is never used here; pictures are prepared from its "
-                "settings instead, and that could not be compared with the processor",
+                "%s: its processor, %s, needs torchvision, which Lookalike never uses; images are prepared from its "
+                "settings instead, and the result could not be compared with the processor",
                 entry.checkpoint,
                 settings.get("image_processor_type", "unnamed"),
             )
             return
         reference: Prepare = _call(processor)
-        if overridden and geometry:  # the entry decides about the geometry, the processor about the values
+        if overridden and geometry:  # geometry from the entry, values from the processor
             reference = _after(geometry, _call(processor, do_resize=False, do_center_crop=False))
         self.prepare, self.values = reference, None
         self._check_shapes()
@@ -78,13 +78,13 @@ class Preparation:
         else:
             self.prepare, self.values = reference, None
             log.warning(
-                "%s: the fast way of preparing pictures is not equal to its processor, %s, which is used itself",
+                "%s: the fast path for preparing images differs from its processor, %s; using the processor",
                 entry.checkpoint,
                 type(processor).__name__,
             )
 
     def _check_shapes(self) -> None:
-        """Images of all shapes must become arrays of one shape: else they fit into no batch."""
+        """Raise LookalikeError unless images of all shapes become arrays of one shape, as batching needs."""
         shapes = []
         for width, height in PROBES:
             try:
@@ -93,13 +93,13 @@ class Preparation:
                 raise LookalikeError(f"{self._file}: {error}") from None
             except FAILURES as error:
                 raise LookalikeError(
-                    f"{self._file}: the image processor that it describes fails: {_first_line(error)} {ONE_SIZE}"
+                    f"{self._file}: its image processor fails: {_first_line(error)} {ONE_SIZE}"
                 ) from error
             if shapes[-1] != shapes[0]:
                 raise LookalikeError(
                     f"{self._file}: has no fixed output size: an image of {PROBES[0][0]} x {PROBES[0][1]} pixels "
-                    f"becomes an array of {shapes[0]}, one of {width} x {height} pixels of {shapes[-1]}, and they fit "
-                    f"into no batch. {ONE_SIZE}"
+                    f"becomes an array of shape {shapes[0]}, one of {width} x {height} pixels of shape {shapes[-1]}, "
+                    f"and they cannot be batched. {ONE_SIZE}"
                 )
 
     def _overridden(self, geometry: Geometry | None, settings: dict[str, Any]) -> Geometry:
@@ -111,50 +111,51 @@ class Preparation:
             )
         if geometry is None or not (entry.size or geometry.side):
             raise LookalikeError(
-                f"{self._file}: has no fixed output size, so nothing can be changed about it. {ONE_SIZE}"
+                f"{self._file}: has no fixed output size, so its resizing cannot be changed. {ONE_SIZE}"
             )
         return geometry.overridden(entry.size, entry.resize, entry.interpolation)
 
     def needs(self, size: Size) -> Size:
-        """How large a picture must at least be decoded (``encoders.needs``)."""
+        """Smallest size to decode an image at (``encoders.needs``)."""
         if not isinstance(self.prepare, Geometry):
             raise LookalikeError(
-                f"{self._entry.checkpoint}: decode: fast needs to know the size that its processor makes of a picture, "
-                "which only the processor itself knows. Use decode: full, or give size, and resize: squash or crop."
+                f"{self._entry.checkpoint}: decode: fast needs the size that its processor resizes an image to, which "
+                "only the processor itself knows. Use decode: full, or set size, and resize: squash or crop."
             )
         return self.prepare.needs(size)
 
     def pixels(self, batch: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
-        """A batch of prepared pictures, on the device, to (n, 3, height, width), rescaled and normalised."""
+        """Map a batch of prepared images on the device to (n, 3, height, width) ``dtype``, rescaled and normalised."""
         import torch
 
         if self.values is None:
             return batch.to(dtype)
-        if self._line is None:  # once: copying them there for every batch would wait for the batch before
-            scale, offset = (torch.from_numpy(one).to(self._device) for one in (self.values.scale, self.values.offset))
+        if self._line is None:  # copied once: a copy for every batch would wait for the previous batch
+            values = self.values
+            scale, offset = (torch.from_numpy(array).to(self._device) for array in (values.scale, values.offset))
             self._line = scale, offset
         scale, offset = self._line
         return (batch.float() * scale + offset).to(dtype).permute(0, 3, 1, 2)
 
 
 def _processor(entry: Checkpoint, folder: Path, remote_code: bool) -> tuple[Any, dict[str, Any], Path]:
-    """The checkpoint's image processor, always of the PIL backend, its settings and their file.
+    """The checkpoint's image processor, always with the PIL backend, its settings and their file.
 
-    None for a processor that transformers has without PIL alone: its settings are followed.
+    The processor is None if transformers has no PIL backend for it; its settings are followed instead.
     """
     import transformers
 
     if checkpoints.read_settings(folder / "config.json").get("pretrained_cfg"):
         raise LookalikeError(
-            f"{entry.checkpoint}: is a network of the package timm, and its image processor needs torchvision, which "
-            "is never used here. Script the network for family torchscript, or write a function for family python "
+            f"{entry.checkpoint}: is a timm network, and its image processor needs torchvision, which Lookalike never "
+            "uses. Script the network for family torchscript, or write a function for family python "
             "(docs/add-a-model.md)."
         )
     file, settings = _settings(entry.checkpoint, folder)
     name = _class_name(file, settings, folder, remote_code, "remote_code" in type(entry).model_fields)
     if entry.interpolation:
         settings["resample"] = int(Image.Resampling[entry.interpolation.upper()])
-    _refuse_odd(file, settings if "resample" in settings else settings | {"do_resize": False})  # else: a default
+    _check_settings(file, settings if "resample" in settings else settings | {"do_resize": False})  # else: a default
     processor = None
     try:
         with quiet():
@@ -166,47 +167,49 @@ def _processor(entry: Checkpoint, folder: Path, remote_code: bool) -> tuple[Any,
             raise
         if (name and _has(f"{name}Pil")) or "image_std" not in settings:
             raise LookalikeError(
-                f"{file}: the image processor that it describes cannot be made: {_first_line(error)} "
-                "Correct the file, or take that of a model that was trained alike."
+                f"{file}: cannot create its image processor: {_first_line(error)} "
+                "Fix the file, or use that of a model trained the same way."
             ) from None
-    # an installed torchvision must change nothing: where transformers falls back to it, we do as if it were not there
+    # an installed torchvision must change nothing: ignore a fallback to it
     if getattr(processor, "backend", "") == "torchvision":
         processor = None
     if processor is not None:
         chosen = {"resample": settings["resample"]} if entry.interpolation else {}
         settings = processor.to_dict() | chosen
-    _refuse_odd(file, settings)
+    _check_settings(file, settings)
     if processor is None and geometry_of(settings) is None:
         raise LookalikeError(
-            f"{file}: its image processor, {name or 'unnamed'}, needs torchvision, which is never used here, and its "
-            f"settings alone do not say how an image is resized. {ONE_SIZE}"
+            f"{file}: its image processor, {name or 'unnamed'}, needs torchvision, which Lookalike never uses, and "
+            f"its settings do not define how an image is resized. {ONE_SIZE}"
         )
     return processor, settings, file
 
 
-def _refuse_odd(file: Path, settings: dict[str, Any]) -> None:
-    if odd := odd_setting(settings):
-        raise LookalikeError(f"{file}: {odd}. Correct it in a copy of the checkpoint, and name that folder.")
+def _check_settings(file: Path, settings: dict[str, Any]) -> None:
+    if problem := invalid_setting(settings):
+        raise LookalikeError(
+            f"{file}: {problem}. Fix it in a copy of the checkpoint, and set 'checkpoint' to that folder."
+        )
 
 
 def _settings(checkpoint: str, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The file that says how images are prepared, and what it says."""
-    for name, inside in (("processor_config.json", "image_processor"), ("preprocessor_config.json", "")):
+    """The file that defines how images are prepared, and its settings."""
+    for name, section in (("processor_config.json", "image_processor"), ("preprocessor_config.json", "")):
         if (folder / name).is_file():
             settings = checkpoints.read_settings(folder / name)
-            settings = settings.get(inside, {}) if inside else settings
+            settings = settings.get(section, {}) if section else settings
             if settings:
                 return folder / name, settings
     raise LookalikeError(
-        f"{checkpoint}: has no preprocessor_config.json, which says how images are prepared for it. "
-        "Copy the checkpoint to a folder, add the file of a model that was trained alike, and name that folder."
+        f"{checkpoint}: has no preprocessor_config.json, which defines how to prepare images for it. Copy the "
+        "checkpoint to a folder, add the file of a model trained the same way, and set 'checkpoint' to that folder."
     )
 
 
 def _class_name(file: Path, settings: dict[str, Any], folder: Path, remote_code: bool, may_run: bool) -> str:
-    """The name of transformers' class for the images, less "Fast"; empty where only the model's kind tells.
+    """Name of the transformers image processor class without "Fast"; empty if only the architecture determines it.
 
-    Raises LookalikeError for any other class: another one in its place would prepare images in another way.
+    Raises LookalikeError if transformers has no such class: a substitute would prepare images differently.
     """
     name = settings.get("image_processor_type") or settings.get("feature_extractor_type") or ""
     name = name.replace("FeatureExtractor", "ImageProcessor")
@@ -216,20 +219,16 @@ def _class_name(file: Path, settings: dict[str, Any], folder: Path, remote_code:
     own = own or {}
     own_class = own.get("AutoImageProcessor") or own.get("AutoFeatureExtractor")
     if isinstance(own_class, list | tuple):
-        own_class = next((one for one in own_class if one), None)
+        own_class = next((name for name in own_class if name), None)
     if remote_code and own_class:
         return ""
-    wanted = own_class.rpartition(".")[2] if own_class else name
-    if wanted and not _has(wanted) and not _has(wanted.removesuffix("Fast")):
-        run = (
-            "Read the checkpoint's code; if you trust it, set remote_code: true. Else, n"
-            if own_class and may_run
-            else "N"
-        )
+    required = own_class.rpartition(".")[2] if own_class else name
+    if required and not _has(required) and not _has(required.removesuffix("Fast")):
+        trust = "Read the checkpoint's code; if you trust it, set remote_code: true. Otherwise, s"
         raise LookalikeError(
-            f"{file}: its image processor, {wanted}, is none of transformers' own, and no other is put in its place. "
-            f"{run}ame one of transformers as image_processor_type in a copy of the checkpoint that prepares images in "
-            "the same way."
+            f"{file}: its image processor, {required}, is not part of transformers, and no other is substituted. "
+            f"{trust if own_class and may_run else 'S'}et image_processor_type in a copy of the checkpoint to a "
+            "transformers class that prepares images the same way."
         )
     return name.removesuffix("Fast")
 
@@ -247,17 +246,18 @@ def _first_line(error: BaseException) -> str:
 
 
 def _probe(size: Size) -> Image.Image:
-    draw = np.random.default_rng(0)
-    return Image.fromarray(draw.integers(0, 256, (size[1], size[0], 3), np.uint8))
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
 
 
 def _call(processor: Any, **settings: Any) -> Prepare:
     def prepare(image: Image.Image) -> NDArray[np.float32]:
-        made = processor(images=image, return_tensors="np", **settings)
-        pixels: NDArray[np.float32] = np.asarray(made["pixel_values"][0] if "pixel_values" in made else 0, np.float32)
+        output = processor(images=image, return_tensors="np", **settings)
+        values = output["pixel_values"][0] if "pixel_values" in output else 0
+        pixels: NDArray[np.float32] = np.asarray(values, np.float32)
         if pixels.ndim != 3:
             raise LookalikeError(
-                f"its image processor, {type(processor).__name__}, makes {', '.join(made)} of an image, and not one "
+                f"its image processor, {type(processor).__name__}, returns {', '.join(output)} for an image, not one "
                 "array of color, height and width. Use a checkpoint whose network takes images of one size."
             )
         return pixels
@@ -270,21 +270,21 @@ def _after(geometry: Geometry, then: Prepare) -> Prepare:
 
 
 def _measured(processor: Any) -> Values | None:
-    """How the processor maps 8-bit values, found by asking it for all of them."""
+    """How the processor maps 8-bit values, measured by running it on all of them."""
     ramp = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
     try:
-        answer = _call(processor, do_resize=False, do_center_crop=False)(Image.fromarray(ramp))
+        output = _call(processor, do_resize=False, do_center_crop=False)(Image.fromarray(ramp))
     except FAILURES:
         return None
-    return Values.through(answer.reshape(3, 256)) if answer.shape == (3, 16, 16) else None
+    return Values.through(output.reshape(3, 256)) if output.shape == (3, 16, 16) else None
 
 
 def _agree(geometry: Geometry, values: Values, reference: Prepare) -> bool:
-    """Whether the fast way gives what the processor gives: the same pixels, up to float rounding of their values."""
+    """Whether the fast path equals the processor: the same pixels, up to float rounding of their values."""
     for size in PROBES:
         image = _probe(size)
         ours, theirs = values(geometry(image)), reference(image)
-        # a pixel that differs by 1 of 255 differs by more than 1e-3 here
+        # a pixel that differs by 1/255 before normalisation differs by more than 1e-3 after it
         if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-5, atol=1e-5):
             return False
     return True
@@ -292,7 +292,7 @@ def _agree(geometry: Geometry, values: Values, reference: Prepare) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and reports: what matters of them, we check and say ourselves."""
+    """Silence transformers' progress bars and reports: Lookalike checks and reports what matters itself."""
     from transformers.utils import logging as noise
 
     level, bars = noise.get_verbosity(), noise.is_progress_bar_enabled()
@@ -306,38 +306,37 @@ def quiet() -> Iterator[None]:
             noise.enable_progress_bar()
 
 
-def choose_dtype(wanted: str, device: "torch.device", where: str) -> str:
-    """The precision to compute in: on a CPU always float32, since half precision is slower there and less exact."""
-    if wanted != "float32" and device.type == "cpu":
-        log.warning("%s: computing in float32, not %s: this is a CPU", where, wanted)
+def choose_dtype(configured: str, device: "torch.device", where: str) -> str:
+    """The dtype to compute in: always float32 on a CPU, where half precision is slower and less exact."""
+    if configured != "float32" and device.type == "cpu":
+        log.warning("%s: computing in float32, not %s, on the CPU", where, configured)
         return "float32"
-    return wanted
+    return configured
 
 
 def load_model(architecture: Any, where: str, *arguments: Any, **settings: Any) -> Any:
-    """``from_pretrained`` without the network, without noise, and with the reasons why it may fail.
+    """Call ``from_pretrained`` offline and silently; return the model and the sorted names of its missing weights.
 
-    Weights that the checkpoint lacks become NaN instead of random numbers: where the vectors depend on them, they are
-    NaN too, which is found when the model is tried.
+    Missing weights become NaN instead of random numbers. If the vectors depend on them, the vectors are NaN too, and
+    the trial run (``trial.try_out``) fails. Raises LookalikeError if the checkpoint cannot be loaded.
     """
     import torch
 
     try:
         with quiet():
-            model, found = architecture.from_pretrained(
+            model, report = architecture.from_pretrained(
                 *arguments, local_files_only=True, output_loading_info=True, **settings
             )
     except (ImportError, *FAILURES) as error:
         if out_of_memory(error):
             raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         remedy = "If its files are damaged, delete them and run fetch_weights again (--forcerun fetch_weights)."
         if "trust_remote_code" in str(error):
-            remedy = "It comes with code of its own. Read that code; if you trust it, set remote_code: true."
-        raise LookalikeError(f"{where}: the checkpoint cannot be loaded: {reason.rstrip('.')}. {remedy}") from None
+            remedy = "It contains its own Python code. Read it; if you trust it, set remote_code: true."
+        raise LookalikeError(f"{where}: the checkpoint cannot be loaded: {_first_line(error)} {remedy}") from None
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     with torch.no_grad():
-        for name in found["missing_keys"]:
+        for name in report["missing_keys"]:
             if name in tensors and tensors[name].is_floating_point():
                 tensors[name].fill_(torch.nan)
-    return model.eval(), sorted(found["missing_keys"])
+    return model.eval(), sorted(report["missing_keys"])

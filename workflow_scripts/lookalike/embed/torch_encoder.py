@@ -1,7 +1,7 @@
-"""What encoders of torch networks share: pixels to the network's device, and vectors back from it.
+"""Base class for torch networks: moves pixels to the network's device and vectors back.
 
-A GPU is kept busy: pixels travel as 8-bit numbers from page-locked memory, which needs no help of the CPU, and nothing
-waits for the vectors of a batch until they are asked for; by then the next batch is on its way (``embed/embed.py``).
+A GPU is kept busy: pixels are copied asynchronously as 8-bit values from pinned memory, and the CPU waits for a batch's
+vectors only after it has queued the next batch (``embed/embed.py``).
 """
 
 import time
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 
 class TorchEncoder:
-    """A torch network on its device. A family gives it ``forward``."""
+    """A torch network on its device. Each family defines ``forward``."""
 
-    forward: "Callable[[torch.Tensor], torch.Tensor]"  # a batch on the device to (n, dimension), there too
+    forward: "Callable[[torch.Tensor], torch.Tensor]"  # maps a batch to (n, dimension), both on the device
 
     def __init__(self, machine: Machine) -> None:
         self.torch_device, self.device = torch_device(machine)
         self.overlaps = self.torch_device.type != "cpu"
 
     def encode(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """(n, ...) prepared pictures to (n, dimension) float32."""
+        """Map (n, ...) prepared images to (n, dimension) float32."""
         vectors, _ = self.launch(list(batch))()
         return vectors
 
     def launch(self, prepared: Sequence[NDArray[Any]]) -> Callable[[], Computed]:
-        """Start on a batch. On a GPU this returns at once, and what it returns waits for the vectors."""
+        """Start computing a batch; return a function that waits for the vectors. On a GPU this returns at once."""
         import torch
 
-        batch = page_locked(prepared) if self.overlaps else torch.from_numpy(np.stack(prepared))
+        batch = pinned(prepared) if self.overlaps else torch.from_numpy(np.stack(prepared))
         with torch.inference_mode():
             if self.overlaps:
                 return self._on_gpu(batch)
@@ -47,7 +47,7 @@ class TorchEncoder:
         return lambda: (vectors, seconds)
 
     def _on_gpu(self, sent: "torch.Tensor") -> "InFlight":
-        """Queue copying there, computing and copying back, one after the other in the device's one stream."""
+        """Queue the copy to the device, the forward pass and the copy back in one CUDA stream."""
         import torch
 
         marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
@@ -56,45 +56,45 @@ class TorchEncoder:
         marks[1].record()
         vectors = self.forward(pixels).float()
         marks[2].record()
-        found = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
-        found.copy_(vectors, non_blocking=True)
+        received = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
+        received.copy_(vectors, non_blocking=True)
         marks[3].record()
-        return InFlight(sent, found, marks)
+        return InFlight(sent, received, marks)
 
 
 @dataclass
 class InFlight:
-    """A batch that a GPU works on.
+    """A batch that a GPU is computing.
 
-    It holds the page-locked memory that is copied from, ``sent``, and to, ``found``: neither may be used for anything
-    else before the last mark is passed.
+    Holds the pinned memory that is copied from (``sent``) and to (``received``): neither may be reused before the last
+    mark has passed.
     """
 
     sent: "torch.Tensor"
-    found: "torch.Tensor"
+    received: "torch.Tensor"
     marks: "list[torch.cuda.Event]"
 
     def __call__(self) -> Computed:
-        """Wait until all is done."""
+        """Wait for the batch; return its vectors and the seconds of `transfer` and `forward`."""
         self.marks[-1].synchronize()
-        there, computed, back = (a.elapsed_time(b) / 1000 for a, b in zip(self.marks, self.marks[1:], strict=False))
-        return self.found.numpy(), {"transfer": there + back, "forward": computed}
+        upload, forward, download = (a.elapsed_time(b) / 1000 for a, b in zip(self.marks, self.marks[1:], strict=False))
+        return self.received.numpy(), {"transfer": upload + download, "forward": forward}
 
 
 def exact_float32() -> None:
-    """float32 means float32, also in a GPU's convolutions, where torch would round to 10 bits of mantissa (TF32)."""
+    """Compute float32 at full precision: by default torch's GPU convolutions round to a 10-bit mantissa (TF32)."""
     import torch
 
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def page_locked(prepared: Sequence[NDArray[Any]]) -> "torch.Tensor":
-    """A batch (n, ...) in memory that the system never moves, from which a GPU copies on its own."""
+def pinned(prepared: Sequence[NDArray[Any]]) -> "torch.Tensor":
+    """Stack a batch (n, ...) in pinned memory, which a GPU can copy from asynchronously."""
     import torch
 
     first = prepared[0]
-    kind = torch.from_numpy(np.empty(0, first.dtype)).dtype
-    batch = torch.empty((len(prepared), *first.shape), dtype=kind, pin_memory=True)
+    dtype = torch.from_numpy(np.empty(0, first.dtype)).dtype
+    batch = torch.empty((len(prepared), *first.shape), dtype=dtype, pin_memory=True)
     np.stack(prepared, out=batch.numpy())
     return batch

@@ -1,1 +1,1 @@
-"""The stage `index`: vectors of the references to a FAISS index."""
+"""The stage `index`: a FAISS index of the references' vectors."""

@@ -1,4 +1,4 @@
-"""The index stage: vectors of the references to a FAISS index, or to a manifest of the shards that hold them."""
+"""The `index` stage: a FAISS index of the references' vectors, or a manifest of the shards that hold them."""
 
 import logging
 import os
@@ -16,19 +16,19 @@ from lookalike.config.factories import reason
 from lookalike.config.indexes import Index, Train
 from lookalike.index import factories
 from lookalike.io import faiss_index, identity, store, vectors
-from lookalike.io.checks import check_pictures, check_shards
+from lookalike.io.checks import check_images, check_shards
 from lookalike.io.formats.records import Scan
 from lookalike.io.formats.tables import INDEX_IDS, INDEX_IMAGES, REJECTED
 from lookalike.job.errors import LookalikeError
 
-CHUNK = 1 << 20  # bytes that FAISS writes at once
+CHUNK = 1 << 20  # bytes per write of FAISS
 log = logging.getLogger(__name__)
 Masks = list[NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
 class IndexJob:
-    """One index to build: its files, and how."""
+    """One index to build: input and output paths, configuration and resources."""
 
     embeddings: Sequence[str]
     rejected: Sequence[str]
@@ -45,38 +45,40 @@ class IndexJob:
 
     @cached_property
     def entry(self) -> Index:
-        """What ``key`` says."""
+        """The index's entry, parsed from ``key``."""
         return Index.model_validate_json(self.key)
 
 
 def build(job: IndexJob) -> None:
     """Build the index of a model's references.
 
-    ``key`` is what makes an index of the index's entry (``plan.Plan.build_key``), ``embedding_key`` and
-    ``embedding_code`` what the vectors must have been made with and by. An index that must be trained learns from a
-    seeded sample of the training pictures, or of the references where there are none. Raises LookalikeError for shards
-    that do not belong together, for pictures that are neither embedded nor rejected, where no reference has a vector,
-    and where FAISS cannot build the index.
+    ``key``: the part of the index's entry that affects the index (``plan.Plan.build_key``). ``embedding_key`` and
+    ``embedding_code``: what the vectors must have been embedded with. An index that needs training is trained on a
+    seeded sample of the training images, or of the references if there are none.
 
-    ``images_out`` says what the model saw of every image, so that later stages name neither shards nor rejected tables.
+    ``images_out`` records what the model saw of every image, so that later stages need neither shards nor rejected
+    tables.
+
+    Raises LookalikeError for shards that do not belong together, for images that are neither embedded nor rejected, if
+    no reference has a vector, and if FAISS cannot build the index.
     """
     made_with = check_shards(job.embeddings, job.embedding_key, job.embedding_code)
     identity.check_rejected(job.embeddings, job.rejected)
-    known = [name for name in ("sha256",) if name in store.read_schema(job.images).names]
-    sample = store.read_columns(job.images, "image_id", "reference", "training", *known).combine_chunks()
+    optional = [name for name in ("sha256",) if name in store.read_schema(job.images).names]
+    sample = store.read_columns(job.images, "image_id", "reference", "training", *optional).combine_chunks()
     bad = pa.concat_tables(store.read_table(path, REJECTED) for path in job.rejected)
     if bad.num_rows and job.on_bad_image == "fail":
         raise LookalikeError(
-            f"{_first(bad)} ({bad.num_rows} such pictures). Mend or remove them, or set on_bad_image: reject."
+            f"{_first(bad)} (rejected images: {bad.num_rows}). Fix or remove them, or set on_bad_image: reject."
         )
     sampled = vectors.whole(sample["image_id"])
     rows = vectors.rows_among(job.embeddings, sampled)
-    pictures_sha256 = check_pictures(job.embeddings, rows, sample, bad, job.images)
+    pictures_sha256 = check_images(job.embeddings, rows, sample, bad, job.images)
     references = _with_role(rows, sample, "reference")
-    of_references = [here[mask] for here, mask in zip(rows, references, strict=True)]
-    ids = sampled.take(pa.array(np.concatenate(of_references)))
+    reference_rows = [shard_rows[mask] for shard_rows, mask in zip(rows, references, strict=True)]
+    ids = sampled.take(pa.array(np.concatenate(reference_rows)))
     if not len(ids):
-        raise LookalikeError(f"{job.images}: not one reference could be embedded. The first: {_first(bad)}.")
+        raise LookalikeError(f"{job.images}: no reference could be embedded. The first rejected image: {_first(bad)}.")
 
     if job.entry.scan:
         trained_on = {}
@@ -109,11 +111,11 @@ def build(job: IndexJob) -> None:
 
 
 def _seen(embeddings: Sequence[str], bad: pa.Table) -> pa.Table:
-    """The INDEX_IMAGES table: all embedded images in the order of the shards, then the rejected ones."""
+    """The INDEX_IMAGES table: all embedded images in shard order, then the rejected ones."""
     parts = []
     for path in embeddings:
-        known = [name for name in INDEX_IMAGES.columns if name in store.read_schema(path).names]
-        parts.append(store.read_columns(path, *known))
+        present = [name for name in INDEX_IMAGES.columns if name in store.read_schema(path).names]
+        parts.append(store.read_columns(path, *present))
     seen = pa.concat_tables([*parts, bad.select(["image_id", "reason"])], promote_options="default")
     missing = [name for name in INDEX_IMAGES.columns if name not in seen.column_names]
     for name in missing:
@@ -127,17 +129,17 @@ def _first(bad: pa.Table) -> str:
 
 
 def _with_role(rows: Sequence[NDArray[np.int64]], sample: pa.Table, role: str) -> Masks:
-    """For each shard, which of its pictures have a role."""
-    has = sample[role].combine_chunks().to_numpy(zero_copy_only=False)
-    return [has[here] for here in rows]
+    """For each shard, a mask of its images that have a role."""
+    has_role = sample[role].combine_chunks().to_numpy(zero_copy_only=False)
+    return [has_role[shard_rows] for shard_rows in rows]
 
 
 def _manifest(embeddings: Sequence[str], references: Masks, out: str) -> Scan:
-    """Paths are relative to the manifest, so that the whole folder of results can be moved."""
+    """The manifest of a scan index; its paths are relative, so that the results folder can be moved."""
     return Scan(
         shards={
-            os.path.relpath(path, Path(out).parent): int(here.sum())
-            for path, here in zip(embeddings, references, strict=True)
+            os.path.relpath(path, Path(out).parent): int(mask.sum())
+            for path, mask in zip(embeddings, references, strict=True)
         }
     )
 
@@ -152,37 +154,36 @@ def _write_index(
     threads: int,
     gpu: bool,
 ) -> dict[str, Any]:
-    """Write the FAISS index; returns what it was trained on, for the footer."""
-
+    """Write the FAISS index; return the footer entry about its training data, empty without training."""
     factory = entry.factory or ""
     factories.repeatable(factory, threads)
     index = factories.make(factory, vectors.dimension(embeddings))
     trained_on: dict[str, Any] = {}
     if not index.is_trained:
-        role, among = ("training", training) if any(here.any() for here in training) else ("reference", references)
+        role, among = ("training", training) if any(mask.any() for mask in training) else ("reference", references)
         chosen = _sample(among, entry.train)
-        learned_from = vectors.read(embeddings, chosen)
-        log.info("training on %d pictures with the role '%s'", len(learned_from), role)
-        factories.train(index, factory, learned_from, gpu)
-        trained_on = {"trained_on": {"role": role, "vectors": len(learned_from)}}
-        del learned_from
-    held = vectors.read(embeddings, references)
-    if factories.fit_ranges(index, held):
-        log.info("the ranges of the scalar quantizer of '%s' are those of the %d references", factory, len(held))
+        training_vectors = vectors.read(embeddings, chosen)
+        log.info("training on %d images with the role '%s'", len(training_vectors), role)
+        factories.train(index, factory, training_vectors, gpu)
+        trained_on = {"trained_on": {"role": role, "vectors": len(training_vectors)}}
+        del training_vectors
+    reference_vectors = vectors.read(embeddings, references)
+    if factories.fit_ranges(index, reference_vectors):
+        log.info("set the scalar quantizer ranges of '%s' from %d references", factory, len(reference_vectors))
     try:
-        factories.add(index, held)
+        factories.add(index, reference_vectors)
     except RuntimeError as error:
-        raise LookalikeError(f"indexes: FAISS cannot fill factory '{factory}': {reason(error)}") from None
+        raise LookalikeError(f"indexes: FAISS cannot add vectors to factory '{factory}': {reason(error)}") from None
     if faiss_index.full_vectors(index) is None:
-        factories.check_scores(index, factory, held)
-    del held
+        factories.check_scores(index, factory, reference_vectors)
+    del reference_vectors
     with store.atomic(out) as temporary, temporary.open("wb") as file:
         _write(index, file)
     return trained_on
 
 
 def _write(index: Any, file: BinaryIO) -> None:
-    """Write a FAISS index. FAISS itself only prints that the end of a file did not fit on the disk."""
+    """Write a FAISS index. FAISS itself only prints a message if the end of a file does not fit on the disk."""
     import faiss
 
     failed: list[OSError] = []
@@ -201,11 +202,11 @@ def _write(index: Any, file: BinaryIO) -> None:
 
 
 def _sample(among: Masks, train: Train) -> Masks:
-    """At most ``train.sample`` of the pictures, drawn with its seed, in the order of the shards."""
+    """Masks, shard by shard, of at most ``train.sample`` of the images in ``among``, drawn with ``train.seed``."""
     flat = np.concatenate(among)
     candidates = np.flatnonzero(flat)
     if len(candidates) > train.sample:
         candidates = np.random.default_rng(train.seed).choice(candidates, train.sample, replace=False)
     chosen = np.zeros(len(flat), np.bool_)
     chosen[candidates] = True
-    return np.split(chosen, np.cumsum([len(here) for here in among])[:-1])
+    return np.split(chosen, np.cumsum([len(mask) for mask in among])[:-1])

@@ -1,4 +1,4 @@
-"""FAISS indexes from factory strings: made, trained and filled, with errors that help."""
+"""FAISS indexes from factory strings: create, train, fill and check, with actionable errors."""
 
 import logging
 from typing import Any
@@ -12,29 +12,29 @@ from lookalike.io import faiss_index
 from lookalike.job.errors import LookalikeError
 
 log = logging.getLogger(__name__)
-CHECKED = 256  # vectors whose scores are checked once an index is filled,
-NEAREST_CHECKED = 100  # with as many neighbors each
-BACKWARDS = -0.3  # correlation: coarse codes of vectors that are all alike may come near zero
+CHECKED = 256  # vectors whose scores are checked in a filled index
+NEAREST_CHECKED = 100  # neighbors checked per vector
+BACKWARDS = -0.3  # correlation below which scores are reversed; coarse codes of similar vectors may be near zero
 BLOCK = 4096  # vectors whose residuals are computed at a time
-COMFORTABLE = 39  # training vectors a centroid: FAISS' own ClusteringParameters.min_points_per_centroid
+COMFORTABLE = 39  # training vectors per centroid: FAISS' ClusteringParameters.min_points_per_centroid
 
 
 def make(factory: str, dimension: int) -> Any:
-    """An empty index for unit vectors, compared by inner product. Raises LookalikeError where there is none."""
+    """Create an empty inner-product index for unit vectors. Raises LookalikeError if FAISS rejects the factory."""
     try:
         return factories.make(factory, dimension)
     except ValueError as error:
         raise LookalikeError(
             f"indexes: FAISS cannot build factory '{factory}' for vectors of {dimension} dimensions: {error}. "
-            "docs/indexes.md shows factories that work."
+            "docs/indexes.md lists factories that work."
         ) from None
 
 
 def train(index: Any, factory: str, vectors: NDArray[np.float32], gpu: bool) -> None:
-    """Train an index in place on (n, d) unit vectors.
+    """Train an index in place on (n, d) float32 unit vectors.
 
-    Raises LookalikeError where they are too few, or vary in too few directions; few ones are a warning. With ``gpu``
-    the search for the nearest centroid, most of the work, is done there; centroids are averaged on the CPU either way.
+    Raises LookalikeError if there are too few vectors or they vary in too few directions; warns if there are few. With
+    ``gpu``, the search for the nearest centroid, most of the work, runs there; the CPU always averages the centroids.
     """
     import faiss
 
@@ -43,13 +43,13 @@ def train(index: Any, factory: str, vectors: NDArray[np.float32], gpu: bool) -> 
     if len(vectors) < least:
         what = f"{centroids} clusters" if centroids > dimensions else f"{dimensions} principal components"
         raise LookalikeError(
-            f"indexes: factory '{factory}' learns {what}, which takes at least {least} training vectors, and there are "
-            f"{len(vectors)}. Ask for fewer in `factory`, or give more: `train: {{sample: ...}}`, or more pictures."
+            f"indexes: factory '{factory}' learns {what}, which needs at least {least} training vectors; there are "
+            f"{len(vectors)}. Reduce the number in `factory`, raise `train: {{sample: ...}}`, or add images."
         )
     if len(vectors) < COMFORTABLE * centroids:
         log.warning(
-            "factory '%s' learns %d clusters from %d training vectors; %d or more would be better. "
-            "Ask for fewer in `factory`, or give more: `train: {sample: ...}`, or more pictures.",
+            "factory '%s' learns %d clusters from %d training vectors; %d or more are recommended. "
+            "Reduce the number in `factory`, raise `train: {sample: ...}`, or add images.",
             *(factory, centroids, len(vectors), COMFORTABLE * centroids),
         )
     ivf: Any = faiss.try_extract_index_ivf(index) if gpu else None
@@ -65,19 +65,19 @@ def train(index: Any, factory: str, vectors: NDArray[np.float32], gpu: bool) -> 
         ) from None
     finally:
         if ivf is not None:
-            ivf.clustering_index = None  # FAISS does not own it: it must not outlive the object here
+            ivf.clustering_index = None  # FAISS does not own it: the pointer must not outlive ``assigner``
     if not np.isfinite(faiss_index.transform(index, vectors[:1000])).all():
         raise LookalikeError(
             f"indexes: factory '{factory}' divides by a variance of zero: the model's vectors vary in fewer directions "
-            "than it keeps. Ask for fewer principal components in `factory`."
+            "than it keeps. Use fewer principal components in `factory`."
         )
 
 
 def fit_ranges(index: Any, vectors: NDArray[np.float32]) -> bool:
-    """Set the ranges of scalar quantizers (``SQ8``) to those of the vectors (n, d) that a trained index will hold.
+    """Set the ranges of a trained index's scalar quantizers (``SQ8``) from the vectors (n, d) it will hold.
 
-    FAISS cuts off what lies beyond the ranges it was trained on, and other images than the references have others.
-    True where there was such a quantizer.
+    FAISS clips values outside the ranges it was trained on, and the training images' ranges differ from the
+    references'. Returns whether the index has such a quantizer.
     """
     import faiss
 
@@ -104,44 +104,44 @@ def _has_ranges(index: Any) -> bool:
 
 
 def check_scores(index: Any, factory: str, vectors: NDArray[np.float32]) -> None:
-    """Raise LookalikeError where a filled index's scores are not about the inner products of the vectors (n, d) in it.
+    """Raise LookalikeError if a filled index's scores do not approximate the inner products of its vectors (n, d).
 
-    Codes are coarse, so what is refused is what no approximation does: best scores that are not the largest, one score
-    for pairs that differ, scores that fall as the inner products rise, and errors of half of two lengths' product.
+    Codes are coarse, so only errors that no approximation makes are rejected: scores that do not descend, one score for
+    pairs that differ, scores that fall as the inner products rise, and errors above half the product of the norms.
     """
-    asked = np.ascontiguousarray(vectors[np.linspace(0, len(vectors) - 1, min(CHECKED, len(vectors))).astype(int)])
-    scores, rows = index.search(asked, min(NEAREST_CHECKED, len(vectors)))
-    found = rows >= 0
-    query, column = np.nonzero(found)
-    given = scores[query, column]
-    left, right = faiss_index.transform(index, asked), faiss_index.transform(index, vectors[rows[query, column]])
-    true = np.einsum("ij,ij->i", left[query], right)
-    size = float(np.linalg.norm(left[query], axis=1) @ np.linalg.norm(right, axis=1)) / max(len(true), 1)
+    queries = np.ascontiguousarray(vectors[np.linspace(0, len(vectors) - 1, min(CHECKED, len(vectors))).astype(int)])
+    scores, rows = index.search(queries, min(NEAREST_CHECKED, len(vectors)))
+    valid = rows >= 0
+    query, column = np.nonzero(valid)
+    approximate = scores[query, column]
+    left, right = faiss_index.transform(index, queries), faiss_index.transform(index, vectors[rows[query, column]])
+    exact = np.einsum("ij,ij->i", left[query], right)
+    size = float(np.linalg.norm(left[query], axis=1) @ np.linalg.norm(right, axis=1)) / max(len(exact), 1)
     small = 1e-4 * size
-    falls = np.where(found[:, 1:], np.diff(np.where(found, scores, 0), axis=1), 0).max(initial=0) <= small
-    if not len(true) or size == 0:
-        why = "" if len(true) else "it finds nothing"
-    elif not np.isfinite(given).all():
+    descends = np.where(valid[:, 1:], np.diff(np.where(valid, scores, 0), axis=1), 0).max(initial=0) <= small
+    if not len(exact) or size == 0:
+        why = "" if len(exact) else "it finds nothing"
+    elif not np.isfinite(approximate).all():
         why = "some are not finite"
-    elif not falls:
-        why = "the best one is the smallest"
-    elif np.ptp(true) > 0.01 * size and np.ptp(given) <= small:
-        why = f"all are {given[0]:.3f}, of inner products from {true.min():.3f} to {true.max():.3f}"
-    elif np.ptp(true) > 0.01 * size and np.corrcoef(given, true)[0, 1] < BACKWARDS:
+    elif not descends:
+        why = "the best is the smallest"
+    elif np.ptp(exact) > 0.01 * size and np.ptp(approximate) <= small:
+        why = f"all are {approximate[0]:.3f}, for inner products from {exact.min():.3f} to {exact.max():.3f}"
+    elif np.ptp(exact) > 0.01 * size and np.corrcoef(approximate, exact)[0, 1] < BACKWARDS:
         why = "they fall as the inner products rise"
-    elif (off := float(np.sqrt(np.square(given - true, dtype=np.float64).mean()))) > size / 2:
-        why = f"they are off by {off:.3f}, of vectors whose lengths multiply to {size:.3f}"
+    elif (rmse := float(np.sqrt(np.square(approximate - exact, dtype=np.float64).mean()))) > size / 2:
+        why = f"their RMS error is {rmse:.3f}, for vectors whose norms multiply to {size:.3f}"
     else:
         why = ""
     if why:
         raise LookalikeError(
-            f"indexes: factory '{factory}' does not score by inner product: of {len(given)} scores of vectors that it "
-            f"holds, {why}. Choose another factory: docs/indexes.md shows some that work."
+            f"indexes: factory '{factory}' does not score by inner product: of {len(approximate)} scores of its own "
+            f"vectors, {why}. Choose another factory: docs/indexes.md lists some that work."
         )
 
 
 def add(index: Any, vectors: NDArray[np.float32]) -> None:
-    """Add unit vectors (n, d) to an index in place, each as ``transform`` has it."""
+    """Add unit vectors (n, d) to an index in place, with the same transforms as ``faiss_index.transform``."""
     import faiss
 
     index = faiss.downcast_index(index)
@@ -153,26 +153,26 @@ def add(index: Any, vectors: NDArray[np.float32]) -> None:
 
 
 def repeatable(factory: str, threads: int) -> None:
-    """Set FAISS' threads for building: one for graphs, whose edges depend on which thread comes first."""
+    """Set FAISS' threads for building: one for graphs, whose edges depend on the order of the threads."""
     import faiss
 
     graph = "HNSW" in factory or "NSG" in factory
     faiss.omp_set_num_threads(1 if graph else threads)
     if graph and threads > 1:
-        log.info("building '%s' in one thread, so that it comes out the same every time", factory)
+        log.info("building '%s' in one thread, for reproducible results", factory)
 
 
 def _demands(index: Any) -> tuple[int, int]:
-    """How many centroids an index learns at most in one go, and how many principal components it keeps."""
+    """The largest number of centroids that an index learns in one clustering, and its principal components."""
     import faiss
 
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
         steps = faiss_index.steps(index)
         kept = [step.d_out for step in steps if isinstance(step, faiss.PCAMatrix)]
-        inside = [step.pq for step in steps if isinstance(step, faiss.OPQMatrix) and step.pq is not None]
+        quantizers = [step.pq for step in steps if isinstance(step, faiss.OPQMatrix) and step.pq is not None]
         centroids, dimensions = _demands(index.index)
-        return max(centroids, *(pq.ksub for pq in inside), 0), max(dimensions, *kept, 0)
+        return max(centroids, *(pq.ksub for pq in quantizers), 0), max(dimensions, *kept, 0)
     if isinstance(index, faiss.IndexRefine):
         return _demands(index.base_index)
     lists = getattr(index, "nlist", 0)

@@ -1,28 +1,39 @@
-"""Members of zip archives, read where they lie: nothing is unpacked, and threads read side by side."""
+"""Members of zip and tar archives (WebDataset's shards too), read in place: nothing is unpacked.
+
+An archive's index says where each member is; it is read once a process and kept until the archive changes.
+"""
 
 import os
+import re
 import stat
 import struct
+import tarfile
 import threading
 import zipfile
 import zlib
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
-SEPARATOR = ".zip!"  # between an archive and its member, in the `path` of a picture
-LARGEST = 1 << 30  # bytes of one unpacked member; no picture is larger, and a zip bomb stops here
-# Of the table of contents: an entry, the lengths of what follows one, the end, the end of a large archive.
+EXTENSIONS = (".zip", ".tar")
+SEPARATOR = re.compile(r"\.(?:zip|tar)(!)", re.IGNORECASE)  # `some.zip!member` is the `path` of an image in an archive
+# A compressed tar has no places to read from: all that is before a member has to be decompressed.
+COMPRESSED = re.compile(r".*\.(?:tgz|tbz2?|txz|tar\.(?:gz|bz2|xz|zst|lz4))", re.IGNORECASE)
+COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+LARGEST = 1 << 30  # bytes of one unpacked member; no image is larger, and a zip bomb stops here
+# Of a zip's table of contents: an entry, the lengths of what follows one, the end, the end of a large archive.
 ENTRY = struct.Struct("<8xHH4xIIIHH10xI")
 NAME = struct.Struct("<8xH18xHHH")
 END_MARK, END, LARGE_END = b"PK\5\6", struct.Struct("<12xII2x"), struct.Struct("<40xQQ")
 LOCATOR = 20  # bytes between the two ends
-TOO_LARGE = 0xFFFF_FFFF  # stands for a number that is written elsewhere
+TOO_LARGE = 0xFFFF_FFFF  # means that the number is written elsewhere
 UTF_8 = 0x800  # the flag of a name in UTF-8
-LOCAL_HEADER = 30  # bytes; the name's length stands at 26, the extra field's at 28 (PKWARE APPNOTE 4.3.7)
-_one_at_a_time = threading.Lock()
+LOCAL_HEADER = 30  # bytes; the name's length is at 26, the extra field's at 28 (PKWARE APPNOTE 4.3.7)
+_lock = threading.Lock()
 
 
 class ArchiveError(Exception):
@@ -31,97 +42,139 @@ class ArchiveError(Exception):
 
 @dataclass(frozen=True, slots=True)  # slots: a data set may have a million of them
 class Member:
-    """A file in an archive: its name there, where it starts, its size before and after unpacking."""
+    """A file in an archive: its name there, where it starts, its size before and after unpacking.
+
+    In a zip archive ``offset`` is that of its header, in a tar that of its contents. ``crc`` is None in a tar, which
+    has no checksum of contents. ``special`` says what a member is that is not a regular file, such as a link.
+    """
 
     name: str
     offset: int
     packed: int
     bytes: int
-    method: int
-    crc: int
-    encrypted: bool
+    method: int = zipfile.ZIP_STORED
+    crc: int | None = None
+    encrypted: bool = False
+    special: str = ""
 
 
 def split(path: str) -> tuple[str, str] | None:
     """``some.zip!member`` as archive and member; None for the path of a plain file."""
-    at = path.lower().find(SEPARATOR)
-    return (path[: at + 4], path[at + len(SEPARATOR) :]) if at >= 0 else None
+    found = SEPARATOR.search(path)
+    return (path[: found.start(1)], path[found.end(1) :]) if found else None
 
 
 @dataclass(frozen=True, slots=True)
-class Directory:
-    """An archive's table of contents as it stands in the file, and where in it each name does.
+class ZipIndex:
+    """A zip archive's table of contents as it is in the file, and the place in it of each name.
 
-    ``others`` are further places of a name that several members bear; ``shift`` is added to all offsets.
+    ``others`` are further places of a name that several members have; ``shift`` is added to all offsets.
     """
 
     table: bytes
     shift: int
-    places: dict[str, int]
-    others: dict[str, list[int]]
+    places: dict[str, int] = field(default_factory=dict)
+    others: dict[str, list[int]] = field(default_factory=dict)
+
+    def member(self, name: str, at: int) -> Member:
+        """The member of the entry at a place of the table."""
+        return _zip_member(self, name, at)
+
+
+@dataclass(frozen=True, slots=True)
+class TarIndex:
+    """Where a tar's members are: of each name its row in ``offsets`` and ``sizes``; ``special`` says what some are."""
+
+    offsets: "array[int]"
+    sizes: "array[int]"
+    special: dict[int, str]
+    places: dict[str, int] = field(default_factory=dict)
+    others: dict[str, list[int]] = field(default_factory=dict)
+
+    def member(self, name: str, at: int) -> Member:
+        """The member of a row."""
+        size = self.sizes[at]
+        return Member(name, self.offsets[at], size, size, special=self.special.get(at, ""))
 
 
 def members(archive: str | Path) -> list[Member]:
-    """Every file in an archive, in the order in which they lie in it. Raises ArchiveError."""
+    """Every member of an archive but folders, in the order in which they are in it. Raises ArchiveError."""
     with _in_words():
-        directory = _read_directory.__wrapped__(*_as_it_is_now(Path(archive)))  # who lists does so once: not kept
-        places = [*directory.places.items(), *((name, at) for name, more in directory.others.items() for at in more)]
-        return sorted((_member(directory, name, at) for name, at in places), key=lambda one: one.offset)
+        index = _read_index.__wrapped__(*_as_it_is_now(Path(archive)))  # who lists does so once: not kept
+        places = [*index.places.items(), *((name, at) for name, more in index.others.items() for at in more)]
+        return sorted((index.member(name, at) for name, at in places), key=lambda member: member.offset)
+
+
+def find(archive: str | Path, name: str) -> Member:
+    """The member of a name. Raises ArchiveError for a missing one, one that cannot be read, and a duplicate name."""
+    with _in_words():
+        return _find(Path(archive), name)
 
 
 def read(archive: str | Path, name: str) -> bytes:
-    """The contents of a member. Raises ArchiveError, also for a name that two members bear."""
+    """The contents of a member. Raises ArchiveError where ``find`` does, and for damaged contents."""
     with _in_words():
-        return _read(Path(archive), name)
+        member = _find(Path(archive), name)
+        with Path(archive).open("rb") as file:
+            start = member.offset if member.crc is None else _start(file, member)
+            packed = os.pread(file.fileno(), member.packed, start)
+        data = _unpacked(packed, member)
+        intact = member.crc is None or zlib.crc32(data) == member.crc
+        if len(packed) < member.packed or len(data) != member.bytes or not intact:
+            raise ArchiveError(f"'{name}' is damaged: its size or checksum is not the recorded one")
+        return data
 
 
-def _read(archive: Path, name: str) -> bytes:
-    directory = _directory(archive)
-    if name not in directory.places:
+def _find(archive: Path, name: str) -> Member:
+    index = _index(archive)
+    if name not in index.places:
         raise ArchiveError(f"has no member '{name}'")
-    if more := directory.others.get(name):
-        raise ArchiveError(f"has {1 + len(more)} members of the name '{name}'")
-    member = _member(directory, name, directory.places[name])
+    if more := index.others.get(name):
+        raise ArchiveError(f"has {1 + len(more)} members with the name '{name}'")
+    member = index.member(name, index.places[name])
+    if member.special:
+        raise ArchiveError(f"'{name}' is {member.special}, not a regular file")
     if member.encrypted:
         raise ArchiveError(f"'{name}' is encrypted")
-    if (most := max(member.bytes, member.packed)) > LARGEST:
-        raise ArchiveError(f"'{name}' has {most:,} bytes; the limit is {LARGEST:,}")
-    with archive.open("rb") as file:
-        header = os.pread(file.fileno(), LOCAL_HEADER, member.offset) if member.offset >= 0 else b""
-        if len(header) < LOCAL_HEADER or header[:4] != b"PK\3\4":
-            raise ArchiveError(
-                f"'{name}' is not where the archive's table of contents says; it is cut short or damaged"
-            )
-        start = member.offset + LOCAL_HEADER + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
-        packed = os.pread(file.fileno(), member.packed, start)
-    data = _unpacked(packed, member)
-    if len(packed) < member.packed or len(data) != member.bytes or zlib.crc32(data) != member.crc:
-        raise ArchiveError(f"'{name}' is damaged: its checksum is not the one that was noted")
-    return data
+    if (largest := max(member.bytes, member.packed)) > LARGEST:
+        raise ArchiveError(f"'{name}' has {largest:,} bytes; the limit is {LARGEST:,}")
+    return member
+
+
+def _start(file: BinaryIO, member: Member) -> int:
+    """Where the contents of a zip archive's member start."""
+    header = os.pread(file.fileno(), LOCAL_HEADER, member.offset) if member.offset >= 0 else b""
+    if len(header) < LOCAL_HEADER or header[:4] != b"PK\3\4":
+        raise ArchiveError(
+            f"'{member.name}' is not where the archive's table of contents says; the archive is truncated or damaged"
+        )
+    return member.offset + LOCAL_HEADER + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
 
 
 def _unpacked(packed: bytes, member: Member) -> bytes:
     if member.method == zipfile.ZIP_STORED:
         return packed
     if member.method != zipfile.ZIP_DEFLATED:
-        raise ArchiveError(f"'{member.name}' is packed in an unusual way (method {member.method}); pack it again")
+        raise ArchiveError(
+            f"'{member.name}' uses an unsupported compression (method {member.method}); zip it again with deflate"
+        )
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, member.bytes + 1)
     except zlib.error as error:
         raise ArchiveError(f"'{member.name}' is damaged: {error}") from None
 
 
-def _directory(archive: Path) -> Directory:
+def _index(archive: Path) -> ZipIndex | TarIndex:
     now = _as_it_is_now(archive)
-    with _one_at_a_time:  # threads that all ask first would all read the same table of contents
-        return _read_directory(*now)
+    with _lock:  # threads that all ask first would all read the same index
+        return _read_index(*now)
 
 
 def _as_it_is_now(archive: Path) -> tuple[str, int, int]:
     """Path, bytes and date."""
     now = archive.stat()
     if not stat.S_ISREG(now.st_mode):  # a named pipe would be waited for
-        raise ArchiveError("is no file, but a folder, a named pipe or a device")
+        raise ArchiveError("is not a regular file, but a folder, a named pipe or a device")
     return str(archive), now.st_size, now.st_mtime_ns
 
 
@@ -130,35 +183,86 @@ def _in_words() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise ArchiveError("is gone, or was never there") from None
+        raise ArchiveError("is missing") from None
     except OSError as error:
         raise ArchiveError(f"cannot be read: {error.strerror}") from None
-    except (ValueError, OverflowError, struct.error) as error:  # what a broken table of contents leads to
-        raise ArchiveError(f"is damaged, or cut short ({error}); fetch it again") from None
+    except (ValueError, OverflowError, struct.error) as error:  # what a broken index leads to
+        raise ArchiveError(f"is damaged or truncated ({error}); fetch it again") from None
 
 
 @lru_cache(maxsize=64)
-def _read_directory(archive: str, size: int, date: int) -> Directory:
-    """Read here and not by zipfile, which takes four times as long: an embed job of DISC21 needs all its archives'."""
+def _read_index(archive: str, size: int, date: int) -> ZipIndex | TarIndex:
     with Path(archive).open("rb") as file:
-        table, shift = _table_of_contents(file.fileno(), size)
-    directory = Directory(table, shift, {}, {})
+        return _read_tar(file) if archive.lower().endswith(".tar") else _read_zip(file, size)
+
+
+def _add(index: ZipIndex | TarIndex, name: str, at: int) -> None:
+    if index.places.setdefault(name, at) != at:
+        index.others.setdefault(name, []).append(at)
+
+
+def _read_tar(file: BinaryIO) -> TarIndex:
+    """Raises ArchiveError for a tar that is compressed, damaged, or has no end: tarfile takes that for its end."""
+    head = file.read(8)
+    if kind := next((kind for magic, kind in COMPRESSIONS.items() if head.startswith(magic)), ""):
+        raise ArchiveError(f"is a tar compressed with {kind}, in which nothing can be found; decompress it")
+    file.seek(0)
+    index = TarIndex(array("q"), array("q"), {})
+    try:
+        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
+            while entry := tar.next():
+                tar.members.clear()  # type: ignore[attr-defined] # tarfile would keep a kilobyte a member
+                if tar.offset <= entry.offset:  # a negative size would lead in circles
+                    raise ArchiveError("is damaged: a member has a negative size; fetch it again")
+                if entry.isdir():
+                    continue
+                row = len(index.sizes)
+                index.offsets.append(entry.offset_data)
+                index.sizes.append(entry.size)
+                if not entry.isreg() or entry.issparse():
+                    index.special[row] = "a sparse file" if entry.issparse() else "a link or a device"
+                _add(index, _tar_name(entry.name), row)
+            file.seek(tar.offset)
+    except tarfile.TarError as error:
+        raise ArchiveError(f"is not a tar archive, or is damaged or truncated ({error}); fetch it again") from None
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise ArchiveError("is damaged or truncated: the mark of its end is missing; fetch it again")
+    while rest := file.read(1 << 20):
+        if rest.count(0) != len(rest):
+            raise ArchiveError("has more behind its end, as joined archives have; unpack it with `tar -i`, and pack it")
+    return index
+
+
+def _tar_name(name: str) -> str:
+    """Without the ``./`` that ``tar cf some.tar .`` writes; a name that is not UTF-8 as Latin-1."""
+    name = re.sub(r"^(?:\./+)+", "", name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape").decode("latin-1")
+    return name
+
+
+def _read_zip(file: BinaryIO, size: int) -> ZipIndex:
+    """Parsed here and not by zipfile, which takes four times as long: an embed job of DISC21 needs all its archives."""
+    table, shift = _table_of_contents(file.fileno(), size)
+    index = ZipIndex(table, shift)
     at = 0
     while at < len(table):
         if table[at : at + 4] != b"PK\1\2":
             raise ArchiveError("is damaged: its table of contents breaks off; fetch it again")
         flags, name, extra, comment = NAME.unpack_from(table, at)
         text = table[at + ENTRY.size : at + ENTRY.size + name].decode("utf-8" if flags & UTF_8 else "cp437")
-        if not text.endswith("/") and directory.places.setdefault(text, at) != at:
-            directory.others.setdefault(text, []).append(at)
+        if not text.endswith("/"):
+            _add(index, text, at)
         at += ENTRY.size + name + extra + comment
     if at > len(table):
         raise ArchiveError("is damaged: its table of contents breaks off; fetch it again")
-    return directory
+    return index
 
 
 def _table_of_contents(file: int, size: int) -> tuple[bytes, int]:
-    """An archive's table of contents, and by how much all that it says of places is too low.
+    """An archive's table of contents, and by how much all its offsets are too low.
 
     PKWARE APPNOTE 4.3.12 to 4.3.16. Raises ArchiveError.
     """
@@ -166,7 +270,7 @@ def _table_of_contents(file: int, size: int) -> tuple[bytes, int]:
     tail = os.pread(file, size - start, start)
     at = tail.rfind(END_MARK)
     if at < 0 or at + END.size > len(tail):
-        raise ArchiveError("is no zip archive, or is cut short; fetch it again")
+        raise ArchiveError("is not a zip archive, or is truncated; fetch it again")
     length, offset = END.unpack_from(tail, at)
     end = start + at
     large = os.pread(file, LOCATOR, end - LOCATOR) if end >= LOCATOR else b""
@@ -175,21 +279,21 @@ def _table_of_contents(file: int, size: int) -> tuple[bytes, int]:
         length, offset = LARGE_END.unpack(os.pread(file, LARGE_END.size, end))
     shift = end - length - offset
     if shift < 0:
-        raise ArchiveError("is damaged or cut short: its table of contents is not where it should be; fetch it again")
+        raise ArchiveError("is damaged or truncated: its table of contents is not where it should be; fetch it again")
     return os.pread(file, length, offset + shift), shift
 
 
-def _member(directory: Directory, name: str, at: int) -> Member:
-    flags, method, crc, packed, whole, skip, extra, offset = ENTRY.unpack_from(directory.table, at)
+def _zip_member(index: ZipIndex, name: str, at: int) -> Member:
+    flags, method, crc, packed, whole, skip, extra, offset = ENTRY.unpack_from(index.table, at)
     sizes = [whole, packed, offset]
-    if TOO_LARGE in sizes:  # then what they are stands in an extra field, in this order
-        rest = directory.table[at + ENTRY.size + skip : at + ENTRY.size + skip + extra]
+    if TOO_LARGE in sizes:  # then they are in an extra field, in this order
+        rest = index.table[at + ENTRY.size + skip : at + ENTRY.size + skip + extra]
         while len(rest) >= 4:
             kind, length = struct.unpack_from("<HH", rest)
             if kind == 1:
-                found = iter(struct.unpack_from(f"<{sizes.count(TOO_LARGE)}Q", rest, 4))
-                sizes = [next(found) if one == TOO_LARGE else one for one in sizes]
+                values = iter(struct.unpack_from(f"<{sizes.count(TOO_LARGE)}Q", rest, 4))
+                sizes = [next(values) if size == TOO_LARGE else size for size in sizes]
                 break
             rest = rest[4 + length :]
     whole, packed, offset = sizes
-    return Member(name, offset + directory.shift, packed, whole, method, crc, encrypted=bool(flags & 1))
+    return Member(name, offset + index.shift, packed, whole, method, crc, encrypted=bool(flags & 1))

@@ -1,7 +1,7 @@
-"""Which files are taken for images where they are listed, by their names alone."""
+"""The file name extensions that count as images when a folder is listed."""
 
-# The formats that are decoded, and those that people have beside them and would miss.
+# Formats that are decoded, and common ones that are not, so that they are reported instead of silently ignored.
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2"),
-    *(".heic", ".heif", ".jxl"),  # refused by name: they must not be missing in silence
+    *(".heic", ".heif", ".jxl"),  # rejected with a reason when they are read
 )

@@ -1,7 +1,7 @@
-"""The containers of image files: which parts of one make its pixels, and whether these were fetched whole.
+"""Image file containers: which parts of a file hold its pixels, and whether these parts are complete.
 
-All functions take the bytes of a file, and raise ValueError, with words that follow "damaged: ", where these parts are
-not whole. Libraries of other programs look over what is wrong beside the pixels, and so does this module.
+All functions take the bytes of a file. They raise ValueError, with a message that completes "damaged: ", if these parts
+are incomplete. Like the libraries of other programs, they ignore damage elsewhere in the file.
 """
 
 import re
@@ -14,15 +14,15 @@ import numpy as np
 JPEG, PNG, BMP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM"
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9  # markers of JPEG
 APPLICATION, COMMENT = range(0xE0, 0xF0), 0xFE
-MARKER = re.compile(rb"\xff+([^\0\xff\x01\xd0-\xd8])", re.DOTALL)  # but for those that stand within compressed data
-# What segments of JPEG that are kept begin with, and how long they must at least be: libjpeg takes the kind of colors
-# from the first two; the others say how the camera was held.
+MARKER = re.compile(rb"\xff+([^\0\xff\x01\xd0-\xd8])", re.DOTALL)  # except those inside compressed data
+# First bytes and minimum length of the JPEG segments to keep: libjpeg derives the color space from the first two; the
+# others hold the orientation.
 KEPT_SEGMENTS = ((b"JFIF\0", 14), (b"Adobe", 12), (b"Exif\0\0", 6), (b"http://ns.adobe.com/xap/1.0/\0", 29))
-# Keywords of PNG's texts that may say how the camera was held.
+# Keywords of PNG text chunks that may hold the orientation.
 ORIENTING_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"exif\0")
 CRITICAL = {b"IHDR": "header", b"PLTE": "palette", b"IDAT": "pixels"}
-GREY, COLOR, PALETTE = 0, 2, 3  # kinds of PNG
-# Masks of red, green, blue and alpha by which Pillow reads a BMP, by bits a pixel.
+GREY, COLOR, PALETTE = 0, 2, 3  # PNG color types
+# Red, green, blue and alpha masks of the BMPs that Pillow reads, by bits per pixel.
 PLAIN_MASKS = {
     16: {(0xF800, 0x7E0, 0x1F, 0), (0x7C00, 0x3E0, 0x1F, 0)},
     32: {(0xFF0000, 0xFF00, 0xFF, 0), (0xFF0000, 0xFF00, 0xFF, 0xFF000000), (0, 0, 0, 0)},
@@ -30,9 +30,9 @@ PLAIN_MASKS = {
 
 
 def essentials(data: bytes, *, texts: bool = True) -> bytes:
-    """A file with the same pixels, upright by the same notes, without what else could be wrong with it.
+    """Return a file with the same pixels and orientation, without the parts that could otherwise fail to decode.
 
-    ``texts`` says whether notes within PNG's texts are kept: they may unpack to more than Pillow accepts.
+    ``texts``: keep an orientation in PNG text chunks, which may decompress to more than Pillow accepts.
     """
     if data.startswith(PNG):
         return b"".join([PNG, *_png_essentials(data, texts)])
@@ -45,7 +45,7 @@ def essentials(data: bytes, *, texts: bool = True) -> bytes:
 
 
 def chunks(png: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """The chunks of a PNG up to its end: their kind, and all of them: length, kind, contents, checksum."""
+    """The chunks of a PNG up to its end: type, and the whole chunk (length, type, contents, checksum)."""
     at, kind = len(PNG), b""
     while at + 8 <= len(png) and kind != b"IEND":
         kind, end = png[at + 4 : at + 8], at + 12 + int.from_bytes(png[at : at + 4])
@@ -61,14 +61,14 @@ def _png_essentials(png: bytes, texts: bool) -> Iterator[bytes | memoryview]:
         if kind == b"IHDR" and len(contents) >= 13:
             bits, color = contents[8], contents[9]
         if kind == b"PLTE" and color != PALETTE:
-            continue  # a suggestion for screens of few colors
+            continue  # a suggested palette for displays with few colors
         colors = len(contents) // 3 if kind == b"PLTE" else colors
         if kind in CRITICAL and not whole:
             raise ValueError(f"it is cut short, or the checksum of its {CRITICAL[kind]} is wrong")
         if kind in CRITICAL or kind == b"IEND":
             yield chunk
-        elif kind[:1].isupper():  # and not known, so that the pixels may mean anything (PNG specification, 5.4)
-            raise ValueError(f"it has a part of the unknown kind {kind!r}")
+        elif kind[:1].isupper():  # an unknown critical chunk may change how pixels are read (PNG specification, 5.4)
+            raise ValueError(f"it has an unknown critical chunk, {kind!r}")
         elif kind == b"tRNS" and whole:
             yield _transparency(contents, bits, color, colors)
         elif whole and (kind == b"eXIf" or (texts and contents.startswith(ORIENTING_TEXTS))):
@@ -76,12 +76,12 @@ def _png_essentials(png: bytes, texts: bool) -> Iterator[bytes | memoryview]:
 
 
 def _transparency(contents: bytes, bits: int, color: int | None, colors: int) -> bytes:
-    """A tRNS chunk in the scale to which Pillow brings pixels: 8 bits, or 16; nothing where it is not well-formed."""
+    """A tRNS chunk scaled as Pillow scales pixels, to 8 or 16 bits; empty if it is malformed."""
     if color == PALETTE and 1 <= len(contents) <= colors:
         return _chunk(b"tRNS", contents)
     if len(contents) != {GREY: 2, COLOR: 6}.get(color or GREY):
         return b""
-    most = (1 << bits) - 1  # of more bits than pixels have, the lowest count (PNG specification, 11.3.2.1)
+    most = (1 << bits) - 1  # only the lowest bits count (PNG specification, 11.3.2.1)
     scale = 255 // max(most, 1) if bits < 8 else 1
     values = [(value & most) * scale for (value,) in struct.iter_unpack(">H", contents)]
     return _chunk(b"tRNS", struct.pack(f">{len(values)}H", *values))
@@ -95,18 +95,18 @@ def _chunk(kind: bytes, contents: bytes) -> bytes:
 
 
 def segments(jpeg: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """The segments of a JPEG up to its end: marker, and where it, its contents and what follows them start."""
+    """The segments of a JPEG up to its end: marker, and the offsets of its marker, its contents and its end."""
     at = 2
-    while found := MARKER.search(jpeg, at):
-        marker, length = found[1][0], found.end()
+    while match := MARKER.search(jpeg, at):
+        marker, length = match[1][0], match.end()
         if marker == END_OF_IMAGE:
             return
         at = length + max(2, int.from_bytes(jpeg[length : length + 2]))
-        yield marker, found.start(), length + 2, at
+        yield marker, match.start(), length + 2, at
 
 
 def count_scans(jpeg: bytes) -> int:
-    """How often a JPEG goes over its pixels; what follows it in the file, such as a film, does not count."""
+    """Number of scans of a JPEG; data after its end, such as an appended video, does not count."""
     return sum(marker == START_OF_SCAN for marker, *_ in segments(jpeg))
 
 
@@ -125,20 +125,20 @@ def _is_kept(contents: bytes) -> bool:
     return any(contents.startswith(start) and len(contents) >= least for start, least in KEPT_SEGMENTS)
 
 
-# --- WebP and AVIF, which decode without complaint where the rest of a file that was not fetched whole is zeros ---
+# --- WebP and AVIF, which decode without error even if a partly downloaded file is filled up with zeros ---
 
 
 def ends_in_zeros(data: bytes) -> bool:
-    """Whether the pixels of a WebP or AVIF end in zeros; padding and metadata behind them may.
+    """Whether the last fifth of a WebP's or AVIF's pixel data is zeros; padding and metadata after it may be.
 
-    An image of one color ends in zeros too, but for a twentieth at most.
+    An image of one color ends in zeros too, but at most for a twentieth of its data.
     """
-    packed = _webp_pixels(data) if data.startswith(b"RIFF") else _avif_pixels(data)
-    return any(len(one) >= 5 and not any(one[-(len(one) // 5) :]) for one in packed)
+    items = _webp_pixels(data) if data.startswith(b"RIFF") else _avif_pixels(data)
+    return any(len(item) >= 5 and not any(item[-(len(item) // 5) :]) for item in items)
 
 
 def _webp_pixels(webp: bytes) -> list[bytes]:
-    """The first frame."""
+    """The data of the first frame."""
     at = 12
     while at + 8 <= len(webp):
         kind, length = webp[at : at + 4], int.from_bytes(webp[at + 4 : at + 8], "little")
@@ -149,12 +149,12 @@ def _webp_pixels(webp: bytes) -> list[bytes]:
 
 
 def _avif_pixels(avif: bytes) -> list[bytes]:
-    """What its items hold of AV1 (ISO/IEC 14496-12, 8.11.3); of a film, which has no items, all media data."""
+    """The data of its AV1 items (ISO/IEC 14496-12, 8.11.3); of a video, which has no items, all media data."""
     boxes = list(_boxes(avif, 0, len(avif)))
     media = [avif[start:end] for kind, start, end in boxes if kind == b"mdat"]
-    inside = [box for kind, start, end in boxes if kind == b"meta" for box in _boxes(avif, start + 4, end)]
+    children = [box for kind, start, end in boxes if kind == b"meta" for box in _boxes(avif, start + 4, end)]
     try:
-        items = [one for kind, start, end in inside if kind == b"iloc" for one in _items(avif, avif[start:end])]
+        items = [item for kind, start, end in children if kind == b"iloc" for item in _items(avif, avif[start:end])]
     except (struct.error, IndexError):
         return media
     # an AV1 item begins with a temporal delimiter or a sequence header (AV1 specification, 5.3), unlike metadata
@@ -162,7 +162,7 @@ def _avif_pixels(avif: bytes) -> list[bytes]:
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, and where the contents start and end."""
+    """Boxes of ISO base media: type, and where the contents start and end."""
     while at + 8 <= end:
         length, kind, header = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8], 8
         if length == 1:
@@ -202,7 +202,7 @@ def _items(avif: bytes, iloc: bytes) -> Iterator[bytes]:
 
 
 def jpeg_2000_depth(data: bytes) -> tuple[int, int]:
-    """Channels, and bits of the first; zeros where that cannot be found (ISO/IEC 15444-1, A.5.1)."""
+    """Number of channels, and bits of the first; zeros if they cannot be found (ISO/IEC 15444-1, A.5.1)."""
     at = data.find(b"\xff\x4f\xff\x51", 0, 1 << 20) + 40  # the start of the codestream
     if at < 40 or len(data) < at + 3:
         return 0, 0
@@ -210,13 +210,13 @@ def jpeg_2000_depth(data: bytes) -> tuple[int, int]:
 
 
 def _plain_bmp(bmp: bytes) -> bytes:
-    """A BMP by other bit fields than Pillow reads, as one by those that it does."""
+    """Rewrite a BMP whose bit fields Pillow does not read as one with standard masks."""
     if len(bmp) < 54:
         return bmp
     offset, header, width, height, _, bits, compression = struct.unpack_from("<IIiiHHI", bmp, 10)
     if header < 40 or compression not in (3, 6) or bits not in PLAIN_MASKS:
         return bmp
-    count = 4 if header >= 56 or compression == 6 else 3  # they follow a header that has no room for them
+    count = 4 if header >= 56 or compression == 6 else 3  # they follow the header if it has no room for them
     masks = tuple(struct.unpack_from(f"<{count}I", bmp, 54)) + (0,) * (4 - count)
     stride, rows = (width * bits + 31) // 32 * 4, abs(height)
     if (compression == 3 and masks in PLAIN_MASKS[bits]) or width <= 0 or len(bmp) < offset + stride * rows:
@@ -226,7 +226,7 @@ def _plain_bmp(bmp: bytes) -> bytes:
     for channel, mask in zip((2, 1, 0, 3), masks, strict=True):
         if mask:
             most = mask >> (shift := (mask & -mask).bit_length() - 1)
-            for row in range(rows):  # not all at once, which would take eight times the memory
+            for row in range(rows):  # all at once would take eight times the memory
                 field = ((values[row] & mask) >> shift).astype(np.uint64)
                 pixels[row, :, channel] = (field * 255 + most // 2) // most
     sizes, last = (108, width, height, 1, 32, 3), (0xFF0000, 0xFF00, 0xFF, 0xFF000000)

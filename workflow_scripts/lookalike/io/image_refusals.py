@@ -1,4 +1,4 @@
-"""Why an image file is refused that no decoder takes: what it is instead, or that it is damaged."""
+"""The reasons for rejecting files that cannot be decoded: an unsupported kind, not an image, or damaged."""
 
 import re
 import struct
@@ -10,16 +10,16 @@ from lookalike.io.image_containers import BMP, JPEG, PNG, jpeg_2000_depth, segme
 
 
 class BadImage(Exception):
-    """An image that cannot be used; the message is the reason, for the table of rejected images."""
+    """An unusable image; the message is the reason given in the table of rejected images."""
 
 
-TO_CONVERT = "is {}, which cannot be decoded here; convert it to JPEG"
-NO_IMAGE = "is {}, not a picture"
-BROKEN = "damaged: it begins like {}, and cannot be read as such"
-# How files begin that are not decoded, the particular before the general.
-BEGINNINGS = tuple(
-    (re.compile(beginning, re.DOTALL | re.IGNORECASE), reason.format(name))
-    for beginning, reason, name in (
+TO_CONVERT = "is {}, which is not supported; convert it to JPEG"
+NO_IMAGE = "is {}, not an image"
+BROKEN = "damaged: it starts like {}, but cannot be decoded"
+# First bytes of files that are not decoded, from specific to general.
+SIGNATURES = tuple(
+    (re.compile(signature, re.DOTALL | re.IGNORECASE), reason.format(name))
+    for signature, reason, name in (
         (rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", TO_CONVERT, "HEIC"),
         (rb"....ftypavi[fs]", BROKEN if features.check("avif") else TO_CONVERT, "AVIF"),
         (rb"....ftypcrx |FUJIFILMCCD|IIRO|IIRS|MMOR|IIU\0|II\*\0....CR|FOVb", TO_CONVERT, "camera raw"),
@@ -30,7 +30,7 @@ BEGINNINGS = tuple(
         (rb"%PDF", TO_CONVERT, "PDF"),
         (rb"%!PS|\xc5\xd0\xd3\xc6", TO_CONVERT, "PostScript"),
         (rb"P[1-7f]\s", TO_CONVERT, "PNM"),
-        (rb"v/1\x01|#\?RADIANCE", TO_CONVERT, "a picture of high dynamic range (EXR, HDR)"),
+        (rb"v/1\x01|#\?RADIANCE", TO_CONVERT, "a high dynamic range image (EXR, HDR)"),
         (rb"\0\0[\x01\x02]\0", TO_CONVERT, "an icon"),
         (rb".{128}DICM", TO_CONVERT, "DICOM"),
         (rb"SIMPLE  =", TO_CONVERT, "FITS"),
@@ -50,40 +50,40 @@ BEGINNINGS = tuple(
         (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", BROKEN, "JPEG 2000"),
     )
 )
-# Kinds of JPEG by the marker of their frame.
+# Kinds of JPEG by frame marker.
 FRAMES = {
     **dict.fromkeys((0xC0, 0xC1, 0xC2, 0xC9, 0xCA), "a JPEG"),
     **dict.fromkeys((0xC3, 0xCB), "a lossless JPEG"),
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "a hierarchical JPEG"),
     0xF7: "JPEG-LS",
 }
-# Tags of TIFF, and what their values mean that are not decoded.
+# TIFF tags, and descriptions of their unsupported values.
 BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, SAMPLE_FORMAT = 258, 259, 262, 277, 339
 SAMPLE_FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 PHOTOMETRICS = {32803: "camera raw", 34892: "camera raw", 32844: "LogLuv", 32845: "LogLuv"}
 
 
 def refusal(data: bytes) -> str:
-    """The reason for refusing what cannot be opened: what it is, as far as its first bytes tell."""
+    """The reason for rejecting a file that cannot be opened: what it is, judged by its first bytes."""
     if kind := undecoded_kind(data):
         return TO_CONVERT.format(kind)
-    for beginning, reason in BEGINNINGS:
-        if beginning.match(data):
+    for signature, reason in SIGNATURES:
+        if signature.match(data):
             return reason
     if data.count(0) == len(data):
         return "holds nothing but zero bytes"
     text = data[:512].decode(errors="ignore")
-    whole = len(text.encode()) > min(len(data), 512) - 4  # a character may be cut
-    return NO_IMAGE.format("text") if whole and "\0" not in text else "not a picture in a known format"
+    whole = len(text.encode()) > min(len(data), 512) - 4  # the last character may be cut
+    return NO_IMAGE.format("text") if whole and "\0" not in text else "not an image in a known format"
 
 
 def undecoded_kind(data: bytes) -> str:
-    """The kind of a JPEG, PNG, TIFF, BMP or JPEG 2000 that may well be whole, but is not decoded here; or nothing."""
+    """Name an unsupported kind of JPEG, PNG, TIFF, BMP or JPEG 2000, which may be undamaged; empty otherwise."""
     try:
         if data.startswith(JPEG):
             return _jpeg_kind(data)
         if data.startswith(PNG):
-            return "PNG in the way of iPhone apps (CgBI)" if data[12:16] == b"CgBI" else ""
+            return "a PNG in the format of iPhone apps (CgBI)" if data[12:16] == b"CgBI" else ""
         if data.startswith(BMP):
             return _bmp_kind(data)
         if data.startswith((b"II", b"MM")):
@@ -100,8 +100,8 @@ def _jpeg_kind(data: bytes) -> str:
             if FRAMES[marker] != "a JPEG":
                 return FRAMES[marker]
             if bits != 8:
-                return f"a JPEG of {bits} bits a channel"
-            return "" if channels in (1, 3, 4) else f"a JPEG of {channels} channels"
+                return f"a JPEG with {bits} bits per channel"
+            return "" if channels in (1, 3, 4) else f"a JPEG with {channels} channels"
     return ""
 
 
@@ -111,7 +111,7 @@ def _bmp_kind(data: bytes) -> str:
         if header == 12:
             bits, compression = struct.unpack_from("<H", data, 24)[0], 0
         known = bits in (1, 4, 8, 16, 24, 32) and compression in (0, 1, 2, 3, 6)
-        return "" if known else f"a BMP of {bits} bits (compression {compression})"
+        return "" if known else f"a BMP with {bits} bits per pixel (compression {compression})"
     return f"a BMP with a header of {header} bytes" if 16 <= header <= 64 else ""
 
 
@@ -119,10 +119,10 @@ def _tiff_kind(data: bytes) -> str:
     file = BytesIO(data)
     try:
         TiffImagePlugin.TiffImageFile(file)
-    except SyntaxError as error:  # of an unknown compression comes a KeyError
+    except SyntaxError as error:  # an unknown compression raises it from a KeyError
         if not str(error).startswith(("unknown", "Invalid value")) and not isinstance(error.__cause__, KeyError):
             return ""
-    except Exception:  # whatever a broken file leads Pillow to
+    except Exception:  # a broken file may make Pillow raise anything
         return ""
     else:
         return ""
@@ -135,11 +135,11 @@ def _tiff_kind(data: bytes) -> str:
         samples, packed = tags.get(SAMPLES, len(bits)), tags.get(COMPRESSION, 1)
     except Exception:  # likewise
         return ""
-    return f"a TIFF of {samples} x {bits[0]} bits ({values}, compression {packed})"
+    return f"a TIFF with {samples} x {bits[0]} bits ({values}, compression {packed})"
 
 
 def _jpeg_2000_kind(data: bytes) -> str:
     if not data.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")):
         return ""
     channels, bits = jpeg_2000_depth(data)
-    return "" if channels <= 4 and bits <= 16 else f"JPEG 2000 of {channels} x {bits} bits"
+    return "" if channels <= 4 and bits <= 16 else f"JPEG 2000 with {channels} x {bits} bits"

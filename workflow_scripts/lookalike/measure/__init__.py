@@ -1,1 +1,1 @@
-"""The stage `measure`: one model's neighbors as numbers with intervals."""
+"""The measure stage: the metrics of one model with one index."""

@@ -1,4 +1,4 @@
-"""The measure stage: one model's neighbors on one data set, as numbers with intervals."""
+"""The measure stage: metrics with intervals of one model and index on one data set."""
 
 import json
 import logging
@@ -40,7 +40,7 @@ T = TypeVar("T", bound=Record)
 
 @dataclass(frozen=True)
 class MeasureJob:
-    """One model and index to measure: their files, and what they are."""
+    """The files and identity of one model and index to measure."""
 
     results: Results
     truth: str | Path
@@ -58,41 +58,37 @@ class MeasureJob:
 def measure(job: MeasureJob) -> None:
     """Write the ``records.Metrics`` of one model and index on one data set to ``out``.
 
-    ``seen`` is the table of what the model saw of every image (INDEX_IMAGES). ``timings`` and ``search_timing`` lie
-    beside the logs: where one is missing or damaged, what it would tell is left out.
+    ``seen`` is the INDEX_IMAGES table: the hash, size or rejection reason of every image. ``timings`` and
+    ``search_timing`` are kept with the logs; missing or damaged timings are skipped. Raises LookalikeError if inputs
+    are missing, damaged or of different searches.
     """
     sample_sha256 = identity.check_sample(job.images, job.truth, job.seen, *job.results.files)
     footer = store.read_provenance(job.results.neighbors)
     _check_search(job.results.neighbors, footer, job.seen, model=job.model, index=job.index)
     sample = store.read_table(job.images, IMAGES)
-    of_images = store.read_columns(job.seen, "image_id", "width", "height", "reason").combine_chunks()
-    refused = sample.filter(pc.is_in(sample["image_id"], value_set=_rejected_ids(job.seen, of_images, sample)))
-    references, rejected_references = _count(sample, "reference"), _count(refused, "reference")
-    evaluation = evaluate(
-        job.results,
-        store.read_table(job.truth, TRUTH),
-        sample,
-        searched=references - rejected_references,
-        k=job.k,
-    )
+    seen = store.read_columns(job.seen, "image_id", "width", "height", "reason").combine_chunks()
+    rejected = sample.filter(pc.is_in(sample["image_id"], value_set=_rejected_ids(job.seen, seen, sample)))
+    references, rejected_references = _count(sample, "reference"), _count(rejected, "reference")
+    searched = references - rejected_references
+    evaluation = evaluate(job.results, store.read_table(job.truth, TRUTH), sample, searched=searched, k=job.k)
     counted = sample.take(evaluation.ranking.counted)
     groups = group_codes(counted["group"].to_pylist())
-    agreed, baselines = agreement.estimates(
+    agreements, baselines = agreement.estimates(
         agreement.scales(sample, job.k),
         store.read_table(job.results.neighbors, NEIGHBORS),
         sample,
-        searched=references - rejected_references,
+        searched=searched,
         kept=job.k + 1,
     )
 
-    def estimates(among: Bools) -> dict[str, Estimate]:
+    def estimates(part: Bools) -> dict[str, Estimate]:
         return {
-            name: NOTHING if values is None else estimate(values[among], groups[among])
+            name: NOTHING if values is None else estimate(values[part], groups[part])
             for name, values in evaluation.outcomes.items()
         }
 
     queries = _count(sample, "query")
-    parts = break_down(counted, _longer_sides(of_images, counted["image_id"]))
+    parts = break_down(counted, _longer_sides(seen, counted["image_id"]))
     record = Metrics(
         dataset=job.dataset,
         model=job.model,
@@ -101,13 +97,19 @@ def measure(job: MeasureJob) -> None:
         queries=queries,
         groups=len(set(groups.tolist())),
         rejected_references=rejected_references,
-        rejected_queries=_count(refused, "query"),
-        metrics=estimates(np.ones(counted.num_rows, dtype=np.bool_)) | _pooled_estimates(evaluation, queries) | agreed,
+        rejected_queries=_count(rejected, "query"),
+        metrics=estimates(np.ones(counted.num_rows, dtype=np.bool_))
+        | _pooled_estimates(evaluation, queries)
+        | agreements,
         breakdowns={
-            column: {value: estimates(among) for value, among in values.items()} for column, values in parts.items()
+            column: {value: estimates(part) for value, part in values.items()} for column, values in parts.items()
         },
         thresholds=_thresholds(evaluation),
-        curves={name: _curve(one) for name, one in evaluation.predictions.items() if one.matches.any()},
+        curves={
+            name: _curve(predictions)
+            for name, predictions in evaluation.predictions.items()
+            if predictions.matches.any()
+        },
         baselines=baselines,
         timing=_embed_timing(job.timings) | _search_timing(job.search_timing),
         cost=_cost(footer),
@@ -118,24 +120,24 @@ def measure(job: MeasureJob) -> None:
 
 
 def _check_search(path: str | Path, footer: dict[str, Any], seen: str | Path, *, model: str, index: str) -> None:
-    """Neighbors must be of this model and index, and found among the very shards that the table of images is of."""
-    of_images = store.read_provenance(seen)
-    expected = {"model": model, "index": index} | {name: of_images.get(name) for name in identity.BUILT}
+    """Check that the neighbors belong to this model and index, and the shards of ``seen``."""
+    seen_footer = store.read_provenance(seen)
+    expected = {"model": model, "index": index} | {name: seen_footer.get(name) for name in identity.BUILT}
     for name, value in expected.items():
         if footer.get(name) != value:
             raise LookalikeError(
-                f"{path}: was found with another {name.removesuffix('_sha256')}: {footer.get(name)}, expected {value}. "
+                f"{path}: was made with {name.removesuffix('_sha256')} {footer.get(name)}, expected {value}. "
                 f"Search again: --forcerun {path}"
             )
 
 
 def _pooled_estimates(evaluation: Evaluation, queries: int) -> dict[str, Estimate]:
     matches = matches_of(evaluation)
-    return {name: pooled_estimate(one, matches, queries) for name, one in pooled(evaluation).items()}
+    return {name: pooled_estimate(metric, matches, queries) for name, metric in pooled(evaluation).items()}
 
 
 def _thresholds(evaluation: Evaluation) -> dict[str, Threshold]:
-    """The thresholds of the lists by DISC21's rule, with and without score normalisation; none without true pairs."""
+    """Thresholds of the lists by the DISC21 rule, raw and normalised; empty without true pairs."""
     return {
         f"recall_at_p90{end}": _threshold(evaluation.predictions[f"uap{end}"], evaluation.groups)
         for end in ("", NORMALISED)
@@ -154,19 +156,20 @@ def _threshold(predictions: Predictions, groups: Groups) -> Threshold:
 
 
 def _on_held_out_half(predictions: Predictions, groups: Groups) -> HeldOut:
-    """Choose the threshold on one half of the groups, and see how precise it is on the other."""
+    """Choose the threshold on one half of the groups and apply it to the other half."""
     held = held_out(groups)
     sizes = np.bincount(groups.code[groups.code >= 0], minlength=len(held))
-    cut, other = best_cut(predictions.among(~held)), predictions.among(held)
+    cut, test = best_cut(predictions.among(~held)), predictions.among(held)
     precision = recall = NOTHING
     if cut is not None:
-        accepted = other.score >= cut.score
-        precision = estimate(other.right[accepted].astype(np.float64), other.group[accepted])
-        found = np.bincount(other.group[accepted & other.right], minlength=len(held))
-        every = np.arange(len(held))
-        recall = estimate(  # one outcome for every true pair
-            np.repeat([1.0, 0.0], [found.sum(), (other.matches - found).sum()]),
-            np.concatenate([np.repeat(every, found), np.repeat(every, other.matches - found)]),
+        accepted = test.score >= cut.score
+        precision = estimate(test.right[accepted].astype(np.float64), test.group[accepted])
+        hits = np.bincount(test.group[accepted & test.right], minlength=len(held))
+        misses = test.matches - hits
+        codes = np.arange(len(held))
+        recall = estimate(  # one outcome per true pair
+            np.repeat([1.0, 0.0], [hits.sum(), misses.sum()]),
+            np.concatenate([np.repeat(codes, hits), np.repeat(codes, misses)]),
         )
     return HeldOut(
         threshold=cut and cut.score,
@@ -187,7 +190,7 @@ def _curve(predictions: Predictions) -> Curve:
 
 
 def _longer_sides(seen: pa.Table, ids: pa.ChunkedArray) -> list[int | None]:
-    """The longer side of each picture, in pixels; None where it was rejected, or embedded before sizes were noted."""
+    """The longer side of each image in pixels; None if it was rejected or its size was not recorded."""
     longer = pc.max_element_wise(seen["width"], seen["height"])
     sides: list[int | None] = longer.take(pc.index_in(ids, value_set=seen["image_id"].combine_chunks())).to_pylist()
     return sides
@@ -198,25 +201,25 @@ def _count(images: pa.Table, role: str) -> int:
 
 
 def _rejected_ids(path: str | Path, seen: pa.Table, sample: pa.Table) -> pa.Array:
-    """Ids of the pictures that could not be embedded; each must be of the sample, or the counts would not add up."""
+    """Ids of the rejected images. Raises LookalikeError if one is not in the sample, as counts would not add up."""
     ids = seen.filter(pc.is_valid(seen["reason"]))["image_id"].combine_chunks()
-    strangers = ids.filter(pc.invert(pc.is_in(ids, value_set=sample["image_id"].combine_chunks())))
-    if len(strangers):
+    unknown = ids.filter(pc.invert(pc.is_in(ids, value_set=sample["image_id"].combine_chunks())))
+    if len(unknown):
         raise LookalikeError(
-            f"{path}: rejected picture '{strangers[0]}' is not in the sample, so this file belongs to another one. "
+            f"{path}: rejected image '{unknown[0]}' is not in the sample, so this file belongs to another sample. "
             f"Build the index again: --forcerun {path}"
         )
     return ids
 
 
 def _timing(path: str | Path, record: type[T]) -> T | None:
-    """What a job left beside its log: no number of a metric follows from it, so a damaged one counts as missing."""
+    """A timing kept with the logs. No metric depends on it, so a damaged one is treated as missing."""
     if not Path(path).exists():
         return None
     try:
         return store.read_json(path, record)
     except LookalikeError as error:
-        log.warning("a timing is left out: %s", error)
+        log.warning("timing skipped: %s", error)
         return None
 
 
@@ -225,7 +228,7 @@ def _embed_timing(paths: Sequence[str | Path]) -> dict[str, Any]:
     if not shards:
         return {}
     images, seconds = sum(shard.images for shard in shards), sum(shard.seconds for shard in shards)
-    slowest: dict[str, float] = {}  # bottleneck -> seconds of the shards that have it
+    slowest: dict[str, float] = {}  # bottleneck -> total seconds of its shards
     for shard in shards:
         slowest[shard.bottleneck] = slowest.get(shard.bottleneck, 0.0) + shard.seconds
     return {
@@ -245,17 +248,17 @@ def _embed_timing(paths: Sequence[str | Path]) -> dict[str, Any]:
 
 
 def _all(values: Iterable[object]) -> str:
-    """The values that shards have, most often one."""
+    """The distinct values of all shards, usually one."""
     return " + ".join(sorted({str(value) for value in values}))
 
 
 def _cost(footer: dict[str, Any]) -> Cost | None:
-    """From the neighbors' footer, which has it from the index."""
+    """The cost recorded in the neighbors' footer, which copies it from the index."""
     if "dimension" not in footer:
         return None
     stored, vectors = footer["dtypes"]["stored"], footer["references"]
     vector_bytes = footer["dimension"] * np.dtype(stored).itemsize
-    # A scan index is a list of files: what is searched, and must be kept, are the vectors in them.
+    # A scan index only lists files; its size is that of the vectors in them.
     scan = json.loads(footer.get("index_key", "{}")).get("scan")
     return Cost(
         dimension=footer["dimension"],

@@ -1,1 +1,1 @@
-"""Metrics and statistics as functions of neighbors and truth; *measure* and *compare* share them."""
+"""Metrics and statistics: functions of neighbors and truth, shared by the measure and compare stages."""

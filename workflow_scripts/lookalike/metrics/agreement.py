@@ -1,9 +1,9 @@
-"""How far a query's neighbors mean the same as the query, judged by captions or object categories.
+"""Semantic agreement of neighbors with their query, judged by captions or object categories.
 
-Where nobody knows true matches, text stands in for them: what people wrote of a picture, or the categories of the
-objects in it. A similarity of two pictures' texts is a neighbor's *gain*; a metric is a weighted sum of the first five
-gains. Each stands between two baselines of the same queries: the floor, random neighbors, and the ceiling, the
-neighbors that the text itself would choose. docs/metrics.md explains both in plain words.
+Where true matches are unknown, text replaces them: the captions of an image, or the categories of its objects. The
+similarity of two images' texts is a neighbor's *gain*; a metric is a weighted sum of the first five gains. Two
+baselines over the same queries bound each metric: chance (random neighbors) and the ceiling (the neighbors that the
+text itself selects). See docs/metrics.md.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,23 +17,22 @@ import pyarrow.compute as pc
 
 from lookalike.io.formats.records import Baseline, Estimate
 from lookalike.job.errors import LookalikeError
-from lookalike.metrics.rates import Floats, Ints, estimate, group_codes, ratio
+from lookalike.metrics.rates import DECIMALS, Floats, Ints, estimate, group_codes, ratio
 
-AT = 5  # neighbors that are looked at: as many as the articles show
+AT = 5  # neighbors per query, as in the published comparisons
 EQUAL = np.full(AT, 1 / AT)
 # Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM Transactions on Information Systems
-# 20 (2002), 422-446, with the discount log2(rank + 1), which lets no two ranks weigh the same.
+# 20 (2002), 422-446, with the discount log2(rank + 1), which is strictly monotonic from rank 1 on.
 DISCOUNTED = 1 / np.log2(np.arange(2, AT + 2))
-BLOCK = 4_000_000  # similarities held in memory at once: 32 MB
-DECIMALS = 12  # sums that differ by rounding only are equal
+BLOCK = 4_000_000  # similarities in memory at once: 32 MB
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The text of every picture as a vector of weighted words.
+    """The text of every image as a bag of words.
 
-    rows: (pictures, words) sparse float64: unit vectors for captions, ones and zeros for categories
-    sizes: (pictures,) float64, how many categories each picture has; None for captions
+    rows: (images, words) sparse float64: TF-IDF unit vectors for captions, 0 or 1 for categories
+    sizes: (images,) float64, the number of categories of each image; None for captions
     """
 
     rows: Any
@@ -41,79 +40,78 @@ class Texts:
 
     @property
     def known(self) -> npt.NDArray[np.bool_]:
-        """(pictures,) bool: whether there is anything to compare a picture by."""
+        """(images,) bool: whether an image has any text."""
         return np.asarray(self.rows.getnnz(axis=1) > 0)
 
     def of_pairs(self, a: Ints, b: Ints) -> Floats:
-        """(pairs,) float64 in [0, 1]: the similarity of picture a[i] to picture b[i]."""
+        """(pairs,) float64 in [0, 1]: the similarity of images a[i] and b[i]."""
         dots = np.asarray(self.rows[a].multiply(self.rows[b]).sum(axis=1), dtype=np.float64).ravel()
         return self._similarity(dots, a, b)
 
     def to_all(self, a: Ints, b: Ints) -> Floats:
-        """(a, b) float64 in [0, 1]: the similarity of every picture of a to every picture of b."""
+        """(len(a), len(b)) float64 in [0, 1]: the similarity of every image of a to every image of b."""
         return self._similarity((self.rows[a] @ self.rows[b].T).toarray(), a[:, None], b[None, :])
 
     def _similarity(self, dots: Floats, a: Ints, b: Ints) -> Floats:
-        """Cosine for captions; for categories Jaccard's overlap, shared ones as a share of all that either has."""
+        """Cosine similarity for captions, Jaccard index for categories."""
         if self.sizes is not None:
-            either = self.sizes[a] + self.sizes[b] - dots
-            # two pictures without any category share nothing
-            dots = np.divide(dots, either, out=np.zeros_like(dots), where=either > 0)
-        return np.clip(np.round(dots, DECIMALS), 0, 1)  # rounding must not lift a cosine above 1
+            union = self.sizes[a] + self.sizes[b] - dots
+            dots = np.divide(dots, union, out=np.zeros_like(dots), where=union > 0)  # 0 if neither has a category
+        return np.clip(np.round(dots, DECIMALS), 0, 1)  # rounding errors may exceed 1
 
 
 @dataclass(frozen=True)
 class Scale:
-    """One metric: the queries that it counts, and where chance and the text itself put each of them.
+    """One metric: the queries that it counts, and its two baselines for each of them.
 
-    counted: (q,) int64, rows of the images table, rising
-    floor, ceiling: (q,) float64 in [0, 1]
-    weights: (AT,) float64, what a gain at each place counts
-    best: (q,) float64, what the weighted sum of gains is divided by
+    counted: (q,) int64, rows of the images table, ascending
+    chance, ceiling: (q,) float64 in [0, 1]
+    weights: (AT,) float64, the weight of the gain at each rank
+    best: (q,) float64, the normaliser of the weighted sum
     """
 
     texts: Texts
     counted: Ints
-    floor: Floats
+    chance: Floats
     ceiling: Floats
     weights: Floats
     best: Floats
 
 
 def scales(images: pa.Table, k: int) -> dict[str, Scale]:
-    """The metrics that an images table allows, by name; none without captions and labels, or with k below AT.
+    """The metrics that an images table supports, by name; empty without captions and labels, or if k < AT.
 
-    A query without a caption (or category), or with stop words only, is not counted: nothing could agree with it. As a
-    neighbor such a picture has gain 0. Nothing can be said where there are no more than AT references to choose from.
+    Queries without text (no category, or only stop words) are excluded, since nothing can agree with them; as
+    neighbors, such images have gain 0. Empty if no query has more than AT references to choose from.
     """
     queries, references = (np.flatnonzero(images[role].to_numpy()) for role in ("query", "reference"))
-    if k < AT or len(references) - np.isin(queries, references).all() <= AT:  # nothing is its own neighbor
+    if k < AT or len(references) - np.isin(queries, references).all() <= AT:  # no image is its own neighbor
         return {}
-    found: dict[str, Scale] = {}
+    metrics: dict[str, Scale] = {}
     if (texts := _captions(images)) is not None:
-        found["caption_agreement_at_5"] = _scales(texts, queries, references)[0]
+        metrics["caption_agreement_at_5"] = _scales(texts, queries, references)[0]
     if (texts := _categories(images)) is not None:
-        found["category_overlap_at_5"], found["category_ndcg_at_5"] = _scales(texts, queries, references)
-    return {name: scale for name, scale in found.items() if len(scale.counted)}
+        metrics["category_overlap_at_5"], metrics["category_ndcg_at_5"] = _scales(texts, queries, references)
+    return {name: scale for name, scale in metrics.items() if len(scale.counted)}
 
 
 def outcomes(scale: Scale, neighbors: pa.Table, images: pa.Table, *, searched: int, kept: int) -> Floats:
-    """(q,) float64 in [0, 1], one for each of ``scale.counted``: how far the query's first AT neighbors agree with it.
+    """(q,) float64 in [0, 1], parallel to ``scale.counted``: the agreement of the first AT neighbors with the query.
 
-    neighbors, images: tables of these formats, rows in any order; ``ranking.rank`` checks the neighbors
-    searched: how many of the references are in the index
-    kept: how many neighbors the search kept per query, more than AT
+    neighbors, images: NEIGHBORS and IMAGES tables, rows in any order; ``ranking.rank`` validates the neighbors
+    searched: number of references in the index
+    kept: number of neighbors that the search kept per query, more than AT
 
-    Equal scores count against the model: of neighbors with the same score, those that agree least come first, and
-    where the list was cut within a tie, neighbors of its lowest score have no gain, since others that nobody kept may
-    have it too. So constant scores earn nothing. A query without neighbors, such as a rejected one, has 0.
-    Raises LookalikeError where a picture is its own neighbor.
+    Ties count against the model: at equal scores the neighbor with the lowest gain ranks first, and if the list was
+    truncated within a tie, neighbors with its lowest score have gain 0, since other references may share that score.
+    So constant scores earn nothing. A query without neighbors, such as a rejected one, scores 0.
+    Raises LookalikeError if an image is its own neighbor.
     """
     ids = images["image_id"].combine_chunks()
     query, reference = (pc.index_in(neighbors[name], value_set=ids).to_numpy() for name in ("query_id", "reference_id"))
-    if (own := query == reference).any():
+    if (is_self := query == reference).any():
         raise LookalikeError(
-            f"query '{ids[int(query[own][0])]}' is its own neighbor. Delete the file of neighbors and run again."
+            f"query '{ids[int(query[is_self][0])]}' is its own neighbor. Delete its table of neighbors and run again."
         )
     counts = np.isin(query, scale.counted)
     query, reference = query[counts].astype(np.int64), reference[counts].astype(np.int64)
@@ -137,30 +135,30 @@ def outcomes(scale: Scale, neighbors: pa.Table, images: pa.Table, *, searched: i
 def estimates(
     scales: Mapping[str, Scale], neighbors: pa.Table, images: pa.Table, *, searched: int, kept: int
 ) -> tuple[dict[str, Estimate], dict[str, Baseline]]:
-    """A model's average of each metric with its interval, and what it stands between, over the same queries."""
-    found, baselines = {}, {}
+    """Each metric's mean with its interval, and its baselines over the same queries."""
+    metrics, baselines = {}, {}
     for name, scale in scales.items():
         values = outcomes(scale, neighbors, images, searched=searched, kept=kept)
         groups = groups_of(scale, images)
-        found[name] = estimate(values, groups)
+        metrics[name] = estimate(values, groups)
         baselines[name] = Baseline(
-            floor=estimate(scale.floor, groups),
+            floor=estimate(scale.chance, groups),
             ceiling=estimate(scale.ceiling, groups),
-            reached=ratio(values - scale.floor, scale.ceiling - scale.floor, groups),
+            reached=ratio(values - scale.chance, scale.ceiling - scale.chance, groups),
             not_counted=int(np.count_nonzero(images["query"].to_numpy())) - len(scale.counted),
         )
-    return found, baselines
+    return metrics, baselines
 
 
 def groups_of(scale: Scale, images: pa.Table) -> Ints:
-    """(q,) int64: ``rates.group_codes`` of the queries that a metric counts."""
+    """(q,) int64: ``rates.group_codes`` of ``scale.counted``."""
     return group_codes(images["group"].take(scale.counted).to_pylist())
 
 
 def _captions(images: pa.Table) -> Texts | None:
-    """All captions of a picture as one text: TF-IDF, English stop words left out, to unit length. None without words.
+    """TF-IDF unit vectors of each image's joined captions, without English stop words; None if no words remain.
 
-    scikit-learn's smoothed weight, 1 + ln((1 + n) / (1 + df)): Salton and Buckley, "Term-weighting approaches in
+    scikit-learn's smoothed IDF, 1 + ln((1 + n) / (1 + df)): Salton and Buckley, "Term-weighting approaches in
     automatic text retrieval", Information Processing & Management 24 (1988), 513-523.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -170,7 +168,7 @@ def _captions(images: pa.Table) -> Texts | None:
 
 
 def _categories(images: pa.Table) -> Texts | None:
-    """The set of categories in each picture: how often one occurs in it does not count. None without any."""
+    """The set of categories of each image, ignoring repetition; None if there are none."""
     from sklearn.feature_extraction.text import CountVectorizer
 
     return _texts(CountVectorizer(analyzer=set, dtype=np.float64), _lists(images, "labels"), weighted=False)
@@ -185,21 +183,21 @@ def _texts(vectorizer: Any, texts: Sequence[Any], *, weighted: bool) -> Texts | 
 
 
 def _lists(images: pa.Table, column: str) -> list[list[str]]:
-    """What is written of each picture that is searched or searched for; of all others, such as training, nothing."""
+    """The texts of every reference and query; empty lists for all other images, such as training images."""
     if column not in images.column_names:
         return []
-    takes_part = pc.or_(images["reference"], images["query"]).to_pylist()
+    has_role = pc.or_(images["reference"], images["query"]).to_pylist()
     return [
-        [one for one in (written or []) if one] if counts else []
-        for written, counts in zip(images[column].to_pylist(), takes_part, strict=True)
+        [text for text in (texts or []) if text] if relevant else []
+        for texts, relevant in zip(images[column].to_pylist(), has_role, strict=True)
     ]
 
 
 def _scales(texts: Texts, queries: Ints, references: Ints) -> tuple[Scale, Scale]:
-    """The mean gain at AT, and nDCG at AT. nDCG leaves out queries that no reference agrees with: no order is better.
+    """Mean gain at AT, and nDCG at AT, which excludes queries that no reference agrees with.
 
-    Floor: the expectation over random neighbors. It is exact, not drawn: each place then has the mean gain over all
-    other references. Ceiling: the references by falling gain.
+    Chance is the exact expectation over random neighbors: every rank has the mean gain over all other references. The
+    ceiling sorts references by decreasing gain.
     """
     queries = queries[texts.known[queries]]
     mean, top = _all_gains(texts, queries, references)
@@ -219,16 +217,15 @@ def _scales(texts: Texts, queries: Ints, references: Ints) -> tuple[Scale, Scale
 
 
 def _all_gains(texts: Texts, queries: Ints, references: Ints) -> tuple[Floats, Floats]:
-    """Over all references but the query itself: the mean gain (q,), and the AT highest ones (q, AT), falling."""
+    """Mean gain (q,) and the AT highest gains (q, AT), descending, over all references except the query itself."""
     means: list[Floats] = [np.empty(0)]
     tops: list[Floats] = [np.empty((0, AT))]
     is_reference = np.isin(queries, references)
     for block in _blocks(len(queries), len(references)):
-        asked = queries[block]
-        gains = texts.to_all(asked, references)
-        # the query itself is never its own neighbor
-        own = np.searchsorted(references, asked[is_reference[block]])
-        gains[np.flatnonzero(is_reference[block]), own] = 0
+        rows = queries[block]
+        gains = texts.to_all(rows, references)
+        columns = np.searchsorted(references, rows[is_reference[block]])  # of the query itself
+        gains[np.flatnonzero(is_reference[block]), columns] = 0
         means.append(gains.sum(axis=1) / (len(references) - is_reference[block]))
         gains.partition(len(references) - AT, axis=1)
         tops.append(-np.sort(-gains[:, -AT:], axis=1))

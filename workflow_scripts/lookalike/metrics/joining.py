@@ -1,4 +1,4 @@
-"""Predictions and truth joined by id, and what is wrong with tables that do not fit each other."""
+"""Predictions and truth joined by id, with errors for inconsistent tables."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,13 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Predicted (query, reference) pairs, each known to be right or wrong; queries are rows of the images table.
+class Joined:
+    """Predicted (query, reference) pairs, marked right or wrong; queries are rows of the images table.
 
     query: (p,) int64
-    score: (p,) float32 or float64, higher is nearer
+    score: (p,) float32 or float64, higher is more similar
     right: (p,) bool
-    true_query: (t,) int64, the query of every true pair, predicted or not
+    true_query: (t,) int64, the query of each true pair, predicted or not
     """
 
     query: Ints
@@ -30,12 +30,14 @@ class Predictions:
     true_query: Ints
 
 
-def join(pairs: pa.Table, truth: pa.Table, images: pa.Table, where: object) -> Predictions:
+def join(pairs: pa.Table, truth: pa.Table, images: pa.Table, where: object) -> Joined:
     """Join predictions and truth by id.
 
-    pairs, truth, images: tables of the formats neighbors, truth and images, rows in any order. Raises LookalikeError
-    for an id that is not in the sample, for a pair that is predicted twice, for scores that are NaN or do not fall with
-    rank, and for ranks with gaps.
+    pairs, truth, images: NEIGHBORS, TRUTH and IMAGES tables, rows in any order
+    where: what to call ``pairs`` in errors, such as their path
+
+    Raises LookalikeError for ids outside the sample, duplicate pairs, NaN scores, scores that increase with rank, and
+    ranks with gaps.
     """
     ids = images["image_id"]
     query = _rows(pairs["query_id"], images, "query", where)
@@ -46,17 +48,17 @@ def join(pairs: pa.Table, truth: pa.Table, images: pa.Table, where: object) -> P
     _check_ranks(query, pairs["rank"].to_numpy(), score, ids, where)
     pair = query * len(ids) + reference
     _check_no_duplicates(pair, ids, where)
-    return Predictions(query, score, np.isin(pair, true_query * len(ids) + true_reference), true_query)
+    return Joined(query, score, np.isin(pair, true_query * len(ids) + true_reference), true_query)
 
 
 def _rows(ids: pa.ChunkedArray, images: pa.Table, role: str, where: object) -> Ints:
-    """The rows of ``images`` that bear these ids, all in one role."""
+    """The rows of ``images`` with these ids, all in one role."""
     known = pc.if_else(images[role], images["image_id"], None).combine_chunks()
     rows = pc.index_in(ids, value_set=known, skip_nulls=True)
     if rows.null_count:
-        stranger = ids.filter(pc.is_null(rows))[0]
+        unknown = ids.filter(pc.is_null(rows))[0]
         raise LookalikeError(
-            f"{where}: '{stranger}' is not a {role} of the sample, so this file belongs to another sample. "
+            f"{where}: '{unknown}' is not a {role} of the sample, so this file belongs to another sample. "
             "Delete it and run again."
         )
     return np.asarray(rows.to_numpy(), dtype=np.int64)
@@ -66,18 +68,18 @@ def _check_ranks(query: Ints, rank: npt.NDArray[np.int32], score: Floats, ids: p
     unknown = np.isnan(score)
     if unknown.any():
         raise LookalikeError(
-            f"{where}: {unknown.sum()} scores are not numbers, the first of query '{ids[query[unknown][0]]}'. "
-            "Look for NaN in that query's embedding."
+            f"{where}: {unknown.sum()} scores are NaN, the first for query '{ids[query[unknown][0]]}'. "
+            "Check that query's embedding for NaN."
         )
     order = np.lexsort((rank, query))
     same = query[order][1:] == query[order][:-1]
     rising = same & (score[order][1:] > score[order][:-1])
     if rising.any():
         raise LookalikeError(
-            f"{where}: scores of query '{ids[query[order][1:][rising][0]]}' rise with rank. "
+            f"{where}: scores of query '{ids[query[order][1:][rising][0]]}' increase with rank. "
             "Rank 1 must have the highest score. Delete the file and run again."
         )
-    # Ranks of one query are 1, 2, 3, ...: the first of each query is 1, and each next one is one more.
+    # Ranks of a query must be 1, 2, 3, ...: start at 1 and increase by 1.
     step = np.diff(rank[order], prepend=0)
     step[1:][~same] = rank[order][1:][~same]
     if (step != 1).any():
@@ -93,6 +95,5 @@ def _check_no_duplicates(pair: Ints, ids: pa.ChunkedArray, where: object) -> Non
     if len(repeated):
         query, reference = divmod(int(repeated[0]), len(ids))
         raise LookalikeError(
-            f"{where}: query '{ids[query]}' has reference '{ids[reference]}' twice. "
-            "Look for that picture twice in the index."
+            f"{where}: query '{ids[query]}' has reference '{ids[reference]}' twice. Check the index for duplicate ids."
         )

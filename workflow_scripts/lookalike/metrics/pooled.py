@@ -1,10 +1,11 @@
-"""Metrics of the predictions of all queries in one list: does one score threshold fit every query?
+"""Metrics of the pooled predictions of all queries: does one score threshold fit every query?
 
-A copy detector acts on a score, not on a rank. So all (query, reference) predictions are sorted together by score,
-those of queries without a match too; what counts is how many right ones stand before the first wrong ones.
+A copy detector acts on scores, not ranks. So the predictions (query, reference) of all queries, including those without
+a match, are sorted by score into one list, in which right predictions should precede wrong ones.
+
 Micro average precision is DISC21's metric: Douze et al., "The 2021 Image Similarity Dataset and Challenge",
-arXiv:2106.09672; score normalisation is that of Pizzi et al., "A Self-Supervised Descriptor for Image Copy
-Detection", CVPR 2022, equation 8.
+arXiv:2106.09672. Score normalisation follows Pizzi et al., "A Self-Supervised Descriptor for Image Copy Detection",
+CVPR 2022, equation 8.
 """
 
 import hashlib
@@ -18,15 +19,15 @@ from lookalike.config.indexes import Normalise
 from lookalike.job.errors import LookalikeError
 from lookalike.metrics.joining import Bools, Floats, Ints, join
 
-WRONG_TO_RIGHT = 9  # precision is at least 0.9 where there are nine right ones for every wrong one, in whole numbers
+WRONG_TO_RIGHT = 9  # precision >= 0.9 in integers: nine right predictions per wrong one
 
 
 @dataclass(frozen=True)
 class Groups:
-    """What may be drawn again independently: the queries of one group together, one without a group by itself.
+    """The independent units of the bootstrap: groups of queries; a query without a group is its own group.
 
-    code: (images,) int64, the group of every picture that is a query, -1 for the others
-    names: the groups in the order of their codes, which depends on no order of rows
+    code: (images,) int64, the group of each query, -1 for other images
+    names: group names in the order of the codes, independent of the row order
     """
 
     code: Ints
@@ -34,28 +35,28 @@ class Groups:
 
 
 def groups_of(images: pa.Table) -> Groups:
-    """The groups of all queries, those without a match included."""
-    named = pc.binary_join_element_wise("group", images["group"], " ")
-    alone = pc.binary_join_element_wise("query", images["image_id"], " ")
-    names = pc.if_else(images["query"], pc.coalesce(named, alone), "").to_numpy().astype(str)
+    """The groups of all queries, with or without a match."""
+    group = pc.binary_join_element_wise("group", images["group"], " ")
+    single = pc.binary_join_element_wise("query", images["image_id"], " ")
+    names = pc.if_else(images["query"], pc.coalesce(group, single), "").to_numpy().astype(str)
     distinct, code = np.unique(names, return_inverse=True)
-    outside = int(bool(len(distinct)) and distinct[0] == "")  # pictures that are no queries sort first
-    return Groups(code.astype(np.int64) - outside, distinct[outside:].tolist())
+    others = int(bool(len(distinct)) and distinct[0] == "")  # images that are not queries sort first
+    return Groups(code.astype(np.int64) - others, distinct[others:].tolist())
 
 
 def held_out(groups: Groups) -> Bools:
-    """(g,) bool: about half of the groups, chosen by a hash of their names, so that no other picture changes it."""
+    """(g,) bool: about half of the groups, chosen by a hash of the name and so independent of other images."""
     return np.array([hashlib.sha256(name.encode()).digest()[0] & 1 for name in groups.names], dtype=np.bool_)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions of all queries, best first; at equal scores wrong ones come first.
+    """The predictions of all queries, best first; at equal scores wrong predictions rank first.
 
-    score: (p,) float64, falling
+    score: (p,) float64, descending
     right: (p,) bool
     group: (p,) int64, the group of each prediction's query
-    matches: (g,) int64, the true pairs of each group, predicted or not
+    matches: (g,) int64, the number of true pairs of each group, predicted or not
     """
 
     score: Floats
@@ -64,7 +65,7 @@ class Predictions:
     matches: Ints
 
     def among(self, groups: Bools) -> "Predictions":
-        """The pool of some groups only; ``groups`` is (g,) bool."""
+        """The predictions of some groups; ``groups`` is (g,) bool."""
         kept = groups[self.group]
         return Predictions(self.score[kept], self.right[kept], self.group[kept], np.where(groups, self.matches, 0))
 
@@ -72,42 +73,43 @@ class Predictions:
 def predictions_of(
     pairs: pa.Table, truth: pa.Table, images: pa.Table, groups: Groups, where: object = "predictions"
 ) -> Predictions:
-    """Put the predictions of all queries into one list.
+    """Pool the predictions of all queries into one list.
 
-    pairs: a table of neighbors: which pairs are in it is the policy of who wrote it. Raises LookalikeError as ``join``
-    does.
+    pairs: a NEIGHBORS table; its writer decides which pairs it contains
+
+    Raises LookalikeError as ``join`` does.
     """
     joined = join(pairs, truth, images, where)
     group = groups.code[joined.query]
     score = joined.score.astype(np.float64)
-    # Equal scores: wrong ones first, so that ties earn nothing. The group decides last, so that no order of rows does.
+    # Equal scores: wrong predictions rank first, so ties earn nothing. Sorting by group makes the row order irrelevant.
     order = np.lexsort((group, joined.right, -score))
     matches = np.bincount(groups.code[joined.true_query], minlength=len(groups.names))
     return Predictions(score[order], joined.right[order], group[order], matches.astype(np.int64))
 
 
 def first_of_each(neighbors: pa.Table, count: int) -> pa.Table:
-    """The first ``count`` predictions of every query, of a table that holds at least one more where there are more.
+    """The first ``count`` predictions of every query; the table has to contain one more per query, if there are more.
 
-    All pairs that tie with the first one that is left out stay out as well: which of them the search happened to list
-    first says nothing.
+    Pairs that tie with the first excluded pair are excluded too, since their order is arbitrary.
     """
     rank, score = neighbors["rank"].to_numpy(), neighbors["score"].to_numpy()
     codes = pc.dictionary_encode(neighbors["query_id"]).combine_chunks().indices.to_numpy()
-    bar = np.full(codes.max(initial=-1) + 1, -np.inf)
-    next_one = rank == count + 1
-    bar[codes[next_one]] = score[next_one]
-    return neighbors.filter(pa.array((rank <= count) & (score > bar[codes])))
+    cutoff = np.full(codes.max(initial=-1) + 1, -np.inf)
+    excluded = rank == count + 1
+    cutoff[codes[excluded]] = score[excluded]
+    return neighbors.filter(pa.array((rank <= count) & (score > cutoff[codes])))
 
 
 def normalise(
     pairs: pa.Table, training: pa.Table, settings: Normalise, where: object = "training neighbors"
 ) -> pa.Table:
-    """Take off each query's scores what its nearest training images score.
+    """Subtract from each query's scores its mean similarity to its nearest training images.
 
-    pairs, training: tables of neighbors; in ``training``, references are training images. A query that is like
-    everything gets lower scores; the order of its own predictions stays. Raises LookalikeError for a query without
-    training neighbors.
+    pairs, training: NEIGHBORS tables; the references of ``training`` are training images
+
+    Queries that resemble everything get lower scores; the ranking within a query does not change. Raises
+    LookalikeError for a query without training neighbors.
     """
     rank = training["rank"]
     near = training.filter(pc.and_(pc.greater_equal(rank, settings.first), pc.less_equal(rank, settings.last)))
@@ -115,16 +117,16 @@ def normalise(
     row = pc.index_in(pairs["query_id"], value_set=mean["query_id"].combine_chunks())
     if row.null_count:
         query = pairs["query_id"].filter(pc.is_null(row))[0]
-        raise LookalikeError(f"{where}: has no training images for query '{query}'. Delete it and run again.")
+        raise LookalikeError(f"{where}: has no training neighbors for query '{query}'. Delete it and run again.")
     shift = pc.multiply(settings.beta, mean["score_mean"].take(row))
     score = pc.subtract(pairs["score"].cast(pa.float64()), shift)
     return pairs.set_column(pairs.column_names.index("score"), "score", score)
 
 
 def micro_average_precision(predictions: Predictions) -> float | None:
-    """uAP: the precision at each right prediction, averaged over all true pairs; those not predicted count zero.
+    """uAP: the precision at each right prediction, averaged over all true pairs; pairs not predicted count 0.
 
-    No interpolation. None where there is no true pair.
+    Without interpolation. None if there are no true pairs.
     """
     total = int(predictions.matches.sum())
     place = np.flatnonzero(predictions.right) + 1
@@ -133,7 +135,7 @@ def micro_average_precision(predictions: Predictions) -> float | None:
 
 @dataclass(frozen=True)
 class Cut:
-    """A pool cut at a score: all pairs that score at least ``score`` are accepted."""
+    """A threshold: pairs with at least ``score`` are accepted."""
 
     score: float
     precision: float
@@ -141,24 +143,24 @@ class Cut:
 
 
 def best_cut(predictions: Predictions) -> Cut | None:
-    """The cut of the highest recall at which precision is at least 90 %; None where there is none."""
+    """The threshold of highest recall with a precision of at least 90 %; None if no threshold reaches it."""
     place = np.flatnonzero(predictions.right) + 1
     right = np.arange(1, len(place) + 1)
     good = np.flatnonzero(right >= WRONG_TO_RIGHT * (place - right))
-    # Within pairs of one score the right ones come last: if precision suffices at one of them, it does at the last,
-    # so the best cut never parts pairs of equal score.
+    # At equal scores right predictions come last, and precision rises along them: if it suffices at one of them, it
+    # does at the last, so the best cut never separates pairs of equal score.
     return _cut(predictions, place, int(good[-1])) if len(good) else None
 
 
 def recall_at(cut: Cut | None, predictions: Predictions) -> float | None:
-    """The recall of a cut: 0 where none has the precision, None where there is nothing to find."""
+    """The recall of a cut: 0 without a cut, None without true pairs."""
     return None if not predictions.matches.sum() else 0.0 if cut is None else cut.recall
 
 
 def curve(predictions: Predictions, points: int = 200) -> list[Cut]:
-    """Precision and recall at about ``points`` scores, the best cut among them; highest score first.
+    """Precision and recall at about ``points`` thresholds, including the best cut; highest score first.
 
-    Only cuts that a threshold can make: pairs of equal score are accepted together.
+    Pairs of equal score are accepted together, as by any threshold.
     """
     place = np.flatnonzero(predictions.right) + 1
     ends = np.flatnonzero(np.diff(predictions.score[place - 1], append=-np.inf))
@@ -167,11 +169,11 @@ def curve(predictions: Predictions, points: int = 200) -> list[Cut]:
     best = best_cut(predictions)
     if best is not None and best not in cuts:
         cuts.append(best)
-    return sorted(cuts, key=lambda one: -one.score)
+    return sorted(cuts, key=lambda cut: -cut.score)
 
 
 def _cut(predictions: Predictions, place: Ints, row: int) -> Cut:
-    """The cut behind the right prediction number ``row``, which stands at ``place[row]``."""
+    """The cut after right prediction number ``row``, at position ``place[row]`` of the list."""
     return Cut(
         float(predictions.score[place[row] - 1]),
         float((row + 1) / place[row]),

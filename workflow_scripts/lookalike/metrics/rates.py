@@ -1,9 +1,10 @@
-"""Averages over queries with 95 % intervals, and tests that compare two models on the same queries.
+"""Means over queries with 95 % intervals, and tests that compare two models on the same queries.
 
-Queries of one group (tiles of one photograph) succeed and fail together, so the group is what is counted as an
-independent observation: groups are resampled, and groups are flipped. A query without a group is a group of its own.
+Queries of one group (tiles of one photograph) tend to succeed and fail together, so the group is the independent
+observation: the bootstrap resamples groups and the permutation test flips groups. A query without a group is its own
+group.
 
-Every result is independent of the order of the queries, and the same in every run: random draws have fixed seeds.
+Results do not depend on the order of the queries and are reproducible: random draws have fixed seeds.
 """
 
 import math
@@ -18,21 +19,21 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 SIGNIFICANCE = 0.05
-FEW_GROUPS = 10  # below it, a bootstrap of groups claims far more than so few observations can show
-Z = 1.959963984540054  # the normal distribution's quantile at 1 - 0.05 / 2
+FEW_GROUPS = 10  # below, a bootstrap over groups is far too optimistic
+Z = 1.959963984540054  # normal quantile at 1 - 0.05 / 2
 RESAMPLES = 2_000
 BOOTSTRAP_SEED = 20_240_601
 FLIPS = 20_000
 FLIP_SEED = 20_240_602
-EXACT_LIMIT = 2**20  # sign patterns that are counted one by one; beyond, FLIPS of them are drawn
-CHUNK = 4_000_000  # random numbers drawn at once, to bound memory
-DECIMALS = 12  # sums that differ by rounding only are equal
+EXACT_LIMIT = 2**20  # sign patterns enumerated exactly; beyond, FLIPS of them are drawn
+CHUNK = 4_000_000  # random numbers drawn at once, bounds the memory
+DECIMALS = 12  # differences below are rounding errors
 
 NOTHING = Estimate(value=None, low=None, high=None, n=0)
 
 
 def group_codes(groups: Sequence[str | None]) -> Ints:
-    """(q,) int64: equal numbers for queries of one group; a query whose group is None has a number of its own."""
+    """(q,) int64: one code per group; a query whose group is None has its own code."""
     codes: dict[object, int] = {}
     return np.array(
         [codes.setdefault((row,) if group is None else group, len(codes)) for row, group in enumerate(groups)],
@@ -41,7 +42,7 @@ def group_codes(groups: Sequence[str | None]) -> Ints:
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a share, inside [0, 1] and sound for few observations and for shares of 0 and 1.
+    """Wilson's 95 % score interval of a proportion: within [0, 1] and valid for small n and proportions of 0 and 1.
 
     Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927), 209-212;
     as method 3 in Newcombe, Statistics in Medicine 17 (1998), 857-872.
@@ -50,7 +51,7 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     middle = share + Z * Z / (2 * n)
     half = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
     scale = 1 + Z * Z / n
-    # At 0 and n the bounds are exactly 0 and 1; rounding must not move them to the wrong side.
+    # For 0 and n the bounds are exactly 0 and 1; avoid rounding errors.
     low = 0.0 if successes <= 0 else max(0.0, (middle - half) / scale)
     high = 1.0 if successes >= n else min(1.0, (middle + half) / scale)
     return low, high
@@ -62,8 +63,8 @@ def estimate(values: Floats, groups: Ints) -> Estimate:
     values: (q,) float64 in [0, 1], one per query
     groups: (q,) int64, see ``group_codes``
 
-    Wilson's interval for hits and misses of independent queries; else a percentile bootstrap over groups. Below
-    FEW_GROUPS, the wider of the bootstrap and of Wilson's interval with a group as one observation.
+    Wilson's interval for binary outcomes of independent queries, otherwise a percentile bootstrap over groups. With
+    fewer than FEW_GROUPS groups, the wider of the bootstrap and Wilson's interval with groups as observations.
     """
     if not len(values):
         return NOTHING
@@ -72,23 +73,24 @@ def estimate(values: Floats, groups: Ints) -> Estimate:
     if np.all(sizes == 1) and np.all((values == 0) | (values == 1)):
         low, high = wilson(float(sums.sum()), len(values))
     elif _all_alike(sums, sizes):
-        # Every resample of equal groups has the same mean: the bootstrap would claim certainty after any number of
-        # observations. Wilson's interval with a group as one observation is honest about how few there were.
+        # All resamples of equal groups have the same mean, so the bootstrap interval would have zero width for any
+        # number of groups. Wilson's interval with groups as observations reflects that number.
         low, high = wilson(mean * len(sums), len(sums))
     else:
         low, high = _bootstrap(sums, sizes)
         if len(sums) < FEW_GROUPS:
-            # Drawn again, three groups at 79, 80 and 81 % stay between 79 and 81 %; a fourth may be anywhere.
+            # Resamples of three groups at 79, 80 and 81 % stay between 79 and 81 %; a fourth group may not.
             low, high = wider((low, high), wilson(mean * len(sums), len(sums)))
     return Estimate(value=mean, low=low, high=high, n=len(values))
 
 
 def difference(a: Floats, b: Floats, groups: Ints) -> Estimate:
-    """The mean of a - b on the same queries with its 95 % interval, a paired percentile bootstrap over groups.
+    """The mean of a - b on the same queries with its 95 % interval: a paired percentile bootstrap over groups.
 
     a, b: (q,) float64 in [0, 1], outcomes of two models, one per query
+    groups: (q,) int64, see ``group_codes``
 
-    Below FEW_GROUPS, the wider of it and of Wilson's interval as if each group were won or lost as a whole.
+    With fewer than FEW_GROUPS groups, the wider of it and Wilson's interval with each group won or lost as a whole.
     """
     if not len(a):
         return NOTHING
@@ -97,11 +99,11 @@ def difference(a: Floats, b: Floats, groups: Ints) -> Estimate:
     if not _all_alike(sums, sizes):
         low, high = _bootstrap(sums, sizes)
     else:
-        # As in `estimate`. Models that never differed on g groups may still differ on the next, in either direction.
+        # As in `estimate`. Models that agreed on g groups may still differ on the next, in either direction.
         low, high = wilson(abs(mean) * len(sums), len(sums))
         low, high = (-high, high) if mean == 0 else (low, high) if mean > 0 else (-high, -low)
     if len(sums) < FEW_GROUPS:
-        # A difference of -1 to 1 as a share of groups won: 0 is a half. No groups spread more than those do.
+        # Maps a difference in [-1, 1] to a share of groups won; no distribution of groups has a larger variance.
         won = wilson((1 + mean) / 2 * len(sums), len(sums))
         low, high = wider((low, high), (2 * won[0] - 1, 2 * won[1] - 1))
     return Estimate(value=mean, low=low, high=high, n=len(a))
@@ -110,11 +112,12 @@ def difference(a: Floats, b: Floats, groups: Ints) -> Estimate:
 def ratio(part: Floats, whole: Floats, groups: Ints) -> Estimate:
     """The mean of ``part`` as a share of the mean of ``whole`` on the same queries, with its 95 % interval.
 
-    part: (q,) float64, of either sign, such as how far above chance a model is
-    whole: (q,) float64, at least 0, such as how far above chance one can be
+    part: (q,) float64 of either sign, such as a model's outcome minus chance
+    whole: (q,) float64, at least 0, such as the ceiling minus chance
+    groups: (q,) int64, see ``group_codes``
 
-    A percentile bootstrap over groups; no interval below FEW_GROUPS, where it would claim more than so few can show,
-    and nothing at all where there is nothing to have a share of.
+    A percentile bootstrap over groups; no interval with fewer than FEW_GROUPS groups, where it would be too optimistic,
+    and no value if ``whole`` sums to zero.
     """
     if not len(part) or not whole.sum() > 0:
         return NOTHING
@@ -126,33 +129,34 @@ def ratio(part: Floats, whole: Floats, groups: Ints) -> Estimate:
     return Estimate(value=value, low=low, high=high, n=len(part))
 
 
-def contrast(one: Estimate, other: Estimate) -> Estimate:
-    """The difference of two means over different queries, with its 95 % interval from the two means' own intervals.
+def contrast(a: Estimate, b: Estimate) -> Estimate:
+    """The difference a - b of means over different queries, with its 95 % interval from the intervals of a and b.
 
     Newcombe, "Interval estimation for the difference between independent proportions", Statistics in Medicine 17
-    (1998), 873-890, method 10; for any two means Zou and Donner, Statistics in Medicine 27 (2008), 1693-1702. Where
-    both have queries of the same groups, which are found or missed together, it is wider than need be.
+    (1998), 873-890, method 10; for any two means Zou and Donner, Statistics in Medicine 27 (2008), 1693-1702.
+    Conservative if both contain queries of the same groups.
     """
-    if one.value is None or one.low is None or one.high is None:
+    if a.value is None or a.low is None or a.high is None:
         return NOTHING
-    if other.value is None or other.low is None or other.high is None:
+    if b.value is None or b.low is None or b.high is None:
         return NOTHING
-    gap = one.value - other.value
-    low = gap - math.hypot(one.value - one.low, other.high - other.value)
-    high = gap + math.hypot(one.high - one.value, other.value - other.low)
-    return Estimate(value=gap, low=low, high=high, n=one.n)
+    gap = a.value - b.value
+    low = gap - math.hypot(a.value - a.low, b.high - b.value)
+    high = gap + math.hypot(a.high - a.value, b.value - b.low)
+    return Estimate(value=gap, low=low, high=high, n=a.n)
 
 
 def shuffled(values: Floats, among: npt.NDArray[np.bool_]) -> float:
-    """Two-sided p of "it makes no difference to a query whether it is in ``among``": a permutation test.
+    """Two-sided p value of "membership in ``among`` does not affect a query": a permutation test.
 
-    values: (q,) float64, one per query; among: (q,) bool, drawn at random in the first place, as operations are
+    values: (q,) float64, one per query
+    among: (q,) bool, assigned at random, as the operations of copies are
 
-    Which queries are in ``among`` is drawn anew FLIPS times; p is the share of draws whose two means differ as much as
-    those seen. It needs no groups: the draw was made for each query by itself. Queries of equal value are
-    exchangeable, so only how many of each kind are drawn is drawn.
+    Membership is redrawn FLIPS times; p is the share of draws whose two means differ at least as much as observed.
+    Groups are not needed, since membership is assigned per query. Queries of equal value are exchangeable, so it
+    suffices to draw how many of each value are members.
 
-    Fisher, The Design of Experiments (1935), section 21; Phipson and Smyth (2010), as above.
+    Fisher, The Design of Experiments (1935), section 21; Phipson and Smyth (2010), see ``sign_flip``.
     """
     size = int(np.count_nonzero(among))
     if size in (0, len(values)):
@@ -169,15 +173,18 @@ def shuffled(values: Floats, among: npt.NDArray[np.bool_]) -> float:
 
 
 def sign_flip(a: Floats, b: Floats, groups: Ints) -> float:
-    """Two-sided p of "no difference between a and b": how often chance gives a difference as large as the one seen.
+    """Two-sided p value of "no difference between a and b": a sign-flip permutation test over groups.
 
-    If the models are alike, each group's difference could as well have the other sign; the p value is the share of
-    sign patterns whose total is at least as far from zero. With one query per group and outcomes of 0 and 1 this is
-    McNemar's exact test.
+    a, b: (q,) float64 in [0, 1], outcomes of two models, one per query
+    groups: (q,) int64, see ``group_codes``
 
-    Groups that differ by the same amount are exchangeable, so patterns are counted by how many of them flip, which is
-    exact far beyond what listing patterns one by one could do. Where even that is too much, FLIPS patterns are drawn
-    and p is (b + 1) / (m + 1), which never is zero.
+    Under the null hypothesis each group's difference is as likely to have the other sign; p is the share of sign
+    patterns whose total is at least as far from zero. With one query per group and binary outcomes this is McNemar's
+    exact test.
+
+    Groups with equal absolute differences are exchangeable, so patterns are counted by the number of flips, which stays
+    exact for far more groups than enumeration would. Beyond EXACT_LIMIT, FLIPS patterns are drawn and p is
+    (b + 1) / (m + 1), which is never zero.
 
     Fisher, The Design of Experiments (1935), section 21; McNemar, Psychometrika 12 (1947), 153-157;
     Phipson and Smyth, Statistical Applications in Genetics and Molecular Biology 9 (2010), article 39.
@@ -194,7 +201,7 @@ def sign_flip(a: Floats, b: Floats, groups: Ints) -> float:
         return min(1.0, float(chances[np.abs(totals) >= observed].sum()))
     random = np.random.default_rng(FLIP_SEED)
     as_large = 0
-    alone, shared = amounts[counts == 1], counts > 1  # one coin each: a random bit is far cheaper than a binomial
+    alone, shared = amounts[counts == 1], counts > 1  # random bits are far cheaper than binomials
     for size in _chunks(FLIPS, len(amounts)):
         positive = random.binomial(counts[shared], 0.5, size=(size, int(shared.sum())))
         coins = np.frombuffer(random.bytes(size * -(-len(alone) // 8)), dtype=np.uint8).reshape(size, -1)
@@ -205,9 +212,9 @@ def sign_flip(a: Floats, b: Floats, groups: Ints) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction for several tests: adjusted p values, in the order given.
+    """Holm's correction for multiple tests: adjusted p values, in the given order.
 
-    The smallest p is multiplied by m, the next by m - 1, and so on; an adjusted p is never below a smaller p's.
+    The smallest p is multiplied by m, the next by m - 1, and so on; adjusted p values are monotonic.
     Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979), 65-70.
     """
     adjusted = [0.0] * len(p_values)
@@ -219,24 +226,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict(difference: Estimate, p_holm: float) -> str:
-    """What may be said of the first model: ``better``, ``worse`` or ``cannot tell``."""
+    """The first model is significantly ``better`` or ``worse``, or ``cannot tell``."""
     if difference.value is None or difference.value == 0 or p_holm >= SIGNIFICANCE:
         return "cannot tell"
     return "better" if difference.value > 0 else "worse"
 
 
-def wider(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
-    """The longer of two intervals."""
-    return max(one, other, key=lambda bounds: bounds[1] - bounds[0])
+def wider(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    """The wider of two intervals."""
+    return max(a, b, key=lambda bounds: bounds[1] - bounds[0])
 
 
 def _mean(values: Floats) -> float:
-    # fsum does not depend on the order of its terms
+    # fsum is independent of the order of the terms
     return math.fsum(values.tolist()) / len(values)
 
 
 def _totals(values: Floats, groups: Ints) -> tuple[Floats, Ints]:
-    """Sum and number of the values of each group that has any."""
+    """Sum and number of the values of each non-empty group."""
     sizes = np.bincount(groups)
     sums = np.bincount(groups, weights=values)
     return np.round(sums[sizes > 0], DECIMALS), sizes[sizes > 0]
@@ -248,10 +255,10 @@ def _all_alike(sums: Floats, sizes: Ints) -> bool:
 
 
 def _bootstrap(sums: Floats, sizes: Floats | Ints) -> tuple[float, float]:
-    """95 % percentile interval of the mean (ratio of sums) when whole groups are drawn with replacement.
+    """95 % percentile interval of the mean (a ratio of sums), drawing whole groups with replacement.
 
-    Groups with the same sum and size are exchangeable: how often each such kind is drawn is multinomial, and there are
-    few kinds, so 50,000 queries cost no more than 50.
+    Groups of equal sum and size are exchangeable, so the number drawn of each kind is multinomial. There are few kinds,
+    so 50,000 queries cost no more than 50.
 
     Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; Davison and Hinkley, Bootstrap Methods
     and their Application (1997), section 3.8 for whole groups.
@@ -261,20 +268,20 @@ def _bootstrap(sums: Floats, sizes: Floats | Ints) -> tuple[float, float]:
     means = []
     for size in _chunks(RESAMPLES, len(kinds)):
         drawn = random.multinomial(len(sums), counts / len(sums), size=size) @ kinds
-        drawn = drawn[drawn[:, 1] > 0]  # `ratio`: a draw with nothing to have a share of says nothing
+        drawn = drawn[drawn[:, 1] > 0]  # `ratio`: skip draws with a zero denominator
         means.append(drawn[:, 0] / drawn[:, 1])
     low, high = np.quantile(np.concatenate(means), [SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2])
     return float(low), float(high)
 
 
 def _chunks(total: int, width: int) -> Iterator[int]:
-    """Numbers of rows that add up to ``total``, each block of rows x width within CHUNK."""
+    """Block sizes that add up to ``total``, with block x width at most CHUNK."""
     rows = max(1, CHUNK // width)
     for start in range(0, total, rows):
         yield min(rows, total - start)
 
 
 def _fair_binomial(n: int) -> Floats:
-    """(n + 1,) float64: the chance of 0, 1, ..., n heads in n tosses of a fair coin."""
+    """(n + 1,) float64: the probabilities of 0, 1, ..., n heads in n fair coin tosses."""
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
     return np.asarray(np.exp(log_factorial[n] - log_factorial - log_factorial[::-1] - n * math.log(2)))

@@ -73,7 +73,7 @@ class Plan(Keys):
 
 
 def _unfit(config: Config) -> Iterator[str]:
-    """One line for each index of an experiment that FAISS cannot make for a model whose dimensions its entry tells."""
+    """One line for each index of an experiment that FAISS cannot build for a model whose dimensions its entry tells."""
     for name, experiment in config.experiments.items():
         for index in experiment.indexes:
             factory = config.indexes[index].factory
@@ -81,8 +81,8 @@ def _unfit(config: Config) -> Iterator[str]:
                 continue
             for model in experiment.models:
                 dimension = config.models[model].embed.dimension
-                if dimension and (why := factories.refused(factory, (dimension,))) is not None:
+                if dimension and (why := factories.why_rejected(factory, (dimension,))) is not None:
                     yield (
-                        f"experiments.{name}.indexes: FAISS cannot make '{index}' ({factory}) for model '{model}', "
+                        f"experiments.{name}.indexes: FAISS cannot build '{index}' ({factory}) for model '{model}', "
                         f"whose vectors have {dimension} dimensions: {why}. Name another index, or change its factory."
                     )

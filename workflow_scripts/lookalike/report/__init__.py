@@ -1,1 +1,1 @@
-"""The stage `report`: one HTML file."""
+"""The report stage: one self-contained HTML file."""

@@ -1,4 +1,4 @@
-"""What each choice does: the rows of a varied model's table."""
+"""The effect of each setting of a varied model: rows of the report's tables."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from lookalike.report.evidence import Evidence, Run
 
 @dataclass(frozen=True)
 class Row:
-    """One value against the model's own: an effect for each metric, and how many times as fast and as large it is."""
+    """One value compared with the default: an effect per metric, relative speed and relative vector size."""
 
     value: str
     own: str
@@ -21,7 +21,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All choices with one index. ``reach`` is the largest bound of an interval: the scale of the drawn differences."""
+    """All settings with one index. ``reach`` is the largest absolute interval bound, which scales the plots."""
 
     index: str
     metrics: list[str]
@@ -31,45 +31,47 @@ class Table:
 
 
 def tables(evidence: Evidence) -> list[Table]:
-    """One table for each index, in the order of the comparisons."""
+    """One table per index, in the order of the comparisons."""
     return [
-        _table(evidence, index, [one for one in evidence.effects if one.index == index])
-        for index in dict.fromkeys(one.index for one in evidence.effects)
+        _table(evidence, index, [effect for effect in evidence.effects if effect.index == index])
+        for index in dict.fromkeys(effect.index for effect in evidence.effects)
     ]
 
 
 def _table(evidence: Evidence, index: str, effects: list[Effect]) -> Table:
     by_choice: dict[tuple[str, str], list[Effect]] = {}
-    for one in effects:
-        by_choice.setdefault((one.key, one.value), []).append(one)
+    for effect in effects:
+        by_choice.setdefault((effect.key, effect.value), []).append(effect)
     runs = {run.model: run for run in evidence.runs if run.index == index}
     keys: dict[str, list[Row]] = {}
-    for (key, value), found in by_choice.items():
-        pairs = [(runs[chosen], runs[own]) for chosen, own in found[0].pairs]
-        keys.setdefault(key, []).append(Row(value, found[0].own, found, *(_ratio(pairs, of) for of in (_speed, _size))))
-    bounds = [bound for one in effects for bound in (one.difference.low, one.difference.high) if bound is not None]
+    for (key, value), per_metric in by_choice.items():
+        pairs = [(runs[chosen], runs[own]) for chosen, own in per_metric[0].pairs]
+        speed, size = (_ratio(pairs, quantity) for quantity in (_speed, _size))
+        keys.setdefault(key, []).append(Row(value, per_metric[0].own, per_metric, speed, size))
+    differences = [effect.difference for effect in effects]
+    bounds = [bound for gap in differences for bound in (gap.low, gap.high) if bound is not None]
     return Table(
         index,
-        list(dict.fromkeys(one.metric for one in effects)),
+        list(dict.fromkeys(effect.metric for effect in effects)),
         keys,
         max([0.01, *map(abs, bounds)]),
-        any(len(one.pairs) > 1 for one in effects),
+        any(len(effect.pairs) > 1 for effect in effects),
     )
 
 
-def _ratio(pairs: Sequence[tuple[Run, Run]], of: Callable[[Run], tuple[float, str]]) -> float | None:
-    """How many times as much the first of each pair has: the geometric mean; None where any is not known."""
+def _ratio(pairs: Sequence[tuple[Run, Run]], quantity: Callable[[Run], tuple[float, str]]) -> float | None:
+    """Geometric mean over the pairs of the first run's quantity / the second's; None if any is unknown."""
     logs = []
     for chosen, own in pairs:
-        (here, place), (there, other_place) = of(chosen), of(own)
-        if not here or not there or place != other_place:
+        (value, device), (baseline, baseline_device) = quantity(chosen), quantity(own)
+        if not value or not baseline or device != baseline_device:
             return None
-        logs.append(math.log(here / there))
+        logs.append(math.log(value / baseline))
     return math.exp(sum(logs) / len(logs))
 
 
 def _speed(run: Run) -> tuple[float, str]:
-    """Images a second, and on what: speeds of several devices are not compared."""
+    """Images per second and the device: speeds on different devices are not compared."""
     return (run.embed.images_per_second, run.embed.device) if run.embed else (0.0, "")
 
 

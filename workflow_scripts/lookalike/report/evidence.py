@@ -1,4 +1,4 @@
-"""What the report is made of: every input read, checked against the others, and counted."""
+"""The inputs of the report: read, checked for consistency, and counted."""
 
 import json
 from collections import Counter
@@ -29,12 +29,12 @@ from lookalike.io.formats.tables import IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError
 
 StrPath = str | Path
-BEST_BY = "accuracy_at_1"  # what the articles call accuracy, and what a system that takes the first hit lives by
+BEST_BY = "accuracy_at_1"  # "accuracy" in published comparisons; what matters to a system that uses the first hit
 
 
 @dataclass(frozen=True)
 class Run:
-    """One model searched with one index. ``number`` is the model's place in the experiment: its color and marker."""
+    """One model with one index. ``number``, the model's position in the experiment, selects color and marker."""
 
     number: int
     model: str
@@ -43,41 +43,41 @@ class Run:
     metrics: Metrics
     neighbors: Path
     provenance: dict[str, Any]
-    showcase: Path | None = None  # neighbors of the outside pictures, where there are such
+    showcase: Path | None = None  # neighbors of the showcase images, if any
 
     def estimate(self, metric: str) -> Estimate:
-        """The estimate of a metric; one that was not measured has no value."""
+        """The estimate of a metric; its value is None if the metric was not measured."""
         return self.metrics.metrics.get(metric) or Estimate(value=None, low=None, high=None, n=0)
 
     @property
     def embed(self) -> EmbedTiming | None:
-        """How long embedding took, where that is known. Other keys than ours are no concern of the report."""
-        found = self.metrics.timing.get("embed")
-        if not found or not found.get("images") or not found.get("seconds"):
+        """The timing of embedding, if known; unknown keys are ignored."""
+        timing = self.metrics.timing.get("embed")
+        if not timing or not timing.get("images") or not timing.get("seconds"):
             return None
         return EmbedTiming(
-            images=found["images"],
-            seconds=found["seconds"],
-            load_seconds=found.get("load_seconds") or 0.0,
-            device=found.get("device") or "unknown device",
-            batch_size=0,  # of no concern: shards may have had several
+            images=timing["images"],
+            seconds=timing["seconds"],
+            load_seconds=timing.get("load_seconds") or 0.0,
+            device=timing.get("device") or "unknown device",
+            batch_size=0,  # not used: shards may differ in it
         )
 
     @property
     def spent(self) -> dict[str, Any]:
-        """Where the time of embedding went, as the measure stage summed it; empty where that is not known."""
-        found = self.metrics.timing.get("embed") or {}
-        return found if found.get("images") and any((found.get("stages") or {}).values()) else {}
+        """Embedding time by step, summed over shards by the measure stage; empty if unknown."""
+        timing = self.metrics.timing.get("embed") or {}
+        return timing if timing.get("images") and any((timing.get("stages") or {}).values()) else {}
 
     @property
     def search(self) -> dict[str, Any]:
-        """What searching took; empty where that is not known."""
+        """The timing of the search; empty if unknown."""
         return self.metrics.timing.get("search") or {}
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """One picture, the reason why it cannot be used, and the models that say so."""
+    """One rejected image, the reason, and the models that rejected it."""
 
     image_id: str
     path: str
@@ -99,7 +99,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All inputs of a report."""
+    """Everything that a report shows."""
 
     experiment: str
     title: str
@@ -109,20 +109,20 @@ class Evidence:
     comparisons: list[Comparison]
     cases: list[Cases]
     approximations: list[Approximation]
-    effects: list[Effect]  # only where one model is varied
-    varied: str  # the label of that model, or nothing
+    effects: list[Effect]  # empty unless the experiment varies a model
+    varied: str  # label of the varied model, or ""
     follows: list[Following]
     claims: list[Claim]
     images: pa.Table
     truth: pa.Table
     rejected: list[Rejected]
-    counts: dict[str, Counts]  # of each model, in the experiment's order
+    counts: dict[str, Counts]  # by model, in the experiment's order
     duplicates: Duplicates
-    left_out: list[dict[str, Any]]  # what lay in the data set's folders and was not sampled: datasets.left_out
+    left_out: list[dict[str, Any]]  # ignored files of the data set's folders
 
     @property
     def models(self) -> list[Run]:
-        """One run for each model: with the experiment's first index, which is the one that pictures are shown for."""
+        """One run per model, with the experiment's first index, which the examples come from."""
         return [run for run in self.runs if run.index == self.runs[0].index]
 
     @property
@@ -138,49 +138,51 @@ class Evidence:
     @cached_property
     def matched(self) -> frozenset[str]:
         """Ids of the queries that have a match."""
-        found = pc.is_in(self.queries["image_id"], value_set=self.truth["query_id"].combine_chunks())
-        return frozenset(self.queries.filter(found)["image_id"].to_pylist())
+        has_match = pc.is_in(self.queries["image_id"], value_set=self.truth["query_id"].combine_chunks())
+        return frozenset(self.queries.filter(has_match)["image_id"].to_pylist())
 
     @property
     def best_by(self) -> str:
-        """What models are ranked by: accuracy, or where no query has a match, how far neighbors agree with the text."""
+        """The metric that ranks the models: accuracy, or if no query has a match, agreement with the text."""
         agreement = list(self.runs[0].metrics.baselines)
         return agreement[0] if agreement and not self.matched else BEST_BY
 
     @cached_property
     def references(self) -> int:
-        """Number of references that were sampled."""
+        """Number of sampled references."""
         return int(pc.sum(self.images["reference"]).as_py() or 0)
 
     @property
     def groups(self) -> int:
-        """Number of independent groups that the queries with a match come from."""
+        """Number of independent groups among the queries with a match."""
         return self.runs[0].metrics.groups
 
     @cached_property
-    def missed(self) -> frozenset[str]:
-        """Ids of the rejected pictures that count against a model: queries with a match, and matches of queries."""
-        wanted = {*self.truth["query_id"].to_pylist(), *self.truth["reference_id"].to_pylist()}
-        return frozenset(one.image_id for one in self.rejected if one.image_id in wanted)
+    def penalized(self) -> frozenset[str]:
+        """Ids of the rejected images that count against a model: queries with a match, and true matches."""
+        in_truth = {*self.truth["query_id"].to_pylist(), *self.truth["reference_id"].to_pylist()}
+        return frozenset(image.image_id for image in self.rejected if image.image_id in in_truth)
 
     def label(self, model: str) -> str:
-        """A model's name for people."""
+        """The display name of a model."""
         return next((run.label for run in self.runs if run.model == model), model)
 
     def verdict(self, metric: str, a: Run, b: Run) -> Comparison | None:
-        """The comparison of two runs as seen from ``a``, or None where they were not, or could not be, compared."""
-        for one in self.comparisons:
-            if one.difference.value is not None and one.metric == metric and one.index == a.index == b.index:
-                if (one.a, one.b) == (a.model, b.model):
-                    return one
-                if (one.a, one.b) == (b.model, a.model):
-                    return _from_the_other_side(one)
+        """The comparison of two runs from the perspective of ``a``; None if there is none, or if it has no value."""
+        for comparison in self.comparisons:
+            if comparison.difference.value is None or comparison.metric != metric:
+                continue
+            if comparison.index == a.index == b.index:
+                if (comparison.a, comparison.b) == (a.model, b.model):
+                    return comparison
+                if (comparison.a, comparison.b) == (b.model, a.model):
+                    return _reversed(comparison)
         return None
 
 
 @dataclass(frozen=True)
 class ReportJob:
-    """One report to write: its files, and what it shows besides them."""
+    """The files and settings of one report."""
 
     key: str
     metrics: Sequence[StrPath]
@@ -195,7 +197,7 @@ class ReportJob:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What ``key`` says."""
+        """``key``, parsed."""
         return dict(json.loads(self.key))
 
 
@@ -206,7 +208,7 @@ def read(job: ReportJob) -> Evidence:
     """
     settings = job.settings
     labels: dict[str, str] = settings["labels"]
-    footers, outside = _by_run(job.neighbors), _by_run(job.showcase)
+    footers, showcase = _by_run(job.neighbors), _by_run(job.showcase)
     identity.check_sample(job.images, job.truth, *job.neighbors, *job.showcase, *job.seen)
     runs: list[Run] = []
     numbers: dict[str, int] = {}
@@ -215,12 +217,14 @@ def read(job: ReportJob) -> Evidence:
         pair = (measured.model, measured.index)
         if pair not in footers:
             raise LookalikeError(
-                f"{path}: no table of neighbors says that it is of model '{measured.model}' and index "
-                f"'{measured.index}'. Delete the file and run again."
+                f"{path}: no table of neighbors belongs to model '{measured.model}' and index '{measured.index}'. "
+                "Delete the file and run again."
             )
         if measured.made_from.get("neighbors") != store.identity(footers[pair][0]):
-            raise LookalikeError(f"{path}: was not measured from {footers[pair][0]}. Delete it and run again.")
-        shown = outside[pair][0] if pair in outside else None
+            raise LookalikeError(
+                f"{path}: was measured from another version of {footers[pair][0]}. Delete {path} and run again."
+            )
+        shown = showcase[pair][0] if pair in showcase else None
         if shown:
             identity.check_search(footers[pair][0], shown)
             shown = None if identity.is_absent(shown) else shown
@@ -228,17 +232,17 @@ def read(job: ReportJob) -> Evidence:
         label = labels.get(measured.model) or measured.model
         runs.append(Run(number, measured.model, label, measured.index, measured, *footers[pair], shown))
     if not runs:
-        raise LookalikeError(f"experiment '{settings['experiment']}' has no measured model, so there is no report.")
-    table, matches = store.read_table(job.images, IMAGES), store.read_table(job.truth, TRUTH)
-    tables, compared = _read_rejected(runs, job.seen, table), store.read_json(job.comparisons, Comparisons)
-    counted = store.read_json(job.duplicates, Duplicates)
-    told: dict[StrPath, str] = {f"metrics of {run.model} with {run.index}": run.metrics.sample_sha256 for run in runs}
-    told |= {job.comparisons: compared.sample_sha256, job.duplicates: counted.sample_sha256}
-    identity.check_sample(job.images, records=told)
-    _check_made_from(runs, job.comparisons, compared)
-    if counted.shards_sha256 != runs[0].provenance.get("shards_sha256", ""):
+        raise LookalikeError(f"experiment '{settings['experiment']}' has no metrics, so no report can be written.")
+    images, truth = store.read_table(job.images, IMAGES), store.read_table(job.truth, TRUTH)
+    rejected, compared = _read_rejected(runs, job.seen, images), store.read_json(job.comparisons, Comparisons)
+    duplicates = store.read_json(job.duplicates, Duplicates)
+    hashes: dict[StrPath, str] = {f"metrics of {run.model} with {run.index}": run.metrics.sample_sha256 for run in runs}
+    hashes |= {job.comparisons: compared.sample_sha256, job.duplicates: duplicates.sample_sha256}
+    identity.check_sample(job.images, records=hashes)
+    _check_metrics(runs, job.comparisons, compared)
+    if duplicates.shards_sha256 != runs[0].provenance.get("shards_sha256", ""):
         raise LookalikeError(
-            f"{job.duplicates}: counts other embeddings than those that were searched. Delete it and run again."
+            f"{job.duplicates}: was counted from other embeddings than those searched. Delete it and run again."
         )
     return Evidence(
         experiment=settings["experiment"],
@@ -253,109 +257,111 @@ def read(job: ReportJob) -> Evidence:
         varied=settings.get("varied", ""),
         follows=compared.follows,
         claims=compared.claims,
-        images=table,
-        truth=matches,
-        rejected=_grouped(tables, list(numbers)),
-        counts=_counts(runs, table, matches, tables),
+        images=images,
+        truth=truth,
+        rejected=_grouped(rejected, list(numbers)),
+        counts=_counts(runs, images, truth, rejected),
         left_out=store.read_provenance(job.images).get("left_out", []),
-        duplicates=counted,
+        duplicates=duplicates,
     )
 
 
-def _check_made_from(runs: list[Run], comparisons: StrPath, compared: Comparisons) -> None:
+def _check_metrics(runs: list[Run], comparisons: StrPath, compared: Comparisons) -> None:
     if compared.metrics != {f"{run.model}/{run.index}": store.checksum(run.metrics) for run in runs}:
         raise LookalikeError(
-            f"{comparisons}: compares other metrics than those of the report. Delete it and run again."
+            f"{comparisons}: was made from other metrics than those of the report. Delete it and run again."
         )
 
 
 def _by_run(paths: Sequence[StrPath]) -> dict[tuple[str, str], tuple[Path, dict[str, Any]]]:
-    """Tables of neighbors and their footers, by model and index."""
+    """Tables of neighbors with their footers, by model and index."""
     footers = {Path(path): store.read_provenance(path) for path in paths}
     return {
-        (_named(footer, "model", path), _named(footer, "index", path)): (path, footer)
+        (_entry(footer, "model", path), _entry(footer, "index", path)): (path, footer)
         for path, footer in footers.items()
     }
 
 
-def _named(footer: dict[str, Any], entry: str, path: StrPath) -> str:
+def _entry(footer: dict[str, Any], entry: str, path: StrPath) -> str:
     if entry not in footer:
-        raise LookalikeError(f"{path}: its footer does not name its {entry}. Delete the file and run again.")
+        raise LookalikeError(f"{path}: the footer has no {entry}. Delete the file and run again.")
     return str(footer[entry])
 
 
-Tables = list[tuple[str, str, list[dict[str, Any]]]]  # model, file, rows
+RejectedRows = list[tuple[str, str, list[dict[str, Any]]]]  # model, file, rows
 
 
-def _read_rejected(runs: list[Run], seen: Sequence[StrPath], images: pa.Table) -> Tables:
-    """The rejected images of each model: ids, paths and reasons, as the table beside its first index has them."""
+def _read_rejected(runs: list[Run], seen: Sequence[StrPath], images: pa.Table) -> RejectedRows:
+    """The rejected images of each model (ids, paths, reasons), from the table of its first index."""
     tables: dict[str, tuple[str, str, list[dict[str, Any]]]] = {}
     for run, path in zip(runs, seen, strict=True):
         footer = store.read_provenance(path)
-        if odd := [name for name in identity.BUILT if footer.get(name) != run.provenance.get(name)]:
+        if differing := [name for name in identity.BUILT if footer.get(name) != run.provenance.get(name)]:
             raise LookalikeError(
-                f"{path}: is not of the index that {run.neighbors} was found with (its {odd[0]} is another). Search "
-                f"again: --forcerun {run.neighbors}"
+                f"{path}: belongs to another index than {run.neighbors} (their {differing[0]} differ). "
+                f"Search again: --forcerun {run.neighbors}"
             )
         if run.model not in tables:
-            found = store.read_columns(path, "image_id", "reason").drop_null()
-            rows = pc.index_in(found["image_id"], value_set=images["image_id"].combine_chunks())
-            tables[run.model] = run.model, str(path), found.append_column("path", images["path"].take(rows)).to_pylist()
+            table = store.read_columns(path, "image_id", "reason").drop_null()
+            rows = pc.index_in(table["image_id"], value_set=images["image_id"].combine_chunks())
+            tables[run.model] = run.model, str(path), table.append_column("path", images["path"].take(rows)).to_pylist()
     return list(tables.values())
 
 
-def _grouped(tables: Tables, models: list[str]) -> list[Rejected]:
-    """Each rejected picture once for each reason, with the models that rejected it, in the order of their ids."""
-    found: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
-    for model, file, rows in tables:
+def _grouped(rejected: RejectedRows, models: list[str]) -> list[Rejected]:
+    """One entry per rejected image and reason, with the models that rejected it, sorted by id."""
+    sources: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for model, file, rows in rejected:
         for row in rows:
-            found.setdefault((row["image_id"], row["path"], row["reason"]), []).append((model, file))
+            sources.setdefault((row["image_id"], row["path"], row["reason"]), []).append((model, file))
     return [
-        Rejected(*what, tuple(model for model in models if model in dict(by)), by[0][1])
-        for what, by in sorted(found.items())
+        Rejected(*image, tuple(model for model in models if model in dict(source)), source[0][1])
+        for image, source in sorted(sources.items())
     ]
 
 
-def _counts(runs: list[Run], images: pa.Table, truth: pa.Table, tables: Tables) -> dict[str, Counts]:
-    """Count for each model what was sampled and rejected. Raises LookalikeError where the metrics say otherwise."""
-    ids = pa.array(sorted({row["image_id"] for _, _, rows in tables for row in rows}), pa.string())
-    concerned = images.filter(pc.is_in(images["image_id"], value_set=ids)) if len(ids) else images.slice(0, 0)
-    roles = {row["image_id"]: row for row in concerned.select(["image_id", "reference", "query"]).to_pylist()}
-    rejected: dict[str, Counter[str]] = {run.model: Counter() for run in runs}
-    for model, _, rows in tables:
+def _counts(runs: list[Run], images: pa.Table, truth: pa.Table, rejected: RejectedRows) -> dict[str, Counts]:
+    """Count the sampled and rejected images of each model. Raises LookalikeError if the metrics disagree."""
+    ids = pa.array(sorted({row["image_id"] for _, _, rows in rejected for row in rows}), pa.string())
+    affected = images.filter(pc.is_in(images["image_id"], value_set=ids)).select(["image_id", "reference", "query"])
+    roles = {row["image_id"]: row for row in affected.to_pylist()}
+    by_role: dict[str, Counter[str]] = {run.model: Counter() for run in runs}
+    for model, _, rows in rejected:
         for row in rows:
             role = roles.get(row["image_id"], {})
-            rejected.setdefault(model, Counter()).update(name for name in ("reference", "query") if role.get(name))
+            by_role[model].update(name for name in ("reference", "query") if role.get(name))
     references, queries = (int(pc.sum(images[role]).as_py() or 0) for role in ("reference", "query"))
     groups = _groups(images, truth)
     counts = {}
     for run in runs:
-        found = Counts(references, queries, groups, rejected[run.model]["reference"], rejected[run.model]["query"])
-        for name, amount in vars(found).items():
+        count = Counts(references, queries, groups, by_role[run.model]["reference"], by_role[run.model]["query"])
+        for name, amount in vars(count).items():
             if getattr(run.metrics, name) != amount:
                 raise LookalikeError(
                     f"metrics of model '{run.model}' with index '{run.index}': {name.replace('_', ' ')} is "
-                    f"{getattr(run.metrics, name)} there, but the sample and the tables of rejected pictures "
-                    f"hold {amount}. The files are of different runs: delete the metrics and run again."
+                    f"{getattr(run.metrics, name)}, but {amount} in the sample and the tables of rejected images. "
+                    "The files come from different runs: delete the metrics and run again."
                 )
-        counts[run.model] = found
+        counts[run.model] = count
     return counts
 
 
 def _groups(images: pa.Table, truth: pa.Table) -> int:
-    """How many independent groups the queries with a match come from; one without a group is one by itself."""
-    asked = pc.is_in(images["image_id"], value_set=truth["query_id"].combine_chunks())
-    names = images["group"].filter(pc.and_(images["query"], asked))
+    """Number of independent groups among the queries with a match; a query without a group is its own group."""
+    has_match = pc.is_in(images["image_id"], value_set=truth["query_id"].combine_chunks())
+    names = images["group"].filter(pc.and_(images["query"], has_match))
     return int(pc.count_distinct(names, mode="only_valid").as_py() + names.null_count)
 
 
-def _from_the_other_side(one: Comparison) -> Comparison:
-    value, low, high = one.difference.value, one.difference.low, one.difference.high
-    turned = Estimate(
+def _reversed(comparison: Comparison) -> Comparison:
+    gap = comparison.difference
+    value, low, high = gap.value, gap.low, gap.high
+    difference = Estimate(
         value=None if value is None else -value,
         low=None if high is None else -high,
         high=None if low is None else -low,
-        n=one.difference.n,
+        n=gap.n,
     )
-    verdict = {"better": "worse", "worse": "better"}.get(one.verdict, one.verdict)
-    return one.model_copy(update={"a": one.b, "b": one.a, "difference": turned, "verdict": verdict})
+    verdict = {"better": "worse", "worse": "better"}.get(comparison.verdict, comparison.verdict)
+    swapped = {"a": comparison.b, "b": comparison.a, "difference": difference, "verdict": verdict}
+    return comparison.model_copy(update=swapped)

@@ -1,8 +1,9 @@
-"""Outside pictures, queries worth looking at, what each model found; and the pictures, each in the page once."""
+"""The examples: showcase images and a choice of queries with each model's neighbors, and their thumbnails."""
 
 import base64
 import hashlib
 import io
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,20 +19,23 @@ from lookalike.io.formats.tables import NEIGHBORS
 from lookalike.report import words
 from lookalike.report.evidence import Evidence, Run
 
-SHOWN = 5  # neighbors of each model
-MOST_MATCHES = 2  # true matches that are shown beside a query
-MOST_PICTURES = 600  # about 3 MB; with many models, fewer rows
-MOST_FIRST = 40  # rows of pictures that were asked for; they get half of the pictures at most
+SHOWN = 5  # neighbors per model
+MOST_MATCHES = 2  # true matches shown next to a query
+MOST_IMAGES = 600  # thumbnails, about 3 MB; many models mean fewer rows
+MOST_FIRST = 40  # rows configured to be shown first; they get at most half of the thumbnails
 SIDE = 112  # pixels
 
-# How many rows of each kind, of 40. Where models disagree there is most to see; what a kind has too few of, others get.
+# Rows per outcome, 40 in all. Disagreement shows most; outcomes with too few queries leave their rows to the others.
 QUOTAS = {"disagree": 20, "wrong": 8, "right": 6, "none": 6}
 NO_SCORE = float("-inf")
 
+Rows = list[dict[str, Any]]  # of a table of neighbors or of the truth
+ByQuery = dict[str, Rows]
+
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of the page: its CSS class, or the reason why it cannot be shown."""
+class Thumbnail:
+    """An image in the report: its CSS class, or the reason why it is not available."""
 
     name: str
     image_id: str
@@ -42,7 +46,7 @@ class Picture:
 class Hit:
     """A neighbor."""
 
-    picture: Picture
+    image: Thumbnail
     rank: int
     score: float
     right: bool
@@ -50,7 +54,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Strip:
-    """The first neighbors that one model found for a query, and in a word how well it did."""
+    """The first neighbors that one model found for a query, with a short status."""
 
     run: Run
     hits: list[Hit]
@@ -61,78 +65,77 @@ class Strip:
 
 @dataclass(frozen=True)
 class Row:
-    """A query, or an outside picture, with everything that is shown of it."""
+    """A query or showcase image with its matches and each model's neighbors."""
 
-    query: Picture
+    query: Thumbnail
     operations: str
     kind: str
     outcome: str
-    matches: list[Picture]
+    matches: list[Thumbnail]
     more_matches: int
     strips: list[Strip]
 
 
 @dataclass(frozen=True)
 class Examples:
-    """The rows, the pictures of the page (CSS class -> data URI, and by id), and how all queries fell out.
+    """The rows, the thumbnails of the report, and the outcomes of all queries.
 
-    ``first`` are the pictures that the configuration wants to see, ``more`` those of them that there is no room for.
+    ``first`` are the images that are configured to be shown first; ``more`` counts those omitted for space.
     """
 
     first: list[Row]
     more: int
     rows: list[Row]
-    pictures: dict[str, str]
-    album: "_Pictures"
-    outcomes: Counter[str]  # of all queries, not only those that are shown
+    thumbnails: "_Thumbnails"
+    outcomes: Counter[str]  # of all queries, shown or not
     shown: Counter[str]
     kinds: list[str]
 
 
 def make(evidence: Evidence) -> Examples:
-    """Choose queries and gather their pictures.
+    """Choose the examples and load their thumbnails.
 
-    The tables of neighbors are read one at a time, whole for the outcomes and then only the chosen rows, so that
-    memory is bounded by one table.
+    Tables of neighbors are read one at a time, so one table bounds the memory: once for all outcomes, once for the
+    chosen rows.
     """
     right = {
         run.model: right_queries(store.read_table(run.neighbors, NEIGHBORS), evidence.truth) for run in evidence.models
     }
     outcome = _outcomes(evidence, right)
-    written = dict(zip(evidence.queries["image_id"].to_pylist(), _operations(evidence), strict=True))
-    wanted = _wanted(evidence)
-    chosen = choose(outcome, {query: words.operation_kind(one) for query, one in written.items()})
-    chosen = [query for query in chosen if query not in wanted]
-    ids = pa.array([*wanted[:MOST_FIRST], *chosen], pa.string())
+    operations = dict(zip(evidence.queries["image_id"].to_pylist(), _operations(evidence), strict=True))
+    configured = _configured(evidence)
+    chosen = choose(outcome, {query: words.operation_kind(steps) for query, steps in operations.items()})
+    chosen = [query for query in chosen if query not in configured]
+    ids = pa.array([*configured[:MOST_FIRST], *chosen], pa.string())
     truth = _by_query(evidence.truth, ids)
-    found = {run.model: _neighbors(run, ids) for run in evidence.models}
-    first = _affordable(wanted[:MOST_FIRST], truth, found, MOST_PICTURES // 2)
-    shown = _picture_ids(first, truth, found)
-    chosen = _affordable(chosen, truth, found, MOST_PICTURES - len(shown))
+    neighbors = {run.model: _neighbors(run, ids) for run in evidence.models}
+    first = _affordable(configured[:MOST_FIRST], truth, neighbors, MOST_IMAGES // 2)
+    shown = _image_ids(first, truth, neighbors)
+    chosen = _affordable(chosen, truth, neighbors, MOST_IMAGES - len(shown))
     chosen.sort(key=lambda query: list(QUOTAS).index(outcome[query]))
-    twins = [one for pairs in evidence.duplicates.examples.values() for pair in pairs for one in pair]
-    pictures = _Pictures(evidence, [*shown, *_picture_ids(chosen, truth, found), *twins])
-    reasons = {(one.image_id, model): one.reason for one in evidence.rejected for model in one.models}
+    duplicates = [image_id for pairs in evidence.duplicates.examples.values() for pair in pairs for image_id in pair]
+    thumbnails = _Thumbnails(evidence, [*shown, *_image_ids(chosen, truth, neighbors), *duplicates])
+    reasons = {(image.image_id, model): image.reason for image in evidence.rejected for model in image.models}
 
     def row(query: str) -> Row:
-        matches = sorted(one["reference_id"] for one in truth.get(query, []))
+        matches = sorted(match["reference_id"] for match in truth.get(query, []))
         strips = [
             _strip(
                 run,
-                found[run.model].get(query, []),
+                neighbors[run.model].get(query, []),
                 matches,
-                pictures,
+                thumbnails,
                 k=evidence.k,
                 reason=reasons.get((query, run.model), ""),
             )
             for run in evidence.models
         ]
         return Row(
-            pictures.of(query),
-            words.operations(written.get(query)),
-            words.operation_kind(written.get(query)),
-            outcome.get(query, "outside"),
-            [pictures.of(match) for match in matches[:MOST_MATCHES]],
+            thumbnails.of(query),
+            words.operations(operations.get(query)),
+            words.operation_kind(operations.get(query)),
+            outcome.get(query, "showcase"),
+            [thumbnails.of(match) for match in matches[:MOST_MATCHES]],
             max(0, len(matches) - MOST_MATCHES),
             strips,
         )
@@ -140,10 +143,9 @@ def make(evidence: Evidence) -> Examples:
     rows = [row(query) for query in chosen]
     return Examples(
         [row(query) for query in first],
-        len(wanted) - len(first),
+        len(configured) - len(first),
         rows,
-        pictures.data,
-        pictures,
+        thumbnails,
         Counter(outcome.values()),
         Counter(row.outcome for row in rows),
         sorted({row.kind for row in rows if row.kind}, key=lambda kind: (kind == "chain", kind)),
@@ -151,7 +153,7 @@ def make(evidence: Evidence) -> Examples:
 
 
 def right_queries(neighbors: pa.Table, truth: pa.Table) -> set[str]:
-    """Queries whose match came first. A wrong reference with the same score stands before it: ties count as misses."""
+    """Queries whose first neighbor is a true match. At equal scores wrong references rank first: ties are misses."""
     known = truth.append_column("right", pa.array([True] * truth.num_rows, pa.bool_()))
     marked = neighbors.join(known, keys=["query_id", "reference_id"], join_type="left outer")
     nothing = pa.scalar(None, pa.float32())
@@ -169,19 +171,19 @@ def right_queries(neighbors: pa.Table, truth: pa.Table) -> set[str]:
 
 
 def _outcomes(evidence: Evidence, right: dict[str, set[str]]) -> dict[str, str]:
-    """Of each query: all models right, all wrong, or do they disagree; ``none`` where there is no match to find."""
+    """By query: ``right`` or ``wrong`` for all models, ``disagree``, or ``none`` if the query has no match."""
 
     def outcome(query: str) -> str:
         if query not in evidence.matched:
             return "none"
-        hits = sum(query in found for found in right.values())
+        hits = sum(query in queries for queries in right.values())
         return "right" if hits == len(right) else "disagree" if hits else "wrong"
 
     return {query: outcome(query) for query in evidence.queries["image_id"].to_pylist()}
 
 
-def _wanted(evidence: Evidence) -> list[str]:
-    """The pictures that are to be shown whatever was found for them, in the order of their ids."""
+def _configured(evidence: Evidence) -> list[str]:
+    """Ids of the images that are configured to be shown, sorted."""
     if "showcase" not in evidence.images.column_names:
         return []
     return sorted(evidence.images.filter(evidence.images["showcase"])["image_id"].to_pylist())
@@ -193,116 +195,106 @@ def _operations(evidence: Evidence) -> list[str | None]:
 
 
 def choose(outcome: dict[str, str], kind: dict[str, str]) -> list[str]:
-    """Queries to show, most wanted first: by quota, and within a quota one operation after the other.
+    """Queries to show, by priority: by quota of outcomes, and within a quota alternating between operations.
 
-    Among equals a hash of the id decides, so that the choice is the same every time and nobody's favorite.
+    A hash of the id breaks ties, so the choice is reproducible and unbiased.
     """
     waiting: dict[str, dict[str, list[str]]] = {name: {} for name in QUOTAS}
     for query in sorted(outcome, key=lambda query: hashlib.sha256(query.encode()).digest()):
         waiting[outcome[query]].setdefault(kind[query], []).append(query)
-    mixed = {name: _in_turn(kinds[one] for one in sorted(kinds)) for name, kinds in waiting.items()}
-    wanted = _in_turn(mixed[name][:quota] for name, quota in QUOTAS.items())
+    mixed = {name: _in_turn(kinds[operation] for operation in sorted(kinds)) for name, kinds in waiting.items()}
+    within = _in_turn(mixed[name][:quota] for name, quota in QUOTAS.items())
     spare = chain.from_iterable(mixed[name][quota:] for name, quota in QUOTAS.items())
-    return [*wanted, *spare][: sum(QUOTAS.values())]
+    return [*within, *spare][: sum(QUOTAS.values())]
 
 
 def _in_turn(piles: Iterable[list[str]]) -> list[str]:
-    """The first of each pile, the second of each, and so on."""
-    return [one for turn in zip_longest(*piles) for one in turn if one is not None]
+    """Interleave: the first of each pile, the second of each, and so on."""
+    return [query for turn in zip_longest(*piles) for query in turn if query is not None]
 
 
-def _by_query(table: pa.Table, queries: pa.Array) -> dict[str, list[dict[str, Any]]]:
-    rows: dict[str, list[dict[str, Any]]] = {}
+def _by_query(table: pa.Table, queries: pa.Array) -> ByQuery:
+    rows: ByQuery = {}
     for row in table.filter(pc.is_in(table["query_id"], value_set=queries)).to_pylist():
         rows.setdefault(row["query_id"], []).append(row)
     return rows
 
 
-def _neighbors(run: Run, queries: pa.Array) -> dict[str, list[dict[str, Any]]]:
+def _neighbors(run: Run, queries: pa.Array) -> ByQuery:
     rows = _by_query(store.read_table(run.neighbors, NEIGHBORS), queries)
     if run.showcase:
         rows |= _by_query(store.read_table(run.showcase, NEIGHBORS), queries)
-    return {query: sorted(found, key=lambda row: row["rank"]) for query, found in rows.items()}
+    return {query: sorted(neighbors, key=lambda row: row["rank"]) for query, neighbors in rows.items()}
 
 
-Found = dict[str, dict[str, list[dict[str, Any]]]]  # model -> query -> rows of neighbors
-
-
-def _picture_ids(queries: list[str], truth: dict[str, list[dict[str, Any]]], found: Found) -> list[str]:
-    """Every picture that rows of these queries show, once."""
+def _image_ids(queries: list[str], truth: ByQuery, neighbors: dict[str, ByQuery]) -> list[str]:
+    """Ids of all images in the rows of these queries, without repetition."""
     ids: dict[str, None] = {}
     for query in queries:
         ids[query] = None
-        ids.update(dict.fromkeys(sorted(one["reference_id"] for one in truth.get(query, []))[:MOST_MATCHES]))
-        for neighbors in found.values():
-            ids.update(dict.fromkeys(one["reference_id"] for one in neighbors.get(query, [])[:SHOWN]))
+        ids.update(dict.fromkeys(sorted(match["reference_id"] for match in truth.get(query, []))[:MOST_MATCHES]))
+        for of_model in neighbors.values():
+            ids.update(dict.fromkeys(neighbor["reference_id"] for neighbor in of_model.get(query, [])[:SHOWN]))
     return list(ids)
 
 
-def _affordable(queries: list[str], truth: dict[str, list[dict[str, Any]]], found: Found, most: int) -> list[str]:
-    """As many of the queries as ``most`` pictures allow, and one at least."""
+def _affordable(queries: list[str], truth: ByQuery, neighbors: dict[str, ByQuery], most: int) -> list[str]:
+    """As many of the queries as ``most`` thumbnails allow, and at least one."""
     seen: set[str] = set()
     for place, query in enumerate(queries):
-        seen.update(_picture_ids([query], truth, found))
+        seen.update(_image_ids([query], truth, neighbors))
         if place and len(seen) > most:
             return queries[:place]
     return queries
 
 
-def _strip(
-    run: Run, neighbors: list[dict[str, Any]], matches: list[str], pictures: "_Pictures", *, k: int, reason: str
-) -> Strip:
+def _strip(run: Run, neighbors: Rows, matches: list[str], thumbnails: "_Thumbnails", *, k: int, reason: str) -> Strip:
     hits = [
-        Hit(pictures.of(one["reference_id"]), one["rank"], one["score"], one["reference_id"] in matches)
-        for one in neighbors[:SHOWN]
+        Hit(thumbnails.of(row["reference_id"]), row["rank"], row["score"], row["reference_id"] in matches)
+        for row in neighbors[:SHOWN]
     ]
     if not neighbors:
-        return Strip(run, hits, "picture rejected" if reason else "no neighbors", False, reason)
+        return Strip(run, hits, "image rejected" if reason else "no neighbors", False, reason)
     if not matches:
-        return Strip(run, hits, f"nearest at {neighbors[0]['score']:.2f}", False)
-    right = [one for one in neighbors if one["reference_id"] in matches]
-    if not right:
-        return Strip(run, hits, f"not in the first {k}", False)
-    best = max(one["score"] for one in right)
-    before = [one for one in neighbors if one["reference_id"] not in matches and one["score"] >= best]
+        return Strip(run, hits, f"top score {neighbors[0]['score']:.2f}", False)
+    best = max((row["score"] for row in neighbors if row["reference_id"] in matches), default=math.inf)
+    before = [row["score"] for row in neighbors if row["reference_id"] not in matches and row["score"] >= best]
     rank = len(before) + 1
-    tied = any(one["score"] == best for one in before)
-    if rank > k:
-        return Strip(run, hits, f"not in the first {k}", False)
-    status = "found first" if rank == 1 else f"found at rank {rank}"
-    return Strip(run, hits, f"{status}, tied" if tied else status, rank == 1)
+    if best == math.inf or rank > k:
+        return Strip(run, hits, f"no match in the top {k}", False)
+    return Strip(run, hits, f"match at rank {rank}" + (", tied" if best in before else ""), rank == 1)
 
 
-class _Pictures:
-    """Thumbnails by image id. ``data`` has every distinct one once, whatever number of ids or places share it."""
+class _Thumbnails:
+    """Thumbnails by image id. ``data`` maps CSS classes to data URIs and holds each distinct thumbnail once."""
 
     def __init__(self, evidence: Evidence, ids: list[str]) -> None:
-        here = pc.is_in(evidence.images["image_id"], value_set=pa.array(ids, pa.string()))
-        rows = evidence.images.filter(here).select(["image_id", "root", "path"]).to_pylist()
+        is_shown = pc.is_in(evidence.images["image_id"], value_set=pa.array(ids, pa.string()))
+        rows = evidence.images.filter(is_shown).select(["image_id", "root", "path"]).to_pylist()
         self.data: dict[str, str] = {}
         self._names: dict[str, str] = {}  # data URI -> CSS class
-        self._known: dict[str, Picture] = {}
-        where = {row["image_id"]: row for row in rows}
-        for image_id in ids:  # in order of appearance, so that the page is the same every time
-            if image_id in where:
-                self._known[image_id] = self._load(**where[image_id])
+        self._known: dict[str, Thumbnail] = {}
+        files = {row["image_id"]: row for row in rows}
+        for image_id in ids:  # in order of appearance, so that the report is reproducible
+            if image_id in files:
+                self._known[image_id] = self._load(**files[image_id])
 
-    def of(self, image_id: str) -> Picture:
-        return self._known.get(image_id) or Picture("", image_id, "not in the sample")
+    def of(self, image_id: str) -> Thumbnail:
+        return self._known.get(image_id) or Thumbnail("", image_id, "not in the sample")
 
-    def _load(self, image_id: str, root: str, path: str) -> Picture:
+    def _load(self, image_id: str, root: str, path: str) -> Thumbnail:
         try:
             image = images.load(root, path)
         except images.BadImage as bad:
-            return Picture("", image_id, str(bad))
+            return Thumbnail("", image_id, str(bad))
         uri = thumbnail(image)
         name = self._names.setdefault(uri, f"p{len(self._names)}")
         self.data[name] = uri
-        return Picture(name, image_id)
+        return Thumbnail(name, image_id)
 
 
 def thumbnail(image: Image.Image) -> str:
-    """A small WebP as a data URI, its proportions kept."""
+    """A small WebP data URI with the aspect ratio of the image."""
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
     file = io.BytesIO()
     image.save(file, "WEBP", quality=80, method=2)

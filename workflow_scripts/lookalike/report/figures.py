@@ -1,8 +1,8 @@
-"""Where the marks of each figure stand. The templates draw them, as SVG within the page.
+"""Coordinates of the marks in each figure; the templates draw them as inline SVG.
 
-Not plotly: these are a handful of small figures, and as SVG they need no 4.8 MB of script, follow the reader's light
-or dark mode, print sharply, work with scripts switched off, and lay themselves out anew on a phone, since all
-horizontal positions are percentages of the figure's width while text keeps its size.
+Inline SVG instead of plotly: a few small figures do not justify a 4.8 MB script, and SVG follows the light or dark
+mode, prints sharply, and works without JavaScript. Horizontal positions are percentages of the width, so that figures
+adapt to a phone while text keeps its size.
 """
 
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from lookalike.io.formats.records import SIZES, Estimate, Threshold
 from lookalike.report import words
 from lookalike.report.evidence import BEST_BY, Evidence, Run
 
-# A model is a color *and* a shape, so that nobody depends on telling colors apart; 24 pairs before one repeats.
+# Color *and* shape identify a model, so that color vision is not needed; 24 combinations before one repeats.
 COLORS = 8
 SHAPES = ("circle", "square", "diamond", "up", "down", "hexagon")
-ROW = 13  # height in pixels of one model's interval within a row
+ROW = 13  # height in pixels of one model's interval in a row
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One estimate of one model. Horizontal positions in percent of the width, vertical ones in pixels."""
+    """One estimate of one model. Horizontal positions in percent of the width, vertical positions in pixels."""
 
     run: Run
     estimate: Estimate
@@ -31,7 +31,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class DotRow:
-    """All models on one kind of query."""
+    """All models on one part of the queries."""
 
     name: str
     n: int
@@ -42,25 +42,24 @@ class DotRow:
 def dot_rows(evidence: Evidence, column: str, order: tuple[str, ...] = ()) -> list[DotRow]:
     """Accuracy of each model for each value of a breakdown.
 
-    Rows follow ``order`` where it names them; else the easiest comes first, judged by all models' mean, since that is
-    how a reader compares them.
+    Rows are sorted by ``order``; values not in it follow, the easiest (by the mean over models) first.
     """
-    found: dict[str, dict[int, tuple[Run, Estimate]]] = {}
+    by_value: dict[str, dict[int, tuple[Run, Estimate]]] = {}
     for run in evidence.models:
         for value, metrics in run.metrics.breakdowns.get(column, {}).items():
             if BEST_BY in metrics and metrics[BEST_BY].value is not None:
-                found.setdefault(value, {})[run.number] = (run, metrics[BEST_BY])
+                by_value.setdefault(value, {})[run.number] = (run, metrics[BEST_BY])
 
     def rank(value: str) -> tuple[float, float, str]:
-        accuracies = [estimate.value or 0.0 for _, estimate in found[value].values()]
+        accuracies = [estimate.value or 0.0 for _, estimate in by_value[value].values()]
         place = order.index(value) if value in order else len(order)
         return place, -sum(accuracies) / len(accuracies), value
 
     rows = []
-    for value in sorted(found, key=rank):
+    for value in sorted(by_value, key=rank):
         marks = [
             Mark(run, estimate, *shares(estimate), (place + 0.5) * ROW)
-            for place, (run, estimate) in enumerate(found[value].values())
+            for place, (run, estimate) in enumerate(by_value[value].values())
         ]
         rows.append(DotRow(value, max(mark.estimate.n for mark in marks), marks, len(marks) * ROW))
     return rows
@@ -68,30 +67,34 @@ def dot_rows(evidence: Evidence, column: str, order: tuple[str, ...] = ()) -> li
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Accuracy by one column: its heading, and a row for each value."""
+    """Accuracy by one column: its heading, and a row per value."""
 
     column: str
     heading: str
     rows: list[DotRow]
 
 
-# Columns whose values have an order of their own.
+# Columns whose values have a natural order.
 ORDERS = {"strength": ("light", "medium", "heavy"), "size": SIZES}
 
 
 def breakdowns(evidence: Evidence) -> list[Breakdown]:
-    """All breakdowns that can be drawn; of sizes and of the data set's own columns, those with something to compare."""
+    """All breakdowns that can be drawn; sizes, labels and custom columns only if they have at least two values."""
     columns = dict.fromkeys(column for run in evidence.models for column in run.metrics.breakdowns)
-    found = [
+    all_columns = [
         Breakdown(column, words.breakdown(column), dot_rows(evidence, column, ORDERS.get(column, ())))
         for column in columns
     ]
-    return [one for one in found if len(one.rows) > 1 or (one.rows and one.column in ("operations", "strength"))]
+    return [
+        breakdown
+        for breakdown in all_columns
+        if len(breakdown.rows) > 1 or (breakdown.rows and breakdown.column in ("operations", "strength"))
+    ]
 
 
 @dataclass(frozen=True)
 class Line:
-    """A model's precision against recall: ``points`` as an SVG polyline in percent; where its threshold is, if any."""
+    """A model's precision-recall curve: ``points`` of an SVG polyline in percent, and its threshold, if any."""
 
     run: Run
     points: str
@@ -102,16 +105,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Curves:
-    """Precision against recall of the models for one list of predictions. Heights in pixels."""
+    """Precision-recall curves of all models for one list of predictions. Heights in pixels."""
 
-    metric: str  # whose list it is
+    metric: str  # computed from the same list
     lines: list[Line]
     top: int = 12
     height: int = 300
 
 
 def precision_recall(evidence: Evidence) -> list[Curves]:
-    """One figure for scores as they are, and one for normalised ones where there are any."""
+    """One figure for raw scores, and one for normalised scores if there are any."""
     return [
         Curves(f"uap{end}", lines)
         for end in ("", words.NORMALISED)
@@ -121,7 +124,9 @@ def precision_recall(evidence: Evidence) -> list[Curves]:
 
 def _line(run: Run, end: str) -> Line:
     curve, threshold = run.metrics.curves[f"uap{end}"], run.metrics.thresholds[f"recall_at_p90{end}"]
-    steps = [(100 * recall, 100 - 100 * one) for recall, one in zip(curve.recall, curve.precision, strict=True)]
+    steps = [
+        (100 * recall, 100 - 100 * precision) for recall, precision in zip(curve.recall, curve.precision, strict=True)
+    ]
     steps = [(0.0, steps[0][1]), *steps] if steps else []
     x, y = 100 * (threshold.recall or 0), 1 - (threshold.precision or 0)
     points = " ".join(f"{x:.2f},{y:.2f}" for x, y in steps)
@@ -129,7 +134,7 @@ def _line(run: Run, end: str) -> Line:
 
 
 def shares(estimate: Estimate) -> tuple[float, float, float]:
-    """Value, low and high in percent; an interval that is not known has no length."""
+    """Value, low and high in percent; an unknown interval has zero length."""
     value = estimate.value or 0.0
     low = value if estimate.low is None else estimate.low
     high = value if estimate.high is None else estimate.high

@@ -1,7 +1,7 @@
-"""The report: one HTML file that opens anywhere, without a network, and answers the question first.
+"""The report: one self-contained HTML file that works offline and starts with the answer.
 
-Sections are templates of their own (``templates/*.html.j2``), listed in ``SECTIONS`` and in the page's order; each
-draws what a function of this package computed. A new section is a template, a name in that list and its data here.
+Each section is a template (``templates/*.html.j2``) listed in ``SECTIONS``. Templates only lay out what functions of
+this package compute. To add a section, add a template, its entry in ``SECTIONS`` and its data in ``_content``.
 """
 
 import logging
@@ -20,44 +20,44 @@ from lookalike.report.evidence import Evidence, ReportJob
 log = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
 
-# Template and heading, in the page's order. A section whose data is missing says so rather than vanishing; only those
-# that an experiment must ask for (a varied model, captions, an approximate index) are left out where it does not.
+# Template and heading, in order. A section without data says so instead of disappearing; only sections that depend on
+# the configuration or data set (a varied model, captions, an approximate index) are omitted.
 SECTIONS = (
     ("leaderboard", "Leaderboard"),
-    ("choices", "What each choice does"),
-    ("pairs", "Model against model"),
+    ("choices", "Effect of each setting"),
+    ("pairs", "Pairwise comparison"),
     ("threshold", "Which score threshold?"),
-    ("agreement", "Do neighbors mean the same?"),
-    ("operations", "Accuracy by kind of query"),
-    ("follows", "What does a model follow?"),
-    ("cost", "Accuracy against cost"),
-    ("approximation", "What approximation costs"),
+    ("agreement", "Semantic agreement"),
+    ("operations", "Accuracy by query type"),
+    ("follows", "What does each model rely on?"),
+    ("cost", "Accuracy vs. cost"),
+    ("approximation", "Cost of approximation"),
     ("examples", "See for yourself"),
-    ("duplicates", "Identical pictures"),
-    ("rejected", "Rejected pictures"),
-    ("made", "How this was made"),
+    ("duplicates", "Duplicate files"),
+    ("rejected", "Rejected images"),
+    ("made", "How this report was made"),
 )
 
 
 def write_report(job: ReportJob) -> None:
     """Write an experiment's report as one self-contained HTML file.
 
-    ``key`` is ``plan.Plan.report_key``; ``metrics`` and ``seen`` (what each model saw of every image) come in the
-    experiment's order, and ``neighbors`` and ``showcase`` (neighbors of outside images) in any, since their footers say
-    which model they are of. The same input gives the same bytes. Raises LookalikeError where an input is missing or
-    damaged, or where inputs contradict each other.
+    ``key`` is ``plan.Plan.report_key``. ``metrics`` and ``seen`` (INDEX_IMAGES) are parallel, in the experiment's
+    order; ``neighbors`` and ``showcase`` (neighbors of the showcase images) may be in any order, as their footers
+    identify them. The output is reproducible byte for byte. Raises LookalikeError if an input is missing or damaged, or
+    if inputs contradict each other.
     """
-    page = render(inputs.read(job))
+    html = render(inputs.read(job))
     with store.atomic(job.out) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    log.info("the report: %s", Path(job.out).resolve())
+        temporary.write_text(html, encoding="utf-8")
+    log.info("report: %s", Path(job.out).resolve())
 
 
 def render(evidence: Evidence) -> str:
-    """The page."""
+    """The HTML of the report."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,  # ids, paths and labels are other people's text
+        autoescape=True,  # ids, paths and labels are untrusted
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -82,16 +82,16 @@ def render(evidence: Evidence) -> str:
 
 
 def _raw(name: str) -> str:
-    """A template file that is no template: style and script, put into the page as they are."""
+    """The style sheet or the script, included verbatim."""
     return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
 
 
 def _content(evidence: Evidence) -> dict[str, Any]:
     names, ladders = tables.metric_names(evidence), meaning.ladders(evidence)
-    asked_for = {"choices": evidence.varied, "agreement": ladders, "approximation": evidence.approximations}
+    optional = {"choices": evidence.varied, "agreement": ladders, "approximation": evidence.approximations}
     return {
         "evidence": evidence,
-        "sections": [one for one in SECTIONS if asked_for.get(one[0], True)],
+        "sections": [section for section in SECTIONS if optional.get(section[0], True)],
         "sentence": headline.sentence(evidence),
         "facts": headline.facts(evidence),
         "few": headline.few(evidence),
@@ -115,7 +115,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "follows": meaning.follows(evidence),
         "examples": examples.make(evidence),
         "rejected": tables.rejected(evidence),
-        "made": tables.how_made(evidence),
+        "provenance": tables.provenance(evidence),
         "definitions": tables.definitions(evidence),
         "shares": figures.shares,
         "symbols": tables.SYMBOLS,

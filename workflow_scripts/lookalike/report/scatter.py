@@ -1,4 +1,4 @@
-"""Accuracy against a cost: where the points, the Pareto front and the names of a scatter stand."""
+"""Scatter plots of accuracy vs. cost: coordinates of points, labels and the Pareto front."""
 
 import math
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from lookalike.report.pareto import Standing
 
 @dataclass(frozen=True)
 class Tick:
-    """A line of the grid with its text."""
+    """A grid line with its label."""
 
     at: float
     text: str
@@ -21,7 +21,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Label:
-    """A model's name beside its mark: an offset in pixels, and which end of the text stands there."""
+    """Position of a model's name relative to its mark: an offset in pixels and the text anchor."""
 
     dx: float
     dy: float
@@ -30,11 +30,11 @@ class Label:
 
 @dataclass(frozen=True)
 class Point:
-    """A run in a scatter: ``x`` in percent of the width, the rest in pixels; ``said`` is its cost in words."""
+    """A run in a scatter plot: ``x`` in percent of the width, the rest in pixels; ``cost`` with its unit."""
 
     standing: Standing
     name: str
-    said: str
+    cost: str
     x: float
     y: float
     low: float
@@ -43,7 +43,7 @@ class Point:
 
     @property
     def run(self) -> Run:
-        """The run that stands here."""
+        """The run."""
         return self.standing.run
 
     @property
@@ -57,7 +57,7 @@ Step = tuple[float, float, float, float]  # x1, y1, x2, y2 as in ``Point``
 
 @dataclass(frozen=True)
 class Scatter:
-    """Accuracy against a cost, with the steps of the Pareto front."""
+    """Accuracy vs. cost, with the steps of the Pareto front."""
 
     points: list[Point]
     x_ticks: list[Tick]
@@ -69,40 +69,40 @@ class Scatter:
 
     @property
     def standings(self) -> list[tuple[Standing, str]]:
-        """Each run's standing with its name in the figure."""
+        """Each run's standing, with its name in the figure."""
         return [(point.standing, point.name) for point in self.points]
 
 
 def by_speed(evidence: Evidence) -> Scatter:
-    """Accuracy against pictures a second. Speeds of several devices are not compared: there is no front then."""
+    """Accuracy vs. images per second. No front if runs were timed on different devices."""
     costs = [(run, 1 / run.embed.images_per_second) for run in evidence.models if run.embed]
-    names = {
-        (run.model, run.index): f"{words.number(run.embed.images_per_second)} images a second on {run.embed.device}"
+    labels = {
+        (run.model, run.index): f"{words.number(run.embed.images_per_second)} images per second on {run.embed.device}"
         for run, _ in costs
         if run.embed
     }
-    return _scatter(evidence, costs, names, rising=True, comparable=len(devices_of(evidence)) == 1)
+    return _scatter(evidence, costs, labels, rising=True, comparable=len(devices_of(evidence)) == 1)
 
 
 def by_bytes(evidence: Evidence) -> Scatter:
-    """Accuracy against the bytes that an index needs for a vector."""
+    """Accuracy vs. index bytes per vector."""
     costs = [(run, run.metrics.cost.indexed_bytes) for run in evidence.runs if run.metrics.cost]
-    names = {(run.model, run.index): f"{words.size(cost)} a vector" for run, cost in costs}
-    return _scatter(evidence, costs, names, rising=False, comparable=True)
+    labels = {(run.model, run.index): f"{words.size(cost)} per vector" for run, cost in costs}
+    return _scatter(evidence, costs, labels, rising=False, comparable=True)
 
 
 def _scatter(
     evidence: Evidence,
     costs: list[tuple[Run, float]],
-    said: dict[tuple[str, str], str],
+    labels: dict[tuple[str, str], str],
     *,
     rising: bool,
     comparable: bool,
 ) -> Scatter:
-    """Accuracy against a cost, on a logarithmic axis: models differ by factors, not by amounts.
+    """Accuracy vs. cost on a logarithmic axis, since costs differ by factors.
 
-    rising: whether the axis shows what one gets for the cost (1 / cost), so that the better is on the right
-    comparable: whether the costs may be held against each other at all
+    rising: whether the axis shows 1 / cost, so that better is to the right
+    comparable: whether the costs can be compared with each other
     """
     known = [(run, cost) for run, cost in costs if run.estimate(BEST_BY).value is not None]
     if not known:
@@ -111,17 +111,17 @@ def _scatter(
     values = [1 / cost if rising else cost for _, cost in known]
     left, right = math.log10(min(values) / 1.6), math.log10(max(values) * 1.6)
     bounds = [shares(run.estimate(BEST_BY)) for run, _ in known]
-    floor, ceiling = _nice(min(low for _, low, _ in bounds), max(high for _, _, high in bounds))
+    lowest, highest = _nice(min(low for _, low, _ in bounds), max(high for _, _, high in bounds))
 
     def across(value: float) -> float:
         return 100 * (math.log10(value) - left) / (right - left)
 
     def down(share: float) -> float:
-        return Scatter.bottom - (Scatter.bottom - Scatter.top) * (share - floor) / (ceiling - floor)
+        return Scatter.bottom - (Scatter.bottom - Scatter.top) * (share - lowest) / (highest - lowest)
 
     points: list[Point] = []
     places = [(across(value), down(share)) for value, (share, _, _) in zip(values, bounds, strict=True)]
-    on_front = [place for place, one in zip(places, standings, strict=True) if one.state == "front"]
+    on_front = [place for place, standing in zip(places, standings, strict=True) if standing.state == "front"]
     steps = _steps(on_front, 0.0 if rising else 100.0)
     columns = [(across(value) * WIDTH / 100, bound) for value, bound in zip(values, bounds, strict=True)]
     lines = [(at - 2, down(high), at + 2, down(low)) for at, (_, low, high) in columns]
@@ -129,21 +129,21 @@ def _scatter(
     taken = [(at - 8, down(value) - 8, at + 8, down(value) + 8) for at, (value, _, _) in columns]
     for standing, value, (share, low, high) in zip(standings, values, bounds, strict=True):
         run, x = standing.run, across(value)
-        name = run.label if len({one.index for one, _ in known}) == 1 else f"{run.label}, {run.index}"
+        name = run.label if len({other.index for other, _ in known}) == 1 else f"{run.label}, {run.index}"
         label = _place(name, x, down(share), lines, taken)
-        words_of = said[run.model, run.index]
-        points.append(Point(standing, name, words_of, x, down(share), down(low), down(high), label))
-    step = 10 if ceiling - floor <= 50 else 20
+        cost_label = labels[run.model, run.index]
+        points.append(Point(standing, name, cost_label, x, down(share), down(low), down(high), label))
+    step = 10 if highest - lowest <= 50 else 20
     return Scatter(
         points,
         [Tick(across(value), words.number(value)) for value in _round_numbers(10**left, 10**right)],
-        [Tick(down(share), f"{share}{words.SPACE}%") for share in range(floor, ceiling + 1, step)],
+        [Tick(down(share), f"{share}{words.SPACE}%") for share in range(lowest, highest + 1, step)],
         steps,
     )
 
 
 def _steps(corners: list[tuple[float, float]], edge: float) -> list[Step]:
-    """The border of what lies behind the corners, from the worse ``edge`` (0 or 100 %) down to the axis."""
+    """The staircase through the corners, from the worse ``edge`` (0 or 100 %) down to the axis."""
     steps: list[Step] = []
     x = edge
     ordered = sorted(dict.fromkeys(corners), key=lambda corner: (corner[1], abs(corner[0] - edge)))
@@ -155,25 +155,25 @@ def _steps(corners: list[tuple[float, float]], edge: float) -> list[Step]:
 
 
 def devices_of(evidence: Evidence) -> list[tuple[str, list[str]]]:
-    """The devices that models were embedded on, each with the models' labels."""
-    found: dict[str, list[str]] = {}
+    """Each device with the labels of the models embedded on it."""
+    labels: dict[str, list[str]] = {}
     for run in evidence.models:
         if run.embed:
-            found.setdefault(run.embed.device, []).append(run.label)
-    return list(found.items())
+            labels.setdefault(run.embed.device, []).append(run.label)
+    return list(labels.items())
 
 
 def _nice(low: float, high: float) -> tuple[int, int]:
-    """Whole tens around an interval, at least 40 points apart, within 0 to 100; twenties where the span is wide."""
+    """Axis limits around an interval: multiples of 10 (or 20 for a wide span), at least 40 apart, in 0 to 100."""
     step = 10 if high - low <= 35 else 20
-    floor, ceiling = step * math.floor(low / step), step * math.ceil(high / step)
-    while ceiling - floor < 40:
-        floor, ceiling = max(0, floor - step), min(100, ceiling + step)
-    return floor, ceiling
+    lowest, highest = step * math.floor(low / step), step * math.ceil(high / step)
+    while highest - lowest < 40:
+        lowest, highest = max(0, lowest - step), min(100, highest + step)
+    return lowest, highest
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
-    """Numbers of few digits between two numbers: as many as fit, only powers of ten over a wide range."""
+    """At most eight round numbers for a logarithmic axis; only powers of ten over a wide range."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in (range(1, 10), (1, 2, 5), (1, 3), (1,)):
         numbers = [digit * 10.0**decade for decade in decades for digit in digits]
@@ -184,25 +184,25 @@ def _round_numbers(low: float, high: float) -> list[float]:
 
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
-WIDTH = 1000  # what the page gives a figure on a screen; on a phone the names give way to the legend
-ON_A_LINE, ON_A_NAME, OUTSIDE = 1, 10, 100  # how bad a place for a name is
+WIDTH = 1000  # width of a figure on a desktop; a phone shows the legend instead of names
+ON_A_LINE, ON_A_NAME, OUTSIDE = 1, 10, 100  # penalties for the position of a name
 
 
 def _place(text: str, x: float, y: float, lines: list[Box], taken: list[Box]) -> Label:
-    """The best place for a name around its mark, the nearest of equally good ones; remembered in ``taken``."""
+    """The position with the lowest penalty near the mark, the nearest at ties; adds its box to ``taken``."""
     width, at = 7.2 * len(text), x * WIDTH / 100
-    sides = ((13, "start"), (-13, "end")) if x < 65 else ((-13, "end"), (13, "start"))  # inwards first
+    sides = ((13, "start"), (-13, "end")) if x < 65 else ((-13, "end"), (13, "start"))  # prefer the inner side
     candidates = [
         (Label(dx, dy, anchor), _text_box(at + dx, y + dy, width, anchor))
         for dy in (5, -12, 22, -28, 38, -44, 54)
         for dx, anchor in sides
     ]
 
-    def badness(box: Box) -> int:
+    def penalty(box: Box) -> int:
         inside = box[0] >= 0 and box[2] <= WIDTH and box[1] >= 0
-        return ON_A_LINE * _met(box, lines) + ON_A_NAME * _met(box, taken) + (0 if inside else OUTSIDE)
+        return ON_A_LINE * _overlaps(box, lines) + ON_A_NAME * _overlaps(box, taken) + (0 if inside else OUTSIDE)
 
-    label, box = min(candidates, key=lambda one: badness(one[1]))
+    label, box = min(candidates, key=lambda candidate: penalty(candidate[1]))
     taken.append(box)
     return label
 
@@ -218,7 +218,7 @@ def _line_box(step: Step) -> Box:
     return left - 2, min(y1, y2) - 2, right + 2, max(y1, y2) + 2
 
 
-def _met(box: Box, others: Iterable[Box]) -> int:
+def _overlaps(box: Box, others: Iterable[Box]) -> int:
     return sum(
         box[0] < right and left < box[2] and box[1] < bottom and top < box[3] for left, top, right, bottom in others
     )

@@ -1,4 +1,4 @@
-"""Rows of the report's tables: leaderboard, models against each other, rejected pictures, how it was made."""
+"""Rows of the report's tables: leaderboard, pairwise comparison, rejected images, provenance."""
 
 import json
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from lookalike.io.formats.records import Comparison, Estimate
 from lookalike.report import headline, words
 from lookalike.report.evidence import BEST_BY, Evidence, Rejected, Run
 
-MOST_REJECTED = 100  # rows; a person does not read more, and a page with 100,000 does not open
-# How a verdict is shown: never by its color alone.
+MOST_REJECTED = 100  # rows; nobody reads more, and browsers struggle with 100,000
+# Verdicts have a symbol, so that color is not needed to read them.
 SYMBOLS = {"better": "▲", "worse": "▼", "cannot tell": "≈"}
 
 
@@ -20,55 +20,53 @@ class Place:
 
     run: Run
     estimates: dict[str, Estimate]
-    standing: str  # against the highest of the same index: best, highest, behind, cannot tell apart, not compared
-    reason: str  # why a metric has no value
+    standing: str  # vs. the top run of the index: best, highest, behind, cannot tell apart, ...
+    reason: str  # shown for a metric without a value
 
 
 def metric_names(evidence: Evidence) -> list[str]:
-    """All metrics that any run has, in the order of the files; without matches, only those that need none, if any."""
+    """All metrics in the order of the files; if no query has a match, only those that were measured."""
     names = list(dict.fromkeys(name for run in evidence.runs for name in run.metrics.metrics))
     if evidence.best_by == BEST_BY:
         return names
     return [name for name in names if any(run.estimate(name).value is not None for run in evidence.runs)]
 
 
-FIRST = ("accuracy_at_", "recall_at_", "uap", "caption_", "category_")  # how the metrics of the first table begin
+FIRST = ("accuracy_at_", "recall_at_", "uap", "caption_", "category_")  # prefixes of the metrics in the first table
 
 
 def primary(names: list[str]) -> list[str]:
-    """The metrics of the first table; the others are in a second one, so that the first can be read."""
+    """The metrics of the first table; the others are in a second one, which keeps the first readable."""
     return [name for name in names if name.startswith(FIRST) and not name.endswith(words.NORMALISED)]
 
 
 def normalised(names: list[str]) -> list[tuple[str, str]]:
-    """The metrics that were measured with and without score normalisation, as pairs: without, with."""
+    """Metrics measured without and with score normalisation, as pairs (without, with)."""
     pairs = [(name.removesuffix(words.NORMALISED), name) for name in names if name.endswith(words.NORMALISED)]
     return [(without, name) for without, name in pairs if without in names]
 
 
 def leaderboard(evidence: Evidence) -> list[Place]:
-    """Rows by falling accuracy; equal ones in the experiment's order, those without a value last."""
+    """Rows by decreasing accuracy; ties in the experiment's order, runs without a value last."""
     names, by = metric_names(evidence), evidence.best_by
     tops = {
         index: headline.best([run for run in evidence.runs if run.index == index], by) for index in evidence.indexes
     }
-    reason = "any order is right, with so few references" if evidence.matched else "nothing to count"
+    reason = "too few references" if evidence.matched else "no match"
 
     def beats(top: Run, run: Run) -> bool:
-        verdict = evidence.verdict(by, top, run)
-        return verdict is not None and verdict.verdict == "better"
+        comparison = evidence.verdict(by, top, run)
+        return comparison is not None and comparison.verdict == "better"
 
     def standing(run: Run) -> str:
         top = tops[run.index]
         if top is None or run.estimate(by).value is None:
             return "not measured"
         if run is top:
-            # The larger number alone wins nothing: best is who is better than somebody by the tests.
-            return (
-                "best" if any(beats(top, rival) for rival in evidence.runs if rival.index == run.index) else "highest"
-            )
-        verdict = evidence.verdict(by, top, run)
-        if verdict is None:
+            # The highest number is not enough: "best" requires a significant difference from some other model.
+            rivals = [rival for rival in evidence.runs if rival.index == run.index]
+            return "best" if any(beats(top, rival) for rival in rivals) else "highest"
+        if evidence.verdict(by, top, run) is None:
             return "not compared"
         return "behind" if beats(top, run) else "cannot tell apart"
 
@@ -78,20 +76,20 @@ def leaderboard(evidence: Evidence) -> list[Place]:
 
 @dataclass(frozen=True)
 class Cell:
-    """What the row's model is to the column's; no ``comparison`` where a model would meet itself, or was not met."""
+    """The row's model compared with the column's; ``comparison`` is None on the diagonal or if there is none."""
 
     comparison: Comparison | None
     self: bool
 
     @property
     def symbol(self) -> str:
-        """The verdict's sign."""
+        """The symbol of the verdict."""
         return SYMBOLS.get(self.comparison.verdict, "?") if self.comparison else ""
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """All models against each other, by one metric and with one index."""
+    """Pairwise comparison of all models by one metric with one index."""
 
     metric: str
     index: str
@@ -100,44 +98,44 @@ class Matrix:
 
 
 def matrices(evidence: Evidence) -> list[Matrix]:
-    """One matrix for each index and metric that was compared, in the order of the comparisons, best models first.
+    """One matrix per index and metric, in the order of the comparisons, the best models first.
 
-    Metrics without a value for any two models are left out: ``left_out`` names them.
+    Metrics that have no value for any pair are omitted; see ``left_out``.
     """
     order = [place.run for place in leaderboard(evidence)]
-    found = []
+    tables = []
     for index, metric in _compared(evidence):
         runs = [run for run in order if run.index == index]
         rows = [(a, [Cell(None if a is b else evidence.verdict(metric, a, b), a is b) for b in runs]) for a in runs]
-        found.append(Matrix(metric, index, runs, rows))
-    return found
+        tables.append(Matrix(metric, index, runs, rows))
+    return tables
 
 
 def left_out(evidence: Evidence) -> list[str]:
-    """Metrics that say nothing of any two models, since with so few references any order of them is right."""
+    """Metrics without a value for any pair: with so few references, every ranking scores the same."""
     compared = {metric for _, metric in _compared(evidence)}
-    return [metric for metric in dict.fromkeys(one.metric for one in evidence.comparisons) if metric not in compared]
+    return [name for name in dict.fromkeys(pair.metric for pair in evidence.comparisons) if name not in compared]
 
 
 def _compared(evidence: Evidence) -> list[tuple[str, str]]:
     return list(
-        dict.fromkeys((one.index, one.metric) for one in evidence.comparisons if one.difference.value is not None)
+        dict.fromkeys((pair.index, pair.metric) for pair in evidence.comparisons if pair.difference.value is not None)
     )
 
 
 def approximated(evidence: Evidence) -> list[str]:
-    """The metrics whose change by approximation is told of any model."""
-    return list(dict.fromkeys(name for one in evidence.approximations for name in one.differences))
+    """The metrics whose loss by approximation was measured for any model."""
+    return list(dict.fromkeys(name for row in evidence.approximations for name in row.differences))
 
 
 @dataclass(frozen=True)
 class CaseRow:
-    """One of the four cases of two models: in words, how many queries, and ids of them, a few of which are shown."""
+    """One of the four cases of two models: its name, number of queries, and their ids."""
 
     name: str
     count: int
     queries: list[str]
-    near: int | None = None  # of these, how many the other model had among its first three
+    near: int | None = None  # of these, queries with a match among the other model's first three
 
 
 @dataclass(frozen=True)
@@ -150,26 +148,26 @@ class CaseTable:
 
 
 def cases(evidence: Evidence) -> list[CaseTable]:
-    """The four cases of every two models, with the first index."""
+    """The four cases of each pair of models, with the first index."""
     runs = {run.model: run for run in evidence.models}
-    found = []
-    for one in evidence.cases:
-        if one.index == evidence.runs[0].index and {one.a, one.b} <= set(runs):
-            a, b = runs[one.a], runs[one.b]
-            near_b, near_a = one.only_a_b_near, one.only_b_a_near
+    tables = []
+    for pair in evidence.cases:
+        if pair.index == evidence.runs[0].index and {pair.a, pair.b} <= set(runs):
+            a, b = runs[pair.a], runs[pair.b]
+            near_b, near_a = pair.only_a_b_near, pair.only_b_a_near
             rows = [
-                CaseRow("Both right", one.both.count, one.both.queries),
-                CaseRow(f"Only {a.label}", one.only_a.count, one.only_a.queries, near_b.count if near_b else None),
-                CaseRow(f"Only {b.label}", one.only_b.count, one.only_b.queries, near_a.count if near_a else None),
-                CaseRow("Both wrong", one.neither.count, one.neither.queries),
+                CaseRow("Both right", pair.both.count, pair.both.queries),
+                CaseRow(f"Only {a.label}", pair.only_a.count, pair.only_a.queries, near_b.count if near_b else None),
+                CaseRow(f"Only {b.label}", pair.only_b.count, pair.only_b.queries, near_a.count if near_a else None),
+                CaseRow("Both wrong", pair.neither.count, pair.neither.queries),
             ]
-            found.append(CaseTable(a, b, rows))
-    return found
+            tables.append(CaseTable(a, b, rows))
+    return tables
 
 
 @dataclass(frozen=True)
 class RejectedTable:
-    """The first rejected pictures, where the others are, and against whom they all count."""
+    """The first rejected images, where the others are listed, and how all of them affect the scores."""
 
     effect: str
     shown: list[Rejected]
@@ -178,38 +176,28 @@ class RejectedTable:
 
 
 def rejected(evidence: Evidence) -> RejectedTable:
-    """At most MOST_REJECTED pictures; of the rest, how many there are and which files list them."""
+    """At most MOST_REJECTED images; for the rest, their number and the files that list them."""
     rest = evidence.rejected[MOST_REJECTED:]
     return RejectedTable(
-        _effect(evidence), evidence.rejected[:MOST_REJECTED], len(rest), sorted({one.file for one in rest})
+        _effect(evidence), evidence.rejected[:MOST_REJECTED], len(rest), sorted({image.file for image in rest})
     )
 
 
 def _effect(evidence: Evidence) -> str:
-    """Which rejected pictures count against a model: those that a query asks for, or that ask for something."""
-    total, missed = len({one.image_id for one in evidence.rejected}), len(evidence.missed)
-    if not missed:
-        return f"{_pictures('The', total)} against no model: no query with a match needs {_them(total)}."
-    if missed == total:
-        return f"{_pictures('The', total)} against the models that rejected {_them(total)}, as a query or as its match."
-    return (
-        f"{_pictures(str(missed), missed)} against the models that rejected {_them(missed)}, as a query or as its "
-        f"match. {_pictures('The other', total - missed)} against no model."
-    )
-
-
-def _pictures(which: str, amount: int) -> str:
-    many = f" {amount}" if amount > 1 and not which.isdigit() else ""
-    return f"{which}{many} rejected {'picture counts' if amount == 1 else 'pictures count'}"
-
-
-def _them(amount: int) -> str:
-    return "it" if amount == 1 else "them"
+    """How the rejected images affect the scores: queries with a match and true matches count as misses."""
+    total, penalized = len({image.image_id for image in evidence.rejected}), len(evidence.penalized)
+    if not penalized:
+        return "No model is penalized: none of the rejected images is a query with a match or a true match."
+    images = words.count(total, "rejected image")
+    which = f"{words.number(penalized)} of {images}" if penalized < total else images
+    if penalized == 1:
+        return f"{which} is a query with a match or a true match and counts against the models that rejected it."
+    return f"{which} are queries with a match or true matches and count against the models that rejected them."
 
 
 @dataclass(frozen=True)
-class Made:
-    """How one model's numbers came to be."""
+class Provenance:
+    """The settings, weights and package versions behind one model's numbers."""
 
     run: Run
     key: str
@@ -218,10 +206,10 @@ class Made:
     everything: str
 
 
-def how_made(evidence: Evidence) -> list[Made]:
-    """What the footers of the neighbor tables say, in the experiment's order."""
+def provenance(evidence: Evidence) -> list[Provenance]:
+    """The provenance of each run, from the footers of the neighbor tables, in the experiment's order."""
     return [
-        Made(
+        Provenance(
             run,
             _text(run.provenance.get("key", "")),
             _weights(run.provenance.get("weights"), _settings(run.provenance.get("key", ""))),
@@ -234,25 +222,25 @@ def how_made(evidence: Evidence) -> list[Made]:
     ]
 
 
-def _weights(found: Any, settings: Any) -> str:
-    if not isinstance(found, dict):
-        return _text(found or "")
-    named = ", ".join(str(found[name]) for name in ("source", "revision") if found.get(name))
-    asked = settings.get("revision", "main") if isinstance(settings, dict) else "main"
-    moves = str(found.get("source")).startswith("hub ") and not is_commit(asked)
-    return f"{named} (not pinned: {asked} may be another commit tomorrow)" if moves else named
+def _weights(weights: Any, settings: Any) -> str:
+    if not isinstance(weights, dict):
+        return _text(weights or "")
+    resolved = ", ".join(str(weights[name]) for name in ("source", "revision") if weights.get(name))
+    revision = settings.get("revision", "main") if isinstance(settings, dict) else "main"
+    movable = str(weights.get("source")).startswith("hub ") and not is_commit(revision)
+    return f"{resolved} (not pinned: {revision} may point to another commit later)" if movable else resolved
 
 
-def _text(found: Any) -> str:
+def _text(key: Any) -> str:
     """A key as ``family: pixels, size: 16``."""
-    found = _settings(found)
-    if isinstance(found, dict):
-        return ", ".join(f"{name}: {value}" for name, value in found.items())
-    return str(found)
+    settings = _settings(key)
+    if isinstance(settings, dict):
+        return ", ".join(f"{name}: {value}" for name, value in settings.items())
+    return str(settings)
 
 
 def _settings(key: Any) -> Any:
-    """A key as an object, be it one or, as in the footers, one in a string; a string that is none as it is."""
+    """The object in a key's JSON string; anything else unchanged."""
     try:
         return json.loads(key) if isinstance(key, str) else key
     except ValueError:
@@ -260,5 +248,5 @@ def _settings(key: Any) -> Any:
 
 
 def definitions(evidence: Evidence) -> list[tuple[str, str]]:
-    """Each metric of the report with a sentence on what it means."""
+    """The name and definition of each metric in the report."""
     return [(words.metric(name), words.meaning(name)) for name in metric_names(evidence) if words.meaning(name)]

@@ -1,13 +1,13 @@
-"""Numbers, lists and operations as people write them."""
+"""Numbers, lists, metrics and operations formatted for readers."""
 
 from collections.abc import Sequence
 
 from lookalike.io.formats.records import Estimate
 
-SPACE = "\u00a0"  # keeps a number and its unit on one line
+SPACE = "\u00a0"  # no-break: keeps a number and its unit on one line
 UNKNOWN = "–"
 
-# What was done to a copy, as a participle; {} is how much. A flip has no degrees.
+# Operations as participles; {} is the adverb of strength. A flip has none.
 OPERATIONS = {
     "crop": "{} cropped",
     "blur": "{} blurred",
@@ -19,21 +19,24 @@ OPERATIONS = {
     "shapes": "{} covered with shapes",
     "flip": "mirrored",
     "pad": "{} padded",
-    "paste": "{} shrunk and pasted onto another picture",
-    "grey": "made grey",
+    "paste": "{} shrunk and pasted onto another image",
+    "grey": "converted to greyscale",
 }
 STRENGTHS = {"light": "lightly", "medium": "moderately", "heavy": "heavily"}
 OPERATION_NAMES = {
     "jpeg": "JPEG",
     "color": "Colors",
-    "text": "Text on top",
-    "shapes": "Shapes on top",
+    "text": "Text overlay",
+    "shapes": "Shape overlay",
     "rotate": "Rotation",
     "pad": "Padding",
-    "paste": "Pasted elsewhere",
+    "paste": "Pasted onto another image",
     "grey": "Greyscale",
-    "chain": "Several in a row",
+    "chain": "Chain of operations",
 }
+
+# The published comparisons whose claims are tested (``records.Claim.article``).
+SOURCES = {"A": "Five models on Flickr30k", "B": "CLIP and DINOv2 on DISC21"}
 
 METRIC_NAMES = {
     "mrr": "MRR",
@@ -44,35 +47,35 @@ METRIC_NAMES = {
 }
 NORMALISED = "_sn"
 METRIC_MEANINGS = {
-    "accuracy_at_1": "the share of queries with a match whose match came first. This is the number to look at where "
-    "a system acts on the first hit.",
-    "accuracy_at_3": "the share of queries with a match whose match was among the first three. This is the number to "
-    "look at where a person glances at a few hits.",
-    "recall_at_k": "the share of a query's matches that were among the first {k}, averaged over the queries. What is "
-    "not among them, no later step can find.",
-    "caption_agreement_at_k": "how far the captions of the first {k} neighbors use the query's words, rare words "
-    "counting more: 1 would be the same words. Look at where it stands between chance and the captions themselves.",
-    "category_overlap_at_k": "of the kinds of objects that are in the query or in its neighbor, the share that is in "
-    "both, averaged over the first {k} neighbors.",
-    "category_ndcg_at_k": "the same overlap, where earlier neighbors count more, as a share of what the best order of "
-    "all references would earn.",
-    "mrr": "the mean of one over the rank of the match: 1 where it always came first, a half where always second, and "
-    "0 where it was not among the neighbors that were kept.",
-    "map": "the mean average precision: how far all matches of a query stand in front of everything else.",
-    "uap": "the micro average precision: all queries’ pairs in one list by falling score, and the precision at each "
-    "true match, averaged. It asks for one score threshold that fits every query, and for low scores where there is no "
-    "match. The list is that of the DISC21 challenge: the best pairs over all queries, ten times as many as queries.",
-    "uap_k": "the same with the first {k} pairs of every query instead, as many articles have it. It is easier, so "
-    "compare it only with numbers that were made this way.",
-    "recall_at_p90": "the share of all true matches that one score threshold accepts while nine of ten accepted pairs "
-    "are right. For a system that acts by itself.",
-    "normalised": "{metric} after score normalisation: the mean similarity to the query’s nearest training "
-    "pictures is taken off its scores, so that pictures that resemble everything do not score high.",
+    "accuracy_at_1": "the share of queries with a match whose first neighbor is a true match. Use it for systems that "
+    "act on the first hit.",
+    "accuracy_at_3": "the share of queries with a match that have a true match among the first three neighbors. Use it "
+    "where a person looks at a few hits.",
+    "recall_at_k": "the share of a query’s true matches among its first {k} neighbors, averaged over queries. A later "
+    "re-ranking step cannot recover the rest.",
+    "caption_agreement_at_k": "the cosine similarity of TF-IDF vectors of the captions, averaged over the first {k} "
+    "neighbors. Interpret it relative to chance and the text ceiling.",
+    "category_overlap_at_k": "the Jaccard overlap of the object categories of query and neighbor, averaged over the "
+    "first {k} neighbors.",
+    "category_ndcg_at_k": "the same overlap with earlier neighbors weighted more, relative to the best possible order "
+    "of all references.",
+    "mrr": "the mean reciprocal rank of the first true match: 1 if it always ranks first, 0.5 if always second; 0 for "
+    "queries whose neighbors contain no match.",
+    "map": "mean average precision: how consistently all true matches of a query rank before other references.",
+    "uap": "micro average precision: the predictions of all queries sorted by score, and the precision at each true "
+    "match, averaged. It rewards scores that are comparable across queries and low where there is no match. As in the "
+    "DISC21 challenge, the list holds the best pairs over all queries, ten times as many as queries.",
+    "uap_k": "the same with the first {k} predictions of every query, as in many publications. It is usually easier, "
+    "so compare it only with numbers computed the same way.",
+    "recall_at_p90": "the share of all true matches accepted by a single score threshold at 90 % precision. Use it for "
+    "automatic systems.",
+    "normalised": "{metric} after score normalisation: the mean similarity to the query’s nearest training images is "
+    "subtracted from its scores, which lowers the scores of queries that resemble everything.",
 }
 
 
 def percent(value: float | None, decimals: int = 1) -> str:
-    """``0.653`` as ``65.3 %``; never rounded to 0 or 100 % unless it is."""
+    """``0.653`` as ``65.3 %``; rounded to 0 or 100 % only if it is exactly that."""
     if value is None:
         return UNKNOWN
     while decimals < 4 and 0 < abs(value) < 1 and round(abs(value) * 100, decimals) in (0, 100):
@@ -88,7 +91,7 @@ def interval(estimate: Estimate, decimals: int = 1) -> str:
 
 
 def points(value: float | None) -> str:
-    """A difference of two shares, in percentage points with its sign; a true minus, not a hyphen."""
+    """A difference of two shares in percentage points, with its sign (a true minus, not a hyphen)."""
     if value is None:
         return UNKNOWN
     written = f"{value * 100:+.1f}".replace("-", "−")
@@ -96,12 +99,12 @@ def points(value: float | None) -> str:
 
 
 def probability(p: float) -> str:
-    """A p-value as it is written: ``p = 0.012``, ``p < 0.001``."""
+    """A p-value: ``p = 0.012``, ``p < 0.001``."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def number(value: float) -> str:
-    """A count with thousands apart; small fractions keep two digits."""
+    """A count with thousands separators; small non-integers have three significant digits."""
     if value >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.3g}"
@@ -113,7 +116,7 @@ def count(amount: int, noun: str, plural: str = "") -> str:
 
 
 def size(in_bytes: float) -> str:
-    """Bytes in the unit that keeps the number short."""
+    """Bytes in a suitable unit: ``12.3 kB``."""
     for unit in ("bytes", "kB", "MB"):
         if in_bytes < 1000:
             return f"{in_bytes:.3g}{SPACE}{unit}"
@@ -130,11 +133,11 @@ def listing(items: Sequence[str], most: int = 4) -> str:
 
 
 def metric(name: str) -> str:
-    """``accuracy_at_1`` as ``Accuracy@1``, ``uap_k10_sn`` as ``µAP, 10 a query, normalised``."""
+    """``accuracy_at_1`` as ``Accuracy@1``, ``uap_k10_sn`` as ``µAP, 10 per query, normalised``."""
     if name.endswith(NORMALISED):
         return f"{metric(name.removesuffix(NORMALISED))}, normalised"
     if name.startswith("uap_k"):
-        return f"µAP, {name.removeprefix('uap_k')} a query"
+        return f"µAP, {name.removeprefix('uap_k')} per query"
     kind, _, at = name.rpartition("_at_")
     if name in METRIC_NAMES or not kind:
         return METRIC_NAMES.get(name, name.replace("_", " "))
@@ -142,7 +145,7 @@ def metric(name: str) -> str:
 
 
 def meaning(name: str) -> str:
-    """A sentence on what a metric says, or nothing where it has none yet."""
+    """The definition of a metric, or an empty string."""
     if name.endswith(NORMALISED):
         return METRIC_MEANINGS["normalised"].format(metric=metric(name.removesuffix(NORMALISED)))
     if name.startswith("uap_k"):
@@ -153,30 +156,30 @@ def meaning(name: str) -> str:
 
 def breakdown(column: str) -> str:
     """The heading of a breakdown."""
-    known = {"operations": "operation", "size": "size (longer side)", "labels": "label"}
-    return f"By {known.get(column, column.removeprefix('by_').replace('_', ' '))}"
+    names = {"operations": "operation", "size": "size (longer side)", "labels": "label"}
+    return f"By {names.get(column, column.removeprefix('by_').replace('_', ' '))}"
 
 
 def evidence_name(name: str) -> str:
-    """The head of a column on what a model follows."""
-    return "Like the color histogram" if name == "color_overlap" else operation(name)
+    """The column heading for one kind of evidence on what a model relies on."""
+    return "Overlap with color histogram" if name == "color_overlap" else operation(name)
 
 
 def measure(name: str) -> str:
-    """What a sentence of an article is tested by."""
+    """The measure that tests a published claim."""
     if name == "color_overlap":
-        return "neighbors that the color histogram finds too"
-    return f"change of accuracy: {operation(name).lower()}" if name in OPERATIONS else metric(name)
+        return "overlap with the color histogram’s neighbors"
+    return f"change in accuracy: {operation(name).lower()}" if name in OPERATIONS else metric(name)
 
 
 def operation(name: str) -> str:
-    """The name of one kind of operation, as a row of a figure bears it."""
+    """The name of an operation, as a row label."""
     return OPERATION_NAMES.get(name, name.replace("_", " ").capitalize())
 
 
-def operations(written: str | None) -> str:
+def operations(steps: str | None) -> str:
     """``crop:light + jpeg:heavy`` as ``lightly cropped, then heavily compressed (JPEG)``."""
-    return ", then ".join(_operation(step) for step in written.split(" + ")) if written else ""
+    return ", then ".join(_operation(step) for step in steps.split(" + ")) if steps else ""
 
 
 def _operation(step: str) -> str:
@@ -185,8 +188,8 @@ def _operation(step: str) -> str:
     return " ".join(OPERATIONS[name].format(adverb).split()) if name in OPERATIONS else step
 
 
-def operation_kind(written: str | None) -> str:
-    """The row of the breakdown that a query belongs to: its operation, or ``chain`` where there are several."""
-    if not written:
+def operation_kind(steps: str | None) -> str:
+    """The row of the breakdown that a query belongs to: its operation, or ``chain`` if there are several."""
+    if not steps:
         return ""
-    return "chain" if " + " in written else written.partition(":")[0]
+    return "chain" if " + " in steps else steps.partition(":")[0]

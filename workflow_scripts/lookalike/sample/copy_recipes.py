@@ -1,7 +1,7 @@
-"""What may be done to a picture, how strongly, and the seeded draws that decide it.
+"""The operations that may be applied to an image, their strengths, and the seeded draws that choose them.
 
-A recipe is plain data, drawn before any picture is read: the same seed, source and settings give the same recipe.
-``docs/copies.md`` shows ``RANGES`` to readers; a test holds that page against it.
+A recipe is plain data, drawn before any image is read: the same seed, source and settings give the same recipe.
+``docs/copies.md`` shows ``RANGES`` to readers; a test compares that page with it.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Range:
-    """A number that says how strongly an operation is applied, and the range it is drawn from for each strength."""
+    """A number that sets how strongly an operation is applied, and the range it is drawn from for each strength."""
 
     name: str
     meaning: str
@@ -40,7 +40,7 @@ RANGES: dict[Operation, tuple[Range, ...]] = {
     "jpeg": (Range("quality", "JPEG quality", (35, 55), (15, 34), (5, 14)),),
     "rotate": (Range("degrees", "turned by, either way", (2.0, 8.0), (8.0, 25.0), (25.0, 90.0)),),
     "color": (
-        Range("tint", "share of one color mixed into the whole picture", (0.05, 0.12), (0.12, 0.25), (0.25, 0.45)),
+        Range("tint", "share of one color mixed into the whole image", (0.05, 0.12), (0.12, 0.25), (0.25, 0.45)),
         Range("saturation", "share of the colorfulness that is left", (0.7, 0.9), (0.4, 0.7), (0.0, 0.4)),
     ),
     "brightness": (Range("factor", "times brighter, or times darker", (1.15, 1.35), (1.35, 1.7), (1.7, 2.5)),),
@@ -49,12 +49,12 @@ RANGES: dict[Operation, tuple[Range, ...]] = {
         Range("lines", "lines of text", (1, 1), (1, 2), (2, 4)),
     ),
     "shapes": (
-        Range("count", "shapes laid over the picture", (1, 2), (3, 4), (5, 8)),
+        Range("count", "shapes drawn onto the image", (1, 2), (3, 4), (5, 8)),
         Range("covers", "share of the area under all of them", (0.03, 0.08), (0.08, 0.2), (0.2, 0.4)),
     ),
     "flip": (),
     "pad": (Range("border", "on every side, as a share of the longer side", (0.03, 0.08), (0.08, 0.2), (0.2, 0.4)),),
-    "paste": (Range("covers", "share of the other picture that is covered", (0.5, 0.7), (0.3, 0.5), (0.12, 0.3)),),
+    "paste": (Range("covers", "share of the other image that is covered", (0.5, 0.7), (0.3, 0.5), (0.12, 0.3)),),
     "grey": (),
 }
 
@@ -70,7 +70,7 @@ Step = dict[str, Any]  # "operation", "strength" (where there is one), and every
 
 
 class Draw:
-    """Seeded draws from nothing but ``random.random``, whose sequence Python promises to keep."""
+    """Seeded draws that use only ``random.random``, whose sequence Python guarantees."""
 
     def __init__(self, *seed: object) -> None:
         self._random = random.Random(int(digest(*seed), 16))
@@ -80,7 +80,7 @@ class Draw:
         return self.between((0.0, 1.0))
 
     def between(self, span: Span) -> float:
-        """A number of the range: a whole one where both ends are int, else rounded to four decimals."""
+        """A number from the range: a whole one where both ends are int, else rounded to four decimals."""
         low, high = span
         if isinstance(low, int) and isinstance(high, int):
             return low + int(self._random.random() * (high - low + 1))
@@ -108,24 +108,24 @@ def digest(*parts: object) -> str:
 def draw_steps(draw: Draw, operations: Sequence[Operation], strengths: Sequence[Strength], chains: float) -> list[Step]:
     """Draw one operation, or, with probability ``chains``, two or three different ones in a row."""
     # in the order of the catalogue: how a configuration lists them changes nothing
-    left = [operation for operation in OPERATIONS if operation in operations]
+    remaining = [operation for operation in OPERATIONS if operation in operations]
     allowed = [strength for strength in STRENGTHS if strength in strengths]
     length = draw.one_of((2, 3)) if draw.chance(chains) else 1
     steps = []
-    for _ in range(min(length, len(left))):
-        operation = draw.one_of(left)
-        left.remove(operation)
+    for _ in range(min(length, len(remaining))):
+        operation = draw.one_of(remaining)
+        remaining.remove(operation)
         steps.append(draw_step(draw, operation, draw.one_of(allowed)))
     return steps
 
 
 def draw_step(draw: Draw, operation: Operation, strength: Strength) -> Step:
-    """Draw the numbers of one operation: those of ``RANGES``, and those that have no strength, such as places."""
+    """Draw the numbers of one operation: those of ``RANGES``, and those without a strength, such as positions."""
     ranges = RANGES[operation]
     step: Step = {"operation": operation}
-    if ranges:  # a mirrored picture is mirrored: there is no heavy flip, and no heavy grey
+    if ranges:  # a flip and a grey image have no strength
         step["strength"] = strength
-    step |= {one.name: draw.between(one.at(strength)) for one in ranges}
+    step |= {span.name: draw.between(span.at(strength)) for span in ranges}
     match operation:
         case "crop":
             step |= {"x": draw.share(), "y": draw.share()}
@@ -151,7 +151,7 @@ def draw_step(draw: Draw, operation: Operation, strength: Strength) -> Step:
 
 
 def describe(steps: Sequence[Step]) -> str:
-    """``crop:medium`` or ``crop:light + flip``: what the column ``operations`` says."""
+    """``crop:medium`` or ``crop:light + flip``: the value of the column ``operations``."""
     return " + ".join(
         f"{step['operation']}:{step['strength']}" if "strength" in step else step["operation"] for step in steps
     )

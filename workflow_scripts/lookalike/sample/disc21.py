@@ -1,4 +1,4 @@
-"""DISC21: altered copies, and distractors among them, to be found in a million references (docs/disc21.md)."""
+"""DISC21: altered copies, with distractors among them, and a million references to search (docs/disc21.md)."""
 
 import csv
 import logging
@@ -24,45 +24,45 @@ SOURCE = Source(
     title="DISC21",
     publisher="Meta AI (agree to its licence there; 350 GB in all, less for an entry that takes a part)",
     page="https://ai.meta.com/datasets/disc21-dataset/",
-    licence="for research, not commercial (CC BY-NC); each picture has terms of its own besides",
+    licence="for research, not commercial (CC BY-NC); each image has terms of its own besides",
     docs="docs/disc21.md",
 )
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A part as it is published: the names that folders and archives of it bear, and its pictures."""
+    """A part as it is published: the names of its folders, archives and images."""
 
     names: re.Pattern[str]
-    pictures: re.Pattern[str]
+    images: re.Pattern[str]
     spell: str
     numbers: range
     archives: str  # what its archives are called, for people
     folder: str
 
     def fetch(self, first: int | None = None) -> str:
-        """What to put there; ``first`` is the number of pictures, where only the first ones are needed."""
+        """What to put there; ``first`` is the number of images, where only the first ones are needed."""
         per_archive = 50_000
         total = len(self.numbers) // per_archive
         needed = -(-first // per_archive) if first else total
         some = f"all {total}" if needed == total else "the first" if needed == 1 else f"the first {needed}"
         which = self.archives if total == 1 else f"{some} of the archives {self.archives}"
         as_are = "as it is" if total == 1 or needed == 1 else "as they are"
-        return f"put {which} there, {as_are}, or a folder {self.folder}/ of the pictures"
+        return f"put {which} there, {as_are}, or a folder {self.folder}/ with the images"
 
 
-def _kind(names: str, ids: str, pictures: range, *, archives: str, folder: str) -> Kind:
+def _kind(names: str, ids: str, images: range, *, archives: str, folder: str) -> Kind:
     return Kind(
         names=re.compile(rf"(?:{names}|images)(?:[_-]\w+)*", re.IGNORECASE),
-        pictures=re.compile(rf"({ids}){published.JPEG}"),
-        spell=f"{ids[0]}{{:0{len(str(pictures.stop - 1))}d}}",
-        numbers=pictures,
+        images=re.compile(rf"({ids}){published.JPEG}"),
+        spell=f"{ids[0]}{{:0{len(str(images.stop - 1))}d}}",
+        numbers=images,
         archives=archives,
         folder=folder,
     )
 
 
-# Queries may lie in one folder for both sets: their numbers tell them apart.
+# The queries of both sets may be in one folder: their numbers tell them apart.
 KINDS = {
     "references": _kind(
         "refs?|references?", r"R\d{6}", range(1_000_000), archives="refs_50k_*.zip", folder="references"
@@ -89,15 +89,15 @@ QUERIES = {
     "test": ("test queries",),
     "all": ("development queries", "test queries"),
 }
-ANY = re.compile(rf"[RQT]\d+{published.JPEG}")  # of any part: they may lie in one folder
+ANY = re.compile(rf"[RQT]\d+{published.JPEG}")  # of any part: they may be in one folder
 EXTRAS = re.compile(r".*attributions?.*\.csv|.*\.(?:md|txt|pdf)|licen[cs]e.*", re.IGNORECASE)
 
 
 @dataclass
 class Found(FoundParts):
-    """The pictures of every part that the entry uses (tables of LISTED, by name), and all true pairs."""
+    """The images of every part that the entry uses (tables of LISTED, by name), and all true pairs."""
 
-    pictures: dict[str, pa.Table]
+    images: dict[str, pa.Table]
     truth: pa.Table
 
 
@@ -105,26 +105,24 @@ def look(entry: Disc21) -> Found:
     """List the parts that an entry uses, and read the ground truth. Raises LookalikeError for a table that is wrong."""
     published.check_root(entry.root)
     parts: list[Part] = []
-    pictures: dict[str, pa.Table] = {}
+    images: dict[str, pa.Table] = {}
     for name, selection in _used(entry).items():
         kind = KINDS[name]
-        listing = published.list_pictures(entry.root, kind.names, kind.pictures, others=ANY)
-        pictures[name] = listing.pictures
+        listing = published.list_images(entry.root, kind.names, kind.images, others=ANY)
+        images[name] = listing.images
         parts.append(_part(name, kind, selection, listing))
     files = entry.tables()
     truth = _truth(files)
     lost = [name for name in entry.truth if not (Path(entry.root) / name).is_file()]
-    fetch = f"put {' and '.join(lost) or _truth_names(entry)} there" + (
-        "" if lost else " (or name with 'truth' what it is called)"
-    )
+    fetch = f"put {' and '.join(lost) or _truth_names(entry)} there" + ("" if lost else " (or set 'truth' to its name)")
     part = published.file_part(
         "ground truth", "true pairs", truth.num_rows, files=[] if lost else files, root=entry.root, fetch=fetch
     )
     known = [*(kind.names for kind in KINDS.values()), EXTRAS, GROUND_TRUTH]
     part.leave_out(published.strays(entry.root, known, files))
     if not part.missing:
-        _compare(part, entry, pictures, truth)
-    return Found(SOURCE, entry.root, [*parts, part], pictures, truth)
+        _compare(part, entry, images, truth)
+    return Found(SOURCE, entry.root, [*parts, part], images, truth)
 
 
 def _used(entry: Disc21) -> dict[str, Selection]:
@@ -136,18 +134,20 @@ def _used(entry: Disc21) -> dict[str, Selection]:
 def _part(name: str, kind: Kind, selection: Selection, listing: Listing) -> Part:
     needed = selection.first or selection.sample
     last = kind.spell.format((selection.first or 1) - 1)
-    wanted = f"the first {needed:,}" if selection.first else f"{needed:,} at random" if needed else "all that are there"
-    part = published.picture_part(name, listing, wanted, kind.fetch(selection.first), len(kind.numbers))
+    wanted = (
+        f"the first {needed:,}" if selection.first else f"{needed:,} at random" if needed else "all that were found"
+    )
+    part = published.image_part(name, listing, wanted, kind.fetch(selection.first), len(kind.numbers))
     if not part.found:
         return part
-    present = published.numbers(listing.pictures["image_id"])
+    present = published.numbers(listing.images["image_id"])
     if selection.first:
         lacking = published.absent(present, range(selection.first))
-        part.missing = ""  # a damaged archive that is not needed stops nothing
+        part.missing = ""  # a damaged archive that is not needed is no error
         if len(lacking):
             damaged = "".join(f"; {line}" for line in listing.damaged)
             part.missing = (
-                f"{_absent(lacking, kind)}, of {kind.spell.format(0)} to {last} that are asked for{damaged}: "
+                f"{_absent(lacking, kind)}, of {kind.spell.format(0)} to {last} that are requested{damaged}: "
                 f"{kind.fetch(selection.first)}"
             )
         else:
@@ -156,13 +156,13 @@ def _part(name: str, kind: Kind, selection: Selection, listing: Listing) -> Part
         part.absent.append(f"{_absent(absent, kind)}, of what is published")
     if selection.sample and part.found < selection.sample:
         part.missing = (
-            f"{selection.sample:,} at random are asked for, and only {part.found:,} are there: {kind.fetch()}"
+            f"{selection.sample:,} random images are requested, but only {part.found:,} were found: {kind.fetch()}"
         )
     return part
 
 
 def _absent(numbers: npt.NDArray[np.int64], kind: Kind) -> str:
-    noun = "picture" if len(numbers) == 1 else "pictures"
+    noun = "image" if len(numbers) == 1 else "images"
     return f"{published.as_ranges(numbers, kind.spell)} ({len(numbers):,} {noun})"
 
 
@@ -171,18 +171,18 @@ def _truth_names(entry: Disc21) -> str:
     return " and ".join(names[part] for part in QUERIES[entry.queries])
 
 
-def _compare(part: Part, entry: Disc21, pictures: dict[str, pa.Table], truth: pa.Table) -> None:
-    """Say where ground truth and pictures do not fit together."""
+def _compare(part: Part, entry: Disc21, images: dict[str, pa.Table], truth: pa.Table) -> None:
+    """Report where ground truth and images disagree."""
     if not truth.num_rows:
-        part.missing = f"no pair is in {shortened(part.places)}: fetch {_truth_names(entry)} again"
+        part.missing = f"no pairs in {shortened(part.places)}: fetch {_truth_names(entry)} again"
         return
     for name in QUERIES[entry.queries]:
         own = _in_range(truth, KINDS[name].numbers)
         if not own.num_rows:
-            part.missing = f"no pair is of the {name} in {shortened(part.places)}: put {_truth_names(entry)} there"
+            part.missing = f"no pairs of the {name} in {shortened(part.places)}: put {_truth_names(entry)} there"
             continue
         for column, where in (("query_id", name), ("reference_id", "references")):
-            lost = own.filter(pc.invert(pc.is_in(own[column], value_set=_ids(pictures[where]))))
+            lost = own.filter(pc.invert(pc.is_in(own[column], value_set=_ids(images[where]))))
             beyond = entry.references.first and where == "references"
             if lost.num_rows and not beyond:
                 role = column.removesuffix("_id")
@@ -194,18 +194,18 @@ def _in_range(truth: pa.Table, numbers: range) -> pa.Table:
     return truth.filter(pa.array((query >= numbers.start) & (query < numbers.stop)))
 
 
-def _ids(pictures: pa.Table) -> pa.Array:
-    return pictures["image_id"].combine_chunks()
+def _ids(images: pa.Table) -> pa.Array:
+    return images["image_id"].combine_chunks()
 
 
 def choose(entry: Disc21, found: Found) -> tuple[pa.Table, pa.Table]:
     """The IMAGES and TRUTH tables of an entry.
 
-    A true pair counts where both its pictures are chosen. ``queries: positives`` are the development queries that have
-    one; otherwise a query whose true reference was not chosen stays, and has no match.
+    A true pair counts where both its images are chosen. ``queries: positives`` are the development queries that have
+    one; otherwise a query whose true reference was not chosen is kept, without a match.
     """
-    references = _selected(found.pictures["references"], entry.references)
-    queries = pa.concat_tables(found.pictures[name] for name in QUERIES[entry.queries])
+    references = _selected(found.images["references"], entry.references)
+    queries = pa.concat_tables(found.images[name] for name in QUERIES[entry.queries])
     truth = found.truth.filter(
         pc.and_(
             pc.is_in(found.truth["reference_id"], value_set=_ids(references)),
@@ -215,7 +215,7 @@ def choose(entry: Disc21, found: Found) -> tuple[pa.Table, pa.Table]:
     if entry.queries == "positives":
         queries = queries.filter(pc.is_in(queries["image_id"], value_set=truth["query_id"].combine_chunks()))
     log.info(
-        "%d of the %d true pairs are among the %d references and %d queries that are taken",
+        "%d of the %d true pairs are among the %d selected references and %d queries",
         *(truth.num_rows, found.truth.num_rows, references.num_rows, queries.num_rows),
     )
     images = [
@@ -223,19 +223,19 @@ def choose(entry: Disc21, found: Found) -> tuple[pa.Table, pa.Table]:
         published.images_table(entry.root, queries, query=True),
     ]
     if entry.training:
-        training = _selected(found.pictures["training"], entry.training)
+        training = _selected(found.images["training"], entry.training)
         images.append(published.images_table(entry.root, training, training=True))
     return pa.concat_tables(images), truth
 
 
-def _selected(pictures: pa.Table, selection: Selection) -> pa.Table:
+def _selected(images: pa.Table, selection: Selection) -> pa.Table:
     if selection.first:
-        return pictures.slice(0, selection.first)  # in order of ids, and `look` saw that none is missing
-    return published.sampled(pictures, selection.sample, selection.seed) if selection.sample else pictures
+        return images.slice(0, selection.first)  # in order of ids, and `look` checked that none is missing
+    return published.sampled(images, selection.sample, selection.seed) if selection.sample else images
 
 
 def _truth(files: list[str]) -> pa.Table:
-    """The true pairs of all files, each once. Raises LookalikeError for a file that is in neither format."""
+    """The true pairs of all files, each once. Raises LookalikeError for a file in neither format."""
     pairs: dict[tuple[str, str], str] = {}
     without: dict[str, str] = {}
     for file in files:
@@ -247,8 +247,8 @@ def _truth(files: list[str]) -> pa.Table:
     for (query, _), place in pairs.items():
         if query in without:
             raise LookalikeError(
-                f"{place}: '{query}' has a match here, and none in {without[query]}. Keep one of the two, or name the "
-                "right file with 'truth'."
+                f"{place}: '{query}' has a match here, but none in {without[query]}. Keep one of the two, or set "
+                "'truth' to the right file."
             )
     return pa.table(
         {"query_id": [query for query, _ in pairs], "reference_id": [reference for _, reference in pairs]},
@@ -274,8 +274,8 @@ def _rows(file: str) -> list[tuple[int, str, str]]:
         if not known:
             raise LookalikeError(
                 f"{file}, line {line}: is '{delimiter.join(cells)}', expected a query and its reference, such as "
-                "Q00005,R012345, or Q00006, where there is no match. Fetch the file again, or name the right one with "
-                "'truth'."
+                "Q00005,R012345, or Q00006, where there is no match. Fetch the file again, or set 'truth' to the "
+                "right one."
             )
         rows.append((line, row[0], row[1]))
     return rows

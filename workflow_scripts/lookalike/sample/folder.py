@@ -1,4 +1,4 @@
-"""Anybody's pictures: a folder of references, and, where there are any, a folder of queries and their true matches."""
+"""A user's own images: a folder of references and, optionally, a folder of queries and their true matches."""
 
 import csv
 import hashlib
@@ -15,10 +15,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from lookalike.config.datasets import Folder
+from lookalike.io import archives
 from lookalike.io.extensions import EXTENSIONS
 from lookalike.io.formats.tables import BY, IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError, did_you_mean
-from lookalike.sample import left_out
+from lookalike.sample import folder_archives, left_out
+from lookalike.sample.folder_archives import Inside
 from lookalike.sample.left_out import LeftOut
 
 log = logging.getLogger(__name__)
@@ -27,32 +29,31 @@ CheckHeader = Callable[[list[str], str, str], None]
 WHERE_PATHS_START = "Check the path: relative paths start at the folder where snakemake is run."
 
 
-NAMES = {"root": "the root", "queries": "the folder of queries", "training": "the folder of training pictures"}
+NAMES = {"root": "the root", "queries": "the folder of queries", "training": "the folder of training images"}
 ROLES = {"root": "reference", "queries": "query", "training": "training"}
 
 
 def sample(entry: Folder, where: str, skipped: dict[str, LeftOut] | None = None) -> tuple[pa.Table, pa.Table]:
-    """List the pictures and the true matches: an IMAGES and a TRUTH table.
+    """List the images and the true matches: an IMAGES and a TRUTH table.
 
     ``where`` is ``datasets.NAME``, for messages; what is left out of each folder is put into ``skipped``. Ids are paths
     relative to ``root``, or to ``queries`` or ``training``.
-    Raises LookalikeError for a missing or empty folder, an id that is taken twice, or a truth file that does not fit.
+    Raises LookalikeError for a missing or empty folder, a duplicate id, or a truth file that does not match.
     """
     if entry.truth is not None and entry.queries is None:
-        raise LookalikeError(
-            f"{where}.truth: there are no queries. Name their folder with 'queries', or remove 'truth'."
-        )
+        raise LookalikeError(f"{where}.truth: requires queries. Set 'queries' to their folder, or remove 'truth'.")
     folders = {key: folder for key in ROLES if (folder := getattr(entry, key)) is not None}
     real = {key: existing(folder, f"{where}.{key}") for key, folder in folders.items()}
     for one, other in combinations(folders, 2):
         if real[one] == real[other]:
             raise LookalikeError(
                 f"{where}.{other}: '{folders[other]}' is also {NAMES[one]}. "
-                f"Put the {_pictures_of(other)} into a folder of their own."
+                f"Move the {_images_of(other)} to a separate folder."
             )
-    # one folder inside another: each picture belongs to the innermost only
+    # one folder inside another: each image belongs to the innermost only
+    inside = {key: Inside() for key in folders}
     found = {
-        key: _pictures(folder, f"{where}.{key}", frozenset(real.values()) - {real[key]}, skipped)
+        key: _images(folder, f"{where}.{key}", frozenset(real.values()) - {real[key]}, inside[key], skipped)
         for key, folder in folders.items()
     }
     for one, other in combinations(folders, 2):
@@ -60,7 +61,7 @@ def sample(entry: Folder, where: str, skipped: dict[str, LeftOut] | None = None)
             raise LookalikeError(
                 f"{where}.{other}: '{twice}' is both in {one} ('{folders[one]}') and in {other} ('{folders[other]}'), "
                 "and every id, the path inside its folder, must be unique. Rename one of the two, or move all "
-                f"{_pictures_of(other)} into a sub-folder of '{folders[other]}'."
+                f"{_images_of(other)} into a sub-folder of '{folders[other]}'."
             )
     if entry.truth is None and entry.queries:
         log.warning("%s: there is no truth file, so the queries have no true matches", where)
@@ -69,12 +70,15 @@ def sample(entry: Folder, where: str, skipped: dict[str, LeftOut] | None = None)
     if entry.sample is not None and entry.sample < len(found["root"]):
         matches = {pair["reference_id"] for pair in pairs}
         found["root"] = _sampled(entry.sample, found["root"], matches, f"{where}.sample")
-    images = pa.concat_tables(_table(folder, found[key], ROLES[key]) for key, folder in folders.items())
+    images = pa.concat_tables(_table(folder, found[key], inside[key], ROLES[key]) for key, folder in folders.items())
+    if captions := {image_id: texts for one in inside.values() for image_id, texts in one.captions.items()}:
+        cells = [captions.get(image_id, []) for image_id in images["image_id"].to_pylist()]
+        images = images.append_column("captions", pa.array(cells, pa.list_(pa.string())))
     if entry.about:
         about, columns = _about(entry.about, f"{where}.about", entry, known)
-        cells = [about.get(image_id, {}) for image_id in images["image_id"].to_pylist()]
+        rows = [about.get(image_id, {}) for image_id in images["image_id"].to_pylist()]
         for column in columns:
-            images = images.append_column(column, pa.array([cell.get(column) for cell in cells], pa.string()))
+            images = images.append_column(column, pa.array([row.get(column) for row in rows], pa.string()))
     return images, pa.Table.from_pylist(pairs, schema=TRUTH.schema())
 
 
@@ -89,32 +93,32 @@ def check(entry: Folder, where: str) -> None:
 
 
 def _sampled(wanted: int, references: dict[str, int], matches: set[str], where: str) -> dict[str, int]:
-    """So many references: all true matches, and of the others those whose ids have the smallest hashes.
+    """``wanted`` references: all true matches, then those whose ids have the smallest hashes.
 
-    So the choice is random, yet always the same, and a larger sample contains every smaller one.
+    So the choice is random but reproducible, and a larger sample contains every smaller one.
     """
     if wanted < len(matches):
         raise LookalikeError(
-            f"{where}: {wanted} references are to be taken, but {len(matches)} are true matches of queries. "
+            f"{where}: is {wanted}, but {len(matches)} references are true matches of queries. "
             f"Set sample to {len(matches)} or more."
         )
     order = sorted(references, key=lambda one: (one not in matches, hashlib.sha256(f"sample {one}".encode()).digest()))
-    log.info("%s: %s of %s references are taken", where, f"{wanted:,}", f"{len(references):,}")
+    log.info("%s: %s of %s references are sampled", where, f"{wanted:,}", f"{len(references):,}")
     return {image_id: references[image_id] for image_id in sorted(order[:wanted])}
 
 
-def _pictures_of(key: str) -> str:
-    return "training pictures" if key == "training" else key
+def _images_of(key: str) -> str:
+    return "training images" if key == "training" else key
 
 
-def _table(root: str, sizes: dict[str, int], role: str) -> pa.Table:
+def _table(root: str, sizes: dict[str, int], inside: Inside, role: str) -> pa.Table:
     """The IMAGES table of one folder, by columns: a row as a mapping would take half a kilobyte."""
     number = len(sizes)
     columns = {
         "image_id": list(sizes),
         **{one: [one == role] * number for one in ROLES.values()},
         "root": [root] * number,
-        "path": list(sizes),
+        "path": [inside.paths.get(image_id, image_id) for image_id in sizes],
         "bytes": list(sizes.values()),
         "group": pa.nulls(number, pa.string()),
     }
@@ -126,65 +130,70 @@ def existing(folder: str, where: str) -> str:
     if not Path(folder).exists():
         raise LookalikeError(f"{where}: the folder '{folder}' does not exist. {WHERE_PATHS_START}")
     if not Path(folder).is_dir():
-        raise LookalikeError(f"{where}: '{folder}' is a file, not a folder. Name the folder that holds the pictures.")
+        raise LookalikeError(f"{where}: '{folder}' is a file, not a folder. Set it to the folder with the images.")
     return os.path.realpath(folder)
 
 
-def pictures(folder: str, where: str, skipped: dict[str, LeftOut] | None = None) -> dict[str, int]:
-    """Size in bytes of every picture in and below ``folder``, by its path inside, sorted.
+def list_images(folder: str, where: str, skipped: dict[str, LeftOut] | None = None) -> tuple[dict[str, int], Inside]:
+    """Size in bytes of every image in and below ``folder``, by id, sorted, and what is known of those in archives.
 
     ``where`` names the place in messages; what is left out is put into ``skipped``. Raises LookalikeError for a folder
-    that is missing, empty or unreadable.
+    that is missing, empty or unreadable, and for an archive that cannot be read.
     """
     existing(folder, where)
-    return _pictures(folder, where, frozenset(), skipped)
+    inside = Inside()
+    return _images(folder, where, frozenset(), inside, skipped), inside
 
 
-def _pictures(folder: str, where: str, others: frozenset[str], skipped: dict[str, LeftOut] | None) -> dict[str, int]:
-    """Size in bytes of every picture in and below ``folder``, by id, sorted; ``others`` are left to themselves."""
+def _images(
+    folder: str, where: str, others: frozenset[str], inside: Inside, skipped: dict[str, LeftOut] | None
+) -> dict[str, int]:
+    """Size in bytes of every image in and below ``folder``, by id, sorted; ``others`` are not entered."""
     odd = LeftOut()
-    found = dict(sorted(_walk(folder, where, others, odd)))
+    found = dict(sorted(_walk(folder, where, others, inside, odd)))
     for line in odd.lines():
         log.info("%s: left out: %s", folder, line)
     if not found:
         rest = f" Left out: {'; '.join(odd.lines())}." if odd.counts else ""
-        raise LookalikeError(f"{where}: '{folder}' holds no pictures (looked for {', '.join(EXTENSIONS)}).{rest}")
+        raise LookalikeError(f"{where}: '{folder}' contains no images (looked for {', '.join(EXTENSIONS)}).{rest}")
     if skipped is not None:
         skipped[folder] = odd
     return found
 
 
-def _walk(root: str, where: str, others: frozenset[str], odd: LeftOut) -> Iterator[tuple[str, int]]:
-    """Yield id and size of the pictures below ``root``.
+def _walk(root: str, where: str, others: frozenset[str], inside: Inside, odd: LeftOut) -> Iterator[tuple[str, int]]:
+    """Yield id and size of the images below ``root``, and of those in zip and tar archives there.
 
-    Links are followed, but each folder is listed once: where it really is if that is below ``root``, else by the first
-    link to it. So links in a circle end, and links to and fro between folders do not multiply.
+    Links are followed, but each folder is listed once: at its real path if that is below ``root``, else by the first
+    link to it. So symlink cycles end, and links between folders do not multiply.
     """
-    folders = [(root, "", os.path.realpath(root))]  # where it was found, what its ids begin with, where it is
+    folders = [(root, "", os.path.realpath(root))]  # the path it was found at, the prefix of its ids, its real path
     links: deque[tuple[str, str, str]] = deque()
     listed = set(others)
     while folders or links:
         folder, prefix, real = folders.pop() if folders else links.popleft()
         if real in listed:
             if real not in others:
-                odd.add("links to folders that are listed already", prefix)
+                odd.add("links to folders that are already listed", prefix)
             continue
         listed.add(real)
-        inside = prefix[:-1].rpartition("/")[2] if prefix else Path(root).name
+        parent = prefix[:-1].rpartition("/")[2] if prefix else Path(root).name
         for entry in _entries(folder, where):
             image_id = prefix + entry.name
             is_folder = _is_folder(entry)
-            if reason := left_out.why(entry.name, inside):
+            if reason := left_out.why(entry.name, parent):
                 odd.add(reason, f"{image_id}/" if is_folder else image_id)
             elif is_folder:
                 if entry.is_symlink():
                     links.append((entry.path, f"{image_id}/", os.path.realpath(entry.path)))
                 else:
                     folders.append((entry.path, f"{image_id}/", os.path.join(real, entry.name)))  # noqa: PTH118
-            elif not entry.name.lower().endswith(EXTENSIONS):
+            elif not entry.name.lower().endswith((*EXTENSIONS, *archives.EXTENSIONS)):
                 odd.add_extension(image_id)
             elif (size := _size(entry, folder, where)) is None:
-                odd.add("links that lead nowhere, and other things that are no files", image_id)
+                odd.add("broken links, and other things that are not regular files", image_id)
+            elif entry.name.lower().endswith(archives.EXTENSIONS):
+                yield from folder_archives.images_of(entry.path, _utf8(image_id, where), where, inside, odd)
             else:
                 yield _utf8(image_id, where), size
 
@@ -200,19 +209,19 @@ def _entries(folder: str, where: str) -> list[os.DirEntry[str]]:
 def _unreadable(folder: str, where: str, error: OSError) -> LookalikeError:
     return LookalikeError(
         f"{where}: the folder '{folder}' cannot be read ({error.strerror}). "
-        "Give yourself the right to read it, or move it out."
+        "Grant yourself permission to read it, or move it out."
     )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # links in a circle
+    except OSError:  # a symlink cycle
         return False
 
 
 def _size(entry: os.DirEntry[str], folder: str, where: str) -> int | None:
-    """In bytes; None for what is no file. A file whose size may not be asked for lies in a folder that is closed."""
+    """In bytes; None for what is not a regular file. Where permission is denied, it is the folder's."""
     try:
         now = entry.stat()
     except PermissionError as error:
@@ -255,7 +264,7 @@ def _truth(
             )
         first = first_lines.setdefault((query_id, reference_id), line)
         if first != line:
-            raise LookalikeError(f"{place}: says the same as line {first}. Delete one of the two.")
+            raise LookalikeError(f"{place}: duplicates line {first}. Delete one of the two.")
     for (query_id, _), line in first_lines.items():
         if query_id in without:
             raise LookalikeError(
@@ -266,11 +275,11 @@ def _truth(
 
 
 def _about(
-    path: str, where: str, entry: Folder, pictures: dict[str, int]
+    path: str, where: str, entry: Folder, images: dict[str, int]
 ) -> tuple[dict[str, dict[str, str | None]], tuple[str, ...]]:
-    """Read the CSV of what is known of pictures: cells by id and column, and the columns' names in the images table.
+    """Read the CSV of what is known of images: cells by id and column, and the columns' names in the images table.
 
-    A picture that has no row, and an empty cell, are unknown.
+    An image that has no row, and an empty cell, are unknown.
     """
     found: dict[str, dict[str, str | None]] = {}
     first_lines: dict[str, int] = {}
@@ -278,9 +287,9 @@ def _about(
     for line, cells in _lines(path, where, _check_about_header):
         place = f"{where}: {path}, line {line}"
         image_id = cells.pop("image_id")
-        if image_id not in pictures:
+        if image_id not in images:
             raise LookalikeError(
-                f"{place}: image_id '{image_id}' is in none of the folders.{_nearest(image_id, pictures, entry.root)}"
+                f"{place}: image_id '{image_id}' is in none of the folders.{_nearest(image_id, images, entry.root)}"
             )
         if first_lines.setdefault(image_id, line) != line:
             raise LookalikeError(f"{place}: '{image_id}' is in line {first_lines[image_id]} already. Delete one.")
@@ -303,7 +312,7 @@ def _lines(path: str, where: str, check_header: CheckHeader) -> Iterator[tuple[i
                 if len(row) != len(header):
                     raise LookalikeError(
                         f"{where}: {path}, line {rows.line_num}: has {len(row)} cells, expected {len(header)}. "
-                        "Put a name that holds a comma into double quotes."
+                        "Put names that contain a comma in double quotes."
                     )
                 yield rows.line_num, dict(zip(header, row, strict=True))
     except FileNotFoundError:

@@ -1,9 +1,11 @@
-"""What a user has put into the root of a published data set: part by part, and what is missing."""
+"""What the root of a published data set holds, part by part, and what is missing."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import pyarrow as pa
 
 from lookalike.job.errors import LookalikeError
 from lookalike.sample.left_out import LeftOut
@@ -24,33 +26,33 @@ class Source:
 
 @dataclass
 class Part:
-    """A part of a data set as it was found: pictures in one role, or a file that says something about them."""
+    """A part of a data set as found: images in one role, or a file about them."""
 
     name: str
-    unit: str  # what `found` counts: pictures, true pairs, captions
+    unit: str  # what `found` counts: images, true pairs, captions
     found: int
     wanted: str  # what the entry takes of it, in words
     published: int | None = None  # how many there are as published; None where copies differ
-    missing: str = ""  # what the entry needs and is not there, and where it belongs
+    missing: str = ""  # what the entry needs and what is missing, and where it belongs
     places: list[str] = field(default_factory=list)  # folders and files that it was found in, relative to the root
-    absent: list[str] = field(default_factory=list)  # what is published and not there, and could be done without
-    remarks: list[str] = field(default_factory=list)  # what is there and not as expected; it stops nothing
-    left_out: LeftOut = field(default_factory=LeftOut)  # what was listed and is none of its pictures; also a remark
+    absent: list[str] = field(default_factory=list)  # what is published and missing, and not required
+    remarks: list[str] = field(default_factory=list)  # what differs from what is expected; it stops nothing
+    left_out: LeftOut = field(default_factory=LeftOut)  # what was listed and is not among its images; also a remark
 
     def leave_out(self, odd: LeftOut) -> None:
-        """Remark what was listed and is none of the part's pictures, and count it for the report."""
+        """Add remarks about what was listed and is not among the part's images, and count it for the report."""
         self.left_out = odd
         self.remarks += odd.lines()
 
     @property
     def notes(self) -> list[str]:
-        """All that a user should know of, and that stops nothing."""
-        return [*(f"not there: {line}" for line in self.absent), *self.remarks]
+        """What a user should know, and what stops nothing."""
+        return [*(f"missing, not required: {line}" for line in self.absent), *self.remarks]
 
 
 @dataclass
 class FoundParts:
-    """What a user has put into the root of a data set, for one entry of the configuration."""
+    """What the root of a data set holds, for one entry of the configuration."""
 
     source: Source
     root: str
@@ -58,7 +60,7 @@ class FoundParts:
 
     @property
     def missing(self) -> list[str]:
-        """One line for each part that is not there, or not enough of it."""
+        """One line for each part that is missing or incomplete."""
         return [f"{part.name}: {part.missing}" for part in self.parts if part.missing]
 
     @property
@@ -67,7 +69,7 @@ class FoundParts:
         return [row for part in self.parts for row in part.left_out.rows(f"{self.root} ({part.name})")]
 
     def how_to_get(self) -> list[str]:
-        """Where to fetch the data set, under which licence, and where to put it."""
+        """Where to fetch the data set, its licence, and where to put it."""
         source = self.source
         return [
             f"Fetch it from: {source.publisher}, {source.page}",
@@ -81,10 +83,10 @@ class FoundParts:
         if self.missing:
             lines = [*(f"Missing: {line}" for line in self.missing), *self.how_to_get()]
             lines.append(
-                f"What is there, and what is not: lookalike check {name} (and the --configfile of this run, if any)"
+                f"To see what was found and what is missing: lookalike check {name} (and the run's --configfile)"
             )
             raise LookalikeError(
-                f"datasets.{name}.root: '{self.root}' does not hold the {self.source.title} pictures and tables that "
+                f"datasets.{name}.root: '{self.root}' does not hold the {self.source.title} images and tables that "
                 "this data set needs.\n  " + "\n  ".join(lines)
             )
 
@@ -97,13 +99,21 @@ class FoundParts:
 
     @property
     def absent(self) -> list[str]:
-        """What is published, not there, and could be done without: where counts differ, likely why."""
+        """What is published and missing, and not required: where counts differ, the likely reason."""
         return [f"{part.name}: {line}" for part in self.parts for line in part.absent]
 
     def remedy(self, name: str) -> str:
-        """What to do where counts are other than expected."""
+        """What to do where counts differ from those expected."""
         likely = f"Likely missing: {'; '.join(self.absent)}. Add it" if self.absent else "Look for what is missing"
-        return f"{likely}, or correct expect where this is what you mean. What is there: lookalike check {name}"
+        return f"{likely}, or correct expect if this is intended. To see what was found: lookalike check {name}"
+
+
+@dataclass
+class FoundImages(FoundParts):
+    """One table of images (of published.LISTED), and by image the texts about it: captions, or labels."""
+
+    images: pa.Table
+    texts: dict[str, list[str]]
 
 
 def shortened(places: Sequence[str]) -> str:

@@ -1,8 +1,11 @@
-"""What lies in a data set's folders and is not one of its images: counted by reason, and never left out in silence."""
+"""Files in a data set's folders that are not among its images: counted by reason, never skipped silently."""
 
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
+
+from lookalike.io.archives import COMPRESSED, Member
 
 EXAMPLES = 3
 MOST_EXTENSIONS = 40  # that are counted each; names such as `scan.0001` must not make a reason of every file
@@ -37,7 +40,7 @@ SERVICE = {
 BEGINNINGS = {"appdata_": "previews that Nextcloud keeps"}
 ENDINGS = {".lrdata": "previews that Lightroom keeps"}
 LIBRARIES = (".photoslibrary", ".photolibrary", ".migratedphotolibrary", ".aplibrary")  # of Photos, iPhoto, Aperture
-ORIGINALS = ("originals", "masters")  # in such a library; all else there is made of them
+ORIGINALS = ("originals", "masters")  # in such a library; everything else there is derived from them
 RAW = (".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw")
 
 
@@ -57,6 +60,9 @@ class LeftOut:
 
     def add_extension(self, path: str) -> None:
         """Count a file whose extension is that of no image."""
+        if COMPRESSED.fullmatch(path):
+            self.add("compressed tar archives, which cannot be read in place (decompress them to use them)", path)
+            return
         extension = PurePosixPath(path).suffix.lower()
         usual = re.fullmatch(r"\.[a-z0-9_+-]{1,10}", extension)
         if usual and (extension in self._extensions or len(self._extensions) < MOST_EXTENSIONS):
@@ -67,7 +73,7 @@ class LeftOut:
             self.add("files with other extensions" if extension else "files without an extension", path)
 
     def lines(self) -> list[str]:
-        """One line each: ``.txt files: 4, such as a.txt, b.txt, c.txt``, all where they are three."""
+        """One line each: ``.txt files: 4, such as a.txt, b.txt, c.txt``, all where there are three."""
         lines = []
         for reason, count in self.counts.items():
             some = "such as " if count > len(self.examples[reason]) else ""
@@ -85,7 +91,7 @@ class LeftOut:
 def why(name: str, parent: str = "") -> str:
     """Why a file or folder of this name, in a folder of the name ``parent``, is none of the images; "" where it may be.
 
-    A folder's reason holds for all that is in it.
+    A folder's reason applies to everything in it.
     """
     lower = name.lower()
     if name.startswith("._"):
@@ -101,7 +107,7 @@ def why(name: str, parent: str = "") -> str:
 
 
 def why_path(path: str) -> tuple[str, str]:
-    """Of a path in an archive, the first folder that is left out, or the file itself, and why; else twice nothing."""
+    """Of a path in an archive, the first folder or file that is left out, and why; else two empty strings."""
     parent, at = "", 0
     for name in path.split("/"):
         at += len(name) + 1
@@ -109,3 +115,24 @@ def why_path(path: str) -> tuple[str, str]:
             return path[: at - 1], reason
         parent = name
     return "", ""
+
+
+def kept(archive: str, members: Iterable[Member], odd: LeftOut) -> Iterator[Member]:
+    """The members of an archive that may be images; the others are counted in ``odd``, and a folder of them once."""
+    last, skipped = "", ("", "")
+    counted: set[str] = set()
+    for member in members:
+        folder, _, name = member.name.rpartition("/")
+        if folder != last:
+            last, skipped = folder, why_path(folder)
+        top, reason = skipped
+        if reason:
+            place = f"{archive}!{top}/"
+        else:
+            place = f"{archive}!{member.name}"
+            reason = why(name) or ("links, devices and sparse files in archives" if member.special else "")
+        if not reason:
+            yield member
+        elif place not in counted:
+            counted.add(place)
+            odd.add(reason, place)

@@ -1,13 +1,17 @@
-"""Images that a run makes itself: one zip archive a shard, and a manifest of the whole data set.
+"""Images that a run makes: one zip archive per shard, and a manifest of the whole data set.
 
 A kind that makes its images has ``make_images(entry, sources, album) -> manifest``.
 """
 
 import importlib
+import logging
+import re
 import tempfile
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,40 +23,69 @@ from lookalike.io.formats.tables import IMAGES, MANIFEST
 from lookalike.job.errors import LookalikeError, WriteError, writing
 from lookalike.sample.shard_number import shard_of
 
-DATE = (1980, 1, 1, 0, 0, 0)  # of every member, the first that zip knows: the same images must give the same bytes
+log = logging.getLogger(__name__)
+
+DATE = (1980, 1, 1, 0, 0, 0)  # of every member, the earliest in zip: equal images must give equal bytes
 
 
-def make_images(name: str, key: str, sources: str | None, archives: Sequence[str], manifest: str) -> None:
-    """Make a data set's images, pack them into ``archives``, one for each shard, and list them in ``manifest``.
+@dataclass(frozen=True)
+class MakeImagesJob:
+    """One data set whose images are made: its files and its entry.
 
-    ``key`` is the data set's entry as JSON (``plan.Plan.images_key``); ``sources`` the sample of the data set that is
-    copied, for copies.
+    ``key`` is ``plan.Plan.images_key``; ``sources`` is the sample of the data set that is copied, None for a kind that
+    copies none; ``archives_out`` has one archive for each shard.
     """
-    entry: Any = TypeAdapter(Dataset).validate_json(key)
+
+    dataset: str
+    key: str
+    sources: str | Path | None
+    archives_out: Sequence[str | Path]
+    manifest_out: str | Path
+
+    @cached_property
+    def entry(self) -> Any:
+        """The data set's entry in the configuration, parsed from ``key``."""
+        return TypeAdapter(Dataset).validate_json(self.key)
+
+
+def make_images(job: MakeImagesJob) -> None:
+    """Make a data set's images, pack them into its archives, and list them in its manifest."""
+    name, entry, sources = job.dataset, job.entry, job.sources
     kind = importlib.import_module(f"lookalike.sample.{entry.kind}")
     table_of_sources = store.read_table(sources, IMAGES) if sources else None
     left_out = store.read_provenance(sources).get("left_out", []) if sources else []
-    with Album(archives) as album:
+    with Album(job.archives_out) as album:
         try:
             table = kind.make_images(entry, table_of_sources, album)
         except WriteError:
             raise
-        except LookalikeError as error:  # a kind knows its keys, and not its name
+        except LookalikeError as error:  # a kind knows its keys, but not its name
             raise LookalikeError(f"datasets.{name}.{error}") from None
         if not table.num_rows:
-            raise LookalikeError(f"datasets.{name}: no pictures could be made. The log says why.")
+            raise LookalikeError(f"datasets.{name}: no images could be made. The log says why.")
         album.pack()
-    provenance = {"made_by": "lookalike make_images", "key": key, "left_out": left_out}
-    store.write_table(table, manifest, MANIFEST, provenance)
+    provenance = {"made_by": "lookalike make_images", "key": job.key, "left_out": left_out}
+    store.write_table(table, job.manifest_out, MANIFEST, provenance)
+    _remove_former(job.archives_out)
+
+
+def _remove_former(archives: Sequence[str | Path]) -> None:
+    """Delete the archives of shards that the data set no longer has: Snakemake knows nothing of them any more."""
+    first, current = Path(archives[0]), {Path(archive).name for archive in archives}
+    part = first.stem.rpartition("-")[0]
+    for path in first.parent.glob("*.zip"):
+        if re.fullmatch(rf"{re.escape(part)}-\d+", path.stem) and path.name not in current:
+            log.info("%s: left over from a larger number of shards, deleted", path)
+            path.unlink()
 
 
 class Album:
-    """Takes images one by one and packs them, each into the archive of its shard, in the order of their ids.
+    """Takes images one by one and packs each into the archive of its shard, in the order of their ids.
 
-    Until then they are in a temporary file without a name: memory stays small, and a killed run leaves nothing behind.
+    Until then they are in an unnamed temporary file: memory use stays low, and a killed run leaves nothing behind.
     """
 
-    def __init__(self, archives: Sequence[str]) -> None:
+    def __init__(self, archives: Sequence[str | Path]) -> None:
         self.archives = [Path(archive) for archive in archives]
         self.root = self.archives[0].parent
         self._spool: BinaryIO | None = None

@@ -1,6 +1,6 @@
-"""What the published data sets have in common: parts that lie in folders or zip archives, listed, counted and sampled.
+"""What published data sets share: parts in folders or zip and tar archives, which are listed, counted and sampled.
 
-Archives are never unpacked: a picture's path is ``some.zip!member``, and workers read it there.
+Archives are never unpacked: an image's path is ``some.zip!member``, and workers read it in place.
 """
 
 import hashlib
@@ -25,52 +25,54 @@ from lookalike.sample.left_out import LeftOut
 
 log = logging.getLogger(__name__)
 
-# `content_hash` is null for plain files: it is taken of those that are chosen (datasets/hashing.py).
+# `content_hash` is null for plain files: computed for those that are chosen (hashing.py), as for members of tars.
 LISTED = pa.schema({"image_id": pa.string(), "path": pa.string(), "bytes": pa.int64(), "content_hash": pa.string()})
 
 
 @dataclass
 class Listing:
-    """The pictures of a part: a table of LISTED, in the order of their ids, no id twice."""
+    """The images of a part: a table of LISTED, sorted by id, each id once."""
 
-    pictures: pa.Table
+    images: pa.Table
     places: list[str]
     odd: LeftOut
     damaged: list[str]  # archives that cannot be read, and why
 
 
-JPEG = r"\.(?i:jpe?g)"  # as copies have it: .jpg, .JPG, .jpeg
+ARCHIVE = re.compile(r"\.(?:zip|tar)$", re.IGNORECASE)
+JPEG = r"\.(?i:jpe?g)"  # spellings in use: .jpg, .JPG, .jpeg
 
 
-def list_pictures(
+def list_images(
     root: str,
     names: re.Pattern[str],
-    pictures: re.Pattern[str],
+    file_names: re.Pattern[str],
     *,
     ending: str = "",
     tables: Sequence[str] = (),
     others: re.Pattern[str] | None = None,
 ) -> Listing:
-    """Every picture of a part: of all folders in ``root``, and of all zip archives there, whose names match ``names``.
+    """Every image of a part: of all folders, zip and tar archives in ``root`` whose names match ``names``.
 
-    A picture is a file at any depth whose name matches ``pictures``; the id is that pattern's first group, and
-    ``ending``. Files are taken before members, where a picture is there twice. ``tables`` are files that are known to
-    be no pictures, and what matches ``others`` belongs to another part. Raises LookalikeError for a folder that cannot
+    An image is a file at any depth whose name matches ``file_names``; the id is that pattern's first group, and
+    ``ending``. Of duplicates, files precede members of archives. ``tables`` are files that are known not to
+    be images, and what matches ``others`` belongs to another part. Raises LookalikeError for a folder that cannot
     be read.
     """
     odd, damaged, places, found = LeftOut(), list[str](), list[str](), [LISTED.empty_table()]
     known = {os.path.relpath(table, root) for table in tables}
     for place in parts_of(root, names):
-        listed = _Columns(pictures, others, ending, odd)
+        listed = _Columns(file_names, others, ending, odd)
         for path, size in _files(root, place, odd, ()) if (Path(root) / place).is_dir() else [(place, 0)]:
             if path in known:
                 continue
-            if not path.lower().endswith(".zip"):
+            if not path.lower().endswith(archives.EXTENSIONS):
                 listed.add(path, size)
                 continue
             try:
-                for member in archives.members(Path(root) / path):
-                    listed.add_member(path, member)
+                for member in left_out.kept(path, archives.members(Path(root) / path), odd):
+                    crc = None if member.crc is None else content_hashes.of_crc(member.crc)
+                    listed.add(f"{path}!{member.name}", member.bytes, crc)
             except archives.ArchiveError as error:
                 damaged.append(f"{path} {error}")
         if listed.ids:
@@ -82,44 +84,31 @@ def list_pictures(
 class _Columns:
     """The columns of LISTED, filled one file after the other: lists take less memory than a record a row."""
 
-    def __init__(self, pictures: re.Pattern[str], others: re.Pattern[str] | None, ending: str, odd: LeftOut) -> None:
-        self.pictures, self.others, self.ending, self.odd = pictures, others, ending, odd
+    def __init__(self, file_names: re.Pattern[str], others: re.Pattern[str] | None, ending: str, odd: LeftOut) -> None:
+        self.file_names, self.others, self.ending, self.odd = file_names, others, ending, odd
         self.ids: list[str] = []
         self.paths: list[str] = []
         self.sizes: list[int] = []
         self.hashes: list[str | None] = []
-        self._folder, self._skipped = "", ("", "")  # of the member before: where it was, and why that is left out
-        self._counted: set[str] = set()
 
     def add(self, path: str, size: int, content_hash: str | None = None) -> None:
         name = path.rpartition("/")[2].rpartition("!")[2]
-        if match := self.pictures.fullmatch(name):
+        if match := self.file_names.fullmatch(name):
             self.ids.append(match[1] + self.ending)
             self.paths.append(path)
             self.sizes.append(size)
             self.hashes.append(content_hash)
         elif not (self.others and self.others.fullmatch(name)):
-            self.odd.add(left_out.why(name) or "files that are no pictures of it", path)
-
-    def add_member(self, archive: str, member: archives.Member) -> None:
-        path = f"{archive}!{member.name}"
-        if (folder := member.name.rpartition("/")[0]) != self._folder:
-            self._folder, self._skipped = folder, left_out.why_path(folder)
-        top, reason = self._skipped
-        if not reason:
-            self.add(path, member.bytes, content_hashes.of_crc(member.crc))
-        elif (place := f"{archive}!{top}/") not in self._counted:
-            self._counted.add(place)
-            self.odd.add(reason, place)
+            self.odd.add(left_out.why(name) or "files that are not among its images", path)
 
     def table(self) -> pa.Table:
         return pa.table([self.ids, self.paths, self.sizes, self.hashes], schema=LISTED)
 
 
 def parts_of(root: str, names: re.Pattern[str]) -> list[str]:
-    """Folders and zip archives in ``root`` whose names, without ``.zip``, match: folders first, then by number.
+    """Folders and archives in ``root`` whose names, without ``.zip`` or ``.tar``, match: folders first, then by number.
 
-    They may lie in a folder ``images/`` there, as many copies have it.
+    They may be in a folder ``images/`` there, as in many copies.
     """
     matching = []
     for folder in ("",) if names.fullmatch("images") else ("", "images/"):
@@ -129,8 +118,8 @@ def parts_of(root: str, names: re.Pattern[str]) -> list[str]:
             matching += [
                 (not entry.is_dir(), _natural(entry.name), folder + entry.name)
                 for entry in entries
-                if names.fullmatch(re.sub(r"(?i)\.zip$", "", entry.name))
-                and (entry.is_dir() or entry.name.lower().endswith(".zip"))
+                if names.fullmatch(ARCHIVE.sub("", entry.name))
+                and (entry.is_dir() or entry.name.lower().endswith(archives.EXTENSIONS))
             ]
     return [name for _, _, name in sorted(matching)]
 
@@ -141,17 +130,17 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _files(root: str, folder: str, odd: LeftOut, above: tuple[Path, ...]) -> Iterator[tuple[str, int]]:
-    """Yield path, relative to the root, and size of every file below a folder. Links are followed, but not in rings."""
+    """Yield path, relative to the root, and size of every file below a folder. Links are followed, cycles are not."""
     real = (Path(root) / folder).resolve()
     if real in above:
-        odd.add("links to a folder that they are in themselves", folder)
+        odd.add("symlink cycles", folder)
         return
     try:
         with os.scandir(Path(root) / folder) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise LookalikeError(
-            f"{Path(root) / folder}: cannot be read ({error.strerror}). Give yourself the right to read it."
+            f"{Path(root) / folder}: cannot be read ({error.strerror}). Grant yourself permission to read it."
         ) from None
     for entry in listed:
         path = f"{folder}/{entry.name}"
@@ -163,12 +152,12 @@ def _files(root: str, folder: str, odd: LeftOut, above: tuple[Path, ...]) -> Ite
         elif entry.is_file():
             yield path, entry.stat().st_size
         else:
-            odd.add("links that lead nowhere, and other things that are no files", path)
+            odd.add("broken links, and other things that are not regular files", path)
 
 
-def _each_once(pictures: pa.Table, odd: LeftOut) -> pa.Table:
+def _each_once(images: pa.Table, odd: LeftOut) -> pa.Table:
     """In the order of ids, and of each id the row that came first; the others are counted."""
-    numbered = pictures.append_column("row", pa.array(np.arange(pictures.num_rows)))
+    numbered = images.append_column("row", pa.array(np.arange(images.num_rows)))
     ordered = numbered.sort_by([("image_id", "ascending"), ("row", "ascending")]).combine_chunks()
     ids = ordered["image_id"]
     if len(ids) > 1:
@@ -176,69 +165,69 @@ def _each_once(pictures: pa.Table, odd: LeftOut) -> pa.Table:
         repeats[1:] = pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1)).to_numpy()
         if repeats.any():
             example = int(np.argmax(repeats))
-            what = "pictures that are there more than once, and are taken once"
+            what = "duplicate images, of which the first is used"
             odd.add(what, f"{ordered['path'][example - 1]} and {ordered['path'][example]}", int(repeats.sum()))
             ordered = ordered.filter(pa.array(~repeats))
     return ordered.drop_columns(["row"])
 
 
 def strays(root: str, known: Iterable[re.Pattern[str]], files: Sequence[str]) -> LeftOut:
-    """What lies in ``root`` and belongs to no part. ``files`` are tables that were read."""
+    """What is in ``root`` and belongs to no part. ``files`` are tables that were read."""
     odd = LeftOut()
     patterns = list(known)
     tops = {Path(os.path.relpath(file, root)).parts[0] for file in files}
     tops |= {Path(place).parts[0] for one in patterns for place in parts_of(root, one)}
     for name in sorted(path.name for path in Path(root).iterdir()) if Path(root).is_dir() else ():
-        if name not in tops and not any(one.fullmatch(re.sub(r"(?i)\.zip$", "", name)) for one in patterns):
+        if name not in tops and not any(one.fullmatch(ARCHIVE.sub("", name)) for one in patterns):
             inside = f"{root}/{name}"
-            what = left_out.why(name) or "things in the folder that this data set does not use"
+            what = left_out.why(name) or "files and folders that this data set does not use"
             if not left_out.why(name) and os.access(inside, os.R_OK) and any(parts_of(inside, one) for one in patterns):
-                what = "folders that hold parts of it, a level too deep (move them up, or name that folder with 'root')"
+                what = "folders with parts of it, one level too deep (move them up, or set 'root' to that folder)"
             odd.add(what, name)
     return odd
 
 
-def image_id(name: str, pictures: re.Pattern[str], ending: str) -> str:
-    """The id of a picture that a table names, whatever folder stands before it and however its ending is written."""
+def image_id(name: str, file_names: re.Pattern[str], ending: str) -> str:
+    """The id of an image that a table names, without the folder before it, and with the usual extension."""
     name = re.split(r"[/\\]", name.strip())[-1]
-    match = pictures.fullmatch(name)
+    match = file_names.fullmatch(name)
     return match[1] + ending if match else name
 
 
 def check_root(root: str) -> None:
-    """Raise LookalikeError where the root cannot be looked into. One that is not there is a missing data set."""
+    """Raise LookalikeError where the root cannot be listed. A root that does not exist is a missing data set."""
     if Path(root).exists() and not Path(root).is_dir():
-        raise LookalikeError(f"{root}: is a file, not a folder. Name the folder that the data set's files lie in.")
+        raise LookalikeError(f"{root}: is a file, not a folder. Set root to the folder with the data set's files.")
     if Path(root).exists() and not os.access(root, os.R_OK | os.X_OK):
-        raise LookalikeError(f"{root}: cannot be read. Give yourself the right to read it.")
+        raise LookalikeError(f"{root}: cannot be read. Grant yourself permission to read it.")
 
 
-def picture_part(name: str, listing: Listing, wanted: str, fetch: str, published: int | None = None) -> Part:
-    """The part that a listing is of; nothing listed, or a damaged archive, is something missing.
+def image_part(name: str, listing: Listing, wanted: str, fetch: str, published: int | None = None) -> Part:
+    """The part of a listing; it is missing where nothing is listed, or an archive is damaged.
 
-    ``fetch`` names what is to be put there.
+    ``fetch`` says what to put there.
     """
-    found = listing.pictures.num_rows
+    found = listing.images.num_rows
     missing = "" if found else fetch
     if listing.damaged:
         missing = "; ".join(listing.damaged) + (f". {fetch}" if not found else "")
-    part = Part(name, "pictures", found, wanted, published, missing, places=listing.places)
+    part = Part(name, "images", found, wanted, published, missing, places=listing.places)
     part.leave_out(listing.odd)
     return part
 
 
 def file_part(name: str, unit: str, count: int, *, files: Sequence[str], root: str, fetch: str) -> Part:
-    """The part that tables are; it is missing where there is none."""
+    """The part of tables; it is missing where there are no tables."""
     places = [os.path.relpath(file, root) for file in files]
     return Part(name, unit, count, "all that fit", missing="" if files else fetch, places=places)
 
 
-def sampled(pictures: pa.Table, count: int, seed: int, always: Sequence[str] = ()) -> pa.Table:
-    """``count`` pictures in an order that SHA-256 of seed and id decides, those named in ``always`` first.
+def sampled(images: pa.Table, count: int, seed: int, always: Sequence[str] = ()) -> pa.Table:
+    """``count`` images in the order of the SHA-256 of seed and id, those of ``always`` first.
 
-    So a sample depends on no other picture, and a larger one contains a smaller one. The rows stay in order of ids.
+    So a sample depends on no other image, and a larger one contains a smaller one. The rows stay in order of ids.
     """
-    ids = pictures["image_id"].to_pylist()
+    ids = images["image_id"].to_pylist()
     prefix = hashlib.sha256(f"{seed} ".encode())
 
     def place(image_id: str) -> bytes:
@@ -250,7 +239,7 @@ def sampled(pictures: pa.Table, count: int, seed: int, always: Sequence[str] = (
     named = set(always)
     first = np.array([image_id not in named for image_id in ids], dtype=np.bool_)
     chosen = np.lexsort((order, first))[:count]
-    return pictures.take(pa.array(np.sort(chosen)))
+    return images.take(pa.array(np.sort(chosen)))
 
 
 def numbers(ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
@@ -280,25 +269,25 @@ def as_ranges(missing: npt.NDArray[np.int64], spell: str) -> str:
 
 def images_table(
     root: str,
-    pictures: pa.Table,
+    images: pa.Table,
     *,
     reference: bool = False,
     query: bool = False,
     training: bool = False,
     **optional: pa.Array,
 ) -> pa.Table:
-    """An IMAGES table of pictures that all have the same roles, with optional columns."""
-    rows = pictures.num_rows
+    """An IMAGES table of images that all have the same roles, with optional columns."""
+    rows = images.num_rows
     columns = {
-        "image_id": pictures["image_id"],
+        "image_id": images["image_id"],
         "reference": pa.repeat(reference, rows),
         "query": pa.repeat(query, rows),
         "training": pa.repeat(training, rows),
         "root": pa.repeat(root, rows),
-        "path": pictures["path"],
-        "bytes": pictures["bytes"],
+        "path": images["path"],
+        "bytes": images["bytes"],
         "group": pa.nulls(rows, pa.string()),
-        "content_hash": pictures["content_hash"],
+        "content_hash": images["content_hash"],
     }
     return pa.table({**columns, **optional}, schema=IMAGES.schema("content_hash", *optional))
 

@@ -1,1 +1,1 @@
-"""The stage `search`: the nearest references of every query, and the best pairs of all."""
+"""The stage `search`: the nearest references of every query, and the best pairs over all queries."""

@@ -1,4 +1,4 @@
-"""Search by asking a FAISS index, which may miss neighbors; in whole batches."""
+"""Approximate search: query a FAISS index, which may miss neighbors, in batches."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,63 +10,63 @@ from lookalike.job.errors import LookalikeError
 from lookalike.search.candidates import Candidates
 from lookalike.search.exact import Nearest
 
-WIDE = 100  # neighbors a query at first, when candidates are gathered: few queries have more pairs in it
-WIDER = 8  # times as many are asked for, of the queries whose last neighbor is still good enough for the candidates
-GPU_MOST = 2048  # neighbors that FAISS finds on a GPU
+WIDE = 100  # neighbors per query in the first pass for candidates: few queries contribute more pairs
+WIDER = 8  # factor for the next pass, for queries whose last neighbor still qualifies as a candidate
+GPU_MOST = 2048  # FAISS' limit of neighbors on a GPU
 
 
 def search(index: Any, queries: NDArray[np.float32], k: int, own: NDArray[np.int64]) -> Nearest:
-    """The k nearest that the index finds, itself left out (``exact.search``); at equal scores by row."""
-    found = Nearest(len(queries), k)
+    """The k nearest references that the index finds, excluding ``own`` (``exact.search``); ties in row order."""
+    nearest = Nearest(len(queries), k)
     if len(queries):
-        scores, rows = _ask(index, queries, k + bool((own >= 0).any()), own)
-        found.scores[:], found.rows[:] = scores[:, :k], rows[:, :k]
-    return found
+        scores, rows = _query(index, queries, k + bool((own >= 0).any()), own)
+        nearest.scores[:], nearest.rows[:] = scores[:, :k], rows[:, :k]
+    return nearest
 
 
 def fill(
     candidates: Sequence[Candidates], indexes: Sequence[Any], queries: NDArray[np.float32], own: NDArray[np.int64]
 ) -> None:
-    """Show the candidates the best pairs that the index finds.
+    """Add the best pairs that the index finds to the candidates.
 
-    Every query's nearest 100 first; then more, of the queries whose last neighbor is better than a threshold of
-    theirs, until none is. ``indexes``: the one to ask, and, where it is on a GPU, the same one on the CPU, which finds
-    more than 2,048 neighbors.
+    Starts with every query's nearest 100, and continues with more neighbors of those queries whose last neighbor
+    exceeds the candidates' threshold, until there are none. ``indexes``: the index to query and, if it is on a GPU, the
+    same index on the CPU, which has no limit of 2,048 neighbors.
     """
-    asked, *on_cpu = indexes
+    index, *on_cpu = indexes
     pending = np.arange(len(queries))
     width = WIDE + 1
     while len(pending):
         if width > GPU_MOST and on_cpu:
-            asked = on_cpu[0]
-        width = min(width, asked.ntotal)
-        scores, rows = _ask(asked, queries[pending], width, own[pending])
+            index = on_cpu[0]
+        width = min(width, index.ntotal)
+        scores, rows = _query(index, queries[pending], width, own[pending])
         line, column = np.nonzero(rows >= 0)
         for pairs in candidates:
             pairs.forget(pending)
             pairs.add(pending[line], rows[line, column], scores[line, column])
             pairs.settle()
-        if width == asked.ntotal:
+        if width == index.ntotal:
             return
-        # where the query itself was among them, one fewer is left: what lies beyond is not better than the last
+        # no further neighbor scores above the last one; the query itself may have taken one of the places
         last = np.where(np.isfinite(scores), scores, np.inf).min(axis=1)
-        found_all = (rows >= 0).sum(axis=1) >= width - (own[pending] >= 0)
+        is_full = (rows >= 0).sum(axis=1) >= width - (own[pending] >= 0)
         low = np.minimum.reduce([pairs.low[pending] for pairs in candidates])
-        pending = pending[found_all & (last > low)]
+        pending = pending[is_full & (last > low)]
         width *= WIDER
 
 
-def _ask(
+def _query(
     index: Any, queries: NDArray[np.float32], width: int, own: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores and rows, best first, at equal scores by row; own pairs and empty places last, as -inf and -1."""
+    """Scores and rows, best first, ties in row order; own pairs and empty places last, as -inf and -1."""
     scores, rows = index.search(np.ascontiguousarray(queries), min(width, index.ntotal))
     if np.isnan(scores[rows >= 0]).any():
         raise LookalikeError(
-            "approximate search: the index gives scores that are not numbers, so it holds vectors that are not finite. "
-            "Build it again: delete it and run again."
+            "approximate search: the index returns NaN scores, so it holds vectors that are not finite. Delete the "
+            "index and run again to rebuild it."
         )
-    out = (rows < 0) | (rows == own[:, None])
-    scores[out], rows[out] = -np.inf, -1
+    excluded = (rows < 0) | (rows == own[:, None])
+    scores[excluded], rows[excluded] = -np.inf, -1
     order = np.lexsort((rows, -scores), axis=1)
     return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)

@@ -1,4 +1,4 @@
-"""The best (query, reference) pairs of all queries together: DISC21's candidates for micro average precision."""
+"""Candidates: the best (query, reference) pairs over all queries, for DISC21's micro average precision (uAP)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,9 +7,9 @@ PAIRS_PER_QUERY = 10  # DISC21: at most 500,000 pairs for 50,000 queries
 
 
 class Candidates:
-    """Keeps the best ``size`` pairs that it is shown; of those tied with the first one left out, none.
+    """The best ``size`` pairs of those added, without any that tie with the best excluded pair.
 
-    A pair's score is its similarity less its query's ``shift``, (q,) float32: zero, or what normalisation takes off.
+    A pair's score is its similarity minus its query's ``shift``, (q,) float32: zero, or the score normalisation term.
     """
 
     def __init__(self, size: int, shift: NDArray[np.float32]) -> None:
@@ -24,14 +24,14 @@ class Candidates:
 
     @property
     def low(self) -> NDArray[np.float32]:
-        """What a query's similarity must exceed to be of the candidates, (q,): rounded down, so that none is missed."""
+        """Similarity that a query's pair must exceed to qualify, (q,) float32; rounded down, so that none is missed."""
         exact = np.float64(self.threshold) + self.shift
         near = exact.astype(np.float32)
         rounded_down: NDArray[np.float32] = np.where(near > exact, np.nextafter(near, np.float32(-np.inf)), near)
         return rounded_down
 
     def add(self, queries: NDArray[np.int64], rows: NDArray[np.int64], similarities: NDArray[np.float32]) -> None:
-        """Take in pairs that were not shown before."""
+        """Add pairs that have not been added before."""
         scores = similarities - self.shift[queries]
         better = scores > self.threshold
         self._new.append((queries[better], rows[better], scores[better]))
@@ -40,12 +40,12 @@ class Candidates:
             self.settle()
 
     def forget(self, queries: NDArray[np.int64]) -> None:
-        """Drop all pairs of these queries, which are searched again."""
+        """Remove all pairs of these queries, before they are searched again."""
         self.settle()
         self._keep(~np.isin(self.queries, queries))
 
     def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Queries, rows, ranks within the query from 1, and scores; query by query, best first."""
+        """Queries, rows, ranks within the query (from 1) and scores; grouped by query, best first."""
         self.settle()
         order = np.lexsort((self.rows, -self.scores, self.queries))
         queries = self.queries[order]
@@ -54,7 +54,7 @@ class Candidates:
         return queries, self.rows[order], rank, self.scores[order]
 
     def settle(self) -> None:
-        """Take in what was added, and raise the threshold where more than ``size`` pairs were found."""
+        """Merge the added pairs, and raise the threshold if there are more than ``size``."""
         columns = zip((self.queries, self.rows, self.scores), *self._new, strict=True)
         self.queries, self.rows, self.scores = (np.concatenate(parts) for parts in columns)
         self._new, self._waiting = [], 0

@@ -1,10 +1,10 @@
 """Exact search: one pass over the references in blocks, near the speed of the machine's matrix product.
 
-A block's scores are one matrix product. What they add is found by one comparison: with the lowest score that could
-still matter to a query, which rises as better pairs are found, so that almost nothing is left to sort.
+A block's scores are one matrix product. One comparison selects those above the lowest score that could still matter to
+a query. That score rises as better pairs are found, so that almost nothing is left to sort.
 
-A matrix product rounds by where a reference stands in its block, so that two identical references may differ in the
-last bit, and a tie would be decided by their order. What is found is therefore scored once more, pair by pair.
+A matrix product's rounding depends on a reference's position in its block: two identical references may differ in the
+last bit, and their order would decide a tie. The selected pairs are therefore scored again, one by one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from lookalike.job.errors import LookalikeError
 from lookalike.search.candidates import Candidates
 
-QUERIES = 1024  # in one product: with a block of references, their scores take 16 MB
-FIRST = 16  # references in the first product, when every score is a new best; then twice as many as were seen
-SLACK = 1e-5  # of the product of two lengths: more than a float32 product of a few thousand numbers is off by
-PAIRS = 256  # scored once more at a time: they stay in the cache
+QUERIES = 1024  # per product: with a block of references, their scores take 16 MB
+FIRST = 16  # references in the first product, when every score is a new best; the total doubles with each product
+SLACK = 1e-5  # relative to the product of two norms: exceeds the error of a float32 product of a few thousand numbers
+PAIRS = 256  # rescored at a time, so that they stay in the cache
 
 
 class Nearest:
-    """The k best references of each query so far; ``scores`` and ``rows`` are (q, k), best first.
+    """The k best references of each query so far: ``scores`` (q, k) float32 and ``rows`` (q, k) int64, best first.
 
-    Where fewer than k were seen, rows are -1 and scores minus infinity.
+    Empty places have row -1 and score minus infinity.
     """
 
     def __init__(self, queries: int, k: int) -> None:
@@ -33,12 +33,12 @@ class Nearest:
 
     @property
     def low(self) -> NDArray[np.float32]:
-        """What a score must exceed to be among a query's best, (q,)."""
+        """Score that a reference must exceed to be among a query's best, (q,) float32."""
         worst: NDArray[np.float32] = self.scores[:, -1]
         return worst
 
     def add(self, queries: NDArray[np.int64], rows: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
-        """Take in pairs, sorted by query, then row. At equal scores the reference that comes first stays first."""
+        """Add pairs, sorted by query, then row. Ties keep row order."""
         better = scores > self.low[queries]
         queries, rows, scores = queries[better], rows[better], scores[better]
         touched, first, counts = np.unique(queries, return_index=True, return_counts=True)
@@ -63,11 +63,11 @@ def search(
     own: NDArray[np.int64],
     candidates: Sequence[Candidates] = (),
 ) -> Nearest:
-    """The k references with the largest inner product for each query; the best pairs go into ``candidates``.
+    """The k references with the largest inner product for each query; also adds the best pairs to ``candidates``.
 
-    queries: (q, d) float32; blocks: the references in order, (b, d) each; own: (q,) the reference that is the query
-    itself and is left out, -1 where there is none. At equal scores the reference that comes first is first. Raises
-    LookalikeError for a vector with NaN or infinite numbers, which would hide its whole block from every query.
+    queries: (q, d) float32. blocks: the references in order, (b, d) float32 each. own: (q,) int64, the row of the
+    reference that is the query itself and is excluded, or -1. Ties are in row order. Raises LookalikeError for a vector
+    with NaN or infinite numbers, which would hide its whole block from every query.
     """
     nearest = Nearest(len(queries), k)
     slack = SLACK * _lengths(queries, "query", 0)
@@ -104,18 +104,18 @@ def _add(
         if not len(hits):
             continue
         query, column = np.divmod(hits, len(references))
-        found = _dots(queries[part], references, query, column)
-        nearest.add(query + start, column + first_row, found)
+        rescored = _dots(queries[part], references, query, column)
+        nearest.add(query + start, column + first_row, rescored)
         for pairs in candidates:
-            pairs.add(query + start, column + first_row, found)
+            pairs.add(query + start, column + first_row, rescored)
 
 
 def _lengths(vectors: NDArray[np.float32], what: str, first_row: int) -> NDArray[np.float32]:
     lengths: NDArray[np.float32] = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     if not (finite := np.isfinite(lengths)).all():
         raise LookalikeError(
-            f"exact search: the vector of {what} {first_row + int(np.argmin(finite))} (counted from 0) is not a finite "
-            "one. Build the index again: delete it and run again."
+            f"exact search: the vector of {what} {first_row + int(np.argmin(finite))} (counted from 0) is not finite. "
+            "Delete the index and run again to rebuild it."
         )
     return lengths
 
@@ -123,9 +123,9 @@ def _lengths(vectors: NDArray[np.float32], what: str, first_row: int) -> NDArray
 def _dots(
     queries: NDArray[np.float32], references: NDArray[np.float32], query: NDArray[np.int64], column: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """The inner product of each pair by itself, (pairs,): the same for the same two vectors, wherever they stand."""
-    found = np.empty(len(query), np.float32)
+    """The inner product of each pair, (pairs,) float32: equal vectors give equal scores, whatever their position."""
+    scores = np.empty(len(query), np.float32)
     for start in range(0, len(query), PAIRS):
         part = slice(start, start + PAIRS)
-        np.einsum("ij,ij->i", queries[query[part]], references[column[part]], out=found[part])
-    return found
+        np.einsum("ij,ij->i", queries[query[part]], references[column[part]], out=scores[part])
+    return scores

@@ -1,4 +1,4 @@
-"""An index file as something to search: vectors to compare each query with, or a FAISS index to ask."""
+"""Load an index file for searching: vectors to compare each query with, or a FAISS index to query."""
 
 import json
 import logging
@@ -21,28 +21,28 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stored:
-    """An index as it was read: a FAISS index, or, where it is a scan, the shards and which of their rows it has."""
+    """A loaded index: a FAISS index, or, for a scan index, its shards and masks of their references."""
 
     faiss: Any | None
     shards: tuple[str, ...] = ()
     references: tuple[NDArray[np.bool_], ...] = ()
 
     def transform(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Vectors (n, d) as this index compares them."""
+        """Transform vectors (n, d) as this index does before comparing them."""
         return queries if self.faiss is None else faiss_index.transform(self.faiss, queries)
 
     def blocks(self) -> Iterator[NDArray[np.float32]] | None:
-        """All references' vectors, in order, in blocks; None where the index does not keep them whole."""
+        """All references' vectors in order, in blocks; None if the index does not store full vectors."""
         if self.faiss is None:
             return vectors.blocks(self.shards, self.references)
-        kept = faiss_index.full_vectors(self.faiss)
-        return None if kept is None else vectors.split(kept)
+        full = faiss_index.full_vectors(self.faiss)
+        return None if full is None else vectors.split(full)
 
 
 def load(index: str, ids: str, reference_ids: pa.Array, settings: dict[str, float]) -> Stored:
-    """Read an index whose files were checked (``checks.check_index``), with its search parameters set.
+    """Load an index, already checked by ``checks.check_index``, and set its search parameters.
 
-    Raises LookalikeError where the shards of a scan index do not hold the references in the order of the ids.
+    Raises LookalikeError if the shards of a scan index do not hold the references in the order of the ids.
     """
     key = json.loads(store.read_provenance(ids)["index_key"])
     if key.get("scan"):
@@ -59,7 +59,7 @@ def _scan(index: str, ids: str, reference_ids: pa.Array) -> Stored:
     shards = tuple(str(Path(index).parent / shard) for shard in manifest.shards)
     references, done = [], 0
     for shard, count in zip(shards, manifest.shards.values(), strict=True):
-        # against this shard's references alone: a hash table of all ids would be most of the memory
+        # one shard's references at a time: a hash table of all ids would take most of the memory
         (rows,) = vectors.rows_among([shard], reference_ids.slice(done, count))
         references.append(rows >= 0)
         if not np.array_equal(rows[rows >= 0], np.arange(count)):
@@ -67,14 +67,14 @@ def _scan(index: str, ids: str, reference_ids: pa.Array) -> Stored:
         done += count
     if done != len(reference_ids):
         raise LookalikeError(
-            f"{ids}: its {len(reference_ids)} references are not those of the shards that {index} names. "
-            "Delete both and run again."
+            f"{ids}: its {len(reference_ids)} references do not match the shards that {index} lists. Delete both files "
+            "and run again."
         )
     return Stored(None, shards, tuple(references))
 
 
 def configure(index: Any, factory: str, settings: dict[str, float]) -> None:
-    """Set search parameters, such as nprobe, in place. Raises LookalikeError naming those that the index has."""
+    """Set search parameters, such as nprobe, in place. Raises LookalikeError for one that the index does not have."""
     import faiss
 
     space = faiss.ParameterSpace()
@@ -84,13 +84,13 @@ def configure(index: Any, factory: str, settings: dict[str, float]) -> None:
         except RuntimeError:
             space.initialize(index)
             ranges = space.parameter_ranges
-            known = sorted({ranges.at(number).name for number in range(ranges.size())})
-            allowed = did_you_mean(name, known) if known else " It has none."
-            raise LookalikeError(f"indexes: factory '{factory}' has no search setting '{name}'.{allowed}") from None
+            names = sorted({ranges.at(position).name for position in range(ranges.size())})
+            hint = did_you_mean(name, names) if names else " It has no search settings."
+            raise LookalikeError(f"indexes: factory '{factory}' has no search setting '{name}'.{hint}") from None
 
 
 def on_gpu(index: Any) -> Any:
-    """The index on a GPU that no other job has, or None, with the reason logged, where it cannot be put on one."""
+    """A copy of the index on a free GPU; None, with the reason logged, if that is not possible."""
     import faiss
 
     device = faiss_index.gpu()
@@ -101,5 +101,5 @@ def on_gpu(index: Any) -> Any:
     try:
         return faiss.index_cpu_to_gpu(faiss_index.gpu_memory(), device, index, options)
     except RuntimeError as error:
-        log.warning("this index cannot be searched on a GPU (%s): searching on the CPU", reason(error))
+        log.warning("this index cannot be searched on a GPU (%s); searching on the CPU", reason(error))
         return None

@@ -1,4 +1,4 @@
-"""The search stage: the nearest references of every query, and the best pairs of all queries together."""
+"""The `search` stage: the nearest references of every query, and the best pairs over all queries."""
 
 import logging
 import time
@@ -30,7 +30,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SearchJob:
-    """One search: its files, and how."""
+    """One search: input and output paths, configuration and resources."""
 
     index: str
     ids: str
@@ -55,23 +55,23 @@ class SearchJob:
 
     @cached_property
     def entry(self) -> Index:
-        """What ``key`` says."""
+        """The index's entry, parsed from ``key``."""
         return Index.model_validate_json(self.key)
 
 
 def search(job: SearchJob) -> None:
-    """Find the nearest references of every embedded query, and the best pairs of all queries.
+    """Find the nearest references of every embedded query, and the best pairs over all queries.
 
-    k + 1 neighbors are kept, so that a tie across the boundary is seen when the result is measured (fewer where the
-    index holds fewer). A picture is never its own neighbor. ``showcase_out`` gets the same of outside pictures.
-    ``candidates_out`` gets the best 10 pairs a query over all queries together, rejected ones counted, none of those
-    tied with the first one left out. ``training_out`` gets each query's nearest training pictures, and
-    ``candidates_sn_out`` the candidates of normalised scores. Where ``parts`` of the data set have no `training` or
-    `showcase`, their tables are empty, and absent by their footers.
+    ``out`` gets k + 1 neighbors of each query, so that measuring can detect a tie across the boundary (fewer if the
+    index holds fewer). An image is never its own neighbor. ``showcase_out`` gets the same for showcase images.
+    ``candidates_out`` gets the best 10 pairs per query over all queries, counting rejected ones, without any that tie
+    with the best excluded pair. ``training_out`` gets each query's nearest training images, and ``candidates_sn_out``
+    the candidates by normalised score. If ``parts`` of the data set lacks `training` or `showcase`, its tables are
+    empty and marked absent in their footers.
 
-    ``key`` is the index's entry, ``build_key`` the part of it that the index was made with, ``embedding_key`` and
-    ``embedding_code`` as in ``build``. Raises LookalikeError where the index file is not the one that its
-    ids were written for, or holds vectors of another key.
+    ``key`` is the index's entry, ``build_key`` the part of it that the index was built with, ``embedding_key`` and
+    ``embedding_code`` as in ``build``. Raises LookalikeError if the index file is not the one that its ids were written
+    for, or holds vectors of another key.
     """
     import faiss
 
@@ -91,7 +91,9 @@ def search(job: SearchJob) -> None:
     started = time.perf_counter()
     stored = load(job.index, job.ids, reference_ids, job.entry.search)
     read = time.perf_counter() - started
-    size = PAIRS_PER_QUERY * len(sampled)  # rejected ones count: models that refuse others have candidates of one size
+    size = PAIRS_PER_QUERY * len(
+        sampled
+    )  # rejected queries count: models that reject different images have equally many candidates
     candidates = [Candidates(size, np.zeros(len(query_ids), np.float32))]
     training: tuple[pa.Array, exact.Nearest] | None = None
     normalise = job.entry.normalise
@@ -123,33 +125,31 @@ def search(job: SearchJob) -> None:
         **made_with,
         "versions": store.versions("faiss-cpu", "faiss-gpu", "numpy"),
     }
-    policy_of_candidates = (
-        f"the best {PAIRS_PER_QUERY} pairs a query over all queries together, without ties at the cut-off"
-    )
+    policy_of_candidates = f"the best {PAIRS_PER_QUERY} pairs per query over all queries, without ties at the cut-off"
 
-    def write(path: str, found: pa.Table | None, policy: str, **more: Any) -> None:
+    def write(path: str, table: pa.Table | None, policy: str, **more: Any) -> None:
         footer = provenance | {"policy": policy} | more
-        if found is None:
-            found, footer = NEIGHBORS.schema().empty_table(), footer | {identity.ROLE: identity.ABSENT}
-        store.write_table(found, path, NEIGHBORS, footer)
+        if table is None:
+            table, footer = NEIGHBORS.schema().empty_table(), footer | {identity.ROLE: identity.ABSENT}
+        store.write_table(table, path, NEIGHBORS, footer)
 
     write(job.out, _neighbors(nearest, query_ids, reference_ids), f"the nearest {job.k + 1} of each query")
     write(job.candidates_out, _pairs(candidates[0], query_ids, reference_ids), policy_of_candidates)
     write(
         job.training_out,
         training and _neighbors(training[1], query_ids, training[0]),
-        f"the nearest {normalise.last} training pictures of each query",
+        f"the nearest {normalise.last} training images of each query",
     )
     write(
         job.candidates_sn_out,
         _pairs(candidates[1], query_ids, reference_ids) if training else None,
-        f"{policy_of_candidates}, scores normalised",
+        f"{policy_of_candidates}, with normalised scores",
         normalise=normalise.model_dump(),
     )
     write(
         job.showcase_out,
         _showcase(job.embeddings, job.images, stored, reference_ids, job.k) if "showcase" in job.parts else None,
-        f"the nearest {job.k + 1} of each picture",
+        f"the nearest {job.k + 1} of each image",
     )
     store.write_json(SearchTiming(queries=len(query_ids), read_seconds=read, seconds=seconds), job.timing_out)
 
@@ -157,45 +157,47 @@ def search(job: SearchJob) -> None:
 def nearest(
     *, index: str, ids: str, vector: NDArray[np.float32], k: int, settings: dict[str, float] | None = None
 ) -> list[tuple[str, float]]:
-    """Ids and scores of the k references nearest to one unit vector (d,), nearest first; all where there are fewer.
+    """Ids and scores of the k references nearest to one unit vector (d,) float32, nearest first; all if fewer than k.
 
-    ``settings`` are the search parameters of the index's entry. The files are taken as they are:
-    ``checks.check_index`` says whether they belong together and to the vector.
+    ``settings`` are the search parameters of the index's entry. The files are not checked: ``checks.check_index`` tells
+    whether they belong together and to the vector.
     """
     reference_ids = vectors.whole(store.read_columns(ids, "image_id")["image_id"])
     stored = load(index, ids, reference_ids, settings or {})
-    nobody = np.array([-1])
-    found, _ = _search(stored, vector[None], min(k, len(reference_ids)), own=nobody, candidates=[], gpu=False)
-    pairs = zip(reference_ids.take(pa.array(found.rows[0][found.rows[0] >= 0])), found.scores[0], strict=False)
-    return [(str(image_id), float(score)) for image_id, score in pairs]
+    not_own = np.array([-1])
+    result, _ = _search(stored, vector[None], min(k, len(reference_ids)), own=not_own, candidates=[], gpu=False)
+    rows, scores = result.rows[0], result.scores[0]
+    return [(str(reference_ids[row]), float(score)) for row, score in zip(rows, scores, strict=True) if row >= 0]
 
 
 def _search(
     stored: Stored, queries: Floats, k: int, *, own: Rows, candidates: Sequence[Candidates], gpu: bool
 ) -> tuple[exact.Nearest, float]:
-    """The k nearest of each query, and the seconds that took; fills the candidates."""
+    """The k nearest references of each query, and the time in seconds; also fills the candidates."""
     started = time.perf_counter()
-    if (blocks := stored.blocks()) is not None:  # on the CPU: FAISS on a GPU rounds by place, and ties come as they may
+    if (
+        blocks := stored.blocks()
+    ) is not None:  # on the CPU: on a GPU, rounding depends on the position and ties have no fixed order
         if gpu:
-            log.info("an exact search computes on the CPU. The entry needs no `gpu: 1`")
+            log.info("exact search runs on the CPU; the index's entry does not need `gpu: 1`")
         return exact.search(stored.transform(queries), blocks, k, own, candidates), time.perf_counter() - started
     copy = on_gpu(stored.faiss) if gpu else None
-    asked = [index for index in (copy, stored.faiss) if index is not None]
-    found = approximate.search(asked[0], queries, k, own)
+    indexes = [index for index in (copy, stored.faiss) if index is not None]
+    result = approximate.search(indexes[0], queries, k, own)
     seconds = time.perf_counter() - started
     if candidates:
-        approximate.fill(candidates, asked, queries, own)
-    return found, seconds
+        approximate.fill(candidates, indexes, queries, own)
+    return result, seconds
 
 
 def _with_role(images: str, role: str) -> pa.Array:
-    """Ids of the pictures that have a role."""
+    """Ids of the images that have a role."""
     sample = store.read_columns(images, "image_id", role)
     return sample.filter(sample[role])["image_id"].combine_chunks()
 
 
-def _outside(images: str) -> pa.Array:
-    """Ids of the pictures that the report shows with what they find, less the queries, which have theirs anyway."""
+def _showcase_ids(images: str) -> pa.Array:
+    """Ids of the showcase images, without the queries, whose neighbors are searched anyway."""
     if "showcase" not in store.read_schema(images).names:
         return pa.array([], pa.string())
     sample = store.read_columns(images, "image_id", "query", "showcase")
@@ -204,59 +206,60 @@ def _outside(images: str) -> pa.Array:
 
 
 def _embedded(embeddings: Sequence[str], ids: pa.Array) -> tuple[pa.Array, Floats]:
-    """Those of the pictures that are embedded, and their unit vectors, in the order of the shards."""
-    there, wanted = _located(embeddings, ids)
-    return there, vectors.read(embeddings, wanted)
+    """The ids that are embedded, and their unit vectors (n, d) float32, in shard order."""
+    embedded, masks = _located(embeddings, ids)
+    return embedded, vectors.read(embeddings, masks)
 
 
 def _located(embeddings: Sequence[str], ids: pa.Array) -> tuple[pa.Array, list[NDArray[np.bool_]]]:
-    """Those of the pictures that are embedded, in the order of the shards, and which rows of each shard are theirs."""
+    """The ids that are embedded, in shard order, and a mask of their rows in each shard."""
     rows = vectors.rows_among(embeddings, ids)
-    wanted = [here >= 0 for here in rows]
-    return ids.take(pa.array(np.concatenate([here[mask] for here, mask in zip(rows, wanted, strict=True)]))), wanted
+    masks = [shard_rows >= 0 for shard_rows in rows]
+    embedded = np.concatenate([shard_rows[mask] for shard_rows, mask in zip(rows, masks, strict=True)])
+    return ids.take(pa.array(embedded)), masks
 
 
 def _showcase(embeddings: Sequence[str], images: str, stored: Stored, reference_ids: pa.Array, k: int) -> pa.Table:
-    """The nearest k + 1 references of each outside picture; no rows where there are none."""
-    ids, outside = _embedded(embeddings, _outside(images))
+    """The nearest k + 1 references of each showcase image; empty without such images."""
+    ids, showcase = _embedded(embeddings, _showcase_ids(images))
     own = vectors.rows_of(ids, reference_ids)
-    found, _ = _search(stored, outside, min(k + 1, len(reference_ids)), own=own, candidates=[], gpu=False)
-    return _neighbors(found, ids, reference_ids)
+    result, _ = _search(stored, showcase, min(k + 1, len(reference_ids)), own=own, candidates=[], gpu=False)
+    return _neighbors(result, ids, reference_ids)
 
 
 def _training(
     embeddings: Sequence[str], images: str, stored: Stored, *, query_ids: pa.Array, queries: Floats, count: int
 ) -> tuple[pa.Array, exact.Nearest]:
-    """Ids of the training pictures, and each query's nearest ones among them, exactly, as the index sees vectors."""
-    ids, wanted = _located(embeddings, _with_role(images, "training"))
-    blocks = (stored.transform(block) for block in vectors.blocks(embeddings, wanted))
+    """Ids of the training images, and each query's exact nearest ones, with vectors transformed as by the index."""
+    ids, masks = _located(embeddings, _with_role(images, "training"))
+    blocks = (stored.transform(block) for block in vectors.blocks(embeddings, masks))
     return ids, exact.search(stored.transform(queries), blocks, count, vectors.rows_of(query_ids, ids))
 
 
 def _shift(similarities: Floats, settings: Normalise, images: str) -> Floats:
-    """What normalisation takes off each query's scores: beta times the mean of its nearest first..last training scores.
+    """Score normalisation term of each query, (q,) float32: beta times the mean of its first..last training scores.
 
     Pizzi et al., A Self-Supervised Descriptor for Image Copy Detection (2022), equation 8.
     """
     chosen = similarities[:, settings.first - 1 : settings.last]
-    there = np.isfinite(chosen)
-    if not there.any(axis=1).all():
+    valid = np.isfinite(chosen)
+    if not valid.any(axis=1).all():
         raise LookalikeError(
-            f"{images}: score normalisation takes each query's training pictures from the {settings.first}. nearest "
-            "on, and there are not as many. Add pictures to the data set's training role."
+            f"{images}: score normalisation starts at each query's training image number {settings.first}, and there "
+            "are not that many. Add images with the training role to the data set."
         )
-    mean = np.where(there, chosen, 0).sum(axis=1, dtype=np.float64) / there.sum(axis=1)
+    mean = np.where(valid, chosen, 0).sum(axis=1, dtype=np.float64) / valid.sum(axis=1)
     shift: Floats = (settings.beta * mean).astype(np.float32)
     return shift
 
 
-def _neighbors(found: exact.Nearest, query_ids: pa.Array, reference_ids: pa.Array) -> pa.Table:
-    query, column = np.nonzero(found.rows >= 0)
+def _neighbors(nearest: exact.Nearest, query_ids: pa.Array, reference_ids: pa.Array) -> pa.Table:
+    query, column = np.nonzero(nearest.rows >= 0)
     return _table(
         query_ids.take(pa.array(query)),
         column + 1,
-        reference_ids.take(pa.array(found.rows[query, column])),
-        found.scores[query, column],
+        reference_ids.take(pa.array(nearest.rows[query, column])),
+        nearest.scores[query, column],
     )
 
 

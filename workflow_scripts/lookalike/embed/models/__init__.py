@@ -1,1 +1,1 @@
-"""One module a family of models, loaded by name."""
+"""One module per family of models, imported by name."""

@@ -1,7 +1,7 @@
-"""Family `blip2`: BLIP-2's vision tower and Q-Former, without the language model behind them.
+"""Family `blip2`: BLIP-2's vision tower and Q-Former, without the language model.
 
-The vector is the Q-Former's output averaged over its query tokens. Only the weights of these two parts are read, so the
-language model (2.7 billion parameters and more) is never in memory.
+The vector is the mean of the Q-Former's output over its query tokens. Only these two parts' weights are read, so the
+language model (2.7 billion parameters or more) is never in memory.
 """
 
 from collections.abc import Iterator
@@ -25,18 +25,18 @@ from lookalike.job.errors import LookalikeError
 if TYPE_CHECKING:
     import torch
 
-PARTS = ("vision_model.", "query_tokens", "qformer.")  # of the names of the checkpoint's tensors
+PARTS = ("vision_model.", "query_tokens", "qformer.")  # prefixes of tensor names in the checkpoint
 OTHERWISE = "Use a checkpoint of Blip2Model or Blip2ForConditionalGeneration."
 
 
 def fetch(entry: Blip2) -> Weights:
-    """Bring those files of the checkpoint here that hold the two parts."""
+    """Fetch the checkpoint's files that hold the two parts."""
     return checkpoints.fetch(entry.checkpoint, entry.revision, parts=PARTS)
 
 
-def look(entry: Blip2) -> None:
-    """Look for the checkpoint in its folder, or in the hub's cache."""
-    checkpoints.look(entry.checkpoint, entry.revision, parts=PARTS)
+def check_available(entry: Blip2) -> None:
+    """Raise LookalikeError if the checkpoint is neither a local folder nor in the Hub's cache."""
+    checkpoints.check_available(entry.checkpoint, entry.revision, parts=PARTS)
 
 
 def load(entry: Blip2, weights: Weights, machine: Machine) -> "QFormer":
@@ -45,7 +45,7 @@ def load(entry: Blip2, weights: Weights, machine: Machine) -> "QFormer":
 
 
 def _architecture() -> Any:
-    """``Blip2Model`` without its language model: the same names, so the same weights go to the same places."""
+    """``Blip2Model`` without its language model; equal names, so each weight is loaded into the same place."""
     import torch
     from transformers import Blip2QFormerModel, Blip2VisionModel
     from transformers.models.blip_2.modeling_blip_2 import Blip2PreTrainedModel
@@ -63,12 +63,12 @@ def _architecture() -> Any:
             self.post_init()
 
         def forward(self, pixel_values: "torch.Tensor", interpolate_pos_encoding: bool) -> "torch.Tensor":
-            """As ``Blip2Model.get_qformer_features``, which passes a mask that hides nothing, and waits to see that."""
-            seen = self.vision_model(
+            """As ``Blip2Model.get_qformer_features``, without its all-ones mask, which costs a GPU sync."""
+            patches = self.vision_model(
                 pixel_values=pixel_values, interpolate_pos_encoding=interpolate_pos_encoding
             ).last_hidden_state
-            queries = self.query_tokens.expand(seen.shape[0], -1, -1)
-            return self.qformer(query_embeds=queries, encoder_hidden_states=seen).last_hidden_state
+            queries = self.query_tokens.expand(patches.shape[0], -1, -1)
+            return self.qformer(query_embeds=queries, encoder_hidden_states=patches).last_hidden_state
 
     return Blip2VisionAndQFormer
 
@@ -78,13 +78,13 @@ def _tensors(folder: Path) -> Iterator[tuple[str, "torch.Tensor"]]:
 
     for name in checkpoints.weight_files(folder, PARTS):
         with safe_open(folder / name, framework="pt") as file:
-            for tensor in file.keys():  # noqa: SIM118  no mapping: it has keys() only
+            for tensor in file.keys():  # noqa: SIM118  not a mapping: it has only keys()
                 if tensor.startswith(PARTS):
                     yield tensor, file.get_tensor(tensor)
 
 
 class QFormer(TorchEncoder):
-    """Vision tower and Q-Former on their device."""
+    """Vision tower and Q-Former, loaded on a device."""
 
     def __init__(self, entry: Blip2, folder: Path, machine: Machine) -> None:
         import torch
@@ -108,7 +108,8 @@ class QFormer(TorchEncoder):
                 "fetch_weights again (--forcerun fetch_weights)."
             ) from None
         if lacking := [part for part in PARTS if not any(name.startswith(part) for name in tensors)]:
-            raise LookalikeError(f"{entry.checkpoint}: lacks {', '.join(lacking)}. {OTHERWISE}")  # before 4 GB are made
+            # checked before the network of 4 GB is created
+            raise LookalikeError(f"{entry.checkpoint}: lacks {', '.join(lacking)}. {OTHERWISE}")
         self.network, missing = load_model(
             _architecture(), entry.checkpoint, None, config=config, state_dict=tensors, dtype=self.dtype
         )
@@ -124,11 +125,11 @@ class QFormer(TorchEncoder):
         self.versions = store.versions("torch", "transformers", "pillow", "numpy")
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
-        """(height, width, 3) uint8, or what the checkpoint's own processor makes; see ``Preparation``."""
+        """Map an RGB image to (height, width, 3) uint8, or to the processor's own output; see ``Preparation``."""
         return self._preparation.prepare(image)
 
     def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
-        """(n, ...) prepared pictures to (n, dimension) float32."""
+        """Map (n, ...) prepared images to (n, dimension) float32."""
         trained = self.network.config.vision_config.image_size
         pixels = self._preparation.pixels(batch, self.dtype)
         tokens = self.network(pixels, interpolate_pos_encoding=tuple(pixels.shape[2:]) != (trained, trained))

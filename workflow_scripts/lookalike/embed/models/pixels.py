@@ -1,4 +1,4 @@
-"""Family `pixels`: a small grey thumbnail, its mean removed. A floor that any network should beat."""
+"""Family `pixels`: a small grey thumbnail minus its mean. A baseline that any network should beat."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,21 +12,21 @@ from lookalike.job.devices import cpu
 
 
 def fetch(entry: Pixels) -> Weights:
-    """There is nothing to fetch."""
+    """Nothing to fetch: this family has no weights."""
     return Weights(source="computed from pixels", revision="", files={})
 
 
-def look(entry: Pixels) -> None:
-    """There is nothing to look for."""
+def check_available(entry: Pixels) -> None:
+    """Always available: this family has no weights."""
 
 
 def load(entry: Pixels, weights: Weights, machine: Machine) -> "Thumbnail":
-    """The encoder; it needs no weights."""
+    """Create the encoder; ``weights`` is not used."""
     return Thumbnail(entry.size, cpu(machine))
 
 
 class Thumbnail:
-    """Grey values of a size x size thumbnail less their mean; zero for a picture of one color."""
+    """Grey values of a size x size thumbnail minus their mean; zero for an image of one color."""
 
     compute_dtype = "float32"
     overlaps = False
@@ -38,12 +38,11 @@ class Thumbnail:
         self.versions = store.versions("pillow", "numpy")
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
-        """(size, size) uint8."""
-        # reduced in one step from the full picture, each pixel the mean of what it covers
+        """Map an RGB image to (size, size) uint8, each pixel the mean of the area that it covers."""
         return np.asarray(image.convert("L").resize((self.size, self.size), Image.Resampling.BOX))
 
     def encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(n, size, size) uint8 to (n, size * size) float32."""
+        """Map (n, size, size) uint8 to (n, size * size) float32."""
         vectors: NDArray[np.float32] = batch.reshape(len(batch), -1).astype(np.float32)
         vectors -= vectors.mean(axis=1, keepdims=True)
         return vectors

@@ -1,4 +1,4 @@
-"""Family `python`: an encoder that a function of the user's makes, for what no other family foresaw."""
+"""Family `python`: an encoder created by the user's own function, for anything the other families do not cover."""
 
 import importlib
 import sys
@@ -15,69 +15,71 @@ from lookalike.io.formats.records import Weights
 from lookalike.job.devices import out_of_memory
 from lookalike.job.errors import LookalikeError
 
-PROMISED = ("dimension", "device", "overlaps", "compute_dtype", "versions", "prepare", "encode")  # models.Encoder
+REQUIRED = ("dimension", "device", "overlaps", "compute_dtype", "versions", "prepare", "encode")  # encoders.Encoder
 
 
 def fetch(entry: PythonFactory) -> Weights:
-    """Record the hashes of the module's file and of those that options name: only they say what made the vectors."""
+    """Hash the module's file and the files in its options: together they define the vectors."""
     return Weights(source=f"function {entry.factory}", revision="", files=_hashes(entry))
 
 
-def look(entry: PythonFactory) -> None:
-    """Look for the module's file."""
+def check_available(entry: PythonFactory) -> None:
+    """Raise LookalikeError if the module's file is missing."""
     _file(entry)
 
 
 def load(entry: PythonFactory, weights: Weights, machine: Machine) -> Encoder:
-    """Call the function with the machine and the entry's options."""
+    """Call the function with the machine and the entry's options, and check and try the encoder it returns."""
     path = _file(entry)
-    found = _hashes(entry)
-    for name in sorted(found.keys() | weights.files):
-        if found.get(name) != weights.files.get(name):
-            happened = "has changed" if name in found and name in weights.files else "came or went"
+    hashes = _hashes(entry)
+    for name in sorted(hashes.keys() | weights.files):
+        if hashes.get(name) != weights.files.get(name):
+            change = (
+                "was removed" if name not in hashes else "was added" if name not in weights.files else "has changed"
+            )
             raise LookalikeError(
-                f"{path if name == path.name else name}: {happened} since fetch_weights recorded what {entry.factory} "
-                "is made from. Run fetch_weights again (--forcerun fetch_weights)."
+                f"{path if name == path.name else name}: {change} since fetch_weights recorded the files of "
+                f"{entry.factory}. Run fetch_weights again (--forcerun fetch_weights)."
             )
     module, name = entry.factory.split(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        make = getattr(importlib.import_module(module), name, None)
-    except Exception as error:  # whatever the user's module does when it is imported
+        factory = getattr(importlib.import_module(module), name, None)
+    except Exception as error:  # the user's module may raise anything
         if out_of_memory(error):
             raise
         raise LookalikeError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
-    if not callable(make):
-        raise LookalikeError(f"{path}: has no function '{name}', which the model's 'factory' names.")
+    if not callable(factory):
+        raise LookalikeError(f"{path}: has no function '{name}', which is configured as the model's 'factory'.")
     try:
-        encoder = make(machine=machine, **entry.options)
+        encoder = factory(machine=machine, **entry.options)
     except TypeError as error:
         raise LookalikeError(
             f"{path}: {name} was called with machine and the entry's options ({', '.join(entry.options) or 'none'}): "
             f"{error}"
         ) from error
-    where = f"{path}: what {name} returned"
-    kept = _kept(encoder, where)
-    given = try_out(
-        kept,
+    where = f"{path}: the encoder returned by {name}"
+    checked = _checked(encoder, where)
+    dimension = try_out(
+        checked,
         where,
-        repeatable="Switch the network to evaluation mode (network.eval()), or seed what it draws for every image.",
+        repeatable="Switch the network to evaluation mode (network.eval()), or seed its random numbers for each image.",
         otherwise="See docs/add-a-model.md.",
     )
-    if given != kept.dimension:
+    if dimension != checked.dimension:
         raise LookalikeError(
-            f"{where}: its dimension is {kept.dimension}, and encode gives vectors of {given} numbers."
+            f"{where}: its dimension is {checked.dimension}, but encode returns vectors of {dimension} numbers."
         )
-    return kept
+    return checked
 
 
 def _file(entry: PythonFactory) -> Path:
     path = user_module.module_file(entry.factory)
     if path is None:
         raise LookalikeError(
-            f"factory {entry.factory}: there is no such module. Put it in the folder where snakemake is started, "
-            "or name a module that is installed."
+            f"factory {entry.factory}: no such module. Put it in the folder where snakemake is started, or use an "
+            "installed module."
         )
     return path
 
@@ -88,12 +90,12 @@ def _hashes(entry: PythonFactory) -> dict[str, str]:
     return {path.name: store.sha256_file(path)} | options
 
 
-def _kept(encoder: Any, where: str) -> Encoder:
-    """``encoder``, if it keeps what ``encoders.Encoder`` promises."""
-    lacking = [name for name in PROMISED if not hasattr(encoder, name)]
+def _checked(encoder: Any, where: str) -> Encoder:
+    """Return ``encoder`` if it has the attributes of ``encoders.Encoder``, else raise LookalikeError."""
+    lacking = [name for name in REQUIRED if not hasattr(encoder, name)]
     if lacking:
-        raise LookalikeError(f"{where} is no encoder: it has no {', '.join(lacking)}. See docs/add-a-model.md.")
+        raise LookalikeError(f"{where}: is not an encoder: it has no {', '.join(lacking)}. See docs/add-a-model.md.")
     if not isinstance(encoder.dimension, int) or not isinstance(encoder.versions, dict):
         raise LookalikeError(f"{where}: dimension must be a number and versions a mapping of names to versions.")
-    kept: Encoder = encoder
-    return kept
+    checked: Encoder = encoder
+    return checked

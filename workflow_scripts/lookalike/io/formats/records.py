@@ -1,4 +1,4 @@
-"""Every JSON file that a run writes, and the columns of its CSV."""
+"""The JSON files that a run writes, and the columns of its CSV file."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Record(BaseModel):
-    """A JSON file's contents: unknown keys are errors."""
+    """The contents of a JSON file; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Estimate(Record):
-    """A number with its 95 % interval; ``n`` counts the queries it is an average over.
+    """A value with its 95 % confidence interval; ``n`` is the number of queries averaged over.
 
-    All are None, and ``n`` is 0, where nothing can be said: no query, or too few references to be wrong with.
+    All are None, and ``n`` is 0, if the value is undefined: no queries, or too few references to be wrong.
     """
 
     value: float | None
@@ -24,10 +24,10 @@ class Estimate(Record):
 
 
 class Baseline(Record):
-    """What a metric of agreement stands between: random neighbors, and those that the text itself would choose.
+    """Bounds of an agreement metric: random neighbors (``floor``) and the best by the text itself (``ceiling``).
 
-    ``reached`` is how far on the way from floor to ceiling the model is; ``not_counted`` are queries without a caption
-    or category, and for nDCG those that no reference agrees with.
+    ``reached`` is the model's position between floor (0) and ceiling (1). ``not_counted`` counts the queries without a
+    caption or category, and for nDCG also those without an agreeing reference.
     """
 
     floor: Estimate
@@ -40,10 +40,10 @@ STAGES = ("read", "decode", "preprocess", "transfer", "forward", "write")  # of 
 
 
 class EmbedTiming(Record):
-    """What one embed job took. ``seconds`` is wall time of the whole stage after loading the model.
+    """Timing of one embed job. ``seconds`` is the wall time of the whole stage after loading the model.
 
-    ``stages``: `read`, `decode` and `preprocess` are sums over the threads; `transfer` (to a GPU and back) and
-    `forward` are the device's time; `write` is wall time, and so is `wait`, for pictures.
+    ``stages``, in seconds: `read`, `decode` and `preprocess` are summed over the threads; `transfer` (to a GPU and
+    back) and `forward` are device time; `write` and `wait` (for images) are wall time.
     """
 
     images: int
@@ -52,32 +52,32 @@ class EmbedTiming(Record):
     device: str
     batch_size: int
     threads: int = 1
-    precision: str = ""  # what was computed in, such as float32
+    precision: str = ""  # compute dtype, such as float32
     stages: dict[str, float] = {}
-    bottleneck: str = ""  # of the stages (see ``bottleneck``)
+    bottleneck: str = ""  # one of the stages (see ``bottleneck``)
 
     @property
     def images_per_second(self) -> float:
-        """Throughput of the embed stage, model loading left out."""
+        """Throughput of the embed stage without model loading."""
         return self.images / self.seconds if self.seconds else 0.0
 
 
 def bottleneck(stages: dict[str, float], threads: int) -> str:
-    """The stage of embedding to make faster first; empty where nothing is known.
+    """The stage of embedding to speed up first; empty if nothing was measured.
 
-    Threads prepare pictures while a device computes: what takes longest of preparing (its sum shared among the
-    threads), computing and writing decides, and the longest stage of that gives the name.
+    Threads prepare images while the device computes. The slowest of preparing (divided among the threads), computing
+    and writing decides; its longest stage is the bottleneck.
     """
     parts = {("read", "decode", "preprocess"): threads, ("transfer", "forward"): 1, ("write",): 1}
-    took = {part: sum(stages.get(stage, 0.0) for stage in part) / workers for part, workers in parts.items()}
-    slowest = max(took, key=lambda part: took[part])
-    return max(slowest, key=lambda stage: stages.get(stage, 0.0)) if took[slowest] else ""
+    seconds = {part: sum(stages.get(stage, 0.0) for stage in part) / workers for part, workers in parts.items()}
+    slowest = max(seconds, key=lambda part: seconds[part])
+    return max(slowest, key=lambda stage: stages.get(stage, 0.0)) if seconds[slowest] else ""
 
 
 class SearchTiming(Record):
-    """What one search job took, in seconds of wall time: reading the index, and finding the neighbors.
+    """Wall times of one search job in seconds: ``read_seconds`` to load the index, ``seconds`` to search.
 
-    Where the shards are scanned, reading them is part of finding.
+    For a scan index, reading the shards is part of the search.
     """
 
     queries: int
@@ -86,23 +86,23 @@ class SearchTiming(Record):
 
 
 class HeldOut(Record):
-    """How a threshold that was chosen on one half of the queries holds on the other half.
+    """Precision and recall, on one half of the queries, of a threshold chosen on the other half.
 
-    ``precision`` is over the pairs that it accepts there (its ``n``), ``recall`` over the true pairs there. All are
-    None where the first half has no cut of the wanted precision, and so no threshold.
+    ``precision`` is over the accepted pairs (its ``n``), ``recall`` over the true pairs of the second half. All are
+    None if no threshold reaches the target precision on the first half.
     """
 
     threshold: float | None
     chosen_on: int  # queries
-    queries: int  # of the other half
+    queries: int  # in the half that it is evaluated on
     precision: Estimate
     recall: Estimate
 
 
 class Threshold(Record):
-    """The score from which on pairs are accepted at a precision of 90 %, and what that means for these queries.
+    """The lowest score at which accepted pairs have a precision of 90 %, with precision and recall on these queries.
 
-    ``score`` is a cosine similarity, or a normalised one (docs/metrics.md). All are None where no cut is that precise.
+    ``score`` is a cosine similarity, or a normalised score (docs/metrics.md). All are None if no score is that precise.
     """
 
     score: float | None
@@ -112,7 +112,7 @@ class Threshold(Record):
 
 
 class Curve(Record):
-    """Precision and recall when pairs that score at least ``score`` are accepted; at most 201 points, falling score."""
+    """Precision and recall for accepting pairs of at least ``score``; at most 201 points, in descending score."""
 
     score: list[float]
     precision: list[float]
@@ -120,18 +120,18 @@ class Curve(Record):
 
 
 class Scan(Record):
-    """``results/{dataset}/indexes/{model}/{index}.faiss`` of a scan index: the shards that are searched instead.
+    """``results/{dataset}/indexes/{model}/{index}.faiss`` of a scan index: a list of the shards to search.
 
-    ``shards``: path of each, relative to this file, and how many references it holds.
+    ``shards``: path relative to this file -> number of references in it.
     """
 
     shards: dict[str, int]
 
 
 class Cost(Record):
-    """What vectors cost: ``vector_bytes`` are one vector's as embedding stored it, ``index_bytes`` the index file's.
+    """Storage costs in bytes: ``vector_bytes`` of one embedding as stored, ``index_bytes`` of the index file.
 
-    Of a scan index ``index_bytes`` are those of the vectors that it names.
+    For a scan index, ``index_bytes`` counts the vectors in the shards that it lists.
     """
 
     dimension: int
@@ -142,16 +142,15 @@ class Cost(Record):
 
     @property
     def indexed_bytes(self) -> float:
-        """Bytes of the index a vector; what an index needs besides its vectors is shared among them."""
+        """Index bytes per vector, including the overhead of the index."""
         return self.index_bytes / self.vectors
 
 
 class Metrics(Record):
     """``results/{dataset}/metrics/{model}/{index}.json``.
 
-    ``groups`` counts the independent observations among the queries that have a match: those of one photograph or
-    picture are one, and a query without a group is one by itself. ``thresholds`` are by the metric that they belong
-    to, ``curves`` by the metric whose list they are of.
+    ``groups`` counts the independent observations among the queries with a match: queries from one photograph form a
+    group, and a query without a group is its own. ``thresholds`` and ``curves`` have the name of their metric as key.
     """
 
     dataset: str
@@ -166,24 +165,24 @@ class Metrics(Record):
     breakdowns: dict[str, dict[str, dict[str, Estimate]]]  # column -> value -> metric -> estimate
     thresholds: dict[str, Threshold] = {}
     curves: dict[str, Curve] = {}
-    baselines: dict[str, Baseline] = {}  # of the metrics that judge neighbors by captions or categories
+    baselines: dict[str, Baseline] = {}  # of the metrics that compare captions or categories
     timing: dict[str, Any]
-    cost: Cost | None = None  # None in files of versions that did not write it
+    cost: Cost | None = None  # None in files of earlier versions
     sample_sha256: str = ""
-    made_from: dict[str, str] = {}  # name of each file of the search -> what tells it from all others
+    made_from: dict[str, str] = {}  # search output -> its identity
 
 
 class Case(Record):
-    """Queries that two models answered in one way: how many, and which; docs/file-formats.md says which are listed."""
+    """Queries with one outcome for two models: their number, and a selection of ids (see docs/file-formats.md)."""
 
     count: int
     queries: list[str]
 
 
 class Cases(Record):
-    """The four cases of two models with one index, by whose first neighbor is right; queries with a match only.
+    """The four outcomes of two models with one index, by whose first neighbor is correct; queries with a match only.
 
-    ``only_a_b_near`` are those of ``only_a`` where b had a match among its first three; None where k is below 3.
+    ``only_a_b_near``: those of ``only_a`` where b has a match among its first three; None if k is below 3.
     """
 
     index: str
@@ -198,7 +197,7 @@ class Cases(Record):
 
 
 class Comparison(Record):
-    """Two models on the same queries; ``difference`` is a minus b, and ``verdict`` speaks of a."""
+    """Two models on the same queries; ``difference`` is a minus b, and ``verdict`` is about a."""
 
     index: str
     metric: str
@@ -211,11 +210,11 @@ class Comparison(Record):
 
 
 class Approximation(Record):
-    """What an index that may miss neighbors costs a model, next to an exact one.
+    """The cost of an approximate index for a model, compared with an exact one.
 
-    ``recall`` is of the exact top k; ``differences`` are of metrics, this index minus the exact one; ``speed`` is its
-    queries a second as a multiple of the exact one's, None where a timing is missing; ``index_bytes_per_vector`` is
-    ``Cost.indexed_bytes``.
+    ``recall`` is that of the exact top k. ``differences`` of metrics are this index minus the exact one. ``speed`` is
+    its queries per second as a multiple of the exact index's, None if a timing is missing. ``index_bytes_per_vector``
+    is ``Cost.indexed_bytes``.
     """
 
     model: str
@@ -229,10 +228,10 @@ class Approximation(Record):
 
 
 class Effect(Record):
-    """One value of one key of a varied model against the model's own value.
+    """The effect of changing one key of a varied model from its own value to another.
 
-    ``pairs`` are the models that differ in nothing else, with the value and with the own one; ``difference`` is
-    averaged over them, and ``least`` and ``most`` are the smallest and the largest of theirs.
+    ``pairs`` are the models that differ only in this key (with ``value``, with ``own``). ``difference`` is their mean,
+    ``least`` and ``most`` the smallest and the largest difference.
     """
 
     index: str
@@ -246,15 +245,15 @@ class Effect(Record):
     pairs: list[tuple[str, str]]
     p: float
     p_holm: float
-    verdict: str  # of the value: better, worse, cannot tell
+    verdict: str  # about ``value``: better, worse, cannot tell
 
 
 class Following(Record):
-    """What one model follows.
+    """Which cues one model follows.
 
-    ``evidence``: `color_overlap` is the share of its neighbors that the color histogram finds too; `color`, `grey`,
-    `text` and `paste` are the accuracy under that operation less the accuracy under all other single ones. Only what
-    the experiment can tell is there.
+    ``evidence``: `color_overlap` is the fraction of its neighbors that the color histogram finds too. `color`, `grey`,
+    `text` and `paste` are the accuracy under that operation minus the accuracy under all other single operations. Only
+    what the experiment can measure is present.
     """
 
     index: str
@@ -263,11 +262,11 @@ class Following(Record):
 
 
 class Claim(Record):
-    """A sentence of an article, tested on one model.
+    """A claim of an article, tested on one model.
 
-    ``difference`` is the model's ``measure`` less that of ``against``: the mean of these models, the best of them, or
-    one that gives vectors of the same length (``by``). ``more`` says which sign confirms the sentence. ``reason`` says
-    why a sentence could not be tested; it is undecided then.
+    ``difference`` is the model's ``measure`` minus that of ``against``: the mean of these models, the best of them, or
+    one with vectors of the same dimension (``by``). ``more``: a positive difference confirms the claim. ``reason``: why
+    the claim could not be tested; it is then undecided.
     """
 
     article: str
@@ -296,15 +295,16 @@ class Comparisons(Record):
     follows: list[Following] = []
     claims: list[Claim] = []
     sample_sha256: str = ""
-    metrics: dict[str, str] = {}  # model/index -> checksum of the metrics that were compared
+    metrics: dict[str, str] = {}  # model/index -> checksum of the compared metrics
 
 
 class Duplicates(Record):
-    """``results/reports/{experiment}/duplicates.json``: files of the same bytes, among the pictures that were embedded.
+    """``results/reports/{experiment}/duplicates.json``: duplicate files among the embedded images.
 
-    ``doubled`` references are identical to another one, and form ``groups``. ``undecidable`` counts the queries that no
-    model can be sure to get right: their true match has an identical reference that is not one. A query may count both
-    as like its true match and as like another reference. ``examples`` are pairs of ids, under the names of the counts.
+    ``doubled`` counts the references with a duplicate reference, which form ``groups``. ``undecidable`` counts the
+    queries that no model can be sure to answer correctly: their true match has a duplicate that is not a match.
+    ``queries_like_match`` and ``queries_like_other`` count the queries that duplicate their true match and another
+    reference; a query may count in both. ``examples`` are pairs of ids, with the names of the counts as keys.
     """
 
     references: int
@@ -317,19 +317,19 @@ class Duplicates(Record):
     training_like_reference: int
     examples: dict[str, list[tuple[str, str]]]
     sample_sha256: str = ""
-    shards_sha256: str = ""  # tells the embedding shards that were read from all others
+    shards_sha256: str = ""  # identity of the embedding shards
 
 
 class Weights(Record):
-    """``results/weights/{weights}/weights.json``: what exactly was fetched, by name and hash."""
+    """``results/weights/{weights}/weights.json``: the fetched files and their hashes."""
 
     source: str
     revision: str
     files: dict[str, str]  # file name -> sha256
 
 
-# Breakdowns by size: the longer side in pixels, by fixed classes, so that they mean the same for every model and data
-# set. Most networks see 224 to 518 pixels: pictures of the first classes are enlarged for them.
+# Breakdowns by size: fixed classes of the longer side in pixels, comparable across models and data sets. Most networks
+# take 224 to 518 pixels, so images of the first classes are enlarged.
 SIDES = (128, 256, 512, 1024, 2048)
 SIZES = (*(f"up to {side} px" for side in SIDES), f"above {SIDES[-1]} px", "unknown")
 

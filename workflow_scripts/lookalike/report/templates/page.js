@@ -1,4 +1,4 @@
-// The page is complete without this script; it adds sorting and filters.
+// Progressive enhancement: sorting and filters. The report is complete without it.
 "use strict";
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
@@ -30,7 +30,7 @@ if (filters) {
       shown += !row.hidden;
     }
     filters.querySelector(".showing").textContent =
-      shown === rows.length ? "" : shown ? `${shown} of ${rows.length} shown` : "None of the queries shown here is both. Choose “All” or “Any operation”.";
+      shown === rows.length ? "" : shown ? `${shown} of ${rows.length} shown` : "No query matches both filters. Choose “All” or “Any operation”.";
   };
   for (const button of filters.querySelectorAll("button")) {
     button.addEventListener("click", () => {

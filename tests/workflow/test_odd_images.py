@@ -1,4 +1,4 @@
-"""One real run over images as they are in the wild, in a folder and in archives."""
+"""A real run over images as they occur in the wild, in a folder and in archives."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from conftest import picture
 from lookalike.io import content_hashes, store
 from lookalike.io.formats.tables import IMAGES
-from odd_pictures import encoded, odd_pictures
+from odd_images import encoded, odd_images
 from workflow.conftest import Tree
 
 ODD = {
@@ -35,17 +35,20 @@ ARCHIVED = {
     "a.zip!in/a.png": "",
     "a.zip!../a.png": "",
     "a.zip!none.png": "the archive has no member 'none.png'",
-    "cut.zip!in/a.png": "the archive is no zip archive, or is cut short",
-    "../truth.csv": "its path leads out of the data set's folder, so it is not read",
+    "cut.zip!in/a.png": "the archive is not a zip archive, or is truncated",
+    "../truth.csv": "its path leads outside the data set's folder, so it is not read",
 }
-CHANGED = {"vanished.png": "the file is gone", "pipe.png": "is no file, but a folder, a named pipe or a device"}
+CHANGED = {
+    "vanished.png": "the file is missing",
+    "pipe.png": "is not a regular file, but a folder, a named pipe or a device",
+}
 
 
 def write_collection(tree: Tree) -> dict[str, str]:
-    """Fill the tree's folders; what must become of the references, by id: a reason, or nothing."""
+    """Fill the tree's folders; return the expected rejection reason of each reference by id, empty if embedded."""
     root = tree.folder / "pictures"
     root.mkdir()
-    for odd in odd_pictures():
+    for odd in odd_images():
         (root / odd.name).write_bytes(odd.data)
     for name in (*NAMES, *CHANGED):
         (root / name).parent.mkdir(exist_ok=True)
@@ -54,15 +57,19 @@ def write_collection(tree: Tree) -> dict[str, str]:
     tree.write_pictures("more", 30, 31, 32)
     (tree.folder / "more/broken.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
     (tree.folder / "truth.csv").write_text("query_id,reference_id\np20.png,ordinary.png\n")
+    return {odd.name: odd.reason for odd in odd_images()} | dict.fromkeys(NAMES, "") | CHANGED
+
+
+def write_archives(root: Path) -> None:
+    """Once the folder is listed: its own archives are its images' too, and one that is truncated would stop that."""
     with zipfile.ZipFile(root / "a.zip", "w") as archive:
         archive.writestr("in/a.png", encoded(picture(5), "PNG"))
         archive.writestr("../a.png", encoded(picture(6), "PNG"))
     (root / "cut.zip").write_bytes((root / "a.zip").read_bytes()[:200])
-    return {odd.name: odd.reason for odd in odd_pictures()} | dict.fromkeys(NAMES, "") | CHANGED
 
 
 def add_archived(sample: Path, members: dict[str, bytes]) -> None:
-    """Add members of archives to a sample, as a kind of data set that lists them does."""
+    """Add members of archives to a sample, like a kind of data set that lists them."""
     table = store.read_table(sample, IMAGES)
     roles = {"reference": True, "query": False, "training": False, "root": "pictures", "group": None}
     rows = [
@@ -82,6 +89,7 @@ def test_every_image_is_embedded_or_listed_with_its_reason(tmp_path: Path) -> No
     (tree.folder / "pictures/vanished.png").unlink()
     (tree.folder / "pictures/pipe.png").unlink()
     os.mkfifo(tree.folder / "pictures/pipe.png")
+    write_archives(tree.folder / "pictures")
     members = {"a.zip!in/a.png": encoded(picture(5), "PNG"), "a.zip!../a.png": encoded(picture(6), "PNG")}
     add_archived(sample, {path: members.get(path, b"?") for path in ARCHIVED})
     expected |= ARCHIVED
@@ -98,7 +106,7 @@ def test_every_image_is_embedded_or_listed_with_its_reason(tmp_path: Path) -> No
     assert (metrics["references"], metrics["rejected_references"]) == (len(expected), len(rejected))
     assert (metrics["queries"], metrics["rejected_queries"]) == (2, 0)
     page = (tree.folder / "results/reports/mine/index.html").read_text()
-    assert "is HEIC, which cannot be decoded here; convert it to JPEG" in page
+    assert "is HEIC, which is not supported; convert it to JPEG" in page
 
     training = tree.folder / "results/own/embeddings/pixels/training-00000.parquet"
     assert pq.read_table(training)["image_id"].to_pylist() == ["p30.png", "p31.png", "p32.png"]

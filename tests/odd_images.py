@@ -1,4 +1,4 @@
-"""Pictures as they are in the wild: each with what must become of it, and all made here."""
+"""Image files as they occur in the wild, generated on the fly, each with its expected result."""
 
 import base64
 import io
@@ -17,13 +17,13 @@ from conftest import picture
 
 Pixels = NDArray[np.uint8]
 SIZE = (60, 48)
-CLOSE = 6.0  # mean difference of 255 that lossy formats may make; another orientation makes more than 30
+CLOSE = 6.0  # largest mean difference (of 255) of lossy formats; a wrong orientation differs by more than 30
 TRUNCATED = ("jpg", "progressive.jpg", "png", "webp", "lossless.webp", "gif", "tif", "lzw.tif", "bmp", "avif", "jp2")
 
 
 @dataclass(frozen=True)
 class Odd:
-    """A file, and what must become of it: these pixels, within a mean difference; or a refusal with this phrase."""
+    """A file and its expected result: ``pixels`` within a mean difference of ``close``, or a reason for rejection."""
 
     name: str
     data: bytes
@@ -33,41 +33,41 @@ class Odd:
 
 
 @cache
-def odd_pictures() -> tuple[Odd, ...]:
-    """All of them; no two have the same name, and the names' extensions are those of pictures."""
+def odd_images() -> tuple[Odd, ...]:
+    """All files; their names are unique and have extensions of images."""
     return (
         *_ordinary(),
-        *_packed_otherwise(),
+        *_unusual_jpegs(),
         *_in_other_colors(),
-        *_see_through(),
+        *_transparent(),
         *_of_several_or_small(),
         *_with_metadata(),
         *_oriented(),
-        *_refused(),
+        *_rejected(),
         *_truncated(),
     )
 
 
 def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
-    """A picture as a file of Pillow's making."""
+    """An image file written by Pillow."""
     buffer = io.BytesIO()
-    image.copy().save(buffer, form, **options)  # a copy: Pillow leaves settings of one format on the picture
+    image.copy().save(buffer, form, **options)  # a copy: Pillow leaves settings of one format on the image
     return buffer.getvalue()
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """A chunk of PNG."""
+    """A PNG chunk."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def png(size: tuple[int, int], bits: int, color: int, rows: bytes, extra: bytes = b"") -> bytes:
-    """A PNG by hand, for what Pillow does not write; ``extra`` chunks stand before the pixels."""
+    """Build a PNG that Pillow does not write; ``extra`` chunks come before the pixels."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, bits, color, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def tiff(size: tuple[int, int], bits: int, values: bytes, *, order: str = "<", white: int = 1, **more: int) -> bytes:
-    """A grey TIFF by hand; ``white`` is 0 where it counts from white, ``more`` are other tags, as ``t254=1``."""
+    """Build a grey TIFF; ``white`` is 0 if the value 0 is white, ``more`` are other tags, such as ``t254=1``."""
     tags = {256: size[0], 257: size[1], 258: bits, 259: 1, 262: white, 277: 1, 278: size[1], 279: len(values)}
     tags |= {int(name[1:]): value for name, value in more.items()} | {273: 8 + 2 + 12 * (len(tags) + 1 + len(more)) + 4}
     entries = b"".join(struct.pack(order + "HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
@@ -75,7 +75,7 @@ def tiff(size: tuple[int, int], bits: int, values: bytes, *, order: str = "<", w
     return start + entries + bytes(4) + values
 
 
-# 16 x 16, left red and right blue, by `cjpeg -arithmetic`; Pillow writes no such files
+# 16 x 16, left red and right blue, written by `cjpeg -arithmetic`; Pillow does not write such files
 ARITHMETIC = base64.b64decode(
     "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAgGBgcGBQgHBwcJCQgKDBQNDAsLDBkSEw8UHRofHh0aHBwgJC4nICIsIxwcKDcpLDAxNDQ0Hyc5PTgy"
     "PC4zNDL/2wBDAQkJCQwLDBgNDRgyIRwhMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjL/yQARCAAQABAD"
@@ -110,14 +110,14 @@ def _ordinary() -> Iterator[Odd]:
     for extension, data in whole.items():
         yield Odd(f"ordinary.{extension}", data, few_colors if extension == "gif" else pixels, CLOSE)
 
-    # names that say something else
+    # misleading extensions
     yield Odd("a-png.jpg", whole["png"], pixels)
     yield Odd("a-jpeg.png", whole["jpg"], pixels, CLOSE)
     yield Odd("a-webp.JPEG", whole["webp"], pixels, CLOSE)
 
 
-def _packed_otherwise() -> Iterator[Odd]:
-    """Other ways to pack a JPEG."""
+def _unusual_jpegs() -> Iterator[Odd]:
+    """Less common kinds of JPEG."""
     image, pixels = _image()
     sides = np.zeros((16, 16, 3), np.uint8)
     sides[:, :8], sides[:, 8:] = (200, 40, 40), (30, 60, 200)
@@ -152,8 +152,8 @@ def _in_other_colors() -> Iterator[Odd]:
     yield Odd("color-16.png", png(SIZE, 16, 2, rows), (color >> 8).astype(np.uint8))
 
 
-def _see_through() -> Iterator[Odd]:
-    """Transparency, which is laid over white."""
+def _transparent() -> Iterator[Odd]:
+    """Transparency, which is composited onto white."""
     image, pixels = _image()
     grey, deep = np.asarray(image.convert("L")), _deep()
     clear = np.zeros(grey.shape, bool)
@@ -163,11 +163,11 @@ def _see_through() -> Iterator[Odd]:
     blended = np.where(clear[..., None], np.rint(255 + (pixels.astype(float) - 255) * 128 / 255), pixels)
     with_alpha = image.copy()
     with_alpha.putalpha(Image.fromarray(half))
-    yield Odd("see-through.png", encoded(with_alpha, "PNG"), blended.astype(np.uint8), 0.6)
-    yield Odd("see-through.webp", encoded(with_alpha, "WEBP", lossless=True), blended.astype(np.uint8), 0.6)
-    yield Odd("see-through.tif", encoded(with_alpha, "TIFF"), blended.astype(np.uint8), 0.6)
+    yield Odd("transparent.png", encoded(with_alpha, "PNG"), blended.astype(np.uint8), 0.6)
+    yield Odd("transparent.webp", encoded(with_alpha, "WEBP", lossless=True), blended.astype(np.uint8), 0.6)
+    yield Odd("transparent.tif", encoded(with_alpha, "TIFF"), blended.astype(np.uint8), 0.6)
     grey_alpha = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(np.where(clear, 0, 255).astype(np.uint8))])
-    yield Odd("see-through-grey.png", encoded(grey_alpha, "PNG"), np.where(clear[..., None], 255, _rgb(grey)))
+    yield Odd("transparent-grey.png", encoded(grey_alpha, "PNG"), np.where(clear[..., None], 255, _rgb(grey)))
     paletted = Image.fromarray(np.where(clear, 7, np.arange(60) % 3).astype(np.uint8))
     paletted.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255] + [9] * 15)
     shown = np.where(clear[..., None], 255, np.eye(3, dtype=np.uint8)[np.arange(60) % 3] * 255).astype(np.uint8)
@@ -183,11 +183,11 @@ def _see_through() -> Iterator[Odd]:
 
 
 def _of_several_or_small() -> Iterator[Odd]:
-    """Several pictures in one: the first is taken."""
+    """Files with several images, of which the first is decoded; very small images."""
     image, pixels = _image()
     other, few_colors = picture(1, SIZE), _few_colors()
     for form, extension in (("GIF", "gif"), ("WEBP", "webp"), ("PNG", "png"), ("TIFF", "tif")):
-        first, second = (one.quantize(256) if form == "GIF" else one for one in (image, other))
+        first, second = (frame.quantize(256) if form == "GIF" else frame for frame in (image, other))
         lossless = {"lossless": True} if form == "WEBP" else {}
         several = encoded(first, form, save_all=True, append_images=[second.copy()], **lossless)
         yield Odd(f"several.{extension}", several, few_colors if form == "GIF" else pixels, CLOSE)
@@ -203,7 +203,7 @@ def _of_several_or_small() -> Iterator[Odd]:
 
 
 def _with_metadata() -> Iterator[Odd]:
-    """What stands beside the pixels."""
+    """Metadata, broken or large."""
     image, pixels = _image()
     whole, few_colors = _whole(), _few_colors()
     exif = Image.Exif()
@@ -227,17 +227,17 @@ def _with_metadata() -> Iterator[Odd]:
     gif = whole["gif"]
     remark = b"\x21\xfe" + (b"\xff" + b"c" * 255) * 4_000 + b"\0"
     yield Odd("huge-comment.gif", gif[: 13 + 768] + remark + gif[13 + 768 :], few_colors)
-    yield Odd("more-behind-it.jpg", jpeg + b"more" * 1_000, pixels, CLOSE)
+    yield Odd("trailing-data.jpg", jpeg + b"more" * 1_000, pixels, CLOSE)
     yield Odd("padded.jpg", jpeg + bytes(4_096), pixels, CLOSE)
 
 
-ENDLESS = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\xff" * 50  # 65,535 tags are announced
+ENDLESS = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\xff" * 50  # announces 65,535 tags
 
 
 def _oriented() -> Iterator[Odd]:
-    """The upright picture under each of EXIF's eight orientations; in the other formats under the sixth."""
+    """One upright image stored in each of the eight EXIF orientations; in other formats in the sixth only."""
     upright = picture(3, SIZE)
-    stored = {  # how a camera that is held so stores what stands upright
+    stored = {  # how a camera in this orientation stores the upright image
         1: upright,
         2: upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
         3: upright.transpose(Image.Transpose.ROTATE_180),
@@ -260,16 +260,16 @@ def _oriented() -> Iterator[Odd]:
             yield Odd("orientation-5-from-white.tif", tagged, _rgb(255 - (_deep() >> 8)))
 
 
-def _refused() -> Iterator[Odd]:
+def _rejected() -> Iterator[Odd]:
     whole = _whole()
-    convert = "cannot be decoded here; convert it to JPEG"
+    convert = "is not supported; convert it to JPEG"
     yield Odd("empty.jpg", b"", reason="the file is empty")
     yield Odd("zeros.jpg", bytes(5_000), reason="holds nothing but zero bytes")
-    yield Odd("noise.jpg", np.random.default_rng(0).bytes(5_000), reason="not a picture in a known format")
-    yield Odd("text.jpg", "Überhaupt kein Bild.\n".encode() * 90, reason="is text, not a picture")
-    yield Odd("sign-in.jpg", b"\n<!DOCTYPE html>\n<html>", reason="is a web page, not a picture")
-    yield Odd("film.jpg", b"\0\0\0\x18ftypmp42" + bytes(99), reason="is a video, not a picture")
-    yield Odd("packed.jpg", b"PK\3\4" + bytes(99), reason="is an archive, not a picture")
+    yield Odd("noise.jpg", np.random.default_rng(0).bytes(5_000), reason="not an image in a known format")
+    yield Odd("text.jpg", "Überhaupt kein Bild.\n".encode() * 90, reason="is text, not an image")
+    yield Odd("sign-in.jpg", b"\n<!DOCTYPE html>\n<html>", reason="is a web page, not an image")
+    yield Odd("film.jpg", b"\0\0\0\x18ftypmp42" + bytes(99), reason="is a video, not an image")
+    yield Odd("packed.jpg", b"PK\3\4" + bytes(99), reason="is an archive, not an image")
     yield Odd("phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99), reason=f"is HEIC, which {convert}")
     yield Odd("phone.jpg", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(99), reason=f"is HEIC, which {convert}")
     yield Odd("new.jxl", b"\xff\x0a" + bytes(99), reason=f"is JPEG XL, which {convert}")
@@ -280,9 +280,11 @@ def _refused() -> Iterator[Odd]:
     yield Odd("layers.jpg", b"8BPS\0\1" + bytes(99), reason=f"is a Photoshop document, which {convert}")
     yield Odd("canon.tif", b"II*\0\x10\0\0\0CR\2\0" + bytes(99), reason=f"is camera raw, which {convert}")
     grey = np.asarray(picture(0, SIZE).convert("L"))
-    yield Odd("preview.tif", tiff(SIZE, 8, grey.tobytes(), t254=1), reason="is only the preview of another picture")
-    yield Odd("grey-32.tif", tiff(SIZE, 32, grey.astype("<u4").tobytes()), reason="grey values of 32 bits")
-    yield Odd("float.tif", encoded(Image.fromarray(grey / np.float32(255)), "TIFF"), reason="grey values of 32 bits")
+    yield Odd("preview.tif", tiff(SIZE, 8, grey.tobytes(), t254=1), reason="is only the preview of another image")
+    yield Odd("grey-32.tif", tiff(SIZE, 32, grey.astype("<u4").tobytes()), reason="has 32-bit or signed grey values")
+    yield Odd(
+        "float.tif", encoded(Image.fromarray(grey / np.float32(255)), "TIFF"), reason="has 32-bit or signed grey values"
+    )
 
     yield Odd("30000x1.png", encoded(Image.new("RGB", (30_000, 1)), "PNG"), reason="has 30000 x 1 pixels: one side is")
     yield Odd("201x1.gif", encoded(Image.new("L", (201, 1)), "GIF"), reason="more than 200 times the other")
@@ -292,7 +294,7 @@ def _refused() -> Iterator[Odd]:
     progressive = whole["progressive.jpg"]
     scan = progressive[progressive.rindex(b"\xff\xda") : -2]
     yield Odd("scans.jpg", progressive[:-2] + scan * 300 + b"\xff\xd9", reason="progressive scans; the limit is 200")
-    yield Odd("no-width.png", png((0, 3), 8, 2, b"\0"), reason="begins like PNG, and cannot be read as such")
+    yield Odd("no-width.png", png((0, 3), 8, 2, b"\0"), reason="starts like PNG, but cannot be decoded")
 
     for name in ("jpg", "progressive.jpg", "webp", "png", "gif", "avif"):
         data = whole[name]
