@@ -11,11 +11,13 @@ from lookalike.job.errors import ConfigError
 from lookalike.plan.plan import Plan
 from lookalike.plan.start import (
     check_working_directory,
+    collect_all_garbage_rarely,
     share_library,
     why_not_writable,
 )
 
 share_library()
+collect_all_garbage_rarely()
 
 
 configfile: f"{workflow.basedir}/config.yaml"

@@ -73,7 +73,7 @@ class Plan(Keys):
 
 
 def _unfit(config: Config) -> Iterator[str]:
-    """One line for each index of an experiment that FAISS cannot make for a model whose dimensions its entry tells."""
+    """One line for each index of an experiment that FAISS cannot build for a model whose dimensions its entry tells."""
     for name, experiment in config.experiments.items():
         for index in experiment.indexes:
             factory = config.indexes[index].factory
