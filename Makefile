@@ -14,12 +14,12 @@ demo: setup
 
 setup: $(READY)
 
-# Extras may be fewer on a machine that only computes: make setup EXTRAS=cpu,demo
+# A machine that only computes needs fewer extras: make setup EXTRAS=cpu,demo
 EXTRAS ?= cpu,demo,slurm,dev
 $(READY): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here. Install Python 3.11 or newer."; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found. Install Python 3.11 or newer."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "Python 3.11 or newer is needed, and $(PYTHON) is older. Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	    { echo "Python 3.11 or newer is needed, and $(PYTHON) is too old. Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv .venv || \
 	    { echo "This Python cannot make virtual environments. On Debian: sudo apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
@@ -35,7 +35,7 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest -m slow $(TESTS)
 
-# needs a SLURM that answers on this machine (docs/cluster.md)
+# needs a running SLURM on this machine (docs/cluster.md)
 test-slurm: setup
 	$(BIN)/python -m pytest -m slurm $(TESTS)
 
@@ -52,7 +52,7 @@ lint: setup
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 
-# compared with sentence-transformers too, where the extra is there: make bench EXTRAS=cpu,demo,slurm,dev,bench
+# compares with sentence-transformers, too, where that extra is installed: make bench EXTRAS=cpu,demo,slurm,dev,bench
 bench: setup
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/embed.py $(BENCH)

@@ -1,4 +1,4 @@
-"""Which image embedding finds your pictures? Targets: the experiments of the configuration, each by its name."""
+"""Which image embedding finds your images? Targets: the experiments of the configuration, by name."""
 
 import sys
 
@@ -12,11 +12,13 @@ from lookalike.job.errors import ConfigError
 from lookalike.plan.plan import Plan
 from lookalike.plan.start import (
     check_working_directory,
+    collect_all_garbage_rarely,
     share_library,
     why_not_writable,
 )
 
 share_library()
+collect_all_garbage_rarely()
 
 
 configfile: f"{workflow.basedir}/config.yaml"
@@ -104,5 +106,5 @@ for experiment in plan.config.experiments:
         input:
             plan.targets(experiment),
 
-    # what `snakemake --list` shows beside the name
+    # the title that `snakemake --list` shows
     workflow.get_rule(experiment).docstring = plan.title(experiment)

@@ -1,6 +1,6 @@
 """The models of an experiment against each other, and the duplicates among the images that they were compared on.
 
-inputs:   metrics and all that was found, of every model and index of the experiment, the sample and its true matches, and
+inputs:   metrics and search results of every model and index of the experiment, the sample and its true matches, and
           what the first model saw of every image, for the hashes
 outputs:  results/reports/{experiment}/leaderboard.csv       tidy: one row a model, index and metric
           results/reports/{experiment}/comparisons.json      pairwise comparison: better, worse, cannot tell

@@ -1,4 +1,4 @@
-"""Pictures to vectors: the only stage that uses a GPU.
+"""Images to vectors: the only stage that uses a GPU.
 
 inputs:   results/{dataset}/sample/shards/{shard}.parquet
           results/{dataset}/images/{shard}.zip                those that its images are in, where a run made them

@@ -1,10 +1,10 @@
 """Vectors of the references to a FAISS index.
 
-inputs:   all embedding shards of a model on a data set with their tables of rejected pictures, and the sample
+inputs:   all embedding shards of a model on a data set with their tables of rejected images, and the sample
 outputs:  results/{dataset}/indexes/{model}/{index}.faiss           of a scan index a list of the shards
           results/{dataset}/indexes/{model}/{index}.ids.parquet     row i names the image of vector i
           results/{dataset}/indexes/{model}/{index}.images.parquet  what the model saw of every image, or why it did not
-refuses:  shards that were made with another configuration, other weights or other precision; pictures that are neither
+refuses:  shards that were made with another configuration, other weights or other precision; images that are neither
           embedded nor rejected, or were changed since they were sampled; too few vectors to train on
 """
 

@@ -1,6 +1,6 @@
 """Neighbors and truth to numbers with intervals.
 
-inputs:   all that one model's search with one index found, the sample and its true matches, and what the model saw of
+inputs:   the results of one model's search with one index, the sample and its true matches, and what the model saw of
           every image: sizes, and which were rejected
 outputs:  results/{dataset}/metrics/{model}/{index}.json
 reads besides: timings beside the logs, which may be missing (a clock must not decide about reruns)
@@ -27,7 +27,7 @@ rule measure:
         k=lambda wildcards: plan.config.datasets[wildcards.dataset].k,
         timings=lambda wildcards: plan.timings(wildcards.dataset, wildcards.model),
         search_timing="results/logs/search/{dataset}/{model}/{index}.json",
-        # not read by the script: numbers of an older model must not stand when a job above this one failed
+        # not read by the script: numbers of an older model must not remain when a job above this one failed
         made_with=lambda wildcards: [
             plan.embedding_key(wildcards.model),
             plan.index_key(wildcards.index),

@@ -1,7 +1,7 @@
 """The HTML report of an experiment.
 
-inputs:   metrics, neighbors, those of outside images, and what was seen of every image, of every model and index of the
-          experiment; its comparisons and duplicates, the sample and its true matches
+inputs:   metrics, neighbors, neighbors of showcase images, and what was seen of every image, for every model and index of
+          the experiment; its comparisons and duplicates, the sample and its true matches
 outputs:  results/reports/{experiment}/index.html            self-contained
 refuses:  inputs that contradict each other
 """

@@ -1,9 +1,9 @@
-"""Which pictures a data set has, in which roles, and how they are cut into shards.
+"""Which images a data set has, in which roles, and how they are split into shards.
 
 inputs:   the configuration; for `copies` the sample of the data set that is copied; tables that come with a data set
-outputs:  results/{dataset}/images/{shard}.zip        pictures that the run makes itself, a shard's in each
-          results/{dataset}/images/manifest.parquet   what they are
-          results/{dataset}/sample/images.parquet     one row a picture (docs/file-formats.md)
+outputs:  results/{dataset}/images/{shard}.zip        images that the run makes, one archive per shard
+          results/{dataset}/images/manifest.parquet   what those images are
+          results/{dataset}/sample/images.parquet     one row per image (docs/file-formats.md)
           results/{dataset}/sample/truth.parquet      the true matches
           results/{dataset}/sample/shards/{shard}.parquet
 """
@@ -13,7 +13,7 @@ outputs:  results/{dataset}/images/{shard}.zip        pictures that the run make
 for dataset in plan.creating_datasets():
 
     checkpoint:
-        """Make the images of a data set that the run makes itself"""
+        """Make the images of a data set that is made by the run"""
         name:
             f"make_images_{dataset}"
         input:
@@ -33,7 +33,7 @@ for dataset in plan.creating_datasets():
             "../workflow_scripts/make_images.py"
 
 
-# A snapshot: pictures that come later are not seen until `--forcerun sample` looks again.
+# A snapshot: images that are added later are not seen until `--forcerun sample` looks again.
 rule sample:
     """List the images of a data set, their roles, and the true matches"""
     input:
@@ -53,20 +53,21 @@ rule sample:
 
 
 # A checkpoint, so that Snakemake decides about embedding again once the shards are there, by their content; one for
-# each data set, since their names follow from its configuration.
-for dataset in plan.config.datasets:
+# each data set, since their names follow from its configuration. Thousands of shards are several jobs: the time of a
+# dry run grows with the number of a checkpoint's files times that of the jobs that read them.
+for rule_name, dataset, shard_files in plan.shard_jobs():
 
     checkpoint:
-        """Cut a sample into shards"""
+        """Split a sample into shards"""
         name:
-            f"shard_{dataset}"
+            rule_name
         input:
             images=f"results/{dataset}/sample/images.parquet",
             truth=f"results/{dataset}/sample/truth.parquet",
         output:
-            plan.shard_files(dataset),
+            shard_files,
         log:
-            f"results/logs/shard/{dataset}.log",
+            f"results/logs/shard/{rule_name.removeprefix('shard_')}.log",
         conda:
             plan.environment
         params:

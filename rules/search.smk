@@ -1,9 +1,9 @@
 """The nearest references of every query, and the best pairs of all queries together.
 
-inputs:   an index with its ids, the sample, and all embedding shards: queries, training and outside images, and of a
-          scan index the references
+inputs:   an index with its ids, the sample, and all embedding shards: queries, training and showcase images, and the
+          references of a scan index
 outputs:  results/{dataset}/neighbors/{model}/{index}.parquet                query, rank, reference, cosine similarity
-          results/{dataset}/neighbors/{model}/{index}.showcase.parquet       the same of outside images
+          results/{dataset}/neighbors/{model}/{index}.showcase.parquet       the same for showcase images
           results/{dataset}/neighbors/{model}/{index}.candidates.parquet     the best 10 pairs a query over all queries
           results/{dataset}/neighbors/{model}/{index}.training.parquet       each query's nearest training images
           results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet  the candidates of normalised scores

@@ -1,4 +1,4 @@
-"""What all tests share: pictures of their own making."""
+"""What all tests share: images that they make."""
 
 import os
 import resource
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def picture(seed: int, size: tuple[int, int] = (60, 48)) -> Image.Image:
-    """A colorful picture (width, height) in which no two seeds look alike: blocks and a gradient."""
+    """A colorful image (width, height) in which no two seeds look alike: blocks and a gradient."""
     draw = np.random.default_rng(seed)
     blocks = draw.integers(0, 256, (6, 8, 3)).astype(np.uint8)
     image = Image.fromarray(blocks).resize(size, Image.Resampling.BICUBIC)
@@ -54,7 +54,7 @@ MakePictures = Callable[..., Path]
 
 @pytest.fixture
 def make_pictures() -> MakePictures:
-    """Fill a folder with pictures named p0.png, p1.png, ..."""
+    """Fill a folder with images named p0.png, p1.png, ..."""
 
     def make(folder: Path, count: int, first: int = 0) -> Path:
         folder.mkdir(parents=True, exist_ok=True)

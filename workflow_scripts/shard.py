@@ -1,10 +1,12 @@
 from lookalike.job.log import job
-from lookalike.sample.shard import write_shards
+from lookalike.sample.shard import ShardJob, write_shards
 
 with job(snakemake.rule, snakemake.log[0]):
     write_shards(
-        images=snakemake.input.images,
-        truth=snakemake.input.truth,
-        key=snakemake.params.key,
-        outputs=snakemake.output,
+        ShardJob(
+            images=snakemake.input.images,
+            truth=snakemake.input.truth,
+            key=snakemake.params.key,
+            shards_out=snakemake.output,
+        )
     )

@@ -1,4 +1,4 @@
-"""Keys leave defaults out: under a default that changes, results of the old one would pass for results of the new."""
+"""Keys omit defaults, so if a default changed, old results would pass for new ones."""
 
 from typing import Annotated, Any, get_args, get_origin
 
@@ -77,10 +77,10 @@ def records(kind: Any) -> list[type[BaseModel]]:
 @pytest.mark.parametrize(
     "record", [*records(models.Embed), *records(datasets.Dataset), indexes.Index], ids=lambda record: record.__name__
 )
-def test_no_default_changes_what_an_old_key_means(record: type[BaseModel]) -> None:
-    found = {
+def test_released_defaults_are_frozen(record: type[BaseModel]) -> None:
+    defaults = {
         name: field.default.model_dump() if isinstance(field.default, BaseModel) else field.default
         for name, field in record.model_fields.items()
         if not field.is_required() and name not in LATER | {"runtime"}
     }
-    assert found == FROZEN[record.__name__], "a key means something else now: give the setting another name"
+    assert defaults == FROZEN[record.__name__], "the meaning of a key has changed: give the setting a new name"

@@ -1,6 +1,7 @@
 """The house keeps its order: who imports whom, what starts without torch, and how thin a script is."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,17 @@ def test_every_rule_file_opens_with_its_contract_and_defines_no_function() -> No
         assert "inputs:" in text.split('"""')[1], path
         assert "outputs:" in text.split('"""')[1], path
         assert "def " not in text, path
+
+
+@pytest.mark.parametrize(("path", "codes"), [("lookalike/io/new.py", {"D100", "F821"}), ("new.py", set())])
+def test_only_scripts_may_use_the_undefined_name_snakemake(path: str, codes: set[str]) -> None:
+    command = ["ruff", "check", "--output-format", "json", "--stdin-filename", f"workflow_scripts/{path}", "-"]
+    ran = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=REPOSITORY,
+        input="print(snakemake.input)\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert {found["code"] for found in json.loads(ran.stdout)} == codes

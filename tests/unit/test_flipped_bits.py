@@ -1,4 +1,4 @@
-"""A flipped bit in a file that a run reads is an error that names the file: never another number, nor a traceback."""
+"""A flipped bit in a file that a run reads is an error that names the file, never another number or a traceback."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ def tables() -> dict[str, tuple[pa.Table, Any]]:
         "float16": (embeddings("f2"), EMBEDDINGS),
         "rejected": (rejected_table(REFERENCES[:2]), REJECTED),
         "none rejected": (rejected_table([]), REJECTED),
-        "neighbors": (neighbors_table({one: [("r1.jpg", 0.5), ("r2.jpg", 0.25)] for one in QUERIES}), NEIGHBORS),
+        "neighbors": (neighbors_table({query: [("r1.jpg", 0.5), ("r2.jpg", 0.25)] for query in QUERIES}), NEIGHBORS),
     }
 
 
@@ -66,24 +66,24 @@ def every_reader(path: Path, table: pa.Table, format: Any) -> dict[str, Read]:
 
 
 def flip_and_read(path: Path, read: Read, flips: int = FLIPS) -> int:
-    """Flip one bit after the other; the number of flips that were refused. The rest must have changed nothing."""
-    whole, expected, rng, refused = path.read_bytes(), read(path), random.Random(0), 0
+    """Flip one bit after the other and count the flips that are detected. The others must not change what is read."""
+    intact, expected, rng, refused = path.read_bytes(), read(path), random.Random(0), 0
     for _ in range(flips):
-        data = bytearray(whole)
-        place = rng.randrange(len(data))
-        data[place] ^= 1 << rng.randrange(8)
+        data = bytearray(intact)
+        position = rng.randrange(len(data))
+        data[position] ^= 1 << rng.randrange(8)
         path.write_bytes(data)
         try:
-            found, message = read(path), ""
+            content, message = read(path), ""
         except LookalikeError as error:
-            found, message = None, str(error)
+            content, message = None, str(error)
         if message:
             assert message.startswith(f"{path}: ")
             assert message.endswith("Delete it and run again.")
             refused += 1
         else:
-            assert found == expected, f"byte {place} of {len(data)}"
-    path.write_bytes(whole)
+            assert content == expected, f"byte {position} of {len(data)}"
+    path.write_bytes(intact)
     return refused
 
 
@@ -97,26 +97,26 @@ def test_no_flipped_bit_of_a_table_gives_another_value(tmp_path: Path, name: str
         assert refused > FLIPS / 10, reader
 
 
-def test_every_flipped_bit_of_a_footer_is_seen(tmp_path: Path) -> None:
+def test_every_flipped_bit_of_a_footer_is_detected(tmp_path: Path) -> None:
     table, format = tables()["truth"]
     path = tmp_path / "a.parquet"
     store.write_table(table, path, format, SETTINGS)
-    whole = path.read_bytes()
-    length = int.from_bytes(whole[-8:-4], "little")
-    for place in range(len(whole) - 8 - length, len(whole)):
+    intact = path.read_bytes()
+    length = int.from_bytes(intact[-8:-4], "little")
+    for position in range(len(intact) - 8 - length, len(intact)):
         for bit in range(8):
-            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            path.write_bytes(intact[:position] + bytes([intact[position] ^ 1 << bit]) + intact[position + 1 :])
             with pytest.raises(LookalikeError, match=r"a\.parquet: .* Delete it and run again\."):
                 store.read_provenance(path)
 
 
-def test_a_file_that_was_cut_short_is_named(tmp_path: Path) -> None:
+def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     table, format = tables()["float32"]
     path = tmp_path / "a.parquet"
     store.write_table(table, path, format, SETTINGS)
-    whole = path.read_bytes()
-    for length in range(0, len(whole), 37):
-        path.write_bytes(whole[:length])
+    intact = path.read_bytes()
+    for length in range(0, len(intact), 37):
+        path.write_bytes(intact[:length])
         with pytest.raises(LookalikeError, match=r"a\.parquet: is damaged"):
             store.read_table(path, format)
 
@@ -158,28 +158,28 @@ def test_other_programs_read_a_sealed_table(tmp_path: Path) -> None:
     assert pq.read_table(path).equals(table)
 
 
-def test_the_identity_of_a_file_is_that_of_its_rows_too(tmp_path: Path) -> None:
-    """Vectors that differ in one bit have pages of one size and no statistics: the footers alone could be the same."""
+def test_the_identity_of_a_file_depends_on_its_rows(tmp_path: Path) -> None:
+    """Vectors that differ in one bit have pages of equal size and no statistics, so the rest of the footer is equal."""
     table, format = tables()["float16"]
     vectors = table["embedding"].combine_chunks().flatten().to_numpy().copy()
     vectors.view(np.uint16)[5] ^= 1
     other = table.set_column(4, "embedding", pa.FixedSizeListArray.from_arrays(pa.array(vectors), 8))
-    for name, rows in (("one", table), ("two", table), ("other", other)):
+    for name, rows in (("first", table), ("second", table), ("other", other)):
         store.write_table(rows, tmp_path / name, format, SETTINGS)
-    one, two, another = (store.identity(tmp_path / name) for name in ("one", "two", "other"))
-    assert one == two
-    assert one != another
+    first, second, changed = (store.identity(tmp_path / name) for name in ("first", "second", "other"))
+    assert first == second
+    assert first != changed
 
 
 def flipped(path: Path, flips: int = FLIPS) -> Iterator[None]:
-    """The file with one flipped bit after the other; as it was afterwards."""
-    whole, rng = path.read_bytes(), random.Random(1)
+    """Flip one bit of the file after the other, and restore it at the end."""
+    intact, rng = path.read_bytes(), random.Random(1)
     for _ in range(flips):
-        data = bytearray(whole)
+        data = bytearray(intact)
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         path.write_bytes(data)
         yield
-    path.write_bytes(whole)
+    path.write_bytes(intact)
 
 
 def test_no_flipped_bit_of_an_index_is_searched(tmp_path: Path) -> None:
@@ -193,10 +193,10 @@ def test_no_flipped_bit_of_an_index_is_searched(tmp_path: Path) -> None:
     check_index(str(index), str(ids), {})
 
 
-def test_no_flipped_bit_of_the_kept_content_hashes_becomes_a_hash(tmp_path: Path) -> None:
+def test_no_flipped_bit_of_the_cached_content_hashes_becomes_a_hash(tmp_path: Path) -> None:
     cache = tmp_path / "content_hashes.cache"
     columns = [REFERENCES, ["9 1 1 1"] * 40, [f"pieces:{number:032x}" for number in range(40)]]
-    hashing._write(pa.table(columns, schema=hashing.SEEN), cache)
+    hashing._write(pa.table(columns, schema=hashing.CACHE), cache)
     assert hashing._read(cache).num_rows == 40
     for _ in flipped(cache):
         assert hashing._read(cache).num_rows == 0
@@ -207,9 +207,10 @@ def test_no_flipped_bit_of_an_image_that_a_run_made_is_embedded() -> None:
     row = {"root": "results/made/images", "path": "queries-00000.zip!copy.jpg", "bytes": len(data)}
     row |= {"content_hash": content_hashes.of_made(data)}
     content_hashes.check(row, bytes(data))
+    rng = random.Random(0)
     for _ in range(50):
-        place, bit = random.Random(_).randrange(len(data)), 1 << random.Random(_).randrange(8)
-        data[place] ^= bit
+        position, bit = rng.randrange(len(data)), 1 << rng.randrange(8)
+        data[position] ^= bit
         with pytest.raises(LookalikeError, match=r"copy\.jpg.* --forcerun results/made/images/manifest\.parquet"):
             content_hashes.check(row, bytes(data))
-        data[place] ^= bit
+        data[position] ^= bit

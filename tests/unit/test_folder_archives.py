@@ -16,7 +16,7 @@ from lookalike.io import images, store
 from lookalike.io.formats.tables import IMAGES
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import sample as datasets
-from lookalike.sample.shard import write_shards
+from lookalike.sample.shard import ShardJob, write_shards
 
 Files = dict[str, bytes]
 
@@ -50,7 +50,7 @@ def put(path: str, files: Files, *, mode: str = "", date: int = 0) -> None:
 def sample(**entry: Any) -> tuple[pa.Table, dict[str, int]]:
     """The images table of a folder, and how much was left out for which reason."""
     key = json.dumps({"kind": "folder", "root": "root", **entry})
-    datasets.sample("mine", key, None, "results/images.parquet", "results/truth.parquet")
+    datasets.sample(datasets.SampleJob("mine", key, None, "results/images.parquet", "results/truth.parquet"))
     left_out = store.read_provenance("results/images.parquet")["left_out"]
     return store.read_table("results/images.parquet", IMAGES), {row["reason"]: row["count"] for row in left_out}
 
@@ -58,7 +58,7 @@ def sample(**entry: Any) -> tuple[pa.Table, dict[str, int]]:
 def shards(number: int = 3) -> list[bytes]:
     files = [f"results/references-{shard}.parquet" for shard in range(number)]
     key = json.dumps({"dataset": "mine", "k": 1, "shards": {"references": number}, "expect": {}})
-    write_shards("results/images.parquet", "results/truth.parquet", key, files)
+    write_shards(ShardJob("results/images.parquet", "results/truth.parquet", key, files))
     return [Path(file).read_bytes() for file in files]
 
 

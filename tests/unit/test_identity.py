@@ -1,4 +1,4 @@
-"""Whole files of another sample, search or shard are refused, with a remedy that leads out."""
+"""Intact files of another sample, search or shard are refused, with a remedy that works."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 from lookalike.io import identity, store
 from lookalike.io.formats.tables import IMAGES, MANIFEST, NEIGHBORS, REJECTED, TRUTH
 from lookalike.job.errors import LookalikeError
-from lookalike.sample.sample import sample
+from lookalike.sample.sample import SampleJob, sample
 from tables import images_table, neighbors_table, rejected_table, truth_table
 
 
@@ -21,7 +21,7 @@ def write_sample(folder: Path, query: str) -> tuple[Path, Path]:
 
 
 def test_truth_of_another_sample_is_refused(tmp_path: Path) -> None:
-    images, truth = write_sample(tmp_path / "one", "q")
+    images, truth = write_sample(tmp_path / "own", "q")
     _, other = write_sample(tmp_path / "other", "p")
     identity.check_sample(images, truth)
     with pytest.raises(LookalikeError, match=rf"^{other}: was made from another sample .* --forcerun {images}$"):
@@ -30,11 +30,11 @@ def test_truth_of_another_sample_is_refused(tmp_path: Path) -> None:
         identity.check_sample(images, records={"comparisons.json": identity.sample_of(other)})
 
 
-def test_the_same_sample_has_the_same_hash_and_another_true_match_has_not() -> None:
+def test_the_same_sample_has_the_same_hash_and_another_truth_another_hash() -> None:
     images = images_table(["r", "s"], ["q"])
-    one, other = truth_table([("q", "r")]), truth_table([("q", "s")])
-    assert identity.hash_sample(images, one) == identity.hash_sample(images, truth_table([("q", "r")]))
-    assert identity.hash_sample(images, one) != identity.hash_sample(images, other)
+    truth, other = truth_table([("q", "r")]), truth_table([("q", "s")])
+    assert identity.hash_sample(images, truth) == identity.hash_sample(images, truth_table([("q", "r")]))
+    assert identity.hash_sample(images, truth) != identity.hash_sample(images, other)
 
 
 def test_shards_that_an_index_was_not_built_from_are_named(tmp_path: Path) -> None:
@@ -67,8 +67,8 @@ def test_rejected_images_of_another_shard_are_refused(tmp_path: Path) -> None:
         identity.check_rejected([tmp_path / "0"], [tmp_path / "1.rejected"])
 
 
-def test_files_that_do_not_say_what_they_were_made_from_are_refused(tmp_path: Path) -> None:
-    """Two of them would be equal."""
+def test_files_that_do_not_record_what_they_were_made_from_are_refused(tmp_path: Path) -> None:
+    """Two missing records would compare as equal."""
     for name, table, format in (
         ("images", images_table(["r"], ["q"]), IMAGES),
         ("truth", truth_table([]), TRUTH),
@@ -78,12 +78,12 @@ def test_files_that_do_not_say_what_they_were_made_from_are_refused(tmp_path: Pa
         ("0.rejected", rejected_table([]), REJECTED),
     ):
         store.write_table(table, tmp_path / name, format, {})
-    said = "does not say what it was made from .* Delete it and run again"
-    with pytest.raises(LookalikeError, match=f"images: {said}"):
+    message = "does not record what it was made from .* Delete it and run again"
+    with pytest.raises(LookalikeError, match=f"images: {message}"):
         identity.check_sample(tmp_path / "images", tmp_path / "truth")
-    with pytest.raises(LookalikeError, match=f"neighbors: {said}"):
+    with pytest.raises(LookalikeError, match=f"neighbors: {message}"):
         identity.check_search(tmp_path / "neighbors", tmp_path / "candidates")
-    with pytest.raises(LookalikeError, match=f"0: {said}"):
+    with pytest.raises(LookalikeError, match=f"0: {message}"):
         identity.check_rejected([tmp_path / "0"], [tmp_path / "0.rejected"])
 
 
@@ -92,7 +92,7 @@ def test_images_that_were_made_with_other_settings_are_not_sampled(tmp_path: Pat
     keys = [f'{{"kind": "copies", "of": "pictures", "queries": 6, "seed": {seed}}}' for seed in (0, 1)]
     table = images_table(["r"], []).append_column("source", pa.nulls(1, pa.string()))
     store.write_table(table, manifest, MANIFEST, {"key": keys[1]})
-    outputs = {"images_out": str(tmp_path / "images.parquet"), "truth_out": str(tmp_path / "truth.parquet")}
+    jobs = [SampleJob("copies", key, manifest, tmp_path / "images.parquet", tmp_path / "truth.parquet") for key in keys]
     with pytest.raises(LookalikeError, match=rf"{manifest}: .* made with other settings .* --forcerun {manifest}$"):
-        sample("copies", keys[0], str(manifest), **outputs)
-    sample("copies", keys[1], str(manifest), **outputs)
+        sample(jobs[0])
+    sample(jobs[1])

@@ -356,7 +356,7 @@ def test_an_index_of_another_factory_is_rejected(chain: Chain) -> None:
 
 def test_counts_add_up_or_nothing_is_built(chain: Chain) -> None:
     chain.shard("references", [name for name in chain.vectors if name[0] == "r"][:-1])
-    with pytest.raises(LookalikeError, match=r"47 pictures were sampled, but 46 are embedded and 0 rejected.*'r39'"):
+    with pytest.raises(LookalikeError, match=r"47 images were sampled, but 46 are embedded and 0 rejected.*'r39'"):
         chain.build()
     chain.rejected = chain.reject([{"image_id": "r39", "path": "r39", "reason": "damaged"}])
     chain.build()
@@ -377,7 +377,7 @@ def test_a_vector_of_other_bytes_than_the_sampled_ones_is_rejected(chain: Chain)
     shard = chain.folder / "references.parquet"
     manifest = chain.folder.parent / "images/manifest.parquet"
     assert str(caught.value) == (
-        f"{shard}: holds the vector of another picture under the name 'r0': its file was changed after it was "
+        f"{shard}: holds the vector of another image under the name 'r0': its file was changed after it was "
         f"embedded or copied. Copy and embed it again: --forcerun {manifest} {shard}"
     )
 

@@ -22,7 +22,7 @@ MISSING = {"label": "Not here", "requires": "no-such-package==1.0", "embed": {"f
 def configured(**experiment: Any) -> dict[str, Any]:
     return {
         "run": ["x"],
-        "datasets": {"d": {"kind": "photo_tiles"}},
+        "datasets": {"tiles": {"kind": "photo_tiles"}, "d": {"kind": "copies", "of": "tiles"}},
         "models": {
             "pixels": {"embed": {"family": "pixels"}},
             "there": {"requires": "numpy", "embed": {"family": "pixels", "size": 8}},

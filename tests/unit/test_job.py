@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lookalike.job import log as job
+from conftest import REPOSITORY
 from lookalike.job.progress import Progress
 
 BODY = """
@@ -28,7 +28,7 @@ def run(folder: Path, last: str) -> tuple[int, str, str]:
 def script(log: Path, last: str) -> "subprocess.CompletedProcess[str]":
     code = BODY.format(log=str(log), last=last)
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(job.__file__).parents[1], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=REPOSITORY / "workflow_scripts", capture_output=True, text=True, check=False
     )
 
 
@@ -39,7 +39,7 @@ def test_a_job_logs_to_its_file_and_to_the_terminal_and_says_what_it_cost(tmp_pa
     assert "s of CPU and at most" in log.splitlines()[-1]
 
 
-def test_an_error_for_people_has_no_traceback(tmp_path: Path) -> None:
+def test_a_user_facing_error_has_no_traceback(tmp_path: Path) -> None:
     status, terminal, log = run(tmp_path, "raise LookalikeError('k: too large. Lower it.')")
     assert status == 1
     assert terminal == "embed pixels: half way\nembed pixels: k: too large. Lower it.\n"
@@ -53,7 +53,7 @@ def test_an_interrupted_job_says_so_without_a_traceback(tmp_path: Path) -> None:
     assert "WARNING interrupted" in log
 
 
-def test_a_mistake_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
+def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
     status, terminal, log = run(tmp_path, "1 / 0")
     assert status == 1
     for text in (terminal, log):
@@ -66,7 +66,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
     [
         (
             "raise MemoryError",
-            "out of memory. Raise the limit of this job (runtime.mem_mb on a cluster, ulimit -v), let",
+            "out of memory. Raise the limit of this job (runtime.mem_mb on a cluster, ulimit -v), run",
         ),
         (
             "open('/dev/full', 'w').write('x' * 100_000)",
@@ -74,15 +74,15 @@ def test_a_mistake_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
         ),
         (
             "import os; raise OSError(30, os.strerror(30), 'results/x')",
-            "results/x: Read-only file system. Give yourself the rights, or mount that disk writable.",
+            "results/x: Read-only file system. Give yourself permission, or mount that disk writable.",
         ),
         (
             "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); open('/etc/passwd')",
-            "/etc/passwd: Too many open files. Raise the limit of open files (ulimit -n).",
+            "/etc/passwd: Too many open files. Raise the limit on open files (ulimit -n).",
         ),
     ],
 )
-def test_what_the_machine_does_not_give_is_a_sentence_and_its_place_is_in_the_log(
+def test_a_lack_of_memory_space_or_permission_is_a_sentence_and_the_log_has_its_traceback(
     last: str, message: str, tmp_path: Path
 ) -> None:
     status, terminal, log = run(tmp_path, last)
@@ -103,16 +103,18 @@ def test_too_little_memory_to_import_a_library_is_a_sentence(megabytes: int, tmp
     )
 
 
-def test_a_log_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_created_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file where a folder should be")
     with pytest.raises(NotADirectoryError):
         run(tmp_path, "pass")
     ran = script(tmp_path / "logs/job.log", "pass")
     assert ran.returncode == 1
-    assert re.fullmatch(r"embed pixels: \S+/logs/job\.log: cannot be written \(.+\)\. Check the rights.*\n", ran.stderr)
+    assert re.fullmatch(
+        r"embed pixels: \S+/logs/job\.log: cannot be written \(.+\)\. Check the folder's permissions.*\n", ran.stderr
+    )
 
 
-def test_a_log_that_does_not_fit_on_the_disk_is_said_once_and_the_job_goes_on(tmp_path: Path) -> None:
+def test_a_log_that_does_not_fit_on_the_disk_is_reported_once_and_the_job_continues(tmp_path: Path) -> None:
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))"
     status, terminal, log = run(tmp_path, f"{limit}; log.info('more'); log.info('and more'); log.info('the end')")
     assert status == 0
@@ -122,18 +124,18 @@ def test_a_log_that_does_not_fit_on_the_disk_is_said_once_and_the_job_goes_on(tm
     assert terminal.endswith("embed pixels: the end\n")
 
 
-def test_progress_is_a_line_now_and_then_and_one_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_is_a_line_from_time_to_time_and_one_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "lookalike"):
-        progress = Progress("embedded", 3, "pictures", every=0)
+        progress = Progress("embedded", 3, "images", every=0)
         progress.advance()
         progress.advance(2)
     first, last = caplog.messages
-    assert first.startswith("embedded 1 of 3 pictures, ")
+    assert first.startswith("embedded 1 of 3 images, ")
     assert first.endswith(" left")
-    assert last.startswith("embedded 3 of 3 pictures, ")
+    assert last.startswith("embedded 3 of 3 images, ")
 
 
-def test_progress_that_is_quick_says_one_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_quick_progress_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "lookalike"):
         progress = Progress("made", 100, "copies")
         for _ in range(100):

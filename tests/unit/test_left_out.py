@@ -1,4 +1,4 @@
-"""What programs keep beside images is none of them, and is counted by reason wherever images are listed."""
+"""Files that programs keep beside images are not images of the data set, and are counted by reason."""
 
 import json
 import zipfile
@@ -14,7 +14,7 @@ from lookalike.io.formats.tables import IMAGES
 from lookalike.sample import left_out
 from lookalike.sample import sample as datasets
 from lookalike.sample.left_out import LeftOut
-from lookalike.sample.make_images import make_images
+from lookalike.sample.make_images import MakeImagesJob, make_images
 
 SERVED = (
     "@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg",
@@ -49,7 +49,9 @@ def put(root: str, *paths: str) -> None:
 
 def sample(key: dict[str, str]) -> tuple[list[str], dict[str, int]]:
     """The images of a data set, and what its footer says was left out."""
-    datasets.sample("mine", json.dumps(key), None, "results/images.parquet", "results/truth.parquet")
+    datasets.sample(
+        datasets.SampleJob("mine", json.dumps(key), None, "results/images.parquet", "results/truth.parquet")
+    )
     counts = store.read_provenance("results/images.parquet")["left_out"]
     paths = store.read_table("results/images.parquet", IMAGES)["path"].to_pylist()
     totals = Counter[str]()
@@ -79,7 +81,7 @@ def test_thumbnails_of_a_nas_do_not_change_a_data_set(make_pictures: MakePicture
     assert sample({"kind": "folder", "root": "pictures"})[0] == plain
 
 
-def test_thirty_raw_files_beside_eight_images_are_seen(caplog: pytest.LogCaptureFixture) -> None:
+def test_thirty_raw_files_beside_eight_images_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     put("pictures", *(f"{number}.jpg" for number in range(8)))
     for number in range(30):
         Path("pictures", f"DSC_{number:04d}.NEF").write_bytes(b"MM\0*")
@@ -90,7 +92,7 @@ def test_thirty_raw_files_beside_eight_images_are_seen(caplog: pytest.LogCapture
     assert "pictures: left out: .nef files, which are camera raw" in caplog.text
 
 
-def test_a_folder_of_nothing_but_thumbnails_says_so_and_may_be_named_itself() -> None:
+def test_a_folder_with_only_thumbnails_is_an_error_unless_it_is_the_root() -> None:
     put("pictures", "Thumbnails/x.jpg")
     with pytest.raises(
         Exception, match=r"contains no images .*Left out: thumbnails, .* \(Thumbnails\): 1, Thumbnails/\."
@@ -142,8 +144,11 @@ def test_counts_reach_the_data_set_of_copies(make_pictures: MakePictures) -> Non
     sample({"kind": "folder", "root": "pictures"})
     key = json.dumps({"kind": "copies", "of": "mine", "queries": 3})
     manifest = "results/copies/images/manifest.parquet"
-    make_images("copies", key, "results/images.parquet", ["results/copies/images/queries-00000.zip"], manifest)
-    datasets.sample("copies", key, manifest, "results/copies/images.parquet", "results/copies/truth.parquet")
+    archives = ["results/copies/images/queries-00000.zip"]
+    make_images(MakeImagesJob("copies", key, "results/images.parquet", archives, manifest))
+    datasets.sample(
+        datasets.SampleJob("copies", key, manifest, "results/copies/images.parquet", "results/copies/truth.parquet")
+    )
     expected = store.read_provenance("results/images.parquet")["left_out"]
     assert len(expected) == 1
     assert store.read_provenance("results/copies/images.parquet")["left_out"] == expected

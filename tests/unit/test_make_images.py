@@ -11,7 +11,7 @@ from conftest import MakePictures
 from lookalike.io import images
 from lookalike.plan.plan import Plan
 from lookalike.sample import sample as datasets
-from lookalike.sample.make_images import Album, make_images
+from lookalike.sample.make_images import Album, MakeImagesJob, make_images
 from lookalike.sample.shard_number import shard_of
 
 
@@ -108,12 +108,14 @@ def test_archives_of_shards_that_there_are_no_more_are_deleted_and_nothing_else(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make_pictures(Path("root"), 6)
-    datasets.sample("mine", '{"kind": "folder", "root": "root"}', None, "images.parquet", "truth.parquet")
+    datasets.sample(
+        datasets.SampleJob("mine", '{"kind": "folder", "root": "root"}', None, "images.parquet", "truth.parquet")
+    )
     key = json.dumps({"kind": "copies", "of": "mine", "queries": 4})
 
     def make(shards: int) -> list[str]:
         archives = [f"made/queries-{number:05d}.zip" for number in range(shards)]
-        make_images("copies", key, "images.parquet", archives, "made/manifest.parquet")
+        make_images(MakeImagesJob("copies", key, "images.parquet", archives, "made/manifest.parquet"))
         return sorted(path.name for path in Path("made").iterdir())
 
     assert len(make(3)) == 4

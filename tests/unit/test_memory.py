@@ -24,35 +24,35 @@ def png(mode: str, size: tuple[int, int]) -> bytes:
     return buffer.getvalue()
 
 
-def test_threads_never_hold_more_than_the_budget_but_for_one_that_is_alone() -> None:
-    budget, held, most = memory.Budget(100), [], []
+def test_threads_never_exceed_the_budget_except_one_that_runs_alone() -> None:
+    budget, held, history = memory.Budget(100), [], []
     lock = threading.Lock()
 
-    def hold(wanted: int) -> None:
+    def hold(size: int) -> None:
         with budget.share() as take:
-            take(wanted)
+            take(size)
             with lock:
-                held.append(wanted)
-                most.append(list(held))
+                held.append(size)
+                history.append(list(held))
             time.sleep(0.01)
             with lock:
-                held.remove(wanted)
+                held.remove(size)
 
-    threads = [threading.Thread(target=hold, args=(wanted,)) for wanted in (40, 50, 60, 250, 30, 100, 20) * 3]
+    threads = [threading.Thread(target=hold, args=(size,)) for size in (40, 50, 60, 250, 30, 100, 20) * 3]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(10)
-    assert len(most) == len(threads)
-    assert [one for one in most if sum(one) > 100 and len(one) > 1] == []
-    assert max(map(len, most)) > 1
+    assert len(history) == len(threads)
+    assert [sizes for sizes in history if sum(sizes) > 100 and len(sizes) > 1] == []
+    assert max(map(len, history)) > 1
 
 
-def test_an_image_says_what_it_takes_before_it_is_decoded() -> None:
-    asked: list[int] = []
+def test_an_image_reserves_its_memory_before_it_is_decoded() -> None:
+    reserved: list[int] = []
     for mode in ("RGB", "L", "RGBA"):
-        images.decode(png(mode, (100, 50)), reserve=asked.append)
-    assert asked == [4 * 5_000, 5 * 5_000, 8 * 5_000]
+        images.decode(png(mode, (100, 50)), reserve=reserved.append)
+    assert reserved == [4 * 5_000, 5 * 5_000, 8 * 5_000]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
@@ -62,7 +62,7 @@ def test_decoding_takes_no_more_than_was_reserved(tmp_path: Path, mode: str) -> 
     code = (
         "import resource, sys; from lookalike.io import images; data = images.read('', sys.argv[1])\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10\n"
-        "before, asked = peak(), []; images.decode(data, reserve=asked.append); print(peak() - before, *asked)"
+        "before, sizes = peak(), []; images.decode(data, reserve=sizes.append); print(peak() - before, *sizes)"
     )
     ran = [sys.executable, "-c", code, str(tmp_path / "a.png")]
     out = subprocess.run(ran, cwd=REPOSITORY / "workflow_scripts", capture_output=True, text=True, check=True).stdout
@@ -74,7 +74,7 @@ def test_a_shortage_of_memory_is_an_error_and_not_a_bad_image(monkeypatch: pytes
     whole = png("RGB", (60, 48))
     with pytest.raises(images.BadImage, match="damaged"):
         images.decode(whole[:-60])
-    monkeypatch.setattr(memory, "AT_ONCE", 1 << 60)  # as where so much cannot be had
+    monkeypatch.setattr(memory, "AT_ONCE", 1 << 60)  # more than any machine can allocate
     assert np.asarray(images.decode(whole)).shape == (48, 60, 3)
     with pytest.raises(MemoryError, match="memory is short"):
         images.decode(whole[:-60])
@@ -102,7 +102,7 @@ rows = pa.table(columns, SHARD.schema())
 key = json.dumps({"family": "pixels"})
 encoder = encoders.load(key, None, encoders.Machine(4, False))
 done = embed.embed_rows(rows, encoder, batch_size=16, threads=4)
-assert len(done.pictures) == count, done.rejected
+assert len(done.images) == count, done.rejected
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024)
 """
 
@@ -118,6 +118,6 @@ def test_four_threads_of_large_images_hold_no_more_than_the_budget(tmp_path: Pat
         out = subprocess.run(ran, cwd=REPOSITORY / "workflow_scripts", capture_output=True, text=True, check=True)
         return int(out.stdout)
 
-    alone, together, unbounded = peak(1, 100 * MB), peak(8, 100 * MB), peak(8, 1 << 40)
-    assert together < alone + 60  # what each thread keeps of small blocks
-    assert unbounded > alone + 60  # or the budget would not be what held it
+    single, bounded, unbounded = peak(1, 100 * MB), peak(8, 100 * MB), peak(8, 1 << 40)
+    assert bounded < single + 60  # small blocks that each thread keeps
+    assert unbounded > single + 60  # otherwise the budget would make no difference

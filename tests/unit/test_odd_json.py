@@ -68,5 +68,5 @@ def test_a_key_that_is_there_twice_is_seen(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     store.write_json(Weights(source="hub", revision="abc", files={}), path)
     path.write_text(path.read_text().replace('"source": "hub"', '"source": "other",\n  "source": "hub"'))
-    with pytest.raises(LookalikeError, match=r"a\.json: is damaged \('source' is there twice\)"):
+    with pytest.raises(LookalikeError, match=r"a\.json: is damaged \(duplicate key 'source'\)"):
         store.read_json(path, Weights)

@@ -1,4 +1,4 @@
-"""Odd pictures where they lie: what a path may lead to, and what becomes of all of it in the embed stage."""
+"""Unusual images and paths: what a path may lead to, and what the embed stage makes of all of them."""
 
 import logging
 import os
@@ -35,7 +35,7 @@ def refusal(root: Path, path: str) -> str:
 
 @pytest.fixture
 def odd_archives(tmp_path: Path) -> Path:
-    """A folder with archives, and a secret outside of it."""
+    """A folder with archives, and a file outside of it that must not be read."""
     root = tmp_path / "root"
     root.mkdir()
     (tmp_path / "secret.png").write_bytes(encoded(picture(9), "PNG"))
@@ -60,7 +60,7 @@ def odd_archives(tmp_path: Path) -> Path:
 
 ARCHIVED = {
     "a.zip!in/a.png": "",
-    "a.zip!/absolute.png": "",  # read in memory, as every member is: its name leads nowhere
+    "a.zip!/absolute.png": "",  # harmless: members are only read into memory
     "a.zip!../secret.png": "",
     "a.zip!link.png": "is text, not an image",
     "a.zip!twice.png": "the archive has 2 members with the name 'twice.png'",
@@ -87,19 +87,19 @@ def test_members_of_archives(odd_archives: Path, path: str, reason: str) -> None
     "path", ["../secret.png", "/etc/hostname", "a/../../secret.png", "..", "a.zip!x/../../secret.png"]
 )
 def test_no_path_outside_the_root_is_read(odd_archives: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    """`a.zip!x` is also the name of a folder that may be there."""
+    """Not even where `a.zip!x` is also the name of an existing folder."""
     (odd_archives / "a.zip!x").mkdir()
     monkeypatch.setattr(images, "_read_file", lambda path: pytest.fail(f"{path} is read"))
     absolute = str(odd_archives.parent / "secret.png")
-    for one in (path, absolute):
-        reason = refusal(odd_archives, one)
+    for outside in (path, absolute):
+        reason = refusal(odd_archives, outside)
         assert reason in (
             "its path leads outside the data set's folder, so it is not read",
             "the archive has no member 'x/../../secret.png'",
         )
 
 
-def test_a_path_that_a_person_names_may_lead_anywhere(odd_archives: Path) -> None:
+def test_a_path_from_the_command_line_may_lead_anywhere(odd_archives: Path) -> None:
     assert images.read("", str(odd_archives / "../secret.png")) == (odd_archives.parent / "secret.png").read_bytes()
 
 
@@ -108,16 +108,16 @@ def test_links_are_followed_out_of_the_root(odd_archives: Path) -> None:
     assert images.read(str(odd_archives), "link.png") == (odd_archives.parent / "secret.png").read_bytes()
 
 
-def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+def test_anything_but_a_regular_file_is_rejected_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
     (tmp_path / "self.jpg").symlink_to("self.jpg")
-    with socket.socket(socket.AF_UNIX) as one:
-        one.bind(os.path.relpath(tmp_path / "socket.jpg"))
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(tmp_path / "socket.jpg"))
     started = time.perf_counter()
-    no_file = "is not a regular file, but a folder, a named pipe or a device"
-    assert [refusal(tmp_path, name) for name in ("pipe.jpg", "folder.jpg", "zero.jpg")] == [no_file] * 3
+    not_a_file = "is not a regular file, but a folder, a named pipe or a device"
+    assert [refusal(tmp_path, name) for name in ("pipe.jpg", "folder.jpg", "zero.jpg")] == [not_a_file] * 3
     assert refusal(tmp_path, "self.jpg") == "cannot be read: Too many levels of symbolic links"
     assert refusal(tmp_path, "socket.jpg") == "cannot be read: No such device or address"
     assert refusal(tmp_path, "a\0.jpg") == "cannot be read: its name contains a zero byte"
@@ -125,10 +125,10 @@ def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None
     assert time.perf_counter() - started < 5
 
 
-def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_read_permission_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.jpg").write_bytes(WHOLE)
     (tmp_path / "a.jpg").chmod(0)
-    if os.geteuid() == 0:  # who may read everything
+    if os.geteuid() == 0:  # root may read everything
 
         def refusing(*_: Any) -> int:
             raise PermissionError(13, "Permission denied")
@@ -137,14 +137,14 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pyt
     assert refusal(tmp_path, "a.jpg") == "cannot be read: Permission denied"
 
 
-def test_a_file_larger_than_any_picture_is_not_read(tmp_path: Path) -> None:
+def test_a_file_larger_than_the_limit_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "film.jpg").open("wb") as file:
         file.truncate(archives.LARGEST + 1)
     assert refusal(tmp_path, "film.jpg") == "has 1,073,741,825 bytes; the limit is 1,073,741,824"
 
 
 class Collection:
-    """All odd pictures in a folder, as a shard."""
+    """All unusual images in a folder, as a shard."""
 
     def __init__(self, folder: Path, root: Path) -> None:
         self.folder, self.root = folder, root
@@ -207,14 +207,14 @@ class Collection:
         return store.read_table(out, EMBEDDINGS), store.read_table(rejected, REJECTED)
 
 
-def test_the_whole_collection_is_embedded_or_rejected_and_the_run_ends_well(
+def test_every_image_of_the_collection_is_embedded_or_rejected(
     odd_archives: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     collection = Collection(odd_archives.parent, odd_archives)
     caplog.set_level(logging.INFO)
     started = time.perf_counter()
     embedded, rejected = collection.embed()
-    assert time.perf_counter() - started < 60  # seconds, of which it takes one or two: none hangs
+    assert time.perf_counter() - started < 60  # seconds; it takes one or two unless one of them blocks
     assert embedded.num_rows + rejected.num_rows == len(collection.expected) > 200
     assert set(embedded["image_id"].to_pylist()) == {name for name, reason in collection.expected.items() if not reason}
     for row in rejected.to_pylist():
@@ -229,7 +229,7 @@ def test_the_whole_collection_is_embedded_or_rejected_and_the_run_ends_well(
             np.testing.assert_array_equal(vectors[odd.name], upright)
 
 
-def test_a_failing_model_names_the_picture(odd_archives: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_a_model_names_the_image(odd_archives: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing:
         overlaps, dimension, compute_dtype, device, versions = False, 1, "float32", "CPU", {}
 

@@ -1,4 +1,4 @@
-"""Outside pictures in the sample and in the shards."""
+"""Showcase images in the sample and in the shards."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from lookalike.job.errors import LookalikeError
 from lookalike.plan.plan import Plan
 from lookalike.sample import sample as datasets
 from lookalike.sample import showcase
-from lookalike.sample.shard import parts, write_shards
+from lookalike.sample.shard import ShardJob, parts, write_shards
 
 
 def plan_of(**entry: object) -> Plan:
@@ -29,7 +29,7 @@ def plan_of(**entry: object) -> Plan:
 
 
 @pytest.fixture
-def here(tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_pictures(tmp_path / "pictures", 5)
     make_pictures(tmp_path / "asked", 2, first=50)
     make_pictures(tmp_path / "outside/deep", 3)
@@ -39,18 +39,18 @@ def here(tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.Monkey
 
 def sample(**entry: object) -> pa.Table:
     plan = plan_of(**entry)
-    datasets.sample("own", plan.dataset_key("own"), None, "images.parquet", "truth.parquet")
+    datasets.sample(datasets.SampleJob("own", plan.dataset_key("own"), None, "images.parquet", "truth.parquet"))
     return store.read_table("images.parquet", IMAGES)
 
 
-def test_outside_pictures_are_in_no_role_and_have_ids_of_their_own(here: Path) -> None:
+def test_showcase_images_have_no_role_and_ids_of_their_own(root: Path) -> None:
     before, after = sample(), sample(showcase="outside/deep")
     assert after.slice(0, before.num_rows).select(before.column_names).equals(before)
     rows = after.slice(before.num_rows).to_pylist()
     assert [row["image_id"] for row in rows] == ["showcase:p0.png", "showcase:p1.png", "showcase:p2.png"]
     for row in rows:
         assert (row["reference"], row["query"], row["training"], row["showcase"]) == (False, False, False, True)
-        assert (here / row["root"] / row["path"]).stat().st_size == row["bytes"]
+        assert (root / row["root"] / row["path"]).stat().st_size == row["bytes"]
     assert sum(after["showcase"].to_pylist()) == 3
 
 
@@ -60,25 +60,25 @@ def test_outside_pictures_are_in_no_role_and_have_ids_of_their_own(here: Path) -
         ("gone", "datasets.own.showcase: the folder 'gone' does not exist."),
         ("truth.parquet", "datasets.own.showcase: 'truth.parquet' is a file, not a folder."),
         ("empty", "datasets.own.showcase: 'empty' contains no images"),
-        ("pictures", "datasets.own.showcase: 'p0.png' is a picture of the data set itself, in 'pictures'."),
-        (".", "datasets.own.showcase: 'p0.png' is a picture of the data set itself, in 'pictures'."),
-        ("linked", "datasets.own.showcase: 'p50.png' is a picture of the data set itself, in 'asked'."),
+        ("pictures", "datasets.own.showcase: 'p0.png' is an image of the data set itself, in 'pictures'."),
+        (".", "datasets.own.showcase: 'p0.png' is an image of the data set itself, in 'pictures'."),
+        ("linked", "datasets.own.showcase: 'p50.png' is an image of the data set itself, in 'asked'."),
     ],
 )
-def test_a_showcase_that_is_missing_or_not_outside_is_refused(here: Path, showcase: str, message: str) -> None:
+def test_a_showcase_that_is_missing_or_overlaps_its_data_set_fails(root: Path, showcase: str, message: str) -> None:
     sample()
-    (here / "empty").mkdir()
-    (here / "linked").symlink_to(here / "asked")
+    (root / "empty").mkdir()
+    (root / "linked").symlink_to(root / "asked")
     with pytest.raises(LookalikeError) as refused:
         sample(showcase=showcase)
     assert str(refused.value).startswith(message)
 
 
-def test_adding_a_showcase_leaves_all_other_shards_as_they_were_to_the_byte(here: Path) -> None:
+def test_adding_a_showcase_changes_no_byte_of_any_other_shard(root: Path) -> None:
     def shards(**entry: object) -> dict[str, bytes]:
         sample(**entry)
         plan = plan_of(**entry)
-        write_shards("images.parquet", "truth.parquet", plan.shard_key("own"), plan.shard_files("own"))
+        write_shards(ShardJob("images.parquet", "truth.parquet", plan.shard_key("own"), plan.shard_files("own")))
         return {path: Path(path).read_bytes() for path in plan.shard_files("own")}
 
     before = shards(shards={"references": 2})
@@ -89,19 +89,19 @@ def test_adding_a_showcase_leaves_all_other_shards_as_they_were_to_the_byte(here
     assert store.read_table(new, SHARD)["path"].to_pylist() == ["deep/p0.png", "deep/p1.png", "deep/p2.png"]
 
 
-def test_a_query_that_is_to_be_shown_stays_where_it_was(here: Path) -> None:
+def test_a_query_in_the_showcase_stays_in_its_part(root: Path) -> None:
     images = sample()
     marked = images.append_column("showcase", images["query"])
     assert parts(marked, ["images"])["images"].num_rows == images.num_rows
     divided = parts(marked, ["images", "showcase"])
     assert (divided["images"].num_rows, divided["showcase"].num_rows) == (images.num_rows, 0)
-    more = showcase.add(marked, "outside", "here")
-    divided = parts(more, ["references", "queries", "showcase"])
+    extended = showcase.add(marked, "outside", "datasets.own.showcase")
+    divided = parts(extended, ["references", "queries", "showcase"])
     assert {name: rows.num_rows for name, rows in divided.items()} == {"references": 5, "queries": 2, "showcase": 3}
-    assert [row for row in more.to_pylist() if row["showcase"] and row["query"]]
+    assert [row for row in extended.to_pylist() if row["showcase"] and row["query"]]
 
 
-def test_a_showcase_decides_about_the_sample_and_not_about_the_pictures_that_are_made() -> None:
+def test_a_showcase_changes_the_sample_but_not_the_images_that_are_made() -> None:
     with_showcase, without = plan_of(showcase="outside"), plan_of()
     assert with_showcase.dataset_key("own") != without.dataset_key("own")
     assert with_showcase.images_key("own") == without.images_key("own")

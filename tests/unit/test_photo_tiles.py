@@ -17,7 +17,7 @@ from lookalike.io import images
 from lookalike.io.formats.tables import MANIFEST
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import photo_tiles, sample
-from lookalike.sample.make_images import Album, make_images
+from lookalike.sample.make_images import Album, MakeImagesJob, make_images
 from lookalike.sample.shard_number import shard_of
 
 
@@ -46,7 +46,7 @@ def test_the_demo_has_about_175_references_from_19_photographs():
     )
 
 
-def test_every_row_is_a_reference_whose_file_has_the_size_that_it_says():
+def test_every_row_is_a_reference_whose_file_has_the_recorded_size():
     for row in make().to_pylist():
         data = images.read_row(row)
         assert row["root"] == "results/photo-tiles/images"
@@ -63,7 +63,7 @@ def test_flat_tiles_are_left_out_and_counted(caplog):
     with caplog.at_level(logging.INFO):
         table = make()
 
-    assert f"{table.num_rows} tiles of 144 px made, 18 flat ones left out" in caplog.text
+    assert f"made {table.num_rows} tiles of 144 px, left out 18 flat ones" in caplog.text
     for row in table.to_pylist():
         tile = images.load(row["root"], row["path"])
         assert np.asarray(tile.convert("L")).std() >= photo_tiles.FLAT
@@ -76,7 +76,7 @@ def test_two_runs_give_the_same_bytes():
     assert hashes("a") == hashes("b")
 
 
-def test_the_grid_is_centred():
+def test_the_grid_is_centered():
     photograph = Image.new("RGB", (110, 70))
     photograph.putpixel((5, 10), (255, 0, 0))
 
@@ -126,15 +126,17 @@ def test_tiles_that_fit_nowhere_are_an_error():
         make(tile=1024)
 
 
-def test_a_disk_that_is_full_is_said_of_the_file_that_did_not_fit():
+def test_a_full_disk_is_reported_with_the_file_that_did_not_fit():
     folder = "results/photo-tiles/images"
     message = rf"^{folder}/\S+: cannot be written \(File too large\)\. Check .* free space\.$"
     with largest_file(1000), pytest.raises(LookalikeError, match=message):
         make_images(
-            "photo-tiles",
-            '{"kind": "photo_tiles"}',
-            None,
-            [f"{folder}/images-00000.zip"],
-            f"{folder}/manifest.parquet",
+            MakeImagesJob(
+                dataset="photo-tiles",
+                key='{"kind": "photo_tiles"}',
+                sources=None,
+                archives_out=[f"{folder}/images-00000.zip"],
+                manifest_out=f"{folder}/manifest.parquet",
+            )
         )
-    assert not list(Path(folder).iterdir()), "nothing half-written stays"
+    assert not list(Path(folder).iterdir()), "no half-written file is left"

@@ -52,7 +52,7 @@ def test_a_models_kind_changes_no_vector_and_reaches_the_comparison() -> None:
         }
 
 
-def test_neighbors_kept_shards_strictness_and_expectations_do_not_change_which_pictures_a_data_set_has() -> None:
+def test_neighbors_kept_shards_strictness_and_expectations_do_not_change_which_images_a_data_set_has() -> None:
     raw = copy.deepcopy(CATALOGUE)
     raw["datasets"]["photo-tiles-copies"] |= {"k": 3, "shards": {"references": 4}, "on_bad_image": "fail"}
     raw["datasets"]["photo-tiles-copies"]["expect"] = {"queries": 150}
@@ -93,7 +93,7 @@ def test_shard_names_follow_from_the_configuration() -> None:
     )
 
 
-def test_copies_have_their_sources_training_pictures() -> None:
+def test_copies_have_their_sources_training_images() -> None:
     raw = copy.deepcopy(CATALOGUE)
     raw["datasets"]["mine"] = {"kind": "folder", "root": "pictures", "training": "more"}
     raw["datasets"]["copied"] = {"kind": "copies", "of": "mine", "shards": {"training": 2}}
@@ -144,10 +144,25 @@ def test_an_experiments_targets_name_each_shard_once_for_a_model_and_a_file_of_e
     assert targets[-1] == "results/reports/demo/index.html"
 
 
+def test_thousands_of_shards_are_jobs_of_a_hundred_files_and_each_job_is_a_target() -> None:
+    raw = copy.deepcopy(CATALOGUE)
+    raw["datasets"]["photo-tiles-copies"]["shards"] = {"references": 250}
+    made = Plan.of(raw)
+    jobs = {rule: files for rule, dataset, files in made.shard_jobs() if dataset == "photo-tiles-copies"}
+    assert {rule: len(files) for rule, files in jobs.items()} == {
+        "shard_photo-tiles-copies": 100,
+        "shard_photo-tiles-copies+100": 100,
+        "shard_photo-tiles-copies+200": 51,
+    }
+    assert [file for files in jobs.values() for file in files] == made.shard_files("photo-tiles-copies")
+    targets = {*made.targets("demo")}
+    assert [len(targets.intersection(files)) for files in jobs.values()] == [1, 1, 1]
+
+
 def test_an_experiment_may_not_have_the_name_of_a_data_sets_checkpoint() -> None:
     raw = copy.deepcopy(CATALOGUE)
     raw["experiments"]["shard_photo-tiles"] = raw["experiments"]["demo"]
-    with pytest.raises(plan.configuration.ConfigError, match="is the name of a rule"):
+    with pytest.raises(plan.configuration.ConfigError, match="is already the name of a rule"):
         Plan.of(raw)
 
 

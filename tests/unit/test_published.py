@@ -22,7 +22,7 @@ from lookalike.io.formats.tables import IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import expectations
 from lookalike.sample import sample as datasets
-from lookalike.sample.shard import write_shards
+from lookalike.sample.shard import ShardJob, write_shards
 from published import DEVELOPMENT, FLICKR, NAMED
 
 
@@ -34,7 +34,7 @@ def sample(kind: str, root: Path, **more: Any) -> tuple[pa.Table, pa.Table]:
     """The tables that the sample stage writes."""
     key = entry(kind, root, **more).model_dump_json(exclude_defaults=True)
     files = str(root.parent / "images.parquet"), str(root.parent / "truth.parquet")
-    datasets.sample("mine", key, None, *files)
+    datasets.sample(datasets.SampleJob("mine", key, None, *files))
     return store.read_table(files[0], IMAGES), store.read_table(files[1], TRUTH)
 
 
@@ -42,7 +42,7 @@ def shard(root: Path, expect: dict[str, int]) -> None:
     """Cut what ``sample`` wrote into shards, where it holds what is expected."""
     key = json.dumps({"dataset": "mine", "k": 1, "shards": {"images": 1}, "expect": expect})
     files = str(root.parent / "images.parquet"), str(root.parent / "truth.parquet")
-    write_shards(*files, key, [str(root.parent / "images-00000.parquet")])
+    write_shards(ShardJob(*files, key, [root.parent / "images-00000.parquet"]))
 
 
 def ids(table: pa.Table, role: str) -> list[str]:
@@ -476,7 +476,7 @@ def test_all_data_sets_that_are_missing_are_named_at_once_in_the_words_of_the_sa
             assert f"datasets.{name}" not in said
             continue
         with pytest.raises(LookalikeError) as caught:
-            datasets.sample(name, one.model_dump_json(), None, str(tmp_path / "i"), str(tmp_path / "t"))
+            datasets.sample(datasets.SampleJob(name, one.model_dump_json(), None, tmp_path / "i", tmp_path / "t"))
         if name != "no-truth":  # whose queries are its root, too
             assert said.count(str(caught.value)) == 1
     assert f"datasets.no-truth.truth: the file '{tmp_path}/truth.csv' does not exist." in said
@@ -519,7 +519,7 @@ for name, more in {
 files = [f"{pool}-{number:05d}.parquet" for pool, count in shards.items() for number in range(count)]
 expect = {"references": 1_000_000, "queries": 50_000, "pairs": 10_000}
 key = json.dumps({"dataset": "disc21-dev", "k": 10, "shards": shards, "expect": expect})
-sharding.write_shards("images.parquet", "truth.parquet", key, files)
+sharding.write_shards(sharding.ShardJob("images.parquet", "truth.parquet", key, files))
 seconds = time.monotonic() - started
 rows = [store.read_columns(file, "image_id").num_rows for file in files]
 if sys.platform == "linux":  # where ru_maxrss begins with the memory of the process that started this one
@@ -565,7 +565,7 @@ def test_an_archive_that_is_packed_again_changes_no_shard(tmp_path: Path) -> Non
         sample("coco", root)
         files = [str(tmp_path / f"images-{number}.parquet") for number in range(3)]
         key = json.dumps({"dataset": "mine", "k": 1, "shards": {"images": 3}, "expect": {}})
-        write_shards(str(tmp_path / "images.parquet"), str(tmp_path / "truth.parquet"), key, files)
+        write_shards(ShardJob(tmp_path / "images.parquet", tmp_path / "truth.parquet", key, files))
         return [Path(file).read_bytes() for file in files]
 
     before = shards()

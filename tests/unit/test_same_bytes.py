@@ -1,4 +1,4 @@
-"""Files of the same bytes have the same vector, also where they were embedded in different shards."""
+"""Files with the same bytes have the same vector, even if they were embedded in different shards."""
 
 import json
 from pathlib import Path
@@ -24,14 +24,14 @@ LITE0 = '{"family": "efficientnet_lite", "variant": "lite0"}'
 
 
 def embed(folder: Path, root: Path, shards: list[list[str]]) -> list[str]:
-    """Embed images of a folder in shards, in batches of 16, and list them as references but for the last, a query."""
+    """Embed images of a folder in shards, in batches of 16; all are references except the last, a query."""
     fetch_weights(LITE0, folder / "weights.json")
     names = [name for shard in shards for name in shard]
     rows = {"image_id": names, "root": [str(root)] * len(names), "path": names}
     rows |= {"bytes": [(root / name).stat().st_size for name in names]}
     rows |= {"content_hash": [content_hashes.of_file(root / name) for name in names]}
     query = [name == names[-1] for name in names]
-    roles = {"reference": [not one for one in query], "query": query, "training": [False] * len(names)}
+    roles = {"reference": [not is_query for is_query in query], "query": query, "training": [False] * len(names)}
     table = pa.table({**rows, **roles, "group": pa.nulls(len(names), pa.string())}).select(
         [*IMAGES.columns, "content_hash"]
     )
@@ -68,7 +68,7 @@ def test_a_duplicate_in_another_shard_ties_with_the_first_to_the_last_bit(
     (root / "copy.png").write_bytes((root / "p3.png").read_bytes())
     paths = embed(tmp_path, root, [[f"p{number}.png" for number in range(16)], ["copy.png"], ["p16.png"]])
     stored = {path: np.stack(store.read_table(path, EMBEDDINGS)["embedding"].to_numpy()) for path in paths}
-    assert not np.array_equal(stored[paths[0]][3], stored[paths[1]][0])  # a real network: else this tests nothing
+    assert not np.array_equal(stored[paths[0]][3], stored[paths[1]][0])  # a real network, or this could not fail
     files = {
         "images": str(tmp_path / "images.parquet"),
         "embeddings": paths,
@@ -91,7 +91,7 @@ def test_a_duplicate_in_another_shard_ties_with_the_first_to_the_last_bit(
             **files,
             index=str(tmp_path / "faiss"),
             ids=str(tmp_path / "ids.parquet"),
-            out=str(tmp_path / "found.parquet"),
+            out=str(tmp_path / "neighbors.parquet"),
             **{f"{name}_out": str(tmp_path / f"{name}.parquet") for name in SEARCHED if name != "neighbors"},
             parts=[],
             timing_out=str(tmp_path / "timing.json"),
@@ -101,45 +101,43 @@ def test_a_duplicate_in_another_shard_ties_with_the_first_to_the_last_bit(
             k=20,
         )
     )
-    found = store.read_table(tmp_path / "found.parquet", NEIGHBORS).to_pylist()
-    scores = {row["reference_id"]: row["score"] for row in found}
+    neighbors = store.read_table(tmp_path / "neighbors.parquet", NEIGHBORS).to_pylist()
+    scores = {row["reference_id"]: row["score"] for row in neighbors}
     assert scores["copy.png"] == scores["p3.png"]
     assert len(set(scores.values())) == 16
 
 
 def with_duplicates(folder: Path) -> tuple[Chain, dict[str, str]]:
-    """Shards in which some files have the bytes of another, in other last bits; and whose vector each takes."""
+    """Shards in which some files have the bytes of another and a vector that differs in the last bits; and of which."""
     chain = Chain(folder, references=9000, queries=9, training=9)
     first = {"r8999": "r17", "r5": "t3", "r4100": "t3", "q2": "r17", "q8": "q1", "t8": "t0", "r50": "r8"}
     chain.contents = {copy: chain.contents.get(original, original) for copy, original in first.items()}
     for copy, original in first.items():
         chain.vectors[copy] = chain.vectors[original] * np.float32(1 + 1e-6)
     for role, name in {"t": "training", "r": "references", "q": "queries"}.items():
-        chain.shard(name, [one for one in chain.vectors if one[0] == role])
+        chain.shard(name, [image_id for image_id in chain.vectors if image_id[0] == role])
     return chain, first
 
 
 @pytest.mark.parametrize("role", ["q", "r", "t"])
-def test_every_reader_gives_duplicates_the_vector_of_the_first_in_the_order_of_the_shards(
-    tmp_path: Path, role: str
-) -> None:
+def test_every_reader_gives_duplicates_the_vector_of_the_first_of_them(tmp_path: Path, role: str) -> None:
     chain, first = with_duplicates(tmp_path)
     names = [[*store.read_columns(path, "image_id")["image_id"].to_pylist()] for path in chain.shards]
-    wanted = [np.array([name[0] == role for name in shard]) for shard in names]
-    taken = [first.get(name, name) for shard in names for name in shard if name[0] == role]
-    expected = np.concatenate([unit(chain.vectors[name][None].copy()) for name in taken])
-    assert np.array_equal(vectors.read(chain.shards, wanted), expected)
-    blocks = [block.copy() for block in vectors.blocks(chain.shards, wanted, 1000)]
+    masks = [np.array([name[0] == role for name in shard]) for shard in names]
+    sources = [first.get(name, name) for shard in names for name in shard if name[0] == role]
+    expected = np.concatenate([unit(chain.vectors[name][None].copy()) for name in sources])
+    assert np.array_equal(vectors.read(chain.shards, masks), expected)
+    blocks = [block.copy() for block in vectors.blocks(chain.shards, masks, 1000)]
     assert np.array_equal(np.concatenate(blocks), expected)
 
 
-def test_files_whose_hashes_collide_in_64_bits_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_whose_hashes_share_64_bits_are_distinguished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain, _ = with_duplicates(tmp_path)
     names = [store.read_columns(path, "image_id")["image_id"] for path in chain.shards]
-    wanted = [np.ones(len(shard), np.bool_) for shard in names]
-    expected = vectors.read(chain.shards, wanted)
+    masks = [np.ones(len(shard), np.bool_) for shard in names]
+    expected = vectors.read(chain.shards, masks)
     monkeypatch.setattr(vectors, "hashes_of", lambda column: np.zeros(len(column), np.uint64))
-    assert np.array_equal(vectors.read(chain.shards, wanted), expected)
+    assert np.array_equal(vectors.read(chain.shards, masks), expected)
 
 
 @pytest.mark.parametrize("factory", ["PCAW64,L2norm,Flat", "PCA64,Flat", "PCAW64,L2norm,IVF4,Flat"])
@@ -174,7 +172,7 @@ def test_a_vector_that_is_not_finite_is_refused_by_file_and_image(tmp_path: Path
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e15, 1e25, 1e38])
-def test_large_and_small_numbers_are_neither_zeros_nor_infinite(scale: float) -> None:
+def test_large_and_small_numbers_neither_underflow_nor_overflow(scale: float) -> None:
     drawn = np.random.default_rng(0).uniform(0.1, 1, (5, 8)).astype(np.float32)
     drawn[3] = 0
     expected = unit(drawn.astype(np.float64))

@@ -35,17 +35,17 @@ def write(
     path, truth = folder / "images.parquet", folder / "truth.parquet"
     store.write_table(images, path, IMAGES, MADE)
     store.write_table(truth_table([]), truth, TRUTH, MADE)
-    outputs = [folder / f"{pool}-{number}" for pool, count in shards.items() for number in range(count)]
+    outputs = [folder / f"{part}-{number}" for part, count in shards.items() for number in range(count)]
     key = json.dumps({"dataset": "mine", "k": k, "shards": shards, "expect": expect or {}})  # as plan.Plan.shard_key
-    sharding.write_shards(str(path), str(truth), key, [str(output) for output in outputs])
+    sharding.write_shards(sharding.ShardJob(path, truth, key, outputs))
     return {output.name: output.read_bytes() for output in outputs}
 
 
 def ids(folder: Path, shard: str) -> list[str]:
-    return [str(one) for one in store.read_table(folder / shard, SHARD)["image_id"].to_pylist()]
+    return [str(image_id) for image_id in store.read_table(folder / shard, SHARD)["image_id"].to_pylist()]
 
 
-def test_an_image_is_in_the_shard_that_its_id_says(tmp_path: Path) -> None:
+def test_the_id_of_an_image_decides_its_shard(tmp_path: Path) -> None:
     expected = int(hashlib.sha256(b"a.jpg").hexdigest(), 16) % 7
     assert shard_of("a.jpg", 7) == expected
     names = [f"{number}.jpg" for number in range(50)]
@@ -55,7 +55,7 @@ def test_an_image_is_in_the_shard_that_its_id_says(tmp_path: Path) -> None:
     ]
 
 
-def test_a_new_picture_changes_one_shard_only(tmp_path: Path) -> None:
+def test_a_new_image_changes_one_shard_only(tmp_path: Path) -> None:
     names = [f"{number}.jpg" for number in range(20)]
     before = write(tmp_path, sample(names), {"images": 4})
     after = write(tmp_path, sample([*names, "new.jpg"]), {"images": 4})
@@ -70,13 +70,13 @@ def test_roles_and_captions_do_not_change_a_shard(tmp_path: Path) -> None:
     assert write(tmp_path, as_queries, {"images": 1}) == before
 
 
-def test_each_pool_has_its_own_shards_and_an_empty_shard_is_valid(tmp_path: Path) -> None:
+def test_each_part_has_its_own_shards_and_an_empty_shard_is_valid(tmp_path: Path) -> None:
     write(tmp_path, sample(["r"], ["q1", "q2"]), {"references": 3, "queries": 1})
     assert ids(tmp_path, "queries-0") == ["q1", "q2"]
     assert sorted(len(ids(tmp_path, f"references-{n}")) for n in range(3)) == [0, 0, 1]
 
 
-def test_a_picture_in_both_roles_is_embedded_once(tmp_path: Path) -> None:
+def test_an_image_in_both_roles_is_embedded_once(tmp_path: Path) -> None:
     both = sample(["a"]).set_column(2, "query", pa.array([True]))
     write(tmp_path, both, {"references": 1, "queries": 1})
     assert (ids(tmp_path, "references-0"), ids(tmp_path, "queries-0")) == (["a"], [])
@@ -86,8 +86,8 @@ def test_more_neighbors_than_references_stops_before_anything_is_embedded(tmp_pa
     with pytest.raises(LookalikeError) as caught:
         write(tmp_path, sample(["a", "b"]), {"images": 1}, k=10)
     assert str(caught.value) == (
-        "datasets.mine.k: 10 neighbors are asked for, but the data set has only 2 references. "
-        "Set k to 2 or less, or add pictures."
+        "datasets.mine.k: 10 neighbors are requested, but the data set has only 2 references. "
+        "Set k to 2 or less, or add images."
     )
 
 
@@ -98,7 +98,7 @@ def test_another_count_than_expected_stops_before_anything_is_embedded(tmp_path:
         write(tmp_path, images, {"references": 1, "queries": 1}, expect={"references": 3, "queries": 1, "pairs": 2})
     assert str(caught.value) == (
         "datasets.mine.expect: 3 references were expected, and 2 found; 2 pairs were expected, and 0 found. Add what "
-        "is missing and sample again (--forcerun results/mine/sample/images.parquet), or correct expect."
+        f"is missing and sample again (--forcerun {tmp_path / 'images.parquet'}), or correct expect."
     )
 
 

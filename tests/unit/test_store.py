@@ -20,7 +20,7 @@ def truth(*rows: tuple[str, str]) -> pa.Table:
     return pa.table({"query_id": [row[0] for row in rows], "reference_id": [row[1] for row in rows]}, TRUTH.schema())
 
 
-def test_the_footer_says_what_made_the_file(tmp_path: Path) -> None:
+def test_the_footer_records_what_made_the_file(tmp_path: Path) -> None:
     path = tmp_path / "truth.parquet"
     store.write_table(truth(("q", "r")), path, TRUTH, {"made_by": "a test"})
     assert store.read_provenance(path) == {"format": "truth", "rows": 1, "made_by": "a test"}
@@ -28,9 +28,9 @@ def test_the_footer_says_what_made_the_file(tmp_path: Path) -> None:
 
 
 def test_the_same_table_gives_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("one", "two"):
+    for name in ("first", "second"):
         store.write_table(truth(("q", "r")), tmp_path / name, TRUTH, {})
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
 
 
 def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -50,11 +50,11 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file where a folder should be")
-    with pytest.raises(LookalikeError, match=r"truth\.parquet: cannot be written \(.*\)\. Check the rights"):
+    with pytest.raises(LookalikeError, match=r"truth\.parquet: cannot be written \(.*\)\. Check the folder"):
         store.write_table(truth(), tmp_path / "results/truth.parquet", TRUTH, {})
 
 
-def test_a_killed_writer_leaves_the_old_file_whole(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_the_old_file_intact(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     code = f"""
@@ -92,7 +92,7 @@ def test_a_killed_writer_leaves_the_old_file_whole(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_table_that_breaks_its_contract_is_not_written(tmp_path: Path, table: pa.Table, message: str) -> None:
+def test_a_table_that_violates_its_schema_is_not_written(tmp_path: Path, table: pa.Table, message: str) -> None:
     path = tmp_path / "truth.parquet"
     with pytest.raises(LookalikeError) as caught:
         store.write_table(table, path, TRUTH, {})
@@ -117,7 +117,7 @@ def test_missing_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
         store.read_provenance(tmp_path / "foreign.parquet")
 
 
-def test_json_records_go_out_and_come_back(tmp_path: Path) -> None:
+def test_a_json_record_is_read_as_written_and_refused_where_it_changed(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     timing = EmbedTiming(images=10, seconds=4.0, load_seconds=1.0, device="CPU", batch_size=2)
     store.write_json(timing, path)

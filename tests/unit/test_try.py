@@ -18,8 +18,8 @@ from lookalike.sample import sample
 
 
 @pytest.fixture
-def here(tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory beside a folder of pictures; the workflow is not run here."""
+def workdir(tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory next to a folder of images; the workflow is not run."""
     make_pictures(tmp_path / "My Pictures (2024)", 9)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -42,12 +42,12 @@ def written(name: str = "my-my-pictures-2024") -> Any:
     return raw
 
 
-def test_the_configuration_is_one_that_a_person_can_keep(here: Path) -> None:
-    said = attempt("../My Pictures (2024)").stderr
+def test_the_configuration_is_one_that_a_person_can_keep(workdir: Path) -> None:
+    stderr = attempt("../My Pictures (2024)").stderr
     assert written() == {
         "run": ["my-my-pictures-2024"],
         "datasets": {
-            "my-my-pictures-2024": {"kind": "folder", "root": str(here / "My Pictures (2024)"), "sample": 2000},
+            "my-my-pictures-2024": {"kind": "folder", "root": str(workdir / "My Pictures (2024)"), "sample": 2000},
             "my-my-pictures-2024-copies": {"kind": "copies", "of": "my-my-pictures-2024", "queries": 9, "k": 4},
         },
         "experiments": {
@@ -63,15 +63,15 @@ def test_the_configuration_is_one_that_a_person_can_keep(here: Path) -> None:
         f"snakemake -s {REPOSITORY}/Snakefile --cores 2 --configfile my-my-pictures-2024.yaml -- my-my-pictures-2024"
     )
     assert f"#   {command}\n" in text
-    assert "images: 9 in ../My Pictures (2024); all are used\n" in said
-    assert "(available locally; choose others with --models)" in said
-    assert "lookalike: the workflow ended with status 3." in said
+    assert "images: 9 in ../My Pictures (2024); all are used\n" in stderr
+    assert "(available locally; choose others with --models)" in stderr
+    assert "lookalike: the workflow ended with status 3." in stderr
 
 
-def test_options_are_what_the_configuration_says(here: Path) -> None:
+def test_options_are_what_the_configuration_says(workdir: Path) -> None:
     options = ("--models", "pixels, color-histogram", "--model", "dinov2-base", "--queries", "30", "--sample", "7")
-    said = attempt("../My Pictures (2024)", *options, "--name", "two", "--out", "deep/er").stderr
-    assert "images: 9 in ../My Pictures (2024); a random sample of 7 is used (--sample sets its size)" in said
+    stderr = attempt("../My Pictures (2024)", *options, "--name", "two", "--out", "deep/er").stderr
+    assert "images: 9 in ../My Pictures (2024); a random sample of 7 is used (--sample sets its size)" in stderr
     os.chdir("deep/er")
     raw = written("two")
     assert raw["experiments"]["two"]["models"] == ["pixels", "color-histogram", "dinov2-base"]
@@ -79,27 +79,27 @@ def test_options_are_what_the_configuration_says(here: Path) -> None:
     assert (raw["datasets"]["two-copies"]["queries"], raw["datasets"]["two-copies"]["k"]) == (30, 3)
 
 
-def test_models_at_hand_are_those_whose_weights_are_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_models_are_those_with_local_weights(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(efficientnet_lite, "_package", lambda variant: f"no-such-package-{variant}")
     attempt("../My Pictures (2024)")
     assert written()["experiments"]["my-my-pictures-2024"]["models"] == ["pixels", "color-histogram"]
 
 
-def test_finding_what_is_at_hand_reads_no_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finding_local_models_reads_no_weights(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for family in (pixels, efficientnet_lite):
         monkeypatch.setattr(family, "fetch", lambda entry: pytest.fail("fetched"))
     attempt("../My Pictures (2024)")
 
 
-def test_a_configuration_that_is_there_is_reused_or_refused_and_never_written_over(here: Path) -> None:
+def test_an_existing_configuration_is_reused_or_refused_and_never_overwritten(workdir: Path) -> None:
     folder = "../My Pictures (2024)"
     attempt(folder, "--models", "pixels", "--name", "mine")
     file = Path("mine.yaml")
     commented = file.read_text() + "# a note of mine\n"
     file.write_text(commented)
     assert "configuration: mine.yaml (unchanged)" in attempt(folder, "--models", "pixels", "--name", "mine").stderr
-    said = attempt(folder, "--models", "pixels", "--name", "mine", "--queries", "5").stderr
-    assert said.startswith(
+    stderr = attempt(folder, "--models", "pixels", "--name", "mine", "--queries", "5").stderr
+    assert stderr.startswith(
         "lookalike: mine.yaml: already exists and differs from this request: datasets.mine-copies.queries is 9, "
         f"not 5. Run it unchanged (snakemake -s {REPOSITORY}/Snakefile --cores 2 --configfile mine.yaml -- mine), "
         "choose another --name, or move it away."
@@ -109,23 +109,23 @@ def test_a_configuration_that_is_there_is_reused_or_refused_and_never_written_ov
     assert "mine.yaml, line 1: is not valid YAML" in attempt(folder, "--models", "pixels", "--name", "mine").stderr
 
 
-def test_a_folder_that_has_changed_is_looked_at_again_with_the_configuration_as_it_was(
-    here: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
+def test_a_changed_folder_is_read_again_with_the_same_configuration(
+    workdir: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[list[str]] = []
+    calls: list[list[str]] = []
 
     def run(trial: try_folder.Trial, cores: int, options: list[str]) -> int:
-        """What a run does first, where it has to."""
-        asked.append(options)
+        """What a run does first, if it is necessary."""
+        calls.append(options)
         if options or not trial.sample.exists():
             trial.sample.parent.mkdir(parents=True, exist_ok=True)
             key = Plan.of(catalogue.merge(read(catalogue.find()), read(trial.file))).dataset_key("mine")
-            sample.sample("mine", key, None, str(trial.sample), str(trial.sample.with_name("truth.parquet")))
+            sample.sample(sample.SampleJob("mine", key, None, trial.sample, trial.sample.with_name("truth.parquet")))
         return 3
 
     monkeypatch.setattr(try_folder, "_run", run)
     again = ["--forcerun", "results/mine/sample/images.parquet"]
-    folder = here / "My Pictures (2024)"
+    folder = workdir / "My Pictures (2024)"
     for change, expected in [
         (lambda: None, []),
         (lambda: None, []),
@@ -137,10 +137,10 @@ def test_a_folder_that_has_changed_is_looked_at_again_with_the_configuration_as_
         (lambda: (folder / "more/p1.png").write_bytes(bytes((folder / "more/p1.png").stat().st_size)), again),
     ]:
         change()
-        said = attempt("../My Pictures (2024)", "--models", "pixels", "--name", "mine").stderr
-        assert asked[-1] == expected
-        assert ("the folder has changed since the last run: reading it again\n" in said) == bool(expected)
-    assert written("mine")["datasets"]["mine-copies"]["queries"] == 9  # as it was when there were nine pictures
+        stderr = attempt("../My Pictures (2024)", "--models", "pixels", "--name", "mine").stderr
+        assert calls[-1] == expected
+        assert ("the folder has changed since the last run: reading it again\n" in stderr) == bool(expected)
+    assert written("mine")["datasets"]["mine-copies"]["queries"] == 9  # as for the nine images of the first run
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_folder_that_has_changed_is_looked_at_again_with_the_configuration_as_
         (["../enough", "--name", "demo"], "--name demo: 'demo' is already in the catalogue's experiments. Choose"),
         (
             ["../enough", "--name", "photo-tiles"],
-            "--name photo-tiles: 'photo-tiles' is already in the catalogue's datasets",
+            "--name photo-tiles: 'photo-tiles' is already in",
         ),
         (["../enough", "--name", "search"], "--name search: experiments.search: is already the name of a rule"),
         (["../enough", "--name", "a/b"], "--name a/b: datasets.a/b: names are parts of paths."),
@@ -161,18 +161,18 @@ def test_a_folder_that_has_changed_is_looked_at_again_with_the_configuration_as_
         (["../enough", "--out", "/proc/no"], "/proc/no/my-enough.yaml: cannot be written ("),
     ],
 )
-def test_what_cannot_be_done_says_why_and_writes_nothing(
-    here: Path, make_pictures: MakePictures, arguments: list[str], message: str
+def test_a_refusal_gives_the_reason_and_writes_nothing(
+    workdir: Path, make_pictures: MakePictures, arguments: list[str], message: str
 ) -> None:
-    make_pictures(here / "enough", 6)
-    make_pictures(here / "few", 5)
-    (here / "none").mkdir()
+    make_pictures(workdir / "enough", 6)
+    make_pictures(workdir / "few", 5)
+    (workdir / "none").mkdir()
     assert attempt(*arguments).stderr.startswith(f"lookalike: {message}")
-    assert not list(here.rglob("*.yaml"))
+    assert not list(workdir.rglob("*.yaml"))
 
 
 @pytest.mark.parametrize(("folder", "name"), [('Ferien: #1 "ö"', "my-ferien-1"), ("写真", "my-pictures")])
-def test_any_name_of_a_folder_will_do(here: Path, make_pictures: MakePictures, folder: str, name: str) -> None:
-    make_pictures(here / folder, 6)
+def test_a_folder_can_have_any_name(workdir: Path, make_pictures: MakePictures, folder: str, name: str) -> None:
+    make_pictures(workdir / folder, 6)
     attempt(f"../{folder}", "--models", "pixels")
-    assert written(name)["datasets"][name]["root"] == str(here / folder)
+    assert written(name)["datasets"][name]["root"] == str(workdir / folder)

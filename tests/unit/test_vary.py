@@ -1,4 +1,4 @@
-"""One model varied: what the configuration makes of it, and what is refused."""
+"""Variants of one model: what the configuration creates, and what it refuses."""
 
 import copy
 import json
@@ -19,12 +19,12 @@ CATALOGUE = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
 
 def raw(models: dict[str, Any] | None = None, **varied: Any) -> dict[str, Any]:
     """The catalogue's models with experiments, each a pair of a model and what it is varied over."""
-    made = copy.deepcopy(CATALOGUE)
-    made["models"] |= models or {}
-    made["run"], made["experiments"] = list(varied), {}
+    config = copy.deepcopy(CATALOGUE)
+    config["models"] |= models or {}
+    config["run"], config["experiments"] = list(varied), {}
     for name, (model, over) in varied.items():
-        made["experiments"][name] = {"dataset": "photo-tiles-copies", "vary": {"model": model, "over": over}}
-    return made
+        config["experiments"][name] = {"dataset": "photo-tiles-copies", "vary": {"model": model, "over": over}}
+    return config
 
 
 def parsed(models: dict[str, Any] | None = None, **varied: Any) -> Config:
@@ -37,21 +37,21 @@ def refused(*arguments: Any, **varied: Any) -> str:
     return str(caught.value)
 
 
-def test_the_issues_example_makes_models_named_after_their_values() -> None:
-    made = parsed(x=("dinov2-base", {"pooling": ["cls", "mean", "mean_patches", "gem"]}))
-    names = ("dinov2-base", *(f"dinov2-base.pooling-{one}" for one in ("mean", "mean_patches", "gem")))
-    assert made.experiments["x"].models == names
-    assert [made.models[name].embed.pooling for name in names] == ["cls", "mean", "mean_patches", "gem"]  # type: ignore[union-attr]
-    assert made.models[names[1]].runtime == made.models["dinov2-base"].runtime
+def test_variants_are_models_named_after_their_values() -> None:
+    config = parsed(x=("dinov2-base", {"pooling": ["cls", "mean", "mean_patches", "gem"]}))
+    names = ("dinov2-base", *(f"dinov2-base.pooling-{value}" for value in ("mean", "mean_patches", "gem")))
+    assert config.experiments["x"].models == names
+    assert [config.models[name].embed.pooling for name in names] == ["cls", "mean", "mean_patches", "gem"]  # type: ignore[union-attr]
+    assert config.models[names[1]].runtime == config.models["dinov2-base"].runtime
 
 
-def test_the_catalogue_has_the_issues_experiment() -> None:
+def test_the_catalogue_varies_the_pooling_of_dinov2() -> None:
     assert loading.parse(CATALOGUE).experiments["dino-pooling"].models[1] == "dinov2-base.pooling-mean"
 
 
 def test_several_keys_are_varied_in_all_combinations() -> None:
-    made = parsed(x=("pixels", {"size": [16, 8], "stored_dtype": ["float32", "float16"]}))
-    assert made.experiments["x"].models == (
+    config = parsed(x=("pixels", {"size": [16, 8], "stored_dtype": ["float32", "float16"]}))
+    assert config.experiments["x"].models == (
         "pixels",
         "pixels.stored_dtype-float16",
         "pixels.size-8",
@@ -59,19 +59,19 @@ def test_several_keys_are_varied_in_all_combinations() -> None:
     )
 
 
-def test_the_models_own_value_takes_part_though_nobody_lists_it_and_is_embedded_once() -> None:
-    made = parsed(x=("pixels", {"size": [8]}))
-    assert made.experiments["x"].models == ("pixels", "pixels.size-8")
-    assert "pixels.size-16" not in made.models
+def test_the_models_own_value_is_included_without_being_listed_and_embedded_once() -> None:
+    config = parsed(x=("pixels", {"size": [8]}))
+    assert config.experiments["x"].models == ("pixels", "pixels.size-8")
+    assert "pixels.size-16" not in config.models
 
 
 def test_two_experiments_share_variants_whatever_the_order_of_keys() -> None:
-    made = parsed(
+    config = parsed(
         x=("pixels", {"size": [8]}),
         y=("pixels", {"stored_dtype": ["float16"], "size": [8, 4]}),
         z=("pixels", {"size": [8], "stored_dtype": ["float16"]}),
     )
-    x, y, z = (set(made.experiments[name].models) for name in "xyz")
+    x, y, z = (set(config.experiments[name].models) for name in "xyz")
     assert x < z < y
     assert len(y) == 6
 
@@ -81,47 +81,47 @@ def test_another_value_renames_nothing() -> None:
     assert set(few) < set(more)
 
 
-def test_values_that_no_path_holds_get_safe_names_of_their_own() -> None:
-    made = parsed(
+def test_values_that_are_unsafe_in_paths_get_safe_unique_names() -> None:
+    config = parsed(
         x=("dinov2-base", {"feature": ["hidden_states[-1]"], "revision": ["a/b", "a-b"], "size": [None, 448.0]})
     )
-    names = made.experiments["x"].models
+    names = config.experiments["x"].models
     assert len(set(names)) == 12
     assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) for name in names)
     assert "dinov2-base.size-448" in names
     assert any(re.fullmatch(r"dinov2-base\.feature-hidden_states-1-[0-9a-f]{4}", name) for name in names)
     torchscript = {"family": "torchscript", "path": "a.pt", "sha256": "0" * 64, "size": 64, "mean": [0.5] * 3}
-    made = parsed({"ts": {"embed": torchscript | {"std": [1, 1, 1]}}}, x=("ts", {"mean": [[0.4, 0.5, 0.6]]}))
-    assert re.fullmatch(r"ts\.mean-0\.4-0\.5-0\.6-[0-9a-f]{4}", made.experiments["x"].models[1])
+    config = parsed({"ts": {"embed": torchscript | {"std": [1, 1, 1]}}}, x=("ts", {"mean": [[0.4, 0.5, 0.6]]}))
+    assert re.fullmatch(r"ts\.mean-0\.4-0\.5-0\.6-[0-9a-f]{4}", config.experiments["x"].models[1])
 
 
-def test_null_is_a_value_and_has_a_name() -> None:
-    made = parsed(
+def test_null_is_a_value_with_a_name() -> None:
+    config = parsed(
         {"big": {"embed": CATALOGUE["models"]["dinov2-base"]["embed"] | {"size": 448}}}, x=("big", {"size": [None]})
     )
-    assert made.experiments["x"].models == ("big", "big.size-null")
-    assert made.models["big.size-null"].embed.size is None  # type: ignore[union-attr]
+    assert config.experiments["x"].models == ("big", "big.size-null")
+    assert config.models["big.size-null"].embed.size is None  # type: ignore[union-attr]
 
 
 def test_every_file_of_a_model_whose_name_begins_anothers_has_one_owner() -> None:
     """Names with dots are parts of paths: each path of the workflow must belong to one model and index only."""
-    made = Plan.of(raw(x=("pixels", {"size": [8]}), y=("pixels", {"size": [8], "stored_dtype": ["float16"]})))
-    model, index = Plan.pattern(made.config.models), Plan.pattern(made.config.indexes)
+    config = Plan.of(raw(x=("pixels", {"size": [8]}), y=("pixels", {"size": [8], "stored_dtype": ["float16"]})))
+    model, index = Plan.pattern(config.config.models), Plan.pattern(config.config.indexes)
     pattern = re.compile(f"results/d/metrics/(?P<model>{model})/(?P<index>{index}).json")
-    for name in made.config.models:
-        found = pattern.fullmatch(f"results/d/metrics/{name}/flat.json")
-        assert found
-        assert found.groupdict() == {"model": name, "index": "flat"}
+    for name in config.config.models:
+        match = pattern.fullmatch(f"results/d/metrics/{name}/flat.json")
+        assert match
+        assert match.groupdict() == {"model": name, "index": "flat"}
     assert not pattern.fullmatch("results/d/metrics/pixelsxsize-8/flat.json")
 
 
-def test_a_variant_is_a_model_that_other_experiments_may_name() -> None:
-    made = raw(x=("pixels", {"size": [8]}))
-    made["experiments"]["y"] = {"dataset": "photo-tiles-copies", "models": ["pixels.size-8", "color-histogram"]}
-    assert loading.parse(made).experiments["y"].models == ("pixels.size-8", "color-histogram")
+def test_other_experiments_can_use_a_variant() -> None:
+    config = raw(x=("pixels", {"size": [8]}))
+    config["experiments"]["y"] = {"dataset": "photo-tiles-copies", "models": ["pixels.size-8", "color-histogram"]}
+    assert loading.parse(config).experiments["y"].models == ("pixels.size-8", "color-histogram")
 
 
-def test_an_entry_of_a_variants_name_gives_it_a_label_and_may_not_contradict_it() -> None:
+def test_an_entry_named_like_a_variant_can_label_but_not_contradict_it() -> None:
     entry = {"label": "Tiny", "embed": {"family": "pixels", "size": 8}}
     assert parsed({"pixels.size-8": entry}, x=("pixels", {"size": [8]})).models["pixels.size-8"].label == "Tiny"
     entry["embed"] = {"family": "pixels", "size": 9}
@@ -173,7 +173,7 @@ def test_an_entry_of_a_variants_name_gives_it_a_label_and_may_not_contradict_it(
         ("pixel", {"size": [8]}, ".model: model 'pixel' is not defined. Did you mean 'pixels'?"),
     ],
 )
-def test_what_cannot_be_varied_is_refused_in_its_place(model: str, over: dict[str, Any], message: str) -> None:
+def test_an_invalid_variation_is_refused_with_its_place(model: str, over: dict[str, Any], message: str) -> None:
     assert refused(x=(model, over)) == f"experiments.x.vary{message}"
 
 
@@ -181,23 +181,23 @@ def test_an_experiment_has_one_source_of_models() -> None:
     both, neither = raw(x=("pixels", {"size": [8]})), raw(x=("pixels", {"size": [8]}))
     both["experiments"]["x"]["models"] = ["pixels"]
     del neither["experiments"]["x"]["vary"]
-    for made, message in ((both, "has both models: and vary:"), (neither, "has nothing to compare. Add models:")):
+    for config, message in ((both, "has both models: and vary:"), (neither, "has nothing to compare. Add models:")):
         with pytest.raises(ConfigError, match=f"^experiments.x: {message}"):
-            loading.parse(made)
+            loading.parse(config)
 
 
-def test_an_unknown_key_beside_model_and_over_is_named() -> None:
-    made = raw(x=("pixels", {"size": [8]}))
-    made["experiments"]["x"]["vary"]["ower"] = {}
+def test_an_unknown_key_next_to_model_and_over_is_reported() -> None:
+    config = raw(x=("pixels", {"size": [8]}))
+    config["experiments"]["x"]["vary"]["ower"] = {}
     with pytest.raises(ConfigError, match=r"^experiments\.x\.vary\.ower: unknown key\. Did you mean 'over'\?$"):
-        loading.parse(made)
+        loading.parse(config)
 
 
-def test_the_plan_tells_the_compare_stage_which_model_has_which_values() -> None:
-    made = Plan.of(raw(x=("pixels", {"size": [8]})))
-    assert made.design("x") == '{"pixels": {"size": "16"}, "pixels.size-8": {"size": "8"}}'
+def test_the_plan_gives_the_compare_stage_the_values_of_each_model() -> None:
+    config = Plan.of(raw(x=("pixels", {"size": [8]})))
+    assert config.design("x") == '{"pixels": {"size": "16"}, "pixels.size-8": {"size": "8"}}'
     assert Plan.of(CATALOGUE).design("demo") == "{}"
-    key = json.loads(made.report_key("x"))
+    key = json.loads(config.report_key("x"))
     assert key["varied"] == "Grey thumbnail"
     assert key["labels"] == {"pixels": "size: 16", "pixels.size-8": "size: 8"}
-    assert made.embedding_key("pixels.size-8") == '{"family": "pixels", "size": 8}'
+    assert config.embedding_key("pixels.size-8") == '{"family": "pixels", "size": 8}'

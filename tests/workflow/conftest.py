@@ -1,4 +1,4 @@
-"""Real Snakemake on copies of the workflow, with pictures of the tests' own making."""
+"""Real Snakemake on copies of the workflow, with images that the tests make."""
 
 import fcntl
 import os
@@ -168,7 +168,7 @@ def built_once(
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """A finished run over twelve pictures and a broken one."""
+    """A finished run over twelve images and a broken one."""
 
     def build(tree: Tree) -> None:
         write_collection(tree)

@@ -87,8 +87,8 @@ def test_a_missing_folder_an_empty_one_and_one_that_is_too_small(tmp_path: Path)
     tree.write_pictures("pictures", 0, 1)
     output = failure(tree)
     assert (
-        "shard_copies: datasets.copies.k: 3 neighbors are asked for, but the data set has only 2 references. "
-        "Set k to 2 or less, or add pictures.\n"
+        "shard_copies: datasets.copies.k: 3 neighbors are requested, but the data set has only 2 references. "
+        "Set k to 2 or less, or add images.\n"
     ) in output
     assert "rule embed" not in output
 
@@ -108,7 +108,7 @@ def test_a_duplicate_image_id_is_named_with_both_places(tmp_path: Path) -> None:
     ) in failure(tree)
 
 
-def test_a_broken_picture_is_listed_counted_and_never_fatal(finished: Tree) -> None:
+def test_a_broken_image_is_listed_counted_and_never_fatal(finished: Tree) -> None:
     rejected = {
         row["image_id"]: row["reason"]
         for path in finished.folder.glob("results/copies/rejected/pixels/*.parquet")
@@ -122,7 +122,7 @@ def test_a_broken_picture_is_listed_counted_and_never_fatal(finished: Tree) -> N
     assert (metrics["references"], metrics["rejected_references"], metrics["rejected_queries"]) == (12, 1, 0)
 
 
-def test_a_broken_picture_is_fatal_where_the_configuration_says_so(tree: Tree) -> None:
+def test_a_broken_image_is_fatal_where_the_configuration_says_so(tree: Tree) -> None:
     tree.configure(with_change(datasets={"copies": {"on_bad_image": "fail"}}))
     assert (
         "broken.jpg: is text, not an image (rejected images: 1). Fix or remove them, or set on_bad_image: reject.\n"

@@ -1,4 +1,4 @@
-"""A killed run resumes: what was finished stays as it was, what was half-done is done again."""
+"""A killed run resumes: finished files stay unchanged, incomplete ones are made again."""
 
 import os
 import signal

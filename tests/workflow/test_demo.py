@@ -19,11 +19,11 @@ def accuracy(folder: Path) -> dict[str, float]:
         return {row["model"]: float(row["value"]) for row in csv.DictReader(file) if row["metric"] == "accuracy_at_1"}
 
 
-def test_the_networks_are_above_the_floors_and_cannot_be_told_apart(demo: Tree) -> None:
+def test_the_networks_are_above_the_baselines_and_cannot_be_told_apart(demo: Tree) -> None:
     report = demo.folder / "results/reports/demo"
     found = accuracy(report)
-    floors = max(found["pixels"], found["color-histogram"])
-    assert min(found["efficientnet-lite0"], found["efficientnet-lite2"]) > floors > 0.2
+    baselines = max(found["pixels"], found["color-histogram"])
+    assert min(found["efficientnet-lite0"], found["efficientnet-lite2"]) > baselines > 0.2
     comparisons = json.loads((report / "comparisons.json").read_text())["comparisons"]
     (verdict,) = (
         one["verdict"]

@@ -61,7 +61,7 @@ def test_a_missing_data_set_stops_only_what_needs_it_and_all_three_run_from_thei
     assert images.filter(images["showcase"])["image_id"].to_pylist() == sorted(published.NAMED)
     neighbors = store.read_table(results / "my-flickr30k/neighbors/color-histogram/flat.parquet", NEIGHBORS).to_pylist()
     assert len(neighbors) == 10 * 6
-    assert all(row["query_id"] != row["reference_id"] for row in neighbors)  # a picture does not find itself
+    assert all(row["query_id"] != row["reference_id"] for row in neighbors)  # an image does not find itself
     # without true matches, captions and categories say what neighbors are worth, between chance and the text itself
     scenes = json.loads((results / "my-flickr30k/metrics/color-histogram/flat.json").read_text())
     between = scenes["baselines"]["caption_agreement_at_5"]
@@ -85,7 +85,7 @@ def test_the_full_reproduction_without_any_data_says_what_to_fetch_and_downloads
     tree = Tree.new(tmp_path / "tree", {"environment": "cpu"})
     ran = tree.run(options=("--cores", "8"), status=1)  # as the README has it: room for more than looking
     assert not ran.jobs
-    for name in ("DISC21", "Flickr30k", "COCO"):  # all that is missing is said in one go
+    for name in ("DISC21", "Flickr30k", "COCO"):  # all missing data is reported at once
         assert ran.output.count(f"does not hold the {name} images and tables") == 1
     for line in ("Missing: ", "Fetch it from: ", "Licence: ", "Put it into: data/", "Every step: docs/"):
         assert line in ran.output

@@ -74,13 +74,13 @@ def test_editing_a_models_entry_runs_that_model_only(tree: Tree) -> None:
     assert not [job for job in ran.jobs if "color-histogram" in job]
 
 
-def test_other_queries_embed_only_new_pictures(tree: Tree) -> None:
+def test_other_queries_embed_only_new_images(tree: Tree) -> None:
     before = tree.bytes_of("results/copies/embeddings/*/references-*.parquet")
     config = tree.config
     config["datasets"]["copies"]["queries"] = 7
     tree.configure(config)
     ran = tree.run(*(f"results/copies/metrics/{model}/flat.json" for model in ("pixels", "color-histogram")))
-    # one more picture: one of the two shards of queries, under both models
+    # one more image: one of the two shards of queries, under both models
     assert len(ran.of("embed")) == 2
     assert all("queries-" in job for job in ran.of("embed"))
     assert tree.bytes_of("results/copies/embeddings/*/references-*.parquet") == before
@@ -99,7 +99,7 @@ def test_an_archive_of_copies_that_is_gone_is_made_again_and_a_changed_one_stops
     archive.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
     output = tree.run(status=1).output
     remedy = ("--forcerun", "results/copies/images/manifest.parquet")
-    assert f"A run had made it; make it again: {' '.join(remedy)}" in output
+    assert f"A run made it; make it again: {' '.join(remedy)}" in output
     assert "Traceback" not in output
     ran = tree.run(options=remedy)
     assert set(ran.of("embed")) <= {f"copies {model} queries-00000" for model in ("pixels", "color-histogram")}
@@ -171,7 +171,7 @@ def write_own(folder: Path) -> None:
 
 @pytest.fixture
 def own(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Tree:
-    """A copy of a finished run over one's own pictures, in a folder that a NAS looks after."""
+    """A copy of a finished run over one's own images, in a folder that a NAS looks after."""
 
     def build(tree: Tree) -> None:
         write_own(tree.folder)
@@ -181,7 +181,7 @@ def own(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Tree:
     return built_once(tmp_path_factory, "own", OWN, build).copy(tmp_path / "tree")
 
 
-def test_one_more_picture_in_a_folder_embeds_one_shard(own: Tree) -> None:
+def test_one_more_image_in_a_folder_embeds_one_shard(own: Tree) -> None:
     command = "snakemake --cores 2 --forcerun sample -- demo"
     assert command in RECIPES
     own.write_pictures("pictures", 9)
@@ -229,11 +229,11 @@ def test_braces_in_paths_are_no_wildcards(tmp_path: Path) -> None:
     assert tree.would_run().of("sample") == ["own"]
 
 
-def test_models_that_saw_other_pictures_are_not_compared(tree: Tree) -> None:
-    """A picture edited in place, to the byte as large, before another model is added."""
+def test_models_that_saw_other_images_are_not_compared(tree: Tree) -> None:
+    """An image edited in place, of the same size in bytes, before another model is added."""
     path = tree.folder / "pictures/p3.png"
     data = bytearray(path.read_bytes())
-    data[-1] ^= 1  # behind the picture's end: it still decodes
+    data[-1] ^= 1  # behind the image's end: it still decodes
     path.write_bytes(data)
     config = tree.config
     config["models"] = {"tiny": {"embed": {"family": "pixels", "size": 4}}}

@@ -1,4 +1,4 @@
-"""Outside pictures change no number, embed nothing but themselves, and are shown."""
+"""Showcase images change no number, embed nothing but themselves, and are shown."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def numbers(tree: Tree) -> Any:
 
 
 def test_a_showcase_comes_changes_and_goes_and_no_number_moves(tree: Tree) -> None:
-    """For copies, which make their own pictures: 12 of a folder, one of them broken."""
+    """For copies, whose images are made by the run: 12 of a folder, one of them broken."""
     config = tree.config
     config["experiments"]["mine"]["models"] = ["pixels"]
     tree.configure(config)

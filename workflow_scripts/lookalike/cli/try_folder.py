@@ -167,8 +167,8 @@ def try_folder(
     _say(f"configuration: {trial.file}{'' if is_new else ' (unchanged)'}")
     if status := _run(trial, cores, ["--forcerun", str(trial.sample)] if again else []):
         raise LookalikeError(
-            f"the workflow ended with status {status}. See the reason above and in {out / 'results' / 'logs'}; once it is "
-            "fixed, run the same command again: finished steps are kept."
+            f"the workflow ended with status {status}. See the reason above and in {out / 'results' / 'logs'}; once it "
+            "is fixed, run the same command again: finished steps are kept."
         )
     facts = {"folder": str(folder), "images": total, "used": used, "skipped": skipped[str(folder)].counts}
     _show(known, trial, facts, as_json)

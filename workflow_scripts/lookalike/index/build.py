@@ -16,7 +16,7 @@ from lookalike.config.factories import reason
 from lookalike.config.indexes import Index, Train
 from lookalike.index import factories
 from lookalike.io import faiss_index, identity, store, vectors
-from lookalike.io.checks import check_pictures, check_shards
+from lookalike.io.checks import check_images, check_shards
 from lookalike.io.formats.records import Scan
 from lookalike.io.formats.tables import INDEX_IDS, INDEX_IMAGES, REJECTED
 from lookalike.job.errors import LookalikeError
@@ -73,7 +73,7 @@ def build(job: IndexJob) -> None:
         )
     sampled = vectors.whole(sample["image_id"])
     rows = vectors.rows_among(job.embeddings, sampled)
-    pictures_sha256 = check_pictures(job.embeddings, rows, sample, bad, job.images)
+    pictures_sha256 = check_images(job.embeddings, rows, sample, bad, job.images)
     references = _with_role(rows, sample, "reference")
     reference_rows = [shard_rows[mask] for shard_rows, mask in zip(rows, references, strict=True)]
     ids = sampled.take(pa.array(np.concatenate(reference_rows)))

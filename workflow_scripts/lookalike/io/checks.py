@@ -1,4 +1,4 @@
-"""What belongs together: shards of one model, an index and its ids, vectors and the pictures that were sampled."""
+"""What belongs together: shards of one model, an index and its ids, vectors and the images that were sampled."""
 
 import hashlib
 import logging
@@ -26,13 +26,13 @@ def check_shards(embeddings: Iterable[str], embedding_key: str, embedding_code: 
     """Check that embedding shards belong together and were made with ``embedding_key`` by ``embedding_code``.
 
     Returns what they share, for the footers of what is made from them; ``embed_versions`` are the library versions that
-    made the vectors. Differing ones are a warning, and all of them are named, such as ``11.3.0 / 12.0.0``.
+    made the vectors. Different versions are a warning, and all of them are listed, such as ``11.3.0 / 12.0.0``.
     """
     footers = {path: store.read_provenance(path) for path in embeddings}
-    weights = from_key(embedding_key).weights_file()  # forced, it embeds all shards of the model again
+    weights = from_key(embedding_key).weights_file()  # forcing it embeds all shards of the model again
     _check_current(footers, {"key": embedding_key, "code": embedding_code}, weights)
     first, shared = next(iter(footers.items()))
-    found: dict[str, set[str]] = {}
+    versions: dict[str, set[str]] = {}
     for path, footer in footers.items():
         for name in IDENTITY:
             if footer[name] != shared[name]:
@@ -43,32 +43,32 @@ def check_shards(embeddings: Iterable[str], embedding_key: str, embedding_code: 
         if footer["versions"] != shared["versions"]:
             log.warning("%s: was made with %s, other shards with %s", path, footer["versions"], shared["versions"])
         for library, version in footer["versions"].items():
-            found.setdefault(library, set()).add(version)
+            versions.setdefault(library, set()).add(version)
     return {
         **{name: shared[name] for name in (*IDENTITY, "weights")},
-        "embed_versions": {library: " / ".join(sorted(all_of)) for library, all_of in found.items()},
+        "embed_versions": {library: " / ".join(sorted(used)) for library, used in versions.items()},
     }
 
 
 def _check_current(footers: dict[str, dict[str, Any]], expected: dict[str, Any], weights: str) -> None:
-    """Refuse shards of an earlier configuration or code, which Snakemake may not know: it was killed before they ended.
+    """Refuse shards of an earlier configuration or code, which Snakemake may not know of if it was killed.
 
-    All of them are named, since each forced run that embeds only one would be refused for the next.
+    The message lists all of them: a forced run that embeds only one would be refused for the next.
     """
     stale = [path for path, footer in footers.items() if any(footer.get(name) != expected[name] for name in expected)]
     if not stale:
         return
     name = next(name for name in expected if footers[stale[0]].get(name) != expected[name])
-    by = "configuration" if name == "key" else "version of the code"
+    maker = "configuration" if name == "key" else "version of the code"
     forced = " ".join(stale) if len(stale) <= NAMED else weights
     raise LookalikeError(
-        f"{stale[0]}: was made by another {by}: its {name} is {footers[stale[0]].get(name)}, expected {expected[name]} "
-        f"({len(stale)} of {len(footers)} shards). Embed again: --forcerun {forced}"
+        f"{stale[0]}: was made by another {maker}: its {name} is {footers[stale[0]].get(name)}, expected "
+        f"{expected[name]} ({len(stale)} of {len(footers)} shards). Embed again: --forcerun {forced}"
     )
 
 
 def check_index(index: str, ids: str, expected: dict[str, Any]) -> dict[str, Any]:
-    """Check that an index is the one that its ids were written for, and that their footer says what is expected.
+    """Check that an index is the one that its ids were written for, and that their footer is as expected.
 
     Returns the footer.
     """
@@ -80,7 +80,7 @@ def check_index(index: str, ids: str, expected: dict[str, Any]) -> dict[str, Any
 
 
 def check_same(path: str, footer: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Raise LookalikeError where a file's footer says other than expected."""
+    """Raise LookalikeError where a file's footer differs from what is expected."""
     for name, value in expected.items():
         if footer.get(name) != value:
             raise LookalikeError(
@@ -89,38 +89,40 @@ def check_same(path: str, footer: dict[str, Any], expected: dict[str, Any]) -> N
             )
 
 
-def check_pictures(
-    embeddings: Sequence[str], rows: Sequence[NDArray[np.int64]], sample: pa.Table, bad: pa.Table, images: str
+def check_images(
+    embeddings: Sequence[str], rows: Sequence[NDArray[np.int64]], sample: pa.Table, rejected: pa.Table, images: str
 ) -> str:
-    """Check, picture by picture, that sampled = embedded + rejected, and that what was embedded is what was sampled.
+    """Check, image by image, that sampled = embedded + rejected, and that what was embedded is what was sampled.
 
-    ``rows`` are the sample's rows of each shard's pictures (``vectors.rows_among``), ``sample`` has at least the column
+    ``rows`` are the sample's rows of each shard's images (``vectors.rows_among``), ``sample`` has at least the column
     ``image_id``. Returns a hash over all ids and the bytes that were decoded for them, whatever their order: models
-    whose hashes differ saw other pictures.
+    whose hashes differ saw different images.
     """
     ids = whole(sample["image_id"])
-    known = whole(sample["sha256"]) if "sha256" in sample.column_names else None
-    rejected = rows_of(whole(bad["image_id"]), ids)  # -1 as well where a picture is rejected twice
-    together = np.concatenate([*rows, rejected])
-    counts = np.bincount(together[together >= 0], minlength=len(ids))
-    if (together < 0).any() or (counts != 1).any():
-        strangers = [_strangers(path, here) for path, here in zip(embeddings, rows, strict=True)]
-        odd = [*ids.filter(pa.array(counts != 1))[:1].to_pylist(), *(one for some in strangers for one in some)]
-        odd += bad["image_id"].filter(pa.array(rejected < 0))[:1].to_pylist()
+    sampled_hashes = whole(sample["sha256"]) if "sha256" in sample.column_names else None
+    rejected_rows = rows_of(whole(rejected["image_id"]), ids)  # -1 as well where an image is rejected twice
+    all_rows = np.concatenate([*rows, rejected_rows])
+    counts = np.bincount(all_rows[all_rows >= 0], minlength=len(ids))
+    if (all_rows < 0).any() or (counts != 1).any():
+        examples = ids.filter(pa.array(counts != 1))[:1].to_pylist()
+        for path, shard_rows in zip(embeddings, rows, strict=True):
+            examples += _not_sampled(path, shard_rows)
+        examples += rejected["image_id"].filter(pa.array(rejected_rows < 0))[:1].to_pylist()
         weights = from_key(store.read_provenance(embeddings[0])["key"]).weights_file()
         raise LookalikeError(
-            f"{images}: {len(ids)} pictures were sampled, but {len(together) - bad.num_rows} are embedded and "
-            f"{bad.num_rows} rejected; for example '{odd[0]}'. The embeddings belong to another sample, or the sample "
-            f"to another data set. Make both again: --forcerun {images} {weights}"
+            f"{images}: {len(ids)} images were sampled, but {len(all_rows) - rejected.num_rows} are embedded and "
+            f"{rejected.num_rows} rejected; for example '{examples[0]}'. The embeddings belong to another sample, or "
+            f"the sample to another data set. Make both again: --forcerun {images} {weights}"
         )
-    total = sum(_digest(image_id, "rejected") for image_id in bad["image_id"].to_pylist())
-    for path, here in zip(embeddings, rows, strict=True):
+    total = sum(_digest(image_id, "rejected") for image_id in rejected["image_id"].to_pylist())
+    for path, shard_rows in zip(embeddings, rows, strict=True):
         table = store.read_columns(path, "image_id", "sha256")
-        if known is not None:
-            other = pc.fill_null(pc.not_equal(table["sha256"].combine_chunks(), known.take(pa.array(here))), False)
-            if (changed := table.filter(other)).num_rows:
+        if sampled_hashes is not None:
+            expected = sampled_hashes.take(pa.array(shard_rows))
+            differs = pc.fill_null(pc.not_equal(table["sha256"].combine_chunks(), expected), False)
+            if (changed := table.filter(differs)).num_rows:
                 raise LookalikeError(
-                    f"{path}: holds the vector of another picture under the name '{changed['image_id'][0]}': its file "
+                    f"{path}: holds the vector of another image under the name '{changed['image_id'][0]}': its file "
                     "was changed after it was embedded or copied. Copy and embed it again: --forcerun "
                     f"{Path(images).parent.parent / 'images/manifest.parquet'} {path}"
                 )
@@ -133,7 +135,7 @@ def _digest(image_id: str, sha256: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{image_id}\0{sha256}".encode()).digest())
 
 
-def _strangers(path: str, here: NDArray[np.int64]) -> list[str]:
-    """One picture of a shard that is not of the sample, if there is any."""
-    found: list[str] = store.read_columns(path, "image_id")["image_id"].filter(pa.array(here < 0))[:1].to_pylist()
-    return found
+def _not_sampled(path: str, shard_rows: NDArray[np.int64]) -> list[str]:
+    """The first image of a shard that is not in the sample, if any."""
+    ids = store.read_columns(path, "image_id")["image_id"]
+    return list(ids.filter(pa.array(shard_rows < 0))[:1].to_pylist())

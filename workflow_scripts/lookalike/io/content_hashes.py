@@ -1,8 +1,8 @@
-"""What tells that an image file is no longer the one that was sampled: a hash of its contents, beside its size.
+"""How a changed image file is noticed: a hash of its contents, besides its size.
 
-Of an archive's member it is the CRC-32 that the archive's table of contents has, so nothing is unpacked. Of a plain
-file it is SHA-256 over the first, the middle and the last 64 KiB: all of a file of up to 192 KiB, and of a larger one
-what a network can bring in a moment. A change elsewhere in a larger file, of the same size, is not seen. Of an image
+For an archive's member it is the CRC-32 from the archive's table of contents, so nothing is unpacked. For a plain file
+it is SHA-256 over the first, the middle and the last 64 KiB: all of a file of up to 192 KiB, and of a larger one as
+much as a network delivers quickly. A change elsewhere in a larger file, of the same size, is not noticed. For an image
 that a run made itself it is the SHA-256 of all of it: its true match is known because of how it was made.
 """
 
@@ -19,59 +19,59 @@ from lookalike.job.errors import LookalikeError
 
 PIECE = 1 << 16
 CRC, PIECES, MADE = "crc32:", "pieces:", "sha256:"  # how the three kinds begin
-UNREADABLE = ""  # stands for the contents of a file that could not be read
+UNREADABLE = ""  # the content hash of a file that could not be read
 
 
 def of_crc(crc: int) -> str:
-    """Of an archive's member, by its CRC-32."""
+    """The content hash of an archive's member, from its CRC-32."""
     return f"{CRC}{crc:08x}"
 
 
 def of(data: bytes) -> str:
-    """Of a plain file, by its bytes."""
-    whole = memoryview(data)
-    return _of_pieces(len(data), lambda start, size: whole[start : start + size])
+    """The content hash of a plain file, from its bytes."""
+    view = memoryview(data)
+    return _of_pieces(len(data), lambda start, size: view[start : start + size])
 
 
 def of_made(data: bytes) -> str:
-    """Of an image that the run makes."""
+    """The content hash of an image that the run makes."""
     return f"{MADE}{hashlib.sha256(data).hexdigest()}"
 
 
 def is_made(row: Mapping[str, Any]) -> bool:
-    """Whether the image of such a row was made by a run, so that it can be made again, and never be refused."""
+    """Whether the image of a row was made by a run, so that it can be made again and is never rejected."""
     return str(row["content_hash"]).startswith(MADE)
 
 
 def remedy(row: Mapping[str, Any]) -> str:
-    """What to do about an image that is not as it was sampled."""
+    """What to do about an image that has changed since it was sampled."""
     if is_made(row):
-        return f"A run had made it; make it again: --forcerun {row['root']}/manifest.parquet"
-    return "Look again, so that every model sees the same pictures: --forcerun sample"
+        return f"A run made it; make it again: --forcerun {row['root']}/manifest.parquet"
+    return "Sample again, so that every model sees the same images: --forcerun sample"
 
 
 def of_file(path: str | Path) -> str:
-    """Of a plain file, of which at most 192 KiB are read; UNREADABLE for what is no file or cannot be read."""
+    """The content hash of a plain file, of which at most 192 KiB are read; UNREADABLE for anything else."""
     return look(path)[1]
 
 
 def look(path: str | Path) -> tuple[str, str]:
-    """What is known of a file without reading it (``stamp``), and its content hash, both as of one moment."""
+    """A file's ``stamp`` and its content hash, both of the same moment."""
     with suppress(OSError, ValueError):  # ValueError: a zero byte in the name
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe that nobody writes to would be waited for
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # does not wait for a pipe that nobody writes to
         try:
-            now = os.fstat(descriptor)
-            if stat.S_ISREG(now.st_mode):
-                found = _of_pieces(now.st_size, lambda start, size: os.pread(descriptor, size, start))
-                return stamp(now), found
+            status = os.fstat(descriptor)
+            if stat.S_ISREG(status.st_mode):
+                content_hash = _of_pieces(status.st_size, lambda start, size: os.pread(descriptor, size, start))
+                return stamp(status), content_hash
         finally:
             os.close(descriptor)
     return "", UNREADABLE
 
 
-def stamp(now: os.stat_result) -> str:
-    """Size, dates and inode: as long as they stay, so do a file's contents. A program can set no date of change."""
-    return f"{now.st_size} {now.st_mtime_ns} {now.st_ctime_ns} {now.st_ino}"
+def stamp(status: os.stat_result) -> str:
+    """Size, dates and inode: while they stay the same, so do a file's contents. No program can set the change time."""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 def _of_pieces(size: int, piece: Callable[[int, int], bytes | memoryview]) -> str:
@@ -85,16 +85,16 @@ def _of_pieces(size: int, piece: Callable[[int, int], bytes | memoryview]) -> st
 
 
 def check(row: Mapping[str, Any], data: bytes) -> None:
-    """Raise LookalikeError where ``data`` is not what the row of a shard or of an images table was sampled with."""
+    """Raise LookalikeError where ``data`` differs from what the row of a shard or of an images table records."""
     sampled = row["content_hash"]
     if len(data) != row["bytes"]:
         difference = f"it had {row['bytes']} bytes and has {len(data)} now"
     elif sampled == UNREADABLE:
-        difference = "it could not be read then, and can be now"
+        difference = "it could not be read then and can be read now"
     elif sampled != (
         of_crc(zlib.crc32(data)) if sampled.startswith(CRC) else of_made(data) if is_made(row) else of(data)
     ):
-        difference = f"it has {len(data)} bytes as it had then, but not the same ones"
+        difference = f"it still has {len(data)} bytes, but different ones"
     else:
         return
     raise LookalikeError(

@@ -1,4 +1,4 @@
-"""What a FAISS index is made of: its transforms, the vectors that it keeps whole, and a GPU to compute on."""
+"""The parts of a FAISS index: its transforms and the vectors that it stores in full; and a GPU to compute on."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ SCRATCH = 512 << 20  # bytes that FAISS may take on a GPU besides the index
 
 
 def transform(index: Any, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors (n, d) as the index compares them: through its transforms, such as whitening; quantised they are not.
+    """Vectors (n, d) as the index compares them: after its transforms, such as whitening, but not quantised.
 
-    Equal ones stay equal, which FAISS' matrix product alone does not promise: it rounds by where a row stands.
+    Equal vectors stay equal, which FAISS' matrix product alone does not guarantee: its rounding depends on the row.
     """
     import faiss
 
@@ -25,7 +25,7 @@ def transform(index: Any, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def apply_transforms(index: Any, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors (n, d) through the transforms of an IndexPreTransform, but not of what is inside it."""
+    """Vectors (n, d) after the transforms of an IndexPreTransform, but not those of the index inside it."""
     copies, originals = equal_rows(vectors)
     for step in steps(index):
         vectors = step.apply(np.ascontiguousarray(vectors))
@@ -34,9 +34,9 @@ def apply_transforms(index: Any, vectors: NDArray[np.float32]) -> NDArray[np.flo
 
 
 def full_vectors(index: Any) -> NDArray[np.float32] | None:
-    """The stored vectors (n, d') of an index that keeps them whole and compares each with every query; else None.
+    """The stored vectors (n, d') of an index that stores them in full and compares each with every query; else None.
 
-    A view into the index: good for as long as the index is.
+    A view into the index, valid as long as the index exists.
     """
     import faiss
 
@@ -50,20 +50,20 @@ def full_vectors(index: Any) -> NDArray[np.float32] | None:
 
 
 def steps(index: Any) -> list[Any]:
-    """The transforms that vectors pass before they are stored."""
+    """The transforms that are applied to vectors before they are stored."""
     import faiss
 
     return [faiss.downcast_VectorTransform(index.chain.at(number)) for number in range(index.chain.size())]
 
 
 def gpu() -> int | None:
-    """A GPU for this job, or None where FAISS can use none."""
+    """The number of a GPU for this job, or None where FAISS cannot use any."""
     import faiss
 
-    count = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
+    supports_gpu = hasattr(faiss, "StandardGpuResources")
+    count = faiss.get_num_gpus() if supports_gpu else 0
     if not count:
-        built = hasattr(faiss, "StandardGpuResources")
-        devices.go_without_gpu("FAISS finds no device" if built else "this FAISS is built without GPUs")
+        devices.go_without_gpu("FAISS finds no device" if supports_gpu else "this FAISS is built without GPU support")
         return None
     return devices.claim(devices.visible_devices(count))
 

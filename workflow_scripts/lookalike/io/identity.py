@@ -1,7 +1,7 @@
 """Files that are read together must be of one sample, one search and one set of shards.
 
-A file that is whole may still be another's: of another data set or seed, copied to the wrong place, or left by a run
-that was killed. So each says what it was made from, and whoever reads several compares that.
+An intact file may still be the wrong one: of another data set or seed, copied to the wrong place, or left by a run
+that was killed. So each file records what it was made from, and whoever reads several compares these records.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ StrPath = str | Path
 
 
 def hash_sample(images: pa.Table, truth: pa.Table) -> str:
-    """What tells samples apart: a hash over the rows of the images and the truth table, columns included."""
+    """The identity of a sample: a hash over the rows and columns of the images and the truth table."""
     digest = hashlib.sha256()
     for table in (images, truth):
         for batch in table.combine_chunks().to_batches(max_chunksize=ROWS):
@@ -36,18 +36,18 @@ def hash_sample(images: pa.Table, truth: pa.Table) -> str:
 
 
 def sample_of(path: StrPath) -> str:
-    """The hash of the sample that a table was made from. Raises LookalikeError for one that does not say."""
+    """The hash of the sample that a table was made from. Raises LookalikeError where it is not recorded."""
     return str(_entry(path, store.read_provenance(path), SAMPLE))
 
 
 def check_sample(images: StrPath, *tables: StrPath, records: Mapping[StrPath, str] | None = None) -> str:
-    """The sample's hash. Raises LookalikeError for a table, or a record's hash, that is of another one than ``images``.
+    """The sample's hash. Raises LookalikeError for a table, or a record's hash, of another sample than ``images``.
 
-    Which of the two is the stranger cannot be known from here, so all that follows from the sample is made again.
+    Which of the two is wrong cannot be known here, so everything that follows from the sample is made again.
     """
     expected = sample_of(images)
-    for path, found in [*((path, sample_of(path)) for path in tables), *(records or {}).items()]:
-        if found != expected:
+    for path, recorded in [*((path, sample_of(path)) for path in tables), *(records or {}).items()]:
+        if recorded != expected:
             raise LookalikeError(
                 f"{path}: was made from another sample than {images} (of another data set, seed or time). Take the "
                 f"sample again, and make what follows from it: --forcerun {images}"
@@ -56,7 +56,7 @@ def check_sample(images: StrPath, *tables: StrPath, records: Mapping[StrPath, st
 
 
 def is_absent(path: StrPath) -> bool:
-    """Whether a table is of a role that the data set lacks: no number is made from it, whereas an empty one counts."""
+    """Whether a table is of a role that the data set lacks: no metric is computed from it, unlike from an empty one."""
     return store.read_provenance(path).get(ROLE) == ABSENT
 
 
@@ -66,45 +66,45 @@ def shards(embeddings: Sequence[StrPath]) -> dict[str, str]:
 
 
 def hash_shards(embeddings: Sequence[StrPath]) -> str:
-    """What tells sets of embedding shards apart, whatever their order."""
+    """The identity of a set of embedding shards, whatever their order."""
     return hashlib.sha256(json.dumps(shards(embeddings), sort_keys=True).encode()).hexdigest()
 
 
 def check_shards(embeddings: Sequence[StrPath], indexed: Mapping[str, str], ids: StrPath) -> None:
     """Check that shards are those that an index was built from, as its ids' footer lists them."""
-    found = shards(embeddings)
-    if odd := sorted(name for name in {*found, *indexed} if found.get(name) != indexed.get(name)):
+    current = shards(embeddings)
+    if differing := sorted(name for name in {*current, *indexed} if current.get(name) != indexed.get(name)):
         raise LookalikeError(
-            f"{Path(embeddings[0]).parent / odd[0]}: is not the shard that {ids} was built from. "
+            f"{Path(embeddings[0]).parent / differing[0]}: is not the shard that {ids} was built from. "
             f"Build the index again: --forcerun {ids}"
         )
 
 
 def check_rejected(embeddings: Sequence[StrPath], rejected: Sequence[StrPath]) -> None:
-    """Check that each table of rejected images was written beside the embeddings at its place in the list."""
-    for path, beside in zip(rejected, embeddings, strict=False):
-        ours, theirs = store.read_provenance(path), store.read_provenance(beside)
-        _entry(beside, theirs, "shard_sha256")
-        if _shared(ours) != _shared(theirs):
+    """Check that each table of rejected images was written together with the embeddings at the same position."""
+    for path, shard in zip(rejected, embeddings, strict=False):
+        footer = store.read_provenance(shard)
+        _entry(shard, footer, "shard_sha256")
+        if _shared(store.read_provenance(path)) != _shared(footer):
             raise LookalikeError(
-                f"{path}: was not written together with {beside}. Embed this shard again: --forcerun {beside}"
+                f"{path}: was not written together with {shard}. Embed this shard again: --forcerun {shard}"
             )
 
 
-def check_search(first: StrPath, *others: StrPath) -> None:
+def check_search(first: StrPath, *tables: StrPath) -> None:
     """Check that tables of neighbors were written by one search."""
     expected = _shared(store.read_provenance(first))
     _entry(first, expected, "shards_sha256")
-    for path in others:
+    for path in tables:
         if _shared(store.read_provenance(path)) != expected:
             raise LookalikeError(f"{path}: was not written together with {first}. Search again: --forcerun {first}")
 
 
 def _entry(path: StrPath, footer: Mapping[str, Any], name: str) -> Any:
-    """An entry that every file of its kind has: one that is missing would equal every other that is missing."""
+    """A required entry of a footer: two missing entries would compare as equal."""
     if not footer.get(name):
         raise LookalikeError(
-            f"{path}: does not say what it was made from ({name}): another program, or an older version, wrote it. "
+            f"{path}: does not record what it was made from ({name}): another program, or an older version, wrote it. "
             f"{store.REMEDY}"
         )
     return footer[name]

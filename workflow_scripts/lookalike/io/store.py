@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, say inside what made them, and are verified whenever they are read.
+"""Files are written whole or not at all, record what made them, and are verified whenever they are read.
 
 Every Parquet footer carries a ``lookalike`` entry, a JSON object: what made the file, from which key and weights,
 library versions, row count. No dates and no host names: the same input must give the same bytes.
@@ -42,7 +42,7 @@ R = TypeVar("R", bound=BaseModel)
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success its file becomes ``path`` in one step, else it is removed.
 
-    The name is unique, so that an orphan of a killed run cannot write into a newer run's file.
+    The name is unique, so that a leftover process of a killed run cannot write into a newer run's file.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -67,7 +67,7 @@ def write_table(table: pa.Table, path: str | Path, format: Format, provenance: d
     format.check(table, path)
     footer = {"format": format.name, "rows": table.num_rows, **provenance}
     encoded = {FOOTER_KEY: json.dumps(footer, sort_keys=True).encode()}
-    table = table.replace_schema_metadata(encoded)  # nothing of the file that it was read from
+    table = table.replace_schema_metadata(encoded)  # drops the metadata of the file that it was read from
     split = "embedding" in table.column_names and table.schema.field("embedding").type.value_type == pa.float32()
     with atomic(path) as temporary:
         with pq.ParquetWriter(
@@ -84,7 +84,7 @@ def write_table(table: pa.Table, path: str | Path, format: Format, provenance: d
 
 
 def _seal(path: Path) -> None:
-    """Put the hashes into the footer of a Parquet file, in the place that was left for them."""
+    """Put the hashes into the footer of a Parquet file, where space was reserved for them."""
     with path.open("r+b") as file:
         start, footer = _footer(file)
         file.seek(0)
@@ -103,7 +103,7 @@ def _replaced(text: bytes, start: int, part: bytes) -> bytes:
 
 
 def _footer(file: BinaryIO) -> tuple[int, bytes]:
-    """Where the footer of a Parquet file starts, and its bytes. Raises ValueError where there is none."""
+    """Where the footer of a Parquet file starts, and its bytes. Raises ValueError where it has none."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - TAIL.size))
     length, magic = TAIL.unpack(file.read().rjust(TAIL.size))
@@ -138,7 +138,7 @@ def read_batches(path: str | Path, *columns: str, rows: int) -> Iterator[pa.Reco
 
 
 def _check_count(rows: int, file: pq.ParquetFile) -> None:
-    """Where the header of a page is damaged, the reader may stop before it without a word."""
+    """Where the header of a page is damaged, the reader may stop before it without an error."""
     if rows != file.metadata.num_rows:
         raise ValueError(f"{rows} of its {file.metadata.num_rows} rows can be read")
 
@@ -156,7 +156,7 @@ def read_schema(path: str | Path) -> pa.Schema:
 
 
 def identity(path: str | Path) -> str:
-    """What tells a table's file from every other: a hash over all of its bytes, read from its footer."""
+    """The identity of a table's file: a hash over all of its bytes, read from its footer."""
     with _reading(path):
         return _verified(path)
 
@@ -171,7 +171,7 @@ def _opened(path: str | Path, **options: Any) -> Iterator[pq.ParquetFile]:
 
 
 def _verified(path: str | Path) -> str:
-    """The hash of a Parquet file's footer. Raises ValueError where it is not that of the bytes."""
+    """The hash of a Parquet file's footer. Raises ValueError where it does not match the bytes."""
     with Path(path).open("rb") as file:
         _, footer = _footer(file)
     hashes = list(HASHES.finditer(footer))
@@ -180,15 +180,15 @@ def _verified(path: str | Path) -> str:
             f"{path}: has no provenance and checksum in its footer: another program, or an older version, wrote it. "
             f"{REMEDY}"
         )
-    found = hashes[-1].group(2)
-    if hashlib.sha256(_replaced(footer, hashes[-1].start(2), NO_HASH)).hexdigest().encode() != found:
+    recorded = hashes[-1].group(2)
+    if hashlib.sha256(_replaced(footer, hashes[-1].start(2), NO_HASH)).hexdigest().encode() != recorded:
         raise ValueError("the checksum of its footer does not match")
-    return found.decode()
+    return recorded.decode()
 
 
 @contextmanager
 def _reading(path: str | Path) -> Iterator[None]:
-    """Whatever a library raises for a file that is missing, unreadable or damaged becomes one sentence with a remedy.
+    """Turn whatever a library raises for a missing, unreadable or damaged file into one sentence with a remedy.
 
     Memory may run out because a flipped bit made a length immense, or because there is too little.
     """
@@ -198,13 +198,13 @@ def _reading(path: str | Path) -> Iterator[None]:
         raise LookalikeError(f"{path}: does not exist. Run the workflow again to make it.") from None
     except MemoryError as error:
         raise LookalikeError(
-            f"{path}: needs more memory to be read than there is ({_one_line(error)}). Use a machine with more; if the "
-            f"file is not that large, it is damaged. {REMEDY}"
+            f"{path}: reading it needs more memory than is available ({_one_line(error)}). Use a machine with more; if "
+            f"the file is not that large, it is damaged. {REMEDY}"
         ) from None
     except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise LookalikeError(
-                f"{path}: cannot be read ({error.strerror}). Check the rights of the file, and the disk."
+                f"{path}: cannot be read ({error.strerror}). Check the file's permissions and the disk."
             ) from None
         raise LookalikeError(f"{path}: is damaged ({_one_line(error)}). {REMEDY}") from None
 
@@ -221,7 +221,7 @@ def write_json(record: BaseModel, path: str | Path) -> None:
 
 
 def read_json(path: str | Path, record: type[R]) -> R:
-    """Read a record of ``formats``; a file of another shape, or with another checksum than its own, is refused."""
+    """Read a record of ``formats``; a file of another shape, or whose checksum does not match, is refused."""
     with _reading(path):
         content = json.loads(Path(path).read_bytes().decode("utf-8"), object_pairs_hook=_each_once)
     if not isinstance(content, dict) or CHECKSUM not in content:
@@ -237,13 +237,13 @@ def read_json(path: str | Path, record: type[R]) -> R:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON mapping. Raises ValueError for a key that is there twice: programs differ in which they take."""
-    found: dict[str, Any] = {}
+    """A JSON mapping. Raises ValueError for a duplicate key: programs differ in which of the values they take."""
+    mapping: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
-            raise ValueError(f"'{key}' is there twice")
-        found[key] = value
-    return found
+        if key in mapping:
+            raise ValueError(f"duplicate key '{key}'")
+        mapping[key] = value
+    return mapping
 
 
 def checksum(record: BaseModel) -> str:
@@ -263,10 +263,8 @@ def sha256_file(path: str | Path) -> str:
 
 def versions(*packages: str) -> dict[str, str]:
     """Installed versions of distributions, for a footer; a missing one is left out."""
-    found = {}
+    installed = {}
     for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        with suppress(metadata.PackageNotFoundError):
+            installed[package] = metadata.version(package)
+    return installed

@@ -1,7 +1,7 @@
-"""Unit vectors out of embedding shards: the wanted ones, in the order of the shards, all at once or block by block.
+"""Unit vectors out of embedding shards: a selection, in the order of the shards, all at once or block by block.
 
 A vector is a function of the file's bytes: duplicates take the vector of the first of them, in the order of the shards.
-A network rounds by batch and machine, so each shard has its own in the last bits, and a tie would become a ranking.
+A network rounds by batch and machine, so shards differ in the last bits, and a tie would become a ranking.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,10 +23,10 @@ BLOCK = 4096  # vectors: large enough for the matrix product, small enough to st
 
 
 def rows_among(embeddings: Sequence[str], ids: pa.Array) -> list[NDArray[np.int64]]:
-    """For each shard, each of its pictures' row among ``ids``; -1 for a picture that is not among them.
+    """For each shard, the row of each of its images among ``ids``; -1 for an image that is not among them.
 
-    One shard's ids are in memory at a time. Many ``ids`` are found by their sorted hashes, 16 bytes each: a hash table
-    of ten million names would take more memory than all else that a scan index needs.
+    One shard's ids are in memory at a time. Many ``ids`` are looked up by their sorted hashes, 16 bytes each: a hash
+    table of ten million names would take more memory than everything else that a scan index needs.
     """
     columns = (whole(store.read_columns(path, "image_id")["image_id"]) for path in embeddings)
     if len(ids) > HASH_TABLE_LIMIT:
@@ -45,52 +45,55 @@ def _rows(column: pa.Array, ids: pa.Array) -> NDArray[np.int64]:
 def _by_hash(
     column: pa.Array, ids: pa.Array, hashes: NDArray[np.uint64], order: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """As ``_rows``; ``hashes`` are those of ``ids[order]``, rising, and no two are equal."""
+    """As ``_rows``; ``hashes`` are those of ``ids[order]``, strictly increasing."""
     rows = order[np.minimum(np.searchsorted(hashes, hashes_of(column)), len(order) - 1)]
     same = pc.equal(ids.take(pa.array(rows)), column).to_numpy(zero_copy_only=False)
     return np.where(same, rows, -1)
 
 
-def rows_of(few: pa.Array, among: pa.Array) -> NDArray[np.int64]:
-    """The row of each of a few different ids among others, (n,); -1 where it is not there."""
-    found = pc.index_in(among, value_set=few).fill_null(-1).to_numpy()  # the hash table is of the fewer ids
-    rows = np.full(len(few), -1, np.int64)
-    there = np.flatnonzero(found >= 0)
-    rows[found[there]] = there
+def rows_of(ids: pa.Array, among: pa.Array) -> NDArray[np.int64]:
+    """The row of each of a few distinct ids among others, (n,); -1 where it is missing."""
+    positions = pc.index_in(among, value_set=ids).fill_null(-1).to_numpy()  # the hash table is of the fewer ids
+    rows = np.full(len(ids), -1, np.int64)
+    matching = np.flatnonzero(positions >= 0)
+    rows[positions[matching]] = matching
     return rows
 
 
 def whole(column: pa.ChunkedArray) -> pa.Array:
-    """A column as one array: itself where it is one chunk, which ``combine_chunks`` would copy."""
+    """A column as one array, without a copy where it has one chunk; ``combine_chunks`` always copies."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def read(embeddings: Sequence[str], wanted: Sequence[NDArray[np.bool_]]) -> NDArray[np.float32]:
-    """The wanted vectors of the shards, (n, d) float32 of length 1; one copy of them in memory."""
-    count = sum(int(here.sum()) for here in wanted)
+def read(embeddings: Sequence[str], masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.float32]:
+    """The selected vectors of the shards, (n, d) float32 of length 1; one copy of them in memory.
+
+    ``masks`` has one for each shard: which of its rows are selected.
+    """
+    count = sum(int(mask.sum()) for mask in masks)
     vectors = np.empty((count, dimension(embeddings)), np.float32)
     done = 0
-    for part in _parts(embeddings, wanted):
+    for part in _parts(embeddings, masks):
         vectors[done : done + len(part)] = part
         done += len(part)
     return vectors
 
 
 def blocks(
-    embeddings: Sequence[str], wanted: Sequence[NDArray[np.bool_]], size: int = BLOCK
+    embeddings: Sequence[str], masks: Sequence[NDArray[np.bool_]], size: int = BLOCK
 ) -> Iterator[NDArray[np.float32]]:
-    """The wanted vectors of the shards as blocks (size, d) of unit vectors, the last one smaller.
+    """The selected vectors of the shards as blocks (size, d) of unit vectors, the last one smaller.
 
-    Each block is a view of one buffer: it is good until the next is asked for.
+    Each block is a view of one buffer, valid until the next block is requested.
     """
     buffer = np.empty((size, dimension(embeddings)), np.float32)
     filled = 0
-    for part in _parts(embeddings, wanted):
-        taken = 0
-        while taken < len(part):
-            step = min(size - filled, len(part) - taken)
-            buffer[filled : filled + step] = part[taken : taken + step]
-            taken, filled = taken + step, filled + step
+    for part in _parts(embeddings, masks):
+        copied = 0
+        while copied < len(part):
+            step = min(size - filled, len(part) - copied)
+            buffer[filled : filled + step] = part[copied : copied + step]
+            copied, filled = copied + step, filled + step
             if filled == size:
                 yield buffer
                 filled = 0
@@ -104,24 +107,24 @@ def dimension(embeddings: Sequence[str]) -> int:
 
 
 def split(vectors: NDArray[np.float32], size: int = BLOCK) -> Iterator[NDArray[np.float32]]:
-    """``vectors`` (n, d) as blocks of the size that ``blocks`` has."""
+    """``vectors`` (n, d) in blocks of the same size as those of ``blocks``."""
     return (vectors[start : start + size] for start in range(0, len(vectors), size))
 
 
 def unit(vectors: NDArray[F]) -> NDArray[F]:
-    """(n, d) vectors to length 1, in place.
+    """Scale (n, d) vectors to length 1, in place.
 
-    A vector of zeros (a plain picture under `pixels`) stays zero: it scores 0 with everything. Numbers whose squares
-    the type cannot hold are scaled first, so that they are not taken for zeros.
+    A vector of zeros (an image of one color under `pixels`) stays zero: it scores 0 with everything. Numbers whose
+    squares overflow or underflow are scaled first, so that they are not mistaken for zeros.
     """
     with np.errstate(over="ignore"):
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    odd = ~((lengths > np.sqrt(np.finfo(vectors.dtype).tiny) * 1e3) & (lengths < np.inf))[:, 0]
-    if odd.any():
-        few = vectors[odd]
-        largest = np.abs(few).max(axis=1, keepdims=True)
-        np.divide(few, largest, out=few, where=largest > 0)
-        vectors[odd], lengths[odd] = few, np.linalg.norm(few, axis=1, keepdims=True)
+    extreme = ~((lengths > np.sqrt(np.finfo(vectors.dtype).tiny) * 1e3) & (lengths < np.inf))[:, 0]
+    if extreme.any():
+        scaled = vectors[extreme]
+        largest = np.abs(scaled).max(axis=1, keepdims=True)
+        np.divide(scaled, largest, out=scaled, where=largest > 0)
+        vectors[extreme], lengths[extreme] = scaled, np.linalg.norm(scaled, axis=1, keepdims=True)
     normalised: NDArray[F] = np.divide(vectors, lengths, out=vectors, where=lengths > 0)
     return normalised
 
@@ -133,39 +136,39 @@ def equal_rows(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray
     rows = np.flatnonzero(np.isin(sums, ordered[1:][ordered[1:] == ordered[:-1]]))
     if not len(rows):
         return rows, rows
-    _, first, which = np.unique(vectors[rows], axis=0, return_index=True, return_inverse=True)
-    originals = rows[first[which.reshape(-1)]]
+    _, first, inverse = np.unique(vectors[rows], axis=0, return_index=True, return_inverse=True)
+    originals = rows[first[inverse.reshape(-1)]]
     copies = originals != rows
     return rows[copies], originals[copies]
 
 
 @dataclass(frozen=True)
 class Shared:
-    """Rows of one shard that share their vector with rows of others; ``slots`` say which vector of those kept."""
+    """Rows of one shard that share their vector with other rows; ``slots`` are rows of the table of shared vectors."""
 
-    copies: NDArray[np.int64]  # rows that take a vector, rising
+    copies: NDArray[np.int64]  # rows that take a vector, increasing
     copy_slots: NDArray[np.int64]
-    originals: NDArray[np.int64]  # rows that give one, rising
+    originals: NDArray[np.int64]  # rows that give one, increasing
     original_slots: NDArray[np.int64]
 
-    def give(self, rows: NDArray[np.int64], vectors: NDArray[np.float32], kept: NDArray[np.float32]) -> None:
-        """Keep the originals among ``rows``, whose vectors these are, and set the copies to what was kept."""
-        at, slots = _among(rows, self.originals, self.original_slots)
-        kept[slots] = vectors[at]
-        at, slots = _among(rows, self.copies, self.copy_slots)
-        vectors[at] = kept[slots]
+    def give(self, rows: NDArray[np.int64], vectors: NDArray[np.float32], shared: NDArray[np.float32]) -> None:
+        """Put the originals' vectors into ``shared`` and set the copies' from it; ``rows`` are those of ``vectors``."""
+        positions, slots = _positions(rows, self.originals, self.original_slots)
+        shared[slots] = vectors[positions]
+        positions, slots = _positions(rows, self.copies, self.copy_slots)
+        vectors[positions] = shared[slots]
 
 
-def _among(
-    rows: NDArray[np.int64], wanted: NDArray[np.int64], slots: NDArray[np.int64]
+def _positions(
+    rows: NDArray[np.int64], selected: NDArray[np.int64], slots: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where in ``rows`` the wanted ones stand that are between its ends, and their slots; all rise."""
-    part = slice(*np.searchsorted(wanted, (rows[0], rows[-1] + 1)))
-    return np.searchsorted(rows, wanted[part]), slots[part]
+    """Positions in ``rows`` of the ``selected`` ones between its ends, and their slots; all increase."""
+    part = slice(*np.searchsorted(selected, (rows[0], rows[-1] + 1)))
+    return np.searchsorted(rows, selected[part]), slots[part]
 
 
 def _duplicates(embeddings: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Rows, counted over all shards, of files whose bytes an earlier row has, and that row; and each shard's first row.
+    """Rows, counted over all shards, whose file's bytes an earlier row has; that row; and each shard's first row.
 
     One shard's hashes are in memory as text at a time; of the others, 8 bytes each.
     """
@@ -180,9 +183,9 @@ def _duplicates(embeddings: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[n
     del ordered, hashes
     contents = []  # whole: two files may share 64 bits
     for path, (first, last) in zip(embeddings, pairwise(offsets), strict=True):
-        here = rows[slice(*np.searchsorted(rows, (first, last)))] - first
-        if len(here):
-            contents.append(whole(store.read_columns(path, "sha256")["sha256"]).take(pa.array(here)))
+        in_shard = rows[slice(*np.searchsorted(rows, (first, last)))] - first
+        if len(in_shard):
+            contents.append(whole(store.read_columns(path, "sha256")["sha256"]).take(pa.array(in_shard)))
     content = pa.chunked_array(contents).combine_chunks().dictionary_encode().indices.to_numpy()
     _, first_of = np.unique(content, return_index=True)
     originals = rows[first_of[content]]
@@ -190,11 +193,11 @@ def _duplicates(embeddings: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[n
     return rows[copies], originals[copies], offsets
 
 
-def _shared(embeddings: Sequence[str], wanted: Sequence[NDArray[np.bool_]]) -> tuple[list[Shared], int]:
-    """For each shard, what it shares with others of the wanted rows; and how many vectors are to be kept for that."""
+def _shared(embeddings: Sequence[str], masks: Sequence[NDArray[np.bool_]]) -> tuple[list[Shared], int]:
+    """For each shard, its selected rows that share a vector; and how many different vectors are shared."""
     copies, originals, offsets = _duplicates(embeddings)
     if len(copies):
-        used = np.concatenate(wanted)[copies]
+        used = np.concatenate(masks)[copies]
         copies, originals = copies[used], originals[used]
     givers, slots = np.unique(originals, return_inverse=True)
     shared = []
@@ -205,12 +208,12 @@ def _shared(embeddings: Sequence[str], wanted: Sequence[NDArray[np.bool_]]) -> t
     return shared, len(givers)
 
 
-def _parts(embeddings: Sequence[str], wanted: Sequence[NDArray[np.bool_]]) -> Iterator[NDArray[np.float32]]:
-    shared, count = _shared(embeddings, wanted)
-    kept = np.empty((count, dimension(embeddings)), np.float32)
-    for path, here, both in zip(embeddings, wanted, shared, strict=True):
-        needed = here.copy()
-        needed[both.originals] = True
+def _parts(embeddings: Sequence[str], masks: Sequence[NDArray[np.bool_]]) -> Iterator[NDArray[np.float32]]:
+    shards, count = _shared(embeddings, masks)
+    shared = np.empty((count, dimension(embeddings)), np.float32)
+    for path, mask, sharing in zip(embeddings, masks, shards, strict=True):
+        needed = mask.copy()
+        needed[sharing.originals] = True
         if not needed.any():
             continue
         done = 0
@@ -221,8 +224,8 @@ def _parts(embeddings: Sequence[str], wanted: Sequence[NDArray[np.bool_]]) -> It
                 matrix = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
                 part = matrix[rows - done].astype(np.float32, copy=False)
                 _check_finite(part, path, rows)
-                both.give(rows, unit(part), kept)
-                yield part[here[rows]]
+                sharing.give(rows, unit(part), shared)
+                yield part[mask[rows]]
             done += len(column)
 
 

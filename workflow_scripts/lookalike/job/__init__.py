@@ -1,1 +1,1 @@
-"""What every job shares: its log and progress, errors for people, memory and devices."""
+"""What every job shares: its log and progress, user-facing errors, memory and devices."""

@@ -1,4 +1,4 @@
-"""Which device a job computes on: every GPU job of one machine takes a GPU of its own."""
+"""Which device a job computes on: each GPU job of a machine takes its own GPU."""
 
 import ctypes
 import fcntl
@@ -15,9 +15,9 @@ from lookalike.job.errors import LookalikeError
 if TYPE_CHECKING:
     import torch
 
-# Where a scheduler, or whoever started the job, says that it gave it a GPU, with the values that say that it gave none.
-# The first one that is set decides.
-GIVEN = {
+# Variables with which a scheduler, or whoever started the job, says that it has a GPU, and the values that say that it
+# has none. The first one that is set decides.
+GPU_VARIABLES = {
     "CUDA_VISIBLE_DEVICES": ("", "-1", "NoDevFiles"),
     "SLURM_STEP_GPUS": ("",),
     "SLURM_JOB_GPUS": ("",),
@@ -31,7 +31,7 @@ NO_MEMORY = (
 )
 
 log = logging.getLogger(__name__)
-_claimed: list[IO[bytes]] = []  # open for as long as the process lives: its end, however it comes, frees the GPU
+_claimed: list[IO[bytes]] = []  # open as long as the process lives: its end, for whatever reason, frees the GPU
 
 
 class Resources(Protocol):
@@ -43,11 +43,11 @@ class Resources(Protocol):
 
     @property
     def gpu(self) -> bool:
-        """Whether a GPU was asked for."""
+        """Whether a GPU was requested."""
 
 
 def torch_device(machine: Resources) -> tuple["torch.device", str]:
-    """The device to compute on, and its name for people. Sets torch's CPU threads."""
+    """The device to compute on, and its display name. Sets torch's CPU threads."""
     import torch
 
     torch.set_num_threads(machine.threads)
@@ -59,21 +59,21 @@ def torch_device(machine: Resources) -> tuple["torch.device", str]:
 
 
 def _cuda_device() -> int | None:
-    """Torch's number of a GPU that computes, taken for this job; None, and the log says why, where there is none."""
+    """Claim a working GPU for this job: torch's number of it. None, with the reason in the log, where there is none."""
     import torch
 
-    with warnings.catch_warnings(record=True) as heard:  # torch gives the driver's reason as a warning
+    with warnings.catch_warnings(record=True) as caught:  # torch gives the driver's reason as a warning
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
-        built = f"this torch, {torch.__version__}, is built without CUDA"
-        silent = "CUDA finds no device" if torch.version.cuda or torch.version.hip else built
-        go_without_gpu(_first_line(heard[0].message) if heard else silent)
+        supports_gpu = torch.version.cuda or torch.version.hip
+        reason = "CUDA finds no device" if supports_gpu else f"this torch, {torch.__version__}, is built without CUDA"
+        go_without_gpu(_first_line(caught[0].message) if caught else reason)
         return None
     try:
         number = claim(visible_devices(count))
         torch.cuda.set_device(number)
-        torch.ones(1, device="cuda").add_(1).item()  # a device may be listed and compute nothing
+        torch.ones(1, device="cuda").add_(1).item()  # a device may be listed and still not work
     except (RuntimeError, AssertionError) as error:
         while _claimed:
             _claimed.pop().close()
@@ -83,18 +83,18 @@ def _cuda_device() -> int | None:
 
 
 def go_without_gpu(reason: str) -> None:
-    """Say that a GPU was asked for, why none is used, and that the CPU computes.
+    """Log that a GPU was requested, why none is used, and that the CPU computes.
 
-    Where the machine has a GPU that is a warning. Raises LookalikeError where a scheduler gave this job one: others
-    wait for it, and the job would run out of time.
+    It is a warning where the machine has a GPU. Raises LookalikeError where a scheduler gave this job one: other jobs
+    wait for it, and this one would run out of time.
     """
     remedy = (
-        "See that `nvidia-smi` lists it and that PyTorch and FAISS are builds for GPUs (docs/cluster.md), "
+        "Check that `nvidia-smi` lists it and that PyTorch and FAISS are builds for GPUs (docs/cluster.md), "
         "or set runtime.gpu: 0 in the entry in config.yaml."
     )
-    if variable := next((name for name in GIVEN if name in os.environ), None):
+    if variable := next((name for name in GPU_VARIABLES if name in os.environ), None):
         value = os.environ[variable]
-        if value.strip() not in GIVEN[variable]:
+        if value.strip() not in GPU_VARIABLES[variable]:
             raise LookalikeError(
                 f"gpu: 1: this job was given a GPU ({variable}={value}), which cannot be used: {reason}. {remedy}"
             )
@@ -111,15 +111,15 @@ def _first_line(error: object) -> str:
 
 
 def cpu(machine: Resources) -> str:
-    """The CPU's name for people."""
+    """The display name of the CPU."""
     return f"CPU ({machine.threads} threads)"
 
 
 def _keep_memory() -> None:
-    """Keep freed memory for the next batch instead of giving it back to the system.
+    """Keep freed memory for the next batch instead of returning it to the system.
 
     glibc maps large blocks anew for every layer; clearing those pages took half of the time of a forward pass of
-    EfficientNet-Lite0 on a CPU (batches of 32: 32 pictures a second before, 60 after).
+    EfficientNet-Lite0 on a CPU (batches of 32: 32 images a second before, 60 after).
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
@@ -131,24 +131,24 @@ def _keep_memory() -> None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the machine or of its GPU; libraries and their loader have many ways to say so."""
+    """Whether the machine or its GPU ran out of memory; libraries and their loader report it in many ways."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
 def visible_devices(count: int) -> list[str]:
-    """Names of the devices that this process sees, one for each of torch's numbers."""
+    """Names of the devices visible to this process, one for each of torch's numbers."""
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return names if len(names) == count else [str(number) for number in range(count)]
 
 
 def claim(devices: list[str], wait: float = 1.0) -> int:
-    """Take a device that no other job of this machine has, waiting for one if need be; returns its number.
+    """Claim a device that no other job of this machine has, waiting for one if necessary; returns its number.
 
-    Snakemake counts GPUs but hands out none, so each job locks a file per device, for as long as its process lives.
+    Snakemake counts GPUs but assigns none, so each job locks one file per device for as long as its process lives.
     """
     if len(devices) == 1:
-        return 0  # ours alone: a cluster handed it out, or there is no other
-    waited = False
+        return 0  # a cluster assigned it to this job, or the machine has no other
+    logged = False
     while True:
         for number, name in enumerate(devices):
             path = Path(tempfile.gettempdir()) / f"lookalike-{os.getuid()}-gpu-{name}.lock"
@@ -160,7 +160,7 @@ def claim(devices: list[str], wait: float = 1.0) -> int:
                 continue
             _claimed.append(file)
             return number
-        if not waited:
-            log.warning("all %d GPUs are taken by other jobs: waiting for one", len(devices))
-            waited = True
+        if not logged:
+            log.warning("all %d GPUs are in use by other jobs: waiting for one", len(devices))
+            logged = True
         time.sleep(wait)

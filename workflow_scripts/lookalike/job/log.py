@@ -1,4 +1,4 @@
-"""What every job of the workflow shares: its log, and errors that people can read."""
+"""The log of a job of the workflow, and how its errors are shown."""
 
 import errno
 import logging
@@ -15,22 +15,22 @@ from lookalike.job.telemetry import switch_off_telemetry
 log = logging.getLogger("lookalike")
 
 NO_SPACE = "Free some space, or raise the quota or limit (ulimit -f)."
-NO_RIGHTS = "Give yourself the rights, or mount that disk writable."
-NO_DISK = "See that the disk, or the network's file system, is mounted and works."
+NO_PERMISSION = "Give yourself permission, or mount that disk writable."
+NO_DISK = "Check that the disk or network file system is mounted and works."
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), NO_SPACE),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), NO_RIGHTS),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), NO_PERMISSION),
     **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN, errno.ETIMEDOUT), NO_DISK),
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "Raise the limit of open files (ulimit -n)."),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "Raise the limit on open files (ulimit -n)."),
 }
 
 
 @contextmanager
 def job(name: str, log_file: str) -> Iterator[None]:
-    """Log to ``log_file`` and, under the job's name, to the terminal; the file ends with what the job cost.
+    """Log to ``log_file`` and, prefixed with the job's name, to the terminal; the file ends with what the job cost.
 
-    A LookalikeError ends the process with its message alone, and so does what the machine does not give, such as memory
-    or space; anything else is a mistake of ours and keeps its traceback.
+    A LookalikeError ends the process with only its message, and so does a lack of memory, space or permission; anything
+    else is a bug and keeps its traceback.
     """
     switch_off_telemetry()
     try:
@@ -55,11 +55,11 @@ def job(name: str, log_file: str) -> Iterator[None]:
         log.warning("interrupted")
         sys.exit(130)
     except Exception as error:
-        if said := fault_of_the_machine(error):
-            log.error("%s", said)
-            log.debug("this happened here:", exc_info=True)
+        if message := fault_of_the_machine(error):
+            log.error("%s", message)
+            log.debug("traceback:", exc_info=True)
             sys.exit(1)
-        log.exception("an error that should not happen; please report it with this log")
+        log.exception("unexpected error; please report it with this log")
         sys.exit(1)
     finally:
         used = resource.getrusage(resource.RUSAGE_SELF)
@@ -68,12 +68,12 @@ def job(name: str, log_file: str) -> Iterator[None]:
 
 
 def fault_of_the_machine(error: Exception) -> str | None:
-    """What the machine did not give (memory, space, rights), and what to do, in a sentence; None for any other."""
+    """A sentence on what the machine lacks (memory, space, permission) and what to do; None for any other error."""
     if out_of_memory(error):
         reason = f" ({str(error).strip().splitlines()[0]})" if str(error).strip() else ""
         return (
-            f"out of memory{reason}. Raise the limit of this job (runtime.mem_mb on a cluster, ulimit -v), let fewer "
-            "jobs run at once (--cores, --jobs), or use a machine with more memory."
+            f"out of memory{reason}. Raise the limit of this job (runtime.mem_mb on a cluster, ulimit -v), run fewer "
+            "jobs at once (--cores, --jobs), or use a machine with more memory."
         )
     if isinstance(error, OSError) and (remedy := REMEDIES.get(error.errno or 0)):
         return f"{error.filename or 'a file'}: {error.strerror}. {remedy}"
@@ -81,7 +81,7 @@ def fault_of_the_machine(error: Exception) -> str | None:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that says once that it cannot be written, and never with a traceback: the terminal has all lines too."""
+    """A log that reports once, without a traceback, that it cannot be written: the terminal shows all lines too."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         self.setLevel(logging.CRITICAL + 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 LIBRARY = Path(__file__).parent.parent
 DATA = (".j2", ".css", ".js")
 
-# Editing these changes no number, so it reruns nothing: module or package -> why. What they import counts as little.
+# Editing these changes no number, so it reruns nothing: module or package -> why. Their imports do not count either.
 NEUTRAL = {
     "": "the public API and the version: it imports lazily and computes nothing",
     "config": "what a configuration says is in the keys",

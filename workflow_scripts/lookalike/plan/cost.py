@@ -66,7 +66,7 @@ class Cost:
         if not known:
             return "time not known, since no such job has run yet"
         devices = ", ".join(sorted({model.device for model in self.models if model.model in known}))
-        time = f"about {duration(sum(known.values()))} of embed jobs at the speed of earlier ones ({devices})"
+        time = f"about {duration(sum(known.values()))} of embed jobs at the speed of earlier ones on {devices}"
         unknown = [model.model for model in self.models if model.model not in known]
         return f"{time}, besides {', '.join(unknown)}, not measured yet" if unknown else time
 

@@ -26,11 +26,11 @@ class Keys(Paths):
     left_out: LeftOut = field(default_factory=dict)  # optional models that are not installed, by experiment
 
     def dataset_key(self, dataset: str) -> str:
-        """What decides which pictures a data set has: its entry without what later stages use."""
+        """What decides which images a data set has: its entry without what later stages use."""
         return key(self.config.datasets[dataset], leave_out=LATER)
 
     def images_key(self, dataset: str) -> str:
-        """What decides which pictures a data set makes, and how they are divided: outside pictures are none of them."""
+        """What decides which images the run makes for a data set, and their shards; showcase images do not count."""
         entry = self.config.datasets[dataset]
         shards = {part: count for part, count in entry.shards.items() if part == entry.made_part and count > 1}
         return key(entry.model_copy(update={"shards": shards}), leave_out=(LATER - {"shards"}) | {"showcase"})

@@ -5,7 +5,7 @@ Paths are relative to the working directory, and follow from the configuration a
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +21,8 @@ SEARCHED = {
     "candidates_sn": "results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet",
 }
 
+SHARDS_OF_A_JOB = 100  # shard files that one job writes
+
 REPORT_FILES = ("leaderboard.csv", "comparisons.json", "duplicates.json", "duplicates.parquet", "index.html")
 
 
@@ -33,7 +35,7 @@ class Paths:
     # --- names, and the patterns that wildcards are held to ---
 
     def creating_datasets(self) -> list[str]:
-        """Data sets whose pictures a run makes itself."""
+        """Data sets whose images are made by the run."""
         return [name for name, dataset in self.config.datasets.items() if dataset.creates_images]
 
     @staticmethod
@@ -52,14 +54,14 @@ class Paths:
         """Every file that an experiment needs, the report last; of thousands of shards, one file of each job.
 
         Not the report alone: Snakemake makes no missing file that lies between files that are there, so after a failed
-        job, whose output it removed, it would find an older report and say "Nothing to be done". How often each shard
-        is named is what a dry run takes.
+        job, whose output it removed, it would find an older report and say "Nothing to be done". The time of a dry run
+        grows with how often each shard is named.
         """
         entry = self.config.experiments[experiment]
         dataset, folder = entry.dataset, f"results/reports/{experiment}"
         return [
             *(path for name in self._with_sources(dataset) for path in self._sample_files(name)),
-            *self.shard_files(dataset)[:1],
+            *self.shard_files(dataset)[::SHARDS_OF_A_JOB],
             *dict.fromkeys(self.weights(model) for model in entry.models),
             *(path for model in entry.models for path in self.embeddings(dataset, model)),
             *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.faiss"),
@@ -115,7 +117,7 @@ class Paths:
         return [archive for at, archive in enumerate(archives) if at % both == int(number) % both]
 
     def sample_input(self, dataset: str) -> dict[str, str | list[str]]:
-        """What sample reads besides pictures: the manifest of those that are made here, or truth, captions and labels.
+        """What sample reads besides images: the manifest of images that the run makes, or truth, captions and labels.
 
         A file that is missing is left to the stage, which says so better than Snakemake; one with braces in its path
         cannot be an input, since they are wildcards there, and counts by its hash (``code``).
@@ -134,6 +136,13 @@ class Paths:
     def shard_files(self, dataset: str) -> list[str]:
         """Paths of all shard files of a data set."""
         return [f"results/{dataset}/sample/shards/{shard}.parquet" for shard in self.shard_ids(dataset)]
+
+    def shard_jobs(self) -> Iterator[tuple[str, str, list[str]]]:
+        """The jobs that split samples: a name of a rule, which no experiment can have, a data set, and shard files."""
+        for dataset in self.config.datasets:
+            files = self.shard_files(dataset)
+            for first in range(0, len(files), SHARDS_OF_A_JOB):
+                yield f"shard_{dataset}" + f"+{first}" * (first > 0), dataset, files[first : first + SHARDS_OF_A_JOB]
 
     # --- weights ---
 
@@ -157,7 +166,7 @@ class Paths:
         return [f"results/{dataset}/embeddings/{model}/{shard}.parquet" for shard in self.shard_ids(dataset)]
 
     def rejected(self, dataset: str, model: str) -> list[str]:
-        """The tables of rejected pictures that belong to ``embeddings``."""
+        """The tables of rejected images that belong to ``embeddings``."""
         return [f"results/{dataset}/rejected/{model}/{shard}.parquet" for shard in self.shard_ids(dataset)]
 
     def timings(self, dataset: str, model: str) -> list[str]:

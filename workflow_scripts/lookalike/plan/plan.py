@@ -27,7 +27,7 @@ RULES = (
 
 @dataclass(frozen=True)
 class Plan(Keys):
-    """Paths, keys, and what jobs ask of a machine."""
+    """Paths, keys, and the resources that jobs request."""
 
     @classmethod
     def of(cls, raw: Mapping[str, Any], files: Iterable[str | Path] = (), *, installed_here: bool = True) -> "Plan":
@@ -59,7 +59,7 @@ class Plan(Keys):
     def index_runtime(self, index: str) -> IndexRuntime:
         """How an index is built and searched; nothing of it changes what is found.
 
-        An exact index is computed on the CPU, so a scheduler is not asked for a GPU that would stand idle.
+        An exact index is computed on the CPU, so no GPU is requested that would be idle.
         """
         entry = self.config.indexes[index]
         exact = entry.scan or entry.factory == "Flat"
@@ -70,16 +70,16 @@ class Plan(Keys):
         return self.config.models[model].runtime
 
     def batch_size(self, model: str, attempt: int) -> int:
-        """Pictures per forward pass: halved with every retry, since memory may have run out."""
+        """Images per forward pass: halved with every retry, since memory may have run out."""
         return max(1, self.runtime(model).batch_size >> (attempt - 1))
 
     def on_bad_image(self, dataset: str) -> str:
-        """What happens to a picture that cannot be used: "reject" or "fail"."""
+        """What happens to an image that cannot be used: "reject" or "fail"."""
         return self.config.datasets[dataset].on_bad_image
 
 
 def _unfit(config: Config) -> Iterator[str]:
-    """One line for each index of an experiment that FAISS cannot make for a model whose dimensions its entry tells."""
+    """One line for each index of an experiment that FAISS cannot build for a model whose dimensions its entry tells."""
     for name, experiment in config.experiments.items():
         for index in experiment.indexes:
             factory = config.indexes[index].factory
@@ -89,6 +89,6 @@ def _unfit(config: Config) -> Iterator[str]:
                 dimension = config.models[model].embed.dimension
                 if dimension and (why := factories.why_rejected(factory, (dimension,))) is not None:
                     yield (
-                        f"experiments.{name}.indexes: FAISS cannot make '{index}' ({factory}) for model '{model}', "
+                        f"experiments.{name}.indexes: FAISS cannot build '{index}' ({factory}) for model '{model}', "
                         f"whose vectors have {dimension} dimensions: {why}. Name another index, or change its factory."
                     )

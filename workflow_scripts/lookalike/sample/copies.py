@@ -1,8 +1,8 @@
 """Altered copies of another data set's references, as queries whose true match is known because it was made.
 
-References are put into an order by hash. Copies are made of its first pictures, one round after the other; pictures
-that are kept out of the references are its last ones. So more queries, or a grown folder, leave the copies that were
-there before as they were, to the byte.
+References are ordered by hash. Copies are made of the first ones, one round after the other; images that are held out
+of the references are the last ones. So more queries, or a grown folder, leave existing copies as they are, byte for
+byte.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from lookalike.sample.make_images import Album
 
 log = logging.getLogger(__name__)
 
-BACKGROUNDS = 8  # pictures that others are pasted into, and at most a tenth of all
+BACKGROUNDS = 8  # images that others are pasted into; at most a tenth of all
 QUALITY = 95
 
 Row = dict[str, Any]  # a row of the images table
@@ -36,21 +36,21 @@ Row = dict[str, Any]  # a row of the images table
 
 @dataclass(frozen=True)
 class Background:
-    """A picture that is no reference, for others to be pasted into."""
+    """An image that is not a reference, for others to be pasted into."""
 
     image_id: str
     image: Image.Image
 
 
 def make_images(entry: Copies, sources: pa.Table, album: Album) -> pa.Table:
-    """Put the copies into ``album`` and return the MANIFEST table of references, training pictures and copies.
+    """Put the copies into ``album`` and return the MANIFEST table of references, training images and copies.
 
     ``sources`` is the images table of the data set that is copied. Raises LookalikeError where it has too few
-    pictures to keep any out, or none that can be decoded.
+    images to hold any out, or none that can be decoded.
     """
-    brought = [column for column in sources.column_names if column.startswith(BY)]  # a copy is like its source in these
-    known = [*IMAGES.columns, "content_hash", *brought]
-    references = sources.filter(sources["reference"]).select(known).to_pylist()
+    breakdowns = [column for column in sources.column_names if column.startswith(BY)]  # a copy has its source's values
+    columns = [*IMAGES.columns, "content_hash", *breakdowns]
+    references = sources.filter(sources["reference"]).select(columns).to_pylist()
     ranked = sorted(references, key=lambda row: digest(entry.seed, row["image_id"]))
     held_out = _hold_out(entry, ranked)
     held_ids = {row["image_id"] for row in held_out}
@@ -59,10 +59,10 @@ def make_images(entry: Copies, sources: pa.Table, album: Album) -> pa.Table:
     references = [row for row in references if row["image_id"] not in held_ids]
 
     if held_out:
-        log.info("%d of %d pictures are kept out of the references", len(held_out), len(ranked))
+        log.info("%d of %d images are held out of the references", len(held_out), len(ranked))
     progress = Progress("made", entry.queries + entry.without_match, "copies")
     copies: list[Row] = []
-    hashes: dict[str, str] = {}  # of the sources' bytes: a model must have embedded the picture that was copied
+    hashes: dict[str, str] = {}  # of the sources' bytes: a model must have embedded the image that was copied
     for row, number, image, sha256 in _with_match(
         entry.queries, [row for row in ranked if row["image_id"] not in held_ids]
     ):
@@ -79,28 +79,29 @@ def make_images(entry: Copies, sources: pa.Table, album: Album) -> pa.Table:
         progress.advance()
 
     unaltered = {"query": False, "source": None, "operations": None, "parameters": None}
-    training = sources.filter(pc.and_not(sources["training"], sources["reference"])).select(known)
-    kept = [row | unaltered | {"sha256": hashes.get(row["image_id"])} for row in [*references, *training.to_pylist()]]
+    training = sources.filter(pc.and_not(sources["training"], sources["reference"])).select(columns)
+    originals = [*references, *training.to_pylist()]
+    originals = [row | unaltered | {"sha256": hashes.get(row["image_id"])} for row in originals]
     return pa.Table.from_pylist(
-        kept + copies, schema=MANIFEST.schema("operations", "parameters", "sha256", "content_hash", *brought)
+        originals + copies, schema=MANIFEST.schema("operations", "parameters", "sha256", "content_hash", *breakdowns)
     )
 
 
 def _hold_out(entry: Copies, ranked: Sequence[Row]) -> list[Row]:
-    """The pictures to keep out of the references, from the end of the order; undecodable ones are no use for that."""
+    """The images to hold out of the references, from the end of the order; undecodable ones are skipped."""
     if not ranked:
         raise LookalikeError("of: that data set has no references to copy. Choose one that has.")
     if entry.without_match >= len(ranked):
         raise LookalikeError(
-            f"without_match: {entry.without_match} pictures are to be kept out, but the data set has only "
-            f"{len(ranked)}. Lower without_match, or add pictures: at least one must stay as a reference."
+            f"without_match: {entry.without_match} images are to be held out, but the data set has only {len(ranked)}. "
+            "Lower without_match, or add images: at least one must remain a reference."
         )
-    wanted = entry.without_match
+    size = entry.without_match
     if "paste" in entry.operations:
-        wanted = max(wanted, min(BACKGROUNDS, len(ranked) // 10))
+        size = max(size, min(BACKGROUNDS, len(ranked) // 10))
     held_out: list[Row] = []
     for row in reversed(ranked[1:]):
-        if len(held_out) == wanted:
+        if len(held_out) == size:
             break
         try:
             _load(row)
@@ -110,20 +111,20 @@ def _hold_out(entry: Copies, ranked: Sequence[Row]) -> list[Row]:
         held_out.append(row)
     if len(held_out) < entry.without_match:
         raise LookalikeError(
-            f"without_match: {entry.without_match} pictures are to be kept out, but of {len(ranked)} only "
-            f"{len(held_out)} can be decoded and spared. Lower without_match, or mend the pictures that the log names."
+            f"without_match: {entry.without_match} images are to be held out, but of {len(ranked)} only "
+            f"{len(held_out)} can be decoded and spared. Lower without_match, or fix the images that the log lists."
         )
     return held_out
 
 
 def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, int, Image.Image, str]]:
-    """Yield references to copy until there are enough: with the number of the round, the picture and its hash."""
-    made = 0
+    """Yield references to copy until there are enough: with the number of the round, the image and its hash."""
+    yielded = 0
     first_reason = ""
     for number in count():
         decodable = []
         for row in references:
-            if made == queries:
+            if yielded == queries:
                 return
             try:
                 image, sha256 = _load(row)
@@ -132,19 +133,19 @@ def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, 
                 first_reason = first_reason or f"{row['path']}: {error}"
                 continue
             decodable.append(row)
-            made += 1
+            yielded += 1
             yield row, number, image, sha256
             del image
         if not decodable:
             raise LookalikeError(
                 f"of: none of the {len(references)} references that were tried can be decoded; the first: "
-                f"{first_reason}. Mend or replace the pictures."
+                f"{first_reason}. Fix or replace the images."
             )
         references = decodable
 
 
 def _load(row: Row) -> tuple[Image.Image, str]:
-    """A picture, and the SHA-256 of its file. Raises BadImage, and LookalikeError for one that has changed."""
+    """An image and the SHA-256 of its file. Raises BadImage, and LookalikeError for one that has changed."""
     try:
         data = images.read_row(row)
     except LookalikeError as error:
@@ -153,7 +154,7 @@ def _load(row: Row) -> tuple[Image.Image, str]:
 
 
 def _log_undecodable(row: Row, error: images.BadImage) -> None:
-    log.warning("%s is not copied, the next picture is taken instead: %s", row["path"], error)
+    log.warning("%s is not copied, the next image is used instead: %s", row["path"], error)
 
 
 def _background(row: Row, max_side: int) -> Background:
@@ -175,8 +176,8 @@ def _copy(
         apply(image, steps, entry.max_side, background.image if background else None), QUALITY, full_color=True
     )
     parameters = json.dumps({"round": number, "steps": steps}, sort_keys=True)
-    # Shards are compared by id and size: an id must not stay where the picture changed. So it is made of the picture's
-    # bytes, and of where it came from, since a flipped picture is the same in every round.
+    # Shards are compared by id and size, so the id must change with the image: it is derived from the image's bytes,
+    # and from the source and the parameters, since a flipped image is the same in every round.
     image_id = f"copy-{digest(row['image_id'], parameters, hashlib.sha256(data).hexdigest())[:16]}.jpg"
     return {
         **row,
@@ -192,5 +193,5 @@ def _copy(
 
 def _choose(seed: int, number: int, image_id: str, backgrounds: Sequence[Background]) -> Background | None:
     """The background for a copy: by hash, so that another set of backgrounds changes few copies."""
-    others = [one for one in backgrounds if one.image_id != image_id]
-    return min(others, key=lambda one: digest(seed, number, image_id, one.image_id), default=None)
+    candidates = [background for background in backgrounds if background.image_id != image_id]
+    return min(candidates, key=lambda background: digest(seed, number, image_id, background.image_id), default=None)

@@ -1,8 +1,8 @@
-"""The operations themselves: one function each, from a picture and the drawn numbers to the altered picture.
+"""The operations on images: one function each, from an image and the drawn numbers to the altered image.
 
-All of them take and give 8-bit RGB pictures of any size from 1 x 1 pixel, and are pure: every number that was drawn
-comes from the step (``recipes.draw_step``). Shares of the
-picture's sides keep strengths alike for small and large ones.
+All of them take and return 8-bit RGB images of any size from 1 x 1 pixel, and are pure: every drawn number comes from
+the step (``copy_recipes.draw_step``). Lengths are shares of the image's sides, so that a strength means the same for
+small and large images.
 """
 
 import colorsys
@@ -14,17 +14,16 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from lookalike.sample.copy_recipes import Step
 
-Picture = Image.Image
 Color = tuple[int, int, int]
 
-SMALLEST_LETTERS = 6  # pixels; smaller ones are specks
-AREA_OF_BOX = {"rectangle": 1.0, "ellipse": math.pi / 4, "triangle": 0.5}  # what a shape covers of its bounding box
+SMALLEST_LETTERS = 6  # pixels; smaller ones cannot be read
+AREA_OF_BOX = {"rectangle": 1.0, "ellipse": math.pi / 4, "triangle": 0.5}  # share of the bounding box that is covered
 
 
-def apply(image: Picture, steps: list[Step], max_side: int, background: Picture | None) -> Picture:
-    """Carry out the steps of a recipe. Whatever grows beyond ``max_side`` pixels on a side is scaled down at once.
+def apply(image: Image.Image, steps: list[Step], max_side: int, background: Image.Image | None) -> Image.Image:
+    """Apply the steps of a recipe; an image that grows beyond ``max_side`` pixels on a side is scaled down at once.
 
-    ``background`` is what ``paste`` pastes into; where it is None, a plain color.
+    ``background`` is the image that ``paste`` pastes into; None for a plain color.
     """
     image = scaled_down(image, max_side)
     for step in steps:
@@ -36,8 +35,8 @@ def apply(image: Picture, steps: list[Step], max_side: int, background: Picture 
     return image
 
 
-def scaled_down(image: Picture, max_side: int) -> Picture:
-    """The picture, with its longer side no longer than ``max_side`` pixels."""
+def scaled_down(image: Image.Image, max_side: int) -> Image.Image:
+    """The image, with its longer side no longer than ``max_side`` pixels."""
     if max(image.size) <= max_side:
         return image
     scale = max_side / max(image.size)
@@ -45,51 +44,51 @@ def scaled_down(image: Picture, max_side: int) -> Picture:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def as_jpeg(image: Picture, quality: int, *, full_color: bool) -> bytes:
-    """The picture as a JPEG file; ``full_color`` keeps the color of every pixel (4:4:4), not of one in four."""
+def as_jpeg(image: Image.Image, quality: int, *, full_color: bool) -> bytes:
+    """The image as a JPEG file; ``full_color`` stores the color of every pixel (4:4:4), not of one in four."""
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=quality, subsampling=0 if full_color else 2)
     return buffer.getvalue()
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Aileron, which Pillow carries inside itself, so that a copy never depends on the fonts of a machine."""
+    """Aileron, which Pillow ships, so that a copy never depends on the fonts of a machine."""
     loaded = ImageFont.load_default(size=size)
     assert isinstance(loaded, ImageFont.FreeTypeFont)
     return loaded
 
 
-def _crop(image: Picture, step: Step) -> Picture:
+def _crop(image: Image.Image, step: Step) -> Image.Image:
     side = math.sqrt(step["kept"])
     width, height = max(1, round(image.width * side)), max(1, round(image.height * side))
     left, top = round(step["x"] * (image.width - width)), round(step["y"] * (image.height - height))
     return image.crop((left, top, left + width, top + height))
 
 
-def _blur(image: Picture, step: Step) -> Picture:
+def _blur(image: Image.Image, step: Step) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(step["radius"] * min(image.size)))
 
 
-def _jpeg(image: Picture, step: Step) -> Picture:
+def _jpeg(image: Image.Image, step: Step) -> Image.Image:
     return Image.open(io.BytesIO(as_jpeg(image, step["quality"], full_color=False))).convert("RGB")
 
 
-def _rotate(image: Picture, step: Step) -> Picture:
+def _rotate(image: Image.Image, step: Step) -> Image.Image:
     degrees = -step["degrees"] if step["clockwise"] else step["degrees"]
     return image.rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=_rgb(step["color"]))
 
 
-def _color(image: Picture, step: Step) -> Picture:
+def _color(image: Image.Image, step: Step) -> Image.Image:
     red, green, blue = colorsys.hsv_to_rgb(step["hue"] / 360, 1.0, 1.0)
     tint = Image.new("RGB", image.size, (round(red * 255), round(green * 255), round(blue * 255)))
     return Image.blend(ImageEnhance.Color(image).enhance(step["saturation"]), tint, step["tint"])
 
 
-def _brightness(image: Picture, step: Step) -> Picture:
+def _brightness(image: Image.Image, step: Step) -> Image.Image:
     return ImageEnhance.Brightness(image).enhance(1 / step["factor"] if step["darker"] else step["factor"])
 
 
-def _text(image: Picture, step: Step) -> Picture:
+def _text(image: Image.Image, step: Step) -> Image.Image:
     size = max(SMALLEST_LETTERS, round(step["height"] * min(image.size)))
     letters = font(size)
     outline = max(1, size // 12)
@@ -98,7 +97,7 @@ def _text(image: Picture, step: Step) -> Picture:
     line_height = round(1.25 * size) + outline
     left = outline + step["x"] * max(0, image.width - width)
     top = outline + step["y"] * max(0, image.height - line_height * len(lines) - outline)
-    # an outline of the opposite brightness: the text shows on any picture
+    # an outline of the opposite brightness: the text is visible on any image
     dark = sum(step["color"]) < 3 * 128
     image = image.copy()
     canvas = ImageDraw.Draw(image)
@@ -124,7 +123,7 @@ def _fitting(words: list[str], letters: ImageFont.FreeTypeFont, width: int) -> s
     return line
 
 
-def _shapes(image: Picture, step: Step) -> Picture:
+def _shapes(image: Image.Image, step: Step) -> Image.Image:
     image = image.copy()
     canvas = ImageDraw.Draw(image)
     for shape in step["shapes"]:
@@ -143,19 +142,19 @@ def _shapes(image: Picture, step: Step) -> Picture:
     return image
 
 
-def _flip(image: Picture, step: Step) -> Picture:
+def _flip(image: Image.Image, step: Step) -> Image.Image:
     return ImageOps.mirror(image)
 
 
-def _grey(image: Picture, step: Step) -> Picture:
+def _grey(image: Image.Image, step: Step) -> Image.Image:
     return ImageOps.grayscale(image).convert("RGB")
 
 
-def _pad(image: Picture, step: Step) -> Picture:
+def _pad(image: Image.Image, step: Step) -> Image.Image:
     return ImageOps.expand(image, max(1, round(step["border"] * max(image.size))), fill=_rgb(step["color"]))
 
 
-def _paste(image: Picture, step: Step, background: Picture | None) -> Picture:
+def _paste(image: Image.Image, step: Step, background: Image.Image | None) -> Image.Image:
     side = 1 / math.sqrt(step["covers"])
     size = (max(image.width + 1, round(image.width * side)), max(image.height + 1, round(image.height * side)))
     canvas = ImageOps.fit(background, size) if background else Image.new("RGB", size, _rgb(step["color"]))
@@ -169,7 +168,7 @@ def _rgb(color: list[int]) -> Color:
     return red, green, blue
 
 
-_OPERATIONS: dict[str, Callable[[Picture, Step], Picture]] = {
+_OPERATIONS: dict[str, Callable[[Image.Image, Step], Image.Image]] = {
     "crop": _crop,
     "blur": _blur,
     "jpeg": _jpeg,

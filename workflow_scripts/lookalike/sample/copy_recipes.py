@@ -1,7 +1,7 @@
-"""What may be done to a picture, how strongly, and the seeded draws that decide it.
+"""The operations that may be applied to an image, their strengths, and the seeded draws that choose them.
 
-A recipe is plain data, drawn before any picture is read: the same seed, source and settings give the same recipe.
-``docs/copies.md`` shows ``RANGES`` to readers; a test holds that page against it.
+A recipe is plain data, drawn before any image is read: the same seed, source and settings give the same recipe.
+``docs/copies.md`` shows ``RANGES`` to readers; a test compares that page with it.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Range:
-    """A number that says how strongly an operation is applied, and the range it is drawn from for each strength."""
+    """A number that sets how strongly an operation is applied, and the range it is drawn from for each strength."""
 
     name: str
     meaning: str
@@ -70,7 +70,7 @@ Step = dict[str, Any]  # "operation", "strength" (where there is one), and every
 
 
 class Draw:
-    """Seeded draws from nothing but ``random.random``, whose sequence Python promises to keep."""
+    """Seeded draws that use only ``random.random``, whose sequence Python guarantees."""
 
     def __init__(self, *seed: object) -> None:
         self._random = random.Random(int(digest(*seed), 16))
@@ -80,7 +80,7 @@ class Draw:
         return self.between((0.0, 1.0))
 
     def between(self, span: Span) -> float:
-        """A number of the range: a whole one where both ends are int, else rounded to four decimals."""
+        """A number from the range: a whole one where both ends are int, else rounded to four decimals."""
         low, high = span
         if isinstance(low, int) and isinstance(high, int):
             return low + int(self._random.random() * (high - low + 1))
@@ -108,24 +108,24 @@ def digest(*parts: object) -> str:
 def draw_steps(draw: Draw, operations: Sequence[Operation], strengths: Sequence[Strength], chains: float) -> list[Step]:
     """Draw one operation, or, with probability ``chains``, two or three different ones in a row."""
     # in the order of the catalogue: how a configuration lists them changes nothing
-    left = [operation for operation in OPERATIONS if operation in operations]
+    remaining = [operation for operation in OPERATIONS if operation in operations]
     allowed = [strength for strength in STRENGTHS if strength in strengths]
     length = draw.one_of((2, 3)) if draw.chance(chains) else 1
     steps = []
-    for _ in range(min(length, len(left))):
-        operation = draw.one_of(left)
-        left.remove(operation)
+    for _ in range(min(length, len(remaining))):
+        operation = draw.one_of(remaining)
+        remaining.remove(operation)
         steps.append(draw_step(draw, operation, draw.one_of(allowed)))
     return steps
 
 
 def draw_step(draw: Draw, operation: Operation, strength: Strength) -> Step:
-    """Draw the numbers of one operation: those of ``RANGES``, and those that have no strength, such as places."""
+    """Draw the numbers of one operation: those of ``RANGES``, and those without a strength, such as positions."""
     ranges = RANGES[operation]
     step: Step = {"operation": operation}
-    if ranges:  # a mirrored picture is mirrored: there is no heavy flip, and no heavy grey
+    if ranges:  # a flip and a grey image have no strength
         step["strength"] = strength
-    step |= {one.name: draw.between(one.at(strength)) for one in ranges}
+    step |= {span.name: draw.between(span.at(strength)) for span in ranges}
     match operation:
         case "crop":
             step |= {"x": draw.share(), "y": draw.share()}
@@ -151,7 +151,7 @@ def draw_step(draw: Draw, operation: Operation, strength: Strength) -> Step:
 
 
 def describe(steps: Sequence[Step]) -> str:
-    """``crop:medium`` or ``crop:light + flip``: what the column ``operations`` says."""
+    """``crop:medium`` or ``crop:light + flip``: the value of the column ``operations``."""
     return " + ".join(
         f"{step['operation']}:{step['strength']}" if "strength" in step else step["operation"] for step in steps
     )

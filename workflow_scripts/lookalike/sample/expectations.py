@@ -1,4 +1,4 @@
-"""What a data set is expected to hold: checked where it is sampled, and again before anything is embedded."""
+"""How many images a data set is expected to have: checked before anything is embedded."""
 
 from collections.abc import Mapping
 
@@ -11,21 +11,21 @@ ROLES = {"references": "reference", "queries": "query", "training": "training"} 
 
 
 def count(images: pa.Table, truth: pa.Table) -> dict[str, int]:
-    """How many references, queries and training pictures a sample has, and how many pairs its truth."""
+    """The numbers of references, queries and training images of a sample, and of the pairs of its truth."""
     roles = {role: int(pc.sum(images[column]).as_py() or 0) for role, column in ROLES.items()}
     return {**roles, "pairs": truth.num_rows}
 
 
-def differences(expect: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
-    """One phrase for each count that is other than expected."""
+def differences(expect: Mapping[str, int], counts: Mapping[str, int]) -> list[str]:
+    """One phrase for each count that differs from what is expected."""
     return [
-        f"{number:,} {role} were expected, and {found[role]:,} found"
+        f"{number:,} {role} were expected, and {counts[role]:,} found"
         for role, number in expect.items()
-        if found[role] != number
+        if counts[role] != number
     ]
 
 
-def check(where: str, expect: Mapping[str, int], found: Mapping[str, int], remedy: str) -> None:
-    """Raise LookalikeError where a count is other than expected; ``where`` is ``datasets.NAME``."""
-    if wrong := differences(expect, found):
-        raise LookalikeError(f"{where}.expect: {'; '.join(wrong)}. {remedy}")
+def check(entry: str, expect: Mapping[str, int], counts: Mapping[str, int], remedy: str) -> None:
+    """Raise LookalikeError where a count differs from what is expected; ``entry`` is ``datasets.NAME``."""
+    if wrong := differences(expect, counts):
+        raise LookalikeError(f"{entry}.expect: {'; '.join(wrong)}. {remedy}")

@@ -10,6 +10,8 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,17 +28,33 @@ log = logging.getLogger(__name__)
 DATE = (1980, 1, 1, 0, 0, 0)  # of every member, the earliest in zip: equal images must give equal bytes
 
 
-def make_images(name: str, key: str, sources: str | None, archives: Sequence[str], manifest: str) -> None:
-    """Make a data set's images, pack them into ``archives``, one for each shard, and list them in ``manifest``.
+@dataclass(frozen=True)
+class MakeImagesJob:
+    """One data set whose images are made: its files and its entry.
 
-    ``key`` is the data set's entry as JSON (``plan.Plan.images_key``); ``sources`` the sample of the data set that is
-    copied, for copies.
+    ``key`` is ``plan.Plan.images_key``; ``sources`` is the sample of the data set that is copied, None for a kind that
+    copies none; ``archives_out`` has one archive for each shard.
     """
-    entry: Any = TypeAdapter(Dataset).validate_json(key)
+
+    dataset: str
+    key: str
+    sources: str | Path | None
+    archives_out: Sequence[str | Path]
+    manifest_out: str | Path
+
+    @cached_property
+    def entry(self) -> Any:
+        """The data set's entry in the configuration, parsed from ``key``."""
+        return TypeAdapter(Dataset).validate_json(self.key)
+
+
+def make_images(job: MakeImagesJob) -> None:
+    """Make a data set's images, pack them into its archives, and list them in its manifest."""
+    name, entry, sources = job.dataset, job.entry, job.sources
     kind = importlib.import_module(f"lookalike.sample.{entry.kind}")
     table_of_sources = store.read_table(sources, IMAGES) if sources else None
     left_out = store.read_provenance(sources).get("left_out", []) if sources else []
-    with Album(archives) as album:
+    with Album(job.archives_out) as album:
         try:
             table = kind.make_images(entry, table_of_sources, album)
         except WriteError:
@@ -46,18 +64,18 @@ def make_images(name: str, key: str, sources: str | None, archives: Sequence[str
         if not table.num_rows:
             raise LookalikeError(f"datasets.{name}: no images could be made. The log says why.")
         album.pack()
-    provenance = {"made_by": "lookalike make_images", "key": key, "left_out": left_out}
-    store.write_table(table, manifest, MANIFEST, provenance)
-    _remove_former(archives)
+    provenance = {"made_by": "lookalike make_images", "key": job.key, "left_out": left_out}
+    store.write_table(table, job.manifest_out, MANIFEST, provenance)
+    _remove_former(job.archives_out)
 
 
-def _remove_former(archives: Sequence[str]) -> None:
+def _remove_former(archives: Sequence[str | Path]) -> None:
     """Delete the archives of shards that the data set no longer has: Snakemake knows nothing of them any more."""
-    first = Path(archives[0])
+    first, current = Path(archives[0]), {Path(archive).name for archive in archives}
     part = first.stem.rpartition("-")[0]
     for path in first.parent.glob("*.zip"):
-        if re.fullmatch(rf"{re.escape(part)}-\d+", path.stem) and path.name not in {Path(one).name for one in archives}:
-            log.info("%s: is of a former, larger number of shards and is deleted", path)
+        if re.fullmatch(rf"{re.escape(part)}-\d+", path.stem) and path.name not in current:
+            log.info("%s: left over from a larger number of shards, deleted", path)
             path.unlink()
 
 
@@ -67,7 +85,7 @@ class Album:
     Until then they are in an unnamed temporary file: memory use stays low, and a killed run leaves nothing behind.
     """
 
-    def __init__(self, archives: Sequence[str]) -> None:
+    def __init__(self, archives: Sequence[str | Path]) -> None:
         self.archives = [Path(archive) for archive in archives]
         self.root = self.archives[0].parent
         self._spool: BinaryIO | None = None

@@ -1,4 +1,4 @@
-"""Tiles of the photographs that scikit-image and scikit-learn carry: a demo's references, with nothing to download.
+"""Tiles of the photographs that scikit-image and scikit-learn ship: the demo's references, without a download.
 
 The photographs are read from the installed packages' folders; the packages themselves are never imported.
 """
@@ -21,13 +21,13 @@ from lookalike.sample.make_images import Album
 
 log = logging.getLogger(__name__)
 
-LARGE = 1000  # photographs with a longer side than this, in pixels, are halved, so that their tiles show something
-FLAT = 8.0  # tiles whose grey values (0 to 255) have a smaller standard deviation show nothing: sky, background
+LARGE = 1000  # pixels; photographs with a longer side are halved, so that their tiles show something
+FLAT = 8.0  # tiles whose grey values (0 to 255) have a smaller standard deviation are left out: sky, background
 
 
 @dataclass(frozen=True)
 class Carrier:
-    """A package that carries photographs: its name on the package index, its module, and the folder in it."""
+    """A package that ships photographs: its name on the package index, its module, and the folder in it."""
 
     distribution: str
     module: str
@@ -35,7 +35,7 @@ class Carrier:
     photographs: tuple[str, ...]
 
 
-# Photographs only: no logos, charts or phantoms; and one of a stereo pair, since the other shows the same scene.
+# Photographs only, no logos, charts or phantoms; only one of a stereo pair, since both show the same scene.
 CARRIERS = (
     Carrier(
         "scikit-image",
@@ -70,12 +70,12 @@ def make_images(entry: PhotoTiles, sources: pa.Table | None, album: Album) -> pa
 
     Raises LookalikeError where a package or a photograph is missing, or no tile fits into any photograph.
     """
-    folders = [_folder(carrier) for carrier in CARRIERS]  # both, before anything is written
+    folders = [_folder(carrier) for carrier in CARRIERS]  # before anything is written
     rows = []
     flat = 0
-    for carrier, where in zip(CARRIERS, folders, strict=True):
+    for carrier, path in zip(CARRIERS, folders, strict=True):
         for name in carrier.photographs:
-            photograph = _read(carrier, where, name)
+            photograph = _read(carrier, path, name)
             for row, column, tile in _tiles(photograph, entry.tile):
                 if np.asarray(tile.convert("L")).std() < FLAT:
                     flat += 1
@@ -83,18 +83,18 @@ def make_images(entry: PhotoTiles, sources: pa.Table | None, album: Album) -> pa
                 group = Path(name).stem
                 data = BytesIO()
                 tile.save(data, "PNG")
-                made = album.add(f"{group}-{row}-{column}.png", data.getvalue())
+                cells = album.add(f"{group}-{row}-{column}.png", data.getvalue())
                 rows.append(
-                    {**made, "reference": True, "query": False, "training": False, "group": group, "source": None}
+                    {**cells, "reference": True, "query": False, "training": False, "group": group, "source": None}
                 )
     if not rows and not flat:
         raise LookalikeError(f"tile: no photograph is large enough for tiles of {entry.tile} px. Choose smaller tiles.")
-    log.info("%d tiles of %d px made, %d flat ones left out", len(rows), entry.tile, flat)
+    log.info("made %d tiles of %d px, left out %d flat ones", len(rows), entry.tile, flat)
     return pa.Table.from_pylist(rows, schema=MANIFEST.schema("sha256", "content_hash"))
 
 
 def _folder(carrier: Carrier) -> Path:
-    spec = importlib.util.find_spec(carrier.module)  # of a top-level module: looks, and does not import
+    spec = importlib.util.find_spec(carrier.module)  # does not import a top-level module
     if spec is None or not spec.submodule_search_locations:
         raise LookalikeError(
             f"kind: the package {carrier.distribution}, whose photographs are cut into tiles, is not installed. "
@@ -103,9 +103,9 @@ def _folder(carrier: Carrier) -> Path:
     return Path(spec.submodule_search_locations[0]) / carrier.folder
 
 
-def _read(carrier: Carrier, where: Path, name: str) -> Image.Image:
+def _read(carrier: Carrier, folder: Path, name: str) -> Image.Image:
     try:
-        photograph = images.load(str(where), name)
+        photograph = images.load(str(folder), name)
     except images.BadImage as error:
         raise LookalikeError(
             f"kind: the photograph {carrier.module}/{carrier.folder}/{name} of the package "
@@ -116,7 +116,7 @@ def _read(carrier: Carrier, where: Path, name: str) -> Image.Image:
 
 
 def _tiles(photograph: Image.Image, side: int) -> list[tuple[int, int, Image.Image]]:
-    """Row, column and picture of each tile of the largest centred grid that fits."""
+    """Row, column and image of each tile of the largest centered grid that fits."""
     left, top = (photograph.width % side) // 2, (photograph.height % side) // 2
     return [
         (row, column, photograph.crop((x, y, x + side, y + side)))

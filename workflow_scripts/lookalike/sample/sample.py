@@ -1,13 +1,14 @@
-"""Data sets: one module a kind, each giving the same two tables, images and truth.
+"""Data sets: one module per kind, each giving the same two tables, images and truth.
 
-The images of some kinds are made by the run (``make_images``). A kind that others publish has ``look(entry) -> found``,
-what the user has put there, and ``choose(entry, found) -> (images, truth)``. Any other has
-``sample(entry, where) -> (images, truth)``.
+The images of some kinds are made by the run (``make_images``). A published kind has ``look(entry) -> found``, what the
+user has put into its root, and ``choose(entry, found) -> (images, truth)``. Any other has
+``sample(entry, where, skipped) -> (images, truth)``.
 """
 
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,48 +22,67 @@ from lookalike.sample import expectations, folder, hashing, showcase
 from lookalike.sample.left_out import LeftOut
 
 
-def sample(name: str, key: str, manifest: str | None, images_out: str, truth_out: str) -> None:
-    """Write which pictures a data set has, in which roles, and the true matches; outside pictures have no role.
+@dataclass(frozen=True)
+class SampleJob:
+    """One data set to sample: its files and its entry.
 
-    ``key`` is ``plan.Plan.dataset_key``. Raises LookalikeError for a data set that is missing, wholly or in part.
+    ``key`` is ``plan.Plan.dataset_key``; ``manifest`` lists the images of a data set that the run makes itself.
     """
-    entry = _entry(key)
+
+    dataset: str
+    key: str
+    manifest: str | Path | None
+    images_out: str | Path
+    truth_out: str | Path
+
+    @cached_property
+    def entry(self) -> Any:
+        """The data set's entry in the configuration, parsed from ``key``."""
+        return TypeAdapter(Dataset).validate_json(self.key)
+
+
+def sample(job: SampleJob) -> None:
+    """Write which images a data set has, their roles, and the true matches; showcase images have no role.
+
+    Raises LookalikeError for a data set that is missing, wholly or in part.
+    """
+    name, entry = job.dataset, job.entry
     absent: list[str] = []
     skipped: dict[str, LeftOut] = {}
     left_out: list[dict[str, Any]] = []
-    if manifest:
-        made = store.read_table(manifest, MANIFEST)
-        _check_manifest(manifest, entry)
-        left_out = store.read_provenance(manifest).get("left_out", [])
-        images = made.drop_columns(["source"])
-        copies = made.filter(made["source"].is_valid())
+    if job.manifest:
+        manifest = store.read_table(job.manifest, MANIFEST)
+        _check_manifest(job.manifest, entry)
+        left_out = store.read_provenance(job.manifest).get("left_out", [])
+        images = manifest.drop_columns(["source"])
+        copies = manifest.filter(manifest["source"].is_valid())
         truth = copies.select(["image_id", "source"]).rename_columns(["query_id", "reference_id"])
     elif isinstance(entry, Published):
-        found = _look(name, entry)
-        found.stop_where_incomplete(name)
-        found.log()
-        images, truth = _module(entry).choose(entry, found)
-        absent = found.absent
-        left_out = found.left_out
+        found_parts = _look(name, entry)
+        found_parts.stop_where_incomplete(name)
+        found_parts.log()
+        images, truth = _module(entry).choose(entry, found_parts)
+        absent = found_parts.absent
+        left_out = found_parts.left_out
     else:
         images, truth = _module(entry).sample(entry, f"datasets.{name}", skipped)
     if entry.showcase:
         images = showcase.add(images, entry.showcase, f"datasets.{name}.showcase", skipped)
-    images = hashing.fill(images, cache_of(images_out))
-    provenance = {"made_by": "lookalike sample", "dataset": name, "key": key}
+    images = hashing.fill(images, cache_of(job.images_out))
+    provenance = {"made_by": "lookalike sample", "dataset": name, "key": job.key}
     provenance[identity.SAMPLE] = identity.hash_sample(images, truth)
-    left_out += [row for folder, odd in skipped.items() for row in odd.rows(folder)]
-    store.write_table(truth, truth_out, TRUTH, provenance)
-    store.write_table(images, images_out, IMAGES, provenance | {"left_out": left_out, "absent": absent})
+    left_out += [row for folder, files in skipped.items() for row in files.rows(folder)]
+    store.write_table(truth, job.truth_out, TRUTH, provenance)
+    store.write_table(images, job.images_out, IMAGES, provenance | {"left_out": left_out, "absent": absent})
 
 
 def cache_of(images_out: str | Path) -> Path:
-    """Where a sample keeps the content hashes of its files, with the dates that they are good for."""
+    """The file in which a sample caches the content hashes of its files, with the dates for which they hold."""
     return Path(images_out).with_name("content_hashes.cache")
 
 
-def _check_manifest(manifest: str, entry: Any) -> None:
-    """Images that were made with other settings are another data set's, or another seed's."""
+def _check_manifest(manifest: str | Path, entry: Any) -> None:
+    """Raise LookalikeError where the images were made with other settings, such as another seed."""
     footer = store.read_provenance(manifest)
     made_with = TypeAdapter(Dataset).validate_json(footer["key"])
     if made_with.model_copy(update={"showcase": entry.showcase, "shards": entry.shards}) != entry:
@@ -73,9 +93,9 @@ def _check_manifest(manifest: str, entry: Any) -> None:
 
 
 def why_missing(name: str, entry: Any) -> str | None:
-    """What a run would say of a data set that is missing, wholly or in part; None where ``sample`` would begin.
+    """The error message for a data set that is missing, wholly or in part; None where ``sample`` could start.
 
-    Looks at what lies in the entry's folders, and opens no image.
+    Lists the entry's folders and opens no image.
     """
     try:
         if isinstance(entry, Published):
@@ -90,16 +110,16 @@ def why_missing(name: str, entry: Any) -> str | None:
 
 
 def missing_data(datasets: Mapping[str, Any]) -> str:
-    """What a run would say of all ``datasets`` (entries by name) that are missing; empty where none is."""
+    """The error message for all missing ``datasets`` (entries by name); empty where none is missing."""
     reasons = [reason for name, entry in datasets.items() if (reason := why_missing(name, entry))]
     return "\n\n".join(["Data sets are missing.", *reasons] if reasons else [])
 
 
 @dataclass(frozen=True)
 class Check:
-    """What a user has put there for a published data set, and what a run would take of it.
+    """What a user has put into the root of a published data set, and what a run would use of it.
 
-    ``counts`` is empty where something is missing; ``differences`` are those to what the entry expects, in words.
+    ``counts`` is empty where something is missing; ``differences`` from the entry's ``expect`` are phrases.
     """
 
     found: Any  # found.FoundParts
@@ -108,39 +128,35 @@ class Check:
 
     @property
     def complete(self) -> bool:
-        """Whether a run would go on."""
+        """Whether a run would continue."""
         return not self.found.missing and not self.differences
 
 
 def check(name: str, entry: Any) -> Check:
-    """Look at a published data set as the sample stage does, and write nothing.
+    """Inspect a published data set as the sample stage does, without writing anything.
 
-    Raises LookalikeError for a data set of another kind, and for tables or outside pictures that are wrong.
+    Raises LookalikeError for a data set of another kind, and for invalid tables or showcase images.
     """
     if not isinstance(entry, Published):
         raise LookalikeError(
-            f"datasets.{name}: is of kind '{entry.kind}', of which there is nothing to fetch. Name a data set of kind "
-            "disc21, flickr30k or coco."
+            f"datasets.{name}: is of kind '{entry.kind}', which needs no download. Choose a data set of kind disc21, "
+            "flickr30k or coco."
         )
-    found = _look(name, entry)
-    if found.missing:
-        return Check(found, {}, [])
-    images, truth = _module(entry).choose(entry, found)
-    if entry.showcase:  # whose folder may be missing too
+    found_parts = _look(name, entry)
+    if found_parts.missing:
+        return Check(found_parts, {}, [])
+    images, truth = _module(entry).choose(entry, found_parts)
+    if entry.showcase:  # raises where its folder is missing
         showcase.add(images, entry.showcase, f"datasets.{name}.showcase")
     counts = expectations.count(images, truth)
-    return Check(found, counts, expectations.differences(entry.expect, counts))
+    return Check(found_parts, counts, expectations.differences(entry.expect, counts))
 
 
 def _look(name: str, entry: Published) -> Any:
     try:
         return _module(entry).look(entry)
-    except LookalikeError as error:  # a kind knows its files, and not its name
+    except LookalikeError as error:  # the kind's module does not know the data set's name
         raise LookalikeError(f"datasets.{name}: {error}") from None
-
-
-def _entry(key: str) -> Any:
-    return TypeAdapter(Dataset).validate_json(key)
 
 
 def _module(entry: Any) -> Any:

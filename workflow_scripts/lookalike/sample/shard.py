@@ -1,7 +1,9 @@
-"""A data set cut into shards: which picture is embedded in which job."""
+"""Split a data set into shards: which image is embedded in which job."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,37 +17,67 @@ from lookalike.sample.expectations import ROLES
 from lookalike.sample.shard_number import shard_of
 
 
-def write_shards(images: str, truth: str, key: str, outputs: Sequence[str]) -> None:
-    """Write a data set's shard files; their names (``plan.Plan.shard_files``) say which part and number each is.
+@dataclass(frozen=True)
+class ShardSettings:
+    """How a data set is split into shards, and what is checked before any model runs: ``plan.Plan.shard_key``."""
 
-    ``key`` is ``plan.Plan.shard_key``. Raises LookalikeError where the data set has fewer references than the
-    neighbors that are asked for, or another count than is expected: better now than after hours of embedding.
+    dataset: str
+    k: int
+    shards: Mapping[str, int]  # the number of shards of each part
+    expect: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One sample to split into shards: its files, and how.
+
+    The names of ``shards_out`` (``plan.Plan.shard_files``) say which part and number each is.
     """
-    settings = json.loads(key)
-    identity.check_sample(images, truth)
-    table = store.read_table(images, IMAGES)
-    if "content_hash" not in table.column_names:
+
+    images: str | Path
+    truth: str | Path
+    key: str
+    shards_out: Sequence[str | Path]
+
+    @cached_property
+    def settings(self) -> ShardSettings:
+        """The settings, parsed from ``key``."""
+        return ShardSettings(**json.loads(self.key))
+
+
+def write_shards(job: ShardJob) -> None:
+    """Write a data set's shard files.
+
+    Raises LookalikeError where the data set has fewer references than the requested neighbors, or other counts than
+    expected: better now than after hours of embedding.
+    """
+    settings = job.settings
+    entry = f"datasets.{settings.dataset}"
+    identity.check_sample(job.images, job.truth)
+    images = store.read_table(job.images, IMAGES)
+    if "content_hash" not in images.column_names:
         raise LookalikeError(
-            f"{images}: has no content hashes, so an earlier version wrote it. Sample again: --forcerun {images}"
+            f"{job.images}: has no content hashes, so an earlier version wrote it. Sample again: "
+            f"--forcerun {job.images}"
         )
-    references = pc.sum(table["reference"]).as_py() or 0
-    if references < settings["k"]:
+    references = pc.sum(images["reference"]).as_py() or 0
+    if references < settings.k:
         raise LookalikeError(
-            f"datasets.{settings['dataset']}.k: {settings['k']} neighbors are asked for, "
-            f"but the data set has only {references} references. Set k to {references} or less, or add pictures."
+            f"{entry}.k: {settings.k} neighbors are requested, but the data set has only {references} references. "
+            f"Set k to {references} or less, or add images."
         )
-    dataset, expect = settings["dataset"], settings["expect"]
-    absent = store.read_provenance(images).get("absent", [])
+    absent = store.read_provenance(job.images).get("absent", [])
     likely = f"Likely missing: {'; '.join(absent)}. Add it" if absent else "Add what is missing"
-    remedy = f"{likely} and sample again (--forcerun results/{dataset}/sample/images.parquet), or correct expect."
-    expectations.check(f"datasets.{dataset}", expect, expectations.count(table, store.read_table(truth, TRUTH)), remedy)
-    divided = parts(table, list(settings["shards"]))
-    numbers = {part: _numbers(rows, settings["shards"][part]) for part, rows in divided.items()}
-    for output in outputs:
+    remedy = f"{likely} and sample again (--forcerun {job.images}), or correct expect."
+    counts = expectations.count(images, store.read_table(job.truth, TRUTH))
+    expectations.check(entry, settings.expect, counts, remedy)
+    divided = parts(images, list(settings.shards))
+    numbers = {part: _numbers(rows, settings.shards[part]) for part, rows in divided.items()}
+    for output in job.shards_out:
         part, number = Path(output).stem.rsplit("-", 1)
-        here = divided[part].filter(pc.equal(numbers[part], int(number)))
-        # nothing but these rows decides about the file's bytes, and so about embedding them again
-        rows = here.sort_by([("root", "ascending"), ("path", "ascending")])
+        rows = divided[part].filter(pc.equal(numbers[part], int(number)))
+        # nothing but these rows decides the file's bytes, and so whether they are embedded again
+        rows = rows.sort_by([("root", "ascending"), ("path", "ascending")])
         store.write_table(rows, output, SHARD, {"made_by": "lookalike shard"})
 
 
@@ -54,33 +86,33 @@ def _numbers(rows: pa.Table, count: int) -> pa.Array:
 
 
 def parts(images: pa.Table, names: list[str]) -> dict[str, pa.Table]:
-    """Divide an images table into a data set's parts, each picture into one: the first of ROLES that it has.
+    """Divide an images table into a data set's parts, each image into one: the first of ROLES that it has.
 
-    Outside pictures have none of these roles; their part is ``showcase``.
+    Showcase images have none of these roles; their part is ``showcase``.
     """
     rows = images.select(list(SHARD.columns))
     divided = {}
-    left = pa.array([True] * images.num_rows, pa.bool_())
+    remaining = pa.array([True] * images.num_rows, pa.bool_())
     if "showcase" in names:
-        here = outside(images)
-        divided["showcase"] = rows.filter(here)
-        left = pc.and_not(left, here)
+        mask = only_showcase(images)
+        divided["showcase"] = rows.filter(mask)
+        remaining = pc.and_not(remaining, mask)
     if "images" in names:
-        return {"images": rows.filter(left), **divided}
+        return {"images": rows.filter(remaining), **divided}
     for name in (role for role in ROLES if role in names):
-        here = pc.and_(left, images[ROLES[name]].combine_chunks())
-        divided[name] = rows.filter(here)
-        left = pc.and_not(left, here)
-    if forgotten := images.filter(left)["image_id"].to_pylist():
-        raise LookalikeError(f"picture '{forgotten[0]}' has no role that belongs to the parts {', '.join(names)}.")
+        mask = pc.and_(remaining, images[ROLES[name]].combine_chunks())
+        divided[name] = rows.filter(mask)
+        remaining = pc.and_not(remaining, mask)
+    if unassigned := images.filter(remaining)["image_id"].to_pylist():
+        raise LookalikeError(f"image '{unassigned[0]}' has no role that belongs to the parts {', '.join(names)}.")
     return divided
 
 
-def outside(images: pa.Table) -> pa.Array:
-    """Which rows of an images table are outside pictures: shown with what they find, and nothing else."""
+def only_showcase(images: pa.Table) -> pa.Array:
+    """A mask of the rows of an images table that are only in the showcase: shown, and counted in no metric."""
     if "showcase" not in images.column_names:
         return pa.array([False] * images.num_rows, pa.bool_())
-    chosen = pc.fill_null(images["showcase"].combine_chunks(), False)
+    mask = pc.fill_null(images["showcase"].combine_chunks(), False)
     for role in ROLES.values():
-        chosen = pc.and_not(chosen, images[role].combine_chunks())
-    return chosen
+        mask = pc.and_not(mask, images[role].combine_chunks())
+    return mask

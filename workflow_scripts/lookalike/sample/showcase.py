@@ -1,4 +1,4 @@
-"""Outside pictures: a folder whose pictures are searched for and shown, and are in no role of the data set."""
+"""The showcase: a folder of images that are searched for and shown, and have no role in the data set."""
 
 import os
 
@@ -9,18 +9,18 @@ from lookalike.job.errors import LookalikeError
 from lookalike.sample import folder
 from lookalike.sample.left_out import LeftOut
 
-PREFIX = "showcase:"  # of the ids: the data set may well have a picture of the same name
+PREFIX = "showcase:"  # of the ids: the data set may have an image of the same name
 
 
 def add(images: pa.Table, root: str, where: str, skipped: dict[str, LeftOut] | None = None) -> pa.Table:
-    """An images table with the pictures of the folder ``root`` after its own.
+    """An images table with the images of the folder ``root`` after its own.
 
     ``where`` is ``datasets.NAME.showcase``, for messages; what is left out is put into ``skipped``. Raises
-    LookalikeError for a missing or empty folder, and for a picture that the data set has too: naming a showcase must
-    change nothing else.
+    LookalikeError for a missing or empty folder, and for an image that is also in the data set: a showcase must not
+    change anything else.
     """
-    found, inside = folder.list_images(root, where, skipped)
-    paths = {image_id: inside.paths.get(image_id, image_id) for image_id in found}
+    sizes, inside = folder.list_images(root, where, skipped)
+    paths = {image_id: inside.paths.get(image_id, image_id) for image_id in sizes}
     _refuse_own(images, root, list(paths.values()), where)
     if "showcase" not in images.column_names:
         images = images.append_column("showcase", pa.array([False] * images.num_rows, pa.bool_()))
@@ -35,21 +35,21 @@ def add(images: pa.Table, root: str, where: str, skipped: dict[str, LeftOut] | N
             "bytes": size,
             "showcase": True,
         }
-        for image_id, size in found.items()
+        for image_id, size in sizes.items()
     ]
     return pa.concat_tables([images, pa.Table.from_pylist(rows, schema=images.schema)])
 
 
 def _refuse_own(images: pa.Table, root: str, paths: list[str], where: str) -> None:
-    """Raise LookalikeError where the showcase's folder holds a picture of the data set."""
+    """Raise LookalikeError where the showcase's folder contains an image of the data set."""
     files = [f"{os.path.realpath(root)}/{path}" for path in paths]
     for own in images["root"].unique().to_pylist():
         start = f"{os.path.realpath(own)}/"
         inside = pa.array([file.removeprefix(start) for file in files if file.startswith(start)], pa.string())
-        known = images.filter(pc.equal(images["root"], own))["path"].combine_chunks()
-        both = inside.filter(pc.is_in(inside, value_set=known))
-        if len(both):
+        own_paths = images.filter(pc.equal(images["root"], own))["path"].combine_chunks()
+        shared = inside.filter(pc.is_in(inside, value_set=own_paths))
+        if len(shared):
             raise LookalikeError(
-                f"{where}: '{both[0]}' is a picture of the data set itself, in '{own}'. Put the outside pictures into "
-                "a folder of their own, neither inside the data set's nor around it."
+                f"{where}: '{shared[0]}' is an image of the data set itself, in '{own}'. Put the showcase images into "
+                "a separate folder, neither inside the data set's nor containing it."
             )
