@@ -38,12 +38,6 @@ def test_nothing_brings_torchvision() -> None:
 def test_the_conda_environments_have_the_same_pins(environment: str) -> None:
     entries = yaml.safe_load((REPOSITORY / f"envs/{environment}.yaml").read_text())["dependencies"]
     (pip,) = (entry["pip"] for entry in entries if isinstance(entry, dict))
-<<<<<<< HEAD
-    found = {canonicalize_name(name): version for name, version in (line.split("==") for line in pip)}
-    wanted = {canonicalize_name(one.name) for one in requirements(environment, "demo", "sscd")}
-    assert found == {name: CONSTRAINTS[name] for name in wanted}
-=======
     pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in pip)}
-    expected = {canonicalize_name(requirement.name) for requirement in requirements(environment, "demo")}
+    expected = {canonicalize_name(requirement.name) for requirement in requirements(environment, "demo", "sscd")}
     assert pinned == {name: CONSTRAINTS[name] for name in expected}
->>>>>>> main
