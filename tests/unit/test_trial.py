@@ -60,7 +60,7 @@ class Batchwise(torch.nn.Module):
         return means - means.mean(0)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 @pytest.mark.parametrize(
     ("network", "message"), [(Noisy, "is not deterministic"), (Batchwise, "depends on the other images in its batch")]
 )

@@ -1,5 +1,6 @@
 """Family `torchscript`: a scripted network in a file. TorchScript is executable code, so its hash is checked first."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,9 @@ class Script(TorchEncoder):
             torch.from_numpy(array).to(self.torch_device) for array in (values.scale, values.offset)
         )
         try:
-            self.network = torch.jit.load(path, map_location="cpu").eval().to(self.torch_device)
+            with warnings.catch_warnings():  # deprecated in favour of ahead-of-time export, and it still loads
+                warnings.filterwarnings("ignore", message=".*torch.jit.*")
+                self.network = torch.jit.load(path, map_location="cpu").eval().to(self.torch_device)
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
