@@ -194,7 +194,7 @@ class TorchScript(Resized):
     std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
         description="standard deviation per color channel, of values from 0 to 1"
     )
-    resize: Literal["squash", "crop"] = Field("squash", description="the whole picture squashed, or its central square")
+    resize: Literal["squash", "crop"] = Field("squash", description="the whole image squashed, or its central square")
     interpolation: Interpolation = Field("bilinear", description="interpolation when resizing")
     compute_dtype: Literal["float32"] = "float32"
 
