@@ -5,7 +5,7 @@ For each model, in pictures a second:
   prepare   reading, decoding and resizing alone, on all cores
   bound     what the two allow: 1 / (1/forward + 1/prepare) where they share the cores, the smaller where they do not
   ours      the embed stage as the workflow runs it, loading the model left out
-  loop      the published way: one picture at a time, processor, then model
+  loop      the reference implementation: one image at a time, processor, then model
   pipeline  transformers' image-feature-extraction pipeline, in batches
   s-t       sentence-transformers' encode, in batches; CLIP only (make setup EXTRAS=cpu,demo,slurm,dev,bench)
 

@@ -225,7 +225,7 @@ def test_a_factory_that_needs_training_is_trained(chain: Chain) -> None:
         ("IVF4096,Flat", r"'IVF4096,Flat' learns 4096 clusters, which needs at least 4096 .*; there are 40\. Reduce"),
         ("PCA80,Flat", r"learns 80 principal components, which needs at least 81 training vectors; there are 40"),
         ("OPQ2,PQ2", r"learns 256 clusters"),
-        ("HNSW8_PQ4x4", r"asked for inner product, FAISS makes an IndexHNSWPQ that compares by L2 distance"),
+        ("HNSW8_PQ4x4", r"FAISS builds an IndexHNSWPQ that compares by L2 distance, not inner product"),
         ("SQ8_direct", r"does not score by inner product: of 1600 scores .*, all are 0\.000, for inner products from"),
     ],
 )
@@ -247,7 +247,7 @@ def test_footers_pass_on_the_identity_of_the_embedding(chain: Chain) -> None:
         5,
     )
     assert neighbors["key"] == ids["key"] == KEY
-    assert neighbors["pictures_sha256"] == ids["pictures_sha256"]
+    assert neighbors["images_sha256"] == ids["images_sha256"]
     assert neighbors["embed_versions"] == ids["embed_versions"] == {"numpy": "2"}
     assert "faiss-cpu" in neighbors["versions"]
     timing = store.read_json(chain.folder / "timing.json", SearchTiming)
