@@ -1,16 +1,18 @@
 """ONNX networks: any layout, type, batch and output gives what straightforward code gives, or says what is wrong."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from onnx import helper
 from PIL import Image
 
-from conftest import picture
+from conftest import REPOSITORY, picture
 from lookalike.config.loading import parse
 from lookalike.config.models import from_key
 from lookalike.embed import encoders
@@ -223,6 +225,32 @@ def test_where_the_file_leaves_the_channels_open_the_entry_says_where_they_are(t
         vectors(load(path=str(file), size=SIDE, layout="nhwc", **NORMALISED), IMAGES),
         expected(IMAGES).mean((2, 3)),
     )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_a_torchscript_file_exported_as_the_docs_say_gives_the_same_vectors(tmp_path: Path) -> None:
+    class Convolution(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first = torch.nn.Conv2d(3, 8, 3)
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return self.first(pixels).relu().mean((2, 3))
+
+    script = tmp_path / "network.torchscript.pt"
+    torch.jit.save(torch.jit.script(Convolution()), script)
+    page = (REPOSITORY / "docs/model-families.md").read_text()
+    (snippet,) = re.findall(r"```python\n(import torch\s+network.*?)```", page, re.DOTALL)
+    file = tmp_path / "network.onnx"
+    exec(snippet.replace("network.torchscript.pt", str(script)).replace("network.onnx", str(file)))
+    settings = {"size": 320, "interpolation": "bicubic", **NORMALISED}
+    scripted = json.dumps(
+        {"family": "torchscript", "path": str(script), "sha256": store.sha256_file(script), **settings}
+    )
+    parsed = encoders.parse(scripted)
+    theirs = encoders.load(scripted, encoders.family(parsed).fetch(parsed), encoders.Machine())
+    same(vectors(load(path=str(file), **settings), IMAGES), vectors(theirs, IMAGES))
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
