@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from onnx import helper
+from onnxruntime.quantization import QuantType
+from onnxruntime.quantization import quantize_dynamic as quantise_dynamic
 from PIL import Image
 
 from conftest import REPOSITORY, picture
@@ -193,6 +196,40 @@ def test_batch_1_makes_vectors_a_function_of_the_image_alone(tmp_path: Path) -> 
     )
     found = vectors(load(path=str(file), size=SIDE, batch=1, **NORMALISED), IMAGES)
     same(found, expected(IMAGES).mean((2, 3)))
+
+
+@pytest.mark.filterwarnings("ignore")  # the quantiser's own
+def test_a_quantised_network_is_known_as_one_and_with_batch_1_its_vectors_depend_on_the_image_alone(
+    tmp_path: Path,
+) -> None:
+    file = save(tmp_path / "float.onnx", sides=(SIDE, SIDE))
+    assert load(path=str(file), **NORMALISED).compute_dtype == "float32"
+    quantise_dynamic(file, tmp_path / "net.onnx", weight_type=QuantType.QUInt8)
+    entry = {"path": str(tmp_path / "net.onnx"), **NORMALISED}
+    encoder = load(**entry, batch=1)
+    assert encoder.compute_dtype == "int8"
+    found, exact = vectors(encoder, IMAGES), expected(IMAGES).mean((2, 3))
+    assert 0 < np.abs(found - exact).max() < 0.05 * np.abs(exact).max(), "nearly, and no number of int8 is held exactly"
+    alone = vectors(encoder, IMAGES[:1])
+    np.testing.assert_array_equal(alone[0], found[0])
+
+
+def test_embedding_with_an_onnx_network_imports_no_torch(tmp_path: Path) -> None:
+    file = save(tmp_path / "net.onnx", sides=(SIDE, SIDE))
+    code = f"""
+import sys
+from PIL import Image
+from lookalike.embed import embed, encoders
+key = {key(path=str(file), **NORMALISED)!r}
+entry = encoders.parse(key)
+weights = encoders.Weights(source="", revision="", files={{"net.onnx": {store.sha256_file(file)!r}}})
+encoder = encoders.load(key, weights, encoders.Machine())
+encoder.encode(encoder.prepare(Image.new("RGB", (9, 9)))[None])
+print(sorted({{"torch", "transformers", "onnx"}} & set(sys.modules)))
+"""
+    scripts = REPOSITORY / "workflow_scripts"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=scripts, capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(
