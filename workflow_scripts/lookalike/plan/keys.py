@@ -14,7 +14,9 @@ from lookalike.config.vary import as_text
 from lookalike.plan.code import Code
 from lookalike.plan.paths import Paths, has_braces
 
-LATER = frozenset({"k", "shards", "on_bad_image", "expect"})  # keys of a data set that change no sample
+LATER = frozenset(
+    {"k", "shards", "on_bad_image", "expect", "near_duplicates"}
+)  # keys of a data set that change no sample
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from lookalike.plan.code import LIBRARY
 from lookalike.plan.keys import Keys
 
 RULES = (
-    *("make_images", "sample", "shard", "fetch_weights", "embed", "index", "search", "measure"),
-    *("compare", "find_duplicates", "report"),
+    *("make_images", "sample", "shard", "find_near_duplicates", "fetch_weights", "embed", "index", "search", "audit"),
+    *("measure", "compare", "find_duplicates", "report"),
 )
 
 

@@ -2,13 +2,8 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-
-class Record(BaseModel):
-    """The contents of a JSON file; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from lookalike.io.formats.audit import Audit
+from lookalike.io.formats.record import Record
 
 
 class Estimate(Record):
@@ -169,7 +164,8 @@ class Metrics(Record):
     timing: dict[str, Any]
     cost: Cost | None = None  # None in files of earlier versions
     sample_sha256: str = ""
-    made_from: dict[str, str] = {}  # search output -> its identity
+    made_from: dict[str, str] = {}  # search output, and what scenes are judged by -> its identity
+    audit: Audit | None = None  # None in files of earlier versions
 
 
 class Case(Record):
