@@ -12,17 +12,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
-
-import cv2
 
 from lookalike.audit import features
 from lookalike.audit.features import PLACES, RECIPE, Features, agreement
 from lookalike.audit.misses import Miss, misses
 from lookalike.io import identity, images, store
 from lookalike.io.formats.audit import BY_COLUMN, BY_FEATURES, NOT_AUDITED, OTHER, SAME_SCENE, UNREADABLE
-from lookalike.io.formats.tables import AUDIT, IMAGES, NEIGHBORS, TRUTH
+from lookalike.io.formats.tables import AUDIT, IMAGES, NEIGHBORS, SHARD, TRUTH
 from lookalike.job import memory
 from lookalike.job.errors import LookalikeError
 from lookalike.job.progress import Progress
@@ -34,6 +33,7 @@ SEED = 0  # of the choice of misses that are audited if there are more pairs
 ENOUGH = 3  # wrong answers of another scene: what follows them decides about no accuracy
 AT_ONCE = 64  # misses between two looks at the limit
 CACHED = 1_000  # images whose features are in memory, at most 140 KB each
+
 Row = dict[str, Any]
 
 
@@ -81,7 +81,7 @@ def audit(job: AuditJob) -> None:
         "seed": SEED,
         "most_pairs": MOST_PAIRS,
         "misses": len(found),
-        "not_audited": len(found) - audited,
+        "not_audited": left,
         "neighbors": store.identity(job.neighbors),
         identity.SAMPLE: sample_sha256,
         "versions": store.versions("opencv-python-headless", "opencv-python", "pillow"),
@@ -103,13 +103,9 @@ class _Gallery:
     def __init__(self, sample: pa.Table, found: Iterable[Miss]) -> None:
         ids = sorted(set(chain.from_iterable(miss.image_ids for miss in found)))
         chosen = sample.filter(pc.is_in(sample["image_id"], value_set=pa.array(ids, pa.string())))
-        if chosen.num_rows:
-            images.check_roots(chosen, "the images of wrong answers")
-        columns = [
-            name
-            for name in ("image_id", "root", "path", "bytes", "content_hash", "scene")
-            if name in chosen.column_names
-        ]
+        unknown = chosen.filter(pc.is_null(chosen["scene"])) if "scene" in chosen.column_names else chosen
+        images.check_roots(unknown, "audit")
+        columns = [name for name in (*SHARD.columns, "scene") if name in chosen.column_names]
         self.rows: dict[str, Row] = {row["image_id"]: row for row in chosen.select(columns).to_pylist()}
         self.compared = 0
         self._cached: OrderedDict[tuple[str, bool], Features | None] = OrderedDict()

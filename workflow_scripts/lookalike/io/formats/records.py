@@ -2,8 +2,15 @@
 
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from lookalike.io.formats.audit import Audit
-from lookalike.io.formats.record import Record
+
+
+class Record(BaseModel):
+    """The contents of a JSON file; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Estimate(Record):
