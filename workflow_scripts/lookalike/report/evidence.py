@@ -27,6 +27,8 @@ from lookalike.io.formats.records import (
 )
 from lookalike.io.formats.tables import IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError
+from lookalike.report import near_duplicates
+from lookalike.report.near_duplicates import NearDuplicates
 
 StrPath = str | Path
 BEST_BY = "accuracy_at_1"  # "accuracy" in published comparisons; what matters to a system that uses the first hit
@@ -119,6 +121,7 @@ class Evidence:
     counts: dict[str, Counts]  # by model, in the experiment's order
     duplicates: Duplicates
     left_out: list[dict[str, Any]]  # ignored files of the data set's folders
+    near_duplicates: NearDuplicates | None  # None where the data set's entry leaves them out
 
     @property
     def models(self) -> list[Run]:
@@ -194,6 +197,7 @@ class ReportJob:
     images: StrPath
     truth: StrPath
     out: StrPath
+    near_duplicates: StrPath | None = None
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -263,6 +267,7 @@ def read(job: ReportJob) -> Evidence:
         counts=_counts(runs, images, truth, rejected),
         left_out=store.read_provenance(job.images).get("left_out", []),
         duplicates=duplicates,
+        near_duplicates=near_duplicates.read(job.near_duplicates),
     )
 
 
