@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from lookalike.io.formats.audit import Audit
+
 
 class Record(BaseModel):
     """The contents of a JSON file; unknown keys are errors."""
@@ -169,7 +171,8 @@ class Metrics(Record):
     timing: dict[str, Any]
     cost: Cost | None = None  # None in files of earlier versions
     sample_sha256: str = ""
-    made_from: dict[str, str] = {}  # search output -> its identity
+    made_from: dict[str, str] = {}  # search output, and what scenes are judged by -> its identity
+    audit: Audit | None = None  # None in files of earlier versions
 
 
 class Case(Record):
