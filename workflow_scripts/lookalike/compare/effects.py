@@ -73,7 +73,7 @@ def effects(
             pairs=list(choice.pairs),
             p=p,
             p_holm=p_holm,
-            verdict=verdict(gap, p_holm),
+            verdict=verdict(gap, p_holm, len(np.unique(groups))),
         )
 
 

@@ -123,7 +123,7 @@ def precision_recall(evidence: Evidence) -> list[Curves]:
 
 
 def _line(run: Run, end: str) -> Line:
-    curve, threshold = run.metrics.curves[f"uap{end}"], run.metrics.thresholds[f"recall_at_p90{end}"]
+    curve, threshold = run.metrics.curves[f"uap{end}"], run.metrics.threshold(f"recall_at_p90{end}")
     steps = [
         (100 * recall, 100 - 100 * precision) for recall, precision in zip(curve.recall, curve.precision, strict=True)
     ]
