@@ -15,7 +15,7 @@ from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics.evaluation import Results
-from lookalike.metrics.rates import wilson
+from lookalike.metrics.intervals import proportion, wilson
 from tables import MADE, images_table, neighbors_table, pool_table, seen_table, truth_table
 
 REFERENCES = [f"r{number}" for number in range(12)]
@@ -101,7 +101,7 @@ def test_metrics_record_what_was_measured_and_how_many(run: Measure) -> None:
         *("uap", "uap_k3", "recall_at_p90"),
     ]
     accuracy = record.metrics["accuracy_at_1"]
-    assert (accuracy.value, accuracy.low, accuracy.high, accuracy.n) == (0.5, *wilson(1, 2), 2)
+    assert (accuracy.value, accuracy.low, accuracy.high, accuracy.n) == (0.5, *proportion(1, 2), 2)
 
 
 def test_accuracy_at_3_needs_three_neighbors(run: Measure) -> None:

@@ -1,8 +1,8 @@
 """95 % intervals from influence values: how far each independent group moves a number.
 
 One construction serves all metrics and any number of groups. The variance of a number comes from the influence of each
-group. It is widened by one quarter of the variance that a single group could add, which vanishes as groups are added,
-and judged with Student's t. Its degrees of freedom follow from the kurtosis of the influences: if three groups of a
+group. To it is added what one unseen group could change, which vanishes as groups are added, and it is judged with
+Student's t. Its degrees of freedom follow from the kurtosis of the influences: if three groups of a
 hundred carry all of the variance, it is known no better than from a handful of groups. An interval of a share is
 Wilson's with the number of observations that would have this variance.
 
@@ -15,6 +15,7 @@ the Bootstrap (1993), chapter 11 (jackknife); Satterthwaite, Biometrics Bulletin
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,9 @@ Floats = npt.NDArray[np.float64]
 
 Z = 1.959963984540054  # normal quantile at 1 - 0.05 / 2
 TAIL = 0.025
-NEW_GROUP = 0.25  # share of the variance of one unseen group, right or wrong as a whole
+# Variance that one unseen group adds, as a share of that of a group which is right or wrong as a whole. The difference
+# of two models varies less: what is hard for one is hard for the other.
+UNSEEN, UNSEEN_DIFFERENCE = 1.0, 0.25
 # Lower bounds of the rate of a Poisson count of 1, 2 and 3: chi-squared quantiles at 0.05, halved.
 POISSON = {1: 0.0512932944, 2: 0.3553615107, 3: 0.8176914447}
 FEW_CASES = 50  # observations up to which POISSON is used for counts of 2; above, for 3 as well
@@ -91,24 +94,30 @@ def spread(influence: Floats, most_df: float = math.inf) -> Spread:
     return Spread(float(squares.mean()) * b / (b - 1), float(max(1.0, df)))
 
 
-def of_share(value: float, spread: Spread, groups: int) -> tuple[float, float]:
-    """The 95 % interval of a number between 0 and 1."""
-    open_variance = value * (1 - value)
-    if spread.variance <= 0 or open_variance <= 0 or groups < 2:
+def effective_groups(sizes: npt.NDArray[Any]) -> float:
+    """The number of groups of equal size that would weigh as much: Kish, Survey Sampling (1965), section 8.2."""
+    return float(sizes.sum() ** 2 / (sizes.astype(np.float64) ** 2).sum())
+
+
+def of_share(value: float, spread: Spread, groups: float, unseen: float = UNSEEN) -> tuple[float, float]:
+    """The 95 % interval of a number between 0 and 1; ``groups`` as counted by ``effective_groups``."""
+    possible = value * (1 - value)
+    if spread.variance <= 0 or possible <= 0 or groups < 2:
         # All groups agree, which says little about the next: each counts as one observation.
         return wilson(value * groups, groups)
-    variance = spread.variance + NEW_GROUP * open_variance / groups**2
-    effective = open_variance / variance * (Z / t_quantile(spread.df)) ** 2
+    variance = spread.variance + unseen * possible / groups**2
+    effective = possible / variance * (Z / t_quantile(spread.df)) ** 2
     return wilson(value * effective, effective)
 
 
-def of_difference(value: float, spread: Spread, groups: int) -> tuple[float, float]:
+def of_difference(value: float, spread: Spread, groups: float) -> tuple[float, float]:
     """The 95 % interval of a difference between -1 and 1, as that of the share (1 + difference) / 2."""
-    if spread.variance <= 0:
+    if spread.variance <= 0 and value == 0:
         # Models that agreed on all groups may still differ on the next, in either direction.
-        low, high = wilson(abs(value) * groups, groups)
-        return (-high, high) if value == 0 else (low, high) if value > 0 else (-high, -low)
-    low, high = of_share((1 + value) / 2, Spread(spread.variance / 4, spread.df), groups)
+        high = wilson(0, groups)[1]
+        return -high, high
+    share = Spread(spread.variance / 4, spread.df)
+    low, high = of_share((1 + value) / 2, share, groups, UNSEEN_DIFFERENCE)
     return 2 * low - 1, 2 * high - 1
 
 
@@ -118,18 +127,19 @@ def of_ratio(value: float, spread: Spread) -> tuple[float, float]:
     return value - half, value + half
 
 
-def t_test(value: float, spread: Spread, groups: int) -> float:
+def t_test(value: float, spread: Spread, groups: float, coins: int) -> float:
     """Two-sided p value of "the difference is 0": Student's t.
 
-    Never smaller than that of a sign test in which all groups favor one model.
+    coins: number of groups; p is never smaller than that of a sign test in which all of them favor one model
     """
     from scipy.special import stdtr
 
+    least = 2.0 ** (1 - coins)
     if spread.variance <= 0:
-        return 1.0 if value == 0 else 2.0 ** (1 - groups)
-    variance = spread.variance + NEW_GROUP * max(0.0, 1 - value**2) / groups**2
+        return 1.0 if value == 0 else least
+    variance = spread.variance + UNSEEN_DIFFERENCE * max(0.0, 1 - value**2) / groups**2
     p = 2 * float(stdtr(spread.df, -abs(value) / math.sqrt(variance)))
-    return min(1.0, max(p, 2.0 ** (1 - groups)))
+    return min(1.0, max(p, least))
 
 
 def t_quantile(df: float) -> float:

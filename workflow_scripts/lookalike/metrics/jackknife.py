@@ -136,20 +136,20 @@ def pooled_estimate(metric: Pooled, matches: Ints, n: int) -> Estimate:
     matches: (g,) int64, the number of true pairs of each group
     n: number of queries
     """
-    groups = int(np.count_nonzero(matches))
-    if metric.value is None or not groups:
+    if metric.value is None or not matches.any():
         return NOTHING
-    low, high = intervals.of_share(metric.value, intervals.spread(metric.influence, metric.most_df), groups)
+    spread = intervals.spread(metric.influence, metric.most_df)
+    low, high = intervals.of_share(metric.value, spread, intervals.effective_groups(matches))
     return Estimate(value=metric.value, low=min(low, metric.value), high=max(high, metric.value), n=n)
 
 
 def pooled_difference(a: Pooled, b: Pooled, matches: Ints, n: int) -> tuple[Estimate, float, intervals.Spread]:
     """The difference a - b with its 95 % interval, the two-sided p value of "no difference", and the spread of both."""
-    groups = int(np.count_nonzero(matches))
-    if a.value is None or b.value is None or not groups:
+    if a.value is None or b.value is None or not matches.any():
         return NOTHING, 1.0, intervals.Spread(0.0, 1.0)
     gap = a.value - b.value
     spread = intervals.spread(a.influence - b.influence, min(a.most_df, b.most_df))
+    groups = intervals.effective_groups(matches)
     low, high = intervals.of_difference(gap, spread, groups)
-    p = intervals.t_test(gap, spread, groups)
+    p = intervals.t_test(gap, spread, groups, int(np.count_nonzero(matches)))
     return Estimate(value=gap, low=min(low, gap), high=max(high, gap), n=n), p, spread

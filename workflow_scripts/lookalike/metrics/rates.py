@@ -55,7 +55,7 @@ def estimate(values: Floats, groups: Ints) -> Estimate:
     if np.all(sizes == 1) and np.all((values == 0) | (values == 1)):
         low, high = intervals.proportion(int(sums.sum()), len(values))
     else:
-        low, high = intervals.of_share(mean, _spread(sums, sizes, mean), len(sums))
+        low, high = intervals.of_share(mean, _spread(sums, sizes, mean), intervals.effective_groups(sizes))
     return Estimate(value=mean, low=min(low, mean), high=max(high, mean), n=len(values))
 
 
@@ -68,8 +68,9 @@ def difference(a: Floats, b: Floats, groups: Ints) -> Estimate:
     if not len(a):
         return NOTHING
     mean = _mean(a - b)
-    sums, _ = _totals(a - b, groups)
-    low, high = intervals.of_difference(mean, spread_of_difference(a, b, groups), len(sums))
+    _, sizes = _totals(a - b, groups)
+    spread = spread_of_difference(a, b, groups)
+    low, high = intervals.of_difference(mean, spread, intervals.effective_groups(sizes))
     return Estimate(value=mean, low=min(low, mean), high=max(high, mean), n=len(a))
 
 
@@ -217,7 +218,7 @@ def _totals(values: Floats, groups: Ints) -> tuple[Floats, Ints]:
 def _spread(sums: Floats, sizes: Floats | Ints, value: float) -> intervals.Spread:
     """The spread of a ratio of sums over groups."""
     influence = np.round((sums - value * sizes) / sizes.sum(), DECIMALS)
-    return intervals.spread(influence)
+    return intervals.spread(np.sort(influence))  # sorted, so that the order of queries does not change the last digit
 
 
 def _chunks(total: int, width: int) -> Iterator[int]:

@@ -55,6 +55,11 @@ def target(predictions: Predictions, percent: int, *, queries: int, with_match: 
     )
 
 
+def safe_threshold(predictions: Predictions, percent: int) -> Safe | None:
+    """The lowest score at which the precision is shown to reach the target; None if it is shown nowhere."""
+    return _safe(predictions, _cuts(predictions), percent)
+
+
 def _end(predictions: Predictions, threshold: Seen | Safe) -> int:
     """How many predictions have at least this score."""
     return int(np.searchsorted(-predictions.score, -threshold.score, side="right"))
@@ -164,7 +169,7 @@ def _transfer(predictions: Predictions, percent: int) -> Transfer:
     if total:
         value = float(right.sum() / total)
         spread = intervals.spread(((right - value * accepted) / total)[accepted > 0])
-        low, high = intervals.of_share(value, spread, int(np.count_nonzero(accepted)))
+        low, high = intervals.of_share(value, spread, intervals.effective_groups(accepted))
         per_half = round(total / (2 * splits))
         precision = Estimate(value=value, low=min(low, value), high=max(high, value), n=max(1, per_half))
     return Transfer(

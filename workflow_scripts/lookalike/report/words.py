@@ -1,5 +1,6 @@
 """Numbers, lists, metrics and operations formatted for readers."""
 
+import math
 from collections.abc import Sequence
 
 from lookalike.io.formats.records import Estimate
@@ -45,7 +46,7 @@ METRIC_NAMES = {
     "recall_at_p90": "Recall at P90",
     "category_ndcg_at_5": "Category nDCG@5",
 }
-NORMALISED = "_sn"
+NORMALISED, SCENE = "_sn", "_scene"  # endings of metrics
 METRIC_MEANINGS = {
     "accuracy_at_1": "the share of queries with a match whose first neighbor is a true match. Use it for systems that "
     "act on the first hit.",
@@ -110,6 +111,19 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def about(amount: int) -> str:
+    """A rough count, rounded up to two significant digits: ``1,300`` for 1,234."""
+    step = 10 ** max(0, len(str(amount)) - 2)
+    return f"{-(-amount // step) * step:,}"
+
+
+def score(value: float | None, decimals: int = 4) -> str:
+    """A score threshold, rounded down: rounded up, it could exclude the pair that it comes from."""
+    if value is None:
+        return UNKNOWN
+    return f"{math.floor(round(value * 10**decimals, 6)) / 10**decimals:.{decimals}f}".replace("-", "−")
+
+
 def count(amount: int, noun: str, plural: str = "") -> str:
     """``1 query``, ``150 queries``."""
     return f"{number(amount)}{SPACE}{noun if amount == 1 else plural or noun + 's'}"
@@ -136,6 +150,8 @@ def metric(name: str) -> str:
     """``accuracy_at_1`` as ``Accuracy@1``, ``uap_k10_sn`` as ``µAP, 10 per query, normalised``."""
     if name.endswith(NORMALISED):
         return f"{metric(name.removesuffix(NORMALISED))}, normalised"
+    if name.endswith(SCENE):
+        return f"{metric(name.removesuffix(SCENE))}, same scene ignored"
     if name.startswith("uap_k"):
         return f"µAP, {name.removeprefix('uap_k')} per query"
     kind, _, at = name.rpartition("_at_")

@@ -163,6 +163,11 @@ class Metrics(Record):
         assert isinstance(threshold, Threshold), metric
         return threshold
 
+    def targets(self, end: str = "") -> dict[str, Target]:
+        """The thresholds of each target precision, for raw scores or normalised ones (``_sn``)."""
+        named = self.thresholds_sn if end else self.thresholds
+        return {percent: target for percent, target in named.items() if isinstance(target, Target)}
+
 
 class Case(Record):
     """Queries with one outcome for two models: their number, and a selection of ids (see docs/file-formats.md)."""
