@@ -26,7 +26,6 @@ STEP = 1.05  # from one tested cut to the next: accepted groups
 SPARE = 3  # wrong groups that the first cut may contain, if there are enough groups
 FEW_PREDICTIONS, SPLITS, FEW_SPLITS = 50_000, 100, 20  # random halvings, fewer above so many predictions
 SPLIT_SEED = 20_240_604
-FIRST_GROUPS = 10  # accepted groups from which a cut says how many queries would be needed
 
 HOLDS, DOES_NOT_HOLD, TOO_FEW = "holds", "does not hold", "too few queries"
 
@@ -40,10 +39,10 @@ def target(predictions: Predictions, percent: int, *, queries: int, with_match: 
     seen = Seen(score=best.score, precision=best.precision, recall=best.recall) if best else None
     cuts = _cuts(predictions)
     safe, transfer = _safe(predictions, cuts, percent), _transfer(predictions, percent)
-    verdict = _verdict(predictions, seen, safe, transfer, percent)
     threshold = safe or seen
     wrong = None if threshold is None else int(np.count_nonzero(~predictions.right[: _end(predictions, threshold)]))
-    needed = None if verdict == HOLDS else _needed(cuts, percent, len(predictions.matches))
+    needed = None if safe else _needed(predictions, cuts, percent)
+    verdict = HOLDS if safe else _without_safe(predictions, needed, transfer, percent)
     return Target(
         seen=seen,
         safe=safe,
@@ -127,10 +126,8 @@ def _safe(predictions: Predictions, cuts: Cuts, percent: int) -> Safe | None:
     The order is that of the number of accepted groups, which does not depend on what is right. The first cut has room
     for SPARE wrong groups if half of the groups with a match allow that, and for fewer otherwise.
     """
-    half = np.count_nonzero(predictions.matches) // 2
-    first = next((size for wrong in range(SPARE, 0, -1) if (size := fewest(percent, wrong)) <= half), fewest(percent))
     most = int(cuts.groups[-1]) if len(cuts.groups) else 0
-    sizes = [first]
+    sizes = [_first(predictions, percent)]
     while sizes[-1] < most:
         sizes.append(max(sizes[-1] + 1, int(sizes[-1] * STEP)))
     rows = np.unique(np.searchsorted(cuts.groups, [size for size in sizes if size <= most]))
@@ -146,6 +143,12 @@ def _safe(predictions: Predictions, cuts: Cuts, percent: int) -> Safe | None:
         recall=float(cuts.right[row] / predictions.matches.sum()),
         groups=int(cuts.groups[row]),
     )
+
+
+def _first(predictions: Predictions, percent: int) -> int:
+    """The accepted groups at the first cut."""
+    half = np.count_nonzero(predictions.matches) // 2
+    return next((size for wrong in range(SPARE, 0, -1) if (size := fewest(percent, wrong)) <= half), fewest(percent))
 
 
 def _transfer(predictions: Predictions, percent: int) -> Transfer:
@@ -193,18 +196,22 @@ def _chosen_on(predictions: Predictions, half: Bools, percent: int) -> int:
     return int(np.searchsorted(-predictions.score, -score, side="right"))
 
 
-def _verdict(predictions: Predictions, seen: Seen | None, safe: Safe | None, transfer: Transfer, percent: int) -> str:
-    if safe:
-        return HOLDS
+def _without_safe(predictions: Predictions, needed: int | None, transfer: Transfer, percent: int) -> str:
     if np.count_nonzero(predictions.matches) < fewest(percent):
         return TOO_FEW
     high = transfer.precision.high
-    return DOES_NOT_HOLD if seen is None or (high is not None and high < percent / 100) else TOO_FEW
+    refuted = high is not None and high < percent / 100
+    return DOES_NOT_HOLD if needed is None or refuted else TOO_FEW
 
 
-def _needed(cuts: Cuts, percent: int, groups: int) -> int | None:
-    """With how many groups some cut would pass, at least, if it stays as precise as it was seen to be."""
-    rows = np.flatnonzero((cuts.groups >= min(FIRST_GROUPS, groups // 2)) & (cuts.precision > percent / 100))
+def _needed(predictions: Predictions, cuts: Cuts, percent: int) -> int | None:
+    """With how many groups some cut would pass, at least, if it stays as precise as it was seen to be.
+
+    None if no cut that accepts enough groups to say so was more precise than the target.
+    """
+    groups, half = len(predictions.matches), int(np.count_nonzero(predictions.matches)) // 2
+    enough_groups = cuts.groups >= min(_first(predictions, percent), max(1, half))
+    rows = np.flatnonzero(enough_groups & (cuts.precision > percent / 100))
     if not len(rows):
         return None
     rows = rows[np.linspace(0, len(rows) - 1, min(200, len(rows))).astype(np.int64)]

@@ -41,8 +41,8 @@ class Transfer(Record):
 class Target(Record):
     """``thresholds.{90,95,99}`` in the metrics: the score from which pairs may be accepted for a target precision.
 
-    verdict: `holds` if there is a safe threshold, `does not hold` if there are enough queries but none, or thresholds
-        do not transfer; otherwise `too few queries`
+    verdict: `holds` if there is a safe threshold. `does not hold` if there are enough groups, but the target was not
+        reached where enough of them are accepted, or not by thresholds of other halves. Otherwise `too few queries`
     queries_needed: about how many queries a verdict needs at least; None if it `holds` or nothing can be said
     false_matches_per_query: wrong pairs accepted per query at the safe threshold, or the one seen if there is none
     share_with_match: the share of queries that have a match. With fewer, precision is lower.
