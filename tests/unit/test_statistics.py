@@ -51,6 +51,13 @@ def test_the_examples_of_the_documentation() -> None:
     assert holm([0.01, 0.02, 0.03, 0.04]) == pytest.approx([0.04, 0.06, 0.06, 0.06])
 
 
+def test_the_power_example_of_the_documentation() -> None:
+    # A alone right for 20 %, B alone for 10 %: 0.3 - 0.1^2 per query
+    of_one = intervals.Spread(0.29 / 100, 99)
+    alone, with_twelve = (needed(0.1, of_one, groups=100, queries=100, tests=tests) for tests in (1, 12))
+    assert (alone and alone.queries, with_twelve and with_twelve.queries) == (228, 399)
+
+
 # --- Wilson ---
 
 

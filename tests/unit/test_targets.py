@@ -18,6 +18,22 @@ def predictions(right: list[int] | np.ndarray, groups: list[int] | np.ndarray | 
     return Predictions(np.linspace(0.9, 0.1, len(flags)), flags, group, matches)
 
 
+def test_the_example_of_the_documentation() -> None:
+    # docs/thresholds.md: 100 queries with one pair each; of the pairs, 40 are right, one wrong, 18 right, 41 wrong.
+    pool = predictions([1] * 40 + [0] + [1] * 18 + [0] * 41)
+    found, stricter = (target(pool, percent, queries=100, with_match=58) for percent in (90, 95))
+    assert found.seen is not None
+    assert found.safe is not None
+    assert (found.verdict, found.seen.recall, round(found.seen.precision, 3)) == ("holds", 1, 0.983)
+    assert (found.safe.groups, found.safe.precision, round(found.safe.bound, 3)) == (40, 1, 0.928)
+    assert (round(found.safe.recall, 2), found.false_matches_per_query) == (0.69, 0)
+    bounds = [
+        binomtest(right, all_, alternative="greater").proportion_ci(0.95).low for right, all_ in ((29, 29), (40, 41))
+    ]
+    assert [round(bound, 3) for bound in bounds] == [0.902, 0.889]
+    assert (stricter.verdict, stricter.queries_needed) == ("too few queries", 148)
+
+
 @pytest.mark.parametrize(("percent", "groups"), [(90, 29), (95, 59), (99, 299)])
 def test_without_any_error_a_target_needs_this_many_groups(percent: int, groups: int) -> None:
     assert fewest(percent) == groups

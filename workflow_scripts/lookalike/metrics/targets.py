@@ -121,7 +121,7 @@ def _cuts(predictions: Predictions) -> Cuts:
 
 
 def _safe(predictions: Predictions, cuts: Cuts, percent: int) -> Safe | None:
-    """Test cuts in a fixed order, from the highest score down, and stop at the first failure.
+    """The cut of highest recall that passes, where cuts are tested from the highest score to the first failure.
 
     The order is that of the number of accepted groups, which does not depend on what is right. The first cut has room
     for SPARE wrong groups if half of the groups with a match allow that, and for fewer otherwise.
@@ -135,11 +135,13 @@ def _safe(predictions: Predictions, cuts: Cuts, percent: int) -> Safe | None:
     passed = int(np.argmin(np.append(bounds >= percent / 100, False)))
     if not passed:
         return None
-    row = rows[passed - 1]
+    # The precision holds at every cut that passed. Of those of highest recall, the first accepts fewest wrong pairs.
+    number = int(np.searchsorted(cuts.right[rows[:passed]], cuts.right[rows[passed - 1]]))
+    row = rows[number]
     return Safe(
         score=float(predictions.score[cuts.place[row]]),
         precision=float(cuts.precision[row]),
-        bound=float(bounds[passed - 1]),
+        bound=float(bounds[number]),
         recall=float(cuts.right[row] / predictions.matches.sum()),
         groups=int(cuts.groups[row]),
     )
