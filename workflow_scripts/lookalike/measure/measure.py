@@ -115,6 +115,7 @@ def measure(job: MeasureJob) -> None:
         cost=_cost(footer),
         sample_sha256=sample_sha256,
         made_from=job.results.identities(),
+        audit=evaluation.audit,
     )
     store.write_json(record, job.out)
 

@@ -28,6 +28,8 @@ from lookalike.io.formats.records import (
 )
 from lookalike.io.formats.tables import IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError
+from lookalike.report import near_duplicates
+from lookalike.report.near_duplicates import NearDuplicates
 
 StrPath = str | Path
 LOOKS, ACTS = "someone_looks", "acts_alone"  # needs, as in ``compare.answers``
@@ -124,6 +126,7 @@ class Evidence:
     left_out: list[dict[str, Any]]  # ignored files of the data set's folders
     about: dict[str, str]  # model -> licence, parameters, training data
     not_installed: dict[str, str]  # label of an optional model that was left out -> the missing Python package
+    near_duplicates: NearDuplicates | None  # None where the data set's entry leaves them out
 
     @property
     def models(self) -> list[Run]:
@@ -198,6 +201,7 @@ class ReportJob:
     images: StrPath
     truth: StrPath
     out: StrPath
+    near_duplicates: StrPath | None = None
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -270,6 +274,7 @@ def read(job: ReportJob) -> Evidence:
         about=settings.get("about", {}),
         not_installed=settings.get("not_installed", {}),
         duplicates=duplicates,
+        near_duplicates=near_duplicates.read(job.near_duplicates),
     )
 
 

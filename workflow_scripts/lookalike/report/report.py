@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from lookalike import __version__
 from lookalike.io import store
-from lookalike.report import choices, examples, figures, headline, meaning, pareto, scatter, tables, words
+from lookalike.report import choices, examples, figures, headline, meaning, pareto, scatter, scenes, tables, words
 from lookalike.report import evidence as inputs
 from lookalike.report.evidence import Evidence, ReportJob
 
@@ -33,7 +33,9 @@ SECTIONS = (
     ("cost", "Accuracy vs. cost"),
     ("approximation", "Cost of approximation"),
     ("examples", "See for yourself"),
+    ("misses", "What misses found"),
     ("duplicates", "Duplicate files"),
+    ("near_duplicates", "Near-duplicates"),
     ("rejected", "Rejected images"),
     ("made", "How this report was made"),
 )
@@ -90,7 +92,9 @@ def _raw(name: str) -> str:
 
 def _content(evidence: Evidence) -> dict[str, Any]:
     names, ladders = tables.metric_names(evidence), meaning.ladders(evidence)
+    missed = scenes.missed(evidence)
     optional = {"choices": evidence.varied, "agreement": ladders, "approximation": evidence.approximations}
+    optional |= {"misses": missed, "near_duplicates": evidence.near_duplicates}
     return {
         "evidence": evidence,
         "sections": [section for section in SECTIONS if optional.get(section[0], True)],
@@ -98,6 +102,8 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "facts": headline.facts(evidence),
         "few": headline.few(evidence),
         "grouped": headline.grouped(evidence),
+        "found_instead": scenes.lead(headline.best(evidence.runs)),
+        "missed": missed,
         "metrics": tables.primary(names),
         "more_metrics": [name for name in names if name not in tables.primary(names)],
         "normalised": tables.normalised(names),

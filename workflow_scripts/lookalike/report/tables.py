@@ -37,7 +37,7 @@ FIRST = ("accuracy_at_", "recall_at_", "uap", "caption_", "category_")  # prefix
 
 def primary(names: list[str]) -> list[str]:
     """The metrics of the first table; the others are in a second one, which keeps the first readable."""
-    return [name for name in names if name.startswith(FIRST) and not name.endswith(words.NORMALISED)]
+    return [name for name in names if name.startswith(FIRST) and not name.endswith((words.NORMALISED, words.SCENE))]
 
 
 def normalised(names: list[str]) -> list[tuple[str, str]]:

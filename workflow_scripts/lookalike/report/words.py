@@ -70,6 +70,8 @@ METRIC_MEANINGS = {
     "so compare it only with numbers computed the same way.",
     "recall_at_p90": "the share of all true matches accepted by a single score threshold at 90 % precision. Use it for "
     "automatic systems.",
+    "scene": "{metric} where files of the same image count as one answer, and wrong neighbors that show the scene of the "
+    "true match are taken out of the ranking.",
     "normalised": "{metric} after score normalisation: the mean similarity to the query’s nearest training images is "
     "subtracted from its scores, which lowers the scores of queries that resemble everything.",
 }
@@ -151,7 +153,7 @@ def metric(name: str) -> str:
     if name.endswith(NORMALISED):
         return f"{metric(name.removesuffix(NORMALISED))}, normalised"
     if name.endswith(SCENE):
-        return f"{metric(name.removesuffix(SCENE))}, same scene ignored"
+        return f"{metric(name.removesuffix(SCENE))}, scenes ignored"
     if name.startswith("uap_k"):
         return f"µAP, {name.removeprefix('uap_k')} per query"
     kind, _, at = name.rpartition("_at_")
@@ -164,6 +166,8 @@ def meaning(name: str) -> str:
     """The definition of a metric, or an empty string."""
     if name.endswith(NORMALISED):
         return METRIC_MEANINGS["normalised"].format(metric=metric(name.removesuffix(NORMALISED)))
+    if name.endswith(SCENE):
+        return METRIC_MEANINGS["scene"].format(metric=metric(name.removesuffix(SCENE)))
     if name.startswith("uap_k"):
         return METRIC_MEANINGS["uap_k"].format(k=name.removeprefix("uap_k"))
     kind, _, at = name.rpartition("_at_")

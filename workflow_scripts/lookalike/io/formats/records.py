@@ -3,6 +3,7 @@
 from typing import Any
 
 from lookalike.io.formats.answers import Answer
+from lookalike.io.formats.audit import Audit
 from lookalike.io.formats.base import Estimate as Estimate
 from lookalike.io.formats.base import Record as Record
 from lookalike.io.formats.thresholds import Target
@@ -155,7 +156,8 @@ class Metrics(Record):
     timing: dict[str, Any]
     cost: Cost | None = None  # None in files of earlier versions
     sample_sha256: str = ""
-    made_from: dict[str, str] = {}  # search output -> its identity
+    made_from: dict[str, str] = {}  # search output, and what scenes are judged by -> its identity
+    audit: Audit | None = None  # None in files of earlier versions
 
     def threshold(self, metric: str) -> Threshold:
         """The threshold of ``recall_at_p90`` or ``recall_at_p90_sn``."""
