@@ -252,6 +252,29 @@ def test_the_threshold_comes_with_its_held_out_precision_and_recall(run: Measure
     assert (curve.score[-1], curve.precision[-1], curve.recall[-1]) == (threshold.score, 1, 1)
 
 
+def test_every_target_precision_has_a_verdict(run: Measure) -> None:
+    queries = {f"q{number}": f"r{number % 12}" for number in range(70)}
+    neighbors = {query: [(match, 0.9 - int(query[1:]) / 100)] for query, match in queries.items()}
+    neighbors |= {f"x{number}": [("r0", 0.15 - number / 100)] for number in range(10)}  # without a match
+    record = run(neighbors, queries, queries=list(neighbors))
+    assert list(record.thresholds) == ["recall_at_p90", "90", "95", "99"]
+    verdicts = {percent: target.verdict for percent, target in record.targets().items()}
+    assert verdicts == {"90": "holds", "95": "holds", "99": "too few queries"}
+    targets = record.targets()
+    assert targets["99"].queries_needed is not None
+    assert targets["99"].queries_needed >= 299 * 80 / 70
+    assert targets["90"].share_with_match == 70 / 80
+    assert record.thresholds_sn == {}
+    normalised = run(neighbors, queries, queries=list(neighbors), normalised=_without_training_effect(neighbors))
+    assert list(normalised.thresholds_sn) == ["90", "95", "99"]
+
+
+def _without_training_effect(neighbors: dict[str, list[tuple[str, float]]]) -> tuple[pa.Table, pa.Table]:
+    """Training neighbors that are equally far from all queries, and the candidates that follow."""
+    shifted = {query: [(name, score - 0.1) for name, score in pairs] for query, pairs in neighbors.items()}
+    return neighbors_table({query: [("r11", 0.1)] for query in neighbors}), neighbors_table(shifted)
+
+
 def test_no_threshold_is_none_and_not_zero(run: Measure) -> None:
     record = run({"a": fourth("r1"), "b": fourth("r2")}, {"a": "r1", "b": "r2"})
     threshold = record.thresholds["recall_at_p90"]

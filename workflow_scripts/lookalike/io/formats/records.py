@@ -252,7 +252,8 @@ class Effect(Record):
     pairs: list[tuple[str, str]]
     p: float
     p_holm: float
-    verdict: str  # about ``value``: better, worse, cannot tell
+    verdict: str  # about ``value``: better, worse, cannot tell, too few groups
+    queries_needed: int | None = None  # as in ``Comparison``
 
 
 class Following(Record):
