@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lookalike.compare.answers import ACTS, LOOKS, NEEDS, answers, headline_metrics
 from lookalike.io.formats.answers import Answer
 from lookalike.io.formats.records import Comparison, Estimate, Metrics
+from lookalike.io.formats.thresholds import Seen, Target, Transfer
 from lookalike.report import evidence as inputs
 from lookalike.report import headline, words
 
@@ -134,6 +135,31 @@ def test_images_of_the_same_scene_are_ignored_where_that_changes_a_number() -> N
     assert "accuracy_at_1_scene" in headline_metrics([network, pixels])
     same = [record(one.model, {"accuracy_at_1": 0.4, "accuracy_at_1_scene": 0.4}) for one in (network, pixels)]
     assert answers(same, [])[LOOKS].metric == "accuracy_at_1"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ("holds", "precision."),
+        ("too few queries", "precision (unverified: too few queries)."),
+        ("does not hold", "precision (on other queries, that precision does not hold)."),
+    ],
+)
+def test_an_unproven_threshold_is_not_recommended_in_silence(verdict: str, said: str) -> None:
+    target = Target(
+        seen=Seen(score=0.8, precision=0.9, recall=0.4),
+        safe=None,
+        transfer=Transfer(precision=Estimate(value=0.25, low=0.1, high=0.5, n=9), recall=0.2, without=0, halves=200),
+        verdict=verdict,
+        queries_needed=None,
+        false_matches_per_query=0.1,
+        share_with_match=0.8,
+    )
+    alone = record("a", {"accuracy_at_1": 0.5, "recall_at_p90": 0.4}).model_copy(update={"thresholds": {"90": target}})
+    assert answers([alone], [])[ACTS].threshold == verdict
+    text = sentence([alone], [])
+    assert said.removesuffix(".") in text
+    assert ("unverified" in text or "does not hold" in text) == (verdict != "holds")
 
 
 def test_too_few_groups_are_said() -> None:

@@ -54,13 +54,13 @@ def test_the_command_replaces_the_tables_of_a_page(
     monkeypatch.setattr(calibration, "POPULATIONS", calibration.POPULATIONS[:1])
     monkeypatch.setattr(calibration, "TRUTH_GROUPS", 2000)
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{calibration.START}\nold\n{calibration.END}\nafter\n")
+    page.write_text(f"before\n{calibration.START}\nOUTDATED\n{calibration.END}\nafter\n")
     monkeypatch.setattr(sys, "argv", ["calibration", "--samples", "3", "--processes", "1", "--write", str(page)])
     calibration.main()
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith(f"{calibration.END}\nafter\n")
-    assert "old" not in text
+    assert "OUTDATED" not in text
     assert len(re.findall(r"^\| 6 x 3 \|", text, re.MULTILINE)) == 3
     assert len(re.findall(r"^\| 20 independent \|", text, re.MULTILINE)) == 3
 

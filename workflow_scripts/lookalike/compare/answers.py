@@ -55,6 +55,7 @@ def _answer(need: str, metrics: Sequence[str], records: Sequence[Metrics], compa
         worse=worse,
         estimate=top.metrics[metric],
         strict=top.metrics[metrics[0]] if metric != metrics[0] else None,
+        threshold=target.verdict if need == ACTS and (target := top.targets().get("90")) else "",
         rivals=rivals,
         contradictions=[
             Contradiction(metric=name, model=model, difference=_turned(pair.difference), p_holm=pair.p_holm)

@@ -14,6 +14,11 @@ from lookalike.report.evidence import ACTS, BEST_BY, LOOKS, Evidence, Run
 FEW_GROUPS = 10  # below, the report warns at the top
 DECIDABLE = 6  # as ``rates.FEWEST``, which the report must not depend on; a test compares them
 
+UNVERIFIED = {  # what is said of a threshold that is not safe
+    "too few queries": " (unverified: too few queries)",
+    "does not hold": " (on other queries, that precision does not hold)",
+}
+
 
 def best(runs: list[Run], by: str = BEST_BY) -> Run | None:
     """The run with the highest value of a metric, the first at ties; None if none was measured."""
@@ -92,7 +97,7 @@ def _found(answer: Answer) -> str:
     if answer.strict is not None:
         value = words.percent(answer.strict.value, _decimals(answer.estimate.n))
         strict = f" ({value} if another image of the same scene is a miss)"
-    return f"{share} of the matches with 90{words.SPACE}% precision{strict}"
+    return f"{share} of the matches with 90{words.SPACE}% precision{strict}{UNVERIFIED.get(answer.threshold, '')}"
 
 
 def _interval(answer: Answer) -> str:

@@ -33,6 +33,7 @@ class Answer(Record):
     verdict: `best` (better than all others), `not worse` (better than some), `cannot tell` (than none), `too few
         groups`, `only` (no other model), `not measured`
     strict: the estimate before images of the same scene are ignored, if ``metric`` ignores them
+    threshold: where a model acts alone, whether its threshold for 90 % `holds` (``thresholds.Target.verdict``)
     contradictions: to be said with the answer; empty if no other metric of the need contradicts it
     """
 
@@ -44,5 +45,6 @@ class Answer(Record):
     worse: list[str] = []
     estimate: Estimate
     strict: Estimate | None = None
+    threshold: str = ""
     rivals: list[Rival] = []
     contradictions: list[Contradiction] = []
