@@ -77,6 +77,8 @@ def render(evidence: Evidence) -> str:
             "metric",
             "operation",
             "evidence_name",
+            "about",
+            "score",
         )
     }
     environment.globals |= {"count": words.count, "raw": _raw}
@@ -109,6 +111,8 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "normalised": tables.normalised(names),
         "cases": tables.cases(evidence),
         "leaderboard": tables.leaderboard(evidence),
+        "needs": tables.needs(evidence),
+        "deciding": [metric for metric, _ in tables.needs(evidence)],
         "matrices": tables.matrices(evidence),
         "left_out": tables.left_out(evidence),
         "breakdowns": figures.breakdowns(evidence),
