@@ -207,10 +207,12 @@ def test_candidates_of_another_model_are_refused(searched: Callable[..., Files])
 
 
 def test_each_search_needs_one_file_of_each_kind() -> None:
-    kinds = ("neighbors", "candidates", "training", "candidates_sn")
-    assert results_of(**{kind: [kind] for kind in kinds}) == [Results(*kinds)]
-    with pytest.raises(LookalikeError, match=r"expected one file of each kind per search, got \[1, 1, 1, 2\]"):
-        results_of(**{kind: [kind] for kind in kinds} | {"candidates_sn": ["s", "s"]})
+    kinds = ("neighbors", "candidates", "training", "candidates_sn", "audit")
+    each = {kind: [kind] for kind in kinds}
+    assert results_of(**each, near_duplicates=["near"]) == [Results(*kinds, "near")]
+    assert results_of(**each, near_duplicates=[]) == [Results(*kinds)]
+    with pytest.raises(LookalikeError, match=r"expected one file of each kind per search, got \[1, 1, 1, 2, 1\]"):
+        results_of(**each | {"candidates_sn": ["s", "s"]}, near_duplicates=[])
 
 
 def test_holms_correction_is_within_one_index(searched: Callable[..., Files]) -> None:

@@ -19,6 +19,8 @@ ALIKE = 0.96  # least correlation of grey thumbnails
 SURROUNDINGS = 5  # pixels of a thumbnail
 STRONG = 4.0  # grey values, of 255
 DETAILS = 0.8  # least correlation of details
+PARTS = 8  # a thumbnail has PARTS x PARTS parts, each of which must agree: a screenshot may differ in a few
+PART = 10.0  # largest difference of the mean grey value of a part
 BLOCK = 256  # images looked up at a time: bounds the memory where all images look alike
 PAIRS = 1 << 12  # pairs confirmed at a time
 MOST_PAIRS = 5_000_000  # confirmed pairs; beyond, groups are incomplete
@@ -90,11 +92,17 @@ def _are_same(signatures: Signatures, probe: Rows, row: Rows) -> NDArray[np.bool
         tints = signatures.tints[image[of]]
         tints = np.stack([turned(tints[:, band], TURNS[number]) for band in range(tints.shape[1])], axis=1)
         far = np.abs(tints.astype(np.float32) - signatures.tints[row[of]]).mean(axis=(1, 2, 3))
-        near = (np.abs(grey - other).mean(axis=(1, 2)) <= GREY) & (far <= TINT)
+        near = (np.abs(grey - other).mean(axis=(1, 2)) <= GREY) & (far <= TINT) & (_largest_part(grey - other) <= PART)
         same[of] = (
             near & (_correlation(grey, other) >= ALIKE) & (_correlation(_details(grey), _details(other)) >= DETAILS)
         )
     return same
+
+
+def _largest_part(difference: NDArray[np.float32]) -> NDArray[np.float32]:
+    side = difference.shape[1] // PARTS
+    parts = difference.reshape(-1, PARTS, side, PARTS, side).mean(axis=(2, 4))
+    return np.asarray(np.abs(parts).max(axis=(1, 2)))
 
 
 def _details(grey: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -93,8 +93,10 @@ def _raw(name: str) -> str:
 def _content(evidence: Evidence) -> dict[str, Any]:
     names, ladders = tables.metric_names(evidence), meaning.ladders(evidence)
     missed = scenes.missed(evidence)
-    optional = {"choices": evidence.varied, "agreement": ladders, "approximation": evidence.approximations}
-    optional |= {"misses": missed, "near_duplicates": evidence.near_duplicates}
+    optional: dict[str, object] = {
+        **{"choices": evidence.varied, "agreement": ladders, "approximation": evidence.approximations},
+        **{"misses": missed, "near_duplicates": evidence.near_duplicates},
+    }
     return {
         "evidence": evidence,
         "sections": [section for section in SECTIONS if optional.get(section[0], True)],
