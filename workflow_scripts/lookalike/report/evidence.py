@@ -119,6 +119,7 @@ class Evidence:
     counts: dict[str, Counts]  # by model, in the experiment's order
     duplicates: Duplicates
     left_out: list[dict[str, Any]]  # ignored files of the data set's folders
+    has_pixels: bool = True  # False: the report shows ids instead of images
 
     @property
     def models(self) -> list[Run]:
@@ -263,6 +264,7 @@ def read(job: ReportJob) -> Evidence:
         counts=_counts(runs, images, truth, rejected),
         left_out=store.read_provenance(job.images).get("left_out", []),
         duplicates=duplicates,
+        has_pixels=settings.get("images", True),
     )
 
 
