@@ -80,6 +80,10 @@ class Experiment:
     approximations: list[Approximation] = field(default_factory=list)
     left_out: list[dict[str, object]] = field(default_factory=list)  # ignored files in the data set's folders
     footer: dict[str, object] = field(default_factory=dict)  # of the neighbors, in addition to the common entries
+    captions: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, dict[str, str]] = field(default_factory=dict)  # by_* column -> image -> value
+    k: int = 3
+    settings: dict[str, object] = field(default_factory=dict)  # of the report, in addition to the common ones
 
     def report(self) -> str:
         """Write the files and the report; return its HTML."""
@@ -89,8 +93,8 @@ class Experiment:
     def inputs(self) -> dict[str, object]:
         pairs = [(model, index) for model in self.models for index in self.indexes]
         labels = {model: self.labels.get(model, f"The {model} one") for model in self.models}
-        key = {"experiment": "trial", "title": self.title, "dataset": "tiles", "labels": labels, "k": 3}
-        key |= {"varied": "The good one"} if self.effects else {}
+        key = {"experiment": "trial", "title": self.title, "dataset": "tiles", "labels": labels, "k": self.k}
+        key |= self.settings | ({"varied": "The good one"} if self.effects else {})
         return {
             "key": json.dumps(key),
             "images": self._images(),
@@ -126,6 +130,10 @@ class Experiment:
         if self.showcase or self.shown:
             columns["showcase"] = [one in self.showcase or one in self.shown for one in ids]
             optional.append("showcase")
+        if self.captions:
+            columns["captions"] = [[self.captions[one]] if one in self.captions else None for one in ids]
+        columns |= {name: [values.get(one) for one in ids] for name, values in self.columns.items()}
+        optional += [*(["captions"] if self.captions else []), *self.columns]
         schema = IMAGES.schema(*optional)
         return self._table("images", columns, IMAGES, schema, MADE | {"left_out": self.left_out})
 
@@ -143,7 +151,7 @@ class Experiment:
             if query in self.rejected.get(model, {}):
                 continue
             default = [match] if match else []
-            order = self.found.get((model, query), [*default, *(one for one in self.references if one != match)][:4])
+            order = self.found.get((model, query), [*default, *(one for one in self.references if one != match)][: self.k + 1])
             scores = self.scores.get((model, query), [0.9 - 0.1 * place for place in range(len(order))])
             rows += [(query, rank, *pair) for rank, pair in enumerate(zip(order, scores, strict=True), 1)]
         columns = dict(zip(NEIGHBORS.columns, map(list, zip(*rows, strict=True)), strict=True))

@@ -79,10 +79,11 @@ class Keys(Paths):
         return key(self.config.indexes[index], leave_out=frozenset({"runtime", "search", "normalise"}))
 
     def report_key(self, experiment: str) -> str:
-        """What the report shows besides its inputs: the experiment and the models' labels."""
+        """What the report shows besides its inputs: the experiment, the models' labels, and whether to show images."""
         entry = self.config.experiments[experiment]
         design = self._design(experiment)
         labels = {model: _said(design[model]) if design else self.label(model) for model in entry.models}
+        images = next((one.images for one in (entry.report, self.config.report) if one.images is not None), True)
         return json.dumps(
             {
                 "experiment": experiment,
@@ -91,6 +92,7 @@ class Keys(Paths):
                 "labels": labels,
                 "k": self.config.datasets[entry.dataset].k,
                 **({"varied": self.label(next(iter(design)))} if design else {}),
+                **({} if images else {"images": False}),
             },
             sort_keys=True,
         )

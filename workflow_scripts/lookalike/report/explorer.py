@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +90,7 @@ def _model(found: Found, number: np.ndarray[Any, np.dtype[np.int64]]) -> dict[st
 
 
 def _scaled(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[int | None]:
-    return [None if value != value else round(value * SCORE) for value in values.ravel().tolist()]
+    return [None if math.isnan(value) else round(value * SCORE) for value in values.ravel().tolist()]
 
 
 def _coded(values: list[str | None] | list[str], label: Any = None) -> dict[str, Any]:

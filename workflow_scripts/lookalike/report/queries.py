@@ -38,8 +38,8 @@ Bools = npt.NDArray[np.bool_]
 class Found:
     """What one model found, for n queries. Images are rows of the images table; -1 where there is none.
 
-    rank: (n,) of the best true match, from 1, ties counted against the model; NOT_FOUND beyond the first k; or REJECTED,
-        NO_ROWS or UNRANKED
+    rank: (n,) of the best true match, from 1, ties counted against the model; NOT_FOUND beyond the first k; REJECTED,
+        NO_ROWS or UNRANKED instead
     tied: (n,) whether a wrong reference has the score of the best true match
     margin: (n,) score of the best true match minus that of the best wrong reference; NaN if either is not among the
         neighbors

@@ -70,10 +70,10 @@ export function filterBar(data, state, changed) {
     more.append(select(column.label, [["", "any"], ...column.values.map((value, code) => /** @type {[string, string]} */ ([value, `${value} (${format(count(column.of, code))})`]))],
       () => state.columns[column.name] ?? "", (value) => (state.columns[column.name] = value)));
   if (several && data.known) {
-    more.append(select("Right", [["", "–"], ...models], () => state.a, (value) => (state.a = value)));
-    more.append(select("where wrong is", [["", "–"], ...models], () => state.b, (value) => (state.b = value)));
+    more.append(select("Model A is right", [["", "–"], ...models], () => state.a, (value) => (state.a = value)));
+    more.append(select("and model B wrong", [["", "–"], ...models], () => state.b, (value) => (state.b = value)));
   }
-  const about = make("fieldset", {}, make("legend", {}, several ? "Of one model" : "Ranks and scores"));
+  const about = make("fieldset", {}, make("legend", {}, "Rank and score"));
   if (several) about.append(select("Model", [any, ...models], () => state.model, (value) => (state.model = value)));
   if (data.known) {
     /** @type {[string, string][]} */

@@ -1,4 +1,4 @@
-import { seen } from "./data.js";
+import { OUTCOMES, seen } from "./data.js";
 import { make, marker } from "./dom.js";
 import { thumbnail, status } from "./cards.js";
 
@@ -50,8 +50,9 @@ export function enlarger(data) {
         make("figcaption", {}, `rank ${hit + 1} `, make("bdi", {}, name), caption(found.image))));
     }
     stage.replaceChildren(...figures);
+    const answer = data.matches[query].length ? "not a true match" : OUTCOMES[data.outcome[query]] === "none" ? data.outcomes.none[1].toLowerCase() : "";
     note.textContent = found
-      ? `Neighbor ${hit + 1} of ${hits.length}, ${found.right ? "a true match" : data.known ? "not a true match" : "no known answer"}, score ${found.score.toFixed(4)}`
+      ? [`Neighbor ${hit + 1} of ${hits.length}`, found.right ? "a true match" : answer, `score ${found.score.toFixed(4)}`].filter(Boolean).join(", ")
       : "This model found nothing for this query.";
     previous.disabled = hit === 0;
     next.disabled = hit >= hits.length - 1;

@@ -43,7 +43,7 @@ export async function startExplorer() {
     element.classList.add("current");
     current = query;
     if (focus) element.focus({ preventScroll: true });
-    element.scrollIntoView({ block: "nearest" });
+    element.scrollIntoView({ block: "nearest", behavior: "instant" });
   }
 
   function draw() {
@@ -65,7 +65,7 @@ export async function startExplorer() {
     Object.assign(state, nothing(), address.state);
     draw();
     const query = address.query === null ? undefined : number.get(address.query);
-    section?.scrollIntoView();
+    section?.scrollIntoView({ behavior: "instant" });
     if (query !== undefined) {
       if (!list.queries().includes(query)) {
         Object.assign(state, nothing());

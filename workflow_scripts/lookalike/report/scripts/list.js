@@ -3,7 +3,8 @@ import { make } from "./dom.js";
 export const PAGE = 12;
 
 /**
- * A long list of which only the part near the screen is in the document.
+ * A long list of which only the part near the screen is in the document. It starts with one page, so that what follows
+ * it can be reached; a button shows the rest.
  *
  * @param {HTMLElement} place
  * @param {(query: number) => HTMLElement} render
@@ -13,6 +14,11 @@ export function longList(place, render) {
   let queries = [];
   /** @type {HTMLElement[]} */
   let pages = [];
+  const all = make("button", { type: "button", class: "show-all" });
+  const cards = make("div", {});
+  place.append(cards, all);
+  let isWhole = false;
+  all.addEventListener("click", () => expand());
   const near = new IntersectionObserver(
     (entries) => {
       for (const entry of entries) {
@@ -38,6 +44,12 @@ export function longList(place, render) {
     page.replaceChildren();
   }
 
+  function expand() {
+    isWhole = true;
+    all.hidden = true;
+    for (const page of pages.slice(1)) page.hidden = false;
+  }
+
   addEventListener("beforeprint", () => pages.length && fill(pages[0]));
 
   return {
@@ -49,10 +61,13 @@ export function longList(place, render) {
       for (let from = 0; from < queries.length; from += PAGE) {
         const page = make("div", { class: "page" });
         page.style.height = `${Math.min(PAGE, queries.length - from) * 300}px`;
+        page.hidden = from > 0 && !isWhole;
         pages.push(page);
       }
       if (pages.length) fill(pages[0]);
-      place.replaceChildren(...pages);
+      cards.replaceChildren(...pages);
+      all.textContent = `Show all ${queries.length.toLocaleString("en-US")}`;
+      all.hidden = isWhole || pages.length < 2;
       for (const page of pages) near.observe(page);
     },
     /**
@@ -64,8 +79,9 @@ export function longList(place, render) {
     reach(query) {
       const at = queries.indexOf(query);
       if (at < 0) return null;
+      if (at >= PAGE && !isWhole) expand();
       fill(pages[Math.floor(at / PAGE)]);
-      return place.querySelector(`[data-query="${query}"]`);
+      return cards.querySelector(`[data-query="${query}"]`);
     },
     queries: () => queries,
   };
