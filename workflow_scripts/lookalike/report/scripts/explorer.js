@@ -135,5 +135,6 @@ export async function startExplorer() {
   document.body.append(help);
   draw();
   follow();
+  performance.mark("explorer ready");
   Object.assign(window, { lookalike: { queries: data.outcome.filter((code) => OUTCOMES[code] !== "showcase").length } });
 }

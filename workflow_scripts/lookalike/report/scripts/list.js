@@ -3,8 +3,8 @@ import { make } from "./dom.js";
 export const PAGE = 12;
 
 /**
- * A long list of which only the part near the screen is in the document. It starts with one page, so that what follows
- * it can be reached; a button shows the rest.
+ * A long list of which only the part near the screen is in the document. It starts with one page, which stays for
+ * printing, so that what follows the list can be reached; a button shows the rest.
  *
  * @param {HTMLElement} place
  * @param {(query: number) => HTMLElement} render
@@ -24,7 +24,7 @@ export function longList(place, render) {
       for (const entry of entries) {
         const page = /** @type {HTMLElement} */ (entry.target);
         if (entry.isIntersecting) fill(page);
-        else if (page.childElementCount && !page.contains(document.activeElement)) empty(page, entry.boundingClientRect.height);
+        else if (page !== pages[0] && page.childElementCount && !page.contains(document.activeElement)) empty(page, entry.boundingClientRect.height);
       }
     },
     { rootMargin: "1200px 0px" },
@@ -49,8 +49,6 @@ export function longList(place, render) {
     all.hidden = true;
     for (const page of pages.slice(1)) page.hidden = false;
   }
-
-  addEventListener("beforeprint", () => pages.length && fill(pages[0]));
 
   return {
     /** @param {number[]} shown */
