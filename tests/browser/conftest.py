@@ -4,14 +4,14 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 
 from browser.pages import experiment
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage"),
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Browser:
     """A page in Chromium, what it logged, and what it requested."""
 
-    def __init__(self, driver: webdriver.Chrome, downloads: Path) -> None:
+    def __init__(self, driver: "Chrome", downloads: Path) -> None:
         self.driver = driver
         self.downloads = downloads
 
@@ -70,7 +70,14 @@ class Browser:
 
     def press(self, keys: str) -> None:
         """Type keys where the focus is."""
-        webdriver.ActionChains(self.driver).send_keys(keys).perform()
+        from selenium.webdriver import ActionChains
+
+        ActionChains(self.driver).send_keys(keys).perform()
+
+    def busy(self) -> float:
+        """Processor seconds of the page's main thread since it was opened, however busy the machine is."""
+        metrics = self.driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+        return float(next(entry["value"] for entry in metrics if entry["name"] == "TaskDuration"))
 
     def logs(self) -> tuple[list[str], list[str]]:
         """The console's warnings and errors, and what was requested from files or the network, since the last call."""
@@ -82,6 +89,10 @@ class Browser:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     assert chromium, "needs Chromium; on Debian: apt-get install chromium chromium-driver"
     assert driver, "needs the driver of Chromium; on Debian: apt-get install chromium-driver"

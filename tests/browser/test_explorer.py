@@ -41,15 +41,13 @@ def count(browser: Browser) -> int:
 
 
 def shown(browser: Browser) -> list[dict[str, str]]:
-    """The rows of the downloaded list."""
-    for old in browser.downloads.iterdir():
-        old.unlink()
-    browser.driver.execute_script("document.querySelector('.csv').click()")
-    end = time.monotonic() + 10
-    while not (files := list(browser.downloads.glob("*.csv"))):
-        assert time.monotonic() < end, "no download"
-        time.sleep(0.05)
-    return list(csv.DictReader(io.StringIO(files[0].read_text(encoding="utf-8"))))
+    """The rows of the list as CSV, caught before Chromium asks whether the page may download several files."""
+    text = browser.driver.execute_async_script(
+        "const done = arguments[0], make = URL.createObjectURL; HTMLAnchorElement.prototype.click = () => {};"
+        "URL.createObjectURL = (blob) => { URL.createObjectURL = make; blob.text().then(done); return 'about:blank'; };"
+        "document.querySelector('.csv').click();"
+    )
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 def missed(row: dict[str, str], model: int) -> bool:
@@ -66,6 +64,20 @@ def test_the_page_logs_no_error_and_requests_nothing(browser: Browser, page: Pat
     console, requested = browser.logs()
     assert console == []
     assert requested == [page.as_uri()]
+
+
+def test_the_filtered_list_is_downloaded_as_csv(browser: Browser, page: Path) -> None:
+    browser.open(page, "#explorer?kind=crop")
+    browser.driver.find_element("css selector", ".csv").click()
+    end = time.monotonic() + 20
+    while not (files := list(browser.downloads.glob("*.csv"))):
+        assert time.monotonic() < end, "no download"
+        time.sleep(0.05)
+    assert files[0].name == "trial-queries.csv"
+    rows = list(csv.DictReader(io.StringIO(files[0].read_text(encoding="utf-8"))))
+    assert len(rows) == count(browser) > 0
+    assert {row["operations"] for row in rows} == {"lightly cropped"}
+    assert rows == shown(browser)
 
 
 def test_all_queries_can_be_reached(browser: Browser, page: Path) -> None:
@@ -95,7 +107,7 @@ def test_showcase_images_come_first_then_the_most_confident_mistakes(browser: Br
     [
         ("Search", "COPY-0001", lambda row: "copy-0001" in row["query_id"]),
         ("Search", "mirrored", lambda row: row["operations"] == "mirrored"),
-        ("Search", "photograph 7", lambda row: row["caption"].startswith("Photograph 7")),
+        ("Search", "LAKE 7:", lambda row: "7:" in row["caption"]),
         ("Operation", "crop", lambda row: row["operations"] == "lightly cropped"),
         ("Operation", "chain", lambda row: ", then " in row["operations"]),
         ("camera", "phone", lambda row: row["by_camera"] == "phone"),
@@ -113,16 +125,14 @@ def test_showcase_images_come_first_then_the_most_confident_mistakes(browser: Br
             "Wrong above",
             "",
             lambda row: any(
-                row["outcome"] != "showcase"
-                and row[f"model-{n}.rank"] != "1"
-                and float(row[f"model-{n}.score"] or 0) >= 0.8125
+                row["outcome"] != "showcase" and missed(row, n) and float(row[f"model-{n}.score"] or 0) >= 0.8125
                 for n in range(3)
             ),
         ),
     ],
 )
 def test_filters_keep_exactly_what_they_name(
-    browser: Browser, page: Path, label: str, value: str, keeps: object
+    browser: Browser, page: Path, label: str, value: str, keeps: Keeps
 ) -> None:
     browser.open(page)
     expected = {row["query_id"] for row in shown(browser) if keeps(row)}
@@ -181,8 +191,8 @@ def test_every_order_lists_the_same_queries(browser: Browser, page: Path, sort: 
     if sort == "id":
         assert names[1:] == sorted(names[1:])
     if sort == "misses":
-        missed = [sum(missed(row, n) for n in range(3)) for row in rows[1:]]
-        assert missed == sorted(missed, reverse=True)
+        wrong = [sum(missed(row, n) for n in range(3)) for row in rows[1:]]
+        assert wrong == sorted(wrong, reverse=True)
 
 
 def test_keys_move_select_models_and_enlarge(browser: Browser, page: Path) -> None:
@@ -297,7 +307,7 @@ def test_without_scripts_forty_cases_remain(browser: Browser, page: Path) -> Non
         browser.driver.get(page.as_uri())
         rows = browser.driver.find_elements("css selector", "#explorer .static .row")
         assert len(rows) == 41  # with the showcase image
-        assert rows[-1].is_displayed()
+        assert rows[-1].rect["height"] > 100
     finally:
         browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
@@ -305,7 +315,7 @@ def test_without_scripts_forty_cases_remain(browser: Browser, page: Path) -> Non
 def test_screen_readers_hear_what_is_shown(browser: Browser, page: Path) -> None:
     browser.open(page)
     unnamed = browser.run(
-        "[...document.querySelectorAll('.list .pic, #explorer button, #explorer select, #explorer input')].filter((one) =>"
+        "[...document.querySelectorAll('.list .pic, #explorer :is(button, select, input)')].filter((one) =>"
         " !(one.getAttribute('aria-label') || one.textContent.trim() || one.closest('label')"
         " || one.querySelector('[aria-label]'))).length"
     )
@@ -318,15 +328,12 @@ def test_screen_readers_hear_what_is_shown(browser: Browser, page: Path) -> None
 
 def test_1448_queries_and_six_models_are_small_and_fast(browser: Browser, large_page: Path) -> None:
     assert large_page.stat().st_size < 5_000_000
+    browser.driver.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
     browser.open(large_page)
     assert browser.run("window.lookalike.queries") == 1448
-    ready = browser.run("performance.getEntriesByName('explorer ready')[0].startTime")
-    filtered = browser.run(
-        "(() => { const start = performance.now(); document.querySelector('.filters [data-outcome=disagree]').click();"
-        " document.body.offsetHeight; return performance.now() - start; })()"
-    )
+    browser.driver.execute_script("document.querySelector('.filters [data-outcome=disagree]').click()")
     assert 0 < count(browser) < 1448
-    assert ready + filtered < 500, (ready, filtered)
+    assert browser.busy() < 0.5
     assert browser.run("document.querySelectorAll('.list .row').length") <= 24
 
 

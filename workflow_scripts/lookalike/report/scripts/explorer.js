@@ -17,12 +17,19 @@ const KEYS = [
   ["?", "this list"],
 ];
 
-/** Replace the queries that are shown without scripts by all of them, with filters. */
+/** Show all queries, with filters, in place of the few that are shown without scripts. */
 export async function startExplorer() {
   const packed = document.getElementById("explorer-data");
   const section = document.getElementById("explorer");
-  if (!packed || !section) return;
-  const data = await unpack(packed.textContent ?? "");
+  const few = section?.querySelector("noscript");
+  if (!packed || !section || !few) return;
+  let /** @type {import("./data.js").Data} */ data;
+  try {
+    data = await unpack(packed.textContent ?? "");
+  } catch (error) {
+    few.outerHTML = few.textContent ?? ""; // an old browser cannot unpack the data
+    throw error;
+  }
   const state = nothing();
   const find = finder(data);
   const enlarge = enlarger(data);
@@ -59,13 +66,13 @@ export async function startExplorer() {
   }
 
   /** Show what the address says. */
-  function follow() {
+  const follow = () => {
     const address = fromHash(location.hash);
     if (!address) return;
     Object.assign(state, nothing(), address.state);
     draw();
     const query = address.query === null ? undefined : number.get(address.query);
-    section?.scrollIntoView({ behavior: "instant" });
+    section.scrollIntoView({ behavior: "instant" });
     if (query !== undefined) {
       if (!list.queries().includes(query)) {
         Object.assign(state, nothing());
@@ -73,7 +80,7 @@ export async function startExplorer() {
       }
       select(query);
     }
-  }
+  };
 
   function download() {
     const link = make("a", { download: `${data.experiment}-queries.csv`, href: URL.createObjectURL(new Blob([toCsv(data, list.queries())], { type: "text/csv" })) });
@@ -131,7 +138,7 @@ export async function startExplorer() {
   addEventListener("hashchange", follow);
   bar.csv.addEventListener("click", download);
   bar.help.addEventListener("click", () => help.showModal());
-  section.querySelector(".static")?.replaceWith(bar.element, place);
+  few.replaceWith(bar.element, place);
   document.body.append(help);
   draw();
   follow();
