@@ -125,7 +125,7 @@ def test_showcase_images_come_first_then_the_most_confident_mistakes(browser: Br
             "Wrong above",
             "",
             lambda row: any(
-                row["outcome"] != "showcase" and missed(row, n) and float(row[f"model-{n}.score"] or 0) >= 0.8125
+                row["outcome"] != "showcase" and missed(row, n) and float(row[f"model-{n}.score"] or 0) >= 0.8126
                 for n in range(3)
             ),
         ),

@@ -74,7 +74,7 @@ def test_ranks_agree_with_the_metrics_on_ties_and_truncated_lists(experiment: Ex
 
 
 def test_mistakes_above_the_threshold_are_marked(experiment: Experiment) -> None:
-    experiment.pooled, experiment.threshold = ("",), 0.85
+    experiment.pooled = ("",)
     experiment.found = {("fair", "q-0"): ["ref-3", "ref-0"], ("fair", "q-1"): ["ref-3", "ref-1"]}
     experiment.scores = {("fair", "q-0"): [0.9, 0.5], ("fair", "q-1"): [0.8, 0.5]}
     data = explored(experiment.report())

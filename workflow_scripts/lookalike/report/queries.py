@@ -20,7 +20,7 @@ from lookalike.report.evidence import Evidence, Run
 SHOWN = 5  # neighbors per model
 MOST_MATCHES = 2  # true matches shown next to a query
 MOST_QUERIES = 50_000  # listed in a report; a browser holds these, and the tables of neighbors hold all
-OPERATING_POINT = "recall_at_p90"  # whose threshold decides which mistakes a system would have acted on
+PRECISION = "90"  # target whose threshold decides which mistakes a system would have acted on
 
 # Rows per outcome in pages without scripts, 40 in all. Disagreement shows most; outcomes with too few queries leave
 # their rows to the others.
@@ -255,8 +255,9 @@ def _found(run: Run, evidence: Evidence, candidates: Ints, ids: pa.Array, truth:
     at = place[shown], column[shown]
     hits[at] = np.where(reference < images, reference, -1)[shown]
     scores[at], marks[at] = score[shown], right[shown]
-    known = run.metrics.thresholds.get(OPERATING_POINT)
-    threshold = known.score if known else None
+    target = run.metrics.targets().get(PRECISION)
+    accepting = (target.safe or target.seen) if target else None
+    threshold = accepting.score if accepting else None
     accepted = (
         np.zeros(n, np.bool_)
         if threshold is None

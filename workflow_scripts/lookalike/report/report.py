@@ -24,6 +24,7 @@ from lookalike.report import (
     pareto,
     queries,
     scatter,
+    scenes,
     sprites,
     tables,
     words,
@@ -47,7 +48,9 @@ SECTIONS = (
     ("follows", "What does each model rely on?"),
     ("cost", "Accuracy vs. cost"),
     ("approximation", "Cost of approximation"),
+    ("misses", "What misses found"),
     ("duplicates", "Duplicate files"),
+    ("near_duplicates", "Near-duplicates"),
     ("rejected", "Rejected images"),
     ("made", "How this report was made"),
 )
@@ -89,6 +92,8 @@ def render(evidence: Evidence) -> str:
             "metric",
             "operation",
             "evidence_name",
+            "about",
+            "score",
         )
     }
     environment.globals |= {
@@ -106,7 +111,11 @@ def _included(name: str) -> str:
 
 def _content(evidence: Evidence) -> dict[str, Any]:
     names, ladders = tables.metric_names(evidence), meaning.ladders(evidence)
-    optional = {"choices": evidence.varied, "agreement": ladders, "approximation": evidence.approximations}
+    missed = scenes.missed(evidence)
+    optional: dict[str, object] = {
+        **{"choices": evidence.varied, "agreement": ladders, "approximation": evidence.approximations},
+        **{"misses": missed, "near_duplicates": evidence.near_duplicates},
+    }
     return {
         "evidence": evidence,
         "sections": [section for section in SECTIONS if optional.get(section[0], True)],
@@ -114,11 +123,15 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "facts": headline.facts(evidence),
         "few": headline.few(evidence),
         "grouped": headline.grouped(evidence),
+        "found_instead": scenes.lead(headline.best(evidence.runs)),
+        "missed": missed,
         "metrics": tables.primary(names),
         "more_metrics": [name for name in names if name not in tables.primary(names)],
         "normalised": tables.normalised(names),
         "cases": tables.cases(evidence),
         "leaderboard": tables.leaderboard(evidence),
+        "needs": tables.needs(evidence),
+        "deciding": [metric for metric, _ in tables.needs(evidence)],
         "matrices": tables.matrices(evidence),
         "left_out": tables.left_out(evidence),
         "breakdowns": figures.breakdowns(evidence),
@@ -147,8 +160,9 @@ def _content(evidence: Evidence) -> dict[str, Any]:
 def _explored(evidence: Evidence) -> dict[str, Any]:
     """The queries with their thumbnails, for the explorer and for pages without scripts."""
     listed = queries.listed(evidence)
-    twins = {image_id for pairs in evidence.duplicates.examples.values() for pair in pairs for image_id in pair}
-    rows = [row for row, image_id in enumerate(listed.ids) if image_id in twins] if twins else []
+    twins = [image_id for pairs in evidence.duplicates.examples.values() for pair in pairs for image_id in pair]
+    elsewhere = {*twins, *scenes.image_ids(evidence)}
+    rows = [row for row, image_id in enumerate(listed.ids) if image_id in elsewhere] if elsewhere else []
     thumbnails = None
     if evidence.has_pixels:
         thumbnails = sprites.make(evidence, list(dict.fromkeys([*rows, *listed.shown_images.tolist()])))
