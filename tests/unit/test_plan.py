@@ -1,4 +1,5 @@
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -259,3 +260,15 @@ def test_an_exact_index_asks_the_scheduler_for_no_gpu() -> None:
     chosen = {name: planned.index_runtime(f"my-{name}") for name in factories}
     assert {name: entry.gpu for name, entry in chosen.items()} == {"flat": 0, "scan": 0, "ivf": 1}
     assert {entry.threads for entry in chosen.values()} == {3}
+
+
+def test_an_experiment_decides_whether_its_report_shows_images_else_the_run_does() -> None:
+    def shows(run: dict[str, Any], experiment: dict[str, Any]) -> bool:
+        experiments = {"demo": {**CATALOGUE["experiments"]["demo"], "report": experiment}}
+        plan = Plan.of({**CATALOGUE, "report": run, "experiments": {**CATALOGUE["experiments"], **experiments}})
+        return bool(json.loads(plan.report_key("demo")).get("images", True))
+
+    off, on = {"images": False}, {"images": True}
+    assert [shows(*pair) for pair in (({}, {}), (off, {}), ({}, off), (off, on), (on, off))] == [
+        *(True, False, False, True, False)
+    ]

@@ -127,6 +127,7 @@ class Evidence:
     about: dict[str, str]  # model -> licence, parameters, training data
     not_installed: dict[str, str]  # label of an optional model that was left out -> the missing Python package
     near_duplicates: NearDuplicates | None  # None where the data set's entry leaves them out
+    has_pixels: bool = True  # False: the report shows ids instead of images
 
     @property
     def models(self) -> list[Run]:
@@ -275,6 +276,7 @@ def read(job: ReportJob) -> Evidence:
         not_installed=settings.get("not_installed", {}),
         duplicates=duplicates,
         near_duplicates=near_duplicates.read(job.near_duplicates),
+        has_pixels=settings.get("images", True),
     )
 
 
