@@ -251,7 +251,9 @@ def test_footers_pass_on_the_identity_of_the_embedding(chain: Chain) -> None:
     assert neighbors["embed_versions"] == ids["embed_versions"] == {"numpy": "2"}
     assert "faiss-cpu" in neighbors["versions"]
     timing = store.read_json(chain.folder / "timing.json", SearchTiming)
-    assert timing.queries == 7
+    assert (timing.queries, timing.device, timing.latency_queries) == (7, "CPU (1 threads)", 7)
+    assert 0 < (timing.latency_median or 0) <= (timing.latency_p95 or 0) < 5
+    assert (timing.peak_memory_mb or 0) > 30
     assert neighbors["index_bytes"] == (chain.folder / "flat.faiss").stat().st_size
 
 

@@ -32,7 +32,7 @@ def find(machine: devices.Resources) -> "torch.device | None":
     except ImportError:
         devices.go_without_gpu("PyTorch is not installed")
         return None
-    device, name = devices.torch_device(machine)
+    device, device_name = devices.torch_device(machine)
     if device.type == "cpu":
         return None
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -40,11 +40,18 @@ def find(machine: devices.Resources) -> "torch.device | None":
         log.warning(
             "%s computes float32 products with errors of up to %.1g, too large for exact search; searching on the CPU. "
             "Unset NVIDIA_TF32_OVERRIDE and TORCH_ALLOW_TF32_CUBLAS_OVERRIDE.",
-            *(name, error),
+            *(device_name, error),
         )
         return None
-    log.info("exact search on %s", name)
+    log.info("exact search on %s", device_name)
     return device
+
+
+def name(device: "torch.device") -> str:
+    """A device's name, for people."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 def product_error(device: "torch.device") -> float:

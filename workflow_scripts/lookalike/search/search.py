@@ -18,7 +18,9 @@ from lookalike.io import identity, store, vectors
 from lookalike.io.checks import IDENTITY, check_index, check_shards
 from lookalike.io.formats.records import SearchTiming
 from lookalike.io.formats.tables import NEIGHBORS
+from lookalike.job.devices import cpu
 from lookalike.job.errors import LookalikeError
+from lookalike.job.usage import peak_gpu_memory_mb, peak_memory_mb
 from lookalike.search import exact
 from lookalike.search.candidates import PAIRS_PER_QUERY, Candidates
 from lookalike.search.loading import load
@@ -150,7 +152,19 @@ def search(job: SearchJob) -> None:
         _showcase(job.embeddings, job.images, searcher, reference_ids, job.k) if "showcase" in job.parts else None,
         f"the nearest {job.k + 1} of each image",
     )
-    store.write_json(SearchTiming(queries=len(query_ids), read_seconds=read, seconds=seconds), job.timing_out)
+    peaks = {"peak_memory_mb": peak_memory_mb(), "peak_gpu_memory_mb": peak_gpu_memory_mb()}
+    latencies = searcher.latencies(queries, job.k + 1, own, all_took=seconds)
+    timing = SearchTiming(
+        queries=len(query_ids),
+        read_seconds=read,
+        seconds=seconds,
+        device=searcher.device_name or cpu(job),
+        latency_queries=len(latencies),
+        latency_median=float(np.median(latencies)) if latencies else None,
+        latency_p95=float(np.percentile(latencies, 95)) if latencies else None,
+        **peaks,
+    )
+    store.write_json(timing, job.timing_out)
 
 
 def nearest(

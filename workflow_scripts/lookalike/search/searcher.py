@@ -28,9 +28,11 @@ class Searcher:
         self.indexes: list[Any] = [index for index in (copy, stored.faiss) if index is not None]
 
     @property
-    def uses_gpu(self) -> bool:
-        """Whether a GPU searches; FAISS may have failed there since."""
-        return self.device is not None or len(self.indexes) > 1
+    def device_name(self) -> str:
+        """The GPU that searches, for people; empty for the CPU."""
+        if self.device is None:
+            return "GPU (FAISS)" if len(self.indexes) > 1 else ""
+        return exact_gpu.name(self.device)
 
     def search(
         self, queries: NDArray[np.float32], k: int, own: NDArray[np.int64], candidates: Sequence[Candidates] = ()
