@@ -574,9 +574,7 @@ def test_all_costs_are_listed(experiment: Experiment) -> None:
     assert isinstance(embed, dict)
     embed |= {"peak_memory_mb": 1000.0, "peak_gpu_memory_mb": 2000.0}
     found = section_words(experiment.report(), "cost")
-    assert (
-        "The good one flat 512 1,024 float16 2,048 12.3 kB 4 30 12.3 ms 250 ms 1.05 GB + GPU 2.1 GB 315 MB" in found
-    )
+    assert "The good one flat 512 1,024 float16 2,048 12.3 kB 4 30 12.3 ms 250 ms 1.05 GB + GPU 2.1 GB 315 MB" in found
     assert "The fair one flat 16 32 float16 64 384 bytes 16 unknown unknown unknown unknown unknown" in found
 
 

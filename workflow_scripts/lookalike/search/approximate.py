@@ -21,8 +21,9 @@ WIDER = 8  # factor for the next pass, for queries whose last neighbor still qua
 def search(indexes: list[Any], queries: NDArray[np.float32], k: int, own: NDArray[np.int64]) -> Nearest:
     """The k nearest references that the index finds, excluding ``own`` (``exact.search``); ties in row order.
 
-    ``indexes``: the index to query and, if it is on a GPU, the same index on the CPU. If the GPU fails, with too little
-    memory for example, its copy is removed from the list and the CPU goes on.
+    ``indexes``: the index to query and, if it is on a GPU, the same index on the CPU, which is searched for more than
+    2,048 neighbors. If the GPU fails, with too little memory for example, its copy is removed from the list and the CPU
+    continues.
     """
     nearest = Nearest(len(queries), k)
     if len(queries):
@@ -37,16 +38,14 @@ def fill(
     """Add the best pairs that the index finds to the candidates.
 
     Starts with every query's nearest 100, and continues with more neighbors of those queries whose last neighbor
-    exceeds the candidates' threshold, until there are none. ``indexes`` as in ``search``; the CPU has no limit of 2,048
-    neighbors.
+    exceeds the candidates' threshold, until there are none. ``indexes`` as in ``search``.
     """
     total = indexes[-1].ntotal
     pending = np.arange(len(queries))
     width = WIDE + 1
     while len(pending):
         width = min(width, total)
-        able = indexes if width <= faiss_index.GPU_MOST else indexes[-1:]
-        scores, rows = _query(able, queries[pending], width, own[pending])
+        scores, rows = _query(indexes, queries[pending], width, own[pending])
         line, column = np.nonzero(rows >= 0)
         for pairs in candidates:
             pairs.forget(pending)
@@ -67,6 +66,8 @@ def _query(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Scores and rows, best first, ties in row order; own pairs and empty places last, as -inf and -1."""
     width = min(width, indexes[-1].ntotal)
+    if width > faiss_index.GPU_MOST:
+        indexes = indexes[-1:]
     try:
         scores, rows = indexes[0].search(np.ascontiguousarray(queries), width)
     except RuntimeError as error:
