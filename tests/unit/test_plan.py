@@ -250,6 +250,23 @@ def test_results_that_cannot_be_written_are_said_before_the_first_job(tmp_path: 
     )
 
 
+def test_the_gpu_profile_sets_rules_that_exist_and_its_models_differ_from_the_catalogue_in_precision_alone() -> None:
+    profile = yaml.safe_load((REPOSITORY / "profiles/gpu/config.yaml").read_text())
+    assert {*profile["set-threads"], *profile["set-resources"]} <= {*plan.RULES}
+    assert eval(profile["set-resources"]["embed"]["batch_size"], {"attempt": 2}) == 128  # as Snakemake evaluates it
+    half = yaml.safe_load((REPOSITORY / "profiles/gpu/half-precision.yaml").read_text())
+    merged = {part: CATALOGUE[part] | half.get(part, {}) for part in CATALOGUE if part in ("datasets", "models")}
+    planned = Plan.of(CATALOGUE | merged | {"experiments": half["experiments"], "run": ["half-precision"]})
+    for name in half["models"]:
+        variant, original = (
+            planned.config.models[model].model_dump() for model in (name, name.removesuffix("-float16"))
+        )
+        assert variant["embed"].pop("compute_dtype") == "float16"
+        assert original["embed"].pop("compute_dtype") == "float32"
+        assert variant["label"].replace(", float16)", ")") in (original["label"], f"{original['label']} (float16)")
+        assert variant | {"label": ""} == original | {"label": ""}
+
+
 def test_a_gpu_is_requested_to_search_any_index_but_only_to_build_one_with_clusters() -> None:
     """Filling an exact index, a graph or codes runs on the CPU, and the GPU would be idle."""
     factories = {
