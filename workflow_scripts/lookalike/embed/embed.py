@@ -23,6 +23,7 @@ from lookalike.job import memory
 from lookalike.job.devices import out_of_memory
 from lookalike.job.errors import LookalikeError
 from lookalike.job.progress import Progress
+from lookalike.job.usage import peak_gpu_memory_mb, peak_memory_mb
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,8 @@ def embed_shard(job: EmbedJob) -> None:
         precision=encoder.compute_dtype,
         stages=stages,
         bottleneck=bottleneck(stages, job.threads),
+        peak_memory_mb=peak_memory_mb(),
+        peak_gpu_memory_mb=peak_gpu_memory_mb(),
     )
     store.write_json(timing, job.timing_out)
 
