@@ -12,6 +12,7 @@ from lookalike.plan.plan import Plan
 from lookalike.plan.start import (
     check_working_directory,
     collect_all_garbage_rarely,
+    end_all_jobs_on_a_signal,
     share_library,
     why_not_writable,
 )
@@ -34,6 +35,7 @@ report: "rules/captions/workflow.rst"
 
 
 onstart:
+    end_all_jobs_on_a_signal()
     if reason := why_not_writable("results"):
         sys.exit(reason)
     # all that is missing in one go, before gigabytes of weights are fetched for nothing

@@ -46,6 +46,7 @@ rule embed:
         mem_mb=lambda wildcards, attempt: attempt * plan.runtime(wildcards.model).mem_mb,
         runtime=lambda wildcards: plan.runtime(wildcards.model).minutes,
         batch_size=lambda wildcards, attempt: plan.batch_size(wildcards.model, attempt),
+        image_seconds=lambda wildcards: plan.runtime(wildcards.model).image_seconds,
     params:
         key=lambda wildcards: plan.embedding_key(wildcards.model),
         code=lambda wildcards: plan.code("embed", model=wildcards.model),
