@@ -17,6 +17,8 @@ rule fetch_weights:
         "results/logs/fetch_weights/{weights}.log",
     conda:
         plan.environment
+    resources:
+        download_seconds=lambda wildcards: plan.download_seconds(wildcards.weights),
     params:
         key=lambda wildcards: plan.weights_key(wildcards.weights),
         code=lambda wildcards: plan.weights_code(wildcards.weights),

@@ -244,7 +244,7 @@ class Runtime(Entry):
     threads: int = Field(4, ge=1, description="CPU cores per embed job, to read images and, without a GPU, to compute")
     image_seconds: int = Field(300, ge=1, description="longest time to decode one image; reading it is not timed")
     download_seconds: int = Field(
-        60, ge=1, description="longest time for one chunk of a download of weights; a slower connection is given up"
+        300, ge=1, description="longest time for one chunk of a download (10 MB from the Hub, else 64 kB)"
     )
 
 

@@ -24,6 +24,7 @@ NEUTRAL = {
     "embed.in_work": "notes which images are decoded, and leaves out those that hang or kill a job",
     "embed.watchdog": "ends a job that hangs",
     "embed.checkpoints": "finds files, which are identified by their hashes",
+    "embed.downloads": "limits the time of a download",
     "embed.fetch_weights": "writes down which files there are, by their hashes",
     "embed.file_hashes": "hashes files, or remembers the hash",
 }

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lookalike.config.models import TorchScript
+from lookalike.embed import downloads
 from lookalike.embed.encoders import Machine
 from lookalike.embed.preprocess import Geometry, Values
 from lookalike.embed.torch_encoder import TorchEncoder, exact_float32
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
-PATIENCE = 60.0  # seconds to wait for the next byte, and for the next LEAST bytes
-LEAST, CHUNK = 1 << 16, 1 << 20  # bytes
+LEAST, CHUNK = 1 << 16, 1 << 20  # bytes: what must arrive within the time limit, and the most to read at once
 TRIES = 3
 UNTRUSTED = (
     "TorchScript is executable code: only this hash is accepted. Download the file again; change 'sha256' only if you "
@@ -103,7 +103,8 @@ def _receive(response: HTTPResponse, file: Path, sha256: str) -> None:
 
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:
-    """Yield a response as it arrives. Gives up on a connection that sends less than LEAST bytes in PATIENCE seconds."""
+    """Yield a response as it arrives. Gives up on a connection that sends less than LEAST bytes in the time limit."""
+    patience = downloads.CHUNK_SECONDS.get()
     started, count = time.monotonic(), 0
     while True:
         try:
@@ -115,13 +116,13 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
         count += len(chunk)
         if count >= LEAST:
             started, count = time.monotonic(), 0
-        elif time.monotonic() - started > PATIENCE:
-            raise _IncompleteError(f"received less than {LEAST:,} bytes in {PATIENCE:g} seconds")
+        elif time.monotonic() - started > patience:
+            raise _IncompleteError(f"received less than {LEAST:,} bytes in {patience:g} seconds")
         yield chunk
 
 
 def _opened(url: str) -> HTTPResponse:
-    response: HTTPResponse = urlopen(url, timeout=PATIENCE)
+    response: HTTPResponse = urlopen(url, timeout=downloads.CHUNK_SECONDS.get())
     return response
 
 
