@@ -8,6 +8,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from lookalike.job.errors import ConfigError
+from lookalike.plan import cluster
 from lookalike.plan.plan import Plan
 from lookalike.plan.start import (
     check_working_directory,
@@ -36,6 +37,19 @@ report: "rules/captions/workflow.rst"
 
 onstart:
     end_all_jobs_on_a_signal()
+    if workflow.local_exec:
+        if "gpu" not in workflow.global_resources:
+            workflow.register_resource("gpu", 1)  # one at a time; more with --resources gpu=4
+    else:
+        logger.addHandler(cluster.Failures())
+    if hasattr(workflow.executor_settings, "status_command"):
+        polls = workflow.executor_settings
+        try:
+            polls.status_command = cluster.status_command(
+                polls.status_command, polls.init_seconds_before_status_checks
+            )
+        except ConfigError as error:
+            raise WorkflowError(error)
     if reason := why_not_writable("results"):
         sys.exit(reason)
     # all that is missing in one go, before gigabytes of weights are fetched for nothing

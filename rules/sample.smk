@@ -25,6 +25,8 @@ for dataset in plan.creating_datasets():
             f"results/logs/make_images/{dataset}.log",
         conda:
             plan.environment
+        group:
+            "sample"
         params:
             dataset=dataset,
             key=plan.images_key(dataset),
@@ -45,6 +47,8 @@ rule sample:
         "results/logs/sample/{dataset}.log",
     conda:
         plan.environment
+    group:
+        "sample"
     params:
         key=lambda wildcards: plan.dataset_key(wildcards.dataset),
         code=lambda wildcards: plan.code("sample", dataset=wildcards.dataset),
@@ -70,6 +74,8 @@ for rule_name, dataset, shard_files in plan.shard_jobs():
             f"results/logs/shard/{rule_name.removeprefix('shard_')}.log",
         conda:
             plan.environment
+        group:
+            "sample"
         params:
             key=plan.shard_key(dataset),
             code=plan.code("shard"),

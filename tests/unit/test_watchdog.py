@@ -11,10 +11,11 @@ import pyarrow as pa
 import pytest
 
 from conftest import REPOSITORY, picture
-from lookalike.embed import in_work, watchdog
+from lookalike.embed import in_work
 from lookalike.io import content_hashes, store
 from lookalike.io.formats.records import Weights
 from lookalike.io.formats.tables import EMBEDDINGS, REJECTED, SHARD
+from lookalike.job import watchdog
 
 JOB = """
 import sys

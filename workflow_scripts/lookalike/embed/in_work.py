@@ -19,8 +19,9 @@ from typing import Any
 
 from PIL import Image
 
-from lookalike.embed import alone, watchdog
+from lookalike.embed import alone
 from lookalike.io.image_refusals import BadImage
+from lookalike.job import watchdog
 from lookalike.job.errors import LookalikeError, writing
 
 log = logging.getLogger(__name__)

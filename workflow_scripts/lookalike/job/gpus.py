@@ -155,6 +155,19 @@ def _locked(path: Path) -> IO[bytes] | None:
     return file
 
 
+def holders(folder: Path) -> list[str]:
+    """The claims that processes have now: ``GPU-1234 by process 567``."""
+    claims = []
+    for path in sorted(folder.glob("gpu-*.lock")):
+        with path.open("r+b") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                name = path.name.removeprefix("gpu-").removesuffix(".lock")
+                claims.append(f"{name} by process {file.read().decode(errors='replace')}")
+    return claims
+
+
 def lock_folder() -> Path:
     """The folder of this user's locks, which nobody else can write. Raises LookalikeError if there is none."""
     problems = []

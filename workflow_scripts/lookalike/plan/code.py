@@ -22,7 +22,6 @@ NEUTRAL = {
     "io.store": "writes and reads files, with checksums; a value that is read is the value that was written",
     "embed.alone": "decodes as io.images does, in a process of its own",
     "embed.in_work": "notes which images are decoded, and leaves out those that hang or kill a job",
-    "embed.watchdog": "ends a job that hangs",
     "embed.checkpoints": "finds files, which are identified by their hashes",
     "embed.downloads": "limits the time of a download",
     "embed.fetch_weights": "writes down which files there are, by their hashes",
