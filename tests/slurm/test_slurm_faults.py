@@ -134,3 +134,26 @@ def test_jobs_that_end_after_their_master_was_killed_are_not_lost(tree: Tree) ->
     tables = [pq.read_table(path) for path in tree.folder.glob("results/pictures/embeddings/own/*.parquet")]
     assert sum(table.num_rows for table in tables) == 13
     assert tree.run(options=options()).jobs == []
+
+
+PARTITIONS = """
+partitions:
+  cpu: {max_runtime: 60, max_mem_mb: 6000, max_threads: 4}
+  gpu: {max_runtime: 60, max_mem_mb: 6000, max_threads: 4, max_gpu: 2}
+"""
+
+
+def test_models_that_compute_on_the_cpu_stay_off_the_gpu_partition(tree: Tree) -> None:
+    (tree.folder / "partitions.yaml").write_text(PARTITIONS)
+    tree.configure({**CONFIG, "experiments": {"mine": {"dataset": "pictures", "models": ["own", "pixels"]}}})
+    alone = ("--profile", "profiles/slurm", "--slurm-partition-config", "partitions.yaml")
+    polls = ("--slurm-init-seconds-before-status-checks", "8", "--latency-wait", "10")
+    output = tree.run(options=(*alone, *polls)).output
+    partitions: dict[str, set[str]] = {"own": set(), "pixels": set()}
+    for number in re.findall(r"has been submitted with SLURM jobid (\d+)", output):
+        told = subprocess.run(["scontrol", "-o", "show", "job", number], capture_output=True, text=True, check=True)
+        comment, partition = (re.search(rf"{name}=(\S+)", told.stdout) for name in ("Comment", "Partition"))
+        for model in ("own", "pixels"):
+            if comment and partition and "embed" in comment[1] and f"_{model}_" in comment[1]:
+                partitions[model].add(partition[1])
+    assert partitions == {"own": {"gpu"}, "pixels": {"cpu"}}
