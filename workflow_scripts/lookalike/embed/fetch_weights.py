@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lookalike.config.models import from_key
-from lookalike.embed import downloads, encoders
+from lookalike.embed import encoders, time_limit
 from lookalike.io import store
 
 
@@ -13,5 +13,5 @@ def fetch_weights(key: str, out: str | Path, chunk_seconds: float = 300) -> None
     ``chunk_seconds``: how long one chunk of a download may take.
     """
     entry = from_key(key)
-    with downloads.limited(chunk_seconds):
+    with time_limit.limited(chunk_seconds):
         store.write_json(encoders.family(entry).fetch(entry), out)

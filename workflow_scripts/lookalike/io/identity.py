@@ -19,7 +19,7 @@ SAMPLE = "sample_sha256"
 ROLE = "role"  # in the footer of a table of a role that the data set lacks
 ABSENT = "absent"
 OWN = ("format", "rows", "policy", "normalise", ROLE)  # entries in which the files of one search differ
-BUILT = ("index_sha256", "shards_sha256", "pictures_sha256")  # shared by an index, its images and its searches
+BUILT = ("index_sha256", "shards_sha256", "images_sha256")  # shared by an index, its images and its searches
 ROWS = 1 << 16  # hashed at a time
 
 StrPath = str | Path
@@ -32,6 +32,15 @@ def hash_sample(images: pa.Table, truth: pa.Table) -> str:
         for batch in table.combine_chunks().to_batches(max_chunksize=ROWS):
             digest.update(json.dumps(batch.to_pydict(), sort_keys=True).encode())
         digest.update(json.dumps([table.num_rows, table.column_names]).encode())
+    return digest.hexdigest()
+
+
+def hash_images(images: pa.Table) -> str:
+    """The identity of the files of a sample or of its shards: a hash over ids and content hashes, in any order."""
+    ordered = images.select(["image_id", "content_hash"]).sort_by("image_id")
+    digest = hashlib.sha256()
+    for batch in ordered.combine_chunks().to_batches(max_chunksize=ROWS):
+        digest.update(json.dumps(list(batch.to_pydict().values())).encode())
     return digest.hexdigest()
 
 

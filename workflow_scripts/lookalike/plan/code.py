@@ -23,7 +23,9 @@ NEUTRAL = {
     "embed.alone": "decodes as io.images does, in a process of its own",
     "embed.in_work": "notes which images are decoded, and leaves out those that hang or kill a job",
     "embed.checkpoints": "finds files, which are identified by their hashes",
-    "embed.downloads": "limits the time of a download",
+    "embed.time_limit": "limits the time of a download",
+    "embed.downloads": "fetches files, which are identified by their hashes",
+    "embed.onnx_files": "finds files, which are identified by their hashes",
     "embed.fetch_weights": "writes down which files there are, by their hashes",
     "embed.file_hashes": "hashes files, or remembers the hash",
 }
