@@ -18,8 +18,8 @@ from workflow.conftest import Tree
 
 pytestmark = pytest.mark.slurm
 
-ENCODER = '''
-import json, os, pathlib, signal, subprocess, time
+ENCODER = r'''
+import json, os, pathlib, re, signal, subprocess, time
 import numpy as np
 
 class Encoder:
@@ -47,7 +47,10 @@ def make(machine):
     if claims("fault-time"):
         time.sleep(600)
     time.sleep(4)
-    seen = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "slurm": os.environ.get("SLURM_JOB_GPUS")}
+    job = os.environ.get("SLURM_JOB_ID")
+    told = subprocess.getoutput(f"scontrol -d show job {job}") if job else ""
+    number = re.search(r"GRES=gpu\S*[(]IDX:([0-9]+)[)]", told)
+    seen = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "slurm": number and number[1]}
     pathlib.Path(f"seen-{os.getpid()}.json").write_text(json.dumps({**seen, "from": started, "to": time.time()}))
     return Encoder()
 '''
