@@ -46,7 +46,8 @@ rule embed:
     resources:
         gpu=lambda wildcards: plan.runtime(wildcards.model).gpu,
         mem_mb=lambda wildcards, attempt: attempt * plan.runtime(wildcards.model).mem_mb,
-        runtime=lambda wildcards, attempt: attempt * plan.runtime(wildcards.model).minutes,
+        runtime=lambda wildcards, attempt: attempt
+        * plan.runtime(wildcards.model).minutes,
         batch_size=lambda wildcards, attempt: plan.batch_size(wildcards.model, attempt),
         image_seconds=lambda wildcards: plan.runtime(wildcards.model).image_seconds,
     params:

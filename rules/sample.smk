@@ -23,10 +23,10 @@ for dataset in plan.creating_datasets():
             manifest=f"results/{dataset}/images/manifest.parquet",
         log:
             f"results/logs/make_images/{dataset}.log",
-        conda:
-            plan.environment
         group:
             "sample"
+        conda:
+            plan.environment
         params:
             dataset=dataset,
             key=plan.images_key(dataset),
@@ -45,10 +45,10 @@ rule sample:
         truth="results/{dataset}/sample/truth.parquet",
     log:
         "results/logs/sample/{dataset}.log",
-    conda:
-        plan.environment
     group:
         "sample"
+    conda:
+        plan.environment
     params:
         key=lambda wildcards: plan.dataset_key(wildcards.dataset),
         code=lambda wildcards: plan.code("sample", dataset=wildcards.dataset),
@@ -72,10 +72,10 @@ for rule_name, dataset, shard_files in plan.shard_jobs():
             shard_files,
         log:
             f"results/logs/shard/{rule_name.removeprefix('shard_')}.log",
+        group:  # with the sample, unless there are several: they would all run at once in one job
+            "sample" if shard_files == plan.shard_files(dataset) else rule_name
         conda:
             plan.environment
-        group:
-            "sample"
         params:
             key=plan.shard_key(dataset),
             code=plan.code("shard"),
