@@ -40,6 +40,7 @@ def job(name: str, log_file: str) -> Iterator[None]:
             to_file = _LogFile(log_file, mode="w", encoding="utf-8")
     except LookalikeError as error:
         sys.exit(f"{name}: {error}")
+    to_file.set_name(name)
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter(f"{name}: %(message)s"))

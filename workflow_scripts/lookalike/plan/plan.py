@@ -69,6 +69,11 @@ class Plan(Keys):
         """How a model is run; nothing of it changes a vector."""
         return self.config.models[model].runtime
 
+    def download_seconds(self, weights: str) -> int:
+        """How long one chunk of a download of weights may take, by the most patient of the models that share them."""
+        entries = self.config.models.values()
+        return max(entry.runtime.download_seconds for entry in entries if entry.embed.weights_name() == weights)
+
     def batch_size(self, model: str, attempt: int) -> int:
         """Images per forward pass: halved with every retry, since memory may have run out."""
         return max(1, self.runtime(model).batch_size >> (attempt - 1))
