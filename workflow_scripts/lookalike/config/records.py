@@ -24,9 +24,20 @@ class Experiment(Entry):
 
     dataset: str = Field(description="name of the data set")
     models: tuple[str, ...] = Field((), min_length=1, description="names of the models to compare")
+    if_installed: tuple[str, ...] = Field(
+        (), description="those of `models` to leave out, with a warning, if their Python package is not installed"
+    )
     vary: Vary | None = Field(None, description="instead of `models`: one model with other settings")
     indexes: tuple[str, ...] = Field(("flat",), min_length=1, description="names of the indexes to search with")
     title: str = Field("", description="the question that the experiment answers, as the report's title")
+
+    @model_validator(mode="after")
+    def _optional_models_are_models(self) -> "Experiment":
+        if unknown := [name for name in self.if_installed if name not in self.models]:
+            raise ValueError(
+                f"if_installed lists '{unknown[0]}', which is not among its models. Add it there, or remove it."
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_source_of_models(self) -> "Experiment":
