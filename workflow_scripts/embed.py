@@ -16,5 +16,6 @@ with job(f"embed {wildcards.dataset} {wildcards.model} {wildcards.shard}", snake
             batch_size=snakemake.resources.batch_size,
             threads=snakemake.threads,
             gpu=bool(snakemake.resources.gpu),
+            export=next(iter(snakemake.input.export), None),
         )
     )

@@ -75,6 +75,7 @@ class EmbedJob:
     batch_size: int
     threads: int
     gpu: bool
+    export: str | None = None  # export.json, where the model's network is exported for CPUs
 
 
 def embed_shard(job: EmbedJob) -> None:
@@ -92,11 +93,12 @@ def embed_shard(job: EmbedJob) -> None:
     _check_roots(rows, job.shard)
     fetched = store.read_json(job.weights, Weights)
     started = time.perf_counter()
-    encoder = encoders.load(job.key, fetched, encoders.Machine(job.threads, job.gpu))
+    encoder = encoders.load(job.key, fetched, encoders.Machine(job.threads, job.gpu), job.export)
     loaded = time.perf_counter()
     stored_dtype = encoders.parse(job.key).stored_dtype
     done = embed_rows(rows, encoder, batch_size=job.batch_size, threads=job.threads, stored_dtype=stored_dtype)
     embedded = time.perf_counter()
+    log.info("computed with %s", " ".join(filter(None, encoders.engine(encoder).values())))
     log.info("%d embedded + %d rejected = %d in the shard", len(done.images), len(done.rejected), rows.num_rows)
 
     provenance = {
@@ -108,6 +110,7 @@ def embed_shard(job: EmbedJob) -> None:
         "weights": fetched.model_dump(),
         "weights_sha256": weights_sha256(fetched),
         "dtypes": {"compute": encoder.compute_dtype, "stored": stored_dtype},
+        "engine": encoders.engine(encoder),
         "versions": {**encoder.versions, **store.versions("pyarrow")},
     }
     store.write_table(_rejected_table(done.rejected), job.rejected_out, REJECTED, provenance)
@@ -122,6 +125,7 @@ def embed_shard(job: EmbedJob) -> None:
         batch_size=done.batch_size,
         threads=job.threads,
         precision=encoder.compute_dtype,
+        engine=encoders.engine(encoder)["name"],
         stages=stages,
         bottleneck=bottleneck(stages, job.threads),
     )

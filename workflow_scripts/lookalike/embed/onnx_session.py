@@ -144,7 +144,7 @@ def _claim_gpu() -> tuple[int, str] | None:
     if CUDA not in runtime.get_available_providers():
         devices.go_without_gpu(f"ONNX Runtime {runtime.__version__} is built without CUDA (onnxruntime-gpu has it)")
         return None
-    names = _cuda_devices()
+    names = cuda_devices()
     if not names:
         devices.go_without_gpu("CUDA finds no device")
         return None
@@ -153,7 +153,7 @@ def _claim_gpu() -> tuple[int, str] | None:
     return number, names[number]
 
 
-def _cuda_devices() -> list[str]:
+def cuda_devices() -> list[str]:
     """Names of the GPUs that the driver shows this process."""
     count, name = ctypes.c_int(0), ctypes.create_string_buffer(100)
     try:

@@ -115,14 +115,19 @@ class Preparation:
             )
         return geometry.overridden(entry.size, entry.resize, entry.interpolation)
 
+    @property
+    def geometry(self) -> Geometry | None:
+        """The resizing of the fast path; None where the processor itself prepares images."""
+        return self.prepare if isinstance(self.prepare, Geometry) else None
+
     def needs(self, size: Size) -> Size:
         """Smallest size to decode an image at (``encoders.needs``)."""
-        if not isinstance(self.prepare, Geometry):
+        if self.geometry is None:
             raise LookalikeError(
                 f"{self._entry.checkpoint}: decode: fast needs the size that its processor resizes an image to, which "
                 "only the processor itself knows. Use decode: full, or set size, and resize: squash or crop."
             )
-        return self.prepare.needs(size)
+        return self.geometry.needs(size)
 
     def pixels(self, batch: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
         """Map a batch of prepared images on the device to (n, 3, height, width) ``dtype``, rescaled and normalised."""

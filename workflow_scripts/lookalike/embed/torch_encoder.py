@@ -13,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookalike.embed.encoders import Computed, Machine
+from lookalike.embed.layout import pool
+from lookalike.embed.preprocess import Geometry
+from lookalike.io.formats.exports import Layout
 from lookalike.job.devices import torch_device
 
 if TYPE_CHECKING:
@@ -20,13 +23,24 @@ if TYPE_CHECKING:
 
 
 class TorchEncoder:
-    """A torch network on its device. Each family defines ``forward``."""
+    """A torch network on its device. Each family defines ``feature``, which is all that an export contains."""
 
-    forward: "Callable[[torch.Tensor], torch.Tensor]"  # maps a batch to (n, dimension), both on the device
+    engine = "torch"
+    where: str  # begins messages
+    network: Any
+    pooling = "mean"
+    layout: Layout  # of the feature; known once a batch was computed
+    geometry: Geometry | None  # None: only the checkpoint's own processor can prepare images
+    feature: "Callable[[torch.Tensor], torch.Tensor]"  # maps a batch to (n, ...) float32, both on the device
 
     def __init__(self, machine: Machine) -> None:
         self.torch_device, self.device = torch_device(machine)
         self.overlaps = self.torch_device.type != "cpu"
+
+    def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
+        """Map (n, ...) prepared images to (n, dimension) float32, both on the device."""
+        vectors: torch.Tensor = pool(self.feature(batch), self.pooling, self.layout, self.where)
+        return vectors
 
     def encode(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Map (n, ...) prepared images to (n, dimension) float32."""

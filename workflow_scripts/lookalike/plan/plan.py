@@ -20,7 +20,7 @@ from lookalike.plan.installed import without_missing
 from lookalike.plan.keys import Keys
 
 RULES = (
-    *("make_images", "sample", "shard", "fetch_weights", "embed", "index", "search", "measure"),
+    *("make_images", "sample", "shard", "fetch_weights", "export", "embed", "index", "search", "measure"),
     *("compare", "find_duplicates", "report"),
 )
 
@@ -68,6 +68,11 @@ class Plan(Keys):
     def runtime(self, model: str) -> Runtime:
         """How a model is run; nothing of it changes a vector."""
         return self.config.models[model].runtime
+
+    def export_memory(self, model: str) -> int:
+        """Memory to request for exporting a model's network, in MB: of all models with it, what embedding requests."""
+        path = self.exports(model)
+        return max(entry.runtime.mem_mb for name, entry in self.config.models.items() if self.exports(name) == path)
 
     def batch_size(self, model: str, attempt: int) -> int:
         """Images per forward pass: halved with every retry, since memory may have run out."""

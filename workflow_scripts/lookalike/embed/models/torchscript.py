@@ -10,6 +10,7 @@ from PIL import Image
 from lookalike.config.models import TorchScript
 from lookalike.embed import downloads
 from lookalike.embed.encoders import Machine
+from lookalike.embed.layout import VECTOR
 from lookalike.embed.preprocess import Geometry, Values
 from lookalike.embed.torch_encoder import TorchEncoder, exact_float32
 from lookalike.embed.trial import try_out
@@ -47,6 +48,7 @@ class Script(TorchEncoder):
     """The network, loaded on a device; ``dimension`` is measured on a test image."""
 
     compute_dtype = "float32"
+    layout = VECTOR
 
     def __init__(self, entry: TorchScript, path: Path, machine: Machine) -> None:
         import torch
@@ -66,10 +68,10 @@ class Script(TorchEncoder):
             if out_of_memory(error):
                 raise
             raise LookalikeError(f"{path}: is not a TorchScript file: {str(error).splitlines()[0]}") from None
-        self.path = path
+        self.path, self.where = path, str(path)
         self.dimension = try_out(
             self,
-            str(path),
+            self.where,
             repeatable="Script the network again in evaluation mode (network.eval()).",
             otherwise="Use a network that takes RGB images and gives one vector for each.",
             catch=RuntimeError,
@@ -80,7 +82,7 @@ class Script(TorchEncoder):
         """Map an RGB image to (size, size, 3) uint8."""
         return self.geometry(image)
 
-    def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
+    def feature(self, batch: "torch.Tensor") -> "torch.Tensor":
         """Map (n, size, size, 3) uint8 to (n, dimension) float32."""
         import torch
 

@@ -53,6 +53,7 @@ class EmbedTiming(Record):
     batch_size: int
     threads: int = 1
     precision: str = ""  # compute dtype, such as float32
+    engine: str = ""  # onnxruntime or torch; other families: python
     stages: dict[str, float] = {}
     bottleneck: str = ""  # one of the stages (see ``bottleneck``)
 
