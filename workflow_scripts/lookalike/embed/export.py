@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,6 @@ from lookalike.io.formats.exports import Export, Layout, Network, Resizing
 from lookalike.io.formats.records import Weights
 from lookalike.job.devices import out_of_memory
 from lookalike.job.errors import LookalikeError
-
-if TYPE_CHECKING:
-    import torch
 
 log = logging.getLogger(__name__)
 
@@ -121,25 +118,17 @@ def _write(encoder: Any, images: NDArray[np.uint8], path: Path) -> None:
     """Export the network of a torch encoder, from prepared images to the feature before pooling."""
     import torch
 
-    class Feature(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = encoder.network
-
-        def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
-            feature: torch.Tensor = encoder.feature(batch)
-            return feature
-
     names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT], "verbose": False}
     example = (torch.from_numpy(images),)
     try:
         with _quiet(), torch.no_grad():
-            if isinstance(encoder.network, torch.jit.ScriptModule):  # only the older exporter takes one
+            module = encoder.traceable()
+            if isinstance(module, torch.jit.ScriptModule):  # only the older exporter takes one
                 axes = {INPUT: {0: "n"}, OUTPUT: {0: "n"}}
-                torch.onnx.export(Feature().eval(), example, path, dynamo=False, dynamic_axes=axes, **names)
+                torch.onnx.export(module, example, path, dynamo=False, dynamic_axes=axes, **names)
                 return
             shapes = ({0: torch.export.Dim.DYNAMIC},)
-            program = torch.onnx.export(Feature().eval(), example, dynamo=True, dynamic_shapes=shapes, **names)
+            program = torch.onnx.export(module, example, dynamo=True, dynamic_shapes=shapes, **names)
             assert program is not None
             program.save(path)
     except Exception as error:  # torch's exporter raises whatever the network's code does

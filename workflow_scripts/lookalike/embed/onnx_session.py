@@ -112,12 +112,18 @@ def open_session(path: str | Path, where: str, *, threads: int = 1, gpu: bool = 
 @cache
 def instructions() -> str:
     """The widest vector instructions of this CPU that ONNX Runtime's kernels are chosen by, such as ``avx512_vnni``."""
+    flags = cpu_flags()
+    return next((name for name in INSTRUCTIONS if name in flags), platform.machine())
+
+
+def cpu_flags() -> set[str]:
+    """What this CPU can do, in Linux's words, such as ``avx512_bf16``; nothing on other systems."""
     flags: set[str] = set()
     for line in _cpuinfo().splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):
             flags |= set(value.split())
-    return next((name for name in INSTRUCTIONS if name in flags), platform.machine())
+    return flags
 
 
 def _cpuinfo() -> str:

@@ -36,11 +36,28 @@ class TorchEncoder:
     def __init__(self, machine: Machine) -> None:
         self.torch_device, self.device = torch_device(machine)
         self.overlaps = self.torch_device.type != "cpu"
+        self.instructions = instructions(self.torch_device)
 
     def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
         """Map (n, ...) prepared images to (n, dimension) float32, both on the device."""
         vectors: torch.Tensor = pool(self.feature(batch), self.pooling, self.layout, self.where)
         return vectors
+
+    def traceable(self) -> Any:
+        """A module that computes ``feature``, to be exported."""
+        import torch
+
+        encoder = self
+
+        class Feature(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.network = encoder.network
+
+            def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
+                return encoder.feature(batch)
+
+        return Feature().eval()
 
     def encode(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Map (n, ...) prepared images to (n, dimension) float32."""
@@ -93,6 +110,13 @@ class InFlight:
         self.marks[-1].synchronize()
         upload, forward, download = (a.elapsed_time(b) / 1000 for a, b in zip(self.marks, self.marks[1:], strict=False))
         return self.received.numpy(), {"transfer": upload + download, "forward": forward}
+
+
+def instructions(device: "torch.device") -> str:
+    """What torch chooses its kernels by, for footers: ``avx2`` or ``avx512`` of a CPU, or ``cuda``."""
+    import torch
+
+    return device.type if device.type != "cpu" else torch.backends.cpu.get_cpu_capability().lower()
 
 
 def exact_float32() -> None:

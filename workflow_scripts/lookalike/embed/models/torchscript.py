@@ -1,7 +1,7 @@
 """Family `torchscript`: a scripted network in a file. TorchScript is executable code, so its hash is checked first."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +81,20 @@ class Script(TorchEncoder):
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """Map an RGB image to (size, size, 3) uint8."""
         return self.geometry(image)
+
+    def traceable(self) -> Any:
+        """The network after the pixels' normalisation, as TorchScript: it cannot be traced."""
+        import torch
+
+        class Normalised(torch.nn.Module):
+            def __init__(self, network: Any, scale: torch.Tensor, offset: torch.Tensor) -> None:
+                super().__init__()
+                self.network, self.scale, self.offset = network, scale, offset
+
+            def forward(self, batch: torch.Tensor) -> torch.Tensor:
+                return self.network((batch.float() * self.scale + self.offset).permute(0, 3, 1, 2).contiguous())
+
+        return torch.jit.script(Normalised(self.network, self.scale, self.offset))
 
     def feature(self, batch: "torch.Tensor") -> "torch.Tensor":
         """Map (n, size, size, 3) uint8 to (n, dimension) float32."""
