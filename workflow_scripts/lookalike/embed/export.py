@@ -81,9 +81,7 @@ def _exported(job: ExportJob, weights: Weights, folder: Path) -> Network:
     images = np.stack([encoder.prepare(image) for image in _test_images()])
     sizes = tuple(size for size in BATCH_SIZES if size <= job.batch_size)
     expected = _features(encoder, images, sizes[-1])
-    resizing = Resizing(
-        size=encoder.geometry.size, crop=encoder.geometry.crop, resample=int(encoder.geometry.resample)
-    )
+    resizing = Resizing(size=encoder.geometry.size, crop=encoder.geometry.crop, resample=int(encoder.geometry.resample))
     layout: Layout = encoder.layout
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
@@ -101,7 +99,9 @@ def _exported(job: ExportJob, weights: Weights, folder: Path) -> Network:
             versions=store.versions("torch", "transformers", *NEEDED),
         )
         try:
-            network = _compared(Exported(entry, network, Path(temporary), encoders.Machine(job.threads)), network, images, expected)
+            network = _compared(
+                Exported(entry, network, Path(temporary), encoders.Machine(job.threads)), network, images, expected
+            )
         except LookalikeError as error:
             raise CannotExportError(f"ONNX Runtime cannot use the exported network: {error}") from error
         for name in names:
