@@ -58,9 +58,16 @@ def test_an_experiment_that_would_be_empty_keeps_its_models() -> None:
     assert plan.config.experiments["x"].models == ("missing",)
 
 
-def test_only_models_of_the_experiment_can_be_optional() -> None:
-    with pytest.raises(ConfigError, match=r"experiments\.x: if_installed lists 'pixel', which is not among its models"):
+def test_optional_models_are_models_of_the_catalogue() -> None:
+    with pytest.raises(ConfigError, match=r"experiments\.x\.if_installed: model 'pixel' is not defined\. Did you mean"):
         Plan.of(configured(if_installed=["pixel"]))
+
+
+def test_a_configuration_of_ones_own_may_list_other_models() -> None:
+    """A --configfile is merged key by key, so the catalogue's if_installed remains."""
+    plan = Plan.of(configured(models=["pixels"], if_installed=["missing"]))
+    assert plan.config.experiments["x"].models == ("pixels",)
+    assert plan.left_out == {}
 
 
 def test_the_demo_goes_without_sscd_where_its_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,9 @@ def test_a_file_of_a_package_is_read_in_place(tmp_path: Path, monkeypatch: pytes
     assert copies == [file]
     with pytest.raises(LookalikeError, match=r"the Python package some_network .*has no such file"):
         load(**{**entry, "file": "other.onnx"})
-    with pytest.raises(LookalikeError, match=r"no_such_network is not installed.*pip install no-such-network"):
+    with pytest.raises(
+        LookalikeError, match=r"no_such_network, which contains net.onnx, is not installed.*pip install no-such-network"
+    ):
         load(**{**entry, "package": "no_such_network"})
 
 

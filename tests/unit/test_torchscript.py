@@ -20,7 +20,7 @@ from lookalike.embed import downloads, encoders
 from lookalike.io import store
 from lookalike.job.errors import LookalikeError
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

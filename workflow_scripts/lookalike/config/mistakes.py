@@ -287,6 +287,8 @@ def _dangling(config: Config) -> list[str]:
         check(f"{where}.dataset", "data set", experiment.dataset, config.datasets)
         for model in experiment.models:
             check(f"{where}.models", "model", model, config.models)
+        for model in experiment.if_installed:
+            check(f"{where}.if_installed", "model", model, config.models)
         for index in experiment.indexes:
             check(f"{where}.indexes", "index", index, config.indexes)
         known_dataset = config.datasets.get(experiment.dataset)

@@ -226,7 +226,7 @@ class TorchScript(Resized):
     size: int = Field(ge=8, le=4096, description="side of the square input, in pixels")
     mean: Triple = Field(description="mean per color channel, of values from 0 to 1")
     std: PositiveTriple = Field(description="standard deviation per color channel, of values from 0 to 1")
-    resize: Literal["squash", "crop"] = Field("squash", description="the whole picture squashed, or its central square")
+    resize: Literal["squash", "crop"] = Field("squash", description="the whole image squashed, or its central square")
     interpolation: Interpolation = Field("bilinear", description="interpolation when resizing")
     compute_dtype: Literal["float32"] = "float32"
 

@@ -32,14 +32,6 @@ class Experiment(Entry):
     title: str = Field("", description="the question that the experiment answers, as the report's title")
 
     @model_validator(mode="after")
-    def _optional_models_are_models(self) -> "Experiment":
-        if unknown := [name for name in self.if_installed if name not in self.models]:
-            raise ValueError(
-                f"if_installed lists '{unknown[0]}', which is not among its models. Add it there, or remove it."
-            )
-        return self
-
-    @model_validator(mode="after")
     def _one_source_of_models(self) -> "Experiment":
         if not self.models and not self.vary:
             raise ValueError(

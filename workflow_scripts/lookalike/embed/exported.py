@@ -100,4 +100,4 @@ class Exported:
 
 def geometry(network: exports.Network) -> Geometry:
     """How the network's images are resized and cropped."""
-    return Geometry(network.resizing.size, network.resizing.crop, network.resizing.resample)
+    return Geometry(**network.resizing.model_dump())

@@ -30,13 +30,16 @@ class TorchEncoder:
     network: Any
     pooling = "mean"
     layout: Layout  # of the feature; known once a batch was computed
-    geometry: Geometry | None  # None: only the checkpoint's own processor can prepare images
-    feature: "Callable[[torch.Tensor], torch.Tensor]"  # maps a batch to (n, ...) float32, both on the device
+    geometry: "Geometry | None" = None  # None: only the checkpoint's own processor can prepare images
 
     def __init__(self, machine: Machine) -> None:
         self.torch_device, self.device = torch_device(machine)
         self.overlaps = self.torch_device.type != "cpu"
         self.instructions = instructions(self.torch_device)
+
+    def feature(self, batch: "torch.Tensor") -> "torch.Tensor":
+        """Map (n, ...) prepared images to (n, ...) float32, both on the device."""
+        raise NotImplementedError
 
     def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
         """Map (n, ...) prepared images to (n, dimension) float32, both on the device."""
@@ -49,13 +52,14 @@ class TorchEncoder:
 
         encoder = self
 
-        class Feature(torch.nn.Module):
+        class Feature(torch.nn.Module):  # type: ignore[misc]
             def __init__(self) -> None:
                 super().__init__()
                 self.network = encoder.network
 
             def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
-                return encoder.feature(batch)
+                feature: torch.Tensor = encoder.feature(batch)
+                return feature
 
         return Feature().eval()
 
@@ -116,7 +120,8 @@ def instructions(device: "torch.device") -> str:
     """What torch chooses its kernels by, for footers: ``avx2`` or ``avx512`` of a CPU, or ``cuda``."""
     import torch
 
-    return device.type if device.type != "cpu" else torch.backends.cpu.get_cpu_capability().lower()
+    kernels: str = torch.backends.cpu.get_cpu_capability().lower()
+    return kernels if device.type == "cpu" else device.type
 
 
 def exact_float32() -> None:

@@ -1,6 +1,6 @@
 """Models whose weights come as a Python package, and what an experiment does without that package."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 
 from lookalike.config.models import Model
@@ -33,7 +33,7 @@ def without_missing(config: Config) -> tuple[Config, LeftOut]:
     """
     experiments, left_out = dict(config.experiments), LeftOut()
     for name, experiment in config.experiments.items():
-        missing = _missing(config.models, experiment.if_installed)
+        missing = _missing(config.models, [name for name in experiment.if_installed if name in experiment.models])
         kept = tuple(model for model in experiment.models if model not in missing)
         if missing and kept:
             experiments[name] = experiment.model_copy(update={"models": kept, "if_installed": ()})
@@ -41,6 +41,6 @@ def without_missing(config: Config) -> tuple[Config, LeftOut]:
     return config.model_copy(update={"experiments": experiments}), left_out
 
 
-def _missing(models: Mapping[str, Model], names: tuple[str, ...]) -> dict[str, str]:
+def _missing(models: Mapping[str, Model], names: Iterable[str]) -> dict[str, str]:
     found = {name: missing_package(models[name]) for name in names}
     return {name: package for name, package in found.items() if package}

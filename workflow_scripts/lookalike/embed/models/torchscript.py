@@ -1,5 +1,6 @@
 """Family `torchscript`: a scripted network in a file. TorchScript is executable code, so its hash is checked first."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,9 @@ class Script(TorchEncoder):
             torch.from_numpy(array).to(self.torch_device) for array in (values.scale, values.offset)
         )
         try:
-            self.network = torch.jit.load(path, map_location="cpu").eval().to(self.torch_device)
+            with warnings.catch_warnings():  # deprecated in favour of ahead-of-time export, and it still loads
+                warnings.filterwarnings("ignore", message=".*torch.jit.*")
+                self.network = torch.jit.load(path, map_location="cpu").eval().to(self.torch_device)
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
@@ -86,7 +89,7 @@ class Script(TorchEncoder):
         """The network after the pixels' normalisation, as TorchScript: it cannot be traced."""
         import torch
 
-        class Normalised(torch.nn.Module):
+        class Normalised(torch.nn.Module):  # type: ignore[misc]
             def __init__(self, network: Any, scale: torch.Tensor, offset: torch.Tensor) -> None:
                 super().__init__()
                 self.network, self.scale, self.offset = network, scale, offset

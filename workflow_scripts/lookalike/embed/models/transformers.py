@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lookalike.config.models import Transformers
-from lookalike.embed import checkpoints
+from lookalike.embed import checkpoints, timm_settings
 from lookalike.embed.encoders import Machine
 from lookalike.embed.layout import MAP, VECTOR
 from lookalike.embed.pretrained import FAILURES, Preparation, choose_dtype, load_model
@@ -65,6 +65,7 @@ class Network(TorchEncoder):
             dtype=self.dtype,
             use_safetensors=True,
             trust_remote_code=entry.remote_code,
+            **timm_settings.loading(folder),
         )
         # convolutions are fastest with a pixel's channels adjacent in memory, as they are in the input
         self.network = _vision_part(model, entry).to(self.torch_device, memory_format=torch.channels_last)
@@ -164,6 +165,8 @@ class Network(TorchEncoder):
 
     def _tokens(self, tokens: int, sides: tuple[int, int]) -> Layout:
         """How many class and register tokens come before the patches."""
+        if (known := getattr(getattr(self.network, "timm_model", None), "num_prefix_tokens", None)) is not None:
+            return Layout(axes=(1,), first_patch=int(known))
         config = _vision_config(self.config)
         patch = getattr(config, "patch_size", None)
         height, width = patch if isinstance(patch, list | tuple) else (patch, patch)

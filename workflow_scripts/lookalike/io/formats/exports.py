@@ -23,6 +23,7 @@ class Resizing(Record):
     size: tuple[int, int] | int | None
     crop: tuple[int, int] | None
     resample: int
+    rounded: bool = False
 
 
 class Network(Record):
