@@ -16,13 +16,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).parents[1]
-sys.path[:0] = [str(REPOSITORY / folder) for folder in ("workflow_scripts", "tests", "tests/unit")]
+sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("workflow_scripts", "tests", "tests/unit"))
 
-import tiny
 import transformers
 from test_architectures import NETWORKS, OUTPUTS, save
 
+import tiny
 from lookalike.embed import encoders
 from lookalike.embed.export import ExportJob, export
 from lookalike.io import store

@@ -124,7 +124,7 @@ def test_a_map_has_no_class_token_in_either_engine(tmp_path: Path) -> None:
     folder = tiny.convnext(tmp_path / "convnext")
     weights, path = made(transformers_entry(folder, pooling="mean"), tmp_path)
     for export_file in (path, None):
-        with pytest.raises(LookalikeError, match="is a map without a class token. Use pooling: mean or gem"):
+        with pytest.raises(LookalikeError, match=r"is a map without a class token. Use pooling: mean or gem"):
             encoders.load(transformers_entry(folder), weights, encoders.Machine(), export_file)
 
 
@@ -285,7 +285,7 @@ def test_a_damaged_or_removed_network_is_refused(vit: Path, tmp_path: Path) -> N
     with pytest.raises(LookalikeError, match=rf"network.onnx: has been removed .* --forcerun {path}"):
         encoders.load(transformers_entry(vit), weights, encoders.Machine(), path)
     network.write_bytes(content)
-    with pytest.raises(LookalikeError, match="network.onnx: has changed since it was exported, or is damaged"):
+    with pytest.raises(LookalikeError, match=r"network.onnx: has changed since it was exported, or is damaged"):
         encoders.load(transformers_entry(vit), weights, encoders.Machine(), path)
 
 

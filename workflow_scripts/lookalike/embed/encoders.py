@@ -104,5 +104,5 @@ def load(key: str, weights: Weights, machine: Machine, export: str | Path | None
 def engine(encoder: Encoder) -> dict[str, str]:
     """What computes the vectors, for a footer: name, version, and what its kernels are chosen by."""
     name: str = getattr(encoder, "engine", "python")
-    instructions: str = encoder.versions.get("instructions") or getattr(encoder, "instructions", "")
+    instructions: str = encoder.versions.get("instructions", getattr(encoder, "instructions", ""))
     return {"name": name, "version": encoder.versions.get(name, ""), "instructions": instructions}

@@ -82,6 +82,7 @@ class Network(TorchEncoder):
     compute_dtype = "float32"
     dimension = 1280
     layout = MAP
+    geometry: Geometry
 
     def __init__(self, entry: EfficientNetLite, path: Path, machine: Machine) -> None:
         import torch

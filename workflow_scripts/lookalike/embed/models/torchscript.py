@@ -50,6 +50,7 @@ class Script(TorchEncoder):
 
     compute_dtype = "float32"
     layout = VECTOR
+    geometry: Geometry
 
     def __init__(self, entry: TorchScript, path: Path, machine: Machine) -> None:
         import torch
