@@ -306,6 +306,7 @@ def flop_of(encoder: Any, prepared: np.ndarray) -> float:
     """Floating-point operations of the forward pass for one picture; a multiplication and an addition are two."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    encoder.network.requires_grad_(False)  # else the counter follows gradients
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         encoder.feature(torch.from_numpy(np.stack([prepared])).to(encoder.torch_device))
     return float(counter.get_total_flops())
