@@ -58,7 +58,7 @@ def load(entry: Any, weights: Weights, machine: Machine, export: str | Path) -> 
 
 def again(export: str | Path) -> str:
     """The remedy for an export that cannot be used."""
-    return f"Export again: snakemake --forcerun {export}"
+    return f"Export again: --forcerun {export}"
 
 
 class Exported:
