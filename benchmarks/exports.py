@@ -62,14 +62,18 @@ def row(name: str, work: Path) -> list[str]:
     seconds = time.perf_counter() - started
     known = {feature: record for feature, record in records.items() if record}
     networks = [record.network for record in known.values() if record.network]
-    reasons = sorted({f"{feature}: {record.reason}" for feature, record in known.items() if not record.network})
+    reasons = {record.reason: [] for record in known.values() if not record.network}
+    for feature, record in known.items():
+        if not record.network:
+            reasons[record.reason].append(feature)
+    whys = [f"{', '.join(features)}: {reason}" for reason, features in reasons.items()]
     return [
         name,
         ", ".join(feature for feature, record in known.items() if record.network) or "-",
         f"{max(network.difference for network in networks):.0e}" if networks else "-",
         ("yes" if all(network.rows_equal for network in networks) else "no") if networks else "-",
         f"{seconds / max(1, len(known)):.1f}",
-        "; ".join(reasons).replace(str(work), "").replace("|", "/") or ("" if known else "no such output is accepted"),
+        "; ".join(whys).replace(str(work), "").replace("|", "/") or ("" if known else "no such output is accepted"),
     ]
 
 

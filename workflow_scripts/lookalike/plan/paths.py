@@ -173,8 +173,13 @@ class Paths:
 
     def exports(self, model: str) -> list[str]:
         """The file that describes a model's exported network, where jobs may embed with it on a CPU; or nothing."""
-        path = self.config.models[model].embed.export_file()
+        path = self._export_files[model]
         return [path] if path and self.config.environment == "cpu" else []
+
+    @cached_property
+    def _export_files(self) -> dict[str, str | None]:
+        """Where each model's network is exported to, for CPUs; asked for every shard, so remembered."""
+        return {name: model.embed.export_file() for name, model in self.config.models.items()}
 
     def exported_model(self, weights: str, export: str) -> str:
         """A model that an exported network belongs to."""
