@@ -1,16 +1,21 @@
 """ONNX networks: any layout, type, batch and output gives what straightforward code gives, or says what is wrong."""
 
 import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from onnx import helper
+from onnxruntime.quantization import QuantType
+from onnxruntime.quantization import quantize_dynamic as quantise_dynamic
 from PIL import Image
 
-from conftest import picture
+from conftest import REPOSITORY, picture
 from lookalike.config.loading import parse
 from lookalike.config.models import from_key
 from lookalike.embed import encoders
@@ -193,6 +198,40 @@ def test_batch_1_makes_vectors_a_function_of_the_image_alone(tmp_path: Path) -> 
     same(found, expected(IMAGES).mean((2, 3)))
 
 
+@pytest.mark.filterwarnings("ignore")  # the quantiser's own
+def test_a_quantised_network_is_known_as_one_and_with_batch_1_its_vectors_depend_on_the_image_alone(
+    tmp_path: Path,
+) -> None:
+    file = save(tmp_path / "float.onnx", sides=(SIDE, SIDE))
+    assert load(path=str(file), **NORMALISED).compute_dtype == "float32"
+    quantise_dynamic(file, tmp_path / "net.onnx", weight_type=QuantType.QUInt8)
+    entry = {"path": str(tmp_path / "net.onnx"), **NORMALISED}
+    encoder = load(**entry, batch=1)
+    assert encoder.compute_dtype == "int8"
+    found, exact = vectors(encoder, IMAGES), expected(IMAGES).mean((2, 3))
+    assert 0 < np.abs(found - exact).max() < 0.05 * np.abs(exact).max(), "nearly, and no number of int8 is held exactly"
+    alone = vectors(encoder, IMAGES[:1])
+    np.testing.assert_array_equal(alone[0], found[0])
+
+
+def test_embedding_with_an_onnx_network_imports_no_torch(tmp_path: Path) -> None:
+    file = save(tmp_path / "net.onnx", sides=(SIDE, SIDE))
+    code = f"""
+import sys
+from PIL import Image
+from lookalike.embed import embed, encoders
+key = {key(path=str(file), **NORMALISED)!r}
+entry = encoders.parse(key)
+weights = encoders.Weights(source="", revision="", files={{"net.onnx": {store.sha256_file(file)!r}}})
+encoder = encoders.load(key, weights, encoders.Machine())
+encoder.encode(encoder.prepare(Image.new("RGB", (9, 9)))[None])
+print(sorted({{"torch", "transformers", "onnx"}} & set(sys.modules)))
+"""
+    scripts = REPOSITORY / "workflow_scripts"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=scripts, capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
+
+
 @pytest.mark.parametrize(
     ("network", "entry", "said"),
     [
@@ -223,6 +262,32 @@ def test_where_the_file_leaves_the_channels_open_the_entry_says_where_they_are(t
         vectors(load(path=str(file), size=SIDE, layout="nhwc", **NORMALISED), IMAGES),
         expected(IMAGES).mean((2, 3)),
     )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_a_torchscript_file_exported_as_the_docs_say_gives_the_same_vectors(tmp_path: Path) -> None:
+    class Convolution(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first = torch.nn.Conv2d(3, 8, 3)
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return self.first(pixels).relu().mean((2, 3))
+
+    script = tmp_path / "network.torchscript.pt"
+    torch.jit.save(torch.jit.script(Convolution()), script)
+    page = (REPOSITORY / "docs/model-families.md").read_text()
+    (snippet,) = re.findall(r"```python\n(import torch\s+network.*?)```", page, re.DOTALL)
+    file = tmp_path / "network.onnx"
+    exec(snippet.replace("network.torchscript.pt", str(script)).replace("network.onnx", str(file)))
+    settings = {"size": 320, "interpolation": "bicubic", **NORMALISED}
+    scripted = json.dumps(
+        {"family": "torchscript", "path": str(script), "sha256": store.sha256_file(script), **settings}
+    )
+    parsed = encoders.parse(scripted)
+    theirs = encoders.load(scripted, encoders.family(parsed).fetch(parsed), encoders.Machine())
+    same(vectors(load(path=str(file), **settings), IMAGES), vectors(theirs, IMAGES))
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:

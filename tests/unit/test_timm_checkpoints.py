@@ -129,3 +129,6 @@ def test_without_timm_its_package_is_named(tmp_path: Path) -> None:
     entry = encoders.parse(key)
     with pytest.raises(LookalikeError, match=r"is a timm network\. Install that package: pip install timm"):
         encoders.load(key, encoders.family(entry).fetch(entry), encoders.Machine(threads=1))
+    on_the_hub = encoders.parse(key.replace(str(tmp_path), "timm/resnet18.a1_in1k"))
+    with pytest.raises(LookalikeError, match=r"^timm/resnet18.a1_in1k: is a timm network\. Install"):
+        encoders.family(on_the_hub).fetch(on_the_hub)  # before anything is downloaded

@@ -1,6 +1,5 @@
 """Shared by the families with Hugging Face checkpoints: preparing images as the processor does, loading weights."""
 
-import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -157,8 +156,7 @@ def _processor(entry: Checkpoint, folder: Path, remote_code: bool) -> tuple[Any,
     import transformers
 
     if timm := checkpoints.read_settings(folder / "config.json").get("pretrained_cfg"):
-        if importlib.util.find_spec("timm") is None:
-            raise LookalikeError(f"{entry.checkpoint}: is a timm network. Install that package: pip install timm")
+        timm_settings.check_installed(entry.checkpoint, timm=True)
         settings = timm_settings.settings_of(timm)
         _check_settings(folder / "config.json", settings)
         return None, settings, folder / "config.json"

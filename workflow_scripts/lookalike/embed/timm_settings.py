@@ -4,6 +4,7 @@
 installed.
 """
 
+import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from lookalike.embed import checkpoints
+from lookalike.job.errors import LookalikeError
 
 NAME = "timm"
 DEFAULTS: dict[str, Any] = {
@@ -22,6 +24,12 @@ DEFAULTS: dict[str, Any] = {
     "crop_pct": 0.875,
     "crop_mode": "center",
 }
+
+
+def check_installed(checkpoint: str, timm: bool = False) -> None:
+    """Raise LookalikeError for a timm network, as its name may tell, if timm is not installed."""
+    if (timm or checkpoint.startswith("timm/")) and importlib.util.find_spec("timm") is None:
+        raise LookalikeError(f"{checkpoint}: is a timm network. Install that package: pip install timm")
 
 
 def settings_of(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:

@@ -133,9 +133,8 @@ class Network:
         self.device, self.overlaps = self.session.device, self.session.overlaps
         self.input = Input.of(entry, self.session.inputs, self.where)
         self.output = self._chosen_output()
-        self.compute_dtype = "int8" if computes_in_integers(path) else self.output.dtype
-        if self.compute_dtype not in ("int8", "float16"):
-            self.compute_dtype = "float32"
+        half = "float16" in (self.input.dtype, self.output.dtype)
+        self.compute_dtype = "int8" if computes_in_integers(path) else "float16" if half else "float32"
         resample = int(Image.Resampling[entry.interpolation.upper()])
         self.geometry = Geometry(self.input.sides, None, resample)
         if entry.resize == "crop":

@@ -28,11 +28,13 @@ OTHERWISE = "Choose another feature, or a checkpoint whose only input is images.
 
 def fetch(entry: Transformers) -> Weights:
     """Fetch the checkpoint's settings and weights."""
+    timm_settings.check_installed(entry.checkpoint)
     return checkpoints.fetch(entry.checkpoint, entry.revision, code=entry.remote_code)
 
 
 def check_available(entry: Transformers) -> None:
     """Raise LookalikeError if the checkpoint is neither a local folder nor in the Hub's cache."""
+    timm_settings.check_installed(entry.checkpoint)
     checkpoints.check_available(entry.checkpoint, entry.revision, code=entry.remote_code)
 
 
