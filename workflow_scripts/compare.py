@@ -14,6 +14,8 @@ with job(f"compare {snakemake.wildcards.experiment}", snakemake.log[0]):
                 candidates=snakemake.input.candidates,
                 training=snakemake.input.training,
                 candidates_sn=snakemake.input.candidates_sn,
+                audit=snakemake.input.audit,
+                near_duplicates=snakemake.input.near_duplicates,
             ),
             truth=snakemake.input.truth,
             images=snakemake.input.images,

@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from lookalike.config.indexes import Normalise
 from lookalike.io import identity, store
+from lookalike.io.formats.audit import Audit
 from lookalike.io.formats.tables import NEIGHBORS
 from lookalike.job.errors import LookalikeError
-from lookalike.metrics.draws import Draws, Pooled, draw_pools
+from lookalike.metrics.jackknife import ROUGH_DF, Pooled, influences
 from lookalike.metrics.joining import Floats, Ints
 from lookalike.metrics.pooled import (
     Groups,
@@ -30,38 +31,56 @@ from lookalike.metrics.pooled import (
     recall_at,
 )
 from lookalike.metrics.ranking import Ranking, at_k, rank
+from lookalike.metrics.scenes import count_misses, outcomes_of_scenes, read_scenes
 
 PER_QUERY = 10  # predictions per query of the usual, easier rule
 NORMALISED = "_sn"
+NO_INFLUENCE = (np.zeros((1, 0)), np.zeros((1, 0)))  # without true pairs
 
 
 @dataclass(frozen=True)
 class Results:
-    """The output files of one search; the last two are marked absent if the data set has no training images."""
+    """The output files of one search, of which two are marked absent if the data set has no training images.
+
+    Besides, what scenes are judged by: the search's ``audit``, without which there are no metrics of scenes, and the
+    data set's ``near_duplicates``, None where its entry leaves them out.
+    """
 
     neighbors: str | Path
     candidates: str | Path
     training: str | Path
     candidates_sn: str | Path
+    audit: str | Path | None = None
+    near_duplicates: str | Path | None = None
 
     @property
     def files(self) -> list[str | Path]:
-        """All four files."""
-        return list(vars(self).values())
+        """The four files of the search."""
+        return [self.neighbors, self.candidates, self.training, self.candidates_sn]
 
     def identities(self) -> dict[str, str]:
         """Name -> content identity of each file, recorded as the inputs of the metrics."""
-        return {name: store.identity(file) for name, file in vars(self).items()}
+        return {name: store.identity(file) for name, file in vars(self).items() if file is not None}
 
 
 def results_of(
-    *, neighbors: Sequence[str], candidates: Sequence[str], training: Sequence[str], candidates_sn: Sequence[str]
+    *,
+    neighbors: Sequence[str],
+    candidates: Sequence[str],
+    training: Sequence[str],
+    candidates_sn: Sequence[str],
+    audit: Sequence[str],
+    near_duplicates: Sequence[str],
 ) -> list[Results]:
-    """The files of several searches, from one list per kind. Raises LookalikeError if the lists differ in length."""
+    """The files of several searches of one data set, from one list per kind; ``near_duplicates`` is one file or none.
+
+    Raises LookalikeError if the lists differ in length.
+    """
+    lists = (neighbors, candidates, training, candidates_sn, audit)
     try:
-        return [Results(*files) for files in zip(neighbors, candidates, training, candidates_sn, strict=True)]
+        return [Results(*files, *near_duplicates) for files in zip(*lists, strict=True)]
     except ValueError:
-        lengths = [len(files) for files in (neighbors, candidates, training, candidates_sn)]
+        lengths = [len(files) for files in lists]
         raise LookalikeError(f"expected one file of each kind per search, got {lengths}.") from None
 
 
@@ -71,12 +90,14 @@ class Evaluation:
 
     outcomes: metric -> (q,) float64 parallel to ``ranking.counted``; None if there are too few references
     predictions: metric -> its list of predictions
+    audit: what the misses found; None without an audit
     """
 
     ranking: Ranking
     outcomes: dict[str, Floats | None]
     groups: Groups
     predictions: dict[str, Predictions]
+    audit: Audit | None = None
 
 
 def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: int, k: int) -> Evaluation:
@@ -104,7 +125,12 @@ def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: i
             f"{best}{NORMALISED}": (normalise(lists[best][0], near, settings, results.training), results.neighbors),
         }
     predictions = {name: predictions_of(pairs, truth, images, groups, where) for name, (pairs, where) in lists.items()}
-    return Evaluation(ranking, at_k(ranking, k), groups, predictions)
+    outcomes, misses = at_k(ranking, k), None
+    if results.audit is not None:
+        scenes = read_scenes(results.audit, results.near_duplicates, results.neighbors, images)
+        outcomes |= outcomes_of_scenes(neighbors, truth, images, scenes, searched=searched, k=k)
+        misses = count_misses(neighbors, truth, images, scenes, ranking)
+    return Evaluation(ranking, outcomes, groups, predictions, misses)
 
 
 def matches_of(evaluation: Evaluation) -> Ints:
@@ -113,21 +139,17 @@ def matches_of(evaluation: Evaluation) -> Ints:
 
 
 def pooled(evaluation: Evaluation) -> dict[str, Pooled]:
-    """The pooled metrics: name -> value and bootstrap draws."""
-    lists = evaluation.predictions
-    drawn = dict(zip(lists, _draws(list(lists.values())), strict=True))
+    """The pooled metrics: name -> value and the influence of groups on it."""
+    lists, matches = evaluation.predictions, matches_of(evaluation)
+    influence = {
+        name: influences(predictions.right, predictions.group, matches) if matches.any() else NO_INFLUENCE
+        for name, predictions in lists.items()
+    }
     metrics: dict[str, Pooled] = {}
     for end in ("", NORMALISED):
         for name in (name for name in lists if name.endswith(NORMALISED) == bool(end)):
-            metrics[name] = Pooled(micro_average_precision(lists[name]), drawn[name].average_precision)
-        if f"uap{end}" in lists:
-            cut = best_cut(lists[f"uap{end}"])
-            metrics[f"recall_at_p90{end}"] = Pooled(recall_at(cut, lists[f"uap{end}"]), drawn[f"uap{end}"].recall)
+            metrics[name] = Pooled(micro_average_precision(lists[name]), influence[name][0])
+        if (uap := f"uap{end}") in lists:
+            recall = recall_at(best_cut(lists[uap]), lists[uap])
+            metrics[f"recall_at_p90{end}"] = Pooled(recall, influence[uap][1], ROUGH_DF)
     return metrics
-
-
-def _draws(lists: list[Predictions]) -> list[Draws]:
-    matches = lists[0].matches
-    if not matches.any():
-        return [Draws(np.empty(0), np.empty(0)) for _ in lists]
-    return draw_pools([(predictions.right, predictions.group) for predictions in lists], matches)

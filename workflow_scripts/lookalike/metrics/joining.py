@@ -18,16 +18,18 @@ Ints = npt.NDArray[np.int64]
 class Joined:
     """Predicted (query, reference) pairs, marked right or wrong; queries are rows of the images table.
 
-    query: (p,) int64
+    query, reference: (p,) int64
     score: (p,) float32 or float64, higher is more similar
     right: (p,) bool
-    true_query: (t,) int64, the query of each true pair, predicted or not
+    true_query, true_reference: (t,) int64, the true pairs, predicted or not
     """
 
     query: Ints
+    reference: Ints
     score: Floats
     right: Bools
     true_query: Ints
+    true_reference: Ints
 
 
 def join(pairs: pa.Table, truth: pa.Table, images: pa.Table, where: object) -> Joined:
@@ -48,7 +50,8 @@ def join(pairs: pa.Table, truth: pa.Table, images: pa.Table, where: object) -> J
     _check_ranks(query, pairs["rank"].to_numpy(), score, ids, where)
     pair = query * len(ids) + reference
     _check_no_duplicates(pair, ids, where)
-    return Joined(query, score, np.isin(pair, true_query * len(ids) + true_reference), true_query)
+    right = np.isin(pair, true_query * len(ids) + true_reference)
+    return Joined(query, reference, score, right, true_query, true_reference)
 
 
 def _rows(ids: pa.ChunkedArray, images: pa.Table, role: str, where: object) -> Ints:
