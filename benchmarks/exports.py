@@ -3,6 +3,8 @@
 Every output of every tiny network of tests/architectures.yaml and tests/tiny.py is exported as the workflow does it,
 and compared with torch. A minute or two of CPU for ten networks.
 
+Prints a line for each network, and at the end the architectures by result, as a Markdown table.
+
     python benchmarks/exports.py --markdown table.md
 """
 
@@ -77,6 +79,21 @@ def row(name: str, work: Path) -> list[str]:
     ]
 
 
+def summary(rows: list[list[str]]) -> str:
+    """The architectures by result, as a Markdown table."""
+    results: dict[str, list[str]] = {}
+    for name, outputs, _, equal, _, torch_instead in rows:
+        result = torch_instead or "exported"
+        if outputs != "-":
+            result = "exported" if equal == "yes" else "exported; vectors depend on the batch in the last bits"
+            result += f"; torch for {torch_instead}" if torch_instead else ""
+        results.setdefault(result, []).append(name)
+    by_count = sorted(results.items(), key=lambda item: -len(item[1]))
+    lines = ["| result | architectures |", "| --- | --- |"]
+    lines += [f"| {result} | {len(names)}: {', '.join(names)} |" for result, names in by_count]
+    return "\n".join([*lines, ""])
+
+
 def main() -> None:
     """Export, and print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -86,15 +103,16 @@ def main() -> None:
     logging.disable(logging.WARNING)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    head = ["architecture", "exported outputs", "largest difference", "rows equal", "seconds", "torch instead"]
-    lines = [" | ".join(head), " | ".join(["---"] * len(head))]
+    rows = []
+    print("architecture | exported outputs | largest difference | rows equal | seconds | torch instead")
     for name in asked.networks:
         with tempfile.TemporaryDirectory() as temporary:
             os.environ["LOOKALIKE_CACHE"] = f"{temporary}/cache"
-            lines.append(" | ".join(row(name, Path(temporary))))
-        print(lines[-1], flush=True)
+            rows.append(row(name, Path(temporary)))
+        print(" | ".join(rows[-1]), flush=True)
+    print(table := summary(rows))
     if asked.markdown:
-        asked.markdown.write_text("".join(f"| {line} |\n" for line in lines))
+        asked.markdown.write_text(table)
 
 
 if __name__ == "__main__":
