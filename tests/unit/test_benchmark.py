@@ -93,7 +93,9 @@ def test_every_method_is_measured_and_the_table_is_written(
     assert clip["pictures"] == "2 of 64x48"
     assert clip["bottleneck"] in ("read", "decode", "preprocess", "transfer", "forward")
     assert clip["151,448 pictures"].endswith(" h")
-    for method in ("forward", "prepare", "bound", "loop", "pipeline"):
+    for method in ("torch", "prepare", "bound", "loop", "pipeline"):
         assert float(clip[f"ours / {method}"]) >= 0  # 0.00 if two images are too slow on a busy machine
+    assert clip["batch, precision, engine"] == "2, float32, onnxruntime"
+    assert float(clip["GFLOP/s of the product"]) > 0
     assert blip2["ours / pipeline"] == "-", "the pipeline cannot call the Q-Former"
     assert "clip-vit-b32" in capsys.readouterr().out

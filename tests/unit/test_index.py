@@ -321,6 +321,15 @@ def test_shards_of_other_weights_or_precision_are_rejected(chain: Chain, footer:
         chain.build()
 
 
+def test_shards_of_two_engines_are_a_warning_that_names_both(chain: Chain, caplog: pytest.LogCaptureFixture) -> None:
+    queries = [name for name in chain.vectors if name[0] == "q"]
+    chain.shard("queries", queries, engine={"name": "torch"}, versions={"torch": "2.9"})
+    with caplog.at_level(logging.WARNING, "lookalike"):
+        chain.build()
+    assert "queries.parquet: was computed with torch, " in caplog.text
+    assert "In float32 their vectors agree within 1e-5 of their norm" in caplog.text
+
+
 def test_shards_of_other_library_versions_are_a_warning(chain: Chain, caplog: pytest.LogCaptureFixture) -> None:
     chain.shard("queries", [name for name in chain.vectors if name[0] == "q"], versions={"numpy": "3", "torch": "2.9"})
     with caplog.at_level(logging.WARNING, "lookalike"):

@@ -20,8 +20,8 @@ from lookalike.plan.installed import without_missing
 from lookalike.plan.keys import Keys
 
 RULES = (
-    *("make_images", "sample", "shard", "find_near_duplicates", "fetch_weights", "embed", "index", "search", "audit"),
-    *("measure", "compare", "find_duplicates", "report"),
+    *("make_images", "sample", "shard", "find_near_duplicates", "fetch_weights", "export", "embed", "index", "search"),
+    *("audit", "measure", "compare", "find_duplicates", "report"),
 )
 
 
@@ -73,6 +73,11 @@ class Plan(Keys):
         """How long one chunk of a download of weights may take, by the most patient of the models that share them."""
         entries = self.config.models.values()
         return max(entry.runtime.download_seconds for entry in entries if entry.embed.weights_name() == weights)
+
+    def export_memory(self, model: str) -> int:
+        """Memory to request for exporting a model's network, in MB: of all models with it, what embedding requests."""
+        path = self.exports(model)
+        return max(entry.runtime.mem_mb for name, entry in self.config.models.items() if self.exports(name) == path)
 
     def batch_size(self, model: str, attempt: int) -> int:
         """Images per forward pass: halved with every retry, since memory may have run out."""

@@ -39,6 +39,7 @@ class EmbedTiming(Record):
     batch_size: int
     threads: int = 1
     precision: str = ""  # compute dtype, such as float32
+    engine: str = ""  # onnxruntime or torch; other families: python
     stages: dict[str, float] = {}
     bottleneck: str = ""  # one of the stages (see ``bottleneck``)
     peak_memory_mb: float | None = None  # of the process, model included
