@@ -150,8 +150,9 @@ def test_models_that_compute_on_the_cpu_stay_off_the_gpu_partition(tree: Tree) -
     (tree.folder / "partitions.yaml").write_text(PARTITIONS)
     tree.configure({**CONFIG, "experiments": {"mine": {"dataset": "pictures", "models": ["own", "pixels"]}}})
     alone = ("--profile", "profiles/slurm", "--slurm-partition-config", "partitions.yaml")
+    limits = ("--set-resources", "audit:runtime=10", "find_near_duplicates:runtime=20")
     polls = ("--slurm-init-seconds-before-status-checks", "8", "--latency-wait", "10")
-    output = tree.run(options=(*alone, *polls)).output
+    output = tree.run(options=(*alone, *limits, *polls)).output
     partitions: dict[str, set[str]] = {"own": set(), "pixels": set()}
     for number in re.findall(r"has been submitted with SLURM jobid (\d+)", output):
         told = subprocess.run(["scontrol", "-o", "show", "job", number], capture_output=True, text=True, check=True)
