@@ -121,7 +121,7 @@ def test_jobs_that_end_after_their_master_was_killed_are_not_lost(tree: Tree) ->
     with (tree.folder / "output").open("w") as output:
         master = subprocess.Popen(command, cwd=tree.folder, env=tree.environment, stdout=output, stderr=output)
     try:
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 500
         while not list(tree.folder.glob("results/logs/embed/**/*.log")):
             assert time.monotonic() < deadline
             assert master.poll() is None, (tree.folder / "output").read_text()[-3000:]
