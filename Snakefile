@@ -89,6 +89,7 @@ wildcard_constraints:
     dataset=plan.pattern(plan.config.datasets),
     model=plan.pattern(plan.config.models),
     weights=plan.pattern(plan.weights_names()),
+    export=plan.pattern(plan.export_names()),
     index=plan.pattern(plan.config.indexes),
     shard=plan.shard_pattern(),
     experiment=plan.pattern(plan.config.experiments),

@@ -17,5 +17,6 @@ with job(f"embed {wildcards.dataset} {wildcards.model} {wildcards.shard}", snake
             threads=snakemake.threads,
             gpu=bool(snakemake.resources.gpu),
             image_seconds=snakemake.resources.image_seconds,
+            export=next(iter(snakemake.input.export), None),
         )
     )

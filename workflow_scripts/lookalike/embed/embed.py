@@ -25,6 +25,7 @@ from lookalike.job import memory
 from lookalike.job.devices import out_of_memory
 from lookalike.job.errors import LookalikeError
 from lookalike.job.progress import Progress
+from lookalike.job.usage import peak_gpu_memory_mb, peak_memory_mb
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class EmbedJob:
     threads: int
     gpu: bool
     image_seconds: float = 300
+    export: str | None = None  # export.json, where the model's network is exported for CPUs
 
 
 def embed_shard(job: EmbedJob) -> None:
@@ -96,7 +98,7 @@ def embed_shard(job: EmbedJob) -> None:
     images.check_roots(rows, job.shard)
     fetched = store.read_json(job.weights, Weights)
     started = time.perf_counter()
-    encoder = encoders.load(job.key, fetched, encoders.Machine(job.threads, job.gpu))
+    encoder = encoders.load(job.key, fetched, encoders.Machine(job.threads, job.gpu), job.export)
     loaded = time.perf_counter()
     stored_dtype = encoders.parse(job.key).stored_dtype
     shard_sha256 = store.identity(job.shard)
@@ -105,6 +107,7 @@ def embed_shard(job: EmbedJob) -> None:
             rows, encoder, batch_size=job.batch_size, threads=job.threads, stored_dtype=stored_dtype, guard=guard
         )
     embedded = time.perf_counter()
+    log.info("computed with %s", " ".join(filter(None, encoders.engine(encoder).values())))
     log.info("%d embedded + %d rejected = %d in the shard", len(done.images), len(done.rejected), rows.num_rows)
     if guard.rejected:
         log.warning("%d of the rejected images hung or killed their decoder", guard.rejected)
@@ -118,6 +121,7 @@ def embed_shard(job: EmbedJob) -> None:
         "weights": fetched.model_dump(),
         "weights_sha256": weights_sha256(fetched),
         "dtypes": {"compute": encoder.compute_dtype, "stored": stored_dtype},
+        "engine": encoders.engine(encoder),
         "versions": {**encoder.versions, **store.versions("pyarrow")},
     }
     store.write_table(_rejected_table(done.rejected), job.rejected_out, REJECTED, provenance)
@@ -132,8 +136,11 @@ def embed_shard(job: EmbedJob) -> None:
         batch_size=done.batch_size,
         threads=job.threads,
         precision=encoder.compute_dtype,
+        engine=encoders.engine(encoder)["name"],
         stages=stages,
         bottleneck=bottleneck(stages, job.threads),
+        peak_memory_mb=peak_memory_mb(),
+        peak_gpu_memory_mb=peak_gpu_memory_mb(),
     )
     store.write_json(timing, job.timing_out)
 

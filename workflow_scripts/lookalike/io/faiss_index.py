@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from lookalike.io.vectors import equal_rows
 from lookalike.job import devices, gpus
 
+GPU_MOST = 2048  # neighbors, and clusters (nprobe), that FAISS can select on a GPU
 SCRATCH = 512 << 20  # bytes that FAISS may take on a GPU besides the index
 
 
