@@ -23,7 +23,7 @@ rule audit:
     threads: 2
     resources:
         mem_mb=lambda wildcards, attempt: attempt * 2000,
-        runtime=60,
+        runtime=lambda wildcards, attempt: attempt * 60,
     params:
         k=lambda wildcards: plan.config.datasets[wildcards.dataset].k,
         code=plan.code("audit"),

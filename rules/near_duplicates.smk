@@ -21,7 +21,7 @@ rule find_near_duplicates:
     threads: 4
     resources:
         mem_mb=lambda wildcards, attempt: attempt * 4000,
-        runtime=240,
+        runtime=lambda wildcards, attempt: attempt * 240,
     params:
         code=plan.code("find_near_duplicates"),
     script:
