@@ -215,17 +215,23 @@ def test_no_sentence_states_what_a_test_denies(experiment: tuple[list[Metrics], 
         worse = {model for model in others - {top} if verdicts[metrics[0], top, model] == "better"}
         assert set(found[need].worse) == worse
         assert set(found[need].best) == others - worse
-        denied = {
-            (metric, model)
-            for metric in metrics[1:]
-            for model in others - {top}
-            if verdicts[metric, top, model] == "worse"
+        rivals = [(metric, model) for metric in metrics[1:] for model in others - {top}]
+        denied = {(metric, model, "better") for metric, model in rivals if verdicts[metric, top, model] == "worse"}
+        denied |= {
+            (metric, model, "worse")
+            for metric, model in rivals
+            if verdicts[metric, top, model] == "better" and verdicts[metrics[0], top, model] == "cannot tell"
         }
-        assert {(one.metric, one.model) for one in found[need].contradictions} == denied
+        contradicted = {
+            (one.metric, one.model, "better" if one.difference.value > 0 else "worse")  # type: ignore[operator]
+            for one in found[need].contradictions
+        }
+        assert contradicted == denied
         silent = need == ACTS and not found[need].estimate.value
         part = parts[-1] if need == ACTS else parts[0]
-        for metric, model in denied:
-            assert silent or re.search(rf"yet .*by {words.metric(metric)}, [^;]*The {model} one", part), text
+        for metric, model, how in denied:
+            named = rf"yet .*by {words.metric(metric)}, [^;]*The {model} one[^;]* significantly {how}"
+            assert silent or re.search(named, part), text
         if worse and not silent and len(worse) < len(records) - 1:
             named = re.search(r"(?:^|; |and )((?:The m\d one(?:, | and )?)+) (?:is|are) significantly worse", part)
             assert named, text

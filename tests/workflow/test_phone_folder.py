@@ -6,12 +6,12 @@ from pathlib import Path
 import phone_folder
 from workflow.conftest import Tree
 
-MODELS = ["efficientnet-lite0", "color-histogram", "pixels"]
+MODELS = ["efficientnet-lite0", "pixels"]
 
 
 def test_the_headline_of_a_phone_folder_is_right_for_both_needs(tmp_path: Path) -> None:
     """Strictly, other shots of the right scene are misses; the answer is by what a person would call right."""
-    entry = {**phone_folder.make(tmp_path / "photos").entry(), "k": 5}
+    entry = {**phone_folder.make(tmp_path / "photos", scenes=12).entry(), "k": 5}
     tree = Tree.new(
         tmp_path / "tree",
         {
@@ -26,11 +26,16 @@ def test_the_headline_of_a_phone_folder_is_right_for_both_needs(tmp_path: Path) 
     measured = {
         model: json.loads((tree.folder / f"results/phone/metrics/{model}/flat.json").read_text()) for model in MODELS
     }
-    # near-duplicates and other shots are no misses, and that matters here
-    assert (looks["metric"], looks["best"][0]) == ("accuracy_at_1_scene", "efficientnet-lite0")
-    of_network = measured["efficientnet-lite0"]["metrics"]
-    assert looks["estimate"]["value"] == of_network["accuracy_at_1_scene"]["value"] > looks["strict"]["value"]
-    assert looks["strict"] == of_network["accuracy_at_1"]
+    # Strictly, the network seems to miss most queries; but most of what it found shows the right scene or image.
+    network = measured["efficientnet-lite0"]["metrics"]
+    assert network["accuracy_at_1"]["value"] < 0.3
+    assert network["accuracy_at_1_scene"]["value"] > 0.6
+    assert looks["metric"] == "accuracy_at_1_scene"
+    of_top = measured[looks["best"][0]]["metrics"]
+    assert looks["estimate"]["value"] == of_top["accuracy_at_1_scene"]["value"] > looks["strict"]["value"]
+    assert looks["strict"] == of_top["accuracy_at_1"]
+    (strictly,) = [one["verdict"] for one in compared["comparisons"] if one["metric"] == "accuracy_at_1"]
+    assert (strictly, looks["verdict"]) == ("worse", "cannot tell")
     # each answer is the one that its metric and the tests give
     for answer in (looks, acts):
         values = {model: measured[model]["metrics"][answer["metric"]]["value"] for model in MODELS}
@@ -45,8 +50,9 @@ def test_the_headline_of_a_phone_folder_is_right_for_both_needs(tmp_path: Path) 
         }
     page = (tree.folder / "results/reports/phone/index.html").read_text()
     (sentence,) = [line for line in page.splitlines() if line.startswith('<p class="answer">')]
-    assert "EfficientNet-Lite0 ranks a true match first" in sentence
     assert "if another image of the same scene is a miss)" in sentence
-    if acts["best"] and acts["estimate"]["value"]:
-        leader = {"color-histogram": "Color histogram", "pixels": "Grey thumbnail", "efficientnet-lite0": "it finds"}
-        assert leader[acts["best"][0]] in sentence.partition("o act alone, ")[2]
+    looking = sentence.partition("o act alone, ")[0]
+    assert "EfficientNet-Lite0 is not significantly different" in looking
+    assert "yet by Accuracy@1, EfficientNet-Lite0 is significantly worse" in looking
+    assert acts["threshold"] == "too few queries"
+    assert "90\N{NO-BREAK SPACE}% precision (unverified: too few queries)" in sentence.partition("o act alone, ")[2]

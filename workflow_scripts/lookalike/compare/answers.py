@@ -62,7 +62,9 @@ def _answer(need: str, metrics: Sequence[str], records: Sequence[Metrics], compa
             for other in metrics
             for name in (other, other + SCENE)
             for model in others
-            if name != metric and (pair := about.get((name, model))) and pair.verdict == "worse"
+            if name != metric
+            and (pair := about.get((name, model)))
+            and (pair.verdict == "worse" or (pair.verdict == "better" and verdicts[model] == "cannot tell"))
         ],
     )
 

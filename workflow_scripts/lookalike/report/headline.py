@@ -143,11 +143,15 @@ def _needed(answer: Answer) -> str:
 
 
 def _contradicted(evidence: Evidence, answer: Answer) -> str:
-    """The models that are significantly better by another metric of the same need."""
-    by_metric: dict[str, list[str]] = {}
-    for contradiction in answer.contradictions:
-        by_metric.setdefault(contradiction.metric, []).append(evidence.label(contradiction.model))
-    parts = [f"by {words.metric(metric)}, {_are(labels)} significantly better" for metric, labels in by_metric.items()]
+    """What other metrics of the same need say significantly, and the deciding one does not."""
+    said: dict[tuple[str, str], list[str]] = {}
+    for found in answer.contradictions:
+        direction = "better" if (found.difference.value or 0.0) > 0 else "worse"
+        said.setdefault((found.metric, direction), []).append(evidence.label(found.model))
+    parts = [
+        f"by {words.metric(metric)}, {_are(labels)} significantly {direction}"
+        for (metric, direction), labels in said.items()
+    ]
     return f"yet {' and '.join(parts)}" if parts else ""
 
 

@@ -17,7 +17,10 @@ class Rival(Record):
 
 
 class Contradiction(Record):
-    """Another metric of the same need by which ``model`` is significantly better than the top one (``difference``)."""
+    """What another metric of the same need says significantly about ``model``; ``difference`` is to the top one.
+
+    It is better than the top one, or worse although the deciding metric cannot tell.
+    """
 
     metric: str
     model: str
