@@ -15,7 +15,7 @@ from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics.evaluation import Results
-from lookalike.metrics.rates import wilson
+from lookalike.metrics.intervals import proportion, wilson
 from tables import MADE, images_table, neighbors_table, pool_table, seen_table, truth_table
 
 REFERENCES = [f"r{number}" for number in range(12)]
@@ -101,7 +101,7 @@ def test_metrics_record_what_was_measured_and_how_many(run: Measure) -> None:
         *("uap", "uap_k3", "recall_at_p90"),
     ]
     accuracy = record.metrics["accuracy_at_1"]
-    assert (accuracy.value, accuracy.low, accuracy.high, accuracy.n) == (0.5, *wilson(1, 2), 2)
+    assert (accuracy.value, accuracy.low, accuracy.high, accuracy.n) == (0.5, *proportion(1, 2), 2)
 
 
 def test_accuracy_at_3_needs_three_neighbors(run: Measure) -> None:
@@ -252,6 +252,29 @@ def test_the_threshold_comes_with_its_held_out_precision_and_recall(run: Measure
     assert (curve.score[-1], curve.precision[-1], curve.recall[-1]) == (threshold.score, 1, 1)
 
 
+def test_every_target_precision_has_a_verdict(run: Measure) -> None:
+    queries = {f"q{number}": f"r{number % 12}" for number in range(70)}
+    neighbors = {query: [(match, 0.9 - int(query[1:]) / 100)] for query, match in queries.items()}
+    neighbors |= {f"x{number}": [("r0", 0.15 - number / 100)] for number in range(10)}  # without a match
+    record = run(neighbors, queries, queries=list(neighbors))
+    assert list(record.thresholds) == ["recall_at_p90", "90", "95", "99"]
+    verdicts = {percent: target.verdict for percent, target in record.targets().items()}
+    assert verdicts == {"90": "holds", "95": "holds", "99": "too few queries"}
+    targets = record.targets()
+    assert targets["99"].queries_needed is not None
+    assert targets["99"].queries_needed >= 299 * 80 / 70
+    assert targets["90"].share_with_match == 70 / 80
+    assert record.thresholds_sn == {}
+    normalised = run(neighbors, queries, queries=list(neighbors), normalised=_without_training_effect(neighbors))
+    assert list(normalised.thresholds_sn) == ["90", "95", "99"]
+
+
+def _without_training_effect(neighbors: dict[str, list[tuple[str, float]]]) -> tuple[pa.Table, pa.Table]:
+    """Training neighbors that are equally far from all queries, and the candidates that follow."""
+    shifted = {query: [(name, score - 0.1) for name, score in pairs] for query, pairs in neighbors.items()}
+    return neighbors_table({query: [("r11", 0.1)] for query in neighbors}), neighbors_table(shifted)
+
+
 def test_no_threshold_is_none_and_not_zero(run: Measure) -> None:
     record = run({"a": fourth("r1"), "b": fourth("r2")}, {"a": "r1", "b": "r2"})
     threshold = record.thresholds["recall_at_p90"]
@@ -359,9 +382,14 @@ def test_timings_are_summed_over_shards(run: Measure, tmp_path: Path) -> None:
             precision="float32",
             stages={"decode": 3.0, "forward": 1.5, "wait": 0.5},
             bottleneck=["decode", "forward"][number],
+            peak_memory_mb=900.0 - number,
+            peak_gpu_memory_mb=[3000.0, None][number],
         )
         store.write_json(timing, tmp_path / f"embed-{number}.json")
-    store.write_json(SearchTiming(queries=2, read_seconds=0.1, seconds=0.5), tmp_path / "search.json")
+    search = SearchTiming(
+        queries=2, read_seconds=0.1, seconds=0.5, latency_queries=2, latency_median=0.3, latency_p95=0.4
+    )
+    store.write_json(search, tmp_path / "search.json")
     assert run({"a": first("r1")}, {"a": "r1"}).timing == {
         "embed": {
             "images": 60,
@@ -374,8 +402,21 @@ def test_timings_are_summed_over_shards(run: Measure, tmp_path: Path) -> None:
             "threads": "4",
             "stages": {"read": 0.0, "decode": 6.0, "preprocess": 0.0, "transfer": 0.0, "forward": 3.0, "write": 0.0},
             "bottleneck": "forward",  # the bottleneck of most of the time
+            "jobs": 2,
+            "peak_memory_mb": 900.0,
+            "peak_gpu_memory_mb": 3000.0,
         },
-        "search": {"queries": 2, "seconds": 0.5, "queries_per_second": 4.0},
+        "search": {
+            "queries": 2,
+            "seconds": 0.5,
+            "queries_per_second": 4.0,
+            "device": "",
+            "latency_queries": 2,
+            "latency_median": 0.3,
+            "latency_p95": 0.4,
+            "peak_memory_mb": None,
+            "peak_gpu_memory_mb": None,
+        },
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from lookalike.config.about import About
 from lookalike.config.datasets import Copies, Dataset
 from lookalike.config.entry import Entry
 from lookalike.config.indexes import Index, IndexRuntime, Normalise, Train
@@ -31,7 +32,7 @@ _UNIONS = {"datasets": ("kind", Dataset), "models": ("family", Embed)}
 
 # The mappings within an entry of a section, and their records.
 _INNER: dict[str, dict[str, tuple[type[Entry], ...]]] = {
-    "models": {"embed": get_args(get_args(Embed)[0]), "runtime": (Runtime,)},
+    "models": {"embed": get_args(get_args(Embed)[0]), "runtime": (Runtime,), "about": (About,)},
     "indexes": {"runtime": (IndexRuntime,)},
 }
 
@@ -190,6 +191,8 @@ def _record_at(place: list[Any], raw: Any = None) -> type[Entry] | None:
             return _members(Embed).get(str(family))
         case ["models", _, "runtime", _]:
             return Runtime
+        case ["models", _, "about", _]:
+            return About
         case ["models", _, _]:
             return Model
         case ["indexes", _, "train", _]:
@@ -286,6 +289,8 @@ def _dangling(config: Config) -> list[str]:
         check(f"{where}.dataset", "data set", experiment.dataset, config.datasets)
         for model in experiment.models:
             check(f"{where}.models", "model", model, config.models)
+        for model in experiment.if_installed:
+            check(f"{where}.if_installed", "model", model, config.models)
         for index in experiment.indexes:
             check(f"{where}.indexes", "index", index, config.indexes)
         known_dataset = config.datasets.get(experiment.dataset)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from lookalike.config.about import About
 from lookalike.config.entry import Entry, UserPath
 
 LONGEST_NAME = 150  # characters of a folder's name, without the hash that may follow
@@ -18,6 +19,8 @@ class EmbedBase(Entry):
     """Settings that change the vectors, for every family."""
 
     weights_fields: ClassVar[tuple[str, ...]] = ()  # which, with the family, identify the weights
+    export_fields: ClassVar[tuple[str, ...] | None] = None  # which else change an exported network; None: no exports
+    exported_as: ClassVar[dict[str, str]] = {}  # fields of the exported entry that have one value for all models
 
     family: str
     stored_dtype: Literal["float32", "float16"] = Field("float32", description="precision of the stored vectors")
@@ -26,6 +29,23 @@ class EmbedBase(Entry):
         """What identifies a model's weights, as sorted JSON without defaults. Models may share it."""
         fields = {"family", *self.weights_fields}
         return json.dumps(self.model_dump(mode="json", include=fields, exclude_defaults=True), sort_keys=True)
+
+    def export_key(self) -> str | None:
+        """What changes a network that is exported for a CPU, or its input: an entry as JSON. None if it is not.
+
+        Models that differ in pooling, decoding or precision share it. Only torch computes in bfloat16.
+        """
+        if self.export_fields is None or getattr(self, "compute_dtype", None) == "bfloat16":
+            return None
+        fields = {"family", *self.weights_fields, *self.export_fields}
+        settings = self.model_dump(mode="json", include=fields, exclude_defaults=True)
+        return json.dumps({**settings, **self.exported_as}, sort_keys=True)
+
+    def export_file(self) -> str | None:
+        """The file in which a run records the exported network, if there is one."""
+        if (exported := self.export_key()) is None:
+            return None
+        return f"results/exports/{self.weights_name()}/{hashlib.sha256(exported.encode()).hexdigest()[:12]}/export.json"
 
     def weights_name(self) -> str:
         """The folder in which the weights are recorded: readable, and unique to this ``weights_key``."""
@@ -88,6 +108,7 @@ class EfficientNetLite(Resized):
     compute_dtype: Literal["float32"] = Field("float32", description="precision to compute in")
 
     weights_fields = ("variant",)
+    export_fields = ("resize",)
 
     def _weights_label(self) -> tuple[str, bool]:
         return f"{self.family}-{self.variant}", True
@@ -107,6 +128,9 @@ def is_path(checkpoint: str) -> bool:
     return checkpoint.startswith(("/", ".")) or checkpoint.count("/") > 1
 
 
+Triple = tuple[float, float, float]
+_Positive = Annotated[float, Field(gt=0)]
+PositiveTriple = tuple[_Positive, _Positive, _Positive]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
@@ -126,6 +150,7 @@ class Checkpoint(Resized):
     )
 
     weights_fields: ClassVar[tuple[str, ...]] = ("checkpoint", "revision")
+    export_fields: ClassVar[tuple[str, ...] | None] = ("size", "resize", "interpolation")
 
     def _weights_label(self) -> tuple[str, bool]:
         if is_path(self.checkpoint):
@@ -150,6 +175,13 @@ class Transformers(Checkpoint):
     remote_code: bool = Field(False, description="run the checkpoint's own code; review it first")
 
     weights_fields = (*Checkpoint.weights_fields, "remote_code")
+    export_fields = ("size", "resize", "interpolation", "feature")
+
+    def export_key(self) -> str | None:
+        exported = super().export_key()
+        if exported is None or self.pooling == "none":
+            return exported
+        return json.dumps({**json.loads(exported), "pooling": "mean"}, sort_keys=True)  # as for all poolings
 
     def _weights_label(self) -> tuple[str, bool]:
         label, unambiguous = super()._weights_label()
@@ -177,6 +209,8 @@ class Blip2(Checkpoint):
     family: Literal["blip2"]
     compute_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="precision to compute in")
 
+    exported_as: ClassVar[dict[str, str]] = {"compute_dtype": "float32"}
+
     def _weights_label(self) -> tuple[str, bool]:
         label, unambiguous = super()._weights_label()
         return f"{label}-blip2", unambiguous  # it uses only some of the checkpoint's files
@@ -190,18 +224,109 @@ class TorchScript(Resized):
     url: str | None = Field(None, pattern="^https?://", description="URL to download the file from if it is missing")
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="hash of the file, as printed by `sha256sum FILE`")
     size: int = Field(ge=8, le=4096, description="side of the square input, in pixels")
-    mean: tuple[float, float, float] = Field(description="mean per color channel, of values from 0 to 1")
-    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
-        description="standard deviation per color channel, of values from 0 to 1"
-    )
-    resize: Literal["squash", "crop"] = Field("squash", description="the whole picture squashed, or its central square")
+    mean: Triple = Field(description="mean per color channel, of values from 0 to 1")
+    std: PositiveTriple = Field(description="standard deviation per color channel, of values from 0 to 1")
+    resize: Literal["squash", "crop"] = Field("squash", description="the whole image squashed, or its central square")
     interpolation: Interpolation = Field("bilinear", description="interpolation when resizing")
     compute_dtype: Literal["float32"] = "float32"
 
     weights_fields = ("path", "url", "sha256")
+    export_fields = ("size", "mean", "std", "resize", "interpolation")
 
     def _weights_label(self) -> tuple[str, bool]:
         return f"{Path(self.path).name}-{self.sha256[:12]}", False
+
+
+class Onnx(Resized):
+    """An image network in an ONNX file: a local file, one of a Python package, or one of the hub."""
+
+    family: Literal["onnx"]
+    path: UserPath | None = Field(None, min_length=1, description="ONNX file")
+    url: str | None = Field(None, pattern="^https?://", description="URL to download `path` from if it is missing")
+    package: str | None = Field(
+        None, pattern=r"^[A-Za-z_][\w-]*$", description="Python package that contains `file`, which is read in place"
+    )
+    checkpoint: UserPath | None = Field(
+        None, min_length=1, description="name on the Hugging Face hub, or local folder, that contains `file`"
+    )
+    revision: str = Field("main", min_length=1, description="commit on the hub, or a branch or tag, which may move")
+    file: str | None = Field(
+        None, pattern=r"^[^/\\].*\.onnx$", description="path of the ONNX file within the package or checkpoint"
+    )
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="hash of the file, as printed by `sha256sum FILE`"
+    )
+    size: int | None = Field(
+        None, ge=8, le=4096, description="side of the square input, in pixels; default: as the file says"
+    )
+    resize: Literal["squash", "crop"] = Field("squash", description="the whole image squashed, or its central square")
+    interpolation: Interpolation = Field("bilinear", description="interpolation when resizing")
+    layout: Literal["nchw", "nhwc"] | None = Field(None, description="order of axes; default: as the file says")
+    channels: Literal["rgb", "bgr"] = Field("rgb", description="order of the color channels in the input")
+    mean: Triple | None = Field(None, description="mean of red, green and blue, from 0 to 1; not for uint8 input")
+    std: PositiveTriple | None = Field(
+        None, description="standard deviation of red, green and blue, from 0 to 1; not for uint8 input"
+    )
+    output: str | None = Field(None, min_length=1, description="name of the output, if the network has several")
+    pooling: Literal["cls", "mean", "gem", "none"] = Field(
+        "none", description="how tokens or a feature map become one vector"
+    )
+    batch: int | None = Field(
+        None, ge=1, description="images per run of the network: 1 if its vectors depend on the batch"
+    )
+
+    weights_fields = ("path", "url", "package", "checkpoint", "revision", "file", "sha256")
+
+    @property
+    def source(self) -> str:
+        """The file, for people."""
+        return self.path or f"{self.package or self.checkpoint}: {self.file}"
+
+    def _weights_label(self) -> tuple[str, bool]:
+        return f"{Path(self.path or f'{self.package or self.checkpoint}/{self.file}').name}-{self.family}", False
+
+    @model_validator(mode="after")
+    def _one_file(self) -> "Onnx":
+        given = [name for name in ("path", "package", "checkpoint") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(
+                f"has {' and '.join(given) if given else 'no file'}. Give one of path, package with file, and "
+                "checkpoint with file."
+            )
+        if bool(self.file) == bool(self.path):
+            raise ValueError(
+                "has both path and file. Leave file out: path is the whole file's."
+                if self.path
+                else f"'{given[0]}' needs file: the ONNX file's path within it."
+            )
+        if self.url and not (self.path and self.sha256):
+            raise ValueError("'url' needs path, where the file is saved, and sha256, which identifies it.")
+        if bool(self.mean) != bool(self.std):
+            raise ValueError("has only one of mean and std. Give both.")
+        return self
+
+
+class Hash(EmbedBase):
+    """A perceptual hash as a vector of +1 and -1: the cosine of two is 1 - 2 * Hamming distance / bits."""
+
+    family: Literal["hash"]
+    method: Literal["phash", "dhash", "whash", "pdq"] = Field(description="which hash")
+    bits: Literal[64, 256, 1024] = Field(256, description="length of the hash; PDQ always has 256 bits")
+
+    weights_fields = ("method",)  # its package
+
+    def _weights_label(self) -> tuple[str, bool]:
+        return f"{self.family}-{self.method}", True
+
+    @property
+    def dimension(self) -> int:
+        return self.bits
+
+    @model_validator(mode="after")
+    def _pdq_has_256(self) -> "Hash":
+        if self.method == "pdq" and self.bits != 256:
+            raise ValueError(f"method 'pdq' always has 256 bits, and bits is {self.bits}. Leave bits out.")
+        return self
 
 
 class PythonFactory(EmbedBase):
@@ -220,7 +345,7 @@ class PythonFactory(EmbedBase):
 
 
 Embed = Annotated[
-    Pixels | ColorHistogram | EfficientNetLite | Transformers | Blip2 | TorchScript | PythonFactory,
+    Pixels | ColorHistogram | EfficientNetLite | Transformers | Blip2 | TorchScript | Onnx | Hash | PythonFactory,
     Field(discriminator="family"),
 ]
 _FAMILIES: dict[str, type[EmbedBase]] = {
@@ -242,6 +367,10 @@ class Runtime(Entry):
     minutes: int = Field(30, ge=1, description="run time to request from a cluster for one embed job, in minutes")
     gpu: int = Field(0, ge=0, le=1, description="GPUs per embed job")
     threads: int = Field(4, ge=1, description="CPU cores per embed job, to read images and, without a GPU, to compute")
+    image_seconds: int = Field(300, ge=1, description="longest time to decode one image; reading it is not timed")
+    download_seconds: int = Field(
+        300, ge=1, description="longest time for one chunk of a download (10 MB from the Hub, else 64 kB)"
+    )
 
 
 class Model(Entry):
@@ -252,5 +381,11 @@ class Model(Entry):
         None, description="architecture, as the published comparisons call it: their claims about it are tested on it"
     )
     dimension: int | None = Field(None, ge=1, description="dimension of the vectors, for listings before the first run")
+    about: About = Field(About(), description="facts for people, shown in listings and the report")
+    requires: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][\w.-]*(==[\w.+!-]+)?$",
+        description="Python package with the weights, such as name==1.0; `lookalike fetch` installs it",
+    )
     embed: Embed = Field(description="settings that change the vectors: editing one embeds again")
     runtime: Runtime = Runtime()

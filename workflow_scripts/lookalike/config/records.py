@@ -19,14 +19,26 @@ class Vary(Entry):
     )
 
 
+class Report(Entry):
+    """What HTML reports contain."""
+
+    images: bool | None = Field(
+        None, description="whether the report shows thumbnails (default: true); without them it shows ids only"
+    )
+
+
 class Experiment(Entry):
     """A comparison on one data set: of several models, or of one model's variants."""
 
     dataset: str = Field(description="name of the data set")
     models: tuple[str, ...] = Field((), min_length=1, description="names of the models to compare")
+    if_installed: tuple[str, ...] = Field(
+        (), description="those of `models` to leave out, with a warning, if their Python package is not installed"
+    )
     vary: Vary | None = Field(None, description="instead of `models`: one model with other settings")
     indexes: tuple[str, ...] = Field(("flat",), min_length=1, description="names of the indexes to search with")
     title: str = Field("", description="the question that the experiment answers, as the report's title")
+    report: Report = Field(Report(), description="what the report contains, instead of the run's setting")
 
     @model_validator(mode="after")
     def _one_source_of_models(self) -> "Experiment":
@@ -48,6 +60,7 @@ class Config(Entry):
 
     run: tuple[str, ...] = Field(min_length=1, description="experiments that `snakemake` builds by default")
     environment: Literal["cpu", "gpu"] = Field("cpu", description="environment file in envs/ for --sdm conda")
+    report: Report = Field(Report(), description="what reports contain, unless an experiment says otherwise")
     datasets: dict[str, Dataset] = Field(description="data sets by name")
     models: dict[str, Model] = Field(description="models by name")
     indexes: dict[str, Index] = Field(description="indexes by name")

@@ -12,8 +12,9 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from lookalike.config.models import Checkpoint
-from lookalike.embed import checkpoints
+from lookalike.embed import checkpoints, timm_settings
 from lookalike.embed.encoders import Size
+from lookalike.embed.onnx_session import cpu_flags
 from lookalike.embed.preprocess import Geometry, Values, geometry_of, invalid_setting
 from lookalike.job.devices import out_of_memory
 from lookalike.job.errors import LookalikeError
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 PROBES = ((331, 200), (200, 331), (97, 97), (640, 427), (64, 301))  # width, height
 ONE_SIZE = "Set size, and resize: squash or crop, in the model's entry."
 FAILURES = (
+    AssertionError,
     AttributeError,
     IndexError,
     KeyError,
@@ -36,6 +38,7 @@ FAILURES = (
     TypeError,
     ValueError,
 )
+BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # flags of CPUs that multiply matrices in bfloat16
 Prepare = Callable[[Image.Image], NDArray[Any]]
 
 
@@ -60,6 +63,8 @@ class Preparation:
             assert geometry is not None
             self.prepare, self.values = geometry, Values.of(settings)
             self._check_shapes()
+            if settings.get("image_processor_type") == timm_settings.NAME:
+                return
             log.warning(
                 "%s: its processor, %s, needs torchvision, which Lookalike never uses; images are prepared from its "
                 "settings instead, and the result could not be compared with the processor",
@@ -115,14 +120,19 @@ class Preparation:
             )
         return geometry.overridden(entry.size, entry.resize, entry.interpolation)
 
+    @property
+    def geometry(self) -> Geometry | None:
+        """The resizing of the fast path; None where the processor itself prepares images."""
+        return self.prepare if isinstance(self.prepare, Geometry) else None
+
     def needs(self, size: Size) -> Size:
         """Smallest size to decode an image at (``encoders.needs``)."""
-        if not isinstance(self.prepare, Geometry):
+        if self.geometry is None:
             raise LookalikeError(
                 f"{self._entry.checkpoint}: decode: fast needs the size that its processor resizes an image to, which "
                 "only the processor itself knows. Use decode: full, or set size, and resize: squash or crop."
             )
-        return self.prepare.needs(size)
+        return self.geometry.needs(size)
 
     def pixels(self, batch: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
         """Map a batch of prepared images on the device to (n, 3, height, width) ``dtype``, rescaled and normalised."""
@@ -145,12 +155,11 @@ def _processor(entry: Checkpoint, folder: Path, remote_code: bool) -> tuple[Any,
     """
     import transformers
 
-    if checkpoints.read_settings(folder / "config.json").get("pretrained_cfg"):
-        raise LookalikeError(
-            f"{entry.checkpoint}: is a timm network, and its image processor needs torchvision, which Lookalike never "
-            "uses. Script the network for family torchscript, or write a function for family python "
-            "(docs/add-a-model.md)."
-        )
+    if timm := checkpoints.read_settings(folder / "config.json").get("pretrained_cfg"):
+        timm_settings.check_installed(entry.checkpoint, timm=True)
+        settings = timm_settings.settings_of(timm)
+        _check_settings(folder / "config.json", settings)
+        return None, settings, folder / "config.json"
     file, settings = _settings(entry.checkpoint, folder)
     name = _class_name(file, settings, folder, remote_code, "remote_code" in type(entry).model_fields)
     if entry.interpolation:
@@ -307,11 +316,12 @@ def quiet() -> Iterator[None]:
 
 
 def choose_dtype(configured: str, device: "torch.device", where: str) -> str:
-    """The dtype to compute in: always float32 on a CPU, where half precision is slower and less exact."""
-    if configured != "float32" and device.type == "cpu":
-        log.warning("%s: computing in float32, not %s, on the CPU", where, configured)
-        return "float32"
-    return configured
+    """The dtype to compute in: float32 on a CPU, unless that has instructions for bfloat16 and the entry says so."""
+    if configured == "float32" or device.type != "cpu" or (configured == "bfloat16" and BFLOAT16 & cpu_flags()):
+        return configured
+    why = "" if configured != "bfloat16" else ", which has no instructions for that (AVX512-BF16 or AMX)"
+    log.warning("%s: computing in float32, not %s, on the CPU%s", where, configured, why)
+    return "float32"
 
 
 def load_model(architecture: Any, where: str, *arguments: Any, **settings: Any) -> Any:

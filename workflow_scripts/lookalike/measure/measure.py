@@ -18,20 +18,19 @@ from lookalike.io.formats.records import (
     Curve,
     EmbedTiming,
     Estimate,
-    HeldOut,
     Metrics,
     Record,
     SearchTiming,
-    Threshold,
 )
 from lookalike.io.formats.tables import IMAGES, NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
+from lookalike.measure import thresholds
 from lookalike.metrics import agreement
 from lookalike.metrics.breakdowns import break_down
-from lookalike.metrics.draws import pooled_estimate
 from lookalike.metrics.evaluation import NORMALISED, Evaluation, Results, evaluate, matches_of, pooled
+from lookalike.metrics.jackknife import pooled_estimate
 from lookalike.metrics.joining import Bools
-from lookalike.metrics.pooled import Groups, Predictions, best_cut, curve, held_out
+from lookalike.metrics.pooled import Predictions, curve
 from lookalike.metrics.rates import NOTHING, estimate, group_codes
 
 log = logging.getLogger(__name__)
@@ -104,7 +103,8 @@ def measure(job: MeasureJob) -> None:
         breakdowns={
             column: {value: estimates(part) for value, part in values.items()} for column, values in parts.items()
         },
-        thresholds=_thresholds(evaluation),
+        thresholds=thresholds.all_of(evaluation, queries),
+        thresholds_sn=thresholds.targets(evaluation, queries, NORMALISED),
         curves={
             name: _curve(predictions)
             for name, predictions in evaluation.predictions.items()
@@ -135,50 +135,6 @@ def _check_search(path: str | Path, footer: dict[str, Any], seen: str | Path, *,
 def _pooled_estimates(evaluation: Evaluation, queries: int) -> dict[str, Estimate]:
     matches = matches_of(evaluation)
     return {name: pooled_estimate(metric, matches, queries) for name, metric in pooled(evaluation).items()}
-
-
-def _thresholds(evaluation: Evaluation) -> dict[str, Threshold]:
-    """Thresholds of the lists by the DISC21 rule, raw and normalised; empty without true pairs."""
-    return {
-        f"recall_at_p90{end}": _threshold(evaluation.predictions[f"uap{end}"], evaluation.groups)
-        for end in ("", NORMALISED)
-        if f"uap{end}" in evaluation.predictions and matches_of(evaluation).any()
-    }
-
-
-def _threshold(predictions: Predictions, groups: Groups) -> Threshold:
-    cut = best_cut(predictions)
-    return Threshold(
-        score=cut and cut.score,
-        precision=cut and cut.precision,
-        recall=cut and cut.recall,
-        held_out=_on_held_out_half(predictions, groups),
-    )
-
-
-def _on_held_out_half(predictions: Predictions, groups: Groups) -> HeldOut:
-    """Choose the threshold on one half of the groups and apply it to the other half."""
-    held = held_out(groups)
-    sizes = np.bincount(groups.code[groups.code >= 0], minlength=len(held))
-    cut, test = best_cut(predictions.among(~held)), predictions.among(held)
-    precision = recall = NOTHING
-    if cut is not None:
-        accepted = test.score >= cut.score
-        precision = estimate(test.right[accepted].astype(np.float64), test.group[accepted])
-        hits = np.bincount(test.group[accepted & test.right], minlength=len(held))
-        misses = test.matches - hits
-        codes = np.arange(len(held))
-        recall = estimate(  # one outcome per true pair
-            np.repeat([1.0, 0.0], [hits.sum(), misses.sum()]),
-            np.concatenate([np.repeat(codes, hits), np.repeat(codes, misses)]),
-        )
-    return HeldOut(
-        threshold=cut and cut.score,
-        chosen_on=int(sizes[~held].sum()),
-        queries=int(sizes[held].sum()),
-        precision=precision,
-        recall=recall,
-    )
 
 
 def _curve(predictions: Predictions) -> Curve:
@@ -244,6 +200,9 @@ def _embed_timing(paths: Sequence[str | Path]) -> dict[str, Any]:
             "threads": _all(shard.threads for shard in shards),
             "stages": {stage: sum(shard.stages.get(stage, 0.0) for shard in shards) for stage in STAGES},
             "bottleneck": max(slowest, key=slowest.__getitem__),
+            "jobs": len(shards),
+            "peak_memory_mb": _most(shard.peak_memory_mb for shard in shards),
+            "peak_gpu_memory_mb": _most(shard.peak_gpu_memory_mb for shard in shards),
         }
     }
 
@@ -251,6 +210,11 @@ def _embed_timing(paths: Sequence[str | Path]) -> dict[str, Any]:
 def _all(values: Iterable[object]) -> str:
     """The distinct values of all shards, usually one."""
     return " + ".join(sorted({str(value) for value in values}))
+
+
+def _most(values: Iterable[float | None]) -> float | None:
+    """The largest value of those known."""
+    return max((value for value in values if value is not None), default=None)
 
 
 def _cost(footer: dict[str, Any]) -> Cost | None:
@@ -270,6 +234,11 @@ def _cost(footer: dict[str, Any]) -> Cost | None:
     )
 
 
+SEARCH_COSTS = (
+    *("device", "latency_queries", "latency_median", "latency_p95", "peak_memory_mb", "peak_gpu_memory_mb"),
+)
+
+
 def _search_timing(path: str | Path) -> dict[str, Any]:
     search = _timing(path, SearchTiming)
     if search is None:
@@ -279,5 +248,6 @@ def _search_timing(path: str | Path) -> dict[str, Any]:
             "queries": search.queries,
             "seconds": search.seconds,
             "queries_per_second": search.queries / search.seconds if search.seconds else None,
+            **search.model_dump(include=set(SEARCH_COSTS)),
         }
     }

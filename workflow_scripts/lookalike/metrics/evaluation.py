@@ -17,7 +17,7 @@ from lookalike.io import identity, store
 from lookalike.io.formats.audit import Audit
 from lookalike.io.formats.tables import NEIGHBORS
 from lookalike.job.errors import LookalikeError
-from lookalike.metrics.draws import Draws, Pooled, draw_pools
+from lookalike.metrics.jackknife import ROUGH_DF, Pooled, influences
 from lookalike.metrics.joining import Floats, Ints
 from lookalike.metrics.pooled import (
     Groups,
@@ -35,6 +35,7 @@ from lookalike.metrics.scenes import count_misses, outcomes_of_scenes, read_scen
 
 PER_QUERY = 10  # predictions per query of the usual, easier rule
 NORMALISED = "_sn"
+NO_INFLUENCE = (np.zeros((1, 0)), np.zeros((1, 0)))  # without true pairs
 
 
 @dataclass(frozen=True)
@@ -138,21 +139,17 @@ def matches_of(evaluation: Evaluation) -> Ints:
 
 
 def pooled(evaluation: Evaluation) -> dict[str, Pooled]:
-    """The pooled metrics: name -> value and bootstrap draws."""
-    lists = evaluation.predictions
-    drawn = dict(zip(lists, _draws(list(lists.values())), strict=True))
+    """The pooled metrics: name -> value and the influence of groups on it."""
+    lists, matches = evaluation.predictions, matches_of(evaluation)
+    influence = {
+        name: influences(predictions.right, predictions.group, matches) if matches.any() else NO_INFLUENCE
+        for name, predictions in lists.items()
+    }
     metrics: dict[str, Pooled] = {}
     for end in ("", NORMALISED):
         for name in (name for name in lists if name.endswith(NORMALISED) == bool(end)):
-            metrics[name] = Pooled(micro_average_precision(lists[name]), drawn[name].average_precision)
-        if f"uap{end}" in lists:
-            cut = best_cut(lists[f"uap{end}"])
-            metrics[f"recall_at_p90{end}"] = Pooled(recall_at(cut, lists[f"uap{end}"]), drawn[f"uap{end}"].recall)
+            metrics[name] = Pooled(micro_average_precision(lists[name]), influence[name][0])
+        if (uap := f"uap{end}") in lists:
+            recall = recall_at(best_cut(lists[uap]), lists[uap])
+            metrics[f"recall_at_p90{end}"] = Pooled(recall, influence[uap][1], ROUGH_DF)
     return metrics
-
-
-def _draws(lists: list[Predictions]) -> list[Draws]:
-    matches = lists[0].matches
-    if not matches.any():
-        return [Draws(np.empty(0), np.empty(0)) for _ in lists]
-    return draw_pools([(predictions.right, predictions.group) for predictions in lists], matches)

@@ -20,7 +20,12 @@ NEUTRAL = {
     "plan": "what it decides is in the keys and paths",
     "io.formats": "checks and describes tables and records; the stages make what they hold",
     "io.store": "writes and reads files, with checksums; a value that is read is the value that was written",
+    "embed.alone": "decodes as io.images does, in a process of its own",
+    "embed.in_work": "notes which images are decoded, and leaves out those that hang or kill a job",
     "embed.checkpoints": "finds files, which are identified by their hashes",
+    "embed.time_limit": "limits the time of a download",
+    "embed.downloads": "fetches files, which are identified by their hashes",
+    "embed.onnx_files": "finds files, which are identified by their hashes",
     "embed.fetch_weights": "writes down which files there are, by their hashes",
     "embed.file_hashes": "hashes files, or remembers the hash",
 }

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike.io import identity, store
+from lookalike.io.formats.answers import Answer
 from lookalike.io.formats.records import (
     Approximation,
     Cases,
@@ -31,6 +32,7 @@ from lookalike.report import near_duplicates
 from lookalike.report.near_duplicates import NearDuplicates
 
 StrPath = str | Path
+LOOKS, ACTS = "someone_looks", "acts_alone"  # needs, as in ``compare.answers``
 BEST_BY = "accuracy_at_1"  # "accuracy" in published comparisons; what matters to a system that uses the first hit
 
 
@@ -72,6 +74,11 @@ class Run:
         return timing if timing.get("images") and any((timing.get("stages") or {}).values()) else {}
 
     @property
+    def memory(self) -> dict[str, Any]:
+        """What embedding took, with the largest peaks of memory of its jobs; empty if unknown."""
+        return self.metrics.timing.get("embed") or {}
+
+    @property
     def search(self) -> dict[str, Any]:
         """The timing of the search; empty if unknown."""
         return self.metrics.timing.get("search") or {}
@@ -109,6 +116,7 @@ class Evidence:
     k: int
     runs: list[Run]
     comparisons: list[Comparison]
+    answers: dict[str, Answer]
     cases: list[Cases]
     approximations: list[Approximation]
     effects: list[Effect]  # empty unless the experiment varies a model
@@ -121,7 +129,10 @@ class Evidence:
     counts: dict[str, Counts]  # by model, in the experiment's order
     duplicates: Duplicates
     left_out: list[dict[str, Any]]  # ignored files of the data set's folders
+    about: dict[str, str]  # model -> licence, parameters, training data
+    not_installed: dict[str, str]  # label of an optional model that was left out -> the missing Python package
     near_duplicates: NearDuplicates | None  # None where the data set's entry leaves them out
+    has_pixels: bool = True  # False: the report shows ids instead of images
 
     @property
     def models(self) -> list[Run]:
@@ -147,8 +158,7 @@ class Evidence:
     @property
     def best_by(self) -> str:
         """The metric that ranks the models: accuracy, or if no query has a match, agreement with the text."""
-        agreement = list(self.runs[0].metrics.baselines)
-        return agreement[0] if agreement and not self.matched else BEST_BY
+        return self.answers[LOOKS].metric
 
     @cached_property
     def references(self) -> int:
@@ -255,6 +265,7 @@ def read(job: ReportJob) -> Evidence:
         k=settings["k"],
         runs=runs,
         comparisons=compared.comparisons,
+        answers=compared.answers,
         cases=compared.cases,
         approximations=compared.approximations,
         effects=compared.effects,
@@ -266,8 +277,11 @@ def read(job: ReportJob) -> Evidence:
         rejected=_grouped(rejected, list(numbers)),
         counts=_counts(runs, images, truth, rejected),
         left_out=store.read_provenance(job.images).get("left_out", []),
+        about=settings.get("about", {}),
+        not_installed=settings.get("not_installed", {}),
         duplicates=duplicates,
         near_duplicates=near_duplicates.read(job.near_duplicates),
+        has_pixels=settings.get("images", True),
     )
 
 

@@ -1,5 +1,6 @@
 """Numbers, lists, metrics and operations formatted for readers."""
 
+import math
 from collections.abc import Sequence
 
 from lookalike.io.formats.records import Estimate
@@ -35,6 +36,15 @@ OPERATION_NAMES = {
     "chain": "Chain of operations",
 }
 
+# Outcome of a query over all models: sign and name. With one model the second name is used.
+OUTCOMES = {
+    "disagree": ("≠", "Models disagree", "Models disagree"),
+    "right": ("✓", "All right", "Right"),
+    "wrong": ("✗", "All wrong", "Wrong"),
+    "none": ("∅", "No match", "No match"),
+    "showcase": ("◦", "Showcase image", "Showcase image"),
+}
+
 # The published comparisons whose claims are tested (``records.Claim.article``).
 SOURCES = {"A": "Five models on Flickr30k", "B": "CLIP and DINOv2 on DISC21"}
 
@@ -45,8 +55,7 @@ METRIC_NAMES = {
     "recall_at_p90": "Recall at P90",
     "category_ndcg_at_5": "Category nDCG@5",
 }
-NORMALISED = "_sn"
-SCENE = "_scene"
+NORMALISED, SCENE = "_sn", "_scene"  # endings of metrics
 METRIC_MEANINGS = {
     "accuracy_at_1": "the share of queries with a match whose first neighbor is a true match. Use it for systems that "
     "act on the first hit.",
@@ -75,6 +84,12 @@ METRIC_MEANINGS = {
     "normalised": "{metric} after score normalisation: the mean similarity to the query’s nearest training images is "
     "subtracted from its scores, which lowers the scores of queries that resemble everything.",
 }
+
+
+def outcomes(*, one_model: bool, known: bool) -> dict[str, tuple[str, str]]:
+    """Sign and name of each outcome; ``known``: whether the data set says what the right answers are."""
+    named = {name: (sign, single if one_model else several) for name, (sign, several, single) in OUTCOMES.items()}
+    return named if known else named | {"none": ("∅", "No known answer")}
 
 
 def percent(value: float | None, decimals: int = 1) -> str:
@@ -111,6 +126,19 @@ def number(value: float) -> str:
     if value >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def about(amount: int) -> str:
+    """A rough count, rounded up to two significant digits: ``1,300`` for 1,234."""
+    step = 10 ** max(0, len(str(amount)) - 2)
+    return f"{-(-amount // step) * step:,}"
+
+
+def score(value: float | None, decimals: int = 4) -> str:
+    """A score threshold, rounded down: rounded up, it could exclude the pair that it comes from."""
+    if value is None:
+        return UNKNOWN
+    return f"{math.floor(round(value * 10**decimals, 6)) / 10**decimals:.{decimals}f}".replace("-", "−")
 
 
 def count(amount: int, noun: str, plural: str = "") -> str:

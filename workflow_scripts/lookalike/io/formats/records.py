@@ -2,27 +2,11 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
+from lookalike.io.formats.answers import Answer
 from lookalike.io.formats.audit import Audit
-
-
-class Record(BaseModel):
-    """The contents of a JSON file; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Estimate(Record):
-    """A value with its 95 % confidence interval; ``n`` is the number of queries averaged over.
-
-    All are None, and ``n`` is 0, if the value is undefined: no queries, or too few references to be wrong.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
+from lookalike.io.formats.base import Estimate as Estimate
+from lookalike.io.formats.base import Record as Record
+from lookalike.io.formats.thresholds import Target
 
 
 class Baseline(Record):
@@ -55,8 +39,11 @@ class EmbedTiming(Record):
     batch_size: int
     threads: int = 1
     precision: str = ""  # compute dtype, such as float32
+    engine: str = ""  # onnxruntime or torch; other families: python
     stages: dict[str, float] = {}
     bottleneck: str = ""  # one of the stages (see ``bottleneck``)
+    peak_memory_mb: float | None = None  # of the process, model included
+    peak_gpu_memory_mb: float | None = None  # reserved by torch; None without a GPU
 
     @property
     def images_per_second(self) -> float:
@@ -79,12 +66,19 @@ def bottleneck(stages: dict[str, float], threads: int) -> str:
 class SearchTiming(Record):
     """Wall times of one search job in seconds: ``read_seconds`` to load the index, ``seconds`` to search.
 
-    For a scan index, reading the shards is part of the search.
+    For a scan index, reading the shards is part of the search. ``latency`` is of queries searched one by one, of which
+    there are ``latency_queries``.
     """
 
     queries: int
     read_seconds: float
     seconds: float
+    device: str = ""
+    latency_queries: int = 0
+    latency_median: float | None = None
+    latency_p95: float | None = None
+    peak_memory_mb: float | None = None  # as of embedding, before the latency is measured
+    peak_gpu_memory_mb: float | None = None
 
 
 class HeldOut(Record):
@@ -165,7 +159,8 @@ class Metrics(Record):
     rejected_queries: int
     metrics: dict[str, Estimate]
     breakdowns: dict[str, dict[str, dict[str, Estimate]]]  # column -> value -> metric -> estimate
-    thresholds: dict[str, Threshold] = {}
+    thresholds: dict[str, Threshold | Target] = {}  # recall_at_p90, recall_at_p90_sn; 90, 95, 99
+    thresholds_sn: dict[str, Target] = {}  # 90, 95, 99 for normalised scores
     curves: dict[str, Curve] = {}
     baselines: dict[str, Baseline] = {}  # of the metrics that compare captions or categories
     timing: dict[str, Any]
@@ -173,6 +168,17 @@ class Metrics(Record):
     sample_sha256: str = ""
     made_from: dict[str, str] = {}  # search output, and what scenes are judged by -> its identity
     audit: Audit | None = None  # None in files of earlier versions
+
+    def threshold(self, metric: str) -> Threshold:
+        """The threshold of ``recall_at_p90`` or ``recall_at_p90_sn``."""
+        threshold = self.thresholds[metric]
+        assert isinstance(threshold, Threshold), metric
+        return threshold
+
+    def targets(self, end: str = "") -> dict[str, Target]:
+        """The thresholds of each target precision, for raw scores or normalised ones (``_sn``)."""
+        named = self.thresholds_sn if end else self.thresholds
+        return {percent: target for percent, target in named.items() if isinstance(target, Target)}
 
 
 class Case(Record):
@@ -200,7 +206,12 @@ class Cases(Record):
 
 
 class Comparison(Record):
-    """Two models on the same queries; ``difference`` is a minus b, and ``verdict`` is about a."""
+    """Two models on the same queries; ``difference`` is a minus b, and ``verdict`` is about a.
+
+    ``tests`` is the number of tests that ``p_holm`` is corrected for. With ``queries_needed`` queries, which are
+    ``groups_needed`` groups, a difference of this size would be significant in 80 of 100 repetitions; None if it is
+    significant or nothing can be said.
+    """
 
     index: str
     metric: str
@@ -209,7 +220,10 @@ class Comparison(Record):
     difference: Estimate
     p: float
     p_holm: float
-    verdict: str  # better, worse, cannot tell
+    tests: int = 1
+    verdict: str  # better, worse, cannot tell, too few groups
+    queries_needed: int | None = None
+    groups_needed: int | None = None
 
 
 class Approximation(Record):
@@ -248,7 +262,8 @@ class Effect(Record):
     pairs: list[tuple[str, str]]
     p: float
     p_holm: float
-    verdict: str  # about ``value``: better, worse, cannot tell
+    verdict: str  # about ``value``: better, worse, cannot tell, too few groups
+    queries_needed: int | None = None  # as in ``Comparison``
 
 
 class Following(Record):
@@ -292,6 +307,7 @@ class Comparisons(Record):
 
     experiment: str
     comparisons: list[Comparison]
+    answers: dict[str, Answer]  # need -> answer
     cases: list[Cases] = []
     approximations: list[Approximation] = []
     effects: list[Effect] = []
