@@ -42,7 +42,9 @@ onstart:
     end_all_jobs_on_a_signal()
     if workflow.local_exec:
         if "gpu" not in workflow.global_resources:
-            workflow.register_resource("gpu", 1)  # one at a time; more with --resources gpu=4
+            workflow.register_resource(
+                "gpu", 1
+            )  # one at a time; more with --resources gpu=4
     else:
         logger.addHandler(cluster.Failures())
     if hasattr(workflow.executor_settings, "status_command"):

@@ -1,6 +1,6 @@
 """Files of a data set that show the same image: saved again, resized, compressed again or turned.
 
-inputs:   all shards of a data set, and the archives of images that a run made
+inputs:   all shards of a data set but those of its showcase, and the archives of images that a run made
 outputs:  results/{dataset}/sample/near_duplicates.parquet    groups of images (docs/near-duplicates.md)
 read by:  measure, compare and report only: no vector, index or search depends on it
 left out: with `near_duplicates: off` in the data set's entry
@@ -10,7 +10,7 @@ left out: with `near_duplicates: off` in the data set's entry
 rule find_near_duplicates:
     """Group the files of a data set that show the same image"""
     input:
-        shards=lambda wildcards: plan.shard_files(wildcards.dataset),
+        shards=lambda wildcards: plan.compared_shards(wildcards.dataset),
         archives=lambda wildcards: plan.all_archives(wildcards.dataset),
     output:
         "results/{dataset}/sample/near_duplicates.parquet",

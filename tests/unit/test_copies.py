@@ -131,12 +131,13 @@ def test_references_are_those_of_the_sources_unchanged():
     assert {(row["source"], row["operations"], row["parameters"]) for row in references} == {(None, None, None)}
 
 
-def test_a_copy_has_its_sources_values_of_the_breakdowns():
+@pytest.mark.parametrize("column", ["by_camera", "scene"])
+def test_a_copy_has_its_sources_values_of_the_breakdowns_and_its_scene(column):
     table = sources()
-    cameras = {image_id: ("old", "new")[row % 2] for row, image_id in enumerate(table["image_id"].to_pylist())}
-    rows = make(table.append_column("by_camera", pa.array(list(cameras.values()))), queries=5)
-    assert {row["image_id"]: row["by_camera"] for row in rows if row["reference"]}.items() <= cameras.items()
-    assert all(row["by_camera"] == cameras[row["source"]] for row in queries(rows))
+    values = {image_id: ("old", "new")[row % 2] for row, image_id in enumerate(table["image_id"].to_pylist())}
+    rows = make(table.append_column(column, pa.array(list(values.values()))), queries=5)
+    assert {row["image_id"]: row[column] for row in rows if row["reference"]}.items() <= values.items()
+    assert all(row[column] == values[row["source"]] for row in queries(rows))
 
 
 def test_queries_of_the_sources_are_not_copied():

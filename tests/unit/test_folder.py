@@ -521,6 +521,15 @@ def test_columns_about_pictures_are_brought_along():
     assert known == {"a.png": ("new", None), "b.png": (None, None), "q1.png": ("old", "shop"), "q2.png": (None, None)}
 
 
+def test_scenes_are_no_breakdown():
+    images, _ = sample(**with_about("image_id,scene\nq1.png,cake\na.png,cake\n"))
+    assert {row["image_id"]: row["scene"] for row in images} == {
+        **{"a.png": "cake", "b.png": None},
+        **{"q1.png": "cake", "q2.png": None},
+    }
+    assert not any("by_scene" in row for row in images)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -9,7 +9,18 @@ import pyarrow.parquet as pq
 from conftest import picture
 from workflow.conftest import Tree
 
-AFTER_SAMPLE = {"sample", "shard_copies", "embed", "index", "search", "measure", "compare", "find_duplicates", "report"}
+AFTER_SAMPLE = {
+    "sample",
+    "shard_copies",
+    "embed",
+    "index",
+    "search",
+    "audit",
+    "measure",
+    "compare",
+    "find_duplicates",
+    "report",
+}
 
 
 def with_showcase(tree: Tree, showcase: str | None) -> None:

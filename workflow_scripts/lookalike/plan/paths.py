@@ -220,6 +220,10 @@ class Paths:
         """The files of one name of SEARCHED for every model and index of an experiment."""
         return self.per_model(experiment, SEARCHED[name])
 
+    def compared_shards(self, dataset: str) -> list[str]:
+        """The shard files of the images in which near-duplicates are looked for: all but those of the showcase."""
+        return [path for path in self.shard_files(dataset) if "/showcase-" not in path]
+
     def near_duplicates(self, dataset: str) -> list[str]:
         """The groups of a data set's near-duplicates, one file; none where its entry leaves them out."""
         return [f"results/{dataset}/sample/near_duplicates.parquet"] * self.config.datasets[dataset].near_duplicates
