@@ -6,7 +6,7 @@ CORES ?= 2
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-slow test-slurm test-gpu test-browser check lint lint-scripts setup bench clean
+.PHONY: demo test test-slow test-slurm test-gpu test-browser check lint lint-scripts setup bench bench-gpu clean
 
 demo: setup
 	$(BIN)/snakemake --cores $(CORES) demo
@@ -70,6 +70,10 @@ bench: setup
 	$(BIN)/python benchmarks/embed.py $(BENCH)
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/plan.py
+
+# under 5 minutes; docs/benchmarks.md says what it prints. Without a GPU: make bench-gpu BENCH="--models clip-vit-b32"
+bench-gpu: setup
+	$(BIN)/python benchmarks/gpu.py $(BENCH)
 
 clean:
 	rm -rf .venv results .snakemake

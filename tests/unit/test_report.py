@@ -595,12 +595,21 @@ def section_words(page: str, name: str) -> str:
 def test_all_costs_are_listed(experiment: Experiment) -> None:
     experiment.costs = {"good": cost(512), "fair": cost(16)}
     experiment.timing = {
-        "good": timed(4, read=0.2, forward=1.6) | {"search": {"queries": 3, "seconds": 0.1}},
+        "good": timed(4, read=0.2, forward=1.6)
+        | {
+            "search": {
+                **{"queries": 3, "seconds": 0.1, "latency_median": 0.0123, "latency_p95": 0.25},
+                **{"peak_memory_mb": 300.0, "peak_gpu_memory_mb": None},
+            }
+        },
         "fair": timed(16, read=0.2, forward=0.1),
     }
+    embed = experiment.timing["good"]["embed"]
+    assert isinstance(embed, dict)
+    embed |= {"peak_memory_mb": 1000.0, "peak_gpu_memory_mb": 2000.0}
     found = section_words(experiment.report(), "cost")
-    assert "The good one flat 512 1,024 float16 2,048 12.3 kB 4 30" in found
-    assert "The fair one flat 16 32 float16 64 384 bytes 16 unknown" in found
+    assert "The good one flat 512 1,024 float16 2,048 12.3 kB 4 30 12.3 ms 250 ms 1.05 GB + GPU 2.1 GB 315 MB" in found
+    assert "The fair one flat 16 32 float16 64 384 bytes 16 unknown unknown unknown unknown unknown" in found
 
 
 def test_models_are_dominated_only_if_significantly_worse(experiment: Experiment) -> None:

@@ -74,6 +74,11 @@ class Run:
         return timing if timing.get("images") and any((timing.get("stages") or {}).values()) else {}
 
     @property
+    def memory(self) -> dict[str, Any]:
+        """What embedding took, with the largest peaks of memory of its jobs; empty if unknown."""
+        return self.metrics.timing.get("embed") or {}
+
+    @property
     def search(self) -> dict[str, Any]:
         """The timing of the search; empty if unknown."""
         return self.metrics.timing.get("search") or {}
