@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from browser.conftest import Browser
+from browser.pages import experiment
 
 Keeps = Callable[[dict[str, str]], bool]
 SHOWN = "document.querySelector('.showing').textContent"
@@ -310,6 +311,30 @@ def test_without_scripts_forty_cases_remain(browser: Browser, page: Path) -> Non
         assert rows[-1].rect["height"] > 100
     finally:
         browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_a_browser_that_cannot_unpack_the_data_shows_what_pages_without_scripts_show(
+    browser: Browser, page: Path
+) -> None:
+    source = {"source": "delete window.DecompressionStream"}
+    added = browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", source)
+    try:
+        browser.driver.get(page.as_uri())
+        browser.wait("document.querySelectorAll('#explorer .static .row').length === 41")
+        assert browser.run("document.querySelector('#explorer .static .row').offsetHeight") > 100
+    finally:
+        browser.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
+
+def test_a_page_without_pixels_has_the_same_queries(browser: Browser, tmp_path: Path) -> None:
+    blank = experiment(tmp_path, queries=20, references=20, models=2)
+    blank.settings = {"images": False}
+    blank.report()
+    browser.open(tmp_path / "index.html", "#explorer?")
+    assert browser.run("window.lookalike.queries") == 20
+    assert browser.run("document.querySelector('.list .row .pic').textContent").startswith("photo/copy-")
+    assert "data:image" not in (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert browser.logs()[0] == []
 
 
 def test_screen_readers_hear_what_is_shown(browser: Browser, page: Path) -> None:

@@ -26,10 +26,36 @@ const data = {
   matches: [[], [4], [5], []],
   more: [0, 0, 0, 0],
   models: [
-    { model: "a&b", label: "A", color: 0, shape: "circle", threshold: 0.8, rank: [-3, 1, 1, -3], tied: [], accepted: [1, 3], margin: [null, 4000, 1000, null],
-      hits: [4, 5, 4, 5, 5, 4, 4, 5], scores: [9000, 100, 8500, 4500, 5000, 4000, 9900, 100], right: [0, 1, 1, 0], reasons: {} },
-    { model: "b", label: "B", color: 1, shape: "square", threshold: 0.8, rank: [-3, 1, 2, -1], tied: [], accepted: [2], margin: [null, 100, -1000, null],
-      hits: [4, 5, 4, 5, 4, 5, -1, -1], scores: [9000, 100, 8500, 8400, 9000, 8000, null, null], right: [0, 1, 2, 0], reasons: { 3: "damaged" } },
+    {
+      model: "a&b",
+      label: "A",
+      color: 0,
+      shape: "circle",
+      threshold: 0.8,
+      rank: [-3, 1, 1, -3],
+      tied: [],
+      accepted: [1, 3],
+      margin: [null, 4000, 1000, null],
+      hits: [4, 5, 4, 5, 5, 4, 4, 5],
+      scores: [9000, 100, 8500, 4500, 5000, 4000, 9900, 100],
+      right: [0, 1, 1, 0],
+      reasons: {},
+    },
+    {
+      model: "b",
+      label: "B",
+      color: 1,
+      shape: "square",
+      threshold: 0.8,
+      rank: [-3, 1, 2, -1],
+      tied: [],
+      accepted: [2],
+      margin: [null, 100, -1000, null],
+      hits: [4, 5, 4, 5, 4, 5, -1, -1],
+      scores: [9000, 100, 8500, 8400, 9000, 8000, null, null],
+      right: [0, 1, 2, 0],
+      reasons: { 3: "damaged" },
+    },
   ],
 };
 const find = finder(data);
@@ -41,9 +67,18 @@ test("compressed data are unpacked, whatever letters they hold", async () => {
 });
 
 test("a query is seen as each model saw it", () => {
-  assert.deepEqual(seen(data, 2, 1).hits.map(({ image, right }) => [image, right]), [[4, false], [5, true]]);
+  assert.deepEqual(
+    seen(data, 2, 1).hits.map(({ image, right }) => [image, right]),
+    [
+      [4, false],
+      [5, true],
+    ],
+  );
   assert.equal(seen(data, 3, 1).hits.length, 0);
-  assert.deepEqual([1, 2, 3].map((query) => verdict(data, query, 1)), ["right", "wrong", "rejected"]);
+  assert.deepEqual(
+    [1, 2, 3].map((query) => verdict(data, query, 1)),
+    ["right", "wrong", "rejected"],
+  );
 });
 
 test("showcase images come first, then the most confident mistakes", () => {
@@ -76,7 +111,13 @@ for (const [state, expected] of [
 }
 
 test("an address brings back filters and query", () => {
-  const state = { ...nothing(), text: "a b&c", model: "a&b", verdicts: { "a&b": "wrong" }, columns: { by_camera: "old = new" } };
+  const state = {
+    ...nothing(),
+    text: "a b&c",
+    model: "a&b",
+    verdicts: { "a&b": "wrong" },
+    columns: { by_camera: "old = new" },
+  };
   const back = fromHash(toHash(state, 'q"3#?'));
   assert.deepEqual(back, { state, query: 'q"3#?' });
   assert.equal(fromHash("#pairs"), null);
@@ -85,7 +126,10 @@ test("an address brings back filters and query", () => {
 
 test("the CSV quotes what must be quoted and has a row for each query", () => {
   const lines = toCsv(data, [3, 2]).split("\r\n");
-  assert.equal(lines[0], "query_id,outcome,operations,caption,by_camera,a&b.verdict,a&b.rank,a&b.first,a&b.score,b.verdict,b.rank,b.first,b.score");
+  assert.equal(
+    lines[0],
+    "query_id,outcome,operations,caption,by_camera,a&b.verdict,a&b.rank,a&b.first,a&b.score,b.verdict,b.rank,b.first,b.score",
+  );
   assert.equal(lines[1], '"q""3",none,,,,,,ref-1,0.9900,rejected,,,');
   assert.equal(lines[2], '"q,2",disagree,,,old,right,1,ref-2,0.5000,wrong,2,ref-1,0.9000');
 });

@@ -90,6 +90,7 @@ def test_each_module_runs_again_exactly_the_stages_that_import_it(library: Path)
         ("embed/export.py", {"export"}),
         ("embed/exported.py", {"embed", "export"}),
         ("report/templates/index.html.j2", {"report"}),
+        ("report/scripts/main.js", {"report"}),
         ("config/models.py", set()),
         ("io/store.py", set()),
         ("cli/main.py", set()),

@@ -17,8 +17,16 @@ export function thumbnail(data, image, alt, kind = "") {
   if (cell < 0) {
     const reason = image < 0 ? id : (data.reasons[image] ?? "");
     const label = reason ? `${alt}; not available: ${reason}` : alt;
-    return make("span", { class: `pic broken ${kind}`, role: "img", title: reason && reason !== id ? `${id}: ${reason}` : id, "aria-label": label },
-      make("span", { "aria-hidden": "true" }, reason || id));
+    return make(
+      "span",
+      {
+        class: `pic broken ${kind}`,
+        role: "img",
+        title: reason && reason !== id ? `${id}: ${reason}` : id,
+        "aria-label": label,
+      },
+      make("span", { "aria-hidden": "true" }, reason || id),
+    );
   }
   const sheet = Math.floor(cell / data.across ** 2);
   const place = cell % data.across ** 2;
@@ -52,21 +60,39 @@ function strip(data, query, model, noun) {
   const one = data.models[model];
   const { rank, hits } = seen(data, query, model);
   const good = rank === 1;
-  const head = make("p", { class: "strip-head" }, marker(one), make("bdi", {}, one.label), " ",
-    make("span", { class: good ? "status good" : "status" }, (good ? "✓ " : "") + status(data, query, model)));
+  const head = make(
+    "p",
+    { class: "strip-head" },
+    marker(one),
+    make("bdi", {}, one.label),
+    " ",
+    make("span", { class: good ? "status good" : "status" }, (good ? "✓ " : "") + status(data, query, model)),
+  );
   if (!hits.length) {
     const reason = one.reasons[query];
-    const text = reason ? `This model rejected the ${noun}: ${reason}.` : `The table of neighbors has no rows for this ${noun}.`;
+    const text = reason
+      ? `This model rejected the ${noun}: ${reason}.`
+      : `The table of neighbors has no rows for this ${noun}.`;
     return make("div", { class: "strip" }, head, make("p", { class: "missing" }, text));
   }
   const list = make("ol");
   hits.forEach((hit, place) => {
     const id = hit.image < 0 ? "not in the sample" : data.ids[hit.image];
-    const enlarge = make("button", { type: "button", class: "hit", "data-model": String(model), "data-hit": String(place), tabindex: "-1" },
-      thumbnail(data, hit.image, `Rank ${place + 1}: ${id}${hit.right ? ", a true match" : ""}`));
+    const enlarge = make(
+      "button",
+      { type: "button", class: "hit", "data-model": String(model), "data-hit": String(place), tabindex: "-1" },
+      thumbnail(data, hit.image, `Rank ${place + 1}: ${id}${hit.right ? ", a true match" : ""}`),
+    );
     const score = make("small", {}, hit.right ? make("span", { class: "sr" }, "match, ") : null, hit.score.toFixed(2));
-    list.append(make("li", { class: hit.right ? "right" : null }, enlarge,
-      hit.right ? make("span", { class: "tick", "aria-hidden": "true" }, "✓") : null, score));
+    list.append(
+      make(
+        "li",
+        { class: hit.right ? "right" : null },
+        enlarge,
+        hit.right ? make("span", { class: "tick", "aria-hidden": "true" }, "✓") : null,
+        score,
+      ),
+    );
   });
   return make("div", { class: "strip" }, head, list);
 }
@@ -81,20 +107,52 @@ export function card(data, query, address) {
   const noun = outcome === "showcase" ? "image" : "query";
   const id = data.ids[query];
   const [sign, name] = data.outcomes[outcome];
-  const pair = make("div", { class: "pair" },
-    make("figure", {}, thumbnail(data, query, `${noun === "image" ? "Image" : "Query"} ${id}`, "large"), make("figcaption", {}, noun)));
+  const pair = make(
+    "div",
+    { class: "pair" },
+    make(
+      "figure",
+      {},
+      thumbnail(data, query, `${noun === "image" ? "Image" : "Query"} ${id}`, "large"),
+      make("figcaption", {}, noun),
+    ),
+  );
   for (const match of data.matches[query])
-    pair.append(make("figure", {}, thumbnail(data, match, `True match ${data.ids[match]}`, "large truth"), make("figcaption", {}, "true match")));
+    pair.append(
+      make(
+        "figure",
+        {},
+        thumbnail(data, match, `True match ${data.ids[match]}`, "large truth"),
+        make("figcaption", {}, "true match"),
+      ),
+    );
   const operations = data.operations.values[data.operations.of[query]];
   const more = data.more[query];
-  const question = make("div", { class: "question" },
-    make("h3", { class: `badge ${outcome}` }, make("span", { "aria-hidden": "true" }, sign), ` ${name}`,
-      make("span", { class: "sr" }, `: ${noun} `, make("bdi", {}, id))),
+  const question = make(
+    "div",
+    { class: "question" },
+    make(
+      "h3",
+      { class: `badge ${outcome}` },
+      make("span", { "aria-hidden": "true" }, sign),
+      ` ${name}`,
+      make("span", { class: "sr" }, `: ${noun} `, make("bdi", {}, id)),
+    ),
     pair,
     more ? make("p", { class: "operations" }, `and ${more} more true ${more === 1 ? "match" : "matches"}`) : null,
     operations ? make("p", { class: "operations" }, operations) : null,
     data.captions[query] ? make("p", { class: "caption" }, make("bdi", {}, data.captions[query])) : null,
-    make("p", { class: "id", title: id }, make("a", { href: address, "aria-label": `Link to ${noun} ${id}`, tabindex: "-1" }, make("bdi", {}, id))));
+    make(
+      "p",
+      { class: "id", title: id },
+      make("a", { href: address, "aria-label": `Link to ${noun} ${id}`, tabindex: "-1" }, make("bdi", {}, id)),
+    ),
+  );
   const strips = make("div", { class: "strips" }, ...data.models.map((_, model) => strip(data, query, model, noun)));
-  return make("article", { class: "row", id: `query-${query}`, "data-query": String(query), "data-outcome": outcome, tabindex: "-1" }, question, strips);
+  return make(
+    "article",
+    { class: "row", id: `query-${query}`, "data-query": String(query), "data-outcome": outcome, tabindex: "-1" },
+    question,
+    strips,
+  );
 }

@@ -14,7 +14,8 @@ export function toCsv(data, queries) {
   if (data.operations.values.length) head.push("operations");
   if (data.captions.length) head.push("caption");
   head.push(...data.columns.map((column) => column.name));
-  for (const { model } of data.models) head.push(`${model}.verdict`, `${model}.rank`, `${model}.first`, `${model}.score`);
+  for (const { model } of data.models)
+    head.push(`${model}.verdict`, `${model}.rank`, `${model}.first`, `${model}.score`);
   const rows = queries.map((query) => {
     /** @type {(string | number)[]} */
     const row = [data.ids[query], OUTCOMES[data.outcome[query]]];
@@ -24,7 +25,12 @@ export function toCsv(data, queries) {
     data.models.forEach((_, model) => {
       const { rank, hits } = seen(data, query, model);
       const first = hits[0];
-      row.push(verdict(data, query, model), rank > RANK.notFound ? rank : "", data.ids[first?.image] ?? "", first ? first.score.toFixed(4) : "");
+      row.push(
+        verdict(data, query, model),
+        rank > RANK.notFound ? rank : "",
+        data.ids[first?.image] ?? "",
+        first ? first.score.toFixed(4) : "",
+      );
     });
     return row;
   });

@@ -69,7 +69,8 @@ export function seen(data, query, model) {
   const hits = [];
   for (let i = from; i < from + data.shown; i++) {
     const score = one.scores[i];
-    if (score !== null) hits.push({ image: one.hits[i], score: score / SCORE, right: Boolean((one.right[query] >> (i - from)) & 1) });
+    if (score !== null)
+      hits.push({ image: one.hits[i], score: score / SCORE, right: Boolean((one.right[query] >> (i - from)) & 1) });
   }
   return { rank: one.rank[query], margin: one.margin[query], hits };
 }

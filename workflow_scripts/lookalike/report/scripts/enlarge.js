@@ -17,8 +17,14 @@ export function enlarger(data) {
   const next = make("button", { type: "button", "aria-label": "Next neighbor" }, "→");
   const flicker = make("button", { type: "button", "aria-pressed": "false" }, "Flicker ", make("kbd", {}, "f"));
   const close = make("button", { type: "button" }, "Close ", make("kbd", {}, "Esc"));
-  const dialog = make("dialog", { class: "enlarge", "aria-labelledby": "enlarge-title" }, title, stage, note,
-    make("div", { class: "tools" }, previous, next, flicker, close));
+  const dialog = make(
+    "dialog",
+    { class: "enlarge", "aria-labelledby": "enlarge-title" },
+    title,
+    stage,
+    note,
+    make("div", { class: "tools" }, previous, next, flicker, close),
+  );
   document.body.append(dialog);
   let query = 0;
   let model = 0;
@@ -41,18 +47,41 @@ export function enlarger(data) {
     const id = data.ids[query];
     title.replaceChildren(marker(one), make("bdi", {}, one.label), ` · ${status(data, query, model)}`);
     const found = hits[hit];
-    const caption = (/** @type {number} */ image) => (data.captions[image] ? make("small", {}, make("bdi", {}, data.captions[image])) : null);
-    const figures = [make("figure", {}, thumbnail(data, query, `Query ${id}`, "huge"), make("figcaption", {}, "query ", make("bdi", {}, id), caption(query)))];
+    const caption = (/** @type {number} */ image) =>
+      data.captions[image] ? make("small", {}, make("bdi", {}, data.captions[image])) : null;
+    const figures = [
+      make(
+        "figure",
+        {},
+        thumbnail(data, query, `Query ${id}`, "huge"),
+        make("figcaption", {}, "query ", make("bdi", {}, id), caption(query)),
+      ),
+    ];
     if (found) {
       const name = found.image < 0 ? "not in the sample" : data.ids[found.image];
-      figures.push(make("figure", { class: found.right ? "match" : null },
-        thumbnail(data, found.image, `Rank ${hit + 1}: ${name}${found.right ? ", a true match" : ""}`, "huge"),
-        make("figcaption", {}, `rank ${hit + 1} `, make("bdi", {}, name), caption(found.image))));
+      figures.push(
+        make(
+          "figure",
+          { class: found.right ? "match" : null },
+          thumbnail(data, found.image, `Rank ${hit + 1}: ${name}${found.right ? ", a true match" : ""}`, "huge"),
+          make("figcaption", {}, `rank ${hit + 1} `, make("bdi", {}, name), caption(found.image)),
+        ),
+      );
     }
     stage.replaceChildren(...figures);
-    const answer = data.matches[query].length ? "not a true match" : OUTCOMES[data.outcome[query]] === "none" ? data.outcomes.none[1].toLowerCase() : "";
+    const answer = data.matches[query].length
+      ? "not a true match"
+      : OUTCOMES[data.outcome[query]] === "none"
+        ? data.outcomes.none[1].toLowerCase()
+        : "";
     note.textContent = found
-      ? [`Neighbor ${hit + 1} of ${hits.length}`, found.right ? "a true match" : answer, `score ${found.score.toFixed(4)}`].filter(Boolean).join(", ")
+      ? [
+          `Neighbor ${hit + 1} of ${hits.length}`,
+          found.right ? "a true match" : answer,
+          `score ${found.score.toFixed(4)}`,
+        ]
+          .filter(Boolean)
+          .join(", ")
       : "This model found nothing for this query.";
     previous.disabled = hit === 0;
     next.disabled = hit >= hits.length - 1;

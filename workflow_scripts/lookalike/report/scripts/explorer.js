@@ -36,9 +36,17 @@ export async function startExplorer() {
   const place = make("div", { class: "list" });
   const list = longList(place, (query) => card(data, query, toHash(nothing(), data.ids[query])));
   const bar = filterBar(data, state, () => change());
-  const help = make("dialog", { class: "help", "aria-label": "Keyboard shortcuts" }, make("h3", {}, "Keyboard"),
-    make("dl", {}, ...KEYS.map(([key, what]) => make("div", {}, make("dt", {}, make("kbd", {}, key)), make("dd", {}, what)))),
-    make("form", { method: "dialog" }, make("button", {}, "Close")));
+  const help = make(
+    "dialog",
+    { class: "help", "aria-label": "Keyboard shortcuts" },
+    make("h3", {}, "Keyboard"),
+    make(
+      "dl",
+      {},
+      ...KEYS.map(([key, what]) => make("div", {}, make("dt", {}, make("kbd", {}, key)), make("dd", {}, what))),
+    ),
+    make("form", { method: "dialog" }, make("button", {}, "Close")),
+  );
   const number = new Map(data.ids.slice(0, data.outcome.length).map((id, query) => [id, query]));
   let current = -1;
 
@@ -83,7 +91,10 @@ export async function startExplorer() {
   };
 
   function download() {
-    const link = make("a", { download: `${data.experiment}-queries.csv`, href: URL.createObjectURL(new Blob([toCsv(data, list.queries())], { type: "text/csv" })) });
+    const link = make("a", {
+      download: `${data.experiment}-queries.csv`,
+      href: URL.createObjectURL(new Blob([toCsv(data, list.queries())], { type: "text/csv" })),
+    });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
@@ -143,5 +154,7 @@ export async function startExplorer() {
   draw();
   follow();
   performance.mark("explorer ready");
-  Object.assign(window, { lookalike: { queries: data.outcome.filter((code) => OUTCOMES[code] !== "showcase").length } });
+  Object.assign(window, {
+    lookalike: { queries: data.outcome.filter((code) => OUTCOMES[code] !== "showcase").length },
+  });
 }

@@ -25,7 +25,19 @@ export const SORTS = {
   misses: "Most models wrong",
   id: "Id",
 };
-const NAMES = /** @type {const} */ (["text", "outcome", "kind", "a", "b", "model", "rank", "margin", "accepted", "rejected", "sort"]);
+const NAMES = /** @type {const} */ ([
+  "text",
+  "outcome",
+  "kind",
+  "a",
+  "b",
+  "model",
+  "rank",
+  "margin",
+  "accepted",
+  "rejected",
+  "sort",
+]);
 const PREFIX = "#explorer?";
 
 /** @returns {State} */
@@ -76,7 +88,9 @@ export function finder(data) {
   const accepted = data.models.map((model) => new Set(model.accepted));
   const number = new Map(data.models.map((model, place) => [model.model, place]));
   const words = data.outcome.map((_, query) =>
-    [data.ids[query], data.operations.values[data.operations.of[query]] ?? "", data.captions[query] ?? ""].join("\n").toLowerCase(),
+    [data.ids[query], data.operations.values[data.operations.of[query]] ?? "", data.captions[query] ?? ""]
+      .join("\n")
+      .toLowerCase(),
   );
   const all = data.outcome.map((_, query) => query);
   const first = OUTCOMES.indexOf("showcase");
@@ -88,17 +102,22 @@ export function finder(data) {
    * @param {number} model
    */
   const mistaken = (query, model) =>
-    data.known && data.outcome[query] !== first && data.models[model].rank[query] !== 1 && data.models[model].scores[query * data.shown] != null;
+    data.known &&
+    data.outcome[query] !== first &&
+    data.models[model].rank[query] !== 1 &&
+    data.models[model].scores[query * data.shown] != null;
 
   /** @param {State} state */
-  const scope = (state) => (number.has(state.model) ? [/** @type {number} */ (number.get(state.model))] : data.models.map((_, place) => place));
+  const scope = (state) =>
+    number.has(state.model) ? [/** @type {number} */ (number.get(state.model))] : data.models.map((_, place) => place);
 
   /** @param {State} state @returns {(query: number) => boolean} */
   function test(state) {
     /** @type {((query: number) => boolean)[]} */
     const tests = [];
     const models = scope(state);
-    for (const word of state.text.toLowerCase().split(/\s+/).filter(Boolean)) tests.push((query) => words[query].includes(word));
+    for (const word of state.text.toLowerCase().split(/\s+/).filter(Boolean))
+      tests.push((query) => words[query].includes(word));
     if (state.outcome) tests.push((query) => OUTCOMES[data.outcome[query]] === state.outcome);
     if (state.kind) tests.push((query) => data.kinds.values[data.kinds.of[query]] === state.kind);
     for (const column of data.columns) {
@@ -106,14 +125,20 @@ export function finder(data) {
       if (value) tests.push((query) => column.values[column.of[query]] === value);
     }
     // As in the metrics, a rejected query is a miss.
-    const missed = (/** @type {number} */ query, /** @type {number} */ model) => data.matches[query].length > 0 && verdict(data, query, model) !== "right";
+    const missed = (/** @type {number} */ query, /** @type {number} */ model) =>
+      data.matches[query].length > 0 && verdict(data, query, model) !== "right";
     for (const [name, value] of [...Object.entries(state.verdicts), [state.a, "right"], [state.b, "wrong"]]) {
       const model = number.get(name);
-      if (model !== undefined && value) tests.push((query) => (value === "wrong" ? missed(query, model) : verdict(data, query, model) === value));
+      if (model !== undefined && value)
+        tests.push((query) => (value === "wrong" ? missed(query, model) : verdict(data, query, model) === value));
     }
     if (state.rank) {
       const [from, to] = state.rank === "beyond" ? [RANK.notFound, RANK.notFound] : state.rank.split("-").map(Number);
-      tests.push((query) => models.some((model) => data.models[model].rank[query] >= from && data.models[model].rank[query] <= (to ?? from)));
+      tests.push((query) =>
+        models.some(
+          (model) => data.models[model].rank[query] >= from && data.models[model].rank[query] <= (to ?? from),
+        ),
+      );
     }
     const most = Number(state.margin);
     if (state.margin !== "" && !Number.isNaN(most)) {
@@ -124,7 +149,8 @@ export function finder(data) {
         }),
       );
     }
-    if (state.accepted) tests.push((query) => models.some((model) => mistaken(query, model) && accepted[model].has(query)));
+    if (state.accepted)
+      tests.push((query) => models.some((model) => mistaken(query, model) && accepted[model].has(query)));
     if (state.rejected) tests.push((query) => models.some((model) => data.models[model].rank[query] === RANK.rejected));
     return (query) => tests.every((one) => one(query));
   }
@@ -133,10 +159,14 @@ export function finder(data) {
   function keys(state) {
     const models = scope(state);
     if (state.sort === "close")
-      return all.map((query) => Math.min(...models.map((model) => Math.abs(data.models[model].margin[query] ?? Infinity))));
+      return all.map((query) =>
+        Math.min(...models.map((model) => Math.abs(data.models[model].margin[query] ?? Infinity))),
+      );
     if (state.sort === "misses") return all.map((query) => -models.filter((model) => mistaken(query, model)).length);
     if (state.sort === "id") return all.map(() => 0);
-    return all.map((query) => -Math.max(...models.map((model) => (!data.known || mistaken(query, model) ? sure[model][query] : -1))));
+    return all.map(
+      (query) => -Math.max(...models.map((model) => (!data.known || mistaken(query, model) ? sure[model][query] : -1))),
+    );
   }
 
   /** @param {State} state */

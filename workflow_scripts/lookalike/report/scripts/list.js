@@ -24,7 +24,8 @@ export function longList(place, render) {
       for (const entry of entries) {
         const page = /** @type {HTMLElement} */ (entry.target);
         if (entry.isIntersecting) fill(page);
-        else if (page !== pages[0] && page.childElementCount && !page.contains(document.activeElement)) empty(page, entry.boundingClientRect.height);
+        else if (page !== pages[0] && page.childElementCount && !page.contains(document.activeElement))
+          empty(page, entry.boundingClientRect.height);
       }
     },
     { rootMargin: "1200px 0px" },
