@@ -23,6 +23,7 @@ rule compare:
         candidates_sn=lambda wildcards: plan.searched(
             wildcards.experiment, "candidates_sn"
         ),
+        classes=lambda wildcards: plan.searched(wildcards.experiment, "classes"),
         images=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/images.parquet",
         truth=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/truth.parquet",
     output:

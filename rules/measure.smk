@@ -14,6 +14,7 @@ rule measure:
         candidates="results/{dataset}/neighbors/{model}/{index}.candidates.parquet",
         training="results/{dataset}/neighbors/{model}/{index}.training.parquet",
         candidates_sn="results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet",
+        classes="results/{dataset}/neighbors/{model}/{index}.classes.parquet",
         seen="results/{dataset}/indexes/{model}/{index}.images.parquet",
         images="results/{dataset}/sample/images.parquet",
         truth="results/{dataset}/sample/truth.parquet",

@@ -27,7 +27,7 @@ FROZEN: dict[str, dict[str, Any]] = {
     },
     "PythonFactory": {"stored_dtype": "float32", "options": {}},
     "PhotoTiles": {"showcase": None, "tile": 144},
-    "Folder": dict.fromkeys(("showcase", "queries", "truth", "about", "training", "sample")),
+    "Folder": dict.fromkeys(("showcase", "queries", "truth", "same", "about", "training", "sample")),
     "Copies": {
         "showcase": None,
         "queries": 150,

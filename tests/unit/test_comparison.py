@@ -201,9 +201,9 @@ def test_candidates_of_another_model_are_refused(searched: Callable[..., Files])
 
 
 def test_each_search_needs_one_file_of_each_kind() -> None:
-    kinds = ("neighbors", "candidates", "training", "candidates_sn")
+    kinds = ("neighbors", "candidates", "training", "candidates_sn", "classes")
     assert results_of(**{kind: [kind] for kind in kinds}) == [Results(*kinds)]
-    with pytest.raises(LookalikeError, match=r"expected one file of each kind per search, got \[1, 1, 1, 2\]"):
+    with pytest.raises(LookalikeError, match=r"expected one file of each kind per search, got \[1, 1, 1, 2, 1\]"):
         results_of(**{kind: [kind] for kind in kinds} | {"candidates_sn": ["s", "s"]})
 
 

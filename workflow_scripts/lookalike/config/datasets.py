@@ -92,6 +92,12 @@ class Folder(DatasetBase):
     root: UserPath = Field(min_length=1, description="folder of the references, searched recursively")
     queries: UserPath | None = Field(None, description="folder of the queries")
     truth: UserPath | None = Field(None, description="CSV with the columns query_id,reference_id")
+    same: str | None = Field(
+        None,
+        min_length=1,
+        description="what makes two images right for each other: `folder` (the subfolder that they are in), or a "
+        "column of about; every image is then a query",
+    )
     about: UserPath | None = Field(None, description="CSV with image_id and columns to break the numbers down by")
     training: UserPath | None = Field(
         None, description="folder of images that are neither references nor queries, for score normalisation"
@@ -105,9 +111,19 @@ class Folder(DatasetBase):
         others = tuple(part for part in ("queries", "training") if getattr(self, part))
         return ("references", *others) if others else ("images",)
 
-    @property
-    def has_queries(self) -> bool:
-        return self.queries is not None
+    @model_validator(mode="after")
+    def _labelled_or_with_queries(self) -> "Folder":
+        if self.same and (self.queries or self.truth):
+            raise ValueError(
+                "has 'same', which makes every image a query, and also 'queries' or 'truth'. Keep 'same' if the right "
+                "answers are those of the query's class, or remove it."
+            )
+        if self.same and self.same != "folder" and not self.about:
+            raise ValueError(
+                f"'same: {self.same}' is a column of the table 'about', which is missing. Add 'about', or use "
+                "'same: folder' if each class has a folder of its own."
+            )
+        return self
 
     def tables(self) -> list[str]:
         return _existing("", self.truth, self.about)

@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from lookalike.config.indexes import Normalise
-from lookalike.io import identity, store
-from lookalike.io.formats.tables import NEIGHBORS
+from lookalike.io import identity, relevance, store
+from lookalike.io.formats.tables import CLASS_RANKS, NEIGHBORS
 from lookalike.job.errors import LookalikeError
+from lookalike.metrics.class_ranks import by_class
 from lookalike.metrics.draws import Draws, Pooled, draw_pools
 from lookalike.metrics.joining import Floats, Ints
 from lookalike.metrics.pooled import (
@@ -37,31 +38,42 @@ NORMALISED = "_sn"
 
 @dataclass(frozen=True)
 class Results:
-    """The output files of one search; the last two are marked absent if the data set has no training images."""
+    """The output files of one search.
+
+    ``training`` and ``candidates_sn`` are marked absent if the data set has no training images, ``classes`` if its
+    images have no classes; None is the same.
+    """
 
     neighbors: str | Path
     candidates: str | Path
     training: str | Path
     candidates_sn: str | Path
+    classes: str | Path | None = None
 
     @property
     def files(self) -> list[str | Path]:
-        """All four files."""
-        return list(vars(self).values())
+        """All files."""
+        return [file for file in vars(self).values() if file is not None]
 
     def identities(self) -> dict[str, str]:
         """Name -> content identity of each file, recorded as the inputs of the metrics."""
-        return {name: store.identity(file) for name, file in vars(self).items()}
+        return {name: store.identity(file) for name, file in vars(self).items() if file is not None}
 
 
 def results_of(
-    *, neighbors: Sequence[str], candidates: Sequence[str], training: Sequence[str], candidates_sn: Sequence[str]
+    *,
+    neighbors: Sequence[str],
+    candidates: Sequence[str],
+    training: Sequence[str],
+    candidates_sn: Sequence[str],
+    classes: Sequence[str],
 ) -> list[Results]:
     """The files of several searches, from one list per kind. Raises LookalikeError if the lists differ in length."""
+    lists = (neighbors, candidates, training, candidates_sn, classes)
     try:
-        return [Results(*files) for files in zip(neighbors, candidates, training, candidates_sn, strict=True)]
+        return [Results(*files) for files in zip(*lists, strict=True)]
     except ValueError:
-        lengths = [len(files) for files in (neighbors, candidates, training, candidates_sn)]
+        lengths = [len(files) for files in lists]
         raise LookalikeError(f"expected one file of each kind per search, got {lengths}.") from None
 
 
@@ -70,13 +82,15 @@ class Evaluation:
     """Outcomes of the queries with a match, and the pooled predictions of all queries.
 
     outcomes: metric -> (q,) float64 parallel to ``ranking.counted``; None if there are too few references
-    predictions: metric -> its list of predictions
+    predictions: metric -> its list of predictions; none where they could not hold most true pairs
+    matches: (g,) int64, the number of true pairs of each group
     """
 
     ranking: Ranking
     outcomes: dict[str, Floats | None]
     groups: Groups
     predictions: dict[str, Predictions]
+    matches: Ints
 
 
 def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: int, k: int) -> Evaluation:
@@ -91,6 +105,13 @@ def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: i
     neighbors = store.read_table(results.neighbors, NEIGHBORS)
     ranking = rank(neighbors, truth, images, searched=searched, kept=k + 1, where=results.neighbors)
     groups = groups_of(images)
+    matches = np.bincount(groups.code[ranking.counted], ranking.matches, len(groups.names)).astype(np.int64)
+    outcomes = at_k(ranking, k)
+    if relevance.is_labelled(images) and results.classes is not None:
+        outcomes = by_class(ranking, store.read_table(results.classes, CLASS_RANKS), images, k, results.classes)
+        if matches.sum() > PER_QUERY * np.count_nonzero(images["query"]):
+            # 10,000 images of 10 classes: the best 100,000 pairs hold at most 1 % of the true ones
+            return Evaluation(ranking, outcomes, groups, {}, matches)
     best = f"uap_k{min(k, PER_QUERY)}"
     lists = {
         "uap": (store.read_table(results.candidates, NEIGHBORS), results.candidates),
@@ -104,12 +125,12 @@ def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: i
             f"{best}{NORMALISED}": (normalise(lists[best][0], near, settings, results.training), results.neighbors),
         }
     predictions = {name: predictions_of(pairs, truth, images, groups, where) for name, (pairs, where) in lists.items()}
-    return Evaluation(ranking, at_k(ranking, k), groups, predictions)
+    return Evaluation(ranking, outcomes, groups, predictions, matches)
 
 
 def matches_of(evaluation: Evaluation) -> Ints:
     """(g,) int64: the number of true pairs of each group."""
-    return evaluation.predictions["uap"].matches
+    return evaluation.matches
 
 
 def pooled(evaluation: Evaluation) -> dict[str, Pooled]:
@@ -127,7 +148,6 @@ def pooled(evaluation: Evaluation) -> dict[str, Pooled]:
 
 
 def _draws(lists: list[Predictions]) -> list[Draws]:
-    matches = lists[0].matches
-    if not matches.any():
+    if not lists or not (matches := lists[0].matches).any():
         return [Draws(np.empty(0), np.empty(0)) for _ in lists]
     return draw_pools([(predictions.right, predictions.group) for predictions in lists], matches)

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookalike.io import relevance
 from lookalike.job.errors import LookalikeError
 
 Bools = npt.NDArray[np.bool_]
@@ -21,13 +22,13 @@ class Joined:
     query: (p,) int64
     score: (p,) float32 or float64, higher is more similar
     right: (p,) bool
-    true_query: (t,) int64, the query of each true pair, predicted or not
+    matches: (images,) int64, the number of true pairs of each image as a query, predicted or not
     """
 
     query: Ints
     score: Floats
     right: Bools
-    true_query: Ints
+    matches: Ints
 
 
 def join(pairs: pa.Table, truth: pa.Table, images: pa.Table, where: object) -> Joined:
@@ -42,13 +43,17 @@ def join(pairs: pa.Table, truth: pa.Table, images: pa.Table, where: object) -> J
     ids = images["image_id"]
     query = _rows(pairs["query_id"], images, "query", where)
     reference = _rows(pairs["reference_id"], images, "reference", where)
-    true_query = _rows(truth["query_id"], images, "query", "truth")
-    true_reference = _rows(truth["reference_id"], images, "reference", "truth")
     score = pairs["score"].to_numpy()
     _check_ranks(query, pairs["rank"].to_numpy(), score, ids, where)
     pair = query * len(ids) + reference
     _check_no_duplicates(pair, ids, where)
-    return Joined(query, score, np.isin(pair, true_query * len(ids) + true_reference), true_query)
+    if relevance.is_labelled(images):
+        right = relevance.is_right(query, reference, relevance.classes(images))
+    else:
+        true_query = _rows(truth["query_id"], images, "query", "truth")
+        true_reference = _rows(truth["reference_id"], images, "reference", "truth")
+        right = np.isin(pair, true_query * len(ids) + true_reference)
+    return Joined(query, score, right, relevance.matches(truth, images))
 
 
 def _rows(ids: pa.ChunkedArray, images: pa.Table, role: str, where: object) -> Ints:

@@ -19,6 +19,7 @@ SEARCHED = {
     "candidates": "results/{dataset}/neighbors/{model}/{index}.candidates.parquet",
     "training": "results/{dataset}/neighbors/{model}/{index}.training.parquet",
     "candidates_sn": "results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet",
+    "classes": "results/{dataset}/neighbors/{model}/{index}.classes.parquet",
 }
 
 SHARDS_OF_A_JOB = 100  # shard files that one job writes

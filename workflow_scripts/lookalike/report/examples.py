@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from lookalike.io import images, store
+from lookalike.io import images, relevance, store
 from lookalike.io.formats.tables import NEIGHBORS
 from lookalike.report import words
 from lookalike.report.evidence import Evidence, Run
@@ -27,6 +27,7 @@ SIDE = 112  # pixels
 
 # Rows per outcome, 40 in all. Disagreement shows most; outcomes with too few queries leave their rows to the others.
 QUOTAS = {"disagree": 20, "wrong": 8, "right": 6, "none": 6}
+MOST_UNMATCHED = 300  # rows where no query has a match: what the models find is all that there is to see
 NO_SCORE = float("-inf")
 
 Rows = list[dict[str, Any]]  # of a table of neighbors or of the truth
@@ -98,16 +99,15 @@ def make(evidence: Evidence) -> Examples:
     Tables of neighbors are read one at a time, so one table bounds the memory: once for all outcomes, once for the
     chosen rows.
     """
-    right = {
-        run.model: right_queries(store.read_table(run.neighbors, NEIGHBORS), evidence.truth) for run in evidence.models
-    }
+    right = {run.model: _right_queries(evidence, run) for run in evidence.models}
     outcome = _outcomes(evidence, right)
     operations = dict(zip(evidence.queries["image_id"].to_pylist(), _operations(evidence), strict=True))
     configured = _configured(evidence)
-    chosen = choose(outcome, {query: words.operation_kind(steps) for query, steps in operations.items()})
+    kinds = {query: words.operation_kind(steps) for query, steps in operations.items()}
+    chosen = choose(outcome, kinds, sum(QUOTAS.values()) if evidence.matched else MOST_UNMATCHED)
     chosen = [query for query in chosen if query not in configured]
     ids = pa.array([*configured[:MOST_FIRST], *chosen], pa.string())
-    truth = _by_query(evidence.truth, ids)
+    truth = _by_query(relevance.pairs_of(ids, evidence.truth, evidence.images), ids)
     neighbors = {run.model: _neighbors(run, ids) for run in evidence.models}
     first = _affordable(configured[:MOST_FIRST], truth, neighbors, MOST_IMAGES // 2)
     shown = _image_ids(first, truth, neighbors)
@@ -152,6 +152,11 @@ def make(evidence: Evidence) -> Examples:
     )
 
 
+def _right_queries(evidence: Evidence, run: Run) -> set[str]:
+    neighbors = store.read_table(run.neighbors, NEIGHBORS)
+    return right_queries(neighbors, relevance.right_among(neighbors, evidence.truth, evidence.images))
+
+
 def right_queries(neighbors: pa.Table, truth: pa.Table) -> set[str]:
     """Queries whose first neighbor is a true match. At equal scores wrong references rank first: ties are misses."""
     known = truth.append_column("right", pa.array([True] * truth.num_rows, pa.bool_()))
@@ -194,7 +199,7 @@ def _operations(evidence: Evidence) -> list[str | None]:
     return queries["operations"].to_pylist() if "operations" in queries.column_names else [None] * queries.num_rows
 
 
-def choose(outcome: dict[str, str], kind: dict[str, str]) -> list[str]:
+def choose(outcome: dict[str, str], kind: dict[str, str], most: int = sum(QUOTAS.values())) -> list[str]:
     """Queries to show, by priority: by quota of outcomes, and within a quota alternating between operations.
 
     A hash of the id breaks ties, so the choice is reproducible and unbiased.
@@ -205,7 +210,7 @@ def choose(outcome: dict[str, str], kind: dict[str, str]) -> list[str]:
     mixed = {name: _in_turn(kinds[operation] for operation in sorted(kinds)) for name, kinds in waiting.items()}
     within = _in_turn(mixed[name][:quota] for name, quota in QUOTAS.items())
     spare = chain.from_iterable(mixed[name][quota:] for name, quota in QUOTAS.items())
-    return [*within, *spare][: sum(QUOTAS.values())]
+    return [*within, *spare][:most]
 
 
 def _in_turn(piles: Iterable[list[str]]) -> list[str]:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from lookalike.config.datasets import Copies
-from lookalike.io import images
+from lookalike.io import images, relevance
 from lookalike.io.formats.tables import BY, IMAGES, MANIFEST
 from lookalike.job.errors import LookalikeError
 from lookalike.job.progress import Progress
@@ -50,6 +50,10 @@ def make_images(entry: Copies, sources: pa.Table, album: Album) -> pa.Table:
     """
     breakdowns = [column for column in sources.column_names if column.startswith(BY)]  # a copy has its source's values
     columns = [*IMAGES.columns, "content_hash", *breakdowns]
+    if relevance.is_labelled(sources):  # copies are right for their source, not for its class
+        group = IMAGES.schema().field("group")
+        nothing = pa.nulls(sources.num_rows, group.type)
+        sources = sources.set_column(sources.column_names.index("group"), group, nothing)
     references = sources.filter(sources["reference"]).select(columns).to_pylist()
     ranked = sorted(references, key=lambda row: digest(entry.seed, row["image_id"]))
     held_out = _hold_out(entry, ranked)

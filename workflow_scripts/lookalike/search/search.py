@@ -14,13 +14,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lookalike.config.indexes import Index, Normalise
-from lookalike.io import identity, store, vectors
+from lookalike.io import identity, relevance, store, vectors
 from lookalike.io.checks import IDENTITY, check_index, check_shards
 from lookalike.io.formats.records import SearchTiming
-from lookalike.io.formats.tables import NEIGHBORS
+from lookalike.io.formats.tables import CLASS_RANKS, NEIGHBORS, Format
 from lookalike.job.errors import LookalikeError
 from lookalike.search import approximate, exact
 from lookalike.search.candidates import PAIRS_PER_QUERY, Candidates
+from lookalike.search.class_ranks import class_ranks
 from lookalike.search.loading import Stored, load, on_gpu
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class SearchJob:
     showcase_out: str
     training_out: str
     candidates_sn_out: str
+    classes_out: str
     timing_out: str
     key: str
     build_key: str
@@ -66,8 +68,9 @@ def search(job: SearchJob) -> None:
     index holds fewer). An image is never its own neighbor. ``showcase_out`` gets the same for showcase images.
     ``candidates_out`` gets the best 10 pairs per query over all queries, counting rejected ones, without any that tie
     with the best excluded pair. ``training_out`` gets each query's nearest training images, and ``candidates_sn_out``
-    the candidates by normalised score. If ``parts`` of the data set lacks `training` or `showcase`, its tables are
-    empty and marked absent in their footers.
+    the candidates by normalised score. ``classes_out`` gets the CLASS_RANKS of a labelled collection. If ``parts`` of
+    the data set lacks `training` or `showcase`, or its images have no classes, these tables are empty and marked absent
+    in their footers.
 
     ``key`` is the index's entry, ``build_key`` the part of it that the index was built with, ``embedding_key`` and
     ``embedding_code`` as in ``build``. Raises LookalikeError if the index file is not the one that its ids were written
@@ -127,11 +130,11 @@ def search(job: SearchJob) -> None:
     }
     policy_of_candidates = f"the best {PAIRS_PER_QUERY} pairs per query over all queries, without ties at the cut-off"
 
-    def write(path: str, table: pa.Table | None, policy: str, **more: Any) -> None:
+    def write(path: str, table: pa.Table | None, policy: str, kind: Format = NEIGHBORS, **more: Any) -> None:
         footer = provenance | {"policy": policy} | more
         if table is None:
-            table, footer = NEIGHBORS.schema().empty_table(), footer | {identity.ROLE: identity.ABSENT}
-        store.write_table(table, path, NEIGHBORS, footer)
+            table, footer = kind.schema().empty_table(), footer | {identity.ROLE: identity.ABSENT}
+        store.write_table(table, path, kind, footer)
 
     write(job.out, _neighbors(nearest, query_ids, reference_ids), f"the nearest {job.k + 1} of each query")
     write(job.candidates_out, _pairs(candidates[0], query_ids, reference_ids), policy_of_candidates)
@@ -150,6 +153,12 @@ def search(job: SearchJob) -> None:
         job.showcase_out,
         _showcase(job.embeddings, job.images, stored, reference_ids, job.k) if "showcase" in job.parts else None,
         f"the nearest {job.k + 1} of each image",
+    )
+    write(
+        job.classes_out,
+        _class_ranks(job.images, stored, reference_ids, query_ids=query_ids, queries=queries, own=own),
+        "the first R of each query, where R is the number of other images of its class",
+        CLASS_RANKS,
     )
     store.write_json(SearchTiming(queries=len(query_ids), read_seconds=read, seconds=seconds), job.timing_out)
 
@@ -225,6 +234,23 @@ def _showcase(embeddings: Sequence[str], images: str, stored: Stored, reference_
     own = vectors.rows_of(ids, reference_ids)
     result, _ = _search(stored, showcase, min(k + 1, len(reference_ids)), own=own, candidates=[], gpu=False)
     return _neighbors(result, ids, reference_ids)
+
+
+def _class_ranks(
+    images: str, stored: Stored, reference_ids: pa.Array, *, query_ids: pa.Array, queries: Floats, own: Rows
+) -> pa.Table | None:
+    """The CLASS_RANKS of the queries; None if the images have no classes."""
+    if relevance.CLASS not in store.read_schema(images).names:
+        return None
+    sample = store.read_columns(images, "image_id", "reference", "query", relevance.CLASS)
+    return class_ranks(
+        lambda part, k, own: _search(stored, part, k, own=own, candidates=[], gpu=False)[0],  # a GPU has too low a k
+        sample,
+        query_ids=query_ids,
+        queries=queries,
+        own=own,
+        reference_ids=reference_ids,
+    )
 
 
 def _training(
