@@ -23,7 +23,7 @@ CONFIG: dict[str, Any] = {
 def test_classes_are_measured_and_without_answers_the_neighbors_of_every_image_are_shown(tmp_path: Path) -> None:
     tree = Tree.new(tmp_path / "tree", CONFIG)
     for number in range(15):
-        path = tree.folder / f"shoes/{'boot clog sock'.split()[number % 3]}/{number}.png"
+        path = tree.folder / f"shoes/{['boot', 'clog', 'sock'][number % 3]}/{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         picture(number % 3).rotate(number // 3 * 2).save(path)  # of a class: one image, turned a little
     tree.run("mine", "own")

@@ -33,6 +33,13 @@ from lookalike.sample.left_out import LeftOut
 
 FEWEST = 6  # images: with fewer, no test can tell two models apart
 SAMPLE, QUERIES, NEIGHBORS = 2000, 200, 10
+UNMATCHED = 5  # one query in this many has no match, and at most one image in this many is spared for it
+
+# Nothing of it where all have a match, as in a configuration of an earlier version.
+WITHOUT_MATCH = """
+    # More copies, of images that are kept out of the references: nothing is right for them, so they show how often a
+    # model finds something where there is nothing.
+    without_match: {without_match}"""
 
 CONFIGURATION = """\
 # Which model finds these images? Written by `lookalike try`; you can keep and edit it.
@@ -54,7 +61,7 @@ datasets:
   {name}-copies:
     kind: copies
     of: {name}
-    queries: {queries}
+    queries: {queries}{without_match}
     k: {k}
 
 experiments:
@@ -107,7 +114,10 @@ def try_folder(
     ] = None,
     model: Annotated[list[str] | None, typer.Option("--model", help="One more model. Can be repeated.")] = None,
     queries: Annotated[
-        int | None, typer.Option("--queries", min=1, help=f"Number of copies; by default {QUERIES}, or one per image.")
+        int | None,
+        typer.Option(
+            "--queries", min=1, help=f"Number of copies that have a match; by default {QUERIES}, or one per image."
+        ),
     ] = None,
     sample: Annotated[
         int, typer.Option("--sample", min=FEWEST, help="Maximum number of images, chosen at random.")
@@ -150,9 +160,11 @@ def try_folder(
     trial = Trial(name, out / f"{name}.yaml", _snakefile())
     # settings that depend on the number of images are kept when the folder grows: the user did not change them
     kept = read(trial.file) if trial.file.exists() else {}
-    queries = queries or _of(kept, "datasets", f"{name}-copies", "queries") or min(QUERIES, used)
+    spared = min((queries or QUERIES) // (UNMATCHED - 1), used // UNMATCHED, used - FEWEST)
+    without_match = _of(kept, "datasets", f"{name}-copies", "without_match") or 0 if kept else spared
+    queries = queries or _of(kept, "datasets", f"{name}-copies", "queries") or min(QUERIES, used - spared)
     k = _of(kept, "datasets", f"{name}-copies", "k") or min(NEIGHBORS, used // 2)
-    text = _configuration(trial, folder, chosen, sample=sample, queries=queries, k=k)
+    text = _configuration(trial, folder, chosen, sample=sample, queries=queries, without_match=without_match, k=k)
     entry = _check(known, trial, text)
     is_new = _keep(trial, text)
     again = _has_changed(trial, entry)
@@ -198,7 +210,9 @@ def _snakefile() -> Path:
     return snakefile
 
 
-def _configuration(trial: Trial, folder: Path, models: list[str], *, sample: int, queries: int, k: int) -> str:
+def _configuration(
+    trial: Trial, folder: Path, models: list[str], *, sample: int, queries: int, without_match: int, k: int
+) -> str:
     root = folder.resolve()
     return CONFIGURATION.format(
         command=trial.command,
@@ -207,6 +221,7 @@ def _configuration(trial: Trial, folder: Path, models: list[str], *, sample: int
         title=_scalar(f"Which model finds the images of {root.name or root}?"),
         sample=sample,
         queries=queries,
+        without_match=WITHOUT_MATCH.format(without_match=without_match) if without_match else "",
         k=k,
         models=", ".join(models),
     )

@@ -30,6 +30,7 @@ from lookalike.metrics import agreement
 from lookalike.metrics.breakdowns import break_down
 from lookalike.metrics.draws import pooled_estimate
 from lookalike.metrics.evaluation import NORMALISED, Evaluation, Results, evaluate, matches_of, pooled
+from lookalike.metrics.hard_negatives import hard_negatives
 from lookalike.metrics.joining import Bools
 from lookalike.metrics.pooled import Groups, Predictions, best_cut, curve, held_out
 from lookalike.metrics.rates import NOTHING, estimate, group_codes
@@ -70,7 +71,9 @@ def measure(job: MeasureJob) -> None:
     rejected = sample.filter(pc.is_in(sample["image_id"], value_set=_rejected_ids(job.seen, seen, sample)))
     references, rejected_references = _count(sample, "reference"), _count(rejected, "reference")
     searched = references - rejected_references
-    evaluation = evaluate(job.results, store.read_table(job.truth, TRUTH), sample, searched=searched, k=job.k)
+    truth = store.read_table(job.truth, TRUTH)
+    evaluation = evaluate(job.results, truth, sample, searched=searched, k=job.k)
+    thresholds = _thresholds(evaluation)
     counted = sample.take(evaluation.ranking.counted)
     groups = group_codes(counted["group"].to_pylist())
     agreements, baselines = agreement.estimates(
@@ -104,7 +107,10 @@ def measure(job: MeasureJob) -> None:
         breakdowns={
             column: {value: estimates(part) for value, part in values.items()} for column, values in parts.items()
         },
-        thresholds=_thresholds(evaluation),
+        thresholds=thresholds,
+        hard_negatives=hard_negatives(
+            job.results, truth, sample, {name: threshold.score for name, threshold in thresholds.items()}
+        ),
         curves={
             name: _curve(predictions)
             for name, predictions in evaluation.predictions.items()

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from lookalike import __version__
 from lookalike.io import store
-from lookalike.report import choices, examples, figures, headline, meaning, pareto, scatter, tables, words
+from lookalike.report import choices, examples, figures, headline, meaning, negatives, pareto, scatter, tables, words
 from lookalike.report import evidence as inputs
 from lookalike.report.evidence import Evidence, ReportJob
 
@@ -27,6 +27,7 @@ SECTIONS = (
     ("choices", "Effect of each setting"),
     ("pairs", "Pairwise comparison"),
     ("threshold", "Which score threshold?"),
+    ("negatives", "Queries without a match"),
     ("agreement", "Semantic agreement"),
     ("operations", "Accuracy by query type"),
     ("follows", "What does each model rely on?"),
@@ -88,7 +89,9 @@ def _raw(name: str) -> str:
 
 def _content(evidence: Evidence) -> dict[str, Any]:
     names, ladders = tables.metric_names(evidence), meaning.ladders(evidence)
+    unmatched = negatives.rows(evidence)
     optional = {"choices": evidence.varied, "agreement": ladders, "approximation": evidence.approximations}
+    optional["negatives"] = unmatched
     return {
         "evidence": evidence,
         "sections": [section for section in SECTIONS if optional.get(section[0], True)],
@@ -105,6 +108,8 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "left_out": tables.left_out(evidence),
         "breakdowns": figures.breakdowns(evidence),
         "curves": figures.precision_recall(evidence),
+        "negatives": unmatched,
+        "negatives_sentence": negatives.sentence,
         "approximated": tables.approximated(evidence),
         "choices": choices.tables(evidence),
         "speed": scatter.by_speed(evidence),

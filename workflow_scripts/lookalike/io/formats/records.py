@@ -2,25 +2,9 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-
-class Record(BaseModel):
-    """The contents of a JSON file; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Estimate(Record):
-    """A value with its 95 % confidence interval; ``n`` is the number of queries averaged over.
-
-    All are None, and ``n`` is 0, if the value is undefined: no queries, or too few references to be wrong.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
+from lookalike.io.formats.base import Estimate as Estimate
+from lookalike.io.formats.base import Record as Record
+from lookalike.io.formats.hard_negatives import HardNegatives
 
 
 class Baseline(Record):
@@ -165,6 +149,7 @@ class Metrics(Record):
     breakdowns: dict[str, dict[str, dict[str, Estimate]]]  # column -> value -> metric -> estimate
     thresholds: dict[str, Threshold] = {}
     curves: dict[str, Curve] = {}
+    hard_negatives: dict[str, HardNegatives] = {}  # by threshold: queries without a match that it accepts
     baselines: dict[str, Baseline] = {}  # of the metrics that compare captions or categories
     timing: dict[str, Any]
     cost: Cost | None = None  # None in files of earlier versions
