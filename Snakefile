@@ -6,6 +6,7 @@ sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+from snakemake.settings.types import DeploymentMethod
 
 from lookalike.job.errors import ConfigError
 from lookalike.plan.plan import Plan
@@ -25,7 +26,9 @@ configfile: f"{workflow.basedir}/config.yaml"
 
 try:
     check_working_directory()
-    plan = Plan.of(config, reversed(workflow.configfiles))  # the catalogue first
+    in_conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+    # the catalogue first
+    plan = Plan.of(config, reversed(workflow.configfiles), installed_here=not in_conda)
 except ConfigError as error:
     sys.exit(f"The configuration is wrong; nothing was run.\n{error}")
 
@@ -38,6 +41,14 @@ onstart:
         sys.exit(reason)
     # all that is missing in one go, before gigabytes of weights are fetched for nothing
     jobs = [] if workflow.touch else list(workflow.dag.needrun_jobs())
+    for experiment in {
+        job.wildcards.experiment for job in jobs if job.rule.name == "report"
+    }:
+        for model, package in plan.left_out.get(experiment, {}).items():
+            logger.warning(
+                f"experiments.{experiment}: goes without '{model}', since the Python package {package} is not installed. "
+                f"To include it: lookalike fetch {model}"
+            )
     sampled = {job.wildcards.dataset for job in jobs if job.rule.name == "sample"}
     if sampled:
         from lookalike.sample.sample import missing_data  # takes a while

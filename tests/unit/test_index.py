@@ -248,7 +248,7 @@ def test_footers_pass_on_the_identity_of_the_embedding(chain: Chain) -> None:
         5,
     )
     assert neighbors["key"] == ids["key"] == KEY
-    assert neighbors["pictures_sha256"] == ids["pictures_sha256"]
+    assert neighbors["images_sha256"] == ids["images_sha256"]
     assert neighbors["embed_versions"] == ids["embed_versions"] == {"numpy": "2"}
     assert "faiss-cpu" in neighbors["versions"]
     timing = store.read_json(chain.folder / "timing.json", SearchTiming)

@@ -16,12 +16,11 @@ import torch
 from PIL import Image
 
 from conftest import picture
-from lookalike.embed import encoders
-from lookalike.embed.models import torchscript
+from lookalike.embed import downloads, encoders
 from lookalike.io import store
 from lookalike.job.errors import LookalikeError
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -179,7 +178,7 @@ def test_a_failed_download_is_reported_with_a_remedy_and_leaves_no_file(
         with pytest.raises(LookalikeError, match=r"cannot be fetched: .* put it at .*network\.pt"):
             load(key(file, path=str(tmp_path / "weights/network.pt"), url=url))
     assert not [*(tmp_path / "weights").glob("*")]
-    assert server.requests == torchscript.TRIES + 1, "a file that the server does not have is requested once"
+    assert server.requests == downloads.TRIES + 1, "a file that the server does not have is requested once"
 
 
 @pytest.mark.parametrize("broken", [partial(whole, sent=100), partial(without_length, sent=100)])
@@ -225,7 +224,7 @@ def test_a_download_with_another_hash_is_rejected_and_leaves_no_file(
 def test_a_stalling_download_is_aborted(
     file: Path, tmp_path: Path, site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torchscript, "PATIENCE", 0.3)
+    monkeypatch.setattr(downloads, "PATIENCE", 0.3)
     server = site(file.read_bytes(), trickling)
     with pytest.raises(LookalikeError, match=r"cannot be fetched: received less than 65,536 bytes in 0\.3 seconds"):
         load(key(file, path=str(tmp_path / "weights/network.pt"), url=server.url()))

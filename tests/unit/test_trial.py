@@ -60,7 +60,7 @@ class Batchwise(torch.nn.Module):
         return means - means.mean(0)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 @pytest.mark.parametrize(
     ("network", "message"), [(Noisy, "is not deterministic"), (Batchwise, "depends on the other images in its batch")]
 )
@@ -232,14 +232,6 @@ def test_a_processor_without_pixels_is_rejected_with_what_it_returns(
         LookalikeError, match=rf"preprocessor_config\.json: its image processor, .*, returns {outputs} for an image"
     ):
         load(maker(tmp_path / "checkpoint"), pooling="mean")
-
-
-def test_a_timm_network_is_rejected_with_the_families_to_use_instead(tmp_path: Path) -> None:
-    folder = tiny.vit(tmp_path / "vit")
-    (folder / "preprocessor_config.json").unlink()
-    edit(folder / "config.json", architecture="resnet18", pretrained_cfg={"input_size": [3, 224, 224]})
-    with pytest.raises(LookalikeError, match=r"is a timm network, .* torchscript, or .* family python"):
-        load(folder, pooling="mean")
 
 
 # --- feature maps ---

@@ -12,6 +12,7 @@ from conftest import REPOSITORY, MakePictures, picture
 from lookalike.cli import catalogue, try_folder
 from lookalike.cli.main import app
 from lookalike.config.files import read
+from lookalike.embed import onnx_files
 from lookalike.embed.models import efficientnet_lite, pixels
 from lookalike.plan.plan import Plan
 from lookalike.sample import sample
@@ -55,7 +56,10 @@ def test_the_configuration_is_one_that_a_person_can_keep(workdir: Path) -> None:
             "my-my-pictures-2024": {
                 "title": "Which model finds the images of My Pictures (2024)?",
                 "dataset": "my-my-pictures-2024-copies",
-                "models": ["pixels", "color-histogram", "efficientnet-lite0", "efficientnet-lite2"],
+                "models": [
+                    *("pixels", "color-histogram", "phash-256"),
+                    *("efficientnet-lite0", "efficientnet-lite2", "sscd-int8"),
+                ],
             }
         },
     }
@@ -102,8 +106,10 @@ def test_a_configuration_of_an_earlier_version_is_run_unchanged(workdir: Path) -
 
 def test_the_default_models_are_those_with_local_weights(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(efficientnet_lite, "_package", lambda variant: f"no-such-package-{variant}")
+    in_package = onnx_files._in_package
+    monkeypatch.setattr(onnx_files, "_in_package", lambda package, file: in_package(f"no_such_{package}", file))
     attempt("../My Pictures (2024)")
-    assert written()["experiments"]["my-my-pictures-2024"]["models"] == ["pixels", "color-histogram"]
+    assert written()["experiments"]["my-my-pictures-2024"]["models"] == ["pixels", "color-histogram", "phash-256"]
 
 
 def test_finding_local_models_reads_no_weights(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

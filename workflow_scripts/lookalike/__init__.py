@@ -1,3 +1,3 @@
-"""Which image embedding finds your pictures? The library behind the workflow; it knows nothing of Snakemake."""
+"""Which image embedding finds your images? The library behind the workflow; it knows nothing of Snakemake."""
 
 __version__ = "0.1.0"

@@ -6,7 +6,7 @@ from typing import Any
 from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import ConfigFiles, Json, Results
 from lookalike.cli.output import print_json, print_table
-from lookalike.config.models import Checkpoint
+from lookalike.config.models import Checkpoint, EmbedBase, Onnx
 from lookalike.embed import checkpoints
 from lookalike.io import store
 
@@ -14,6 +14,7 @@ from lookalike.io import store
 def models(configfile: ConfigFiles = None, results: Results = Path("results"), as_json: Json = False) -> None:
     """List the catalogue's models with the dimension of their vectors and the state of their weights.
 
+    Size, licence and training data are what the catalogue says of a model.
     "local" means that the weights are on this machine, "recorded" that a run recorded which weights it used, and
     "pinned" that the revision is a commit of the hub: the weights of a branch, such as main, can change.
 
@@ -22,19 +23,21 @@ def models(configfile: ConfigFiles = None, results: Results = Path("results"), a
       lookalike models --configfile mine.yaml
     """
     catalogue = Catalogue.open(configfile, results)
+    settings = catalogue.plan.config.models
     rows = [_row(catalogue, name) for name in catalogue.model_names]
     if as_json:
         print_json({"models": rows})
         return
     print_table(
         "Models of the catalogue",
-        ["model", "label", "family", "dimensions", "local", "recorded", "pinned"],
+        ["model", "label", "family", "dimensions", "local", "recorded", "pinned", "about"],
         [
             [
                 *(row[column] for column in ("model", "label", "family")),
                 "?" if row["dimensions"] is None else row["dimensions"],
                 *("yes" if row[column] else "no" for column in ("local", "recorded")),
                 {True: "yes", False: "not pinned", None: "-"}[row["pinned"]],
+                settings[row["model"]].about.summary,
             ]
             for row in rows
         ],
@@ -53,9 +56,19 @@ def _row(catalogue: Catalogue, model: str) -> dict[str, Any]:
         "local": missing is None,
         "recorded": catalogue.recorded(model).exists(),
         "weights": str(catalogue.recorded(model)),
-        "pinned": checkpoints.pinned(entry.checkpoint, entry.revision) if isinstance(entry, Checkpoint) else None,
+        "pinned": _pinned(entry),
+        "about": {name: value for name, value in settings.about.model_dump().items() if value},
+        "requires": settings.requires,
         "missing": missing,
     }
+
+
+def _pinned(entry: EmbedBase) -> bool | None:
+    """Whether the weights cannot change; None if they have no revision."""
+    if isinstance(entry, Onnx) and entry.sha256:
+        return True
+    checkpoint = entry.checkpoint if isinstance(entry, Checkpoint | Onnx) else None
+    return checkpoints.pinned(checkpoint, entry.revision) if checkpoint else None  # type: ignore[attr-defined]
 
 
 def _embedded_dimension(catalogue: Catalogue, model: str) -> int | None:

@@ -293,7 +293,7 @@ def _check_footer(
             f"{path}: was made for model '{recorded[0]}', index '{recorded[1]}' and k = {recorded[2]}, "
             f"expected '{expected[0]}', '{expected[1]}' and {expected[2]}. Delete it and run again."
         )
-    if footer.get("pictures_sha256") != first.get("pictures_sha256"):
+    if footer.get("images_sha256") != first.get("images_sha256"):
         raise LookalikeError(
             f"{path}: model '{record.model}' read other image files than '{first_model}': files changed "
             "or disappeared in between. Embed both from the same files: --forcerun sample; if that is not enough, "

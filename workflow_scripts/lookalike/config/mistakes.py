@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from lookalike.config.about import About
 from lookalike.config.datasets import Copies, Dataset
 from lookalike.config.entry import Entry
 from lookalike.config.indexes import Index, IndexRuntime, Normalise, Train
@@ -32,7 +33,7 @@ _UNIONS = {"datasets": ("kind", Dataset), "models": ("family", Embed)}
 
 # The mappings within an entry of a section, and their records.
 _INNER: dict[str, dict[str, tuple[type[Entry], ...]]] = {
-    "models": {"embed": get_args(get_args(Embed)[0]), "runtime": (Runtime,)},
+    "models": {"embed": get_args(get_args(Embed)[0]), "runtime": (Runtime,), "about": (About,)},
     "indexes": {"runtime": (IndexRuntime,)},
 }
 
@@ -287,6 +288,8 @@ def _dangling(config: Config) -> list[str]:
         check(f"{where}.dataset", "data set", experiment.dataset, config.datasets)
         for model in experiment.models:
             check(f"{where}.models", "model", model, config.models)
+        for model in experiment.if_installed:
+            check(f"{where}.if_installed", "model", model, config.models)
         for index in experiment.indexes:
             check(f"{where}.indexes", "index", index, config.indexes)
         known_dataset = config.datasets.get(experiment.dataset)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from lookalike.config.about import About
 from lookalike.config.entry import Entry, UserPath
 
 LONGEST_NAME = 150  # characters of a folder's name, without the hash that may follow
@@ -107,6 +108,9 @@ def is_path(checkpoint: str) -> bool:
     return checkpoint.startswith(("/", ".")) or checkpoint.count("/") > 1
 
 
+Triple = tuple[float, float, float]
+_Positive = Annotated[float, Field(gt=0)]
+PositiveTriple = tuple[_Positive, _Positive, _Positive]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
@@ -190,11 +194,9 @@ class TorchScript(Resized):
     url: str | None = Field(None, pattern="^https?://", description="URL to download the file from if it is missing")
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="hash of the file, as printed by `sha256sum FILE`")
     size: int = Field(ge=8, le=4096, description="side of the square input, in pixels")
-    mean: tuple[float, float, float] = Field(description="mean per color channel, of values from 0 to 1")
-    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
-        description="standard deviation per color channel, of values from 0 to 1"
-    )
-    resize: Literal["squash", "crop"] = Field("squash", description="the whole picture squashed, or its central square")
+    mean: Triple = Field(description="mean per color channel, of values from 0 to 1")
+    std: PositiveTriple = Field(description="standard deviation per color channel, of values from 0 to 1")
+    resize: Literal["squash", "crop"] = Field("squash", description="the whole image squashed, or its central square")
     interpolation: Interpolation = Field("bilinear", description="interpolation when resizing")
     compute_dtype: Literal["float32"] = "float32"
 
@@ -202,6 +204,98 @@ class TorchScript(Resized):
 
     def _weights_label(self) -> tuple[str, bool]:
         return f"{Path(self.path).name}-{self.sha256[:12]}", False
+
+
+class Onnx(Resized):
+    """An image network in an ONNX file: a local file, one of a Python package, or one of the hub."""
+
+    family: Literal["onnx"]
+    path: UserPath | None = Field(None, min_length=1, description="ONNX file")
+    url: str | None = Field(None, pattern="^https?://", description="URL to download `path` from if it is missing")
+    package: str | None = Field(
+        None, pattern=r"^[A-Za-z_][\w-]*$", description="Python package that contains `file`, which is read in place"
+    )
+    checkpoint: UserPath | None = Field(
+        None, min_length=1, description="name on the Hugging Face hub, or local folder, that contains `file`"
+    )
+    revision: str = Field("main", min_length=1, description="commit on the hub, or a branch or tag, which may move")
+    file: str | None = Field(
+        None, pattern=r"^[^/\\].*\.onnx$", description="path of the ONNX file within the package or checkpoint"
+    )
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="hash of the file, as printed by `sha256sum FILE`"
+    )
+    size: int | None = Field(
+        None, ge=8, le=4096, description="side of the square input, in pixels; default: as the file says"
+    )
+    resize: Literal["squash", "crop"] = Field("squash", description="the whole image squashed, or its central square")
+    interpolation: Interpolation = Field("bilinear", description="interpolation when resizing")
+    layout: Literal["nchw", "nhwc"] | None = Field(None, description="order of axes; default: as the file says")
+    channels: Literal["rgb", "bgr"] = Field("rgb", description="order of the color channels in the input")
+    mean: Triple | None = Field(None, description="mean of red, green and blue, from 0 to 1; not for uint8 input")
+    std: PositiveTriple | None = Field(
+        None, description="standard deviation of red, green and blue, from 0 to 1; not for uint8 input"
+    )
+    output: str | None = Field(None, min_length=1, description="name of the output, if the network has several")
+    pooling: Literal["cls", "mean", "gem", "none"] = Field(
+        "none", description="how tokens or a feature map become one vector"
+    )
+    batch: int | None = Field(
+        None, ge=1, description="images per run of the network: 1 if its vectors depend on the batch"
+    )
+
+    weights_fields = ("path", "url", "package", "checkpoint", "revision", "file", "sha256")
+
+    @property
+    def source(self) -> str:
+        """The file, for people."""
+        return self.path or f"{self.package or self.checkpoint}: {self.file}"
+
+    def _weights_label(self) -> tuple[str, bool]:
+        return f"{Path(self.path or f'{self.package or self.checkpoint}/{self.file}').name}-{self.family}", False
+
+    @model_validator(mode="after")
+    def _one_file(self) -> "Onnx":
+        given = [name for name in ("path", "package", "checkpoint") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(
+                f"has {' and '.join(given) if given else 'no file'}. Give one of path, package with file, and "
+                "checkpoint with file."
+            )
+        if bool(self.file) == bool(self.path):
+            raise ValueError(
+                "has both path and file. Leave file out: path is the whole file's."
+                if self.path
+                else f"'{given[0]}' needs file: the ONNX file's path within it."
+            )
+        if self.url and not (self.path and self.sha256):
+            raise ValueError("'url' needs path, where the file is saved, and sha256, which identifies it.")
+        if bool(self.mean) != bool(self.std):
+            raise ValueError("has only one of mean and std. Give both.")
+        return self
+
+
+class Hash(EmbedBase):
+    """A perceptual hash as a vector of +1 and -1: the cosine of two is 1 - 2 * Hamming distance / bits."""
+
+    family: Literal["hash"]
+    method: Literal["phash", "dhash", "whash", "pdq"] = Field(description="which hash")
+    bits: Literal[64, 256, 1024] = Field(256, description="length of the hash; PDQ always has 256 bits")
+
+    weights_fields = ("method",)  # its package
+
+    def _weights_label(self) -> tuple[str, bool]:
+        return f"{self.family}-{self.method}", True
+
+    @property
+    def dimension(self) -> int:
+        return self.bits
+
+    @model_validator(mode="after")
+    def _pdq_has_256(self) -> "Hash":
+        if self.method == "pdq" and self.bits != 256:
+            raise ValueError(f"method 'pdq' always has 256 bits, and bits is {self.bits}. Leave bits out.")
+        return self
 
 
 class PythonFactory(EmbedBase):
@@ -220,7 +314,7 @@ class PythonFactory(EmbedBase):
 
 
 Embed = Annotated[
-    Pixels | ColorHistogram | EfficientNetLite | Transformers | Blip2 | TorchScript | PythonFactory,
+    Pixels | ColorHistogram | EfficientNetLite | Transformers | Blip2 | TorchScript | Onnx | Hash | PythonFactory,
     Field(discriminator="family"),
 ]
 _FAMILIES: dict[str, type[EmbedBase]] = {
@@ -252,5 +346,11 @@ class Model(Entry):
         None, description="architecture, as the published comparisons call it: their claims about it are tested on it"
     )
     dimension: int | None = Field(None, ge=1, description="dimension of the vectors, for listings before the first run")
+    about: About = Field(About(), description="facts for people, shown in listings and the report")
+    requires: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][\w.-]*(==[\w.+!-]+)?$",
+        description="Python package with the weights, such as name==1.0; `lookalike fetch` installs it",
+    )
     embed: Embed = Field(description="settings that change the vectors: editing one embeds again")
     runtime: Runtime = Runtime()

@@ -24,6 +24,9 @@ class Experiment(Entry):
 
     dataset: str = Field(description="name of the data set")
     models: tuple[str, ...] = Field((), min_length=1, description="names of the models to compare")
+    if_installed: tuple[str, ...] = Field(
+        (), description="those of `models` to leave out, with a warning, if their Python package is not installed"
+    )
     vary: Vary | None = Field(None, description="instead of `models`: one model with other settings")
     indexes: tuple[str, ...] = Field(("flat",), min_length=1, description="names of the indexes to search with")
     title: str = Field("", description="the question that the experiment answers, as the report's title")

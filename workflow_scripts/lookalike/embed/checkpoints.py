@@ -6,7 +6,8 @@ files or raises an error.
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lookalike.config.models import is_commit, is_path
 from lookalike.embed.file_hashes import sha256 as remembered_sha256
 from lookalike.io import store
 from lookalike.io.formats.records import Weights
-from lookalike.job.errors import LookalikeError
+from lookalike.job.errors import LookalikeError, did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,49 @@ def _no_safetensors(checkpoint: str) -> str:
     )
 
 
+def fetch_file(checkpoint: str, revision: str, name: str) -> tuple[Path, str]:
+    """Bring one file of a checkpoint here; its path, and the commit that it is of, empty for a local folder."""
+    if folder := _local_folder(checkpoint):
+        return _in_folder(folder, name), ""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    try:
+        with _hub_errors(checkpoint, revision):
+            info = HfApi().model_info(checkpoint, revision=revision, files_metadata=True)
+            names = sorted(file.rfilename for file in info.siblings or [])
+            if name not in names:
+                alike = [other for other in names if Path(other).suffix == Path(name).suffix]
+                raise LookalikeError(f"{checkpoint}: has no file '{name}'.{did_you_mean(name, alike)}")
+            path = _get(checkpoint, info, name)
+            if revision != info.sha:  # lets the cache resolve the branch or tag offline
+                hf_hub_download(checkpoint, name, revision=revision)
+    except _UnreachableError as error:
+        path = cached_file(checkpoint, revision, name, f"the Hub cannot be reached ({error}), and ")
+        log.warning("%s: the Hub cannot be reached; using %s", checkpoint, path)
+    return path, path.parents[name.count("/")].name
+
+
+def cached_file(checkpoint: str, revision: str, name: str, reason: str = "") -> Path:
+    """The path of one file of a checkpoint on this machine. Raises LookalikeError if it would have to be fetched."""
+    if folder := _local_folder(checkpoint):
+        return _in_folder(folder, name)
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(checkpoint, name, revision=revision)
+    if not isinstance(cached, str):
+        raise LookalikeError(
+            f"{checkpoint}: {reason}{name} of revision '{revision}' is not in the cache {constants.HF_HUB_CACHE}. "
+            "Run fetch_weights with network access."
+        )
+    return Path(cached)
+
+
+def _in_folder(folder: Path, name: str) -> Path:
+    if not (folder / name).is_file():
+        raise LookalikeError(f"{folder / name}: no such file. Fix the model's 'file' or 'checkpoint'.")
+    return folder / name
+
+
 def _hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
     return {name: _sha256(folder / name) for name in names}
 
@@ -151,37 +195,60 @@ def _cached_folder(checkpoint: str, weights: Weights) -> Path:
 
 def _download(checkpoint: str, revision: str, code: bool, parts: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
     """Download files missing from the cache; return the folder, whose name is the commit hash, and the file names."""
-    from huggingface_hub import HfApi, errors, hf_hub_download
-    from huggingface_hub.utils import httpx
+    from huggingface_hub import HfApi, hf_hub_download
 
     api = HfApi()
     try:
-        info = _with_safetensors(api, checkpoint, api.model_info(checkpoint, revision=revision, files_metadata=True))
-        present = {file.rfilename: file for file in info.siblings or []}
+        with _hub_errors(checkpoint, revision):
+            info = _with_safetensors(
+                api, checkpoint, api.model_info(checkpoint, revision=revision, files_metadata=True)
+            )
+            present = {file.rfilename: file for file in info.siblings or []}
+            if "config.json" in present:
+                folder = _get(checkpoint, info, "config.json").parent
+                if WEIGHTS not in present and INDEX in present:
+                    _get(checkpoint, info, INDEX)
+            else:
+                folder = Path()
+            names = _wanted(checkpoint, folder, present, code, parts)
+            for name in names:
+                _get(checkpoint, info, name)
+            if revision != info.sha:  # lets the cache resolve the branch or tag offline
+                hf_hub_download(checkpoint, "config.json", revision=revision)
+    except _UnreachableError as error:
+        return _from_cache(checkpoint, revision, code, parts, str(error))
+    return folder, names
 
-        def get(name: str) -> Path:
-            path = Path(hf_hub_download(checkpoint, name, revision=info.sha))
-            lfs = present[name].lfs
-            if lfs and _sha256(path) != lfs.sha256:
-                raise LookalikeError(f"{path}: is damaged: its hash differs from the Hub's. Delete it and {AGAIN}.")
-            return path
 
-        if "config.json" in present:
-            folder = get("config.json").parent
-            if WEIGHTS not in present and INDEX in present:
-                get(INDEX)
-        else:
-            folder = Path()
-        names = _wanted(checkpoint, folder, present, code, parts)
-        for name in names:
-            get(name)
-        if revision != info.sha:  # lets the cache resolve the branch or tag offline
-            hf_hub_download(checkpoint, "config.json", revision=revision)
+def _get(checkpoint: str, info: Any, name: str) -> Path:
+    """Download one file of a commit, unless it is cached, and compare its hash with the Hub's."""
+    from huggingface_hub import hf_hub_download
+
+    path = Path(hf_hub_download(checkpoint, name, revision=info.sha))
+    lfs = next(file.lfs for file in info.siblings if file.rfilename == name)
+    if lfs and _sha256(path) != lfs.sha256:
+        raise LookalikeError(f"{path}: is damaged: its hash differs from the Hub's. Delete it and {AGAIN}.")
+    return path
+
+
+class _UnreachableError(Exception):
+    """The Hub cannot be reached; the message says why."""
+
+
+@contextmanager
+def _hub_errors(checkpoint: str, revision: str) -> Iterator[None]:
+    """Turn the Hub's errors into messages for people, or _UnreachableError."""
+    from huggingface_hub import HfApi, errors
+    from huggingface_hub.utils import httpx
+
+    endpoint = HfApi().endpoint
+    try:
+        yield
     except errors.HFValidationError as error:
         raise LookalikeError(f"{checkpoint}: is neither a valid Hub name nor a local folder: {error}") from None
     except errors.GatedRepoError:
         raise LookalikeError(
-            f"{checkpoint}: is gated. Accept its terms at {api.endpoint}/{checkpoint}, log in (hf auth login, or "
+            f"{checkpoint}: is gated. Accept its terms at {endpoint}/{checkpoint}, log in (hf auth login, or "
             "HF_TOKEN), and run again."
         ) from None
     except errors.RevisionNotFoundError:
@@ -189,15 +256,14 @@ def _download(checkpoint: str, revision: str, code: bool, parts: tuple[str, ...]
             f"{checkpoint}: has no revision '{revision}'. Use one of its branches, tags or full commit hashes."
         ) from None
     except errors.RepositoryNotFoundError:
-        raise LookalikeError(_unknown(checkpoint, api.endpoint)) from None
+        raise LookalikeError(_unknown(checkpoint, endpoint)) from None
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, httpx.TransportError) as error:
-        return _from_cache(checkpoint, revision, code, parts, f"{type(error).__name__}: {error}")
+        raise _UnreachableError(f"{type(error).__name__}: {error}") from None
     except errors.HfHubHTTPError as error:
         if error.response.status_code == 401:
-            raise LookalikeError(_unknown(checkpoint, api.endpoint)) from None
+            raise LookalikeError(_unknown(checkpoint, endpoint)) from None
         reason = str(error).splitlines()[0]
         raise LookalikeError(f"{checkpoint}: the Hub responded: {reason} Try again later.") from None
-    return folder, names
 
 
 def _unknown(checkpoint: str, endpoint: str) -> str:

@@ -19,12 +19,14 @@ class Geometry:
     """Resize, then center crop.
 
     ``size`` is (height, width), or the length of the shorter side, or None for no resizing; ``crop`` is (height, width)
-    or None; ``resample`` is a Pillow filter.
+    or None; ``resample`` is a Pillow filter. Half a pixel of a crop's offset is cut off, as in transformers, or
+    ``rounded`` to the even side, as in torchvision.
     """
 
     size: tuple[int, int] | int | None
     crop: tuple[int, int] | None
     resample: int
+    rounded: bool = False
 
     @classmethod
     def square(cls, side: int, resize: Literal["squash", "crop"], interpolation: str) -> "Geometry":
@@ -39,9 +41,12 @@ class Geometry:
             image = image.resize((width, height), Image.Resampling(self.resample))
         if self.crop is not None:
             height, width = self.crop
-            left, top = (image.width - width) // 2, (image.height - height) // 2
+            left, top = (self._offset(space) for space in (image.width - width, image.height - height))
             image = image.crop((left, top, left + width, top + height))  # pads with black if the image is too small
         return np.asarray(image)
+
+    def _offset(self, space: int) -> int:
+        return round(space / 2) if self.rounded else space // 2
 
     @staticmethod
     def _sides(size: tuple[int, int], shorter: int) -> tuple[int, int]:
@@ -152,7 +157,8 @@ def geometry_of(settings: Mapping[str, Any]) -> Geometry | None:
     if settings.get("do_pad"):
         return None
     resample = settings.get("resample")
-    return Geometry(resized, crop, int(Image.Resampling.BILINEAR if resample is None else resample))
+    rounded = bool(settings.get("round_crop_offset"))
+    return Geometry(resized, crop, int(Image.Resampling.BILINEAR if resample is None else resample), rounded)
 
 
 @dataclass(frozen=True)

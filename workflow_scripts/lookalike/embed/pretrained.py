@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from lookalike.config.models import Checkpoint
-from lookalike.embed import checkpoints
+from lookalike.embed import checkpoints, timm_settings
 from lookalike.embed.encoders import Size
 from lookalike.embed.preprocess import Geometry, Values, geometry_of, invalid_setting
 from lookalike.job.devices import out_of_memory
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 PROBES = ((331, 200), (200, 331), (97, 97), (640, 427), (64, 301))  # width, height
 ONE_SIZE = "Set size, and resize: squash or crop, in the model's entry."
 FAILURES = (
+    AssertionError,
     AttributeError,
     IndexError,
     KeyError,
@@ -60,6 +61,8 @@ class Preparation:
             assert geometry is not None
             self.prepare, self.values = geometry, Values.of(settings)
             self._check_shapes()
+            if settings.get("image_processor_type") == timm_settings.NAME:
+                return
             log.warning(
                 "%s: its processor, %s, needs torchvision, which Lookalike never uses; images are prepared from its "
                 "settings instead, and the result could not be compared with the processor",
@@ -145,12 +148,11 @@ def _processor(entry: Checkpoint, folder: Path, remote_code: bool) -> tuple[Any,
     """
     import transformers
 
-    if checkpoints.read_settings(folder / "config.json").get("pretrained_cfg"):
-        raise LookalikeError(
-            f"{entry.checkpoint}: is a timm network, and its image processor needs torchvision, which Lookalike never "
-            "uses. Script the network for family torchscript, or write a function for family python "
-            "(docs/add-a-model.md)."
-        )
+    if timm := checkpoints.read_settings(folder / "config.json").get("pretrained_cfg"):
+        timm_settings.check_installed(entry.checkpoint, timm=True)
+        settings = timm_settings.settings_of(timm)
+        _check_settings(folder / "config.json", settings)
+        return None, settings, folder / "config.json"
     file, settings = _settings(entry.checkpoint, folder)
     name = _class_name(file, settings, folder, remote_code, "remote_code" in type(entry).model_fields)
     if entry.interpolation:

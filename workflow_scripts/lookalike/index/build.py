@@ -73,7 +73,7 @@ def build(job: IndexJob) -> None:
         )
     sampled = vectors.whole(sample["image_id"])
     rows = vectors.rows_among(job.embeddings, sampled)
-    pictures_sha256 = check_images(job.embeddings, rows, sample, bad, job.images)
+    images_sha256 = check_images(job.embeddings, rows, sample, bad, job.images)
     references = _with_role(rows, sample, "reference")
     reference_rows = [shard_rows[mask] for shard_rows, mask in zip(rows, references, strict=True)]
     ids = sampled.take(pa.array(np.concatenate(reference_rows)))
@@ -97,7 +97,7 @@ def build(job: IndexJob) -> None:
         "made_by": "lookalike index",
         "index_key": job.key,
         "index_sha256": store.sha256_file(job.out),
-        "pictures_sha256": pictures_sha256,
+        "images_sha256": images_sha256,
         identity.SAMPLE: identity.sample_of(job.images),
         "shards_sha256": identity.hash_shards(job.embeddings),
         **trained_on,

@@ -19,7 +19,7 @@ SAMPLE = "sample_sha256"
 ROLE = "role"  # in the footer of a table of a role that the data set lacks
 ABSENT = "absent"
 OWN = ("format", "rows", "policy", "normalise", ROLE)  # entries in which the files of one search differ
-BUILT = ("index_sha256", "shards_sha256", "pictures_sha256")  # shared by an index, its images and its searches
+BUILT = ("index_sha256", "shards_sha256", "images_sha256")  # shared by an index, its images and its searches
 ROWS = 1 << 16  # hashed at a time
 
 StrPath = str | Path

@@ -21,6 +21,8 @@ NEUTRAL = {
     "io.formats": "checks and describes tables and records; the stages make what they hold",
     "io.store": "writes and reads files, with checksums; a value that is read is the value that was written",
     "embed.checkpoints": "finds files, which are identified by their hashes",
+    "embed.downloads": "fetches files, which are identified by their hashes",
+    "embed.onnx_files": "finds files, which are identified by their hashes",
     "embed.fetch_weights": "writes down which files there are, by their hashes",
     "embed.file_hashes": "hashes files, or remembers the hash",
 }

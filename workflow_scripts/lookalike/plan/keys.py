@@ -12,6 +12,7 @@ from lookalike.config import user_module
 from lookalike.config.models import PythonFactory
 from lookalike.config.vary import as_text
 from lookalike.plan.code import Code
+from lookalike.plan.installed import LeftOut
 from lookalike.plan.paths import Paths, has_braces
 
 LATER = frozenset({"k", "shards", "on_bad_image", "expect"})  # keys of a data set that change no sample
@@ -22,6 +23,7 @@ class Keys(Paths):
     """What changes the files of ``Paths``: each key is a JSON string, sorted and without defaults."""
 
     source: Code = field(default_factory=Code, repr=False, compare=False)
+    left_out: LeftOut = field(default_factory=dict)  # optional models that are not installed, by experiment
 
     def dataset_key(self, dataset: str) -> str:
         """What decides which images a data set has: its entry without what later stages use."""
@@ -90,6 +92,10 @@ class Keys(Paths):
                 "dataset": entry.dataset,
                 "labels": labels,
                 "k": self.config.datasets[entry.dataset].k,
+                "about": {model: about for model in entry.models if (about := self.config.models[model].about.summary)},
+                "not_installed": {
+                    self.label(model): package for model, package in self.left_out.get(experiment, {}).items()
+                },
                 **({"varied": self.label(next(iter(design)))} if design else {}),
             },
             sort_keys=True,

@@ -16,6 +16,7 @@ from lookalike.config.models import Runtime
 from lookalike.config.records import Config
 from lookalike.job.errors import ConfigError
 from lookalike.plan.code import LIBRARY
+from lookalike.plan.installed import without_missing
 from lookalike.plan.keys import Keys
 
 RULES = (
@@ -29,8 +30,12 @@ class Plan(Keys):
     """Paths, keys, and the resources that jobs request."""
 
     @classmethod
-    def of(cls, raw: Mapping[str, Any], files: Iterable[str | Path] = ()) -> "Plan":
-        """Check a configuration as YAML gives it, and the files it was merged from. Raises ConfigError."""
+    def of(cls, raw: Mapping[str, Any], files: Iterable[str | Path] = (), *, installed_here: bool = True) -> "Plan":
+        """Check a configuration as YAML gives it, and the files it was merged from. Raises ConfigError.
+
+        Optional models whose Python package is missing are left out, unless jobs have an environment of their own, not
+        ``installed_here``.
+        """
         check([*files])
         datasets = raw.get("datasets")
         names = datasets if isinstance(datasets, Mapping) else ()
@@ -38,7 +43,8 @@ class Plan(Keys):
         config = configuration.parse(dict(raw), frozenset({"all", *RULES, *per_dataset}))
         if unfit := list(_unfit(config)):
             raise ConfigError("\n".join(unfit))
-        return cls(config)
+        config, left_out = without_missing(config) if installed_here else (config, {})
+        return cls(config, left_out=left_out)
 
     @property
     def environment(self) -> str:

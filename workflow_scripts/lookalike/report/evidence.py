@@ -119,6 +119,8 @@ class Evidence:
     counts: dict[str, Counts]  # by model, in the experiment's order
     duplicates: Duplicates
     left_out: list[dict[str, Any]]  # ignored files of the data set's folders
+    about: dict[str, str]  # model -> licence, parameters, training data
+    not_installed: dict[str, str]  # label of an optional model that was left out -> the missing Python package
 
     @property
     def models(self) -> list[Run]:
@@ -267,6 +269,8 @@ def read(job: ReportJob) -> Evidence:
         rejected=_grouped(rejected, list(numbers)),
         counts=_counts(runs, images, truth, rejected),
         left_out=store.read_provenance(job.images).get("left_out", []),
+        about=settings.get("about", {}),
+        not_installed=settings.get("not_installed", {}),
         duplicates=duplicates,
     )
 

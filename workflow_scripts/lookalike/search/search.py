@@ -121,7 +121,7 @@ def search(job: SearchJob) -> None:
         "dimension": queries.shape[1],
         "index_bytes": Path(job.index).stat().st_size,
         "index_sha256": footer["index_sha256"],
-        "pictures_sha256": footer["pictures_sha256"],
+        "images_sha256": footer["images_sha256"],
         identity.SAMPLE: sample_sha256,
         "shards_sha256": identity.hash_shards(job.embeddings),
         **{name: footer[name] for name in ("trained_on",) if name in footer},

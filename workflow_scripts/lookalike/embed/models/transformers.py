@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lookalike.config.models import Transformers
-from lookalike.embed import checkpoints
+from lookalike.embed import checkpoints, timm_settings
 from lookalike.embed.encoders import Machine
 from lookalike.embed.pretrained import FAILURES, Preparation, choose_dtype, load_model
 from lookalike.embed.torch_encoder import TorchEncoder, exact_float32
@@ -28,11 +28,13 @@ GEM_POWER, GEM_MINIMUM = 3.0, 1e-6
 
 def fetch(entry: Transformers) -> Weights:
     """Fetch the checkpoint's settings and weights."""
+    timm_settings.check_installed(entry.checkpoint)
     return checkpoints.fetch(entry.checkpoint, entry.revision, code=entry.remote_code)
 
 
 def check_available(entry: Transformers) -> None:
     """Raise LookalikeError if the checkpoint is neither a local folder nor in the Hub's cache."""
+    timm_settings.check_installed(entry.checkpoint)
     checkpoints.check_available(entry.checkpoint, entry.revision, code=entry.remote_code)
 
 
@@ -64,6 +66,7 @@ class Network(TorchEncoder):
             dtype=self.dtype,
             use_safetensors=True,
             trust_remote_code=entry.remote_code,
+            **timm_settings.loading(folder),
         )
         # convolutions are fastest with a pixel's channels adjacent in memory, as they are in the input
         self.network = _vision_part(model, entry).to(self.torch_device, memory_format=torch.channels_last)
@@ -176,6 +179,8 @@ class Network(TorchEncoder):
 
     def _tokens_before_patches(self, tokens: int, pixels: "torch.Tensor") -> int:
         """Number of class and register tokens before the patches."""
+        if (known := getattr(getattr(self.network, "timm_model", None), "num_prefix_tokens", None)) is not None:
+            return int(known)
         config = _vision_config(self.config)
         patch = getattr(config, "patch_size", None)
         height, width = patch if isinstance(patch, list | tuple) else (patch, patch)
