@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from conftest import REPOSITORY, MakePictures, picture
 from lookalike.cli import catalogue, try_folder
 from lookalike.cli.main import app
+from lookalike.config.datasets import OPERATIONS
 from lookalike.config.files import read
 from lookalike.embed import onnx_files
 from lookalike.embed.models import efficientnet_lite, pixels
@@ -50,7 +51,7 @@ def test_the_configuration_is_one_that_a_person_can_keep(workdir: Path) -> None:
         "datasets": {
             "my-my-pictures-2024": {"kind": "folder", "root": str(workdir / "My Pictures (2024)"), "sample": 2000},
             "my-my-pictures-2024-copies": {"kind": "copies", "of": "my-my-pictures-2024"}
-            | {"queries": 8, "without_match": 1, "k": 4},
+            | {"queries": 8, "without_match": 1, "operations": list(OPERATIONS), "k": 4},
         },
         "experiments": {
             "my-my-pictures-2024": {
@@ -97,11 +98,11 @@ def test_a_configuration_of_an_earlier_version_is_run_unchanged(workdir: Path) -
     arguments = ("../My Pictures (2024)", "--models", "pixels", "--name", "old", "--queries", "9")
     attempt(*arguments)
     lines = Path("old.yaml").read_text().splitlines(keepends=True)
-    at = next(number for number, line in enumerate(lines) if "without_match" in line)
-    Path("old.yaml").write_text("".join(lines[: at - 2] + lines[at + 1 :]))
-    assert "without_match" not in Path("old.yaml").read_text()
+    first = next(number for number, line in enumerate(lines) if "More copies, of images" in line)
+    last = next(number for number, line in enumerate(lines) if line.startswith("    k: "))
+    Path("old.yaml").write_text("".join(lines[:first] + lines[last:]))
     assert "configuration: old.yaml (unchanged)" in attempt(*arguments).stderr
-    assert "without_match" not in written("old")["datasets"]["old-copies"]
+    assert set(written("old")["datasets"]["old-copies"]) == {"kind", "of", "queries", "k"}
 
 
 def test_the_default_models_are_those_with_local_weights(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,9 +131,30 @@ class Folder(DatasetBase):
 
 Strength = Literal["light", "medium", "heavy"]
 Operation = Literal[
-    "crop", "blur", "jpeg", "rotate", "color", "brightness", "text", "shapes", "flip", "pad", "paste", "grey"
+    "crop",
+    "blur",
+    "jpeg",
+    "rotate",
+    "color",
+    "brightness",
+    "text",
+    "shapes",
+    "flip",
+    "pad",
+    "paste",
+    "grey",
+    "sticker",
+    "screenshot",
+    "perspective",
+    "noise",
+    "pixelate",
+    "collage",
+    "webp",
+    "avif",
+    "meme",
 ]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+DEFAULT_OPERATIONS = OPERATIONS[:12]  # a key omits the default, so later operations must never be added to it
 
 
 class Copies(DatasetBase):
@@ -146,7 +167,9 @@ class Copies(DatasetBase):
     queries: int = Field(150, ge=1, description="copies that have a match")
     without_match: int = Field(0, ge=0, description="copies of images that are excluded from the references")
     seed: int = Field(0, description="seed of the alterations: another seed makes other copies")
-    operations: tuple[Operation, ...] = Field(OPERATIONS, min_length=1, description="alterations to choose from")
+    operations: tuple[Operation, ...] = Field(
+        DEFAULT_OPERATIONS, min_length=1, description="alterations to choose from"
+    )
     strengths: tuple[Strength, ...] = Field(
         ("light", "medium", "heavy"), min_length=1, description="strengths of the alterations to choose from"
     )

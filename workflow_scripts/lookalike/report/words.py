@@ -21,6 +21,15 @@ OPERATIONS = {
     "pad": "{} padded",
     "paste": "{} shrunk and pasted onto another image",
     "grey": "converted to greyscale",
+    "sticker": "{} covered with stickers",
+    "screenshot": "screenshot, the image {} shrunk",
+    "perspective": "photographed from a screen, {} tilted",
+    "noise": "{} noisy",
+    "pixelate": "{} pixelated",
+    "collage": "in a collage",
+    "webp": "{} compressed (WebP)",
+    "avif": "{} compressed (AVIF)",
+    "meme": "text in {} wide borders",
 }
 STRENGTHS = {"light": "lightly", "medium": "moderately", "heavy": "heavily"}
 OPERATION_NAMES = {
@@ -32,6 +41,11 @@ OPERATION_NAMES = {
     "pad": "Padding",
     "paste": "Pasted onto another image",
     "grey": "Greyscale",
+    "sticker": "Stickers",
+    "webp": "WebP",
+    "avif": "AVIF",
+    "meme": "Meme border",
+    "perspective": "Photo of a screen",
     "chain": "Chain of operations",
 }
 
