@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lookalike.metrics.fusion import WAYS, fuse
+from lookalike.cli.fusion import WAYS, fuse
 from lookalike.metrics.ranking import at_k, rank
 from tables import images_table, neighbors_table, truth_table
 

@@ -10,8 +10,9 @@ import pytrec_eval
 import yaml
 from typer.testing import CliRunner
 
+from lookalike.cli import trec
 from lookalike.cli.main import app
-from lookalike.io import store, trec
+from lookalike.io import store
 from lookalike.io.formats.records import Cost, Metrics
 from lookalike.io.formats.tables import IMAGES, NEIGHBORS, TRUTH
 from lookalike.metrics.ranking import at_k, rank

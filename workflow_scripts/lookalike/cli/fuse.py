@@ -8,14 +8,14 @@ import pyarrow as pa
 import typer
 
 from lookalike.cli.catalogue import Catalogue, entry_of
+from lookalike.cli.fusion import WAYS
+from lookalike.cli.fusion import fuse as fused
 from lookalike.cli.options import ConfigFiles, Json, Results
 from lookalike.cli.output import print_json, print_table
 from lookalike.io import identity, relevance, store
 from lookalike.io.formats.records import Metrics
 from lookalike.io.formats.tables import IMAGES, NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
-from lookalike.metrics.fusion import WAYS
-from lookalike.metrics.fusion import fuse as fused
 from lookalike.metrics.ranking import Ranking, at_k, rank
 from lookalike.metrics.rates import Floats, difference, estimate, group_codes, holm, sign_flip, verdict
 
