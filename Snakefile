@@ -90,9 +90,11 @@ rule all:
 
 
 include: "rules/sample.smk"
+include: "rules/near_duplicates.smk"
 include: "rules/embed.smk"
 include: "rules/index.smk"
 include: "rules/search.smk"
+include: "rules/audit.smk"
 include: "rules/measure.smk"
 include: "rules/compare.smk"
 include: "rules/report.smk"

@@ -1,7 +1,7 @@
 """The models of an experiment against each other, and the duplicates among the images that they were compared on.
 
-inputs:   metrics and search results of every model and index of the experiment, the sample and its true matches, and
-          what the first model saw of every image, for the hashes
+inputs:   metrics, search results and audits of every model and index of the experiment; the sample, its true matches
+          and near-duplicates; what the first model saw of every image, for the hashes
 outputs:  results/reports/{experiment}/leaderboard.csv       tidy: one row a model, index and metric
           results/reports/{experiment}/comparisons.json      pairwise comparison: better, worse, cannot tell
           results/reports/{experiment}/duplicates.json       how many files are duplicates
@@ -24,6 +24,10 @@ rule compare:
             wildcards.experiment, "candidates_sn"
         ),
         classes=lambda wildcards: plan.searched(wildcards.experiment, "classes"),
+        audit=lambda wildcards: plan.audited(wildcards.experiment),
+        near_duplicates=lambda wildcards: plan.near_duplicates(
+            plan.dataset_of(wildcards.experiment)
+        ),
         images=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/images.parquet",
         truth=lambda wildcards: f"results/{plan.dataset_of(wildcards.experiment)}/sample/truth.parquet",
     output:

@@ -1,7 +1,7 @@
 """Neighbors and truth to numbers with intervals.
 
-inputs:   the results of one model's search with one index, the sample and its true matches, and what the model saw of
-          every image: sizes, and which were rejected
+inputs:   the results of one model's search with one index and the audit of its wrong answers; the sample, its true
+          matches and near-duplicates; what the model saw of every image: sizes, and which were rejected
 outputs:  results/{dataset}/metrics/{model}/{index}.json
 reads besides: timings beside the logs, which may be missing (a clock must not decide about reruns)
 """
@@ -15,6 +15,8 @@ rule measure:
         training="results/{dataset}/neighbors/{model}/{index}.training.parquet",
         candidates_sn="results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet",
         classes="results/{dataset}/neighbors/{model}/{index}.classes.parquet",
+        audit="results/{dataset}/audit/{model}/{index}.parquet",
+        near_duplicates=lambda wildcards: plan.near_duplicates(wildcards.dataset),
         seen="results/{dataset}/indexes/{model}/{index}.images.parquet",
         images="results/{dataset}/sample/images.parquet",
         truth="results/{dataset}/sample/truth.parquet",

@@ -15,6 +15,8 @@ with job(f"compare {snakemake.wildcards.experiment}", snakemake.log[0]):
                 training=snakemake.input.training,
                 candidates_sn=snakemake.input.candidates_sn,
                 classes=snakemake.input.classes,
+                audit=snakemake.input.audit,
+                near_duplicates=snakemake.input.near_duplicates,
             ),
             truth=snakemake.input.truth,
             images=snakemake.input.images,

@@ -12,6 +12,8 @@ with job(f"measure {wildcards.dataset} {wildcards.model} {wildcards.index}", sna
                 training=snakemake.input.training,
                 candidates_sn=snakemake.input.candidates_sn,
                 classes=snakemake.input.classes,
+                audit=snakemake.input.audit,
+                near_duplicates=next(iter(snakemake.input.near_duplicates), None),
             ),
             truth=snakemake.input.truth,
             images=snakemake.input.images,

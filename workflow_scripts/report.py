@@ -14,6 +14,7 @@ with job(f"report {snakemake.wildcards.experiment}", snakemake.log[0]):
             seen=snakemake.input.seen,
             images=snakemake.input.images,
             truth=snakemake.input.truth,
+            near_duplicates=next(iter(snakemake.input.near_duplicates), None),
             out=snakemake.output[0],
         )
     )

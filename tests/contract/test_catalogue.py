@@ -44,12 +44,15 @@ def test_facts_for_people_change_no_vector() -> None:
     assert after.weights("dinov2-base") == before.weights("dinov2-base")
 
 
-def test_comments_mark_what_is_not_pinned() -> None:
-    checkpoints = {name: MODELS[name].embed for name in WRITTEN}
+def test_the_page_of_the_catalogue_lists_every_model_and_which_are_not_pinned() -> None:
+    page = (REPOSITORY / "docs/models.md").read_text()
+    catalogue = yaml.safe_load(TEXT)["models"]
+    assert [name for name in catalogue if f"`{name}`" not in page.partition("## Pinned")[0]] == []
+    entries = {name: MODELS[name].embed for name in WRITTEN}
     movable = {
-        name for name, embed in checkpoints.items() if isinstance(embed, Checkpoint) and not is_commit(embed.revision)
+        name for name, embed in entries.items() if isinstance(embed, Checkpoint) and not is_commit(embed.revision)
     }
-    assert movable == {
-        *("efficientnet-b7", "convnext-base", "siglip2-base-384", "dinov3-timm-vitl16"),
-        *("pe-core-base", "pe-core-large", "dfn-clip-large"),
-    }
+    section = page.partition("## Pinned")[2].partition(" have none:")[0]
+    assert set(re.findall(r"`([\w.-]+)`", section)) - {"revision"} == movable
+    row = next(line for line in page.splitlines() if line.startswith("| `sscd-disc-mixup`"))
+    assert [cell.strip() for cell in row.split("|")[3:7]] == ["24.6 M", "320", "512", "MIT"]

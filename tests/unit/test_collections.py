@@ -288,10 +288,10 @@ def test_equal_scores_earn_nothing_even_across_the_last_rank(tmp_path: Path, mon
 def measured(chain: Collection, k: int = 10) -> Metrics:
     folder = chain.folder
     store.write_table(NONE, folder / "truth.parquet", TRUTH, MADE)
-    names = ("neighbors", "candidates", "training_found", "candidates_sn", "classes")
+    names = ("neighbors", "candidates", "training_found", "candidates_sn")
     measure(
         MeasureJob(
-            results=Results(*(folder / f"{name}.parquet" for name in names)),
+            results=Results(*(folder / f"{name}.parquet" for name in names), classes=folder / "classes.parquet"),
             truth=folder / "truth.parquet",
             images=folder / "images.parquet",
             seen=folder / "flat.images.parquet",

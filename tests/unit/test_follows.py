@@ -7,6 +7,7 @@ from scipy.stats import fisher_exact
 from lookalike.compare import follows
 from lookalike.compare.follows import ACCURACY, OVERLAP, Model, Outcomes, follow, judge, overlaps, single_operations
 from lookalike.io.formats.records import Claim, Estimate
+from lookalike.metrics.intervals import wilson
 from lookalike.metrics.rates import NOTHING, contrast, estimate, shuffled
 from tables import images_table, neighbors_table, truth_table
 
@@ -92,7 +93,10 @@ def test_the_interval_of_a_difference_is_newcombes() -> None:
 
     gap = contrast(share(56, 70), share(48, 80))
     assert (gap.value, gap.low, gap.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
-    gap = contrast(share(9, 10), share(3, 10))
+    sides = [
+        Estimate(value=right / 10, low=low, high=high, n=10) for right in (9, 3) for low, high in [wilson(right, 10)]
+    ]
+    gap = contrast(*sides)
     assert (gap.low, gap.high) == pytest.approx((0.1705, 0.8090), abs=5e-5)
     assert contrast(NOTHING, share(1, 2)) == contrast(share(1, 2), NOTHING) == NOTHING
 
@@ -172,9 +176,9 @@ def test_an_untestable_claim_is_undecided_with_a_reason() -> None:
 
 def test_the_best_model_is_compared_with_the_best_other_and_corrected_for_the_choice() -> None:
     random = np.random.default_rng(2)
-    base = random.random(60) / 2
+    base = random.random(600) / 2
     models = [
-        model("blip2", "blip2", caption_agreement_at_5=base + 0.02 * random.random(60)),
+        model("blip2", "blip2", caption_agreement_at_5=base + 0.02 * random.random(600)),
         model("clip", "clip", caption_agreement_at_5=base),
         model("vit", "vit", caption_agreement_at_5=base / 2),
     ]

@@ -63,6 +63,15 @@ def test_optional_models_are_models_of_the_catalogue() -> None:
         Plan.of(configured(if_installed=["pixel"]))
 
 
+def test_a_slip_in_what_a_model_is_gets_a_suggestion() -> None:
+    raw = configured()
+    raw["models"]["pixels"] |= {"about": {"licence": "MIT"}, "license": "MIT"}
+    with pytest.raises(ConfigError) as error:
+        Plan.of(raw)
+    assert "models.pixels.about.licence: unknown key. Did you mean 'license'?" in str(error.value)
+    assert "models.pixels.license: unknown key. It belongs under about:." in str(error.value)
+
+
 def test_a_configuration_of_ones_own_may_list_other_models() -> None:
     """A --configfile is merged key by key, so the catalogue's if_installed remains."""
     plan = Plan.of(configured(models=["pixels"], if_installed=["missing"]))

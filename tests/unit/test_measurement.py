@@ -15,7 +15,7 @@ from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics.evaluation import Results
-from lookalike.metrics.rates import wilson
+from lookalike.metrics.intervals import proportion, wilson
 from tables import MADE, images_table, neighbors_table, pool_table, seen_table, truth_table
 
 REFERENCES = [f"r{number}" for number in range(12)]
@@ -101,7 +101,7 @@ def test_metrics_record_what_was_measured_and_how_many(run: Measure) -> None:
         *("uap", "uap_k3", "recall_at_p90"),
     ]
     accuracy = record.metrics["accuracy_at_1"]
-    assert (accuracy.value, accuracy.low, accuracy.high, accuracy.n) == (0.5, *wilson(1, 2), 2)
+    assert (accuracy.value, accuracy.low, accuracy.high, accuracy.n) == (0.5, *proportion(1, 2), 2)
 
 
 def test_accuracy_at_3_needs_three_neighbors(run: Measure) -> None:
@@ -250,6 +250,29 @@ def test_the_threshold_comes_with_its_held_out_precision_and_recall(run: Measure
     )
     curve = record.curves["uap"]
     assert (curve.score[-1], curve.precision[-1], curve.recall[-1]) == (threshold.score, 1, 1)
+
+
+def test_every_target_precision_has_a_verdict(run: Measure) -> None:
+    queries = {f"q{number}": f"r{number % 12}" for number in range(70)}
+    neighbors = {query: [(match, 0.9 - int(query[1:]) / 100)] for query, match in queries.items()}
+    neighbors |= {f"x{number}": [("r0", 0.15 - number / 100)] for number in range(10)}  # without a match
+    record = run(neighbors, queries, queries=list(neighbors))
+    assert list(record.thresholds) == ["recall_at_p90", "90", "95", "99"]
+    verdicts = {percent: target.verdict for percent, target in record.targets().items()}
+    assert verdicts == {"90": "holds", "95": "holds", "99": "too few queries"}
+    targets = record.targets()
+    assert targets["99"].queries_needed is not None
+    assert targets["99"].queries_needed >= 299 * 80 / 70
+    assert targets["90"].share_with_match == 70 / 80
+    assert record.thresholds_sn == {}
+    normalised = run(neighbors, queries, queries=list(neighbors), normalised=_without_training_effect(neighbors))
+    assert list(normalised.thresholds_sn) == ["90", "95", "99"]
+
+
+def _without_training_effect(neighbors: dict[str, list[tuple[str, float]]]) -> tuple[pa.Table, pa.Table]:
+    """Training neighbors that are equally far from all queries, and the candidates that follow."""
+    shifted = {query: [(name, score - 0.1) for name, score in pairs] for query, pairs in neighbors.items()}
+    return neighbors_table({query: [("r11", 0.1)] for query in neighbors}), neighbors_table(shifted)
 
 
 def test_no_threshold_is_none_and_not_zero(run: Measure) -> None:

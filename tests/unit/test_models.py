@@ -153,6 +153,8 @@ def test_check_available_raises_the_error_that_fetching_would(monkeypatch: pytes
         "color_histogram": {},
         "efficientnet_lite": {"variant": "lite1"},
         "torchscript": {"path": "gone.pt", "sha256": "0" * 64, "size": 8, "mean": [0.5] * 3, "std": [0.5] * 3},
+        "onnx": {"path": "gone.onnx"},
+        "hash": {"method": "phash"},
         "python": {"factory": "gone:make"},
         "transformers": {"checkpoint": "./gone", "feature": "pooler_output"},
         "blip2": {"checkpoint": "./gone"},
@@ -169,4 +171,4 @@ def test_check_available_raises_the_error_that_fetching_would(monkeypatch: pytes
             except LookalikeError as error:
                 messages.append(str(error))
         assert messages[0] == messages[1], family
-        assert (messages[0] == "") == (family in ("pixels", "color_histogram")), family
+        assert (messages[0] == "") == (family in ("pixels", "color_histogram", "hash")), family

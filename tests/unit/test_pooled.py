@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from lookalike.config.indexes import Normalise
 from lookalike.io.formats.tables import NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
-from lookalike.metrics import draws
-from lookalike.metrics.draws import DRAWS, Pooled, draw_pools, pooled_difference, pooled_estimate
+from lookalike.metrics import jackknife
+from lookalike.metrics.intervals import wilson
+from lookalike.metrics.jackknife import Pooled, influences, pooled_difference, pooled_estimate
 from lookalike.metrics.pooled import (
     Cut,
     Predictions,
@@ -28,7 +29,6 @@ from lookalike.metrics.pooled import (
     recall_at,
 )
 from lookalike.metrics.ranking import rank as ranking_of
-from lookalike.metrics.rates import wilson
 from tables import images_table, neighbors_table, pool_table, truth_table
 
 Found = Mapping[str, Sequence[tuple[str, float]]]
@@ -277,12 +277,12 @@ def test_row_order_and_score_scale_do_not_matter(case, random, scale: float, shi
     def numbers(tables: Sequence[pa.Table]) -> object:
         neighbors, matches, images = tables
         pool = predictions_of(neighbors, matches, images, groups_of(images))
-        (drawn,) = draw_pools([(pool.right, pool.group)], pool.matches, draws=3)
+        influence = influences(pool.right, pool.group, pool.matches) if pool.matches.any() else ()
         cut = best_cut(pool)
         return (
             micro_average_precision(pool),
             cut and (cut.precision, cut.recall),
-            np.nan_to_num(drawn.average_precision).tolist(),
+            [values.tolist() for values in influence],
             held_out(groups_of(images)).tolist(),
         )
 
@@ -327,29 +327,54 @@ def test_fifty_thousand_queries_are_scored_in_seconds() -> None:
     assert micro_average_precision(pool) is not None
     assert len(curve(pool)) > 100
     # about 2 s on a laptop; a Python loop over predictions would take far longer
+    influences(pool.right, pool.group, pool.matches)
     assert time.perf_counter() - started < 20
-    draw_pools([(pool.right, pool.group)], pool.matches, draws=64)
 
 
 # --- intervals and tests ---
 
 
-def test_a_draw_equals_the_list_with_its_groups_repeated() -> None:
-    """Compare the weighted sums with lists that repeat the predictions of each group as often as it was drawn."""
-    draw = np.random.default_rng(3)
-    right, group = draw.random(60) < 0.4, draw.integers(0, 12, 60)
-    matches = np.bincount(group[right], minlength=12) + 1
-    found = draw_pools([(right, group)], matches, draws=200)[0]
-    weights = next(draws._weights(12, 64))
-    for column in range(20):
-        times = weights[group, column].astype(int)
-        built = np.repeat(right, times)
-        total = int(matches @ weights[:, column])
-        hits = np.flatnonzero(built) + 1
-        places = np.arange(1, len(hits) + 1)
-        assert found.average_precision[column] == pytest.approx(np.sum(places / hits) / total, abs=0.01)
-        kept = np.flatnonzero(places >= 9 * (hits - places))
-        assert found.recall[column] == pytest.approx((kept[-1] + 1 if len(kept) else 0) / total)
+def without(pool: Predictions, groups: Sequence[int]) -> Predictions:
+    kept = np.ones(len(pool.matches), dtype=np.bool_)
+    kept[list(groups)] = False
+    return pool.among(kept)
+
+
+def random_pool(groups: int, seed: int = 3) -> Predictions:
+    draw = np.random.default_rng(seed)
+    right, group = draw.random(5 * groups) < 0.6, draw.integers(0, groups, 5 * groups)
+    score = np.sort(draw.random(5 * groups))[::-1]
+    return Predictions(score, right, group, np.bincount(group[right], minlength=groups) + 1)
+
+
+def test_the_influence_of_a_group_is_the_change_without_it() -> None:
+    pool = random_pool(12)
+    average, recall = influences(pool.right, pool.group, pool.matches)
+    for influence, metric in (
+        (average, micro_average_precision),
+        (recall, lambda part: recall_at(best_cut(part), part)),
+    ):
+        left_out = np.array([metric(without(pool, [group])) for group in range(12)])
+        assert influence == pytest.approx((left_out.mean() - left_out)[None] * 11 / 12)
+
+
+def test_the_influence_from_one_pass_agrees_with_leaving_groups_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = random_pool(300)
+    in_one_pass, _ = influences(pool.right, pool.group, pool.matches)
+    monkeypatch.setattr(jackknife, "EXACT_GROUPS", 300)
+    exact, _ = influences(pool.right, pool.group, pool.matches)
+    assert np.corrcoef(in_one_pass, exact)[0, 1] > 0.999
+    assert np.std(in_one_pass) == pytest.approx(np.std(exact), rel=0.02)
+
+
+def test_blocks_of_many_groups_are_left_out_for_recall() -> None:
+    pool = random_pool(40)
+    _, recall = influences(pool.right, pool.group, pool.matches)
+    assert recall.shape == (jackknife.PARTITIONS, jackknife.BLOCKS)
+    blocks, _ = jackknife.partitions(40)[2]
+    parts = [without(pool, np.flatnonzero(blocks == block).tolist()) for block in range(jackknife.BLOCKS)]
+    left_out = np.array([recall_at(best_cut(part), part) for part in parts])
+    assert recall[2] == pytest.approx((left_out.mean() - left_out) * 14 / 15)
 
 
 def test_intervals_cover_the_true_value_about_95_percent_of_the_time() -> None:
@@ -369,8 +394,8 @@ def test_intervals_cover_the_true_value_about_95_percent_of_the_time() -> None:
     for _ in range(120):
         right, group = sample(200)
         pool = Predictions(np.zeros(0), right, group, np.ones(200, int))
-        (drawn,) = draw_pools([(right, group)], pool.matches, draws=320)
-        interval = pooled_estimate(Pooled(micro_average_precision(pool), drawn.average_precision), pool.matches, 200)
+        influence, _ = influences(right, group, pool.matches)
+        interval = pooled_estimate(Pooled(micro_average_precision(pool), influence), pool.matches, 200)
         assert interval.low is not None
         assert interval.high is not None
         inside += interval.low <= truth <= interval.high
@@ -387,8 +412,9 @@ def test_equal_models_rarely_differ_significantly() -> None:
             order = np.argsort(-np.where(found, draw.normal(0.6, 0.15, 60), draw.normal(0.4, 0.15, 60)))
             lists.append((found[order], order))
             values.append(micro_average_precision(Predictions(np.zeros(0), found[order], order, np.ones(60, int))))
-        drawn = draw_pools(lists, np.ones(60, int), draws=320)
-        a, b = (Pooled(value, draw_.average_precision) for value, draw_ in zip(values, drawn, strict=True))
+        a, b = (
+            Pooled(value, influences(*pairs, np.ones(60, int))[0]) for value, pairs in zip(values, lists, strict=True)
+        )
         rejected += pooled_difference(a, b, np.ones(60, int), 60)[1] < 0.05
     assert rejected <= 14  # expected: six
 
@@ -396,17 +422,16 @@ def test_equal_models_rarely_differ_significantly() -> None:
 def test_a_better_model_is_significantly_better_but_not_than_itself() -> None:
     matches = np.ones(40, int)
     good, bad = np.repeat([True, False], [36, 4]), np.repeat([True, False], [10, 30])
-    drawn = draw_pools([(good, np.arange(40)), (bad, np.arange(40))], matches)
-    a, b = Pooled(0.9, drawn[0].average_precision), Pooled(0.25, drawn[1].average_precision)
-    gap, p = pooled_difference(a, b, matches, 40)
+    a, b = (Pooled(value, influences(right, np.arange(40), matches)[0]) for value, right in ((0.9, good), (0.25, bad)))
+    gap, p, _ = pooled_difference(a, b, matches, 40)
     assert (gap.value, gap.n) == (pytest.approx(0.65), 40)
     assert gap.low is not None
     assert gap.low > 0.4
-    assert p == pytest.approx(2 / (DRAWS + 1))
-    turned, same = pooled_difference(b, a, matches, 40)
-    assert (turned.value, turned.low, turned.high) == (-gap.value, -gap.high, -gap.low)  # type: ignore[operator]
+    assert p < 1e-5
+    turned, same, _ = pooled_difference(b, a, matches, 40)
+    assert (turned.value, turned.low, turned.high) == pytest.approx((-gap.value, -gap.high, -gap.low))  # type: ignore[operator]
     assert same == p
-    alike, none = pooled_difference(a, a, matches, 40)
+    alike, none, _ = pooled_difference(a, a, matches, 40)
     assert (alike.value, none) == (0, 1)
     assert alike.low == pytest.approx(-alike.high)  # type: ignore[operator]
     assert alike.low < 0
@@ -415,19 +440,16 @@ def test_a_better_model_is_significantly_better_but_not_than_itself() -> None:
 def test_few_groups_give_wide_intervals_and_large_p_values() -> None:
     matches = np.array([5, 5, 5, 5])
     right, wrong = np.ones(20, bool), np.zeros(20, bool)
-    drawn = draw_pools([(right, np.arange(20) % 4), (wrong, np.arange(20) % 4)], matches)
-    gap, p = pooled_difference(
-        Pooled(1, drawn[0].average_precision), Pooled(0, drawn[1].average_precision), matches, 20
-    )
+    a, b = (Pooled(value, influences(of, np.arange(20) % 4, matches)[0]) for value, of in ((1, right), (0, wrong)))
+    gap, p, _ = pooled_difference(a, b, matches, 20)
     assert p == 2 / 2**4
     assert (gap.low, gap.high) == (pytest.approx(2 * wilson(4, 4)[0] - 1), 1)
-    perfect = pooled_estimate(Pooled(1, drawn[0].average_precision), matches, 20)
+    perfect = pooled_estimate(a, matches, 20)
     assert (perfect.low, perfect.high) == wilson(4, 4)
 
 
-def test_draws_without_true_pairs_are_excluded() -> None:
+def test_groups_without_a_match_are_no_observations() -> None:
     matches = np.array([1, *[0] * 30])
-    (drawn,) = draw_pools([(np.array([True]), np.array([0]))], matches)
-    assert 0.3 < np.isnan(drawn.average_precision).mean() < 0.45
-    estimate = pooled_estimate(Pooled(1.0, drawn.average_precision), matches, 31)
+    influence, _ = influences(np.array([True]), np.array([0]), matches)
+    estimate = pooled_estimate(Pooled(1.0, influence), matches, 31)
     assert (estimate.low, estimate.high) == wilson(1, 1)

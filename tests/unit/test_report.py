@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from lookalike.compare.answers import answers
 from lookalike.io import store
 from lookalike.io.formats.hard_negatives import HardNegative, HardNegatives
 from lookalike.io.formats.records import (
@@ -32,9 +33,10 @@ from lookalike.io.formats.records import (
     Threshold,
 )
 from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, NEIGHBORS, TRUTH, Format
+from lookalike.io.formats.thresholds import Safe, Seen, Target, Transfer
 from lookalike.job.errors import LookalikeError
 from lookalike.metrics.ranking import rank
-from lookalike.metrics.rates import FEW_GROUPS, NOTHING, SIGNIFICANCE, sign_flip
+from lookalike.metrics.rates import FEWEST, NOTHING, SIGNIFICANCE, sign_flip
 from lookalike.report import examples, headline, pareto, words
 from lookalike.report.evidence import ReportJob
 from lookalike.report.report import write_report
@@ -44,6 +46,17 @@ HOSTILE = "\"><script>alert('x')</script>\n<img src=https://evil.example/a.png> 
 CPU = {
     "embed": {"images": 8, "seconds": 2.0, "images_per_second": 4.0, "load_seconds": 1.0, "device": "CPU (2 threads)"}
 }
+
+
+UNVERIFIED = Target(
+    seen=Seen(score=0.81259, precision=0.9, recall=0.45),
+    safe=None,
+    transfer=Transfer(precision=Estimate(value=0.875, low=0.5, high=0.95, n=8), recall=0.25, without=0.0, halves=200),
+    verdict="too few queries",
+    queries_needed=1234,
+    false_matches_per_query=0.0625,
+    share_with_match=0.8,
+)
 
 
 @dataclass
@@ -71,6 +84,7 @@ class Experiment:
     groups: dict[str, str] = field(default_factory=dict)
     pooled: tuple[str, ...] = ()  # suffixes of the pooled metrics: "" for raw scores, "_sn"
     threshold: float | None = 0.8125
+    targets: dict[str, Target] = field(default_factory=lambda: {"90": UNVERIFIED})
     cases: list[Cases] = field(default_factory=list)
     showcase: list[str] = field(default_factory=list)  # images without a role, to be shown first
     shown: list[str] = field(default_factory=list)  # queries to be shown first
@@ -203,7 +217,9 @@ class Experiment:
             metrics={name: NOTHING if name in self.too_easy else estimate for name in names}
             | {"mrr": estimate}
             | {f"{name}{end}": estimate for end in self.pooled for name in ("uap", "uap_k10", "recall_at_p90")},
-            thresholds={f"recall_at_p90{end}": self._threshold(estimate) for end in self.pooled if matched},
+            thresholds={f"recall_at_p90{end}": self._threshold(estimate) for end in self.pooled if matched}
+            | (self.targets if matched and self.pooled else {}),
+            thresholds_sn=self.targets if matched and "_sn" in self.pooled else {},
             curves={
                 f"uap{end}": Curve(score=[0.9, 0.8125, 0.5], precision=[1, 0.9, 0.5], recall=[0.2, 0.45, 0.5])
                 for end in self.pooled
@@ -258,13 +274,17 @@ class Experiment:
         ]
         path = self.folder / "comparisons.json"
         sections = {"cases": self.cases, "effects": self.effects, "approximations": self.approximations}
-        metrics = {
-            f"{model}/{index}": store.checksum(store.read_json(self._metrics(model, index), Metrics))
-            for model in self.models
-            for index in self.indexes
-        }
+        records = [
+            store.read_json(self._metrics(model, index), Metrics) for model in self.models for index in self.indexes
+        ]
+        metrics = {f"{record.model}/{record.index}": store.checksum(record) for record in records}
         compared = Comparisons(
-            experiment="trial", comparisons=found, metrics=metrics, sample_sha256=MADE["sample_sha256"], **sections
+            experiment="trial",
+            comparisons=found,
+            answers=answers(records, found),
+            metrics=metrics,
+            sample_sha256=MADE["sample_sha256"],
+            **sections,
         )
         store.write_json(compared, path)
         return path
@@ -441,8 +461,8 @@ def test_few_queries_give_a_warning_and_ten_groups_do_not(experiment: Experiment
     assert "Few observations" not in page
 
 
-def test_the_report_warns_below_the_same_number_of_groups_as_the_intervals() -> None:
-    assert headline.FEW_GROUPS == FEW_GROUPS
+def test_the_report_warns_where_no_test_can_be_significant() -> None:
+    assert headline.DECIDABLE == FEWEST
     undecided, decided = np.arange(headline.DECIDABLE - 1), np.arange(headline.DECIDABLE)
     for groups, significant in ((undecided, False), (decided, True)):
         p = sign_flip(np.ones(len(groups)), np.zeros(len(groups)), groups)
@@ -882,20 +902,37 @@ def test_breakdowns_by_size_and_custom_columns_are_drawn(experiment: Experiment)
     assert "only one" not in page, "a part with all queries is no breakdown"
 
 
-def test_the_threshold_is_shown_with_its_held_out_check(experiment: Experiment) -> None:
+def test_a_threshold_is_shown_rounded_down_with_its_verdict(experiment: Experiment) -> None:
     experiment.pooled = ("",)
+    safe = Safe(score=0.94999, precision=0.99, bound=0.955, recall=0.4, groups=80)
+    experiment.targets = {
+        "90": UNVERIFIED,
+        "95": UNVERIFIED.model_copy(update={"safe": safe, "verdict": "holds", "queries_needed": None}),
+        "99": UNVERIFIED.model_copy(update={"seen": None, "verdict": "does not hold", "queries_needed": None}),
+    }
     html = experiment.report()
     page = Page(section(html, "threshold")).words
-    assert "The good one 0.812500 90.0 % 45.0 % 0.750000 2 queries 87.5 % 50.0–95.0 % 25.0 % 12.5–50.0 %" in page
+    first = "The good one 90 % too few queries at least about 1,300 needed 0.8125 unverified 45.0 % 87.5 % 50.0–95.0 %"
+    assert f"{first} 0.0625" in page
+    assert "The good one 95 % holds 0.9499 40.0 %" in page
+    assert "The good one 99 % does not hold none: no threshold reaches 99 % precision" in page
+    assert "<b>0.9499</b>" in html
+    assert "<b>0.8125</b>" not in html  # bold only where it holds
     assert section(html, "threshold").count("<polyline") == 2
     assert "Normalised" not in page
     assert balanced(html)
 
 
+def test_scores_are_rounded_down() -> None:
+    assert [words.score(score) for score in (0.51239, 0.5124, -0.51231, None)] == ["0.5123", "0.5124", "−0.5124", "–"]
+    assert [words.about(count) for count in (7, 99, 101, 1234)] == ["7", "99", "110", "1,300"]
+
+
 def test_an_unreachable_precision_is_reported(experiment: Experiment) -> None:
     experiment.pooled, experiment.threshold = ("",), None
+    experiment.targets = {"90": UNVERIFIED.model_copy(update={"seen": None})}
     page = Page(section(experiment.report(), "threshold")).words
-    assert "The good one none: no threshold reaches 90 % precision none on the first half (2 queries)" in page
+    assert "none: no threshold reaches 90 % precision" in page
 
 
 def test_metrics_with_and_without_normalisation_are_side_by_side(experiment: Experiment) -> None:
@@ -919,7 +956,7 @@ def test_the_first_table_has_the_main_metrics_and_the_second_the_others(experime
     heads = re.findall(r'role="columnheader"[^>]*>([^<]+)<', first)
     assert heads == [
         *("Model", "Accuracy@1", "Accuracy@3", "Recall@3", "µAP", "µAP, 10 per query", "Recall at P90"),
-        *("Compared with the top", "Images per second"),
+        *("Someone looks", "Acts alone", "Images per second"),
     ]
     assert "MRR" in others
     assert "MRR" not in first
@@ -969,7 +1006,7 @@ def test_each_index_has_its_own_row(experiment: Experiment) -> None:
     board = Page(experiment.report().partition('<section id="leaderboard"')[2].partition("</section>")[0]).words
     assert board.partition("More metrics")[0].count("index flat") == board.count("index quick") / 2 == 2
     assert board.count("≈ cannot tell apart") == 2
-    assert "compared with the model that has the highest Accuracy@1 on the same index" in board
+    assert "compared with the top model on the same index" in board
 
 
 def test_twelve_models_with_long_labels_fit(experiment: Experiment) -> None:

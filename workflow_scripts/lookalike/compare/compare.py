@@ -14,20 +14,21 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookalike.compare.answers import answers, headline_metrics
 from lookalike.compare.approximation import approximations
 from lookalike.compare.effects import effects
 from lookalike.compare.interpretation import interpret
-from lookalike.compare.pairwise import compare_pairs
+from lookalike.compare.pairwise import Pair, Tested, corrected, pairs_of, rates_tested
 from lookalike.config.models import from_key
 from lookalike.io import identity, store
 from lookalike.io.formats.records import (
     LEADERBOARD_COLUMNS,
     Case,
     Cases,
-    Comparison,
     Comparisons,
     Effect,
     Estimate,
@@ -35,10 +36,10 @@ from lookalike.io.formats.records import (
 )
 from lookalike.io.formats.tables import IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError
-from lookalike.metrics.draws import Pooled, pooled_difference
 from lookalike.metrics.evaluation import Evaluation, Results, evaluate, matches_of, pooled
+from lookalike.metrics.jackknife import Pooled, pooled_difference
 from lookalike.metrics.joining import Bools, Floats
-from lookalike.metrics.rates import NOTHING, Ints, difference, group_codes, sign_flip
+from lookalike.metrics.rates import Ints, group_codes
 
 MOST_QUERIES = 2_000  # listed per case, which keeps the file readable with 50,000 queries
 
@@ -48,7 +49,7 @@ class Scores:
     """The comparable results of one model and index.
 
     outcomes: metric -> (q,) float64, one per query with a match, or None; the same queries for every model
-    pooled: metric -> its value and draws; all models share the draws of groups
+    pooled: metric -> its value and influences; all models share the groups
     """
 
     outcomes: dict[str, Floats | None]
@@ -117,7 +118,7 @@ def compare(job: CompareJob) -> None:
         records,
         [files.neighbors for files in job.results],
         dict(zip(images["image_id"].to_pylist(), images["group"].to_pylist(), strict=True)),
-        lambda metric, a, b: _test(metric, queries, scores[a], scores[b])[0],
+        lambda metric, a, b: _test(metric, queries, scores[a], scores[b]).difference,
     )
     interpretation = interpret(
         records,
@@ -128,9 +129,11 @@ def compare(job: CompareJob) -> None:
         images=images,
         architectures=job.architectures,
     )
+    comparisons = corrected([*_pairs(scores, job.models, queries), *interpretation.pairs], headline_metrics(records))
     compared = Comparisons(
         experiment=job.experiment,
-        comparisons=[*_comparisons(scores, job.models, queries), *interpretation.comparisons],
+        comparisons=comparisons,
+        answers=answers(records, comparisons),
         cases=list(_cases(scores, job.models, queries.ids)),
         approximations=list(costs),
         effects=_effects(scores, job.design, queries.groups),
@@ -150,15 +153,13 @@ def _queries(evaluation: Evaluation, images: pa.Table) -> Queries:
     return Queries(rows, counted["image_id"].to_pylist(), groups, matches_of(evaluation), total)
 
 
-def _comparisons(
-    scores: dict[tuple[str, str], Scores], models: Sequence[str], queries: Queries
-) -> Iterator[Comparison]:
+def _pairs(scores: dict[tuple[str, str], Scores], models: Sequence[str], queries: Queries) -> Iterator[Pair]:
     """All pairs of models, for every index and metric."""
     for index in dict.fromkeys(index for index, _ in scores):
         by_model = {model: scores[index, model] for model in models}
         first = by_model[models[0]]
         for metric in (*first.outcomes, *first.pooled):
-            yield from compare_pairs(index, metric, by_model, partial(_test, metric, queries))
+            yield from pairs_of(index, metric, by_model, partial(_test, metric, queries))
 
 
 def _effects(
@@ -178,13 +179,11 @@ def _effects(
     ]
 
 
-def _test(metric: str, queries: Queries, a: Scores, b: Scores) -> tuple[Estimate, float]:
+def _test(metric: str, queries: Queries, a: Scores, b: Scores) -> Tested:
     if metric in a.pooled:
-        return pooled_difference(a.pooled[metric], b.pooled[metric], queries.matches, queries.total)
-    of_a, of_b = a.outcomes[metric], b.outcomes[metric]
-    if of_a is None or of_b is None:
-        return NOTHING, 1.0
-    return difference(of_a, of_b, queries.groups), sign_flip(of_a, of_b, queries.groups)
+        tested = pooled_difference(a.pooled[metric], b.pooled[metric], queries.matches, queries.total)
+        return Tested(*tested, int(np.count_nonzero(queries.matches)))
+    return rates_tested(a.outcomes[metric], b.outcomes[metric], queries.groups)
 
 
 def _cases(scores: dict[tuple[str, str], Scores], models: Sequence[str], ids: Sequence[str]) -> Iterator[Cases]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lookalike.io.formats.records import Effect, Estimate
-from lookalike.metrics.rates import DECIMALS, NOTHING, Floats, Ints, difference, holm, sign_flip, verdict
+from lookalike.compare.pairwise import Tested, rates_tested
+from lookalike.io.formats.records import Effect
+from lookalike.metrics.power import needed
+from lookalike.metrics.rates import DECIMALS, Floats, Ints, holm, verdict
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,11 @@ def effects(
     """
     all_choices = choices(design)
     tests = [_test(choice, outcomes, groups) for choice in all_choices]
-    corrected = holm([p for _, p, _ in tests])
-    for choice, (gap, p, each), p_holm in zip(all_choices, tests, corrected, strict=True):
+    corrected = holm([tested.p for tested, _ in tests])
+    for choice, (tested, each), p_holm in zip(all_choices, tests, corrected, strict=True):
+        gap = tested.difference
+        decision = verdict(gap, p_holm, tested.groups)
+        enough = needed(gap.value, tested.spread, groups=tested.groups, queries=gap.n, tests=len(tests))
         yield Effect(
             index=index,
             metric=metric,
@@ -71,20 +76,20 @@ def effects(
             least=None if gap.value is None else min(each),
             most=None if gap.value is None else max(each),
             pairs=list(choice.pairs),
-            p=p,
+            p=tested.p,
             p_holm=p_holm,
-            verdict=verdict(gap, p_holm),
+            verdict=decision,
+            queries_needed=enough.queries if enough and decision not in ("better", "worse") else None,
         )
 
 
-def _test(choice: Choice, outcomes: Mapping[str, Floats | None], groups: Ints) -> tuple[Estimate, float, list[float]]:
-    """The difference, its p value, and the difference of each pair."""
+def _test(choice: Choice, outcomes: Mapping[str, Floats | None], groups: Ints) -> tuple[Tested, list[float]]:
+    """The test of a choice, and the difference of each pair."""
     chosen, own = (_stacked([outcomes[model] for model in side]) for side in zip(*choice.pairs, strict=True))
     if chosen is None or own is None or not len(groups):
-        return NOTHING, 1.0, []
+        return rates_tested(None, None, groups), []
     each = [float(gap) for gap in (chosen - own).mean(axis=1)]
-    a, b = _average(chosen), _average(own)
-    return difference(a, b, groups), sign_flip(a, b, groups), each
+    return rates_tested(_average(chosen), _average(own), groups), each
 
 
 def _average(side: Floats) -> Floats:

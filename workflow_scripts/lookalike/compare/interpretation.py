@@ -4,25 +4,26 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from lookalike.compare import follows
-from lookalike.compare.pairwise import compare_pairs
+from lookalike.compare.pairwise import Pair, pairs_of, rates_tested
 from lookalike.io import store
-from lookalike.io.formats.records import Claim, Comparison, Estimate, Following, Metrics
+from lookalike.io.formats.records import Claim, Following, Metrics
 from lookalike.io.formats.tables import NEIGHBORS
 from lookalike.metrics import agreement
-from lookalike.metrics.rates import Floats, Ints, difference, group_codes, sign_flip
+from lookalike.metrics.rates import Floats, Ints, group_codes
 
 
 @dataclass(frozen=True)
 class Interpretation:
-    """The corresponding parts of ``records.Comparisons``."""
+    """The tests of agreement, and the corresponding parts of ``records.Comparisons``."""
 
-    comparisons: list[Comparison]
+    pairs: list[Pair]
     follows: list[Following]
     claims: list[Claim]
 
@@ -75,21 +76,17 @@ def interpret(
         models.setdefault(record.index, []).append(model)
 
     return Interpretation(
-        comparisons=[pair for name, values in agreements.items() for pair in _comparisons(name, values, groups[name])],
+        pairs=[pair for name, values in agreements.items() for pair in _pairs(name, values, groups[name])],
         follows=[row for index, searched in models.items() for row in follows.follow(index, searched, operations)],
         claims=follows.judge(models, operations),
     )
 
 
-def _comparisons(metric: str, outcomes: Mapping[tuple[str, str], Floats], groups: Ints) -> Iterator[Comparison]:
+def _pairs(metric: str, outcomes: Mapping[tuple[str, str], Floats], groups: Ints) -> Iterator[Pair]:
     """All pairs of models, for every index."""
-
-    def test(a: Floats, b: Floats) -> tuple[Estimate, float]:
-        return difference(a, b, groups), sign_flip(a, b, groups)
-
     for index in dict.fromkeys(index for index, _ in outcomes):
         by_model = {model: values for (other, model), values in outcomes.items() if other == index}
-        yield from compare_pairs(index, metric, by_model, test)
+        yield from pairs_of(index, metric, by_model, partial(rates_tested, groups=groups))
 
 
 def _dimensions(footer: Mapping[str, Any]) -> int | None:

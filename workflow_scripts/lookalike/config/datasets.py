@@ -49,6 +49,9 @@ class DatasetBase(Entry):
     expect: Expected = Field(
         {}, description="exact number of images per role and of true pairs; a run stops at any other; empty: no check"
     )
+    near_duplicates: bool = Field(
+        True, description="find files that show the same image (decodes every image once more); off: do not"
+    )
     showcase: UserPath | None = Field(
         None, min_length=1, description="folder of outside images that the report shows with their neighbors"
     )

@@ -192,6 +192,8 @@ def _record_at(place: list[Any], raw: Any = None) -> type[Entry] | None:
             return _members(Embed).get(str(family))
         case ["models", _, "runtime", _]:
             return Runtime
+        case ["models", _, "about", _]:
+            return About
         case ["models", _, _]:
             return Model
         case ["indexes", _, "train", _]:

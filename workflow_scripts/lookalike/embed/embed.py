@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,7 +88,7 @@ def embed_shard(job: EmbedJob) -> None:
     ``on_bad_image: fail`` the index stage stops.
     """
     rows = store.read_table(job.shard, SHARD)
-    _check_roots(rows, job.shard)
+    images.check_roots(rows, job.shard)
     fetched = store.read_json(job.weights, Weights)
     started = time.perf_counter()
     encoder = encoders.load(job.key, fetched, encoders.Machine(job.threads, job.gpu))
@@ -254,15 +253,6 @@ def embed_image(data: bytes, path: str, encoder: encoders.Encoder, key: str) -> 
 def weights_sha256(weights: Weights) -> str:
     """Hash that identifies the weights in footers."""
     return hashlib.sha256(weights.model_dump_json().encode()).hexdigest()
-
-
-def _check_roots(rows: pa.Table, shard: str) -> None:
-    """Raise LookalikeError if a root folder is missing: an unmounted disk must not turn its images into rejects."""
-    for root in rows["root"].unique().to_pylist():
-        if not Path(root).is_dir():
-            raise LookalikeError(
-                f"{shard}: its images are in {root}, and that folder does not exist now. Restore it, or mount its disk."
-            )
 
 
 def _prepared(rows: pa.Table, encoder: encoders.Encoder, threads: int, batch_size: int) -> Iterator[ShardImage]:

@@ -35,6 +35,15 @@ def hash_sample(images: pa.Table, truth: pa.Table) -> str:
     return digest.hexdigest()
 
 
+def hash_images(images: pa.Table) -> str:
+    """The identity of the files of a sample or of its shards: a hash over ids and content hashes, in any order."""
+    ordered = images.select(["image_id", "content_hash"]).sort_by("image_id")
+    digest = hashlib.sha256()
+    for batch in ordered.combine_chunks().to_batches(max_chunksize=ROWS):
+        digest.update(json.dumps(list(batch.to_pydict().values())).encode())
+    return digest.hexdigest()
+
+
 def sample_of(path: StrPath) -> str:
     """The hash of the sample that a table was made from. Raises LookalikeError where it is not recorded."""
     return str(_entry(path, store.read_provenance(path), SAMPLE))

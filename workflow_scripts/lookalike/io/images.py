@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from lookalike.io import archives, content_hashes
@@ -18,7 +19,7 @@ from lookalike.io.image_refusals import TO_CONVERT, BadImage, refusal, undecoded
 from lookalike.job import memory
 from lookalike.job.errors import LookalikeError
 
-__all__ = ["BadImage", "decode", "full_size", "load", "read", "read_row"]
+__all__ = ["BadImage", "check_roots", "decode", "full_size", "load", "read", "read_row"]
 
 # Formats to decode. Pillow supports more, but some of them run other programs on the file (PostScript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
@@ -96,6 +97,15 @@ def read_row(row: Mapping[str, Any]) -> bytes:
         raise
     content_hashes.check(row, data)
     return data
+
+
+def check_roots(rows: pa.Table, where: object) -> None:
+    """Raise LookalikeError if a root folder is missing: an unmounted disk must not turn its images into rejects."""
+    for root in rows["root"].unique().to_pylist():
+        if not Path(root).is_dir():
+            raise LookalikeError(
+                f"{where}: its images are in {root}, and that folder does not exist now. Restore it, or mount its disk."
+            )
 
 
 def _leaves(root: str, path: str) -> bool:

@@ -18,21 +18,20 @@ from lookalike.io.formats.records import (
     Curve,
     EmbedTiming,
     Estimate,
-    HeldOut,
     Metrics,
     Record,
     SearchTiming,
-    Threshold,
 )
 from lookalike.io.formats.tables import IMAGES, NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
+from lookalike.measure import thresholds
 from lookalike.metrics import agreement
 from lookalike.metrics.breakdowns import break_down
-from lookalike.metrics.draws import pooled_estimate
 from lookalike.metrics.evaluation import NORMALISED, Evaluation, Results, evaluate, matches_of, pooled
-from lookalike.metrics.hard_negatives import hard_negatives
+from lookalike.metrics.hard_negatives import hard_negatives, scores_of
+from lookalike.metrics.jackknife import pooled_estimate
 from lookalike.metrics.joining import Bools
-from lookalike.metrics.pooled import Groups, Predictions, best_cut, curve, held_out
+from lookalike.metrics.pooled import Predictions, curve
 from lookalike.metrics.rates import NOTHING, estimate, group_codes
 
 log = logging.getLogger(__name__)
@@ -73,7 +72,6 @@ def measure(job: MeasureJob) -> None:
     searched = references - rejected_references
     truth = store.read_table(job.truth, TRUTH)
     evaluation = evaluate(job.results, truth, sample, searched=searched, k=job.k)
-    thresholds = _thresholds(evaluation)
     counted = sample.take(evaluation.ranking.counted)
     groups = group_codes(counted["group"].to_pylist())
     agreements, baselines = agreement.estimates(
@@ -91,6 +89,7 @@ def measure(job: MeasureJob) -> None:
         }
 
     queries = _count(sample, "query")
+    of_scores = thresholds.all_of(evaluation, queries)
     parts = break_down(counted, _longer_sides(seen, counted["image_id"]))
     record = Metrics(
         dataset=job.dataset,
@@ -107,10 +106,9 @@ def measure(job: MeasureJob) -> None:
         breakdowns={
             column: {value: estimates(part) for value, part in values.items()} for column, values in parts.items()
         },
-        thresholds=thresholds,
-        hard_negatives=hard_negatives(
-            job.results, truth, sample, {name: threshold.score for name, threshold in thresholds.items()}
-        ),
+        thresholds=of_scores,
+        thresholds_sn=thresholds.targets(evaluation, queries, NORMALISED),
+        hard_negatives=hard_negatives(job.results, truth, sample, scores_of(of_scores)),
         curves={
             name: _curve(predictions)
             for name, predictions in evaluation.predictions.items()
@@ -121,6 +119,7 @@ def measure(job: MeasureJob) -> None:
         cost=_cost(footer),
         sample_sha256=sample_sha256,
         made_from=job.results.identities(),
+        audit=evaluation.audit,
     )
     store.write_json(record, job.out)
 
@@ -140,50 +139,6 @@ def _check_search(path: str | Path, footer: dict[str, Any], seen: str | Path, *,
 def _pooled_estimates(evaluation: Evaluation, queries: int) -> dict[str, Estimate]:
     matches = matches_of(evaluation)
     return {name: pooled_estimate(metric, matches, queries) for name, metric in pooled(evaluation).items()}
-
-
-def _thresholds(evaluation: Evaluation) -> dict[str, Threshold]:
-    """Thresholds of the lists by the DISC21 rule, raw and normalised; empty without true pairs."""
-    return {
-        f"recall_at_p90{end}": _threshold(evaluation.predictions[f"uap{end}"], evaluation.groups)
-        for end in ("", NORMALISED)
-        if f"uap{end}" in evaluation.predictions and matches_of(evaluation).any()
-    }
-
-
-def _threshold(predictions: Predictions, groups: Groups) -> Threshold:
-    cut = best_cut(predictions)
-    return Threshold(
-        score=cut and cut.score,
-        precision=cut and cut.precision,
-        recall=cut and cut.recall,
-        held_out=_on_held_out_half(predictions, groups),
-    )
-
-
-def _on_held_out_half(predictions: Predictions, groups: Groups) -> HeldOut:
-    """Choose the threshold on one half of the groups and apply it to the other half."""
-    held = held_out(groups)
-    sizes = np.bincount(groups.code[groups.code >= 0], minlength=len(held))
-    cut, test = best_cut(predictions.among(~held)), predictions.among(held)
-    precision = recall = NOTHING
-    if cut is not None:
-        accepted = test.score >= cut.score
-        precision = estimate(test.right[accepted].astype(np.float64), test.group[accepted])
-        hits = np.bincount(test.group[accepted & test.right], minlength=len(held))
-        misses = test.matches - hits
-        codes = np.arange(len(held))
-        recall = estimate(  # one outcome per true pair
-            np.repeat([1.0, 0.0], [hits.sum(), misses.sum()]),
-            np.concatenate([np.repeat(codes, hits), np.repeat(codes, misses)]),
-        )
-    return HeldOut(
-        threshold=cut and cut.score,
-        chosen_on=int(sizes[~held].sum()),
-        queries=int(sizes[held].sum()),
-        precision=precision,
-        recall=recall,
-    )
 
 
 def _curve(predictions: Predictions) -> Curve:

@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from lookalike.config.indexes import Normalise
 from lookalike.io import identity, relevance, store
+from lookalike.io.formats.audit import Audit
 from lookalike.io.formats.tables import CLASS_RANKS, NEIGHBORS
 from lookalike.job.errors import LookalikeError
 from lookalike.metrics.class_ranks import by_class
-from lookalike.metrics.draws import Draws, Pooled, draw_pools
+from lookalike.metrics.jackknife import ROUGH_DF, Pooled, influences
 from lookalike.metrics.joining import Floats, Ints
 from lookalike.metrics.pooled import (
     Groups,
@@ -31,9 +32,11 @@ from lookalike.metrics.pooled import (
     recall_at,
 )
 from lookalike.metrics.ranking import Ranking, at_k, rank
+from lookalike.metrics.scenes import count_misses, outcomes_of_scenes, read_scenes
 
 PER_QUERY = 10  # predictions per query of the usual, easier rule
 NORMALISED = "_sn"
+NO_INFLUENCE = (np.zeros((1, 0)), np.zeros((1, 0)))  # without true pairs
 
 
 @dataclass(frozen=True)
@@ -41,19 +44,23 @@ class Results:
     """The output files of one search.
 
     ``training`` and ``candidates_sn`` are marked absent if the data set has no training images, ``classes`` if its
-    images have no classes; None is the same.
+    images have no classes; None is the same. Besides, what scenes are judged by: the search's ``audit``, without which
+    there are no metrics of scenes, and the data set's ``near_duplicates``, None where its entry leaves them out.
     """
 
     neighbors: str | Path
     candidates: str | Path
     training: str | Path
     candidates_sn: str | Path
+    audit: str | Path | None = None
+    near_duplicates: str | Path | None = None
     classes: str | Path | None = None
 
     @property
     def files(self) -> list[str | Path]:
-        """All files."""
-        return [file for file in vars(self).values() if file is not None]
+        """The files of the search."""
+        files = [self.neighbors, self.candidates, self.training, self.candidates_sn]
+        return files if self.classes is None else [*files, self.classes]
 
     def identities(self) -> dict[str, str]:
         """Name -> content identity of each file, recorded as the inputs of the metrics."""
@@ -66,12 +73,21 @@ def results_of(
     candidates: Sequence[str],
     training: Sequence[str],
     candidates_sn: Sequence[str],
+    audit: Sequence[str],
+    near_duplicates: Sequence[str],
     classes: Sequence[str],
 ) -> list[Results]:
-    """The files of several searches, from one list per kind. Raises LookalikeError if the lists differ in length."""
-    lists = (neighbors, candidates, training, candidates_sn, classes)
+    """The files of several searches of one data set, from one list per kind; ``near_duplicates`` is one file or none.
+
+    Raises LookalikeError if the lists differ in length.
+    """
+    lists = (neighbors, candidates, training, candidates_sn, audit, classes)
+    near = next(iter(near_duplicates), None)
     try:
-        return [Results(*files) for files in zip(*lists, strict=True)]
+        return [
+            Results(nearest, best, near_training, best_sn, audited, near, of_classes)
+            for nearest, best, near_training, best_sn, audited, of_classes in zip(*lists, strict=True)
+        ]
     except ValueError:
         lengths = [len(files) for files in lists]
         raise LookalikeError(f"expected one file of each kind per search, got {lengths}.") from None
@@ -84,6 +100,7 @@ class Evaluation:
     outcomes: metric -> (q,) float64 parallel to ``ranking.counted``; None if there are too few references
     predictions: metric -> its list of predictions; none where they could not hold most true pairs
     matches: (g,) int64, the number of true pairs of each group
+    audit: what the misses found; None without an audit
     """
 
     ranking: Ranking
@@ -91,6 +108,7 @@ class Evaluation:
     groups: Groups
     predictions: dict[str, Predictions]
     matches: Ints
+    audit: Audit | None = None
 
 
 def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: int, k: int) -> Evaluation:
@@ -106,7 +124,7 @@ def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: i
     ranking = rank(neighbors, truth, images, searched=searched, kept=k + 1, where=results.neighbors)
     groups = groups_of(images)
     matches = np.bincount(groups.code[ranking.counted], ranking.matches, len(groups.names)).astype(np.int64)
-    outcomes = at_k(ranking, k)
+    outcomes, misses = at_k(ranking, k), None
     if relevance.is_labelled(images) and results.classes is not None:
         outcomes = by_class(ranking, store.read_table(results.classes, CLASS_RANKS), images, k, results.classes)
         if matches.sum() > PER_QUERY * np.count_nonzero(images["query"]):
@@ -125,7 +143,11 @@ def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: i
             f"{best}{NORMALISED}": (normalise(lists[best][0], near, settings, results.training), results.neighbors),
         }
     predictions = {name: predictions_of(pairs, truth, images, groups, where) for name, (pairs, where) in lists.items()}
-    return Evaluation(ranking, outcomes, groups, predictions, matches)
+    if results.audit is not None and not relevance.is_labelled(images):
+        scenes = read_scenes(results.audit, results.near_duplicates, results.neighbors, images)
+        outcomes |= outcomes_of_scenes(neighbors, truth, images, scenes, searched=searched, k=k)
+        misses = count_misses(neighbors, truth, images, scenes, ranking)
+    return Evaluation(ranking, outcomes, groups, predictions, matches, misses)
 
 
 def matches_of(evaluation: Evaluation) -> Ints:
@@ -134,20 +156,17 @@ def matches_of(evaluation: Evaluation) -> Ints:
 
 
 def pooled(evaluation: Evaluation) -> dict[str, Pooled]:
-    """The pooled metrics: name -> value and bootstrap draws."""
-    lists = evaluation.predictions
-    drawn = dict(zip(lists, _draws(list(lists.values())), strict=True))
+    """The pooled metrics: name -> value and the influence of groups on it."""
+    lists, matches = evaluation.predictions, matches_of(evaluation)
+    influence = {
+        name: influences(predictions.right, predictions.group, matches) if matches.any() else NO_INFLUENCE
+        for name, predictions in lists.items()
+    }
     metrics: dict[str, Pooled] = {}
     for end in ("", NORMALISED):
         for name in (name for name in lists if name.endswith(NORMALISED) == bool(end)):
-            metrics[name] = Pooled(micro_average_precision(lists[name]), drawn[name].average_precision)
-        if f"uap{end}" in lists:
-            cut = best_cut(lists[f"uap{end}"])
-            metrics[f"recall_at_p90{end}"] = Pooled(recall_at(cut, lists[f"uap{end}"]), drawn[f"uap{end}"].recall)
+            metrics[name] = Pooled(micro_average_precision(lists[name]), influence[name][0])
+        if (uap := f"uap{end}") in lists:
+            recall = recall_at(best_cut(lists[uap]), lists[uap])
+            metrics[f"recall_at_p90{end}"] = Pooled(recall, influence[uap][1], ROUGH_DF)
     return metrics
-
-
-def _draws(lists: list[Predictions]) -> list[Draws]:
-    if not lists or not (matches := lists[0].matches).any():
-        return [Draws(np.empty(0), np.empty(0)) for _ in lists]
-    return draw_pools([(predictions.right, predictions.group) for predictions in lists], matches)

@@ -12,10 +12,21 @@ import pyarrow.compute as pc
 
 from lookalike.io import relevance, store
 from lookalike.io.formats.hard_negatives import HardNegative, HardNegatives
+from lookalike.io.formats.records import Threshold
 from lookalike.io.formats.tables import NEIGHBORS
+from lookalike.io.formats.thresholds import Target
 from lookalike.metrics.evaluation import NORMALISED, Results
 
 MOST = 20  # listed per threshold
+
+
+def scores_of(thresholds: Mapping[str, Threshold | Target]) -> dict[str, float | None]:
+    """The score of each threshold, None without one: of a target precision the safe one, or else the one seen."""
+    scores: dict[str, float | None] = {}
+    for name, threshold in thresholds.items():
+        cut = threshold.safe or threshold.seen if isinstance(threshold, Target) else threshold
+        scores[name] = None if cut is None else cut.score
+    return scores
 
 
 def hard_negatives(

@@ -19,16 +19,20 @@ Ints = npt.NDArray[np.int64]
 class Joined:
     """Predicted (query, reference) pairs, marked right or wrong; queries are rows of the images table.
 
-    query: (p,) int64
+    query, reference: (p,) int64
     score: (p,) float32 or float64, higher is more similar
     right: (p,) bool
     matches: (images,) int64, the number of true pairs of each image as a query, predicted or not
+    true_query, true_reference: (t,) int64, the true pairs, predicted or not; none in a labelled collection
     """
 
     query: Ints
+    reference: Ints
     score: Floats
     right: Bools
     matches: Ints
+    true_query: Ints
+    true_reference: Ints
 
 
 def join(pairs: pa.Table, truth: pa.Table, images: pa.Table, where: object) -> Joined:
@@ -43,17 +47,16 @@ def join(pairs: pa.Table, truth: pa.Table, images: pa.Table, where: object) -> J
     ids = images["image_id"]
     query = _rows(pairs["query_id"], images, "query", where)
     reference = _rows(pairs["reference_id"], images, "reference", where)
+    true_query = _rows(truth["query_id"], images, "query", "truth")
+    true_reference = _rows(truth["reference_id"], images, "reference", "truth")
     score = pairs["score"].to_numpy()
     _check_ranks(query, pairs["rank"].to_numpy(), score, ids, where)
     pair = query * len(ids) + reference
     _check_no_duplicates(pair, ids, where)
+    right = np.isin(pair, true_query * len(ids) + true_reference)
     if relevance.is_labelled(images):
         right = relevance.is_right(query, reference, relevance.classes(images))
-    else:
-        true_query = _rows(truth["query_id"], images, "query", "truth")
-        true_reference = _rows(truth["reference_id"], images, "reference", "truth")
-        right = np.isin(pair, true_query * len(ids) + true_reference)
-    return Joined(query, score, right, relevance.matches(truth, images))
+    return Joined(query, reference, score, right, relevance.matches(truth, images), true_query, true_reference)
 
 
 def _rows(ids: pa.ChunkedArray, images: pa.Table, role: str, where: object) -> Ints:

@@ -143,11 +143,11 @@ class Cut:
     recall: float
 
 
-def best_cut(predictions: Predictions) -> Cut | None:
-    """The threshold of highest recall with a precision of at least 90 %; None if no threshold reaches it."""
+def best_cut(predictions: Predictions, percent: int = 90) -> Cut | None:
+    """The threshold of highest recall with a precision of at least ``percent``; None if no threshold reaches it."""
     place = np.flatnonzero(predictions.right) + 1
     right = np.arange(1, len(place) + 1)
-    good = np.flatnonzero(right >= WRONG_TO_RIGHT * (place - right))
+    good = np.flatnonzero(right * (100 - percent) >= percent * (place - right))  # precision in integers
     # At equal scores right predictions come last, and precision rises along them: if it suffices at one of them, it
     # does at the last, so the best cut never separates pairs of equal score.
     return _cut(predictions, place, int(good[-1])) if len(good) else None

@@ -1,7 +1,7 @@
 """Means over queries with 95 % intervals, and tests that compare two models on the same queries.
 
 Queries of one group (tiles of one photograph) tend to succeed and fail together, so the group is the independent
-observation: the bootstrap resamples groups and the permutation test flips groups. A query without a group is its own
+observation: variances are those of groups, and the permutation test flips groups. A query without a group is its own
 group.
 
 Results do not depend on the order of the queries and are reproducible: random draws have fixed seeds.
@@ -14,21 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.io.formats.records import Estimate
+from lookalike.metrics import intervals
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 SIGNIFICANCE = 0.05
-FEW_GROUPS = 10  # below, a bootstrap over groups is far too optimistic
-Z = 1.959963984540054  # normal quantile at 1 - 0.05 / 2
-RESAMPLES = 2_000
-BOOTSTRAP_SEED = 20_240_601
+FEWEST = 6  # groups for a verdict: with five, the smallest p of a sign test is 2 / 2^5 = 0.06
 FLIPS = 20_000
 FLIP_SEED = 20_240_602
 EXACT_LIMIT = 2**20  # sign patterns enumerated exactly; beyond, FLIPS of them are drawn
 CHUNK = 4_000_000  # random numbers drawn at once, bounds the memory
 DECIMALS = 12  # differences below are rounding errors
 
+TOO_FEW = "too few groups"
 NOTHING = Estimate(value=None, low=None, high=None, n=0)
 
 
@@ -41,72 +40,43 @@ def group_codes(groups: Sequence[str | None]) -> Ints:
     )
 
 
-def wilson(successes: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a proportion: within [0, 1] and valid for small n and proportions of 0 and 1.
-
-    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927), 209-212;
-    as method 3 in Newcombe, Statistics in Medicine 17 (1998), 857-872.
-    """
-    share = successes / n
-    middle = share + Z * Z / (2 * n)
-    half = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    scale = 1 + Z * Z / n
-    # For 0 and n the bounds are exactly 0 and 1; avoid rounding errors.
-    low = 0.0 if successes <= 0 else max(0.0, (middle - half) / scale)
-    high = 1.0 if successes >= n else min(1.0, (middle + half) / scale)
-    return low, high
-
-
 def estimate(values: Floats, groups: Ints) -> Estimate:
     """The mean of outcomes with its 95 % interval.
 
     values: (q,) float64 in [0, 1], one per query
     groups: (q,) int64, see ``group_codes``
 
-    Wilson's interval for binary outcomes of independent queries, otherwise a percentile bootstrap over groups. With
-    fewer than FEW_GROUPS groups, the wider of the bootstrap and Wilson's interval with groups as observations.
+    ``intervals.proportion`` for binary outcomes of independent queries; otherwise from the influence of each group.
     """
     if not len(values):
         return NOTHING
     mean = _mean(values)
     sums, sizes = _totals(values, groups)
     if np.all(sizes == 1) and np.all((values == 0) | (values == 1)):
-        low, high = wilson(float(sums.sum()), len(values))
-    elif _all_alike(sums, sizes):
-        # All resamples of equal groups have the same mean, so the bootstrap interval would have zero width for any
-        # number of groups. Wilson's interval with groups as observations reflects that number.
-        low, high = wilson(mean * len(sums), len(sums))
+        low, high = intervals.proportion(int(sums.sum()), len(values))
     else:
-        low, high = _bootstrap(sums, sizes)
-        if len(sums) < FEW_GROUPS:
-            # Resamples of three groups at 79, 80 and 81 % stay between 79 and 81 %; a fourth group may not.
-            low, high = wider((low, high), wilson(mean * len(sums), len(sums)))
-    return Estimate(value=mean, low=low, high=high, n=len(values))
+        low, high = intervals.of_share(mean, _spread(sums, sizes, mean), intervals.effective_groups(sizes))
+    return Estimate(value=mean, low=min(low, mean), high=max(high, mean), n=len(values))
 
 
 def difference(a: Floats, b: Floats, groups: Ints) -> Estimate:
-    """The mean of a - b on the same queries with its 95 % interval: a paired percentile bootstrap over groups.
+    """The mean of a - b on the same queries with its 95 % interval, from the influence of each group.
 
     a, b: (q,) float64 in [0, 1], outcomes of two models, one per query
     groups: (q,) int64, see ``group_codes``
-
-    With fewer than FEW_GROUPS groups, the wider of it and Wilson's interval with each group won or lost as a whole.
     """
     if not len(a):
         return NOTHING
     mean = _mean(a - b)
-    sums, sizes = _totals(a - b, groups)
-    if not _all_alike(sums, sizes):
-        low, high = _bootstrap(sums, sizes)
-    else:
-        # As in `estimate`. Models that agreed on g groups may still differ on the next, in either direction.
-        low, high = wilson(abs(mean) * len(sums), len(sums))
-        low, high = (-high, high) if mean == 0 else (low, high) if mean > 0 else (-high, -low)
-    if len(sums) < FEW_GROUPS:
-        # Maps a difference in [-1, 1] to a share of groups won; no distribution of groups has a larger variance.
-        won = wilson((1 + mean) / 2 * len(sums), len(sums))
-        low, high = wider((low, high), (2 * won[0] - 1, 2 * won[1] - 1))
-    return Estimate(value=mean, low=low, high=high, n=len(a))
+    _, sizes = _totals(a - b, groups)
+    spread = spread_of_difference(a, b, groups)
+    low, high = intervals.of_difference(mean, spread, intervals.effective_groups(sizes))
+    return Estimate(value=mean, low=min(low, mean), high=max(high, mean), n=len(a))
+
+
+def spread_of_difference(a: Floats, b: Floats, groups: Ints) -> intervals.Spread:
+    """The variance of the mean of a - b; arguments as in ``difference``."""
+    return _spread(*_totals(a - b, groups), _mean(a - b))
 
 
 def ratio(part: Floats, whole: Floats, groups: Ints) -> Estimate:
@@ -116,16 +86,15 @@ def ratio(part: Floats, whole: Floats, groups: Ints) -> Estimate:
     whole: (q,) float64, at least 0, such as the ceiling minus chance
     groups: (q,) int64, see ``group_codes``
 
-    A percentile bootstrap over groups; no interval with fewer than FEW_GROUPS groups, where it would be too optimistic,
-    and no value if ``whole`` sums to zero.
+    No interval with fewer than FEWEST groups, and no value if ``whole`` sums to zero.
     """
     if not len(part) or not whole.sum() > 0:
         return NOTHING
     value = math.fsum(part.tolist()) / math.fsum(whole.tolist())
     low = high = None
     parts, sizes = _totals(part, groups)
-    if len(sizes) >= FEW_GROUPS:
-        low, high = _bootstrap(parts, _totals(whole, groups)[0])
+    if len(sizes) >= FEWEST:
+        low, high = intervals.of_ratio(value, _spread(parts, _totals(whole, groups)[0], value))
     return Estimate(value=value, low=low, high=high, n=len(part))
 
 
@@ -225,16 +194,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def verdict(difference: Estimate, p_holm: float) -> str:
-    """The first model is significantly ``better`` or ``worse``, or ``cannot tell``."""
+def verdict(difference: Estimate, p_holm: float, groups: int = FEWEST) -> str:
+    """The first model is significantly ``better`` or ``worse``, or ``cannot tell``; or there are ``too few groups``."""
+    if difference.value is not None and groups < FEWEST:
+        return TOO_FEW
     if difference.value is None or difference.value == 0 or p_holm >= SIGNIFICANCE:
         return "cannot tell"
     return "better" if difference.value > 0 else "worse"
-
-
-def wider(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
-    """The wider of two intervals."""
-    return max(a, b, key=lambda bounds: bounds[1] - bounds[0])
 
 
 def _mean(values: Floats) -> float:
@@ -249,29 +215,10 @@ def _totals(values: Floats, groups: Ints) -> tuple[Floats, Ints]:
     return np.round(sums[sizes > 0], DECIMALS), sizes[sizes > 0]
 
 
-def _all_alike(sums: Floats, sizes: Ints) -> bool:
-    means = sums / sizes
-    return bool(np.ptp(means) < 10.0 ** (1 - DECIMALS))
-
-
-def _bootstrap(sums: Floats, sizes: Floats | Ints) -> tuple[float, float]:
-    """95 % percentile interval of the mean (a ratio of sums), drawing whole groups with replacement.
-
-    Groups of equal sum and size are exchangeable, so the number drawn of each kind is multinomial. There are few kinds,
-    so 50,000 queries cost no more than 50.
-
-    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; Davison and Hinkley, Bootstrap Methods
-    and their Application (1997), section 3.8 for whole groups.
-    """
-    kinds, counts = np.unique(np.column_stack([sums, sizes]), axis=0, return_counts=True)
-    random = np.random.default_rng(BOOTSTRAP_SEED)
-    means = []
-    for size in _chunks(RESAMPLES, len(kinds)):
-        drawn = random.multinomial(len(sums), counts / len(sums), size=size) @ kinds
-        drawn = drawn[drawn[:, 1] > 0]  # `ratio`: skip draws with a zero denominator
-        means.append(drawn[:, 0] / drawn[:, 1])
-    low, high = np.quantile(np.concatenate(means), [SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2])
-    return float(low), float(high)
+def _spread(sums: Floats, sizes: Floats | Ints, value: float) -> intervals.Spread:
+    """The spread of a ratio of sums over groups."""
+    influence = np.round((sums - value * sizes) / sizes.sum(), DECIMALS)
+    return intervals.spread(np.sort(influence))  # sorted, so that the order of queries does not change the last digit
 
 
 def _chunks(total: int, width: int) -> Iterator[int]:

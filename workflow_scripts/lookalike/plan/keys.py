@@ -15,7 +15,9 @@ from lookalike.plan.code import Code
 from lookalike.plan.installed import LeftOut
 from lookalike.plan.paths import Paths, has_braces
 
-LATER = frozenset({"k", "shards", "on_bad_image", "expect"})  # keys of a data set that change no sample
+LATER = frozenset(
+    {"k", "shards", "on_bad_image", "expect", "near_duplicates"}
+)  # keys of a data set that change no sample
 
 
 @dataclass(frozen=True)

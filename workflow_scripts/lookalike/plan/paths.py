@@ -22,6 +22,8 @@ SEARCHED = {
     "classes": "results/{dataset}/neighbors/{model}/{index}.classes.parquet",
 }
 
+AUDITED = "results/{dataset}/audit/{model}/{index}.parquet"
+
 SHARDS_OF_A_JOB = 100  # shard files that one job writes
 
 REPORT_FILES = ("leaderboard.csv", "comparisons.json", "duplicates.json", "duplicates.parquet", "index.html")
@@ -69,6 +71,8 @@ class Paths:
             *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.ids.parquet"),
             *self.seen_of(experiment),
             *(path for name in SEARCHED for path in self.searched(experiment, name)),
+            *self.near_duplicates(dataset),
+            *self.audited(experiment),
             *self.per_model(experiment, "results/{dataset}/metrics/{model}/{index}.json"),
             *(f"{folder}/{name}" for name in REPORT_FILES),
         ]
@@ -100,6 +104,10 @@ class Paths:
         entry = self.config.datasets[dataset]
         numbers = range(entry.shards.get(entry.made_part, 1)) if entry.creates_images else ()
         return [f"results/{dataset}/images/{entry.made_part}-{number:05d}.zip" for number in numbers]
+
+    def all_archives(self, dataset: str) -> list[str]:
+        """The archives of made images that the images of a data set can be in."""
+        return [archive for name in self._with_sources(dataset) for archive in self.archives(name)]
 
     def archives_of_shard(self, dataset: str, shard: str) -> list[str]:
         """The archives of made images that a shard's images can be in.
@@ -186,6 +194,14 @@ class Paths:
     def searched(self, experiment: str, name: str) -> list[str]:
         """The files of one name of SEARCHED for every model and index of an experiment."""
         return self.per_model(experiment, SEARCHED[name])
+
+    def near_duplicates(self, dataset: str) -> list[str]:
+        """The groups of a data set's near-duplicates, one file; none where its entry leaves them out."""
+        return [f"results/{dataset}/sample/near_duplicates.parquet"] * self.config.datasets[dataset].near_duplicates
+
+    def audited(self, experiment: str) -> list[str]:
+        """The verdicts on wrong answers for every model and index of an experiment."""
+        return self.per_model(experiment, AUDITED)
 
     def seen_of(self, experiment: str) -> list[str]:
         """What every model saw of the images: the tables that are written beside every index."""

@@ -20,8 +20,8 @@ from lookalike.plan.installed import without_missing
 from lookalike.plan.keys import Keys
 
 RULES = (
-    *("make_images", "sample", "shard", "fetch_weights", "embed", "index", "search", "measure"),
-    *("compare", "find_duplicates", "report"),
+    *("make_images", "sample", "shard", "find_near_duplicates", "fetch_weights", "embed", "index", "search", "audit"),
+    *("measure", "compare", "find_duplicates", "report"),
 )
 
 

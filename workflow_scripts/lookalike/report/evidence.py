@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike.io import identity, relevance, store
+from lookalike.io.formats.answers import Answer
 from lookalike.io.formats.records import (
     Approximation,
     Cases,
@@ -27,8 +28,11 @@ from lookalike.io.formats.records import (
 )
 from lookalike.io.formats.tables import IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError
+from lookalike.report import near_duplicates
+from lookalike.report.near_duplicates import NearDuplicates
 
 StrPath = str | Path
+LOOKS, ACTS = "someone_looks", "acts_alone"  # needs, as in ``compare.answers``
 BEST_BY = "accuracy_at_1"  # "accuracy" in published comparisons; what matters to a system that uses the first hit
 
 
@@ -107,6 +111,7 @@ class Evidence:
     k: int
     runs: list[Run]
     comparisons: list[Comparison]
+    answers: dict[str, Answer]
     cases: list[Cases]
     approximations: list[Approximation]
     effects: list[Effect]  # empty unless the experiment varies a model
@@ -121,6 +126,7 @@ class Evidence:
     left_out: list[dict[str, Any]]  # ignored files of the data set's folders
     about: dict[str, str]  # model -> licence, parameters, training data
     not_installed: dict[str, str]  # label of an optional model that was left out -> the missing Python package
+    near_duplicates: NearDuplicates | None  # None where the data set's entry leaves them out
 
     @property
     def models(self) -> list[Run]:
@@ -151,8 +157,7 @@ class Evidence:
     @property
     def best_by(self) -> str:
         """The metric that ranks the models: accuracy, or if no query has a match, agreement with the text."""
-        agreement = list(self.runs[0].metrics.baselines)
-        return agreement[0] if agreement and not self.matched else BEST_BY
+        return self.answers[LOOKS].metric
 
     @cached_property
     def references(self) -> int:
@@ -201,6 +206,7 @@ class ReportJob:
     images: StrPath
     truth: StrPath
     out: StrPath
+    near_duplicates: StrPath | None = None
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -258,6 +264,7 @@ def read(job: ReportJob) -> Evidence:
         k=settings["k"],
         runs=runs,
         comparisons=compared.comparisons,
+        answers=compared.answers,
         cases=compared.cases,
         approximations=compared.approximations,
         effects=compared.effects,
@@ -272,6 +279,7 @@ def read(job: ReportJob) -> Evidence:
         about=settings.get("about", {}),
         not_installed=settings.get("not_installed", {}),
         duplicates=duplicates,
+        near_duplicates=near_duplicates.read(job.near_duplicates),
     )
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lookalike.io import images, relevance, store
 from lookalike.io.formats.tables import NEIGHBORS
-from lookalike.report import negatives, words
+from lookalike.report import negatives, scenes, words
 from lookalike.report.evidence import Evidence, Run
 
 SHOWN = 5  # neighbors per model
@@ -114,8 +114,9 @@ def make(evidence: Evidence) -> Examples:
     chosen = _affordable(chosen, truth, neighbors, MOST_IMAGES - len(shown))
     chosen.sort(key=lambda query: list(QUOTAS).index(outcome[query]))
     duplicates = [image_id for pairs in evidence.duplicates.examples.values() for pair in pairs for image_id in pair]
-    beside = [*duplicates, *negatives.image_ids(evidence)]
-    thumbnails = _Thumbnails(evidence, [*shown, *_image_ids(chosen, truth, neighbors), *beside])
+    chosen_ids = _image_ids(chosen, truth, neighbors)
+    beside = [*duplicates, *scenes.image_ids(evidence), *negatives.image_ids(evidence)]
+    thumbnails = _Thumbnails(evidence, [*shown, *chosen_ids, *beside])
     reasons = {(image.image_id, model): image.reason for image in evidence.rejected for model in image.models}
 
     def row(query: str) -> Row:

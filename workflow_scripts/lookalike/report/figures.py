@@ -8,6 +8,7 @@ adapt to a phone while text keeps its size.
 from dataclasses import dataclass
 
 from lookalike.io.formats.records import SIZES, Estimate, Threshold
+from lookalike.io.formats.thresholds import Target
 from lookalike.report import words
 from lookalike.report.evidence import BEST_BY, Evidence, Run
 
@@ -94,11 +95,15 @@ def breakdowns(evidence: Evidence) -> list[Breakdown]:
 
 @dataclass(frozen=True)
 class Line:
-    """A model's precision-recall curve: ``points`` of an SVG polyline in percent, and its threshold, if any."""
+    """A model's precision-recall curve: ``points`` of an SVG polyline in percent, and its thresholds.
+
+    ``threshold`` is the lowest seen with a precision of 90 %, if any; ``targets`` are those of each target precision.
+    """
 
     run: Run
     points: str
     threshold: Threshold
+    targets: dict[str, Target]
     x: float
     y: float
 
@@ -112,6 +117,11 @@ class Curves:
     top: int = 12
     height: int = 300
 
+    @property
+    def share_with_match(self) -> float | None:
+        """The share of queries that have a match, which all models have in common."""
+        return next((target.share_with_match for line in self.lines for target in line.targets.values()), None)
+
 
 def precision_recall(evidence: Evidence) -> list[Curves]:
     """One figure for raw scores, and one for normalised scores if there are any."""
@@ -123,14 +133,14 @@ def precision_recall(evidence: Evidence) -> list[Curves]:
 
 
 def _line(run: Run, end: str) -> Line:
-    curve, threshold = run.metrics.curves[f"uap{end}"], run.metrics.thresholds[f"recall_at_p90{end}"]
+    curve, threshold = run.metrics.curves[f"uap{end}"], run.metrics.threshold(f"recall_at_p90{end}")
     steps = [
         (100 * recall, 100 - 100 * precision) for recall, precision in zip(curve.recall, curve.precision, strict=True)
     ]
     steps = [(0.0, steps[0][1]), *steps] if steps else []
     x, y = 100 * (threshold.recall or 0), 1 - (threshold.precision or 0)
     points = " ".join(f"{x:.2f},{y:.2f}" for x, y in steps)
-    return Line(run, points, threshold, x, Curves.top + y * Curves.height)
+    return Line(run, points, threshold, run.metrics.targets(end), x, Curves.top + y * Curves.height)
 
 
 def shares(estimate: Estimate) -> tuple[float, float, float]:

@@ -1,12 +1,23 @@
-"""The answer in one sentence, and the counts behind it. Only a test declares a winner, not the larger number."""
+"""The answer in one or two sentences, and the counts behind it. Only a test declares a winner, not the larger number.
 
+The sentences are made from ``comparisons.json``'s ``answers`` alone. Where the best model to look at results with is
+not the best to act alone, the first sentence names both; what another metric contradicts is said with it.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lookalike.io.formats.answers import Answer
 from lookalike.report import words
-from lookalike.report.evidence import BEST_BY, Evidence, Run
+from lookalike.report.evidence import ACTS, BEST_BY, LOOKS, Evidence, Run
 
-FEW_GROUPS = 10  # as in ``metrics.rates``, which the report must not depend on; a test compares them
-DECIDABLE = 6  # groups: if five of five favor one model, the sign test still gives p = 2 / 2**5 = 0.06
+FEW_GROUPS = 10  # below, the report warns at the top
+DECIDABLE = 6  # as ``rates.FEWEST``, which the report must not depend on; a test compares them
+
+UNVERIFIED = {  # what is said of a threshold that is not safe
+    "too few queries": " (unverified: too few queries)",
+    "does not hold": " (on other queries, that precision does not hold)",
+}
 
 
 def best(runs: list[Run], by: str = BEST_BY) -> Run | None:
@@ -16,59 +27,137 @@ def best(runs: list[Run], by: str = BEST_BY) -> Run | None:
 
 
 def sentence(evidence: Evidence) -> str:
-    """The result in one sentence: the top model, its value, and how the other models compare with it."""
-    by = evidence.best_by
-    top = best(evidence.runs, by)
-    if top is None and evidence.matched:
+    """The answers to both needs."""
+    looks, acts = evidence.answers[LOOKS], evidence.answers.get(ACTS)
+    if not looks.best and evidence.matched:
         return "With so few references, every ranking scores the same, so accuracy cannot be measured. Add references."
-    if top is None:
+    if not looks.best:
         return (
             f"None of the {words.count(evidence.queries.num_rows, 'query', 'queries')} has a known match, so accuracy "
             "cannot be measured. The examples below show what each model finds."
             if evidence.queries.num_rows
             else "There are no queries, so models cannot be compared."
         )
-    estimate = top.estimate(by)
-    decimals = 0 if estimate.n < 1000 else 1
-    if by == BEST_BY:
+    first = _looks(evidence, looks)
+    if acts is None or not acts.best:
+        return f"{first}."
+    if (acts.best[0], acts.index) == (looks.best[0], looks.index) or not acts.estimate.value:
+        return f"{first}. {_acts_too(evidence, acts)}."
+    return f"{first}; {_acts_instead(evidence, looks, acts)}."
+
+
+def _looks(evidence: Evidence, answer: Answer) -> str:
+    """The model that ranks true matches first, and how the others compare with it."""
+    estimate, name = answer.estimate, _name(evidence, answer)
+    decimals = _decimals(estimate.n)
+    share, queries = words.percent(estimate.value, decimals), words.count(estimate.n, "query", "queries")
+    if answer.metric in evidence.runs[0].metrics.baselines:
         result = (
-            f"{_name(evidence, top)} ranks a true match first for {words.percent(estimate.value, decimals)} of "
-            f"{words.count(estimate.n, 'query', 'queries')}"
+            f"{name} finds the neighbors that agree best with their queries: {words.metric(answer.metric)} is {share} "
+            f"over {queries}"
         )
     else:
-        result = (
-            f"{_name(evidence, top)} finds the neighbors that agree best with their queries: {words.metric(by)} is "
-            f"{words.percent(estimate.value, decimals)} over {words.count(estimate.n, 'query', 'queries')}"
+        result = f"{name} ranks a true match first for {share} of {queries}"
+    if answer.strict is not None:
+        result += f" ({words.percent(answer.strict.value, decimals)} if another image of the same scene is a miss)"
+    if not answer.rivals:
+        result = f"{result} (95{words.SPACE}% interval {words.interval(estimate, decimals)})"
+    return result + "".join(
+        f"; {part}" for part in (_compared(evidence, answer), _contradicted(evidence, answer)) if part
+    )
+
+
+def _acts_too(evidence: Evidence, answer: Answer) -> str:
+    """How the model that leads acts alone, or that none can."""
+    if not answer.estimate.value:
+        models = "No model reaches" if answer.rivals else "It does not reach"
+        return f"{models} a precision of 90{words.SPACE}% at any score, so {'none' if answer.rivals else 'it'} can" + (
+            " act alone" if answer.rivals else "not act alone"
         )
-    rivals = [run for run in evidence.runs if run.index == top.index and run is not top]
-    if not rivals:
-        return f"{result} (95{words.SPACE}% interval {words.interval(estimate, decimals)})."
-    similar: list[str] = []
-    worse: list[str] = []
-    unknown: list[str] = []
-    for run in rivals:
-        comparison = evidence.verdict(by, top, run)
-        labels = unknown if comparison is None else worse if comparison.verdict == "better" else similar
-        labels.append(run.label)
+    result = f"To act alone, it finds {_found(answer)}" + ("" if answer.rivals else f" {_interval(answer)}")
+    return result + _rest(evidence, answer)
+
+
+def _acts_instead(evidence: Evidence, looks: Answer, acts: Answer) -> str:
+    """That another model leads where it acts alone, and whether significantly."""
+    result = f"to act alone, {_name(evidence, acts)} finds {_found(acts)}"
+    if looks.best[0] in acts.worse:
+        result += f", significantly more than {evidence.label(looks.best[0])}"
+    return result + _rest(evidence, acts)
+
+
+def _rest(evidence: Evidence, answer: Answer) -> str:
+    parts = [_compared(evidence, answer), _contradicted(evidence, answer)]
+    return "".join(f"; {part}" for part in parts if part)
+
+
+def _found(answer: Answer) -> str:
+    share = words.percent(answer.estimate.value, _decimals(answer.estimate.n))
+    strict = ""
+    if answer.strict is not None:
+        value = words.percent(answer.strict.value, _decimals(answer.estimate.n))
+        strict = f" ({value} if another image of the same scene is a miss)"
+    return f"{share} of the matches with 90{words.SPACE}% precision{strict}{UNVERIFIED.get(answer.threshold, '')}"
+
+
+def _interval(answer: Answer) -> str:
+    return f"(95{words.SPACE}% interval {words.interval(answer.estimate, _decimals(answer.estimate.n))})"
+
+
+def _decimals(n: int) -> int:
+    return 0 if n < 1000 else 1
+
+
+def _compared(evidence: Evidence, answer: Answer) -> str:
+    """How the others compare with the model that leads, by the metric of the need."""
+    by_verdict: dict[str, list[str]] = {}
+    for rival in answer.rivals:
+        by_verdict.setdefault(rival.verdict, []).append(evidence.label(rival.model))
+    similar, worse = by_verdict.get("cannot tell", []), by_verdict.get("better", [])
+    few, unknown = by_verdict.get("too few groups", []), by_verdict.get("not compared", [])
     parts = []
     if similar:
-        parts.append(f"{_are(similar)} not significantly different")
-    if worse and not similar:
+        parts.append(f"{_are(similar)} not significantly different{_needed(answer)}")
+    if worse and len(worse) == len(answer.rivals):
         others = "the other model" if len(worse) == 1 else f"all {len(worse)} other models"
         parts.append(f"it is significantly better than {others}")
     elif worse:
         parts.append(f"{_are(worse)} significantly worse")
+    if few:
+        groups = words.count(evidence.groups, "independent group")
+        parts.append(f"{groups} cannot tell whether it is better than {words.listing(few, 99)}")
     if unknown:
         parts.append(f"{_are(unknown)} not compared with it")
-    return f"{result}; {', and '.join(parts) if len(parts) < 3 else '; '.join(parts)}."
+    return "; ".join(parts) if len(parts) > 2 else ", and ".join(parts)
 
 
-def _are(labels: list[str]) -> str:
-    return f"{words.listing(labels)} {'is' if len(labels) == 1 else 'are'}"
+def _needed(answer: Answer) -> str:
+    """How many queries would tell, over the models that cannot be told apart."""
+    needed = sorted(
+        rival.queries_needed for rival in answer.rivals if rival.verdict == "cannot tell" and rival.queries_needed
+    )
+    if not needed:
+        return ""
+    amounts = list(dict.fromkeys(words.about(amount) for amount in (needed[0], needed[-1])))
+    return f" (about {' to '.join(amounts)} queries would tell)"
 
 
-def _name(evidence: Evidence, run: Run) -> str:
-    return run.label if len(evidence.indexes) == 1 else f"{run.label} (index {run.index})"
+def _contradicted(evidence: Evidence, answer: Answer) -> str:
+    """The models that are significantly better by another metric of the same need."""
+    by_metric: dict[str, list[str]] = {}
+    for contradiction in answer.contradictions:
+        by_metric.setdefault(contradiction.metric, []).append(evidence.label(contradiction.model))
+    parts = [f"by {words.metric(metric)}, {_are(labels)} significantly better" for metric, labels in by_metric.items()]
+    return f"yet {' and '.join(parts)}" if parts else ""
+
+
+def _are(labels: Sequence[str]) -> str:
+    return f"{words.listing(labels, 99)} {'is' if len(labels) == 1 else 'are'}"
+
+
+def _name(evidence: Evidence, answer: Answer) -> str:
+    label = evidence.label(answer.best[0])
+    return label if len(evidence.indexes) == 1 else f"{label} (index {answer.index})"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,19 @@ from markupsafe import Markup
 
 from lookalike import __version__
 from lookalike.io import store
-from lookalike.report import choices, examples, figures, headline, meaning, negatives, pareto, scatter, tables, words
+from lookalike.report import (
+    choices,
+    examples,
+    figures,
+    headline,
+    meaning,
+    negatives,
+    pareto,
+    scatter,
+    scenes,
+    tables,
+    words,
+)
 from lookalike.report import evidence as inputs
 from lookalike.report.evidence import Evidence, ReportJob
 
@@ -34,7 +46,9 @@ SECTIONS = (
     ("cost", "Accuracy vs. cost"),
     ("approximation", "Cost of approximation"),
     ("examples", "See for yourself"),
+    ("misses", "What misses found"),
     ("duplicates", "Duplicate files"),
+    ("near_duplicates", "Near-duplicates"),
     ("rejected", "Rejected images"),
     ("made", "How this report was made"),
 )
@@ -76,6 +90,8 @@ def render(evidence: Evidence) -> str:
             "metric",
             "operation",
             "evidence_name",
+            "about",
+            "score",
         )
     }
     environment.globals |= {"count": words.count, "raw": _raw}
@@ -89,9 +105,11 @@ def _raw(name: str) -> str:
 
 def _content(evidence: Evidence) -> dict[str, Any]:
     names, ladders = tables.metric_names(evidence), meaning.ladders(evidence)
-    unmatched = negatives.rows(evidence)
-    optional = {"choices": evidence.varied, "agreement": ladders, "approximation": evidence.approximations}
-    optional["negatives"] = unmatched
+    missed, unmatched = scenes.missed(evidence), negatives.rows(evidence)
+    optional: dict[str, object] = {
+        **{"choices": evidence.varied, "agreement": ladders, "approximation": evidence.approximations},
+        **{"misses": missed, "near_duplicates": evidence.near_duplicates, "negatives": unmatched},
+    }
     return {
         "evidence": evidence,
         "sections": [section for section in SECTIONS if optional.get(section[0], True)],
@@ -99,11 +117,15 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "facts": headline.facts(evidence),
         "few": headline.few(evidence),
         "grouped": headline.grouped(evidence),
+        "found_instead": scenes.lead(headline.best(evidence.runs)),
+        "missed": missed,
         "metrics": tables.primary(names),
         "more_metrics": [name for name in names if name not in tables.primary(names)],
         "normalised": tables.normalised(names),
         "cases": tables.cases(evidence),
         "leaderboard": tables.leaderboard(evidence),
+        "needs": tables.needs(evidence),
+        "deciding": [metric for metric, _ in tables.needs(evidence)],
         "matrices": tables.matrices(evidence),
         "left_out": tables.left_out(evidence),
         "breakdowns": figures.breakdowns(evidence),

@@ -7,11 +7,11 @@ from typing import Any
 from lookalike.config.models import is_commit
 from lookalike.io.formats.records import Comparison, Estimate
 from lookalike.report import headline, words
-from lookalike.report.evidence import BEST_BY, Evidence, Rejected, Run
+from lookalike.report.evidence import ACTS, LOOKS, Evidence, Rejected, Run
 
 MOST_REJECTED = 100  # rows; nobody reads more, and browsers struggle with 100,000
 # Verdicts have a symbol, so that color is not needed to read them.
-SYMBOLS = {"better": "▲", "worse": "▼", "cannot tell": "≈"}
+SYMBOLS = {"better": "▲", "worse": "▼", "cannot tell": "≈", "too few groups": "○"}
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class Place:
 
     run: Run
     estimates: dict[str, Estimate]
-    standing: str  # vs. the top run of the index: best, highest, behind, cannot tell apart, ...
+    standings: list[str]  # by need, vs. the top run of the index: best, highest, behind, cannot tell apart, ...
     reason: str  # shown for a metric without a value
 
 
 def metric_names(evidence: Evidence) -> list[str]:
     """All metrics in the order of the files; if no query has a match, only those that were measured."""
     names = list(dict.fromkeys(name for run in evidence.runs for name in run.metrics.metrics))
-    if evidence.best_by == BEST_BY:
+    if evidence.matched or not evidence.runs[0].metrics.baselines:
         return names
     return [name for name in names if any(run.estimate(name).value is not None for run in evidence.runs)]
 
@@ -38,7 +38,7 @@ FIRST = ("accuracy_at_", "recall_at_", "map_at_r", "r_precision", "uap", "captio
 
 def primary(names: list[str]) -> list[str]:
     """The metrics of the first table; the others are in a second one, which keeps the first readable."""
-    return [name for name in names if name.startswith(FIRST) and not name.endswith(words.NORMALISED)]
+    return [name for name in names if name.startswith(FIRST) and not name.endswith((words.NORMALISED, words.SCENE))]
 
 
 def normalised(names: list[str]) -> list[tuple[str, str]]:
@@ -47,32 +47,41 @@ def normalised(names: list[str]) -> list[tuple[str, str]]:
     return [(without, name) for without, name in pairs if without in names]
 
 
+NEEDS = {LOOKS: "Someone looks", ACTS: "Acts alone"}  # headings of the columns with standings
+
+
+def needs(evidence: Evidence) -> list[tuple[str, str]]:
+    """The answered needs: the metric that decides, and the heading of its column."""
+    return [(answer.metric, NEEDS[need]) for need, answer in evidence.answers.items() if answer.best]
+
+
 def leaderboard(evidence: Evidence) -> list[Place]:
     """Rows by decreasing accuracy; ties in the experiment's order, runs without a value last."""
     names, by = metric_names(evidence), evidence.best_by
-    tops = {
-        index: headline.best([run for run in evidence.runs if run.index == index], by) for index in evidence.indexes
-    }
     reason = "too few references" if evidence.matched else "no match"
-
-    def beats(top: Run, run: Run) -> bool:
-        comparison = evidence.verdict(by, top, run)
-        return comparison is not None and comparison.verdict == "better"
-
-    def standing(run: Run) -> str:
-        top = tops[run.index]
-        if top is None or run.estimate(by).value is None:
-            return "not measured"
-        if run is top:
-            # The highest number is not enough: "best" requires a significant difference from some other model.
-            rivals = [rival for rival in evidence.runs if rival.index == run.index]
-            return "best" if any(beats(top, rival) for rival in rivals) else "highest"
-        if evidence.verdict(by, top, run) is None:
-            return "not compared"
-        return "behind" if beats(top, run) else "cannot tell apart"
-
-    places = [Place(run, {name: run.estimate(name) for name in names}, standing(run), reason) for run in evidence.runs]
+    places = [
+        Place(
+            run,
+            {name: run.estimate(name) for name in names},
+            [_standing(evidence, run, metric) for metric, _ in needs(evidence)],
+            reason,
+        )
+        for run in evidence.runs
+    ]
     return sorted(places, key=lambda place: -(value if (value := place.run.estimate(by).value) is not None else -1))
+
+
+def _standing(evidence: Evidence, run: Run, by: str) -> str:
+    rivals = [rival for rival in evidence.runs if rival.index == run.index]
+    top = headline.best(rivals, by)
+    if top is None or run.estimate(by).value is None:
+        return "not measured"
+    verdicts = {rival.model: pair.verdict for rival in rivals if (pair := evidence.verdict(by, top, rival))}
+    if run is top:
+        # The highest number is not enough: "best" requires a significant difference from some other model.
+        return "best" if "better" in verdicts.values() else "highest"
+    standings = {"better": "behind", "too few groups": "too few groups"}
+    return standings.get(verdicts[run.model], "cannot tell apart") if run.model in verdicts else "not compared"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Numbers, lists, metrics and operations formatted for readers."""
 
+import math
 from collections.abc import Sequence
 
 from lookalike.io.formats.records import Estimate
@@ -61,7 +62,7 @@ METRIC_NAMES = {
     "r_precision": "R-precision",
     "category_ndcg_at_5": "Category nDCG@5",
 }
-NORMALISED = "_sn"
+NORMALISED, SCENE = "_sn", "_scene"  # endings of metrics
 METRIC_MEANINGS = {
     "accuracy_at_1": "the share of queries with a match whose first neighbor is a true match. Use it for systems that "
     "act on the first hit.",
@@ -91,6 +92,8 @@ METRIC_MEANINGS = {
     "so compare it only with numbers computed the same way.",
     "recall_at_p90": "the share of all true matches accepted by a single score threshold at 90 % precision. Use it for "
     "automatic systems.",
+    "scene": "{metric} where files of the same image count as one answer, and wrong neighbors that show the scene of "
+    "the true match are taken out of the ranking.",
     "normalised": "{metric} after score normalisation: the mean similarity to the query’s nearest training images is "
     "subtracted from its scores, which lowers the scores of queries that resemble everything.",
 }
@@ -132,6 +135,19 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def about(amount: int) -> str:
+    """A rough count, rounded up to two significant digits: ``1,300`` for 1,234."""
+    step = 10 ** max(0, len(str(amount)) - 2)
+    return f"{-(-amount // step) * step:,}"
+
+
+def score(value: float | None, decimals: int = 4) -> str:
+    """A score threshold, rounded down: rounded up, it could exclude the pair that it comes from."""
+    if value is None:
+        return UNKNOWN
+    return f"{math.floor(round(value * 10**decimals, 6)) / 10**decimals:.{decimals}f}".replace("-", "−")
+
+
 def count(amount: int, noun: str, plural: str = "") -> str:
     """``1 query``, ``150 queries``."""
     return f"{number(amount)}{SPACE}{noun if amount == 1 else plural or noun + 's'}"
@@ -158,6 +174,8 @@ def metric(name: str) -> str:
     """``accuracy_at_1`` as ``Accuracy@1``, ``uap_k10_sn`` as ``µAP, 10 per query, normalised``."""
     if name.endswith(NORMALISED):
         return f"{metric(name.removesuffix(NORMALISED))}, normalised"
+    if name.endswith(SCENE):
+        return f"{metric(name.removesuffix(SCENE))}, scenes ignored"
     if name.startswith("uap_k"):
         return f"µAP, {name.removeprefix('uap_k')} per query"
     kind, _, at = name.rpartition("_at_")
@@ -170,6 +188,8 @@ def meaning(name: str) -> str:
     """The definition of a metric, or an empty string."""
     if name.endswith(NORMALISED):
         return METRIC_MEANINGS["normalised"].format(metric=metric(name.removesuffix(NORMALISED)))
+    if name.endswith(SCENE):
+        return METRIC_MEANINGS["scene"].format(metric=metric(name.removesuffix(SCENE)))
     if name.startswith("uap_k"):
         return METRIC_MEANINGS["uap_k"].format(k=name.removeprefix("uap_k"))
     kind, _, at = name.rpartition("_at_")

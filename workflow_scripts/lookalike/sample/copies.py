@@ -50,7 +50,8 @@ def make_images(entry: Copies, sources: pa.Table, album: Album) -> pa.Table:
     ``sources`` is the images table of the data set that is copied. Raises LookalikeError where it has too few
     images to hold any out, or none that can be decoded.
     """
-    breakdowns = [column for column in sources.column_names if column.startswith(BY)]  # a copy has its source's values
+    # a copy has its source's values
+    breakdowns = [column for column in sources.column_names if column.startswith(BY) or column == "scene"]
     columns = [*IMAGES.columns, "content_hash", *breakdowns]
     if relevance.is_labelled(sources):  # copies are right for their source, not for its class
         group = IMAGES.schema().field("group")

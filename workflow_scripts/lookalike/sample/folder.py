@@ -295,7 +295,9 @@ def _about(
             )
         if first_lines.setdefault(image_id, line) != line:
             raise LookalikeError(f"{place}: '{image_id}' is in line {first_lines[image_id]} already. Delete one.")
-        found[image_id] = {f"{BY}{column}": cell or None for column, cell in cells.items()}
+        found[image_id] = {
+            column if column == "scene" else f"{BY}{column}": cell or None for column, cell in cells.items()
+        }
         columns.update(dict.fromkeys(found[image_id]))
     return found, tuple(columns)
 

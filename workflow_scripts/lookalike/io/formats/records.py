@@ -2,9 +2,12 @@
 
 from typing import Any
 
+from lookalike.io.formats.answers import Answer
+from lookalike.io.formats.audit import Audit
 from lookalike.io.formats.base import Estimate as Estimate
 from lookalike.io.formats.base import Record as Record
 from lookalike.io.formats.hard_negatives import HardNegatives
+from lookalike.io.formats.thresholds import Target
 
 
 class Baseline(Record):
@@ -147,14 +150,27 @@ class Metrics(Record):
     rejected_queries: int
     metrics: dict[str, Estimate]
     breakdowns: dict[str, dict[str, dict[str, Estimate]]]  # column -> value -> metric -> estimate
-    thresholds: dict[str, Threshold] = {}
+    thresholds: dict[str, Threshold | Target] = {}  # recall_at_p90, recall_at_p90_sn; 90, 95, 99
+    thresholds_sn: dict[str, Target] = {}  # 90, 95, 99 for normalised scores
     curves: dict[str, Curve] = {}
     hard_negatives: dict[str, HardNegatives] = {}  # by threshold: queries without a match that it accepts
     baselines: dict[str, Baseline] = {}  # of the metrics that compare captions or categories
     timing: dict[str, Any]
     cost: Cost | None = None  # None in files of earlier versions
     sample_sha256: str = ""
-    made_from: dict[str, str] = {}  # search output -> its identity
+    made_from: dict[str, str] = {}  # search output, and what scenes are judged by -> its identity
+    audit: Audit | None = None  # None in files of earlier versions
+
+    def threshold(self, metric: str) -> Threshold:
+        """The threshold of ``recall_at_p90`` or ``recall_at_p90_sn``."""
+        threshold = self.thresholds[metric]
+        assert isinstance(threshold, Threshold), metric
+        return threshold
+
+    def targets(self, end: str = "") -> dict[str, Target]:
+        """The thresholds of each target precision, for raw scores or normalised ones (``_sn``)."""
+        named = self.thresholds_sn if end else self.thresholds
+        return {percent: target for percent, target in named.items() if isinstance(target, Target)}
 
 
 class Case(Record):
@@ -182,7 +198,12 @@ class Cases(Record):
 
 
 class Comparison(Record):
-    """Two models on the same queries; ``difference`` is a minus b, and ``verdict`` is about a."""
+    """Two models on the same queries; ``difference`` is a minus b, and ``verdict`` is about a.
+
+    ``tests`` is the number of tests that ``p_holm`` is corrected for. With ``queries_needed`` queries, which are
+    ``groups_needed`` groups, a difference of this size would be significant in 80 of 100 repetitions; None if it is
+    significant or nothing can be said.
+    """
 
     index: str
     metric: str
@@ -191,7 +212,10 @@ class Comparison(Record):
     difference: Estimate
     p: float
     p_holm: float
-    verdict: str  # better, worse, cannot tell
+    tests: int = 1
+    verdict: str  # better, worse, cannot tell, too few groups
+    queries_needed: int | None = None
+    groups_needed: int | None = None
 
 
 class Approximation(Record):
@@ -230,7 +254,8 @@ class Effect(Record):
     pairs: list[tuple[str, str]]
     p: float
     p_holm: float
-    verdict: str  # about ``value``: better, worse, cannot tell
+    verdict: str  # about ``value``: better, worse, cannot tell, too few groups
+    queries_needed: int | None = None  # as in ``Comparison``
 
 
 class Following(Record):
@@ -274,6 +299,7 @@ class Comparisons(Record):
 
     experiment: str
     comparisons: list[Comparison]
+    answers: dict[str, Answer]  # need -> answer
     cases: list[Cases] = []
     approximations: list[Approximation] = []
     effects: list[Effect] = []

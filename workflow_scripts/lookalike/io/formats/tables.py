@@ -127,6 +127,7 @@ IMAGES = Format(
         "parameters": STRING,  # copies: the exact draws, as JSON
         "sha256": STRING,  # of the file's bytes, if sampling read them; null if it only listed the file
         "content_hash": STRING,  # of the file's contents (content_hashes.py); always present for files made by a run
+        "scene": STRING,  # images of one scene show the same thing; null where unknown
         "showcase": pa.bool_(),  # shown in the report with its neighbors; without another role it counts nowhere
     },
     unique=("image_id",),
@@ -199,7 +200,28 @@ DUPLICATES = Format(
     unique=("image_id",),
 )
 
+# Files that show the same image: re-saved, resized, compressed again, turned. `group` is the id of one of its images,
+# which each of the others was held against.
+NEAR_DUPLICATES = Format("near duplicates", {"group": STRING, "image_id": STRING}, unique=("image_id",))
+
+# Wrong references that rank before a true match, held against it. `match_id` is that match, `rank` counts from 1.
+AUDIT = Format(
+    "audit",
+    {
+        "query_id": STRING,
+        "rank": pa.int32(),
+        "reference_id": STRING,
+        "match_id": STRING,
+        "verdict": STRING,  # same scene, other, unreadable
+        "by": STRING,  # scene (the data set's column) or features
+        "inliers": pa.int32(),  # places that agree; null unless by features
+        "mirrored": pa.bool_(),
+    },
+    unique=("query_id", "reference_id"),
+    nullable=frozenset({"inliers"}),
+)
+
 FORMATS = (
-    *(IMAGES, MANIFEST, TRUTH, SHARD, EMBEDDINGS, REJECTED, INDEX_IDS, INDEX_IMAGES, NEIGHBORS, CLASS_RANKS),
-    DUPLICATES,
+    *(IMAGES, MANIFEST, TRUTH, SHARD, EMBEDDINGS, REJECTED, INDEX_IDS, INDEX_IMAGES, NEIGHBORS, DUPLICATES),
+    *(CLASS_RANKS, NEAR_DUPLICATES, AUDIT),
 )

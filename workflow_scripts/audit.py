@@ -1,0 +1,15 @@
+from lookalike.audit.audit import AuditJob, audit
+from lookalike.job.log import job
+
+wildcards = snakemake.wildcards
+with job(f"audit {wildcards.dataset} {wildcards.model} {wildcards.index}", snakemake.log[0]):
+    audit(
+        AuditJob(
+            neighbors=snakemake.input.neighbors,
+            images=snakemake.input.images,
+            truth=snakemake.input.truth,
+            out=snakemake.output[0],
+            k=snakemake.params.k,
+            threads=snakemake.threads,
+        )
+    )

@@ -1,0 +1,199 @@
+"""The stage `audit`: wrong answers that rank before the true match are held against it: do both show one scene?"""
+
+import hashlib
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lookalike.audit import features
+from lookalike.audit.features import PLACES, RECIPE, Features, agreement
+from lookalike.audit.misses import Miss, misses
+from lookalike.io import identity, images, store
+from lookalike.io.formats.audit import BY_COLUMN, BY_FEATURES, NOT_AUDITED, OTHER, SAME_SCENE, UNREADABLE
+from lookalike.io.formats.tables import AUDIT, IMAGES, NEIGHBORS, SHARD, TRUTH
+from lookalike.job import memory
+from lookalike.job.errors import LookalikeError
+from lookalike.job.progress import Progress
+
+log = logging.getLogger(__name__)
+
+MOST_PAIRS = 10_000  # pairs that local features are compared for; some minutes
+SEED = 0  # of the choice of misses that are audited if there are more pairs
+ENOUGH = 3  # wrong answers of another scene: what follows them decides about no accuracy
+AT_ONCE = 64  # misses between two looks at the limit
+CACHED = 1_000  # images whose features are in memory, at most 140 KB each
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class AuditJob:
+    """One search whose wrong answers are audited: its neighbors, the sample, and the requested neighbors ``k``."""
+
+    neighbors: str | Path
+    images: str | Path
+    truth: str | Path
+    out: str | Path
+    k: int
+    threads: int
+
+
+def audit(job: AuditJob) -> None:
+    """Write the AUDIT table of one model and index.
+
+    The data set's ``scene`` column wins where both images have one; else local features decide. Misses are audited in
+    the order of a hash of their ids until MOST_PAIRS pairs were compared; the footer counts those that were not.
+    """
+    started = time.monotonic()
+    sample_sha256 = identity.check_sample(job.images, job.truth, job.neighbors)
+    sample = store.read_table(job.images, IMAGES)
+    found = misses(store.read_table(job.neighbors, NEIGHBORS), store.read_table(job.truth, TRUTH), job.k)
+    found.sort(key=lambda miss: hashlib.sha256(f"{SEED} {miss.query_id}".encode()).digest())
+    gallery = _Gallery(sample, found)
+    rows: list[Row] = []
+    audited = 0
+    progress = Progress("audited", len(found), "misses")
+    memory.return_large_blocks()
+    cv2.setNumThreads(1)  # OpenCV's own threads would compete with those of the audit
+    with ThreadPoolExecutor(job.threads) as threads:
+        while audited < len(found) and gallery.compared < MOST_PAIRS:
+            for miss_rows in threads.map(gallery.judge, found[audited : audited + AT_ONCE]):
+                rows += miss_rows
+                progress.advance()
+            audited = min(audited + AT_ONCE, len(found))
+    rows += [gallery.unjudged(miss) for miss in found[audited:]]
+    table = pa.Table.from_pylist(rows, AUDIT.schema()).sort_by([("query_id", "ascending"), ("rank", "ascending")])
+    left = len(found) - audited
+    provenance: dict[str, Any] = {
+        "made_by": "lookalike audit",
+        "recipe": RECIPE,
+        "seed": SEED,
+        "most_pairs": MOST_PAIRS,
+        "misses": len(found),
+        "not_audited": left,
+        "neighbors": store.identity(job.neighbors),
+        identity.SAMPLE: sample_sha256,
+        "versions": store.versions("opencv-python-headless", "opencv-python", "pillow"),
+    }
+    store.write_table(table, job.out, AUDIT, provenance)
+    same = pc.sum(pc.equal(table["verdict"], SAME_SCENE)).as_py() or 0
+    log.info(
+        "%s misses: %s of %s wrong answers before the true match show its scene; compared %s pairs in %.0f s",
+        *(f"{count:,}" for count in (len(found), same, table.num_rows, gallery.compared)),
+        time.monotonic() - started,
+    )
+    if left:
+        log.warning("the limit of %s pairs is reached: %s misses are not audited", f"{MOST_PAIRS:,}", f"{left:,}")
+
+
+class _Gallery:
+    """The images of the audit, and the features of those used last."""
+
+    def __init__(self, sample: pa.Table, found: Iterable[Miss]) -> None:
+        ids = sorted(set(chain.from_iterable(miss.image_ids for miss in found)))
+        chosen = sample.filter(pc.is_in(sample["image_id"], value_set=pa.array(ids, pa.string())))
+        unknown = chosen.filter(pc.is_null(chosen["scene"])) if "scene" in chosen.column_names else chosen
+        images.check_roots(unknown, "audit")
+        columns = [name for name in (*SHARD.columns, "scene") if name in chosen.column_names]
+        self.rows: dict[str, Row] = {row["image_id"]: row for row in chosen.select(columns).to_pylist()}
+        self.compared = 0
+        self._cached: OrderedDict[tuple[str, bool], Features | None] = OrderedDict()
+        self._lock = threading.Lock()
+        self._files, self._pixels = memory.Budget(memory.FILES_AT_ONCE), memory.Budget(memory.AT_ONCE)
+
+    def judge(self, miss: Miss) -> list[Row]:
+        """The rows of one miss: its wrong answers by rank, until ENOUGH of them show another scene."""
+        rows: list[Row] = []
+        others = 0
+        for rank, wrong in miss.wrong:
+            row = {"query_id": miss.query_id, "rank": rank, "reference_id": wrong}
+            rows.append(row | self._held_against(wrong, miss))
+            others += rows[-1]["verdict"] != SAME_SCENE
+            if others == ENOUGH:
+                break
+        return rows
+
+    def unjudged(self, miss: Miss) -> Row:
+        """The row of a miss that is not audited."""
+        rank, wrong = miss.wrong[0]
+        return {
+            **{"query_id": miss.query_id, "rank": rank, "reference_id": wrong, "match_id": miss.matches[0]},
+            **{"verdict": NOT_AUDITED, "by": BY_FEATURES, "inliers": None, "mirrored": False},
+        }
+
+    def _held_against(self, wrong: str, miss: Miss) -> Row:
+        """The verdict on a wrong answer: of the true matches, the first that shows its scene decides."""
+        best: Row = {}
+        for match in miss.matches:
+            verdict = self._compare(wrong, match, self._scene(match) or self._scene(miss.query_id))
+            if verdict["verdict"] == SAME_SCENE:
+                return verdict
+            if not best or (verdict["inliers"] or 0) > (best["inliers"] or 0):
+                best = verdict
+        return best
+
+    def _scene(self, image_id: str) -> str | None:
+        scene: str | None = self.rows[image_id].get("scene")
+        return scene
+
+    def _compare(self, wrong: str, match: str, scene: str | None) -> Row:
+        verdict: Row = {"match_id": match, "verdict": OTHER, "by": BY_FEATURES, "inliers": None, "mirrored": False}
+        of_wrong = self._scene(wrong)
+        if scene is not None and of_wrong is not None:
+            return verdict | {"verdict": SAME_SCENE if scene == of_wrong else OTHER, "by": BY_COLUMN}
+        with self._lock:
+            self.compared += 1
+        seen = self._features(wrong, mirrored=False)
+        for mirrored in (False, True):
+            expected = self._features(match, mirrored=mirrored)
+            if seen is None or expected is None:
+                return verdict | {"verdict": UNREADABLE}
+            places = agreement(expected, seen)
+            if places >= PLACES:
+                return verdict | {"verdict": SAME_SCENE, "inliers": places, "mirrored": mirrored}
+            verdict["inliers"] = max(places, verdict["inliers"] or 0)
+        return verdict
+
+    def _features(self, image_id: str, *, mirrored: bool) -> Features | None:
+        """The features of an image, or of its mirror image; None if it cannot be decoded."""
+        key = (image_id, mirrored)
+        with self._lock:
+            if key in self._cached:
+                self._cached.move_to_end(key)
+                return self._cached[key]
+        grey = self._grey(self.rows[image_id])
+        found = None
+        if grey is not None:
+            found = features.features_of(features.mirrored(grey) if mirrored else grey)
+        with self._lock:
+            self._cached[key] = found
+            if len(self._cached) > CACHED:
+                self._cached.popitem(last=False)
+        return found
+
+    def _grey(self, row: Mapping[str, Any]) -> features.Grey | None:
+        try:
+            with self._files.share() as take_file, self._pixels.share() as take_pixels:
+                take_file(row["bytes"])
+                return features.grey_of(
+                    images.decode(images.read_row(row), needs=features.least_size, reserve=take_pixels)
+                )
+        except images.BadImage as bad:
+            log.info("cannot be compared: %s/%s: %s", row["root"], row["path"], bad)
+            return None
+        except MemoryError as error:
+            raise LookalikeError(
+                f"{row['root']}/{row['path']}: out of memory while reading it ({error}). Run on a machine with more "
+                "memory, or remove the image from the data set."
+            ) from error

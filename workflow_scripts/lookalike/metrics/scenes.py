@@ -1,0 +1,227 @@
+"""Metrics that judge as people do: files of one image are one answer, and another shot of a scene is no mistake.
+
+The strict metrics count exactly what the truth lists. Those with ``_scene`` in their name follow the junk protocol of
+image retrieval (Philbin et al., "Object retrieval with large vocabularies and fast spatial matching", CVPR 2007): an
+answer that is neither right nor wrong is taken out of the ranking before it is judged.
+
+- Files that show the same image are one answer, at the rank of the first of them; it is right if any is.
+- Junk: a wrong reference that shows the scene of a true match, and one that shows the same image as the query.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lookalike.io import identity, store
+from lookalike.io.formats.audit import NOT_AUDITED, SAME_IMAGE, SAME_SCENE, Audit, AuditPair
+from lookalike.io.formats.tables import AUDIT, NEAR_DUPLICATES
+from lookalike.job.errors import LookalikeError
+from lookalike.metrics.joining import Bools, Floats, Ints, Joined, join
+from lookalike.metrics.ranking import Ranking, at_k, rank
+
+SCENE = "_scene"
+JUDGED = ("accuracy_at_1", "accuracy_at_3")  # what the audit covers: it follows a ranking to its third wrong answer
+MOST_PAIRS = 12  # of each kind, for the report
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Which images of a sample show the same image, and which answers to a query its scene.
+
+    same: (images,) int64, the row of the first reference that shows the same image; without one, the image's own row
+    scene: (images,) int64, a code of the data set's ``scene`` column, -1 where it is not known
+    audit: the AUDIT table of one search
+    """
+
+    same: Ints
+    scene: Ints
+    audit: pa.Table
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the audit covers all misses."""
+        return not pc.any(pc.equal(self.audit["verdict"], NOT_AUDITED)).as_py()
+
+
+def read_scenes(
+    audit: str | Path, near_duplicates: str | Path | None, neighbors: str | Path, images: pa.Table
+) -> Scenes:
+    """Read what the answers of one search are judged by; ``near_duplicates`` is None where the data set leaves it out.
+
+    Raises LookalikeError for an audit of other neighbors, and for near-duplicates of other images.
+    """
+    if store.read_provenance(audit).get("neighbors") != store.identity(neighbors):
+        raise LookalikeError(f"{audit}: was made from another version of {neighbors}. Audit again: --forcerun {audit}")
+    groups = NEAR_DUPLICATES.schema().empty_table()
+    if near_duplicates:
+        groups = store.read_table(near_duplicates, NEAR_DUPLICATES)
+        if store.read_provenance(near_duplicates).get("images_sha256") != identity.hash_images(images):
+            raise LookalikeError(
+                f"{near_duplicates}: was made from other images than those of the sample. Make it again: "
+                f"--forcerun {near_duplicates}"
+            )
+    return Scenes(_same(images, groups), _codes(images), store.read_table(audit, AUDIT))
+
+
+def _same(images: pa.Table, groups: pa.Table) -> Ints:
+    same = np.arange(images.num_rows)
+    rows = pc.index_in(groups["image_id"], value_set=images["image_id"].combine_chunks()).to_numpy()
+    code = groups["group"].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    is_reference = images["reference"].to_numpy()[rows]
+    first = np.full(code.max(initial=-1) + 1, images.num_rows, np.int64)
+    np.minimum.at(first, code[is_reference], rows[is_reference])
+    found = first[code] < images.num_rows
+    same[rows[found]] = first[code][found]
+    return same
+
+
+def _codes(images: pa.Table) -> Ints:
+    if "scene" not in images.column_names:
+        return np.full(images.num_rows, -1)
+    codes = images["scene"].combine_chunks().dictionary_encode().indices
+    return np.asarray(pc.fill_null(codes, -1).to_numpy(zero_copy_only=False), np.int64)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Predictions, parallel to those of ``joined``: what they are besides listed as a match.
+
+    answer: (p,) int64, the reference that stands for all files of its image
+    right: (p,) bool, the image of a true match
+    same_image: (p,) bool, wrong, but the same image as the query
+    same_scene: (p,) bool, wrong, but the scene of a true match
+    true_pairs: sorted codes query * images + answer of the true pairs, each once
+    """
+
+    joined: Joined
+    answer: Ints
+    right: Bools
+    same_image: Bools
+    same_scene: Bools
+    true_pairs: Ints
+
+
+def _judge(pairs: pa.Table, truth: pa.Table, images: pa.Table, scenes: Scenes) -> _Judged:
+    joined = join(pairs, truth, images, "neighbors")
+    count = images.num_rows
+    answer = scenes.same[joined.reference]
+    true_pairs = np.unique(joined.true_query * count + scenes.same[joined.true_reference])
+    code = joined.query * count + answer
+    right = np.isin(code, true_pairs)
+    ids = images["image_id"].combine_chunks()
+    confirmed = scenes.audit.filter(pc.equal(scenes.audit["verdict"], SAME_SCENE))
+    of_query, of_wrong = (
+        pc.index_in(confirmed[name], value_set=ids).to_numpy().astype(np.int64) for name in ("query_id", "reference_id")
+    )
+    # where a true match has no scene, that of its query
+    scene = scenes.scene[joined.true_reference]
+    scene = np.where(scene < 0, scenes.scene[joined.true_query], scene)
+    wanted = (joined.true_query * (count + 1) + scene)[scene >= 0]
+    of_answer = scenes.scene[joined.reference]
+    in_scene = (of_answer >= 0) & np.isin(joined.query * (count + 1) + of_answer, wanted)
+    same_image = ~right & (answer == scenes.same[joined.query])
+    same_scene = ~right & ~same_image & (in_scene | np.isin(code, of_query * count + scenes.same[of_wrong]))
+    return _Judged(joined, answer, right, same_image, same_scene, true_pairs)
+
+
+def outcomes_of_scenes(
+    neighbors: pa.Table, truth: pa.Table, images: pa.Table, scenes: Scenes, *, searched: int, k: int
+) -> dict[str, Floats | None]:
+    """The JUDGED metrics with junk taken out, by name: as ``ranking.at_k``, and None if the audit is not complete."""
+    judged = _judge(neighbors, truth, images, scenes)
+    table, matches = _without_junk(judged, images, truncated=_truncated(judged, images, searched, k + 1))
+    ranking = rank(table, matches, images, searched=searched, kept=k + 1)
+    outcomes = at_k(ranking, k)
+    complete = scenes.is_complete
+    return {f"{name}{SCENE}": outcomes[name] if complete else None for name in JUDGED if name in outcomes}
+
+
+def _truncated(judged: _Judged, images: pa.Table, searched: int, kept: int) -> Bools:
+    """(p,) bool: true matches that may rank lower, since wrong references with the same score were cut off."""
+    query, score = judged.joined.query, judged.joined.score
+    rows = np.bincount(query, minlength=images.num_rows)
+    candidates = searched - images["reference"].to_numpy().astype(np.int64)
+    lowest = np.full(images.num_rows, np.inf)
+    np.minimum.at(lowest, query, score)
+    return np.asarray(((rows >= kept) & (candidates > rows))[query] & (score == lowest[query]) & judged.right)
+
+
+def _without_junk(judged: _Judged, images: pa.Table, truncated: Bools) -> tuple[pa.Table, pa.Table]:
+    """Predictions and truth by answers: one row for each query and answer, and none for junk and ``truncated``."""
+    query, score = judged.joined.query, judged.joined.score
+    order = np.lexsort((judged.right, -score, query))
+    order = order[~(judged.same_image | judged.same_scene | truncated)[order]]
+    _, first = np.unique((query * images.num_rows + judged.answer)[order], return_index=True)
+    order = order[np.sort(first)]
+    rows = np.bincount(query[order], minlength=images.num_rows)
+    rank_ = np.arange(1, len(order) + 1) - (np.cumsum(rows) - rows)[query[order]]
+    ids = images["image_id"].combine_chunks()
+    table = pa.table(
+        {
+            "query_id": ids.take(pa.array(query[order])),
+            "rank": pa.array(rank_, pa.int32()),
+            "reference_id": ids.take(pa.array(judged.answer[order])),
+            "score": pa.array(score[order]),
+        }
+    )
+    of_query, answer = np.divmod(judged.true_pairs, images.num_rows)
+    truth = pa.table({"query_id": ids.take(pa.array(of_query)), "reference_id": ids.take(pa.array(answer))})
+    return table, truth
+
+
+def count_misses(neighbors: pa.Table, truth: pa.Table, images: pa.Table, scenes: Scenes, ranking: Ranking) -> Audit:
+    """The misses of a strict ``ranking``, by what their first neighbor shows."""
+    judged = _judge(neighbors, truth, images, scenes)
+    joined = judged.joined
+    order = np.lexsort((joined.right, -joined.score, joined.query))
+    queries, first = np.unique(joined.query[order], return_index=True)
+    first_row = np.full(images.num_rows, -1)
+    first_row[queries] = order[first]
+    missed = ranking.counted[~ranking.correct_at(1)]
+    row = first_row[missed]
+    found = row >= 0
+    ids = images["image_id"].combine_chunks()
+    unaudited = scenes.audit.filter(pc.equal(scenes.audit["verdict"], NOT_AUDITED))["query_id"]
+    left = np.isin(missed, pc.index_in(unaudited, value_set=ids).to_numpy())
+    same_image = found & ((judged.right & ~joined.right) | judged.same_image)[row]
+    same_scene = found & judged.same_scene[row]
+    left &= ~same_image & ~same_scene
+    names = {kind: row[chosen] for kind, chosen in ((SAME_IMAGE, same_image), (SAME_SCENE, same_scene))}
+    return Audit(
+        misses=len(missed),
+        same_image=int(same_image.sum()),
+        same_scene=int(same_scene.sum()),
+        other=int((~same_image & ~same_scene & ~left).sum()),
+        not_audited=int(left.sum()),
+        pairs=[pair for kind, rows in names.items() for pair in _pairs(kind, rows, judged, ids, scenes.audit)],
+    )
+
+
+def _pairs(kind: str, rows: Ints, judged: _Judged, ids: pa.Array, audit: pa.Table) -> list[AuditPair]:
+    """Some misses as pairs, by a hash of the query's id: a selection that is the same for every model."""
+    joined = judged.joined
+    named = [(str(ids[joined.query[row]]), str(ids[joined.reference[row]]), int(joined.query[row])) for row in rows]
+    chosen = sorted(named, key=lambda names: hashlib.sha256(names[0].encode()).digest())[:MOST_PAIRS]
+    queries = pa.array([query for query, _, _ in chosen], pa.string())
+    audited = audit.filter(pc.is_in(audit["query_id"], value_set=queries)).to_pylist()
+    verdicts = {(row["query_id"], row["reference_id"]): row for row in audited}
+    pairs = []
+    for query, reference, query_row in chosen:
+        verdict = verdicts.get((query, reference), {})
+        match = verdict.get("match_id") or str(ids[min(joined.true_reference[joined.true_query == query_row])])
+        by_features = kind == SAME_SCENE and verdict.get("inliers") is not None
+        pairs.append(
+            AuditPair(
+                query=query,
+                match=match,
+                reference=reference,
+                verdict=kind,
+                inliers=verdict["inliers"] if by_features else None,
+                mirrored=bool(by_features and verdict["mirrored"]),
+            )
+        )
+    return pairs

@@ -1,0 +1,1 @@
+"""Near-duplicates of a data set: files that show the same image."""
