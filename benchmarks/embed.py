@@ -1,10 +1,12 @@
 """How fast the embed stage is, next to what it could be and to what others write, on the same pictures and weights.
 
 For each model, in pictures a second:
-  forward   the forward pass alone, on batches that are ready in memory
-  prepare   reading, decoding and resizing alone, on all cores
-  bound     what the two allow: 1 / (1/forward + 1/prepare) where they share the cores, the smaller where they do not
   ours      the embed stage as the workflow runs it, loading the model left out
+  bound     what the machine allows. On a CPU 1 / (FLOPs / FLOP/s + 1/prepare): the FLOPs of the network, counted, and
+            the FLOP/s of a large matrix product of NumPy, measured in the same run with its native kernel
+            (OPENBLAS_CORETYPE is unset). On a GPU the smaller of torch's forward pass and prepare
+  torch     torch's forward pass alone, on batches that are ready in memory
+  prepare   reading, decoding and resizing alone, on all cores
   loop      the reference implementation: one image at a time, processor, then model
   pipeline  transformers' image-feature-extraction pipeline, in batches
   s-t       sentence-transformers' encode, in batches; CLIP only (make setup EXTRAS=cpu,demo,slurm,dev,bench)
@@ -35,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow_scripts"))
+os.environ.pop("OPENBLAS_CORETYPE", None)  # read when NumPy is imported: its kernel for another CPU may be slower
 
 import numpy as np
 import pyarrow as pa
@@ -46,13 +49,15 @@ from rich.console import Console
 from rich.table import Table
 
 from lookalike.embed import embed, encoders
+from lookalike.embed.export import ExportJob, export
 from lookalike.io import content_hashes, images, store
 from lookalike.io.formats.records import bottleneck
 from lookalike.io.formats.tables import SHARD
 
 CATALOGUE = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())["models"]
 CLIP = "clip-vit-b32"
-WAYS = ("forward", "prepare", "bound", "loop", "pipeline", "s-t")
+WAYS = ("bound", "torch", "prepare", "loop", "pipeline", "s-t")
+SIDE = 3072  # of the matrices whose product is measured
 DISC21 = 151_448  # pictures: 150,000 references and 1,448 queries
 FEWEST = 2  # pictures and rounds
 
@@ -68,10 +73,9 @@ def build(name: str, folder: Path) -> None:
         config = t.EfficientNetConfig(
             width_coefficient=2.0, depth_coefficient=3.1, image_size=600, hidden_dim=2560, dropout_rate=0.5
         )
-        model, processor = (
-            t.EfficientNetModel(config),
-            t.EfficientNetImageProcessorPil(size={"height": 600, "width": 600}),
-        )
+        model = t.EfficientNetModel(config)
+        calibrate(model, 600)
+        processor = t.EfficientNetImageProcessorPil(size={"height": 600, "width": 600})
     elif name == "vit-large":
         config = t.ViTConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
         model, processor = t.ViTModel(config), t.ViTImageProcessorPil(size={"height": 224, "width": 224}, **squash)
@@ -102,6 +106,20 @@ def build(name: str, folder: Path) -> None:
         raise SystemExit(f"no full-size architecture is known for '{name}'")
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def calibrate(model: Any, side: int) -> None:
+    """Give batch norms the statistics of real activations, as training does.
+
+    With those of a new network, activations shrink from layer to layer to denormal numbers, which are very slow.
+    """
+    norms = [module for module in model.eval().modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    with torch.no_grad():
+        model(torch.rand(4, 3, side, side, generator=torch.Generator().manual_seed(0)))
+    model.eval()
 
 
 def make_pictures(folder: Path, size: tuple[int, int], count: int) -> pa.Table:
@@ -195,7 +213,10 @@ class Found:
     speeds: dict[str, float]
     batch_size: int
     precision: str
+    engine: str
     bottleneck: str
+    gflop: float  # of one picture
+    gflops: float  # GFLOP/s of the matrix product; 0 on a GPU
     disc21_hours: float | None = None
 
     def ratio(self, way: str) -> str:
@@ -212,15 +233,19 @@ def measure(
     key = json.dumps(entry)
     gpu = torch.cuda.is_available()
     weights = encoders.family(encoders.parse(key)).fetch(encoders.parse(key))
-    encoder = encoders.load(key, weights, encoders.Machine(threads, gpu))
+    machine = encoders.Machine(threads, gpu)
+    in_torch: Any = encoders.load(key, weights, machine)
+    batch_size = CATALOGUE[name]["runtime"]["batch_size"]
+    exported = None if gpu else export_of(key, weights, folder.with_name(f"{name}-export"), batch_size, threads)
+    encoder = encoders.load(key, weights, machine, exported)
     device = torch.device("cuda" if gpu else "cpu")
     rows = rows.slice(0, affordable(encoder, rows, seconds))
-    batch_size = min(CATALOGUE[name]["runtime"]["batch_size"], rows.num_rows)
+    batch_size = min(batch_size, rows.num_rows)
     paths = [f"{row['root']}/{row['path']}" for row in rows.to_pylist()]
     ready = [encoder.prepare(images.decode(Path(path).read_bytes())) for path in paths[:batch_size]]
 
     def forward() -> None:
-        running = [encoders.launch(encoder, ready[: len(paths) - start]) for start in range(0, len(paths), batch_size)]
+        running = [encoders.launch(in_torch, ready[: len(paths) - start]) for start in range(0, len(paths), batch_size)]
         for result in running:
             result()
 
@@ -232,17 +257,23 @@ def measure(
         return embed.embed_rows(rows, encoder, batch_size=batch_size, threads=threads)
 
     every: dict[str, Callable[[], Any] | None] = {
-        "forward": forward,
+        "torch": forward,
         "prepare": prepare,
         "ours": ours,
         "loop": loop(folder, name, paths, device),
         "pipeline": pipeline(folder, name, paths, batch_size, device),
         "s-t": sentence_transformers(folder, name, paths, batch_size, device),
     }
-    best = in_turn({way: run for way, run in every.items() if run}, seconds)
+    left, right = np.random.default_rng(0).random((2, SIDE, SIDE), np.float32)
+    ways = {way: run for way, run in every.items() if run}
+    best = in_turn(ways if gpu else {**ways, "product": lambda: left @ right}, seconds)
+    gflops = 0.0 if gpu else 2 * SIDE**3 / best.pop("product") / 1e9
+    gflop = flop_of(in_torch, ready[0]) / 1e9
     found = {way: len(paths) / took for way, took in best.items()}
-    both = 1 / (1 / found["forward"] + 1 / found["prepare"])
-    found["bound"] = min(found["forward"], found["prepare"]) if gpu else both
+    if gpu:
+        found["bound"] = min(found["torch"], found["prepare"])
+    else:
+        found["bound"] = 1 / (gflop / gflops + 1 / found["prepare"])
     stages = ours().seconds
     hours = None
     if extrapolate:
@@ -257,7 +288,28 @@ def measure(
             times = int(times * 1.2 * extrapolate / took) + 1
         hours = DISC21 * took / (times * len(paths)) / 3600
     slowest = bottleneck(stages, threads)
-    return Found(name, size, len(paths), found, batch_size, encoder.compute_dtype, slowest, hours)
+    precision, engine = encoder.compute_dtype, encoders.engine(encoder)["name"]
+    return Found(name, size, len(paths), found, batch_size, precision, engine, slowest, gflop, gflops, hours)
+
+
+def export_of(key: str, weights: Any, folder: Path, batch_size: int, threads: int) -> Path:
+    """The network exported as the workflow does it; of pictures of several sizes, only once."""
+    record = folder / "export.json"
+    if not record.exists():
+        store.write_json(weights, folder / "weights.json")
+        exported = encoders.parse(key).export_key()
+        export(ExportJob(str(folder / "weights.json"), str(record), exported, "benchmark", batch_size, threads))
+    return record
+
+
+def flop_of(encoder: Any, prepared: np.ndarray) -> float:
+    """Floating-point operations of the forward pass for one picture; a multiplication and an addition are two."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    encoder.network.requires_grad_(False)  # else the counter follows gradients
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encoder.feature(torch.from_numpy(np.stack([prepared])).to(encoder.torch_device))
+    return float(counter.get_total_flops())
 
 
 def affordable(encoder: encoders.Encoder, rows: pa.Table, seconds: float) -> int:
@@ -287,7 +339,7 @@ def in_turn(ways: dict[str, Callable[[], Any]], seconds: float) -> dict[str, flo
 
 def describe_machine(loads: tuple[float, float]) -> str:
     """The device, the versions and the company that the numbers belong to."""
-    names = ("torch", "transformers", "pillow", "sentence-transformers")
+    names = ("torch", "onnxruntime", "transformers", "pillow", "numpy", "sentence-transformers")
     versions = ", ".join(f"{name} {version}" for name, version in store.versions(*names).items())
     card = f"{platform.machine()} CPU, no GPU"
     if torch.cuda.is_available():
@@ -299,7 +351,10 @@ def describe_machine(loads: tuple[float, float]) -> str:
 
 # --- telling ---
 
-HEAD = ["model", "pictures", "ours, a second", *(f"ours / {way}" for way in WAYS), "batch, precision", "bottleneck"]
+HEAD = [
+    *("model", "pictures", "ours, a second", *(f"ours / {way}" for way in WAYS), "GFLOP", "GFLOP/s of the product"),
+    *("batch, precision, engine", "bottleneck"),
+]
 
 
 def cells(found: Found) -> list[str]:
@@ -310,7 +365,9 @@ def cells(found: Found) -> list[str]:
         f"{found.pictures} of {found.size}",
         f"{found.speeds['ours']:.2f}",
         *(found.ratio(way) for way in WAYS),
-        f"{found.batch_size}, {found.precision}",
+        f"{found.gflop:.1f}",
+        f"{found.gflops:.0f}" if found.gflops else "-",
+        f"{found.batch_size}, {found.precision}, {found.engine}",
         found.bottleneck,
         *hours,
     ]
@@ -348,6 +405,7 @@ def main() -> None:
     every: list[Found] = []
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
+        os.environ["LOOKALIKE_CACHE"] = str(work / "cache")
         pictures = {}
         for size in asked.sizes:
             width, height = (int(side) for side in size.split("x"))
@@ -367,7 +425,8 @@ def main() -> None:
                     )
                 )
                 print("  ".join(cells(every[-1])), flush=True)
-            shutil.rmtree(work / name)
+            for made in (work / name, work / f"{name}-export", work / "cache"):
+                shutil.rmtree(made, ignore_errors=True)
     machine = describe_machine((before, os.getloadavg()[0]))
     table = Table(*head(every), title=machine, title_justify="left")
     for found in every:

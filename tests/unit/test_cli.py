@@ -442,6 +442,8 @@ def test_models_lists_the_catalogue(workdir: Path) -> None:
         "local": True,
         "recorded": False,
         "weights": "results/weights/pixels/weights.json",
+        "engine": None,
+        "why_torch": "",
         "pinned": None,
         "about": {},
         "requires": None,
@@ -479,6 +481,7 @@ def test_models_says_what_is_recorded_and_what_is_missing(ran: Path) -> None:
         "1280",
         "no",
         "no",
+        "-",
         "-",
         "",
     ]

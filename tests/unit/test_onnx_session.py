@@ -135,7 +135,7 @@ def test_without_onnx_runtime_the_packages_are_named(tmp_path: Path, monkeypatch
 def _no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in devices.GPU_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(onnx_session, "_cuda_devices", list)
+    monkeypatch.setattr(onnx_session, "cuda_devices", list)
 
 
 @pytest.mark.usefixtures("_no_scheduler")

@@ -18,7 +18,7 @@ from PIL import Image
 
 import tiny
 from conftest import REPOSITORY, picture
-from lookalike.embed import encoders
+from lookalike.embed import encoders, pretrained
 from lookalike.embed.embed import EmbedJob, embed_shard
 from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.embed.pretrained import load_model
@@ -543,13 +543,28 @@ def test_missing_weights_are_rejected_if_the_vectors_depend_on_them(tmp_path: Pa
     )  # independent of the missing weights
 
 
-def test_half_precision_on_a_cpu_falls_back_with_a_warning(
-    checkpoint: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_on_a_cpu_without_instructions_for_it_falls_back_with_a_warning(
+    dtype: str, checkpoint: Callable[[str], Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = load(checkpoint("vit"), pooling="cls", compute_dtype="bfloat16")
+    monkeypatch.setattr(pretrained, "cpu_flags", lambda: {"avx2", "avx512f"})
+    encoder = load(checkpoint("vit"), pooling="cls", compute_dtype=dtype)
     assert encoder.compute_dtype == "float32"
-    assert "computing in float32, not bfloat16, on the CPU" in caplog.text
+    assert f"computing in float32, not {dtype}, on the CPU" in caplog.text
     np.testing.assert_array_equal(ours(encoder, picture(1)), ours(load(checkpoint("vit"), pooling="cls"), picture(1)))
+
+
+def test_a_cpu_with_instructions_for_bfloat16_computes_in_it(
+    checkpoint: Callable[[str], Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch computes bfloat16 on any CPU, if slowly."""
+    monkeypatch.setattr(pretrained, "cpu_flags", lambda: {"avx2", "avx512_bf16"})
+    encoder = load(checkpoint("vit"), pooling="cls", compute_dtype="bfloat16")
+    assert encoder.compute_dtype == "bfloat16"
+    assert "float32" not in caplog.text
+    exact, rounded = (ours(one, picture(1)) for one in (load(checkpoint("vit"), pooling="cls"), encoder))
+    assert 1e-4 < np.linalg.norm(exact - rounded) / np.linalg.norm(exact) < 5e-2
+    assert load(checkpoint("vit"), pooling="cls", compute_dtype="float16").compute_dtype == "float32"
 
 
 def test_the_text_part_is_dropped(checkpoint: Callable[[str], Path]) -> None:

@@ -119,6 +119,42 @@ def test_four_poolings_of_a_network_share_one_job() -> None:
     assert json.loads(plan.weights_key("owner--vit-main")) == {"family": "transformers", "checkpoint": "owner/vit"}
 
 
+def test_poolings_and_precisions_share_an_export_and_a_gpu_environment_has_none() -> None:
+    raw = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    tokens = {"feature": "last_hidden_state", "size": 64}
+    entries = {
+        "cls": vit(**tokens, pooling="cls", stored_dtype="float16"),
+        "gem": vit(**tokens, pooling="gem", decode="fast", compute_dtype="float16"),
+        "pooled": vit(feature="pooler_output", size=64),
+        "larger": vit(feature="last_hidden_state", pooling="cls", size=80),
+        "brain": vit(**tokens, pooling="cls", compute_dtype="bfloat16"),
+        "grey": {"family": "pixels"},
+    }
+    raw["models"] |= {name: {"embed": embed, "runtime": {"mem_mb": 3000}} for name, embed in entries.items()}
+    raw["models"]["gem"]["runtime"] = {"mem_mb": 5000}
+    raw["experiments"]["mine"] = {"dataset": "photo-tiles-copies", "models": list(entries)}
+    plan = Plan.of(raw)
+    exports = {name: plan.exports(name) for name in entries}
+    assert exports["cls"] == exports["gem"]
+    assert (exports["brain"], exports["grey"]) == ([], [])
+    assert len({path for paths in exports.values() for path in paths}) == 3
+    assert plan.export_memory("cls") == 5000
+    targets = [path for path in plan.targets("mine") if path.startswith("results/exports/owner--vit-main/")]
+    assert sorted(targets) == sorted({path for paths in exports.values() for path in paths})
+    for name, paths in exports.items():
+        for path in paths:
+            *_, weights, export, _ = path.split("/")
+            key = json.loads(plan.export_key(plan.exported_model(weights, export)))
+            assert key == json.loads(plan.export_key(name))
+            encoders.parse(json.dumps(key))  # a whole entry
+            assert {"decode", "stored_dtype"}.isdisjoint(key)
+    on_gpus = Plan.of(raw | {"environment": "gpu"})
+    assert all(on_gpus.exports(name) == [] for name in entries)
+    assert [on_gpus.code("embed", model=name) for name in entries] == [
+        plan.code("embed", model=name) for name in entries
+    ]
+
+
 # --- cached hashes ---
 
 

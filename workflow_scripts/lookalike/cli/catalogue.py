@@ -12,6 +12,7 @@ from lookalike.config.files import read
 from lookalike.config.records import Experiment
 from lookalike.embed import encoders
 from lookalike.io import images, store
+from lookalike.io.formats.exports import Export
 from lookalike.io.formats.records import Weights
 from lookalike.job.errors import ConfigError, LookalikeError, did_you_mean
 from lookalike.plan.code import LIBRARY
@@ -81,7 +82,23 @@ class Catalogue:
         """A model on the device that its embed jobs would use on this machine."""
         machine = encoders.Machine(threads, bool(self.plan.runtime(model).gpu))
         with redirect_stdout(sys.stderr):  # standard output is for results only, not for what libraries print
-            return encoders.load(self.plan.embedding_key(model), weights, machine)
+            return encoders.load(self.plan.embedding_key(model), weights, machine, self.export(model, weights))
+
+    def export(self, model: str, weights: Weights) -> Path | None:
+        """The run's record of a model's exported network, if there is one of these weights."""
+        path, record = self._exported(model)
+        return path if record and record.weights_checksum == store.checksum(weights) else None
+
+    def engine(self, model: str) -> tuple[str | None, str]:
+        """The engine that a run chose to embed on a CPU, and why it is torch; None where no run has."""
+        _, record = self._exported(model)
+        return (record.engine, record.reason) if record else (None, "")
+
+    def _exported(self, model: str) -> tuple[Path | None, Export | None]:
+        for export in self.plan.exports(model):
+            if (path := self.results / Path(export).relative_to("results")).is_file():
+                return path, store.read_json(path, Export)
+        return None, None
 
     def how_to_run(self, experiment: str) -> str:
         """The command that makes an experiment's results."""

@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from lookalike.cli import check, export, fetch, fuse, models, pair, schema, search, try_folder
+from lookalike.cli import check, doctor, export, fetch, fuse, models, pair, schema, search, try_folder
 from lookalike.job.errors import LookalikeError
 from lookalike.job.log import fault_of_the_machine
 from lookalike.job.telemetry import switch_off_telemetry
@@ -38,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(pair.pair, search.search, models.models, fetch.fetch, check.check, schema.schema),
+    *(pair.pair, search.search, models.models, fetch.fetch, check.check, doctor.doctor, schema.schema),
     *(export.export, fuse.fuse),
 ):
     app.command()(command)

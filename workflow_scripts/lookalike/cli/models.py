@@ -16,6 +16,7 @@ def models(configfile: ConfigFiles = None, results: Results = Path("results"), a
 
     Size, licence and training data are what the catalogue says of a model.
     "local" means that the weights are on this machine, "recorded" that a run recorded which weights it used, and
+    "engine" is what a run chose to embed with on a CPU, and
     "pinned" that the revision is a commit of the hub: the weights of a branch, such as main, can change.
 
     \b
@@ -30,12 +31,13 @@ def models(configfile: ConfigFiles = None, results: Results = Path("results"), a
         return
     print_table(
         "Models of the catalogue",
-        ["model", "label", "family", "dimensions", "local", "recorded", "pinned", "about"],
+        ["model", "label", "family", "dimensions", "local", "recorded", "engine", "pinned", "about"],
         [
             [
                 *(row[column] for column in ("model", "label", "family")),
                 "?" if row["dimensions"] is None else row["dimensions"],
                 *("yes" if row[column] else "no" for column in ("local", "recorded")),
+                row["engine"] or "-",
                 {True: "yes", False: "not pinned", None: "-"}[row["pinned"]],
                 settings[row["model"]].about.summary,
             ]
@@ -48,6 +50,7 @@ def _row(catalogue: Catalogue, model: str) -> dict[str, Any]:
     settings = catalogue.plan.config.models[model]
     entry = settings.embed
     missing = catalogue.why_missing(model)
+    engine, why_torch = catalogue.engine(model)
     return {
         "model": model,
         "label": catalogue.plan.label(model),
@@ -56,6 +59,8 @@ def _row(catalogue: Catalogue, model: str) -> dict[str, Any]:
         "local": missing is None,
         "recorded": catalogue.recorded(model).exists(),
         "weights": str(catalogue.recorded(model)),
+        "engine": engine,
+        "why_torch": why_torch,
         "pinned": _pinned(entry),
         "about": {name: value for name, value in settings.about.model_dump().items() if value},
         "requires": settings.requires,

@@ -19,6 +19,8 @@ class EmbedBase(Entry):
     """Settings that change the vectors, for every family."""
 
     weights_fields: ClassVar[tuple[str, ...]] = ()  # which, with the family, identify the weights
+    export_fields: ClassVar[tuple[str, ...] | None] = None  # which else change an exported network; None: no exports
+    exported_as: ClassVar[dict[str, str]] = {}  # fields of the exported entry that have one value for all models
 
     family: str
     stored_dtype: Literal["float32", "float16"] = Field("float32", description="precision of the stored vectors")
@@ -27,6 +29,23 @@ class EmbedBase(Entry):
         """What identifies a model's weights, as sorted JSON without defaults. Models may share it."""
         fields = {"family", *self.weights_fields}
         return json.dumps(self.model_dump(mode="json", include=fields, exclude_defaults=True), sort_keys=True)
+
+    def export_key(self) -> str | None:
+        """What changes a network that is exported for a CPU, or its input: an entry as JSON. None if it is not.
+
+        Models that differ in pooling, decoding or precision share it. Only torch computes in bfloat16.
+        """
+        if self.export_fields is None or getattr(self, "compute_dtype", None) == "bfloat16":
+            return None
+        fields = {"family", *self.weights_fields, *self.export_fields}
+        settings = self.model_dump(mode="json", include=fields, exclude_defaults=True)
+        return json.dumps({**settings, **self.exported_as}, sort_keys=True)
+
+    def export_file(self) -> str | None:
+        """The file in which a run records the exported network, if there is one."""
+        if (exported := self.export_key()) is None:
+            return None
+        return f"results/exports/{self.weights_name()}/{hashlib.sha256(exported.encode()).hexdigest()[:12]}/export.json"
 
     def weights_name(self) -> str:
         """The folder in which the weights are recorded: readable, and unique to this ``weights_key``."""
@@ -89,6 +108,7 @@ class EfficientNetLite(Resized):
     compute_dtype: Literal["float32"] = Field("float32", description="precision to compute in")
 
     weights_fields = ("variant",)
+    export_fields = ("resize",)
 
     def _weights_label(self) -> tuple[str, bool]:
         return f"{self.family}-{self.variant}", True
@@ -130,6 +150,7 @@ class Checkpoint(Resized):
     )
 
     weights_fields: ClassVar[tuple[str, ...]] = ("checkpoint", "revision")
+    export_fields: ClassVar[tuple[str, ...] | None] = ("size", "resize", "interpolation")
 
     def _weights_label(self) -> tuple[str, bool]:
         if is_path(self.checkpoint):
@@ -154,6 +175,13 @@ class Transformers(Checkpoint):
     remote_code: bool = Field(False, description="run the checkpoint's own code; review it first")
 
     weights_fields = (*Checkpoint.weights_fields, "remote_code")
+    export_fields = ("size", "resize", "interpolation", "feature")
+
+    def export_key(self) -> str | None:
+        exported = super().export_key()
+        if exported is None or self.pooling == "none":
+            return exported
+        return json.dumps({**json.loads(exported), "pooling": "mean"}, sort_keys=True)  # as for all poolings
 
     def _weights_label(self) -> tuple[str, bool]:
         label, unambiguous = super()._weights_label()
@@ -181,6 +209,8 @@ class Blip2(Checkpoint):
     family: Literal["blip2"]
     compute_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="precision to compute in")
 
+    exported_as: ClassVar[dict[str, str]] = {"compute_dtype": "float32"}
+
     def _weights_label(self) -> tuple[str, bool]:
         label, unambiguous = super()._weights_label()
         return f"{label}-blip2", unambiguous  # it uses only some of the checkpoint's files
@@ -201,6 +231,7 @@ class TorchScript(Resized):
     compute_dtype: Literal["float32"] = "float32"
 
     weights_fields = ("path", "url", "sha256")
+    export_fields = ("size", "mean", "std", "resize", "interpolation")
 
     def _weights_label(self) -> tuple[str, bool]:
         return f"{Path(self.path).name}-{self.sha256[:12]}", False
@@ -336,6 +367,10 @@ class Runtime(Entry):
     minutes: int = Field(30, ge=1, description="run time to request from a cluster for one embed job, in minutes")
     gpu: int = Field(0, ge=0, le=1, description="GPUs per embed job")
     threads: int = Field(4, ge=1, description="CPU cores per embed job, to read images and, without a GPU, to compute")
+    image_seconds: int = Field(300, ge=1, description="longest time to decode one image; reading it is not timed")
+    download_seconds: int = Field(
+        300, ge=1, description="longest time for one chunk of a download (10 MB from the Hub, else 64 kB)"
+    )
 
 
 class Model(Entry):

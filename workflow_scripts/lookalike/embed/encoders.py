@@ -12,6 +12,7 @@ import importlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +25,8 @@ from lookalike.io.formats.records import Weights
 
 Computed = tuple[NDArray[np.float32], dict[str, float]]  # vectors, and seconds: `transfer` and `forward`
 Size = tuple[int, int]  # width, height
+# not an import statement: it counts only for models that can be exported (``plan.Plan.code``)
+EXPORTED = "lookalike.embed.exported"
 
 
 class Encoder(Protocol):
@@ -84,8 +87,22 @@ def family(entry: Any) -> Any:
     return importlib.import_module(f"lookalike.embed.models.{entry.family}")
 
 
-def load(key: str, weights: Weights, machine: Machine) -> Encoder:
-    """Load a model. Raises LookalikeError if the weights are missing or differ from the recorded ones."""
+def load(key: str, weights: Weights, machine: Machine, export: str | Path | None = None) -> Encoder:
+    """Load a model. Raises LookalikeError if the weights are missing or differ from the recorded ones.
+
+    With an ``export`` (export.json), ONNX Runtime computes, unless that says otherwise or a GPU may be used.
+    """
     entry = parse(key)
+    if export:
+        exported: Encoder | None = importlib.import_module(EXPORTED).load(entry, weights, machine, export)
+        if exported:
+            return exported
     encoder: Encoder = family(entry).load(entry, weights, machine)
     return encoder
+
+
+def engine(encoder: Encoder) -> dict[str, str]:
+    """What computes the vectors, for a footer: name, version, and what its kernels are chosen by."""
+    name: str = getattr(encoder, "engine", "python")
+    instructions: str = encoder.versions.get("instructions", getattr(encoder, "instructions", ""))
+    return {"name": name, "version": encoder.versions.get(name, ""), "instructions": instructions}

@@ -46,7 +46,16 @@ def sha256(path: str | Path) -> str:
 
 def _cache_file(file: Path) -> Path:
     """Where a file's hash is cached. Machines may share a home directory but differ in what a path holds."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    folder = cache if cache.is_absolute() else Path.home() / ".cache"
     name = hashlib.sha256(f"{platform.node()}\0{file}".encode(errors="surrogateescape")).hexdigest()
-    return folder / "lookalike/sha256" / f"{name}.json"
+    return cache_folder() / "sha256" / f"{name}.json"
+
+
+def cache_folder() -> Path:
+    """Where Lookalike caches: LOOKALIKE_CACHE, or else ``lookalike`` in XDG_CACHE_HOME or ~/.cache.
+
+    Raises RuntimeError without a home directory.
+    """
+    if own := os.environ.get("LOOKALIKE_CACHE"):
+        return Path(own).absolute()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (cache if cache.is_absolute() else Path.home() / ".cache") / "lookalike"

@@ -20,7 +20,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from lookalike.job import devices
+from lookalike.job import devices, gpus
 from lookalike.job.errors import LookalikeError
 
 log = logging.getLogger(__name__)
@@ -112,12 +112,18 @@ def open_session(path: str | Path, where: str, *, threads: int = 1, gpu: bool = 
 @cache
 def instructions() -> str:
     """The widest vector instructions of this CPU that ONNX Runtime's kernels are chosen by, such as ``avx512_vnni``."""
+    flags = cpu_flags()
+    return next((name for name in INSTRUCTIONS if name in flags), platform.machine())
+
+
+def cpu_flags() -> set[str]:
+    """What this CPU can do, in Linux's words, such as ``avx512_bf16``; nothing on other systems."""
     flags: set[str] = set()
     for line in _cpuinfo().splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):
             flags |= set(value.split())
-    return next((name for name in INSTRUCTIONS if name in flags), platform.machine())
+    return flags
 
 
 def _cpuinfo() -> str:
@@ -144,16 +150,18 @@ def _claim_gpu() -> tuple[int, str] | None:
     if CUDA not in runtime.get_available_providers():
         devices.go_without_gpu(f"ONNX Runtime {runtime.__version__} is built without CUDA (onnxruntime-gpu has it)")
         return None
-    names = _cuda_devices()
+    claimed = gpus.claim()  # before the driver starts, which reads the visible devices once
+    names = cuda_devices()
     if not names:
+        gpus.release()
         devices.go_without_gpu("CUDA finds no device")
         return None
     runtime.preload_dlls()  # CUDA and cuDNN of torch's packages, where the system has none
-    number = devices.claim(devices.visible_devices(len(names)))
+    number = 0 if claimed and len(names) == 1 else gpus.claim_one_of(devices.visible_devices(len(names)))
     return number, names[number]
 
 
-def _cuda_devices() -> list[str]:
+def cuda_devices() -> list[str]:
     """Names of the GPUs that the driver shows this process."""
     count, name = ctypes.c_int(0), ctypes.create_string_buffer(100)
     try:

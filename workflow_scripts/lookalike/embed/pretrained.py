@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from lookalike.config.models import Checkpoint
 from lookalike.embed import checkpoints, timm_settings
 from lookalike.embed.encoders import Size
+from lookalike.embed.onnx_session import cpu_flags
 from lookalike.embed.preprocess import Geometry, Values, geometry_of, invalid_setting
 from lookalike.job.devices import out_of_memory
 from lookalike.job.errors import LookalikeError
@@ -37,6 +38,7 @@ FAILURES = (
     TypeError,
     ValueError,
 )
+BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # flags of CPUs that multiply matrices in bfloat16
 Prepare = Callable[[Image.Image], NDArray[Any]]
 
 
@@ -118,14 +120,19 @@ class Preparation:
             )
         return geometry.overridden(entry.size, entry.resize, entry.interpolation)
 
+    @property
+    def geometry(self) -> Geometry | None:
+        """The resizing of the fast path; None where the processor itself prepares images."""
+        return self.prepare if isinstance(self.prepare, Geometry) else None
+
     def needs(self, size: Size) -> Size:
         """Smallest size to decode an image at (``encoders.needs``)."""
-        if not isinstance(self.prepare, Geometry):
+        if self.geometry is None:
             raise LookalikeError(
                 f"{self._entry.checkpoint}: decode: fast needs the size that its processor resizes an image to, which "
                 "only the processor itself knows. Use decode: full, or set size, and resize: squash or crop."
             )
-        return self.prepare.needs(size)
+        return self.geometry.needs(size)
 
     def pixels(self, batch: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
         """Map a batch of prepared images on the device to (n, 3, height, width) ``dtype``, rescaled and normalised."""
@@ -309,11 +316,12 @@ def quiet() -> Iterator[None]:
 
 
 def choose_dtype(configured: str, device: "torch.device", where: str) -> str:
-    """The dtype to compute in: always float32 on a CPU, where half precision is slower and less exact."""
-    if configured != "float32" and device.type == "cpu":
-        log.warning("%s: computing in float32, not %s, on the CPU", where, configured)
-        return "float32"
-    return configured
+    """The dtype to compute in: float32 on a CPU, unless that has instructions for bfloat16 and the entry says so."""
+    if configured == "float32" or device.type != "cpu" or (configured == "bfloat16" and BFLOAT16 & cpu_flags()):
+        return configured
+    why = "" if configured != "bfloat16" else ", which has no instructions for that (AVX512-BF16 or AMX)"
+    log.warning("%s: computing in float32, not %s, on the CPU%s", where, configured, why)
+    return "float32"
 
 
 def load_model(architecture: Any, where: str, *arguments: Any, **settings: Any) -> Any:

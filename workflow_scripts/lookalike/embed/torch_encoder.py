@@ -13,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookalike.embed.encoders import Computed, Machine
+from lookalike.embed.layout import pool
+from lookalike.embed.preprocess import Geometry
+from lookalike.io.formats.exports import Layout
 from lookalike.job.devices import torch_device
 
 if TYPE_CHECKING:
@@ -20,13 +23,45 @@ if TYPE_CHECKING:
 
 
 class TorchEncoder:
-    """A torch network on its device. Each family defines ``forward``."""
+    """A torch network on its device. Each family defines ``feature``, which is all that an export contains."""
 
-    forward: "Callable[[torch.Tensor], torch.Tensor]"  # maps a batch to (n, dimension), both on the device
+    engine = "torch"
+    where: str  # begins messages
+    network: Any
+    pooling = "mean"
+    layout: Layout  # of the feature; known once a batch was computed
+    geometry: "Geometry | None" = None  # None: only the checkpoint's own processor can prepare images
 
     def __init__(self, machine: Machine) -> None:
         self.torch_device, self.device = torch_device(machine)
         self.overlaps = self.torch_device.type != "cpu"
+        self.instructions = instructions(self.torch_device)
+
+    def feature(self, batch: "torch.Tensor") -> "torch.Tensor":
+        """Map (n, ...) prepared images to (n, ...) float32, both on the device."""
+        raise NotImplementedError
+
+    def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
+        """Map (n, ...) prepared images to (n, dimension) float32, both on the device."""
+        vectors: torch.Tensor = pool(self.feature(batch), self.pooling, self.layout, self.where)
+        return vectors
+
+    def traceable(self) -> Any:
+        """A module that computes ``feature``, to be exported."""
+        import torch
+
+        encoder = self
+
+        class Feature(torch.nn.Module):  # type: ignore[misc]
+            def __init__(self) -> None:
+                super().__init__()
+                self.network = encoder.network
+
+            def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
+                feature: torch.Tensor = encoder.feature(batch)
+                return feature
+
+        return Feature().eval()
 
     def encode(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Map (n, ...) prepared images to (n, dimension) float32."""
@@ -79,6 +114,14 @@ class InFlight:
         self.marks[-1].synchronize()
         upload, forward, download = (a.elapsed_time(b) / 1000 for a, b in zip(self.marks, self.marks[1:], strict=False))
         return self.received.numpy(), {"transfer": upload + download, "forward": forward}
+
+
+def instructions(device: "torch.device") -> str:
+    """What torch chooses its kernels by, for footers: ``avx2`` or ``avx512`` of a CPU, or ``cuda``."""
+    import torch
+
+    kernels: str = torch.backends.cpu.get_cpu_capability().lower()
+    return kernels if device.type == "cpu" else device.type
 
 
 def exact_float32() -> None:

@@ -58,6 +58,10 @@ class Keys(Paths):
         """What decides which files the weights of a name are: that part of the `embed:` entry of its models."""
         return self.config.models[self._with_weights[weights]].embed.weights_key()
 
+    def export_key(self, model: str) -> str:
+        """What changes a model's exported network."""
+        return self.config.models[model].embed.export_key() or ""
+
     def weights_code(self, weights: str) -> str:
         """``factory_hash`` of the models with the weights of a name."""
         return self.factory_hash(self._with_weights[weights])
@@ -83,10 +87,11 @@ class Keys(Paths):
         return key(self.config.indexes[index], leave_out=frozenset({"runtime", "search", "normalise"}))
 
     def report_key(self, experiment: str) -> str:
-        """What the report shows besides its inputs: the experiment and the models' labels."""
+        """What the report shows besides its inputs: the experiment, the models' labels, and whether to show images."""
         entry = self.config.experiments[experiment]
         design = self._design(experiment)
         labels = {model: _said(design[model]) if design else self.label(model) for model in entry.models}
+        images = next((one.images for one in (entry.report, self.config.report) if one.images is not None), True)
         return json.dumps(
             {
                 "experiment": experiment,
@@ -99,6 +104,7 @@ class Keys(Paths):
                     self.label(model): package for model, package in self.left_out.get(experiment, {}).items()
                 },
                 **({"varied": self.label(next(iter(design)))} if design else {}),
+                **({} if images else {"images": False}),
             },
             sort_keys=True,
         )
@@ -123,7 +129,9 @@ class Keys(Paths):
         entry = self.config.datasets.get(dataset)
         made = entry is not None and entry.creates_images  # whose sample is read from the manifest
         chosen = [f"sample.{entry.kind}"] if entry and not (made and stage == "sample") else []
-        chosen += [f"embed.models.{self.config.models[model].embed.family}"] if model else []
+        if model:
+            chosen += [f"embed.models.{self.config.models[model].embed.family}"]
+            chosen += ["embed.exported"] if self._export_files[model] and stage == "embed" else []
         besides = self.factory_hash(model) if model else self._hash_of_tables(dataset) if stage == "sample" else ""
         return self.source.hash(stage, *chosen) + besides
 

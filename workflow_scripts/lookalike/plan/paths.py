@@ -66,6 +66,7 @@ class Paths:
             *(path for name in self._with_sources(dataset) for path in self._sample_files(name)),
             *self.shard_files(dataset)[::SHARDS_OF_A_JOB],
             *dict.fromkeys(self.weights(model) for model in entry.models),
+            *dict.fromkeys(path for model in entry.models for path in self.exports(model)),
             *(path for model in entry.models for path in self.embeddings(dataset, model)),
             *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.faiss"),
             *self.per_model(experiment, "results/{dataset}/indexes/{model}/{index}.ids.parquet"),
@@ -167,6 +168,31 @@ class Paths:
     def weights(self, model: str) -> str:
         """The file that says what a model's weights are."""
         return self.config.models[model].embed.weights_file()
+
+    # --- exported networks ---
+
+    @cached_property
+    def _with_export(self) -> dict[str, str]:
+        """One model for each exported network: all that have it share it."""
+        return {path: model for model in self.config.models for path in self.exports(model)}
+
+    def export_names(self) -> list[str]:
+        """Names of all exported networks, below those of their weights, for the wildcard's pattern."""
+        return [path.split("/")[-2] for path in self._with_export]
+
+    def exports(self, model: str) -> list[str]:
+        """The file that describes a model's exported network, where jobs may embed with it on a CPU; or nothing."""
+        path = self._export_files[model]
+        return [path] if path and self.config.environment == "cpu" else []
+
+    @cached_property
+    def _export_files(self) -> dict[str, str | None]:
+        """Where each model's network is exported to, for CPUs; asked for every shard, so remembered."""
+        return {name: model.embed.export_file() for name, model in self.config.models.items()}
+
+    def exported_model(self, weights: str, export: str) -> str:
+        """A model that an exported network belongs to."""
+        return self._with_export[f"results/exports/{weights}/{export}/export.json"]
 
     # --- embeddings, neighbors, metrics ---
 

@@ -16,13 +16,17 @@ from lookalike.io import store
 from lookalike.report import (
     choices,
     examples,
+    explorer,
     figures,
     headline,
     meaning,
     negatives,
+    page_scripts,
     pareto,
+    queries,
     scatter,
     scenes,
+    sprites,
     tables,
     words,
 )
@@ -38,6 +42,7 @@ SECTIONS = (
     ("leaderboard", "Leaderboard"),
     ("choices", "Effect of each setting"),
     ("pairs", "Pairwise comparison"),
+    ("explorer", "Explorer"),
     ("threshold", "Which score threshold?"),
     ("negatives", "Queries without a match"),
     ("agreement", "Semantic agreement"),
@@ -45,7 +50,6 @@ SECTIONS = (
     ("follows", "What does each model rely on?"),
     ("cost", "Accuracy vs. cost"),
     ("approximation", "Cost of approximation"),
-    ("examples", "See for yourself"),
     ("misses", "What misses found"),
     ("duplicates", "Duplicate files"),
     ("near_duplicates", "Near-duplicates"),
@@ -94,12 +98,16 @@ def render(evidence: Evidence) -> str:
             "score",
         )
     }
-    environment.globals |= {"count": words.count, "raw": _raw}
+    environment.globals |= {
+        "count": words.count,
+        "style": _included("style.css"),
+        "script": Markup(page_scripts.bundle()),
+    }
     return environment.get_template("index.html.j2").render(_content(evidence))
 
 
-def _raw(name: str) -> str:
-    """The style sheet or the script, included verbatim."""
+def _included(name: str) -> str:
+    """The style sheet, included verbatim."""
     return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
 
 
@@ -140,7 +148,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "pareto": pareto.sentence,
         "ladders": ladders,
         "follows": meaning.follows(evidence),
-        "examples": examples.make(evidence),
+        **_explored(evidence),
         "rejected": tables.rejected(evidence),
         "provenance": tables.provenance(evidence),
         "definitions": tables.definitions(evidence),
@@ -150,4 +158,23 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "shapes": figures.SHAPES,
         "best_by": evidence.best_by,
         "versions": {"lookalike": __version__, **store.versions("pyarrow", "pillow", "jinja2")},
+    }
+
+
+def _explored(evidence: Evidence) -> dict[str, Any]:
+    """The queries with their thumbnails, for the explorer and for pages without scripts."""
+    listed = queries.listed(evidence)
+    twins = [image_id for pairs in evidence.duplicates.examples.values() for pair in pairs for image_id in pair]
+    elsewhere = {*twins, *scenes.image_ids(evidence), *negatives.image_ids(evidence)}
+    rows = [row for row, image_id in enumerate(listed.ids) if image_id in elsewhere] if elsewhere else []
+    thumbnails = None
+    if evidence.has_pixels:
+        thumbnails = sprites.make(evidence, list(dict.fromkeys([*rows, *listed.shown_images.tolist()])))
+    return {
+        "examples": examples.make(listed, thumbnails),
+        "explorer": explorer.make(listed, thumbnails),
+        "judged": listed.outcomes,
+        "outcomes": words.outcomes(one_model=len(evidence.models) == 1, known=bool(evidence.matched)),
+        "sprites": thumbnails.data if thumbnails else [],
+        "omitted": thumbnails.omitted if thumbnails else 0,
     }

@@ -14,6 +14,7 @@ from PIL import Image
 from lookalike.config.models import Blip2
 from lookalike.embed import checkpoints
 from lookalike.embed.encoders import Machine
+from lookalike.embed.layout import TOKENS
 from lookalike.embed.pretrained import FAILURES, Preparation, choose_dtype, load_model
 from lookalike.embed.torch_encoder import TorchEncoder, exact_float32
 from lookalike.embed.trial import try_out
@@ -86,6 +87,8 @@ def _tensors(folder: Path) -> Iterator[tuple[str, "torch.Tensor"]]:
 class QFormer(TorchEncoder):
     """Vision tower and Q-Former, loaded on a device."""
 
+    layout = TOKENS
+
     def __init__(self, entry: Blip2, folder: Path, machine: Machine) -> None:
         import torch
         from transformers import Blip2Config
@@ -94,7 +97,9 @@ class QFormer(TorchEncoder):
         self.compute_dtype = choose_dtype(entry.compute_dtype, self.torch_device, entry.checkpoint)
         self.dtype = getattr(torch, self.compute_dtype)
         exact_float32()
+        self.where = entry.checkpoint
         self._preparation = Preparation(entry, folder, self.torch_device)
+        self.geometry = self._preparation.geometry
         if entry.decode == "fast":
             self.needs = self._preparation.needs
         try:
@@ -128,9 +133,11 @@ class QFormer(TorchEncoder):
         """Map an RGB image to (height, width, 3) uint8, or to the processor's own output; see ``Preparation``."""
         return self._preparation.prepare(image)
 
-    def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
-        """Map (n, ...) prepared images to (n, dimension) float32."""
+    def feature(self, batch: "torch.Tensor") -> "torch.Tensor":
+        """Map (n, ...) prepared images to (n, query tokens, dimension) float32."""
         trained = self.network.config.vision_config.image_size
         pixels = self._preparation.pixels(batch, self.dtype)
-        tokens = self.network(pixels, interpolate_pos_encoding=tuple(pixels.shape[2:]) != (trained, trained))
-        return tokens.float().mean(1)
+        tokens: torch.Tensor = self.network(
+            pixels, interpolate_pos_encoding=tuple(pixels.shape[2:]) != (trained, trained)
+        )
+        return tokens.float()

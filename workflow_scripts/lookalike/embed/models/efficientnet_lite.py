@@ -15,6 +15,7 @@ from PIL import Image
 from lookalike.config.models import EfficientNetLite
 from lookalike.embed.encoders import Machine
 from lookalike.embed.file_hashes import sha256
+from lookalike.embed.layout import MAP
 from lookalike.embed.preprocess import Geometry
 from lookalike.embed.torch_encoder import TorchEncoder, exact_float32
 from lookalike.embed.trial import try_out
@@ -80,6 +81,8 @@ class Network(TorchEncoder):
 
     compute_dtype = "float32"
     dimension = 1280
+    layout = MAP
+    geometry: Geometry
 
     def __init__(self, entry: EfficientNetLite, path: Path, machine: Machine) -> None:
         import torch
@@ -87,6 +90,7 @@ class Network(TorchEncoder):
 
         super().__init__(machine)
         exact_float32()
+        self.where = f"efficientnet_lite {entry.variant}"
         self.geometry = Geometry.square(SIZES[entry.variant], entry.resize, "bicubic")
         if entry.decode == "fast":
             self.needs = self.geometry.needs
@@ -95,7 +99,7 @@ class Network(TorchEncoder):
         self.network = network.eval().to(self.torch_device, memory_format=torch.channels_last)
         try_out(
             self,
-            f"efficientnet_lite {entry.variant}",
+            self.where,
             repeatable=(reinstall := f"Reinstall {_package(entry.variant)}."),
             otherwise=reinstall,
             catch=RuntimeError,
@@ -106,7 +110,8 @@ class Network(TorchEncoder):
         """Map an RGB image to (size, size, 3) uint8."""
         return self.geometry(image)
 
-    def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
-        """Map (n, size, size, 3) uint8 to (n, 1280) float32."""
+    def feature(self, batch: "torch.Tensor") -> "torch.Tensor":
+        """Map (n, size, size, 3) uint8 to the last feature map, (n, 1280, ...) float32."""
         pixels = (batch.permute(0, 3, 1, 2).float() - 127) / 128  # as in TensorFlow's Lite models
-        return self.network.extract_features(pixels).mean((2, 3))
+        feature: torch.Tensor = self.network.extract_features(pixels)
+        return feature

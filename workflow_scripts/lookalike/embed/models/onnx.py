@@ -125,6 +125,8 @@ class Input:
 class Network:
     """A loaded ONNX network; ``dimension`` is what it gives for one image."""
 
+    engine = "onnxruntime"
+
     def __init__(self, entry: Onnx, path: Path, machine: Machine) -> None:
         self.entry, self.where = entry, entry.source
         self.session: Session = open_session(path, self.where, threads=machine.threads, gpu=machine.gpu)

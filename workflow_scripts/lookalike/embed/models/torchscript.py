@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from PIL import Image
 from lookalike.config.models import TorchScript
 from lookalike.embed import downloads
 from lookalike.embed.encoders import Machine
+from lookalike.embed.layout import VECTOR
 from lookalike.embed.preprocess import Geometry, Values
 from lookalike.embed.torch_encoder import TorchEncoder, exact_float32
 from lookalike.embed.trial import try_out
@@ -48,6 +49,8 @@ class Script(TorchEncoder):
     """The network, loaded on a device; ``dimension`` is measured on a test image."""
 
     compute_dtype = "float32"
+    layout = VECTOR
+    geometry: Geometry
 
     def __init__(self, entry: TorchScript, path: Path, machine: Machine) -> None:
         import torch
@@ -69,10 +72,10 @@ class Script(TorchEncoder):
             if out_of_memory(error):
                 raise
             raise LookalikeError(f"{path}: is not a TorchScript file: {str(error).splitlines()[0]}") from None
-        self.path = path
+        self.path, self.where = path, str(path)
         self.dimension = try_out(
             self,
-            str(path),
+            self.where,
             repeatable="Script the network again in evaluation mode (network.eval()).",
             otherwise="Use a network that takes RGB images and gives one vector for each.",
             catch=RuntimeError,
@@ -83,7 +86,21 @@ class Script(TorchEncoder):
         """Map an RGB image to (size, size, 3) uint8."""
         return self.geometry(image)
 
-    def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
+    def traceable(self) -> Any:
+        """The network after the pixels' normalisation, as TorchScript: it cannot be traced."""
+        import torch
+
+        class Normalised(torch.nn.Module):  # type: ignore[misc]
+            def __init__(self, network: Any, scale: torch.Tensor, offset: torch.Tensor) -> None:
+                super().__init__()
+                self.network, self.scale, self.offset = network, scale, offset
+
+            def forward(self, batch: torch.Tensor) -> torch.Tensor:
+                return self.network((batch.float() * self.scale + self.offset).permute(0, 3, 1, 2).contiguous())
+
+        return torch.jit.script(Normalised(self.network, self.scale, self.offset))
+
+    def feature(self, batch: "torch.Tensor") -> "torch.Tensor":
         """Map (n, size, size, 3) uint8 to (n, dimension) float32."""
         import torch
 

@@ -11,10 +11,12 @@ from PIL import Image
 from lookalike.config.models import Transformers
 from lookalike.embed import checkpoints, timm_settings
 from lookalike.embed.encoders import Machine
+from lookalike.embed.layout import MAP, VECTOR
 from lookalike.embed.pretrained import FAILURES, Preparation, choose_dtype, load_model
 from lookalike.embed.torch_encoder import TorchEncoder, exact_float32
 from lookalike.embed.trial import try_out
 from lookalike.io import store
+from lookalike.io.formats.exports import Layout
 from lookalike.io.formats.records import Weights
 from lookalike.job.errors import LookalikeError
 
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     import torch
 
 OTHERWISE = "Choose another feature, or a checkpoint whose only input is images."
-# F. Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation (2018)
-GEM_POWER, GEM_MINIMUM = 3.0, 1e-6
 
 
 def fetch(entry: Transformers) -> Weights:
@@ -50,13 +50,14 @@ class Network(TorchEncoder):
         import torch
         import transformers
 
-        self.entry = entry
+        self.entry, self.pooling = entry, entry.pooling
         self.where = f"{entry.checkpoint}: feature {entry.feature}, pooling {entry.pooling}"
         super().__init__(machine)
         self.compute_dtype = choose_dtype(entry.compute_dtype, self.torch_device, entry.checkpoint)
         self.dtype = getattr(torch, self.compute_dtype)
         exact_float32()
         self._preparation = Preparation(entry, folder, self.torch_device, entry.remote_code)
+        self.geometry = self._preparation.geometry
         if entry.decode == "fast":
             self.needs = self._preparation.needs
         model, missing = load_model(
@@ -87,10 +88,12 @@ class Network(TorchEncoder):
         """Map an RGB image to (height, width, 3) uint8, or to the processor's own output; see ``Preparation``."""
         return self._preparation.prepare(image)
 
-    def forward(self, batch: "torch.Tensor") -> "torch.Tensor":
-        """Map (n, ...) prepared images to (n, dimension) float32."""
+    def feature(self, batch: "torch.Tensor") -> "torch.Tensor":
+        """Map (n, ...) prepared images to the feature, (n, ...) float32."""
         pixels = self._preparation.pixels(batch, self.dtype)
-        return self._pool(self._feature(pixels).float(), pixels)
+        feature = self._feature(pixels).float()
+        self.layout = self._layout(tuple(feature.shape), tuple(pixels.shape[2:]))
+        return feature
 
     def _feature(self, pixels: "torch.Tensor") -> "torch.Tensor":
         arguments: dict[str, Any] = {"pixel_values": pixels}
@@ -135,37 +138,22 @@ class Network(TorchEncoder):
         sides = tuple(trained) if isinstance(trained, list | tuple) else (trained, trained)
         return trained is not None and tuple(pixels.shape[2:]) != sides
 
-    def _pool(self, feature: "torch.Tensor", pixels: "torch.Tensor") -> "torch.Tensor":
-        pooling = self.entry.pooling
-        if pooling == "none":
-            return feature
-        if feature.ndim == 4:  # a feature map, (n, channels, height, width)
-            if pooling in ("cls", "mean_patches"):
-                raise LookalikeError(
-                    f"{self.where}: the feature is a map without a class token. Use pooling: mean or gem."
-                )
-            feature = self._channels_first(feature, pixels)
-            return feature.mean((2, 3)) if pooling == "mean" else _gem(feature.flatten(2).transpose(1, 2))
-        if feature.ndim != 3:
-            raise LookalikeError(
-                f"{self.where}: the feature has the shape {tuple(feature.shape)}, which is neither tokens nor a map."
-            )
-        if pooling == "mean":
-            return feature.mean(1)
-        first = self._tokens_before_patches(feature.shape[1], pixels)
-        if pooling == "cls":
-            if not first:
-                raise LookalikeError(f"{self.where}: this architecture has no class token. Use pooling: mean.")
-            return feature[:, 0]
-        patches = feature[:, first:]
-        return patches.mean(1) if pooling == "mean_patches" else _gem(patches)
+    def _layout(self, shape: tuple[int, ...], sides: tuple[int, int]) -> Layout:
+        """Where the patches are in a feature of this shape, (n, ...), of images with these sides, (height, width)."""
+        if self.pooling == "none":
+            return VECTOR
+        if len(shape) == 4:
+            return MAP if self._channels_first(shape, sides) else Layout(axes=(1, 2))
+        if len(shape) != 3:
+            raise LookalikeError(f"{self.where}: the feature has the shape {shape}, which is neither tokens nor a map.")
+        return self._tokens(shape[1], sides)
 
-    def _channels_first(self, feature: "torch.Tensor", pixels: "torch.Tensor") -> "torch.Tensor":
-        """A feature map as (n, channels, height, width), recognised by the image's aspect ratio, else by the config.
+    def _channels_first(self, shape: tuple[int, ...], sides: tuple[int, int]) -> bool:
+        """Whether a feature map is (n, channels, height, width): by the image's aspect ratio, else by the config.
 
         SAM's vision encoder returns its hidden states as (n, height, width, channels).
         """
-        (a, b, c), (height, width) = feature.shape[1:], pixels.shape[2:]
+        (a, b, c), (height, width) = shape[1:], sides
         first, last = b * width == c * height, a * width == b * height
         if first == last:
             known = _numbers(_vision_config(self.config).to_dict())
@@ -175,21 +163,21 @@ class Network(TorchEncoder):
                 f"{self.where}: the feature is a map of {a} x {b} x {c} numbers, and it is ambiguous which of them are "
                 "channels. Use feature: pooler_output, or another size."
             )
-        return feature if first else feature.permute(0, 3, 1, 2)
+        return first
 
-    def _tokens_before_patches(self, tokens: int, pixels: "torch.Tensor") -> int:
-        """Number of class and register tokens before the patches."""
+    def _tokens(self, tokens: int, sides: tuple[int, int]) -> Layout:
+        """How many class and register tokens come before the patches."""
         if (known := getattr(getattr(self.network, "timm_model", None), "num_prefix_tokens", None)) is not None:
-            return int(known)
+            return Layout(axes=(1,), first_patch=int(known))
         config = _vision_config(self.config)
         patch = getattr(config, "patch_size", None)
         height, width = patch if isinstance(patch, list | tuple) else (patch, patch)
-        special = tokens - (pixels.shape[2] // height) * (pixels.shape[3] // width) if height and width else -1
-        if special not in (0, 1 + (getattr(config, "num_register_tokens", None) or 0), 2):  # 2: DeiT's distillation
-            remedy = _how_to_make_repeatable(self.config)  # a network that masks patches returns fewer of them
-            remedy = "Use pooling: mean, or feature: pooler_output." if remedy == OTHERWISE else remedy
-            raise LookalikeError(f"{self.where}: cannot tell which of the {tokens} tokens are patches. {remedy}")
-        return special
+        special = tokens - (sides[0] // height) * (sides[1] // width) if height and width else -1
+        if special in (0, 1 + (getattr(config, "num_register_tokens", None) or 0), 2):  # 2: DeiT's distillation
+            return Layout(axes=(1,), first_patch=special)
+        remedy = _how_to_make_repeatable(self.config)  # a network that masks patches returns fewer of them
+        remedy = "Use pooling: mean, or feature: pooler_output." if remedy == OTHERWISE else remedy
+        return Layout(axes=(1,), problem=f"cannot tell which of the {tokens} tokens are patches. {remedy}")
 
 
 def _find_last_layer(network: Any, arguments: dict[str, Any]) -> tuple[Any, Any]:
@@ -211,11 +199,6 @@ def _find_last_layer(network: Any, arguments: dict[str, Any]) -> tuple[Any, Any]
 
 def _first(output: Any) -> Any:
     return output[0] if isinstance(output, tuple) else output
-
-
-def _gem(patches: "torch.Tensor") -> "torch.Tensor":
-    """Generalised mean (GeM) of (n, patches, channels) over the patches; negative values count as 0."""
-    return patches.clamp(min=GEM_MINIMUM).pow(GEM_POWER).mean(1).pow(1 / GEM_POWER)
 
 
 def _vision_config(config: Any) -> Any:

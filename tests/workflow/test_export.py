@@ -1,0 +1,44 @@
+"""One exported network serves all models that differ only in pooling, and other working folders."""
+
+import shutil
+from pathlib import Path
+
+import tiny
+from lookalike.io import store
+from lookalike.io.formats.exports import Export
+from workflow.conftest import MINE, Tree, write_collection
+
+
+def test_a_network_is_exported_once_and_embeds_without_torch(tmp_path: Path) -> None:
+    folder = tiny.vit(tmp_path / "vit")
+    entry = {"family": "transformers", "checkpoint": str(folder), "feature": "last_hidden_state"}
+    models = {
+        f"vit-{pooling}": {"embed": {**entry, "pooling": pooling}, "runtime": {"gpu": 0}} for pooling in ("cls", "gem")
+    }
+    experiments = {"mine": {"dataset": "copies", "models": ["pixels", *models]}}
+    tree = Tree.new(tmp_path / "first", {**MINE, "models": models, "experiments": experiments})
+    write_collection(tree)
+    assert len(tree.run("mine").of("export")) == 1
+    (path,) = tree.folder.glob("results/exports/*/*/export.json")
+    record = store.read_json(path, Export)
+    assert (record.engine, record.reason) == ("onnxruntime", "")
+    for model, engine in {"pixels": "python", "vit-cls": "onnxruntime", "vit-gem": "onnxruntime"}.items():
+        for shard in tree.folder.glob(f"results/copies/embeddings/{model}/*.parquet"):
+            assert store.read_provenance(shard)["engine"]["name"] == engine
+    assert tree.run("mine").jobs == []
+
+    second = Tree.new(tmp_path / "second", tree.config)
+    shutil.copytree(tree.folder / "pictures", second.folder / "pictures")
+    second.run(str(path.relative_to(tree.folder)))
+    (log,) = second.folder.glob("results/logs/export/*/*.log")
+    assert "exported before" in log.read_text()
+
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1
+    weights.write_bytes(content)
+    (fetched,) = tree.folder.glob("results/weights/vit-local-*/weights.json")
+    again = tree.run("mine", options=("--forcerun", str(fetched.relative_to(tree.folder))))
+    assert len(again.of("export")) == 1
+    assert len(again.of("embed")) == 2 * 4
+    assert store.read_json(path, Export).weights_checksum != record.weights_checksum
