@@ -21,6 +21,7 @@ from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics.class_ranks import by_class
 from lookalike.metrics.evaluation import Results
 from lookalike.metrics.ranking import rank
+from lookalike.report import classmates
 from lookalike.sample import copies, expectations, hashing
 from lookalike.sample import folder as folder_kind
 from lookalike.sample.make_images import Album
@@ -366,3 +367,13 @@ def test_without_classes_the_table_of_ranks_is_absent(tmp_path: Path) -> None:
     chain.search()
     assert identity.is_absent(chain.folder / "classes.parquet")
     assert pc.count(store.read_columns(chain.folder / "classes.parquet", "query_id")["query_id"]).as_py() == 0
+
+
+def test_the_matches_in_the_report_are_the_class_without_the_query() -> None:
+    images = labelled({"c": "x", "a": "x", "lone": "y", "b": "x", "none": None})
+    matches = classmates.of(images)
+    assert {row: list(others) for row, others in matches.items()} == {0: [1, 3], 1: [3, 0], 3: [1, 0]}
+    assert matches[0][:1] == [1]
+    assert (matches[0][-1], len(matches[0])) == (3, 2)
+    with pytest.raises(IndexError):
+        matches[0][2]
