@@ -23,6 +23,7 @@ rule compare:
         candidates_sn=lambda wildcards: plan.searched(
             wildcards.experiment, "candidates_sn"
         ),
+        classes=lambda wildcards: plan.searched(wildcards.experiment, "classes"),
         audit=lambda wildcards: plan.audited(wildcards.experiment),
         near_duplicates=lambda wildcards: plan.near_duplicates(
             plan.dataset_of(wildcards.experiment)

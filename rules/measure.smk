@@ -14,6 +14,7 @@ rule measure:
         candidates="results/{dataset}/neighbors/{model}/{index}.candidates.parquet",
         training="results/{dataset}/neighbors/{model}/{index}.training.parquet",
         candidates_sn="results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet",
+        classes="results/{dataset}/neighbors/{model}/{index}.classes.parquet",
         audit="results/{dataset}/audit/{model}/{index}.parquet",
         near_duplicates=lambda wildcards: plan.near_duplicates(wildcards.dataset),
         seen="results/{dataset}/indexes/{model}/{index}.images.parquet",

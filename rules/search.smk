@@ -7,6 +7,7 @@ outputs:  results/{dataset}/neighbors/{model}/{index}.parquet                que
           results/{dataset}/neighbors/{model}/{index}.candidates.parquet     the best 10 pairs a query over all queries
           results/{dataset}/neighbors/{model}/{index}.training.parquet       each query's nearest training images
           results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet  the candidates of normalised scores
+          results/{dataset}/neighbors/{model}/{index}.classes.parquet        how much of its class each query found
           a table of a role that the data set lacks is empty, and its footer says `role: absent`
 refuses:  an index, ids and shards that were not made for each other
 """
@@ -25,6 +26,7 @@ rule search:
         candidates="results/{dataset}/neighbors/{model}/{index}.candidates.parquet",
         training="results/{dataset}/neighbors/{model}/{index}.training.parquet",
         candidates_sn="results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet",
+        classes="results/{dataset}/neighbors/{model}/{index}.classes.parquet",
     log:
         text="results/logs/search/{dataset}/{model}/{index}.log",
         timing="results/logs/search/{dataset}/{model}/{index}.json",

@@ -14,6 +14,7 @@ with job(f"compare {snakemake.wildcards.experiment}", snakemake.log[0]):
                 candidates=snakemake.input.candidates,
                 training=snakemake.input.training,
                 candidates_sn=snakemake.input.candidates_sn,
+                classes=snakemake.input.classes,
                 audit=snakemake.input.audit,
                 near_duplicates=snakemake.input.near_duplicates,
             ),

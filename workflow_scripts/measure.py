@@ -11,6 +11,7 @@ with job(f"measure {wildcards.dataset} {wildcards.model} {wildcards.index}", sna
                 candidates=snakemake.input.candidates,
                 training=snakemake.input.training,
                 candidates_sn=snakemake.input.candidates_sn,
+                classes=snakemake.input.classes,
                 audit=snakemake.input.audit,
                 near_duplicates=next(iter(snakemake.input.near_duplicates), None),
             ),

@@ -14,6 +14,7 @@ with job(f"search {wildcards.dataset} {wildcards.model} {wildcards.index}", snak
             showcase_out=snakemake.output.showcase,
             training_out=snakemake.output.training,
             candidates_sn_out=snakemake.output.candidates_sn,
+            classes_out=snakemake.output.classes,
             timing_out=snakemake.log.timing,
             key=snakemake.params.key,
             build_key=snakemake.params.build_key,

@@ -39,7 +39,7 @@ FROZEN: dict[str, dict[str, Any]] = {
     "Hash": {"stored_dtype": "float32", "bits": 256},
     "PythonFactory": {"stored_dtype": "float32", "options": {}},
     "PhotoTiles": {"showcase": None, "tile": 144},
-    "Folder": dict.fromkeys(("showcase", "queries", "truth", "about", "training", "sample")),
+    "Folder": dict.fromkeys(("showcase", "queries", "truth", "same", "about", "training", "sample")),
     "Copies": {
         "showcase": None,
         "queries": 150,

@@ -610,7 +610,9 @@ def test_help_shows_an_example_that_works(ran: Path, command: str) -> None:
 
 def test_the_page_names_every_option_and_no_other() -> None:
     page = (REPOSITORY / "docs/command-line.md").read_text()
-    shown = "".join(lookalike(command, "--help").stdout for command in ("try", "pair", "search", "models"))
+    shown = "".join(
+        lookalike(command, "--help").stdout for command in ("try", "pair", "search", "models", "export", "fuse")
+    )
     options = r"(?<![\w-])--?[a-z][a-z-]*"
     assert set(re.findall(options, page)) == set(re.findall(options, shown)) - {"-h"} | {"-r"}  # jq -r
 

@@ -208,10 +208,10 @@ def test_candidates_of_another_model_are_refused(searched: Callable[..., Files])
 
 def test_each_search_needs_one_file_of_each_kind() -> None:
     kinds = ("neighbors", "candidates", "training", "candidates_sn", "audit")
-    each = {kind: [kind] for kind in kinds}
-    assert results_of(**each, near_duplicates=["near"]) == [Results(*kinds, "near")]
-    assert results_of(**each, near_duplicates=[]) == [Results(*kinds)]
-    with pytest.raises(LookalikeError, match=r"expected one file of each kind per search, got \[1, 1, 1, 2, 1\]"):
+    each = {kind: [kind] for kind in (*kinds, "classes")}
+    assert results_of(**each, near_duplicates=["near"]) == [Results(*kinds, "near", "classes")]
+    assert results_of(**each, near_duplicates=[]) == [Results(*kinds, None, "classes")]
+    with pytest.raises(LookalikeError, match=r"expected one file of each kind per search, got \[1, 1, 1, 2, 1, 1\]"):
         results_of(**each | {"candidates_sn": ["s", "s"]}, near_duplicates=[])
 
 

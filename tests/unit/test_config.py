@@ -108,8 +108,9 @@ def test_the_catalogue_is_valid() -> None:
             "datasets/photo-tiles-copies/operations",
             ["crop", "blurr"],
             "datasets.photo-tiles-copies.operations.1: input should be 'crop', 'blur', 'jpeg', 'rotate', 'color', "
-            "'brightness', 'text', 'shapes', 'flip', 'pad', 'paste' or 'grey', found 'blurr' (alterations to choose "
-            "from). Did you mean 'blur'?",
+            "'brightness', 'text', 'shapes', 'flip', 'pad', 'paste', 'grey', 'sticker', 'screenshot', 'perspective', "
+            "'noise', 'pixelate', 'collage', 'webp', 'avif' or 'meme', found 'blurr' (alterations to choose from). "
+            "Did you mean 'blur'?",
         ),
         (
             "datasets/photo-tiles-copies/operations",

@@ -281,6 +281,13 @@ def test_a_held_out_image_is_not_a_reference(without_match, held_out):
     assert unmatched == ranked[::-1][:without_match]
 
 
+def test_images_are_held_out_for_collages_too():
+    rows = make(sources(), queries=5, operations=["collage"])
+    backgrounds = {step["background"] for row in queries(rows) for step in json.loads(row["parameters"])["steps"]}
+    assert backgrounds
+    assert not backgrounds & {row["image_id"] for row in rows if row["reference"]}
+
+
 def test_no_image_is_held_out_where_none_is_pasted():
     rows = make(sources(30), queries=5, operations=("crop", "blur"))
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from lookalike.config.datasets import OPERATIONS
-from lookalike.sample import copy_operations, copy_recipes
+from lookalike.config.datasets import DEFAULT_OPERATIONS, OPERATIONS, Copies
+from lookalike.job.errors import LookalikeError
+from lookalike.sample import copy_operations, copy_recipes, everyday_operations
 from lookalike.sample.copy_recipes import RANGES, STRENGTHS, Draw
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -195,6 +196,57 @@ def test_the_font_comes_with_pillow_and_no_system_font_is_searched(monkeypatch):
     assert font.getname() == ("Aileron", "Regular")
     assert font.size == 24
     assert [type(font) for font in opened] == [io.BytesIO]
+
+
+def test_a_collage_has_the_image_whole_in_one_tile_and_parts_of_the_other_in_the_rest():
+    image, background = noise(60, 40), Image.new("RGB", (200, 200), (10, 200, 30))
+    for number in range(20):
+        step = copy_recipes.draw_step(Draw(number), "collage", "heavy")
+        pixels = np.asarray(altered(image, step, background))
+        windows = np.lib.stride_tricks.sliding_window_view(pixels, (40, 60, 3))[:, :, 0]
+        assert (windows == np.asarray(image)).all(axis=(2, 3, 4)).sum() == 1
+        others = (pixels == (10, 200, 30)).all(axis=2).sum()
+        assert others == (step["tiles"] - 1) * 60 * 40
+
+
+def test_a_screenshot_and_a_meme_keep_the_images_middle():
+    image = noise(300, 200)
+    for operation in ("screenshot", "meme"):
+        for number in range(20):
+            step = copy_recipes.draw_step(Draw(number), operation, "medium")
+            after = np.asarray(altered(image, step))
+            middle = np.asarray(image)[60:140, :]
+            assert after.shape[0] > 200
+            assert any((after[row : row + 80, :300] == middle).all() for row in range(after.shape[0] - 79))
+
+
+def test_noise_has_the_recorded_spread_and_no_bias():
+    image = Image.new("RGB", (300, 200), (128, 128, 128))
+    step = copy_recipes.draw_step(Draw(0), "noise", "medium")
+    difference = np.asarray(altered(image, step)).astype(float) - 128
+    assert abs(difference.mean()) < 0.2
+    assert difference.std() == pytest.approx(step["spread"], rel=0.02)
+
+
+def test_a_photo_of_a_screen_has_the_image_between_the_drawn_corners():
+    image = Image.new("RGB", (200, 100), (250, 250, 250))
+    step = {"operation": "perspective", "tilt": 0.2, "lines": 0.0, "corners": [[1.0, 1.0], [0, 0], [0, 0], [0.5, 0]]}
+    bright = np.asarray(altered(image, step))[:, :, 0] > 200
+    assert bright[25, 50]  # the first corner is moved to (40, 20), the last to (20, 100)
+    assert not bright[15, 20]
+    assert bright[3, 197]
+    assert bright[97, 30]
+    assert not bright[97, 10]
+
+
+def test_the_default_operations_are_those_of_the_first_version():
+    assert Copies(kind="copies", of="x").operations == DEFAULT_OPERATIONS == OPERATIONS[:12]
+
+
+def test_without_avif_the_remedy_is_in_the_message(monkeypatch):
+    monkeypatch.setattr(everyday_operations.features, "check", lambda name: False)
+    with pytest.raises(LookalikeError, match=r"^operations: .* cannot write AVIF\. Install Pillow from PyPI"):
+        altered(noise(), copy_recipes.draw_step(Draw(0), "avif", "light"))
 
 
 # --- docs ---

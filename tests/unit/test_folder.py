@@ -74,7 +74,7 @@ def test_a_row_says_where_the_picture_is_and_how_large():
         {
             "image_id": "sub/a.png",
             "reference": True,
-            "query": False,
+            "query": True,
             "training": False,
             "root": "./pictures/",
             "path": "sub/a.png",

@@ -137,6 +137,7 @@ class Chain:
                 build_key=build_key or ('{"factory": "Flat"}' if key is None else key),
                 training_out=str(self.folder / "training_found.parquet"),
                 candidates_sn_out=str(self.folder / "candidates_sn.parquet"),
+                classes_out=str(self.folder / "classes.parquet"),
                 parts=("training", "showcase") if training else ("showcase",),
                 embedding_key=KEY,
                 embedding_code=CODE,
@@ -535,7 +536,7 @@ def test_tables_of_roles_that_a_data_set_lacks_are_empty_and_marked_absent(tmp_p
     absent = {name: chain.rows(name) for name in ("training_found", "candidates_sn")}
     assert absent == {"training_found": [], "candidates_sn": []}
     roles = {path.stem: store.read_provenance(path).get("role") for path in tmp_path.glob("*.parquet")}
-    assert {name for name, role in roles.items() if role == "absent"} == set(absent)
+    assert {name for name, role in roles.items() if role == "absent"} == {*absent, "classes"}
 
 
 def test_a_training_role_whose_images_were_all_rejected_is_not_absent(chain: Chain) -> None:

@@ -209,7 +209,7 @@ def test_a_working_directory_that_snakemake_cannot_lock_is_refused(
 
 def test_a_search_writes_the_same_files_on_every_data_set() -> None:
     folder = "results/photo-tiles-copies/neighbors/pixels"
-    kinds = ("", ".showcase", ".candidates", ".training", ".candidates_sn")
+    kinds = ("", ".showcase", ".candidates", ".training", ".candidates_sn", ".classes")
     assert {f"{folder}/flat{kind}.parquet" for kind in kinds} <= set(Plan.of(CATALOGUE).targets("demo"))
     assert f"{folder}/flat.candidates_sn.parquet" in Plan.of(CATALOGUE).searched("demo", "candidates_sn")
 

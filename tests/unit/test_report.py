@@ -18,6 +18,7 @@ from PIL import Image
 
 from lookalike.compare.answers import answers
 from lookalike.io import store
+from lookalike.io.formats.hard_negatives import HardNegative, HardNegatives
 from lookalike.io.formats.records import (
     Approximation,
     Case,
@@ -96,6 +97,7 @@ class Experiment:
     effects: list[Effect] = field(default_factory=list)
     approximations: list[Approximation] = field(default_factory=list)
     left_out: list[dict[str, object]] = field(default_factory=list)  # ignored files in the data set's folders
+    hard_negatives: dict[str, dict[str, HardNegatives]] = field(default_factory=dict)  # by model
     footer: dict[str, object] = field(default_factory=dict)  # of the neighbors, in addition to the common entries
     captions: dict[str, str] = field(default_factory=dict)
     columns: dict[str, dict[str, str]] = field(default_factory=dict)  # by_* column -> image -> value
@@ -224,6 +226,7 @@ class Experiment:
             groups=len({self.groups.get(query, query) for query, match in self.queries.items() if match}),
             rejected_references=sum(one in self.references for one in bad),
             rejected_queries=sum(one in self.queries for one in bad),
+            hard_negatives=self.hard_negatives.get(model, {}),
             metrics={name: NOTHING if name in self.too_easy else estimate for name in names}
             | {"mrr": estimate}
             | {f"{name}{end}": estimate for end in self.pooled for name in ("uap", "uap_k10", "recall_at_p90")},
@@ -1202,3 +1205,21 @@ def test_duplicates_are_counted_shown_and_explained(experiment: Experiment) -> N
     ]
     assert shown == ["ref-0", "ref-3", "q-1", "ref-1", "q-2", "ref-5", "ref-2", "ref-4"]
     assert not re.search(r'"pic s\d+ " style="[^"]*" role="img" title="(?!ref|q)', html)
+
+
+def test_queries_without_a_match_that_a_threshold_accepts_are_counted_and_shown(experiment: Experiment) -> None:
+    closest = [HardNegative(query="q-2", reference="ref-3", score=0.91)]
+    accepted = HardNegatives(threshold=0.8125, queries=1, above=1, closest=closest)
+    experiment.hard_negatives = {"good": {"recall_at_p90": accepted}}
+    page = experiment.report()
+    section = page.partition('<section id="negatives"')[2].partition("</section>")[0]
+    assert "1 of 1\u00a0query without a match (100.0\u00a0%) would be accepted at the threshold 0.812500" in section
+    assert section.index("q-2") < section.index("ref-3")
+    assert "accepted" in section.partition("0.91")[2]
+    assert "not in the sample" not in section
+
+
+def test_without_such_queries_the_report_has_no_section_about_them(experiment: Experiment) -> None:
+    nothing = HardNegatives(threshold=0.8125, queries=0, above=0, closest=[])
+    experiment.hard_negatives = {model: {"recall_at_p90": nothing} for model in experiment.models}
+    assert '<section id="negatives"' not in experiment.report()

@@ -8,9 +8,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from conftest import REPOSITORY, MakePictures
+from conftest import REPOSITORY, MakePictures, picture
 from lookalike.cli import catalogue, try_folder
 from lookalike.cli.main import app
+from lookalike.config.datasets import OPERATIONS
 from lookalike.config.files import read
 from lookalike.embed import onnx_files
 from lookalike.embed.models import efficientnet_lite, pixels
@@ -49,7 +50,8 @@ def test_the_configuration_is_one_that_a_person_can_keep(workdir: Path) -> None:
         "run": ["my-my-pictures-2024"],
         "datasets": {
             "my-my-pictures-2024": {"kind": "folder", "root": str(workdir / "My Pictures (2024)"), "sample": 2000},
-            "my-my-pictures-2024-copies": {"kind": "copies", "of": "my-my-pictures-2024", "queries": 9, "k": 4},
+            "my-my-pictures-2024-copies": {"kind": "copies", "of": "my-my-pictures-2024"}
+            | {"queries": 8, "without_match": 1, "operations": list(OPERATIONS), "k": 4},
         },
         "experiments": {
             "my-my-pictures-2024": {
@@ -83,6 +85,26 @@ def test_options_are_what_the_configuration_says(workdir: Path) -> None:
     assert (raw["datasets"]["two-copies"]["queries"], raw["datasets"]["two-copies"]["k"]) == (30, 3)
 
 
+def test_a_fifth_of_the_queries_has_no_match(workdir: Path) -> None:
+    for number in range(300):
+        Path(f"many/{number}").mkdir(parents=True)
+        picture(number, (8, 8)).save(f"many/{number}/a.png")
+    attempt("many", "--models", "pixels", "--name", "many")
+    copies = written("many")["datasets"]["many-copies"]
+    assert (copies["queries"], copies["without_match"]) == (200, 50)
+
+
+def test_a_configuration_of_an_earlier_version_is_run_unchanged(workdir: Path) -> None:
+    arguments = ("../My Pictures (2024)", "--models", "pixels", "--name", "old", "--queries", "9")
+    attempt(*arguments)
+    lines = Path("old.yaml").read_text().splitlines(keepends=True)
+    first = next(number for number, line in enumerate(lines) if "More copies, of images" in line)
+    last = next(number for number, line in enumerate(lines) if line.startswith("    k: "))
+    Path("old.yaml").write_text("".join(lines[:first] + lines[last:]))
+    assert "configuration: old.yaml (unchanged)" in attempt(*arguments).stderr
+    assert set(written("old")["datasets"]["old-copies"]) == {"kind", "of", "queries", "k"}
+
+
 def test_the_default_models_are_those_with_local_weights(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(efficientnet_lite, "_package", lambda variant: f"no-such-package-{variant}")
     in_package = onnx_files._in_package
@@ -106,7 +128,7 @@ def test_an_existing_configuration_is_reused_or_refused_and_never_overwritten(wo
     assert "configuration: mine.yaml (unchanged)" in attempt(folder, "--models", "pixels", "--name", "mine").stderr
     stderr = attempt(folder, "--models", "pixels", "--name", "mine", "--queries", "5").stderr
     assert stderr.startswith(
-        "lookalike: mine.yaml: already exists and differs from this request: datasets.mine-copies.queries is 9, "
+        "lookalike: mine.yaml: already exists and differs from this request: datasets.mine-copies.queries is 8, "
         f"not 5. Run it unchanged (snakemake -s {REPOSITORY}/Snakefile --cores 2 --configfile mine.yaml -- mine), "
         "choose another --name, or move it away."
     )
@@ -146,7 +168,7 @@ def test_a_changed_folder_is_read_again_with_the_same_configuration(
         stderr = attempt("../My Pictures (2024)", "--models", "pixels", "--name", "mine").stderr
         assert calls[-1] == expected
         assert ("the folder has changed since the last run: reading it again\n" in stderr) == bool(expected)
-    assert written("mine")["datasets"]["mine-copies"]["queries"] == 9  # as for the nine images of the first run
+    assert written("mine")["datasets"]["mine-copies"]["queries"] == 8  # as for the nine images of the first run
 
 
 @pytest.mark.parametrize(

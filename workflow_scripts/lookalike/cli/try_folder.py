@@ -18,6 +18,7 @@ import typer
 import yaml
 
 from lookalike.cli import catalogue as catalogues
+from lookalike.cli import try_configuration
 from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import THREADS, Json
 from lookalike.cli.output import print_json, print_table
@@ -33,37 +34,7 @@ from lookalike.sample.left_out import LeftOut
 
 FEWEST = 6  # images: with fewer, no test can tell two models apart
 SAMPLE, QUERIES, NEIGHBORS = 2000, 200, 10
-
-CONFIGURATION = """\
-# Which model finds these images? Written by `lookalike try`; you can keep and edit it.
-# To run it again, for example after an edit, change to this file's folder:
-#   {command}
-# Only what changed runs again. The report is results/reports/{name}/index.html.
-
-run: [{name}]
-
-datasets:
-  # The images; they are read and never changed. Of a large folder at most `sample` are used, a random sample that stays
-  # the same; without that line, all.
-  {name}:
-    kind: folder
-    root: {root}
-    sample: {sample}
-
-  # Altered copies of them, whose originals are to be found. For each copy, the k nearest images are kept.
-  {name}-copies:
-    kind: copies
-    of: {name}
-    queries: {queries}
-    k: {k}
-
-experiments:
-  {name}:
-    title: {title}
-    dataset: {name}-copies
-    # `lookalike models` lists all available models.
-    models: [{models}]
-"""
+UNMATCHED = 5  # one query in this many has no match, and at most one image in this many is spared for it
 
 
 @dataclass(frozen=True)
@@ -107,7 +78,10 @@ def try_folder(
     ] = None,
     model: Annotated[list[str] | None, typer.Option("--model", help="One more model. Can be repeated.")] = None,
     queries: Annotated[
-        int | None, typer.Option("--queries", min=1, help=f"Number of copies; by default {QUERIES}, or one per image.")
+        int | None,
+        typer.Option(
+            "--queries", min=1, help=f"Number of copies that have a match; by default {QUERIES}, or one per image."
+        ),
     ] = None,
     sample: Annotated[
         int, typer.Option("--sample", min=FEWEST, help="Maximum number of images, chosen at random.")
@@ -150,9 +124,14 @@ def try_folder(
     trial = Trial(name, out / f"{name}.yaml", _snakefile())
     # settings that depend on the number of images are kept when the folder grows: the user did not change them
     kept = read(trial.file) if trial.file.exists() else {}
-    queries = queries or _of(kept, "datasets", f"{name}-copies", "queries") or min(QUERIES, used)
+    spared = min((queries or QUERIES) // (UNMATCHED - 1), used // UNMATCHED, used - FEWEST)
+    without_match = _of(kept, "datasets", f"{name}-copies", "without_match") or 0 if kept else spared
+    queries = queries or _of(kept, "datasets", f"{name}-copies", "queries") or min(QUERIES, used - spared)
+    old = bool(kept) and _of(kept, "datasets", f"{name}-copies", "operations") is None
     k = _of(kept, "datasets", f"{name}-copies", "k") or min(NEIGHBORS, used // 2)
-    text = _configuration(trial, folder, chosen, sample=sample, queries=queries, k=k)
+    text = try_configuration.text(
+        trial.command, name, folder, chosen, sample=sample, k=k, queries=queries, without_match=without_match, old=old
+    )
     entry = _check(known, trial, text)
     is_new = _keep(trial, text)
     again = _has_changed(trial, entry)
@@ -196,30 +175,6 @@ def _snakefile() -> Path:
     if not snakefile.is_file():
         raise LookalikeError(f"{snakefile}: is missing next to config.yaml. Install from the folder of the workflow.")
     return snakefile
-
-
-def _configuration(trial: Trial, folder: Path, models: list[str], *, sample: int, queries: int, k: int) -> str:
-    root = folder.resolve()
-    return CONFIGURATION.format(
-        command=trial.command,
-        name=trial.name,
-        root=_scalar(str(root)),
-        title=_scalar(f"Which model finds the images of {root.name or root}?"),
-        sample=sample,
-        queries=queries,
-        k=k,
-        models=", ".join(models),
-    )
-
-
-def _scalar(text: str) -> str:
-    """Any text as a YAML scalar on one line."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise LookalikeError(f"FOLDER: the path {text!r} is not valid UTF-8. Rename the folder.") from None
-    written: str = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=float("inf"))
-    return written.strip()
 
 
 def _of(value: Any, *keys: str) -> Any:

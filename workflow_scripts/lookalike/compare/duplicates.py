@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.io import identity, store
+from lookalike.io import identity, relevance, store
 from lookalike.io.formats.records import Duplicates
 from lookalike.io.formats.tables import DUPLICATES, IMAGES, INDEX_IMAGES, TRUTH
 from lookalike.metrics.joining import Bools, Ints
@@ -44,7 +44,7 @@ def find_duplicates(job: DuplicatesJob) -> None:
     hashes = store.read_columns(job.seen, "image_id", "sha256").drop_null()
     sample = store.read_table(job.images, IMAGES)
     images = _Images.of(hashes, sample)
-    counts = count(images, store.read_table(job.truth, TRUTH)).model_copy(
+    counts = count(images, _truth_of(images, store.read_table(job.truth, TRUTH), sample)).model_copy(
         update={
             identity.SAMPLE: sample_sha256,
             "shards_sha256": store.read_provenance(job.seen).get("shards_sha256", ""),
@@ -77,6 +77,16 @@ class _Images:
         roles = {role: known[role].to_numpy().astype(np.bool_) for role in ROLES}
         same = np.bincount(code[roles["reference"]], minlength=len(code))
         return cls(hashes["image_id"].combine_chunks(), sha256, code, roles, same)
+
+
+def _truth_of(images: _Images, truth: pa.Table, sample: pa.Table) -> pa.Table:
+    """The true matches; in a labelled collection, those among identical files, as only these can be duplicates."""
+    if not relevance.is_labelled(sample):
+        return truth
+    listed = pa.table({"code": images.code, "query_id": images.ids}).filter(pa.array(images.same[images.code] > 1))
+    others = listed.rename_columns(["code", "reference_id"])
+    pairs = listed.join(others, keys="code", join_type="inner", use_threads=False)
+    return relevance.right_among(pairs, truth, sample)
 
 
 def count(images: _Images, truth: pa.Table) -> Duplicates:

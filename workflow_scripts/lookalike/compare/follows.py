@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookalike.io import relevance
 from lookalike.io.formats.records import Claim, Estimate, Following
 from lookalike.metrics.breakdowns import CHAIN, by_operation
 from lookalike.metrics.joining import Bools
@@ -120,7 +121,8 @@ def overlaps(neighbors: pa.Table, colors: pa.Table, truth: pa.Table, images: pa.
     neighbors remain, the share is of these. A query rejected by one of the two scores 0.
     """
     ids = images["image_id"].combine_chunks()
-    true = _pairs(truth, ids)
+    pairs = pa.concat_tables(table.select(["query_id", "reference_id"]) for table in (neighbors, colors))
+    true = _pairs(relevance.right_among(pairs, truth, images), ids)
     first = _first(neighbors, ids, true)
     common = np.intersect1d(first, _first(colors, ids, true))
     counted = np.flatnonzero(images["query"].to_numpy())

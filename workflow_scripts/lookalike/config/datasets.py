@@ -95,6 +95,12 @@ class Folder(DatasetBase):
     root: UserPath = Field(min_length=1, description="folder of the references, searched recursively")
     queries: UserPath | None = Field(None, description="folder of the queries")
     truth: UserPath | None = Field(None, description="CSV with the columns query_id,reference_id")
+    same: str | None = Field(
+        None,
+        min_length=1,
+        description="what makes two images right for each other: `folder` (the subfolder that they are in), or a "
+        "column of about; every image is then a query",
+    )
     about: UserPath | None = Field(None, description="CSV with image_id and columns to break the numbers down by")
     training: UserPath | None = Field(
         None, description="folder of images that are neither references nor queries, for score normalisation"
@@ -108,9 +114,19 @@ class Folder(DatasetBase):
         others = tuple(part for part in ("queries", "training") if getattr(self, part))
         return ("references", *others) if others else ("images",)
 
-    @property
-    def has_queries(self) -> bool:
-        return self.queries is not None
+    @model_validator(mode="after")
+    def _labelled_or_with_queries(self) -> "Folder":
+        if self.same and (self.queries or self.truth):
+            raise ValueError(
+                "has 'same', which makes every image a query, and also 'queries' or 'truth'. Keep 'same' if the right "
+                "answers are those of the query's class, or remove it."
+            )
+        if self.same and self.same != "folder" and not self.about:
+            raise ValueError(
+                f"'same: {self.same}' is a column of the table 'about', which is missing. Add 'about', or use "
+                "'same: folder' if each class has a folder of its own."
+            )
+        return self
 
     def tables(self) -> list[str]:
         return _existing("", self.truth, self.about)
@@ -118,9 +134,30 @@ class Folder(DatasetBase):
 
 Strength = Literal["light", "medium", "heavy"]
 Operation = Literal[
-    "crop", "blur", "jpeg", "rotate", "color", "brightness", "text", "shapes", "flip", "pad", "paste", "grey"
+    "crop",
+    "blur",
+    "jpeg",
+    "rotate",
+    "color",
+    "brightness",
+    "text",
+    "shapes",
+    "flip",
+    "pad",
+    "paste",
+    "grey",
+    "sticker",
+    "screenshot",
+    "perspective",
+    "noise",
+    "pixelate",
+    "collage",
+    "webp",
+    "avif",
+    "meme",
 ]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+DEFAULT_OPERATIONS = OPERATIONS[:12]  # a key omits the default, so later operations must never be added to it
 
 
 class Copies(DatasetBase):
@@ -133,7 +170,9 @@ class Copies(DatasetBase):
     queries: int = Field(150, ge=1, description="copies that have a match")
     without_match: int = Field(0, ge=0, description="copies of images that are excluded from the references")
     seed: int = Field(0, description="seed of the alterations: another seed makes other copies")
-    operations: tuple[Operation, ...] = Field(OPERATIONS, min_length=1, description="alterations to choose from")
+    operations: tuple[Operation, ...] = Field(
+        DEFAULT_OPERATIONS, min_length=1, description="alterations to choose from"
+    )
     strengths: tuple[Strength, ...] = Field(
         ("light", "medium", "heavy"), min_length=1, description="strengths of the alterations to choose from"
     )

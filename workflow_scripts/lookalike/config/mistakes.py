@@ -17,7 +17,8 @@ from lookalike.job.errors import did_you_mean, nearest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LONGEST = 200  # characters of a name; file names are limited to 255, and endings are added
-BESIDE = ("candidates", "candidates_sn", "training", "showcase")  # what search writes besides {index}.parquet
+# What search writes besides {index}.parquet.
+BESIDE = ("candidates", "candidates_sn", "training", "showcase", "classes")
 
 # Renamed keys and entries of earlier versions, by section.
 RENAMED = {

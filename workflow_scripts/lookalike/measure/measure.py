@@ -28,6 +28,7 @@ from lookalike.measure import thresholds
 from lookalike.metrics import agreement
 from lookalike.metrics.breakdowns import break_down
 from lookalike.metrics.evaluation import NORMALISED, Evaluation, Results, evaluate, matches_of, pooled
+from lookalike.metrics.hard_negatives import hard_negatives, scores_of
 from lookalike.metrics.jackknife import pooled_estimate
 from lookalike.metrics.joining import Bools
 from lookalike.metrics.pooled import Predictions, curve
@@ -69,7 +70,8 @@ def measure(job: MeasureJob) -> None:
     rejected = sample.filter(pc.is_in(sample["image_id"], value_set=_rejected_ids(job.seen, seen, sample)))
     references, rejected_references = _count(sample, "reference"), _count(rejected, "reference")
     searched = references - rejected_references
-    evaluation = evaluate(job.results, store.read_table(job.truth, TRUTH), sample, searched=searched, k=job.k)
+    truth = store.read_table(job.truth, TRUTH)
+    evaluation = evaluate(job.results, truth, sample, searched=searched, k=job.k)
     counted = sample.take(evaluation.ranking.counted)
     groups = group_codes(counted["group"].to_pylist())
     agreements, baselines = agreement.estimates(
@@ -87,6 +89,7 @@ def measure(job: MeasureJob) -> None:
         }
 
     queries = _count(sample, "query")
+    of_scores = thresholds.all_of(evaluation, queries)
     parts = break_down(counted, _longer_sides(seen, counted["image_id"]))
     record = Metrics(
         dataset=job.dataset,
@@ -103,8 +106,9 @@ def measure(job: MeasureJob) -> None:
         breakdowns={
             column: {value: estimates(part) for value, part in values.items()} for column, values in parts.items()
         },
-        thresholds=thresholds.all_of(evaluation, queries),
+        thresholds=of_scores,
         thresholds_sn=thresholds.targets(evaluation, queries, NORMALISED),
+        hard_negatives=hard_negatives(job.results, truth, sample, scores_of(of_scores)),
         curves={
             name: _curve(predictions)
             for name, predictions in evaluation.predictions.items()

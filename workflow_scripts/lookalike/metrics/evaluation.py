@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from lookalike.config.indexes import Normalise
-from lookalike.io import identity, store
+from lookalike.io import identity, relevance, store
 from lookalike.io.formats.audit import Audit
-from lookalike.io.formats.tables import NEIGHBORS
+from lookalike.io.formats.tables import CLASS_RANKS, NEIGHBORS
 from lookalike.job.errors import LookalikeError
+from lookalike.metrics.class_ranks import by_class
 from lookalike.metrics.jackknife import ROUGH_DF, Pooled, influences
 from lookalike.metrics.joining import Floats, Ints
 from lookalike.metrics.pooled import (
@@ -40,10 +41,11 @@ NO_INFLUENCE = (np.zeros((1, 0)), np.zeros((1, 0)))  # without true pairs
 
 @dataclass(frozen=True)
 class Results:
-    """The output files of one search, of which two are marked absent if the data set has no training images.
+    """The output files of one search.
 
-    Besides, what scenes are judged by: the search's ``audit``, without which there are no metrics of scenes, and the
-    data set's ``near_duplicates``, None where its entry leaves them out.
+    ``training`` and ``candidates_sn`` are marked absent if the data set has no training images, ``classes`` if its
+    images have no classes; None is the same. Besides, what scenes are judged by: the search's ``audit``, without which
+    there are no metrics of scenes, and the data set's ``near_duplicates``, None where its entry leaves them out.
     """
 
     neighbors: str | Path
@@ -52,11 +54,13 @@ class Results:
     candidates_sn: str | Path
     audit: str | Path | None = None
     near_duplicates: str | Path | None = None
+    classes: str | Path | None = None
 
     @property
     def files(self) -> list[str | Path]:
-        """The four files of the search."""
-        return [self.neighbors, self.candidates, self.training, self.candidates_sn]
+        """The files of the search."""
+        files = [self.neighbors, self.candidates, self.training, self.candidates_sn]
+        return files if self.classes is None else [*files, self.classes]
 
     def identities(self) -> dict[str, str]:
         """Name -> content identity of each file, recorded as the inputs of the metrics."""
@@ -71,14 +75,19 @@ def results_of(
     candidates_sn: Sequence[str],
     audit: Sequence[str],
     near_duplicates: Sequence[str],
+    classes: Sequence[str],
 ) -> list[Results]:
     """The files of several searches of one data set, from one list per kind; ``near_duplicates`` is one file or none.
 
     Raises LookalikeError if the lists differ in length.
     """
-    lists = (neighbors, candidates, training, candidates_sn, audit)
+    lists = (neighbors, candidates, training, candidates_sn, audit, classes)
+    near = next(iter(near_duplicates), None)
     try:
-        return [Results(*files, *near_duplicates) for files in zip(*lists, strict=True)]
+        return [
+            Results(nearest, best, near_training, best_sn, audited, near, of_classes)
+            for nearest, best, near_training, best_sn, audited, of_classes in zip(*lists, strict=True)
+        ]
     except ValueError:
         lengths = [len(files) for files in lists]
         raise LookalikeError(f"expected one file of each kind per search, got {lengths}.") from None
@@ -89,7 +98,8 @@ class Evaluation:
     """Outcomes of the queries with a match, and the pooled predictions of all queries.
 
     outcomes: metric -> (q,) float64 parallel to ``ranking.counted``; None if there are too few references
-    predictions: metric -> its list of predictions
+    predictions: metric -> its list of predictions; none where they could not hold most true pairs
+    matches: (g,) int64, the number of true pairs of each group
     audit: what the misses found; None without an audit
     """
 
@@ -97,6 +107,7 @@ class Evaluation:
     outcomes: dict[str, Floats | None]
     groups: Groups
     predictions: dict[str, Predictions]
+    matches: Ints
     audit: Audit | None = None
 
 
@@ -112,6 +123,13 @@ def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: i
     neighbors = store.read_table(results.neighbors, NEIGHBORS)
     ranking = rank(neighbors, truth, images, searched=searched, kept=k + 1, where=results.neighbors)
     groups = groups_of(images)
+    matches = np.bincount(groups.code[ranking.counted], ranking.matches, len(groups.names)).astype(np.int64)
+    outcomes, misses = at_k(ranking, k), None
+    if relevance.is_labelled(images) and results.classes is not None:
+        outcomes = by_class(ranking, store.read_table(results.classes, CLASS_RANKS), images, k, results.classes)
+        if matches.sum() > PER_QUERY * np.count_nonzero(images["query"]):
+            # 10,000 images of 10 classes: the best 100,000 pairs hold at most 1 % of the true ones
+            return Evaluation(ranking, outcomes, groups, {}, matches)
     best = f"uap_k{min(k, PER_QUERY)}"
     lists = {
         "uap": (store.read_table(results.candidates, NEIGHBORS), results.candidates),
@@ -125,17 +143,16 @@ def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: i
             f"{best}{NORMALISED}": (normalise(lists[best][0], near, settings, results.training), results.neighbors),
         }
     predictions = {name: predictions_of(pairs, truth, images, groups, where) for name, (pairs, where) in lists.items()}
-    outcomes, misses = at_k(ranking, k), None
-    if results.audit is not None:
+    if results.audit is not None and not relevance.is_labelled(images):
         scenes = read_scenes(results.audit, results.near_duplicates, results.neighbors, images)
         outcomes |= outcomes_of_scenes(neighbors, truth, images, scenes, searched=searched, k=k)
         misses = count_misses(neighbors, truth, images, scenes, ranking)
-    return Evaluation(ranking, outcomes, groups, predictions, misses)
+    return Evaluation(ranking, outcomes, groups, predictions, matches, misses)
 
 
 def matches_of(evaluation: Evaluation) -> Ints:
     """(g,) int64: the number of true pairs of each group."""
-    return evaluation.predictions["uap"].matches
+    return evaluation.matches
 
 
 def pooled(evaluation: Evaluation) -> dict[str, Pooled]:

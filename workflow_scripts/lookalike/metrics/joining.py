@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookalike.io import relevance
 from lookalike.job.errors import LookalikeError
 
 Bools = npt.NDArray[np.bool_]
@@ -21,13 +22,15 @@ class Joined:
     query, reference: (p,) int64
     score: (p,) float32 or float64, higher is more similar
     right: (p,) bool
-    true_query, true_reference: (t,) int64, the true pairs, predicted or not
+    matches: (images,) int64, the number of true pairs of each image as a query, predicted or not
+    true_query, true_reference: (t,) int64, the true pairs, predicted or not; none in a labelled collection
     """
 
     query: Ints
     reference: Ints
     score: Floats
     right: Bools
+    matches: Ints
     true_query: Ints
     true_reference: Ints
 
@@ -51,7 +54,9 @@ def join(pairs: pa.Table, truth: pa.Table, images: pa.Table, where: object) -> J
     pair = query * len(ids) + reference
     _check_no_duplicates(pair, ids, where)
     right = np.isin(pair, true_query * len(ids) + true_reference)
-    return Joined(query, reference, score, right, true_query, true_reference)
+    if relevance.is_labelled(images):
+        right = relevance.is_right(query, reference, relevance.classes(images))
+    return Joined(query, reference, score, right, relevance.matches(truth, images), true_query, true_reference)
 
 
 def _rows(ids: pa.ChunkedArray, images: pa.Table, role: str, where: object) -> Ints:

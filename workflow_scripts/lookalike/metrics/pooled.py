@@ -84,7 +84,8 @@ def predictions_of(
     score = joined.score.astype(np.float64)
     # Equal scores: wrong predictions rank first, so ties earn nothing. Sorting by group makes the row order irrelevant.
     order = np.lexsort((group, joined.right, -score))
-    matches = np.bincount(groups.code[joined.true_query], minlength=len(groups.names))
+    matched = np.flatnonzero(joined.matches)
+    matches = np.bincount(groups.code[matched], joined.matches[matched], minlength=len(groups.names))
     return Predictions(score[order], joined.right[order], group[order], matches.astype(np.int64))
 
 

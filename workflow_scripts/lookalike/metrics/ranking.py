@@ -128,11 +128,12 @@ def rank(
     truncated = (rows >= kept) & (candidates > rows)
     proven = ~(truncated[query] & (score == lowest[query]))
 
-    counted, matches = np.unique(joined.true_query, return_counts=True)
+    counted = np.flatnonzero(joined.matches)
+    matches = joined.matches[counted]
     hit = (is_true & proven)[order]
     return Ranking(
-        counted=counted.astype(np.int64),
-        matches=matches.astype(np.int64),
+        counted=counted,
+        matches=matches,
         query=np.searchsorted(counted, query[order][hit]).astype(np.int64),
         places=place[hit].astype(np.int64),
         wrong=candidates[counted] - matches,

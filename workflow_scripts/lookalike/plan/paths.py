@@ -19,6 +19,7 @@ SEARCHED = {
     "candidates": "results/{dataset}/neighbors/{model}/{index}.candidates.parquet",
     "training": "results/{dataset}/neighbors/{model}/{index}.training.parquet",
     "candidates_sn": "results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet",
+    "classes": "results/{dataset}/neighbors/{model}/{index}.classes.parquet",
 }
 
 AUDITED = "results/{dataset}/audit/{model}/{index}.parquet"

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.io import identity, store
+from lookalike.io import identity, relevance, store
 from lookalike.io.formats.answers import Answer
 from lookalike.io.formats.records import (
     Approximation,
@@ -152,8 +152,13 @@ class Evidence:
     @cached_property
     def matched(self) -> frozenset[str]:
         """Ids of the queries that have a match."""
-        has_match = pc.is_in(self.queries["image_id"], value_set=self.truth["query_id"].combine_chunks())
-        return frozenset(self.queries.filter(has_match)["image_id"].to_pylist())
+        has_match = pa.array(relevance.matches(self.truth, self.images) > 0)
+        return frozenset(self.images.filter(has_match)["image_id"].to_pylist())
+
+    @property
+    def labelled(self) -> bool:
+        """Whether all images of a query's class are right."""
+        return relevance.is_labelled(self.images)
 
     @property
     def best_by(self) -> str:
@@ -173,7 +178,7 @@ class Evidence:
     @cached_property
     def penalized(self) -> frozenset[str]:
         """Ids of the rejected images that count against a model: queries with a match, and true matches."""
-        in_truth = {*self.truth["query_id"].to_pylist(), *self.truth["reference_id"].to_pylist()}
+        in_truth = {*self.images.filter(pa.array(relevance.involved(self.truth, self.images)))["image_id"].to_pylist()}
         return frozenset(image.image_id for image in self.rejected if image.image_id in in_truth)
 
     def label(self, model: str) -> str:
@@ -367,8 +372,7 @@ def _counts(runs: list[Run], images: pa.Table, truth: pa.Table, rejected: Reject
 
 def _groups(images: pa.Table, truth: pa.Table) -> int:
     """Number of independent groups among the queries with a match; a query without a group is its own group."""
-    has_match = pc.is_in(images["image_id"], value_set=truth["query_id"].combine_chunks())
-    names = images["group"].filter(pc.and_(images["query"], has_match))
+    names = images["group"].filter(pa.array(relevance.matches(truth, images) > 0))
     return int(pc.count_distinct(names, mode="only_valid").as_py() + names.null_count)
 
 

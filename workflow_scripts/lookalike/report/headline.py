@@ -180,6 +180,7 @@ def facts(evidence: Evidence) -> list[Fact]:
     counts = list(evidence.counts.values())
     rejected_queries = sorted({count.rejected_queries for count in counts})
     rejected = len({image.image_id for image in evidence.rejected})
+    shared = "are of one class" if evidence.labelled else "share a source image or photograph"
     return [
         _references(evidence),
         Fact(
@@ -192,7 +193,7 @@ def facts(evidence: Evidence) -> list[Fact]:
         Fact(
             words.number(evidence.groups),
             "independent group" if evidence.groups == 1 else "independent groups",
-            "Queries with a match that share a source image or photograph form one group. They tend to succeed or fail "
+            f"Queries with a match that {shared} form one group. They tend to succeed or fail "
             "together, so intervals and tests count each group once.",
         ),
         Fact(words.number(len(counts)), "model" if len(counts) == 1 else "models"),
@@ -221,9 +222,10 @@ def grouped(evidence: Evidence) -> str:
     """A note if there are fewer independent observations than queries; else an empty string."""
     if evidence.groups == len(evidence.matched):
         return ""
+    source = "of the same class" if evidence.labelled else "from the same source image or photograph"
     return (
-        "Queries from the same source image or photograph form one independent group: they tend to succeed or fail "
-        "together, so intervals and tests count each group once."
+        f"Queries {source} form one independent group: they tend to succeed or fail together, so intervals and tests "
+        "count each group once."
     )
 
 
@@ -237,7 +239,8 @@ def few(evidence: Evidence) -> str:
         warning = f"Only {queries} with a match: another sample could give quite different results."
     else:
         copies = "operations" in evidence.queries.column_names
-        source = words.count(groups, "image" if copies else "independent group")
+        sources = ("image",) if copies else ("class", "classes") if evidence.labelled else ("independent group",)
+        source = words.count(groups, *sources)
         warning = (
             f"These {queries} {'were made' if copies else 'come'} from only {source}. Queries from one source tend to "
             f"succeed or fail together, so they amount to {words.count(groups, 'observation')}."
@@ -245,4 +248,6 @@ def few(evidence: Evidence) -> str:
     warning += " The intervals are therefore wide."
     if groups < DECIDABLE and len(evidence.counts) > 1:
         warning += f" With fewer than {DECIDABLE}, no test can reach significance."
+    if evidence.labelled:
+        return f"{warning} Add classes, not more images of the same ones."
     return f"{warning} Add images{', not more copies of the same ones' if groups < matched else ''}."

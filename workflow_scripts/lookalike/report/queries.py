@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, zip_longest
@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.io import store
+from lookalike.io import relevance, store
 from lookalike.io.formats.tables import NEIGHBORS
-from lookalike.report import words
+from lookalike.report import classmates, words
 from lookalike.report.evidence import Evidence, Run
 
 SHOWN = 5  # neighbors per model
@@ -71,7 +71,7 @@ class Queries:
     showcase: int  # the first so many are configured to be shown first
     chosen: int  # the next so many are varied, for pages without scripts
     outcome: list[str]
-    matches: list[list[int]]
+    matches: list[Sequence[int]]
     found: list[Found]
     outcomes: Counter[str]  # of all queries, listed or not
 
@@ -110,10 +110,7 @@ def listed(evidence: Evidence) -> Queries:
     candidates = np.flatnonzero(is_query | first)
     truth = _truth(evidence, ids)
     found = [_found(run, evidence, candidates, ids, truth) for run in evidence.models]
-    matches: dict[int, list[int]] = {}
-    for query, reference in zip(*(column.tolist() for column in truth), strict=True):
-        matches.setdefault(query, []).append(reference)
-    text = ids.to_pylist()
+    matches = classmates.of(evidence.images) if evidence.labelled else _matches(truth, ids.to_pylist())
     outcome = _outcomes(candidates, is_query, matches, found)
     judged = Counter(outcome[place] for place, row in enumerate(candidates) if is_query[row])
     order = _order(evidence, candidates, first, outcome)
@@ -124,7 +121,7 @@ def listed(evidence: Evidence) -> Queries:
         order.first,
         order.chosen,
         [outcome[place] for place in kept],
-        [sorted(matches.get(row, []), key=text.__getitem__) for row in candidates[kept].tolist()],
+        [matches.get(row, []) for row in candidates[kept].tolist()],
         [_taken(one, kept) for one in found],
         judged,
     )
@@ -178,7 +175,15 @@ def _in_turn(piles: Iterable[list[str]]) -> list[str]:
     return [query for turn in zip_longest(*piles) for query in turn if query is not None]
 
 
-def _outcomes(candidates: Ints, is_query: Bools, matches: dict[int, list[int]], found: list[Found]) -> list[str]:
+def _matches(truth: tuple[Ints, Ints], ids: list[str]) -> dict[int, list[int]]:
+    """The rows of each query's true matches, sorted by id."""
+    matches: dict[int, list[int]] = {}
+    for query, reference in zip(*(column.tolist() for column in truth), strict=True):
+        matches.setdefault(query, []).append(reference)
+    return {query: sorted(rows, key=ids.__getitem__) for query, rows in matches.items()}
+
+
+def _outcomes(candidates: Ints, is_query: Bools, matches: Mapping[int, Sequence[int]], found: list[Found]) -> list[str]:
     """``right`` or ``wrong`` for all models, ``disagree``, ``none`` without a match, or ``showcase``."""
     hits = sum((one.rank == 1).astype(np.int64) for one in found)
     outcome = []
@@ -227,6 +232,8 @@ def _found(run: Run, evidence: Evidence, candidates: Ints, ids: pa.Array, truth:
     score = table["score"].to_numpy()[order]
     sampled = truth[1] >= 0
     right = np.isin(query * (images + 1) + reference, (truth[0] * (images + 1) + truth[1])[sampled])
+    if evidence.labelled:
+        right = relevance.is_right(query, reference, np.append(relevance.classes(evidence.images), -1))
 
     best = {}
     for name, mask in (("right", right), ("wrong", ~right)):
@@ -244,7 +251,7 @@ def _found(run: Run, evidence: Evidence, candidates: Ints, ids: pa.Array, truth:
     unproven = (counts > evidence.k) & (searched - own > counts) & (best["right"] == lowest)
     is_found = np.isfinite(best["right"]) & (ahead < evidence.k) & ~unproven
     rank = np.where(is_found, ahead + 1, NOT_FOUND)
-    rank[~np.isin(candidates, truth[0])] = UNRANKED
+    rank[relevance.matches(evidence.truth, evidence.images)[candidates] == 0] = UNRANKED
     reasons = _reasons(run, evidence, candidates)
     rank[counts == 0] = NO_ROWS
     rank[[place for place in reasons if not counts[place]]] = REJECTED

@@ -20,6 +20,7 @@ from lookalike.report import (
     figures,
     headline,
     meaning,
+    negatives,
     page_scripts,
     pareto,
     queries,
@@ -43,6 +44,7 @@ SECTIONS = (
     ("pairs", "Pairwise comparison"),
     ("explorer", "Explorer"),
     ("threshold", "Which score threshold?"),
+    ("negatives", "Queries without a match"),
     ("agreement", "Semantic agreement"),
     ("operations", "Accuracy by query type"),
     ("follows", "What does each model rely on?"),
@@ -111,10 +113,10 @@ def _included(name: str) -> str:
 
 def _content(evidence: Evidence) -> dict[str, Any]:
     names, ladders = tables.metric_names(evidence), meaning.ladders(evidence)
-    missed = scenes.missed(evidence)
+    missed, unmatched = scenes.missed(evidence), negatives.rows(evidence)
     optional: dict[str, object] = {
         **{"choices": evidence.varied, "agreement": ladders, "approximation": evidence.approximations},
-        **{"misses": missed, "near_duplicates": evidence.near_duplicates},
+        **{"misses": missed, "near_duplicates": evidence.near_duplicates, "negatives": unmatched},
     }
     return {
         "evidence": evidence,
@@ -136,6 +138,8 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "left_out": tables.left_out(evidence),
         "breakdowns": figures.breakdowns(evidence),
         "curves": figures.precision_recall(evidence),
+        "negatives": unmatched,
+        "negatives_sentence": negatives.sentence,
         "approximated": tables.approximated(evidence),
         "choices": choices.tables(evidence),
         "speed": scatter.by_speed(evidence),
@@ -161,7 +165,7 @@ def _explored(evidence: Evidence) -> dict[str, Any]:
     """The queries with their thumbnails, for the explorer and for pages without scripts."""
     listed = queries.listed(evidence)
     twins = [image_id for pairs in evidence.duplicates.examples.values() for pair in pairs for image_id in pair]
-    elsewhere = {*twins, *scenes.image_ids(evidence)}
+    elsewhere = {*twins, *scenes.image_ids(evidence), *negatives.image_ids(evidence)}
     rows = [row for row, image_id in enumerate(listed.ids) if image_id in elsewhere] if elsewhere else []
     thumbnails = None
     if evidence.has_pixels:

@@ -33,7 +33,8 @@ def metric_names(evidence: Evidence) -> list[str]:
     return [name for name in names if any(run.estimate(name).value is not None for run in evidence.runs)]
 
 
-FIRST = ("accuracy_at_", "recall_at_", "uap", "caption_", "category_")  # prefixes of the metrics in the first table
+# Prefixes of the metrics in the first table.
+FIRST = ("accuracy_at_", "recall_at_", "map_at_r", "r_precision", "uap", "caption_", "category_")
 
 
 def primary(names: list[str]) -> list[str]:

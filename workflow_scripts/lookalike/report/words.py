@@ -22,6 +22,15 @@ OPERATIONS = {
     "pad": "{} padded",
     "paste": "{} shrunk and pasted onto another image",
     "grey": "converted to greyscale",
+    "sticker": "{} covered with stickers",
+    "screenshot": "screenshot, the image {} shrunk",
+    "perspective": "photographed from a screen, {} tilted",
+    "noise": "{} noisy",
+    "pixelate": "{} pixelated",
+    "collage": "in a collage",
+    "webp": "{} compressed (WebP)",
+    "avif": "{} compressed (AVIF)",
+    "meme": "text in {} wide borders",
 }
 STRENGTHS = {"light": "lightly", "medium": "moderately", "heavy": "heavily"}
 OPERATION_NAMES = {
@@ -33,6 +42,11 @@ OPERATION_NAMES = {
     "pad": "Padding",
     "paste": "Pasted onto another image",
     "grey": "Greyscale",
+    "sticker": "Stickers",
+    "webp": "WebP",
+    "avif": "AVIF",
+    "meme": "Meme border",
+    "perspective": "Photo of a screen",
     "chain": "Chain of operations",
 }
 
@@ -53,6 +67,8 @@ METRIC_NAMES = {
     "map": "mAP",
     "uap": "µAP",
     "recall_at_p90": "Recall at P90",
+    "map_at_r": "mAP@R",
+    "r_precision": "R-precision",
     "category_ndcg_at_5": "Category nDCG@5",
 }
 NORMALISED, SCENE = "_sn", "_scene"  # endings of metrics
@@ -61,6 +77,12 @@ METRIC_MEANINGS = {
     "act on the first hit.",
     "accuracy_at_3": "the share of queries with a match that have a true match among the first three neighbors. Use it "
     "where a person looks at a few hits.",
+    "accuracy_at_10": "the share of queries with a match that have a true match among the first ten neighbors, as "
+    "recall at 10 is defined for labelled collections.",
+    "r_precision": "the share of right images among a query’s first R neighbors, where R is the number of other images "
+    "of its class.",
+    "map_at_r": "the precision at each right image among the first R neighbors, added up and divided by R. It is 1 "
+    "only if a query’s whole class ranks before all other images.",
     "recall_at_k": "the share of a query’s true matches among its first {k} neighbors, averaged over queries. A later "
     "re-ranking step cannot recover the rest.",
     "caption_agreement_at_k": "the cosine similarity of TF-IDF vectors of the captions, averaged over the first {k} "

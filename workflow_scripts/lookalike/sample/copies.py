@@ -18,17 +18,19 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from lookalike.config.datasets import Copies
-from lookalike.io import images
+from lookalike.io import images, relevance
 from lookalike.io.formats.tables import BY, IMAGES, MANIFEST
 from lookalike.job.errors import LookalikeError
 from lookalike.job.progress import Progress
-from lookalike.sample.copy_operations import apply, as_jpeg, scaled_down
+from lookalike.sample.copy_operations import apply
 from lookalike.sample.copy_recipes import Draw, describe, digest, draw_steps
+from lookalike.sample.drawing import as_jpeg, scaled_down
 from lookalike.sample.make_images import Album
 
 log = logging.getLogger(__name__)
 
-BACKGROUNDS = 8  # images that others are pasted into; at most a tenth of all
+BACKGROUNDS = 8  # images that others are pasted into or put beside; at most a tenth of all
+WITH_BACKGROUND = {"paste", "collage"}
 QUALITY = 95
 
 Row = dict[str, Any]  # a row of the images table
@@ -51,11 +53,15 @@ def make_images(entry: Copies, sources: pa.Table, album: Album) -> pa.Table:
     # a copy has its source's values
     breakdowns = [column for column in sources.column_names if column.startswith(BY) or column == "scene"]
     columns = [*IMAGES.columns, "content_hash", *breakdowns]
+    if relevance.is_labelled(sources):  # copies are right for their source, not for its class
+        group = IMAGES.schema().field("group")
+        nothing = pa.nulls(sources.num_rows, group.type)
+        sources = sources.set_column(sources.column_names.index("group"), group, nothing)
     references = sources.filter(sources["reference"]).select(columns).to_pylist()
     ranked = sorted(references, key=lambda row: digest(entry.seed, row["image_id"]))
     held_out = _hold_out(entry, ranked)
     held_ids = {row["image_id"] for row in held_out}
-    pastes = "paste" in entry.operations
+    pastes = bool(WITH_BACKGROUND & {*entry.operations})
     backgrounds = [_background(row, entry.max_side) for row in held_out[:BACKGROUNDS]] if pastes else []
     references = [row for row in references if row["image_id"] not in held_ids]
 
@@ -98,7 +104,7 @@ def _hold_out(entry: Copies, ranked: Sequence[Row]) -> list[Row]:
             "Lower without_match, or add images: at least one must remain a reference."
         )
     size = entry.without_match
-    if "paste" in entry.operations:
+    if WITH_BACKGROUND & {*entry.operations}:
         size = max(size, min(BACKGROUNDS, len(ranked) // 10))
     held_out: list[Row] = []
     for row in reversed(ranked[1:]):
@@ -170,8 +176,8 @@ def _copy(
     steps = draw_steps(Draw(entry.seed, number, row["image_id"]), entry.operations, entry.strengths, entry.chains)
     background = _choose(entry.seed, number, row["image_id"], backgrounds)
     for step in steps:
-        if step["operation"] == "paste" and background:
-            del step["color"]
+        if step["operation"] in WITH_BACKGROUND and background:
+            step.pop("color", None)
             step["background"] = background.image_id
     data = as_jpeg(
         apply(image, steps, entry.max_side, background.image if background else None), QUALITY, full_color=True

@@ -10,52 +10,28 @@ import io
 import math
 from collections.abc import Callable
 
-from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
+from lookalike.sample import everyday_operations as everyday
 from lookalike.sample.copy_recipes import Step
+from lookalike.sample.drawing import SMALLEST_LETTERS, as_jpeg, fitting, font, rgb, scaled_down
 
-Color = tuple[int, int, int]
-
-SMALLEST_LETTERS = 6  # pixels; smaller ones cannot be read
 AREA_OF_BOX = {"rectangle": 1.0, "ellipse": math.pi / 4, "triangle": 0.5}  # share of the bounding box that is covered
 
 
 def apply(image: Image.Image, steps: list[Step], max_side: int, background: Image.Image | None) -> Image.Image:
     """Apply the steps of a recipe; an image that grows beyond ``max_side`` pixels on a side is scaled down at once.
 
-    ``background`` is the image that ``paste`` pastes into; None for a plain color.
+    ``background`` is the image that ``paste`` pastes into and that ``collage`` puts beside; None for plain colors.
     """
     image = scaled_down(image, max_side)
     for step in steps:
-        if step["operation"] == "paste":
-            image = _paste(image, step, background)
+        if step["operation"] in _WITH_BACKGROUND:
+            image = _WITH_BACKGROUND[step["operation"]](image, step, background)
         else:
             image = _OPERATIONS[step["operation"]](image, step)
         image = scaled_down(image, max_side)
     return image
-
-
-def scaled_down(image: Image.Image, max_side: int) -> Image.Image:
-    """The image, with its longer side no longer than ``max_side`` pixels."""
-    if max(image.size) <= max_side:
-        return image
-    scale = max_side / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.LANCZOS)
-
-
-def as_jpeg(image: Image.Image, quality: int, *, full_color: bool) -> bytes:
-    """The image as a JPEG file; ``full_color`` stores the color of every pixel (4:4:4), not of one in four."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=quality, subsampling=0 if full_color else 2)
-    return buffer.getvalue()
-
-
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """Aileron, which Pillow ships, so that a copy never depends on the fonts of a machine."""
-    loaded = ImageFont.load_default(size=size)
-    assert isinstance(loaded, ImageFont.FreeTypeFont)
-    return loaded
 
 
 def _crop(image: Image.Image, step: Step) -> Image.Image:
@@ -75,7 +51,7 @@ def _jpeg(image: Image.Image, step: Step) -> Image.Image:
 
 def _rotate(image: Image.Image, step: Step) -> Image.Image:
     degrees = -step["degrees"] if step["clockwise"] else step["degrees"]
-    return image.rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=_rgb(step["color"]))
+    return image.rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=rgb(step["color"]))
 
 
 def _color(image: Image.Image, step: Step) -> Image.Image:
@@ -92,7 +68,7 @@ def _text(image: Image.Image, step: Step) -> Image.Image:
     size = max(SMALLEST_LETTERS, round(step["height"] * min(image.size)))
     letters = font(size)
     outline = max(1, size // 12)
-    lines = [_fitting(words, letters, image.width - 2 * outline) for words in step["words"]]
+    lines = [fitting(words, letters, image.width - 2 * outline) for words in step["words"]]
     width = max(letters.getlength(line) for line in lines) + 2 * outline
     line_height = round(1.25 * size) + outline
     left = outline + step["x"] * max(0, image.width - width)
@@ -105,22 +81,12 @@ def _text(image: Image.Image, step: Step) -> Image.Image:
         canvas.text(
             (round(left), round(top) + number * line_height),
             line,
-            fill=_rgb(step["color"]),
+            fill=rgb(step["color"]),
             font=letters,
             stroke_width=outline,
             stroke_fill=(255, 255, 255) if dark else (0, 0, 0),
         )
     return image
-
-
-def _fitting(words: list[str], letters: ImageFont.FreeTypeFont, width: int) -> str:
-    """As many words as fit into the width, and at least one."""
-    line = words[0]
-    for word in words[1:]:
-        if letters.getlength(f"{line} {word}") > width:
-            break
-        line += f" {word}"
-    return line
 
 
 def _shapes(image: Image.Image, step: Step) -> Image.Image:
@@ -131,7 +97,7 @@ def _shapes(image: Image.Image, step: Step) -> Image.Image:
         width, height = max(1, round(image.width * side)), max(1, round(image.height * side))
         left, top = round(shape["x"] * (image.width - width)), round(shape["y"] * (image.height - height))
         right, bottom = left + width - 1, top + height - 1
-        color = _rgb(shape["color"])
+        color = rgb(shape["color"])
         match shape["shape"]:
             case "rectangle":
                 canvas.rectangle((left, top, right, bottom), fill=color)
@@ -151,21 +117,16 @@ def _grey(image: Image.Image, step: Step) -> Image.Image:
 
 
 def _pad(image: Image.Image, step: Step) -> Image.Image:
-    return ImageOps.expand(image, max(1, round(step["border"] * max(image.size))), fill=_rgb(step["color"]))
+    return ImageOps.expand(image, max(1, round(step["border"] * max(image.size))), fill=rgb(step["color"]))
 
 
 def _paste(image: Image.Image, step: Step, background: Image.Image | None) -> Image.Image:
     side = 1 / math.sqrt(step["covers"])
     size = (max(image.width + 1, round(image.width * side)), max(image.height + 1, round(image.height * side)))
-    canvas = ImageOps.fit(background, size) if background else Image.new("RGB", size, _rgb(step["color"]))
+    canvas = ImageOps.fit(background, size) if background else Image.new("RGB", size, rgb(step["color"]))
     left, top = round(step["x"] * (size[0] - image.width)), round(step["y"] * (size[1] - image.height))
     canvas.paste(image, (left, top))
     return canvas
-
-
-def _rgb(color: list[int]) -> Color:
-    red, green, blue = color
-    return red, green, blue
 
 
 _OPERATIONS: dict[str, Callable[[Image.Image, Step], Image.Image]] = {
@@ -180,4 +141,16 @@ _OPERATIONS: dict[str, Callable[[Image.Image, Step], Image.Image]] = {
     "flip": _flip,
     "pad": _pad,
     "grey": _grey,
+    "sticker": everyday.sticker,
+    "screenshot": everyday.screenshot,
+    "perspective": everyday.perspective,
+    "noise": everyday.noise,
+    "pixelate": everyday.pixelate,
+    "webp": everyday.webp,
+    "avif": everyday.avif,
+    "meme": everyday.meme,
+}
+_WITH_BACKGROUND: dict[str, Callable[[Image.Image, Step, Image.Image | None], Image.Image]] = {
+    "paste": _paste,
+    "collage": everyday.collage,
 }

@@ -56,8 +56,24 @@ RANGES: dict[Operation, tuple[Range, ...]] = {
     "pad": (Range("border", "on every side, as a share of the longer side", (0.03, 0.08), (0.08, 0.2), (0.2, 0.4)),),
     "paste": (Range("covers", "share of the other image that is covered", (0.5, 0.7), (0.3, 0.5), (0.12, 0.3)),),
     "grey": (),
+    "sticker": (
+        Range("count", "emoji and other stickers", (1, 2), (3, 4), (5, 8)),
+        Range("size", "each, as a share of the shorter side", (0.1, 0.16), (0.16, 0.24), (0.24, 0.35)),
+    ),
+    "screenshot": (Range("covers", "share of the screen that the image takes", (0.7, 0.85), (0.5, 0.7), (0.3, 0.5)),),
+    "perspective": (
+        Range("tilt", "corners moved inwards, as a share of the side, at most", (0.05, 0.1), (0.1, 0.2), (0.2, 0.35)),
+        Range("lines", "brightness lost in the lines of the screen", (0.02, 0.06), (0.06, 0.12), (0.12, 0.2)),
+    ),
+    "noise": (Range("spread", "standard deviation, of 255", (6.0, 12.0), (12.0, 25.0), (25.0, 50.0)),),
+    "pixelate": (Range("cell", "squares, as a share of the shorter side", (0.01, 0.02), (0.02, 0.04), (0.04, 0.08)),),
+    "collage": (Range("tiles", "images in the grid, with this one", (2, 2), (3, 4), (5, 6)),),
+    "webp": (Range("quality", "WebP quality", (35, 55), (15, 34), (3, 14)),),
+    "avif": (Range("quality", "AVIF quality", (35, 50), (20, 34), (5, 19)),),
+    "meme": (Range("border", "each border, as a share of the height", (0.12, 0.18), (0.18, 0.26), (0.26, 0.4)),),
 }
 
+STICKERS = ("smile", "laugh", "heart", "star", "bubble")
 SHAPES = ("rectangle", "ellipse", "triangle")
 WORDS = (
     *("look", "at", "this", "wow", "best", "day", "ever", "summer", "sale", "today", "only", "weekend", "is", "here"),
@@ -65,6 +81,7 @@ WORDS = (
     *("good", "morning", "sunday", "mood", "almost", "home", "for", "you", "LOL", "SOLD", "BREAKING", "NEWS"),
 )
 WORDS_PER_LINE = 4  # as many of them as fit are drawn
+WORDS_OF_A_CAPTION = 6
 
 Step = dict[str, Any]  # "operation", "strength" (where there is one), and every number that was drawn
 
@@ -147,7 +164,36 @@ def draw_step(draw: Draw, operation: Operation, strength: Strength) -> Step:
             step |= {"color": draw.color()}
         case "paste":
             step |= {"color": draw.color(), "x": draw.share(), "y": draw.share()}
+        case _:
+            step |= _draw_everyday(draw, step)
     return step
+
+
+def _draw_everyday(draw: Draw, step: Step) -> Step:
+    """What ``draw_step`` adds for the operations of ``everyday_operations``."""
+    match step["operation"]:
+        case "sticker":
+            stickers = range(step["count"])
+            return {
+                "stickers": [{"sticker": draw.one_of(STICKERS), "x": draw.share(), "y": draw.share()} for _ in stickers]
+            }
+        case "screenshot":
+            words = [draw.one_of(WORDS) for _ in range(WORDS_OF_A_CAPTION)]
+            time = {"hour": int(draw.between((0, 23))), "minute": int(draw.between((0, 59)))}
+            return {"words": words, **time, "battery": draw.share(), "dark": draw.chance(0.5), "y": draw.share()}
+        case "perspective":
+            return {"corners": [[draw.share(), draw.share()] for _ in range(4)]}
+        case "noise":
+            return {"seed": int(draw.between((0, 2**31 - 1)))}
+        case "collage":
+            tiles = range(step["tiles"])
+            others = [{"color": draw.color(), "x": draw.share(), "y": draw.share()} for _ in tiles]
+            return {"place": draw.share(), "others": others}
+        case "meme":
+            lines = range(2 if draw.chance(0.5) else 1)
+            words_by_line = [[draw.one_of(WORDS) for _ in range(WORDS_PER_LINE)] for _ in lines]
+            return {"dark": draw.chance(0.5), "words": words_by_line}
+    return {}
 
 
 def describe(steps: Sequence[Step]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookalike.io import relevance
 from lookalike.job.errors import LookalikeError
 
 ROLES = {"references": "reference", "queries": "query", "training": "training"}  # part -> column of the images table
@@ -13,7 +14,7 @@ ROLES = {"references": "reference", "queries": "query", "training": "training"} 
 def count(images: pa.Table, truth: pa.Table) -> dict[str, int]:
     """The numbers of references, queries and training images of a sample, and of the pairs of its truth."""
     roles = {role: int(pc.sum(images[column]).as_py() or 0) for role, column in ROLES.items()}
-    return {**roles, "pairs": truth.num_rows}
+    return {**roles, "pairs": int(relevance.matches(truth, images).sum())}
 
 
 def differences(expect: Mapping[str, int], counts: Mapping[str, int]) -> list[str]:

@@ -19,7 +19,7 @@ from lookalike.io import archives
 from lookalike.io.extensions import EXTENSIONS
 from lookalike.io.formats.tables import BY, IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError, did_you_mean
-from lookalike.sample import folder_archives, left_out
+from lookalike.sample import collection, folder_archives, left_out
 from lookalike.sample.folder_archives import Inside
 from lookalike.sample.left_out import LeftOut
 
@@ -79,6 +79,8 @@ def sample(entry: Folder, where: str, skipped: dict[str, LeftOut] | None = None)
         rows = [about.get(image_id, {}) for image_id in images["image_id"].to_pylist()]
         for column in columns:
             images = images.append_column(column, pa.array([row.get(column) for row in rows], pa.string()))
+    if entry.queries is None:
+        images = collection.complete(images, entry, where)
     return images, pa.Table.from_pylist(pairs, schema=TRUTH.schema())
 
 

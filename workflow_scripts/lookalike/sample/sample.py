@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from lookalike.config.datasets import Dataset, Folder, Published
-from lookalike.io import identity, store
+from lookalike.io import identity, relevance, store
 from lookalike.io.formats.tables import IMAGES, MANIFEST, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import expectations, folder, hashing, showcase
@@ -72,7 +72,8 @@ def sample(job: SampleJob) -> None:
     provenance = {"made_by": "lookalike sample", "dataset": name, "key": job.key}
     provenance[identity.SAMPLE] = identity.hash_sample(images, truth)
     left_out += [row for folder, files in skipped.items() for row in files.rows(folder)]
-    store.write_table(truth, job.truth_out, TRUTH, provenance)
+    by_class = {"relevance": relevance.CLASS} if relevance.is_labelled(images) else {}  # the pairs are not listed
+    store.write_table(truth, job.truth_out, TRUTH, provenance | by_class)
     store.write_table(images, job.images_out, IMAGES, provenance | {"left_out": left_out, "absent": absent})
 
 

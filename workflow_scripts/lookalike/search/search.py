@@ -14,15 +14,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lookalike.config.indexes import Index, Normalise
-from lookalike.io import identity, store, vectors
+from lookalike.io import identity, relevance, store, vectors
 from lookalike.io.checks import IDENTITY, check_index, check_shards
 from lookalike.io.formats.records import SearchTiming
-from lookalike.io.formats.tables import NEIGHBORS
+from lookalike.io.formats.tables import CLASS_RANKS, NEIGHBORS, Format
 from lookalike.job.devices import cpu
 from lookalike.job.errors import LookalikeError
 from lookalike.job.usage import peak_gpu_memory_mb, peak_memory_mb
 from lookalike.search import exact
 from lookalike.search.candidates import PAIRS_PER_QUERY, Candidates
+from lookalike.search.class_ranks import class_ranks
 from lookalike.search.loading import load
 from lookalike.search.searcher import Searcher
 
@@ -44,6 +45,7 @@ class SearchJob:
     showcase_out: str
     training_out: str
     candidates_sn_out: str
+    classes_out: str
     timing_out: str
     key: str
     build_key: str
@@ -69,8 +71,9 @@ def search(job: SearchJob) -> None:
     index holds fewer). An image is never its own neighbor. ``showcase_out`` gets the same for showcase images.
     ``candidates_out`` gets the best 10 pairs per query over all queries, counting rejected ones, without any that tie
     with the best excluded pair. ``training_out`` gets each query's nearest training images, and ``candidates_sn_out``
-    the candidates by normalised score. If ``parts`` of the data set lacks `training` or `showcase`, its tables are
-    empty and marked absent in their footers.
+    the candidates by normalised score. ``classes_out`` gets the CLASS_RANKS of a labelled collection. If ``parts`` of
+    the data set lacks `training` or `showcase`, or its images have no classes, these tables are empty and marked absent
+    in their footers.
 
     ``key`` is the index's entry, ``build_key`` the part of it that the index was built with, ``embedding_key`` and
     ``embedding_code`` as in ``build``. Raises LookalikeError if the index file is not the one that its ids were written
@@ -128,11 +131,11 @@ def search(job: SearchJob) -> None:
     }
     policy_of_candidates = f"the best {PAIRS_PER_QUERY} pairs per query over all queries, without ties at the cut-off"
 
-    def write(path: str, table: pa.Table | None, policy: str, **more: Any) -> None:
+    def write(path: str, table: pa.Table | None, policy: str, kind: Format = NEIGHBORS, **more: Any) -> None:
         footer = provenance | {"policy": policy} | more
         if table is None:
-            table, footer = NEIGHBORS.schema().empty_table(), footer | {identity.ROLE: identity.ABSENT}
-        store.write_table(table, path, NEIGHBORS, footer)
+            table, footer = kind.schema().empty_table(), footer | {identity.ROLE: identity.ABSENT}
+        store.write_table(table, path, kind, footer)
 
     write(job.out, _neighbors(nearest, query_ids, reference_ids), f"the nearest {job.k + 1} of each query")
     write(job.candidates_out, _pairs(candidates[0], query_ids, reference_ids), policy_of_candidates)
@@ -151,6 +154,12 @@ def search(job: SearchJob) -> None:
         job.showcase_out,
         _showcase(job.embeddings, job.images, searcher, reference_ids, job.k) if "showcase" in job.parts else None,
         f"the nearest {job.k + 1} of each image",
+    )
+    write(
+        job.classes_out,
+        _class_ranks(job.images, searcher, reference_ids, query_ids=query_ids, queries=queries, own=own),
+        "the first R of each query, where R is the number of other images of its class",
+        CLASS_RANKS,
     )
     peaks = {"peak_memory_mb": peak_memory_mb(), "peak_gpu_memory_mb": peak_gpu_memory_mb()}
     latencies = searcher.latencies(queries, job.k + 1, own, all_took=seconds)
@@ -217,6 +226,23 @@ def _showcase(embeddings: Sequence[str], images: str, searcher: Searcher, refere
     own = vectors.rows_of(ids, reference_ids)
     result, _ = searcher.search(showcase, min(k + 1, len(reference_ids)), own)
     return _neighbors(result, ids, reference_ids)
+
+
+def _class_ranks(
+    images: str, searcher: Searcher, reference_ids: pa.Array, *, query_ids: pa.Array, queries: Floats, own: Rows
+) -> pa.Table | None:
+    """The CLASS_RANKS of the queries; None if the images have no classes."""
+    if relevance.CLASS not in store.read_schema(images).names:
+        return None
+    sample = store.read_columns(images, "image_id", "reference", "query", relevance.CLASS)
+    return class_ranks(
+        lambda part, k, own: searcher.search(part, k, own)[0],
+        sample,
+        query_ids=query_ids,
+        queries=queries,
+        own=own,
+        reference_ids=reference_ids,
+    )
 
 
 def _training(

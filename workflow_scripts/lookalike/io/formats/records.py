@@ -6,6 +6,7 @@ from lookalike.io.formats.answers import Answer
 from lookalike.io.formats.audit import Audit
 from lookalike.io.formats.base import Estimate as Estimate
 from lookalike.io.formats.base import Record as Record
+from lookalike.io.formats.hard_negatives import HardNegatives
 from lookalike.io.formats.thresholds import Target
 
 
@@ -162,6 +163,7 @@ class Metrics(Record):
     thresholds: dict[str, Threshold | Target] = {}  # recall_at_p90, recall_at_p90_sn; 90, 95, 99
     thresholds_sn: dict[str, Target] = {}  # 90, 95, 99 for normalised scores
     curves: dict[str, Curve] = {}
+    hard_negatives: dict[str, HardNegatives] = {}  # by threshold: queries without a match that it accepts
     baselines: dict[str, Baseline] = {}  # of the metrics that compare captions or categories
     timing: dict[str, Any]
     cost: Cost | None = None  # None in files of earlier versions

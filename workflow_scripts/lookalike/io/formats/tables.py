@@ -122,6 +122,7 @@ IMAGES = Format(
     optional={
         "captions": pa.list_(STRING),
         "labels": pa.list_(STRING),
+        "class": STRING,  # labelled collections: images of one class are right for each other (relevance.py)
         "operations": STRING,  # copies: "crop:medium" or "crop:medium + jpeg:heavy"; null for references
         "parameters": STRING,  # copies: the exact draws, as JSON
         "sha256": STRING,  # of the file's bytes, if sampling read them; null if it only listed the file
@@ -184,6 +185,14 @@ NEIGHBORS = Format(
     unique=("query_id", "reference_id"),
 )
 
+# How much of its class each query found among its first R neighbors, where R (`relevant`) is the number of right ones.
+# `found` of them are right; `precision` is the sum of the precision at the rank of each.
+CLASS_RANKS = Format(
+    "class ranks",
+    {"query_id": STRING, "relevant": pa.int32(), "found": pa.int32(), "precision": pa.float64()},
+    unique=("query_id",),
+)
+
 # Duplicate files that include a reference; rows with equal `sha256` are duplicates of each other.
 DUPLICATES = Format(
     "duplicates",
@@ -214,5 +223,5 @@ AUDIT = Format(
 
 FORMATS = (
     *(IMAGES, MANIFEST, TRUTH, SHARD, EMBEDDINGS, REJECTED, INDEX_IDS, INDEX_IMAGES, NEIGHBORS, DUPLICATES),
-    *(NEAR_DUPLICATES, AUDIT),
+    *(CLASS_RANKS, NEAR_DUPLICATES, AUDIT),
 )
