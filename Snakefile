@@ -9,10 +9,12 @@ from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
 from lookalike.job.errors import ConfigError
+from lookalike.plan import cluster
 from lookalike.plan.plan import Plan
 from lookalike.plan.start import (
     check_working_directory,
     collect_all_garbage_rarely,
+    end_all_jobs_on_a_signal,
     share_library,
     why_not_writable,
 )
@@ -37,6 +39,20 @@ report: "rules/captions/workflow.rst"
 
 
 onstart:
+    end_all_jobs_on_a_signal()
+    if workflow.local_exec:
+        if "gpu" not in workflow.global_resources:
+            workflow.register_resource("gpu", 1)  # one at a time; more with --resources gpu=4
+    else:
+        logger.addHandler(cluster.Failures())
+    if hasattr(workflow.executor_settings, "status_command"):
+        polls = workflow.executor_settings
+        try:
+            polls.status_command = cluster.status_command(
+                polls.status_command, polls.init_seconds_before_status_checks
+            )
+        except ConfigError as error:
+            raise WorkflowError(error)
     if reason := why_not_writable("results"):
         sys.exit(reason)
     # all that is missing in one go, before gigabytes of weights are fetched for nothing

@@ -198,11 +198,9 @@ def tables(
     found: dict[tuple[int, int], tuple[Counts, dict[str, float]]], samples: int, seconds: float
 ) -> Iterator[str]:
     """The lines of the tables, Markdown."""
-    yield (
-        f"`python benchmarks/calibration.py --samples {samples}`, NumPy {np.__version__}, {seconds:.0f} s: {samples} "
-        f"samples of each size from each of {len(POPULATIONS)} populations, {MODELS} equal models. "
-        "Each cell is the worst of the populations."
-    )
+    yield f"`python benchmarks/calibration.py --samples {samples}`, NumPy {np.__version__}, {seconds:.0f} s: {samples}"
+    yield f"samples of each size from each of {len(POPULATIONS)} populations, {MODELS} equal models. Each cell is the"
+    yield "worst of the populations."
     yield from ("", "**Coverage of 95 % intervals** (of a value / of a difference between two models), in percent:", "")
     yield f"| groups x queries | {' | '.join(METRICS)} |"
     yield f"| --- |{' --- |' * len(METRICS)}"

@@ -18,6 +18,8 @@ rule fetch_weights:
         "results/logs/fetch_weights/{weights}.log",
     conda:
         plan.environment
+    resources:
+        download_seconds=lambda wildcards: plan.download_seconds(wildcards.weights),
     params:
         key=lambda wildcards: plan.weights_key(wildcards.weights),
         code=lambda wildcards: plan.weights_code(wildcards.weights),
@@ -73,8 +75,10 @@ rule embed:
     resources:
         gpu=lambda wildcards: plan.runtime(wildcards.model).gpu,
         mem_mb=lambda wildcards, attempt: attempt * plan.runtime(wildcards.model).mem_mb,
-        runtime=lambda wildcards: plan.runtime(wildcards.model).minutes,
+        runtime=lambda wildcards, attempt: attempt
+        * plan.runtime(wildcards.model).minutes,
         batch_size=lambda wildcards, attempt: plan.batch_size(wildcards.model, attempt),
+        image_seconds=lambda wildcards: plan.runtime(wildcards.model).image_seconds,
     params:
         key=lambda wildcards: plan.embedding_key(wildcards.model),
         code=lambda wildcards: plan.code("embed", model=wildcards.model),

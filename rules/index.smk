@@ -25,10 +25,11 @@ rule index:
         plan.environment
     threads: lambda wildcards: plan.index_runtime(wildcards.index).threads
     resources:
-        gpu=lambda wildcards: plan.index_runtime(wildcards.index).gpu,
+        gpu=lambda wildcards: plan.build_gpu(wildcards.index),
         mem_mb=lambda wildcards, attempt: attempt
         * plan.index_runtime(wildcards.index).mem_mb,
-        runtime=lambda wildcards: plan.index_runtime(wildcards.index).minutes,
+        runtime=lambda wildcards, attempt: attempt
+        * plan.index_runtime(wildcards.index).minutes,
     params:
         key=lambda wildcards: plan.build_key(wildcards.index),
         embedding_key=lambda wildcards: plan.embedding_key(wildcards.model),

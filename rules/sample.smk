@@ -23,6 +23,8 @@ for dataset in plan.creating_datasets():
             manifest=f"results/{dataset}/images/manifest.parquet",
         log:
             f"results/logs/make_images/{dataset}.log",
+        group:
+            "sample"
         conda:
             plan.environment
         params:
@@ -43,6 +45,8 @@ rule sample:
         truth="results/{dataset}/sample/truth.parquet",
     log:
         "results/logs/sample/{dataset}.log",
+    group:
+        "sample"
     conda:
         plan.environment
     params:
@@ -68,6 +72,8 @@ for rule_name, dataset, shard_files in plan.shard_jobs():
             shard_files,
         log:
             f"results/logs/shard/{rule_name.removeprefix('shard_')}.log",
+        group:  # with the sample, unless there are several: they would all run at once in one job
+            "sample" if shard_files == plan.shard_files(dataset) else rule_name
         conda:
             plan.environment
         params:

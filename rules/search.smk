@@ -35,7 +35,8 @@ rule search:
         gpu=lambda wildcards: plan.index_runtime(wildcards.index).gpu,
         mem_mb=lambda wildcards, attempt: attempt
         * plan.index_runtime(wildcards.index).mem_mb,
-        runtime=lambda wildcards: plan.index_runtime(wildcards.index).minutes,
+        runtime=lambda wildcards, attempt: attempt
+        * plan.index_runtime(wildcards.index).minutes,
     params:
         k=lambda wildcards: plan.config.datasets[wildcards.dataset].k,
         parts=lambda wildcards: plan.config.parts(wildcards.dataset),

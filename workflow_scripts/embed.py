@@ -16,6 +16,7 @@ with job(f"embed {wildcards.dataset} {wildcards.model} {wildcards.shard}", snake
             batch_size=snakemake.resources.batch_size,
             threads=snakemake.threads,
             gpu=bool(snakemake.resources.gpu),
+            image_seconds=snakemake.resources.image_seconds,
             export=next(iter(snakemake.input.export), None),
         )
     )

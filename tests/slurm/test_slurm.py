@@ -25,6 +25,7 @@ CONFIG = {
         "pixels": {"runtime": {"gpu": 1, "mem_mb": 2000, "minutes": 30}},
         "efficientnet-lite0": {"runtime": {"gpu": 0}},
     },
+    "indexes": {"flat": {"runtime": {"minutes": 10}}},
     "experiments": {"mine": {"dataset": "copies", "models": ["pixels", "efficientnet-lite0"]}},
 }
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,6 +40,7 @@ class Hub:
         self.requests: list[str] = []
         self.parent = MAIN  # of the conversion's commit
         self.declared: dict[str, str] = {}  # file name -> a wrong hash to announce
+        self.dripping: tuple[str, ...] = ()  # file names that are sent byte by byte
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -66,7 +68,11 @@ class Hub:
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             handler.send_header(name, value)
         handler.end_headers()
-        if body:
+        if body and path.rsplit("/")[-1] in self.dripping:
+            for byte in content:
+                handler.wfile.write(bytes([byte]))
+                time.sleep(0.5)
+        elif body:
             handler.wfile.write(content)
 
     def route(self, path: str) -> tuple[bytes, dict[str, str], int]:
@@ -218,6 +224,19 @@ def test_fetching_offline_uses_the_cache(client: Client, hub: Hub) -> None:
     assert again.returncode == 0, again.stderr
     assert f"the Hub is unreachable; using commit {MAIN}" in again.stderr
     assert client.weights.read_text() == first
+
+
+def test_a_download_that_drips_is_given_up_and_resumed_later(client: Client, hub: Hub) -> None:
+    hub.dripping = ("model.safetensors",)
+    started = time.monotonic()
+    dripped = client.run("fetch_weights(key, weights, chunk_seconds=2)", entry())
+    assert time.monotonic() - started < 40
+    assert dripped.returncode == 1
+    assert "owner/vit: a download received less than one chunk in 2 seconds. Run fetch_weights again" in dripped.stderr
+    assert not client.weights.exists()
+    hub.dripping = ()
+    fetched = client.fetch(entry())
+    assert fetched.returncode == 0, fetched.stderr
 
 
 def test_cached_weights_are_available_without_requests_or_reading_them(client: Client, hub: Hub) -> None:

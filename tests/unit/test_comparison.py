@@ -279,11 +279,20 @@ def test_costs_are_rows_without_intervals(searched: Callable[..., Files]) -> Non
     files = searched({"a": neighbors_of(7)})
     record = store.read_json(files["metrics"][0], Metrics)
     cost = Cost(dimension=6, stored_dtype="float16", vector_bytes=12, vectors=30, index_bytes=750)
-    timing = {"search": {"queries": 20, "seconds": 0.5, "queries_per_second": 40.0}}
+    search = {"queries": 20, "seconds": 0.5, "queries_per_second": 40.0, "peak_memory_mb": 80.0}
+    latency = {"latency_queries": 9, "latency_median": 0.004, "latency_p95": 0.25}
+    embed = record.timing["embed"] | {"jobs": 3, "peak_memory_mb": 700.0, "peak_gpu_memory_mb": 5000.0}
+    timing = {"embed": embed, "search": search | latency}
     store.write_json(record.model_copy(update={"timing": timing, "cost": cost}), files["metrics"][0])
     compare(CompareJob(**files))
     assert [(row["metric"], float(row["value"]), row["low"], row["n"]) for row in leaderboard(files)[len(NAMES) :]] == [
+        ("images_per_second", 25, "", "50"),
+        ("peak_memory_mb", 700, "", "3"),
+        ("search_peak_memory_mb", 80, "", "1"),
+        ("peak_gpu_memory_mb", 5000, "", "3"),
         ("queries_per_second", 40, "", "20"),
+        ("query_latency_median_ms", 4, "", "9"),
+        ("query_latency_p95_ms", 250, "", "9"),
         ("dimension", 6, "", "30"),
         ("bytes_per_vector", 12, "", "30"),
         ("index_bytes_per_vector", 25, "", "30"),

@@ -1,11 +1,5 @@
 import logging
-import os
 import re
-import signal
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,65 +8,9 @@ import pytest
 import torch
 
 from lookalike.embed.encoders import Machine
-from lookalike.job import devices
+from lookalike.job import devices, gpus
 from lookalike.job.errors import LookalikeError
 from lookalike.search import loading
-
-CLAIM = """
-import sys, time
-from lookalike.job import devices
-print(devices.claim(["test-a", "test-b"], wait=0.05), flush=True)
-time.sleep(60)
-"""
-
-
-def start(temporary: Path) -> "subprocess.Popen[str]":
-    library = str(Path(devices.__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": library, "TMPDIR": str(temporary)}
-    return subprocess.Popen([sys.executable, "-c", CLAIM], env=environment, stdout=subprocess.PIPE, text=True)
-
-
-def first_line(process: "subprocess.Popen[str]") -> str:
-    assert process.stdout
-    return process.stdout.readline().strip()
-
-
-def test_jobs_of_one_machine_claim_different_gpus_and_a_killed_job_frees_its_own(tmp_path: Path) -> None:
-    one, two, three = (start(tmp_path) for _ in range(3))
-    try:
-        claimed = {}  # all three race for two devices
-        for _ in range(600):
-            for process in (one, two, three):
-                if process not in claimed and _ready(process):
-                    claimed[process] = first_line(process)
-            if len(claimed) == 2:
-                break
-            time.sleep(0.05)
-        assert sorted(claimed.values()) == ["0", "1"]
-        (waiting,) = {one, two, three} - set(claimed)
-        assert not _ready(waiting)
-        victim = next(iter(claimed))
-        victim.send_signal(signal.SIGKILL)
-        victim.wait()
-        assert first_line(waiting) == claimed[victim]
-    finally:
-        for process in (one, two, three):
-            process.kill()
-            process.wait()
-            if process.stdout:
-                process.stdout.close()
-
-
-def _ready(process: "subprocess.Popen[str]") -> bool:
-    import select
-
-    return bool(select.select([process.stdout], [], [], 0)[0])
-
-
-def test_a_single_device_needs_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert devices.claim(["0"]) == 0
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_locks_have_the_names_that_a_cluster_assigned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +109,8 @@ def test_a_gpu_that_is_listed_and_cannot_compute_is_not_used(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(gpus, "PLACES", (str(tmp_path),))
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
@@ -180,7 +119,21 @@ def test_a_gpu_that_is_listed_and_cannot_compute_is_not_used(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "cannot be used: " in record.getMessage()
-    assert devices.claim(["0", "1"]) == 0, "a broken GPU stays free for other jobs"
+    assert not gpus.held(), "a broken GPU stays free for other jobs"
     on_machine(driver=True, CUDA_VISIBLE_DEVICES="0,1")
     with pytest.raises(LookalikeError, match=r"given a GPU \(CUDA_VISIBLE_DEVICES=0,1\)"):
         devices.torch_device(Machine(threads=1, gpu=True))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "GET was unable to find an engine to execute this computation",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+        "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_a_library_that_lacks_memory_is_understood(words: str) -> None:
+    assert devices.out_of_memory(RuntimeError(words))
+    assert not devices.out_of_memory(RuntimeError("unable to find an image"))

@@ -307,6 +307,9 @@ def test_footer_and_timing_record_how_the_vectors_were_made(shard: Shard) -> Non
     assert (timing.threads, timing.precision) == (2, "float32")
     assert set(timing.stages) == {*STAGES, "wait"}
     assert timing.bottleneck == bottleneck(timing.stages, 2) != ""
+    assert timing.peak_memory_mb is not None
+    assert timing.peak_memory_mb > 30
+    assert timing.peak_gpu_memory_mb is None
     assert timing.stages["wait"] + timing.stages["forward"] + timing.stages["write"] <= timing.seconds
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from lookalike.io import faiss_index
 from lookalike.job.errors import LookalikeError
 from lookalike.search import approximate, exact
 from lookalike.search.candidates import Candidates
@@ -105,7 +106,7 @@ def test_approximate_fill_of_an_exact_index_finds_the_same_candidates(
     gpu_most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One query has far more than 100 good pairs, so that several passes are needed; FAISS' flat index is exact."""
-    monkeypatch.setattr(approximate, "GPU_MOST", gpu_most)
+    monkeypatch.setattr(faiss_index, "GPU_MOST", gpu_most)
     rng = np.random.default_rng(0)
     queries, references = rng.normal(size=(90, 16)).astype(np.float32), rng.normal(size=(5000, 16)).astype(np.float32)
     queries[7] *= 30
@@ -121,8 +122,46 @@ def test_approximate_fill_of_an_exact_index_finds_the_same_candidates(
         assert len(pairs_of(candidates)) == 900
         assert len(pairs_of(candidates) ^ expected) <= 2  # sums may round differently at the cut-off
         assert sum(query == 7 for query, _ in expected) > 100
-    result = approximate.search(index, queries, 11, own)
+    result = approximate.search([index], queries, 11, own)
     np.testing.assert_array_equal(result.rows, exact.search(queries, in_blocks(references, 4096), 11, own).rows)
+
+
+class FailingIndex:
+    """A copy on a GPU that runs out of memory with many neighbors, as FAISS reports it."""
+
+    def __init__(self, index: faiss.Index, most: int) -> None:
+        self.index, self.most = index, most
+
+    def search(self, queries: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
+        if k > self.most:
+            raise RuntimeError("Error: 'err == cudaSuccess' failed: out of memory")
+        found: tuple[Floats, NDArray[np.int64]] = self.index.search(queries, k)
+        return found
+
+
+@pytest.mark.parametrize(("most", "works"), [(0, False), (100, True)])
+def test_a_gpu_that_fails_during_the_search_is_replaced_by_the_cpu_with_one_warning(
+    most: int, works: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(0)
+    queries, references = rng.normal(size=(90, 16)).astype(np.float32), rng.normal(size=(5000, 16)).astype(np.float32)
+    queries[7] *= 30
+    own = rng.integers(-1, 5000, 90)
+    index = faiss.IndexFlatIP(16)
+    index.add(references)
+    results = []
+    for indexes in ([index], [FailingIndex(index, most), index]):
+        candidates = Candidates(900, np.zeros(90, np.float32))
+        with caplog.at_level("WARNING", "lookalike"):
+            neighbors = approximate.search(indexes, queries, 11, own)
+            assert len(indexes) == (2 if works and indexes[0] is not index else 1)
+            approximate.fill([candidates], indexes, queries, own)
+        results.append((neighbors.rows.tolist(), pairs_of(candidates)))
+        assert indexes == [index]
+    assert results[0] == results[1]
+    assert [record.message for record in caplog.records] == [
+        "searching on a GPU failed (out of memory); searching on the CPU"
+    ]
 
 
 def test_a_model_with_constant_scores_has_no_candidates() -> None:

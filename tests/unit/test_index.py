@@ -20,7 +20,7 @@ from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, INDEX_IDS, INDEX_IMA
 from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError
 from lookalike.plan.paths import SEARCHED
-from lookalike.search import loading
+from lookalike.search import exact_gpu, loading
 from lookalike.search.search import SearchJob, nearest, search
 from tables import MADE
 
@@ -251,7 +251,9 @@ def test_footers_pass_on_the_identity_of_the_embedding(chain: Chain) -> None:
     assert neighbors["embed_versions"] == ids["embed_versions"] == {"numpy": "2"}
     assert "faiss-cpu" in neighbors["versions"]
     timing = store.read_json(chain.folder / "timing.json", SearchTiming)
-    assert timing.queries == 7
+    assert (timing.queries, timing.device, timing.latency_queries) == (7, "CPU (1 threads)", 7)
+    assert 0 < (timing.latency_median or 0) <= (timing.latency_p95 or 0) < 5
+    assert (timing.peak_memory_mb or 0) > 30
     assert neighbors["index_bytes"] == (chain.folder / "flat.faiss").stat().st_size
 
 
@@ -572,6 +574,7 @@ def test_a_scan_index_over_shards_with_other_references_is_rejected(chain: Chain
 MEASURE = """
 import json, pathlib, re, sys
 from lookalike.index.build import IndexJob, build
+from lookalike.search import exact_gpu, loading
 from lookalike.search.search import SearchJob, search
 arguments = json.loads(sys.argv[1])
 build(IndexJob(**arguments["build"]))
@@ -710,19 +713,12 @@ def test_showcase_images_find_what_queries_would_and_are_no_candidates(chain: Ch
     assert "q3" not in {row["query_id"] for row in chain.rows("candidates")}
 
 
-@pytest.mark.parametrize("factory", ["Flat", "PCAW4,L2norm,Flat", "IVF4,Flat"])
-def test_the_gpu_path_gives_the_results_of_the_cpu(
-    tmp_path: Path, factory: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_faiss_gpu_path_gives_the_results_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU: only FAISS' GPU calls are replaced, by the CPU."""
     import faiss
 
     chain = Chain(tmp_path, references=3000, training=600)
-    key, moved = json.dumps({"factory": factory}), []
-
-    def files() -> dict[str, list[dict[str, Any]]]:
-        chain.search(key=key, training=True, gpu=True)
-        return {name: chain.rows(name) for name in ("neighbors", "candidates", "training_found", "candidates_sn")}
+    key, moved = '{"factory": "IVF4,Flat"}', []
 
     class Resources:
         def setTempMemory(self, size: int) -> None:  # noqa: N802
@@ -737,7 +733,7 @@ def test_the_gpu_path_gives_the_results_of_the_cpu(
         return index
 
     chain.build(key=key)
-    built, on_cpu = (chain.folder / "flat.faiss").read_bytes(), files()
+    built, on_cpu = (chain.folder / "flat.faiss").read_bytes(), all_tables(chain, key, gpu=True)
     monkeypatch.setattr(faiss, "StandardGpuResources", Resources, raising=False)
     monkeypatch.setattr(faiss, "GpuClonerOptions", Options, raising=False)
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", to_gpu, raising=False)
@@ -745,11 +741,8 @@ def test_the_gpu_path_gives_the_results_of_the_cpu(
     chain.build(key=key, gpu=True)
     assert (chain.folder / "flat.faiss").read_bytes() == built
     moved.clear()
-    on_gpu = files()
-    if factory != "IVF4,Flat":
-        assert not moved, "exact search runs on the CPU, because a GPU rounds differently"
-        assert on_gpu == on_cpu
-    assert moved or factory != "IVF4,Flat"
+    on_gpu = all_tables(chain, key, gpu=True)
+    assert moved
     for name, rows in on_cpu.items():
         pairs = [[(row["query_id"], row["reference_id"]) for row in result] for result in (rows, on_gpu[name])]
         assert pairs[0] == pairs[1], name
@@ -757,23 +750,49 @@ def test_the_gpu_path_gives_the_results_of_the_cpu(
         np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
 
 
-@pytest.mark.parametrize("factory", ["Flat", "L2norm,Flat"])
-def test_equal_references_keep_the_order_of_the_index_with_a_gpu_too(
-    tmp_path: Path, factory: str, monkeypatch: pytest.MonkeyPatch
+def all_tables(chain: Chain, key: str, *, gpu: bool) -> dict[str, list[dict[str, Any]]]:
+    chain.search(key=key, training=True, gpu=gpu)
+    tables = ("neighbors", "candidates", "showcase", "training_found", "candidates_sn")
+    return {name: chain.rows(name) for name in tables}
+
+
+@pytest.mark.parametrize("key", ['{"factory": "Flat"}', '{"factory": "PCAW4,L2norm,Flat"}', '{"scan": true}'])
+def test_exact_search_on_a_gpu_writes_the_tables_of_the_cpu(
+    tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a GPU rounding depends on the position, so exact search must not use it."""
-    chain = Chain(tmp_path, references=50)
-    for n in range(1, 20):
-        chain.vectors[f"r{n}"] = chain.vectors["r0"]
+    """Without a GPU: torch computes on the CPU. Scores are equal to the last bit, and ties keep the index's order."""
+    import torch
+
+    chain = Chain(tmp_path, references=5000, training=600)  # in two blocks
+    for number in (*range(1, 20), 4500, 4999):
+        chain.vectors[f"r{number}"] = chain.vectors["r0"]
     chain.shard("references", [name for name in chain.vectors if name[0] == "r"])
     chain.vectors["q0"] = chain.vectors["r0"]
     chain.shard("queries", [name for name in chain.vectors if name[0] == "q"])
-    key = json.dumps({"factory": factory})
+    chain.sample({name: "g" if name == "q3" else name[0] for name in chain.vectors})
+    sample = store.read_table(tmp_path / "images.parquet", IMAGES)
+    showcase_role = pa.array([name == "q3" for name in sample["image_id"].to_pylist()])
+    store.write_table(sample.append_column("showcase", showcase_role), tmp_path / "images.parquet", IMAGES, MADE)
     chain.build(key=key)
-    monkeypatch.setattr("lookalike.search.search.on_gpu", lambda index: pytest.fail("the GPU was used"))
-    result = chain.search(key=key, gpu=True).to_pandas().query("query_id == 'q0'")
-    assert result["reference_id"].tolist() == [f"r{n}" for n in range(6)]
-    assert result["score"].nunique() == 1
+    on_cpu = all_tables(chain, key, gpu=False)
+    used = []
+    monkeypatch.setattr(exact_gpu, "find", lambda machine: torch.device("cpu"))
+    monkeypatch.setattr(exact_gpu.GpuProducts, "load", counting(exact_gpu.GpuProducts.load, used))
+    on_gpu = all_tables(chain, key, gpu=True)
+    assert on_gpu == on_cpu
+    assert used
+    assert all(on_cpu.values())
+    own = [row for row in on_gpu["neighbors"] if row["query_id"] == "q0"]
+    assert [row["reference_id"] for row in own] == [f"r{number}" for number in range(6)]
+    assert len({row["score"] for row in own}) == 1
+
+
+def counting(method: Any, calls: list[Any]) -> Any:
+    def call(*args: Any) -> Any:
+        calls.append(args)
+        return method(*args)
+
+    return call
 
 
 def clustered(count: int, seed: int, spread: float = 0.4) -> Floats:
@@ -848,6 +867,67 @@ def test_a_filled_index_whose_scores_are_not_inner_products_is_rejected(factory:
     built.add(references * 2 if factory == "Flat" else references)
     with pytest.raises(LookalikeError, match=rf"'{factory}' does not score by inner product: .*{message}.* Choose"):
         factories.check_scores(built, factory, references)
+
+
+@pytest.mark.parametrize(
+    ("factory", "half"),
+    [("IVF4,PQ48", False), ("IVF4,PQ64", True), ("OPQ64,IVF4,PQ64", True), ("IVF4,Flat", False), ("PQ64", False)],
+)
+def test_long_codes_use_half_precision_tables_on_a_gpu_and_nothing_else_does(
+    factory: str, half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAISS refuses float32 tables of more than 48 KiB; with other indexes, float16 would round the vectors."""
+    import faiss
+
+    class Options:
+        useFloat16 = True  # noqa: N815
+
+    monkeypatch.setattr(faiss_index, "gpu", lambda: 0)
+    monkeypatch.setattr(faiss_index, "gpu_memory", lambda: None)
+    monkeypatch.setattr(faiss, "GpuClonerOptions", Options, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda *args: args[3].useFloat16, raising=False)
+    assert loading.on_gpu(factories.make(factory, 192)) is half
+
+
+def test_more_clusters_than_a_gpu_can_visit_are_searched_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import faiss
+
+    class Options:
+        useFloat16 = True  # noqa: N815
+
+    monkeypatch.setattr(faiss_index, "gpu", lambda: 0)
+    monkeypatch.setattr(faiss_index, "gpu_memory", lambda: None)
+    monkeypatch.setattr(faiss, "GpuClonerOptions", Options, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda *args: "copy", raising=False)
+    index = factories.make("IVF4096,Flat", 8)
+    loading.configure(index, "IVF4096,Flat", {"nprobe": 2048})
+    assert loading.on_gpu(index) == "copy"
+    loading.configure(index, "IVF4096,Flat", {"nprobe": 2049})
+    assert loading.on_gpu(index) is None
+    assert "(nprobe is 2049, and FAISS visits at most 2048 clusters there); searching on the CPU" in caplog.text
+
+
+def test_training_continues_on_the_cpu_if_a_gpu_cannot_hold_the_clusters(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import faiss
+
+    def full(resources: Any, device: int, index: Any) -> Any:
+        raise RuntimeError("Error: 'err == cudaSuccess' failed: out of memory")
+
+    vectors = clustered(400, 1)
+    monkeypatch.setattr(faiss_index, "gpu", lambda: 0)
+    monkeypatch.setattr(faiss_index, "gpu_memory", lambda: None)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", full, raising=False)
+    built = [factories.make("IVF4,Flat", 64) for _ in range(2)]
+    for index, gpu in zip(built, (False, True), strict=True):
+        factories.train(index, "IVF4,Flat", vectors, gpu=gpu)
+    centroids = [index.quantizer.reconstruct_n(0, 4) for index in built]
+    np.testing.assert_array_equal(centroids[0], centroids[1])
+    assert "clusters cannot be trained on a GPU (out of memory); training on the CPU" in caplog.text
+    assert faiss.extract_index_ivf(built[1]).clustering_index is None
 
 
 def test_a_failed_training_leaves_no_dangling_pointer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -382,9 +382,14 @@ def test_timings_are_summed_over_shards(run: Measure, tmp_path: Path) -> None:
             precision="float32",
             stages={"decode": 3.0, "forward": 1.5, "wait": 0.5},
             bottleneck=["decode", "forward"][number],
+            peak_memory_mb=900.0 - number,
+            peak_gpu_memory_mb=[3000.0, None][number],
         )
         store.write_json(timing, tmp_path / f"embed-{number}.json")
-    store.write_json(SearchTiming(queries=2, read_seconds=0.1, seconds=0.5), tmp_path / "search.json")
+    search = SearchTiming(
+        queries=2, read_seconds=0.1, seconds=0.5, latency_queries=2, latency_median=0.3, latency_p95=0.4
+    )
+    store.write_json(search, tmp_path / "search.json")
     assert run({"a": first("r1")}, {"a": "r1"}).timing == {
         "embed": {
             "images": 60,
@@ -397,8 +402,21 @@ def test_timings_are_summed_over_shards(run: Measure, tmp_path: Path) -> None:
             "threads": "4",
             "stages": {"read": 0.0, "decode": 6.0, "preprocess": 0.0, "transfer": 0.0, "forward": 3.0, "write": 0.0},
             "bottleneck": "forward",  # the bottleneck of most of the time
+            "jobs": 2,
+            "peak_memory_mb": 900.0,
+            "peak_gpu_memory_mb": 3000.0,
         },
-        "search": {"queries": 2, "seconds": 0.5, "queries_per_second": 4.0},
+        "search": {
+            "queries": 2,
+            "seconds": 0.5,
+            "queries_per_second": 4.0,
+            "device": "",
+            "latency_queries": 2,
+            "latency_median": 0.3,
+            "latency_p95": 0.4,
+            "peak_memory_mb": None,
+            "peak_gpu_memory_mb": None,
+        },
     }
 
 

@@ -1,4 +1,5 @@
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -250,12 +251,46 @@ def test_results_that_cannot_be_written_are_said_before_the_first_job(tmp_path: 
     )
 
 
-def test_an_exact_index_asks_the_scheduler_for_no_gpu() -> None:
-    """It is computed on the CPU, and the GPU would stand idle."""
-    factories = {"flat": {"factory": "Flat"}, "scan": {"scan": True}, "ivf": {"factory": "IVF16,Flat"}}
-    runtime = {"gpu": 1, "threads": 3}
-    indexes = {f"my-{name}": entry | {"runtime": runtime} for name, entry in factories.items()}
+def test_the_gpu_profile_sets_rules_that_exist_and_its_models_differ_from_the_catalogue_in_precision_alone() -> None:
+    profile = yaml.safe_load((REPOSITORY / "profiles/gpu/config.yaml").read_text())
+    assert {*profile["set-threads"], *profile["set-resources"]} <= {*plan.RULES}
+    assert eval(profile["set-resources"]["embed"]["batch_size"], {"attempt": 2}) == 128  # as Snakemake evaluates it
+    half = yaml.safe_load((REPOSITORY / "profiles/gpu/half-precision.yaml").read_text())
+    merged = {part: CATALOGUE[part] | half.get(part, {}) for part in CATALOGUE if part in ("datasets", "models")}
+    planned = Plan.of(CATALOGUE | merged | {"experiments": half["experiments"], "run": ["half-precision"]})
+    for name in half["models"]:
+        variant, original = (
+            planned.config.models[model].model_dump() for model in (name, name.removesuffix("-float16"))
+        )
+        assert variant["embed"].pop("compute_dtype") == "float16"
+        assert original["embed"].pop("compute_dtype") == "float32"
+        assert variant["label"].replace(", float16)", ")") in (original["label"], f"{original['label']} (float16)")
+        assert variant | {"label": ""} == original | {"label": ""}
+
+
+def test_a_gpu_is_requested_to_search_any_index_but_only_to_build_one_with_clusters() -> None:
+    """Filling an exact index, a graph or codes runs on the CPU, and the GPU would be idle."""
+    factories = {
+        "flat": {"factory": "Flat"},
+        "scan": {"scan": True},
+        "hnsw": {"factory": "HNSW16"},
+        "ivf": {"factory": "OPQ8,IVF16,PQ8"},
+    }
+    indexes = {f"my-{name}": entry | {"runtime": {"gpu": 1, "threads": 3}} for name, entry in factories.items()}
     planned = Plan.of(CATALOGUE | {"indexes": CATALOGUE["indexes"] | indexes})
-    chosen = {name: planned.index_runtime(f"my-{name}") for name in factories}
-    assert {name: entry.gpu for name, entry in chosen.items()} == {"flat": 0, "scan": 0, "ivf": 1}
-    assert {entry.threads for entry in chosen.values()} == {3}
+    assert {planned.index_runtime(f"my-{name}").gpu for name in factories} == {1}
+    assert {planned.index_runtime(f"my-{name}").threads for name in factories} == {3}
+    assert {name: planned.build_gpu(f"my-{name}") for name in factories} == {"flat": 0, "scan": 0, "hnsw": 0, "ivf": 1}
+    assert {planned.build_gpu(name) for name in CATALOGUE["indexes"]} == {0}
+
+
+def test_an_experiment_decides_whether_its_report_shows_images_else_the_run_does() -> None:
+    def shows(run: dict[str, Any], experiment: dict[str, Any]) -> bool:
+        experiments = {"demo": {**CATALOGUE["experiments"]["demo"], "report": experiment}}
+        plan = Plan.of({**CATALOGUE, "report": run, "experiments": {**CATALOGUE["experiments"], **experiments}})
+        return bool(json.loads(plan.report_key("demo")).get("images", True))
+
+    off, on = {"images": False}, {"images": True}
+    assert [shows(*pair) for pair in (({}, {}), (off, {}), ({}, off), (off, on), (on, off))] == [
+        *(True, False, False, True, False)
+    ]

@@ -1,7 +1,9 @@
+import base64
 import json
 import re
 import subprocess
 import sys
+import zlib
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -36,7 +38,8 @@ from lookalike.io.formats.thresholds import Safe, Seen, Target, Transfer
 from lookalike.job.errors import LookalikeError
 from lookalike.metrics.ranking import rank
 from lookalike.metrics.rates import FEWEST, NOTHING, SIGNIFICANCE, sign_flip
-from lookalike.report import examples, headline, pareto, words
+from lookalike.report import evidence as inputs_of
+from lookalike.report import headline, pareto, queries, sprites, words
 from lookalike.report.evidence import ReportJob
 from lookalike.report.report import write_report
 from tables import MADE
@@ -94,6 +97,10 @@ class Experiment:
     approximations: list[Approximation] = field(default_factory=list)
     left_out: list[dict[str, object]] = field(default_factory=list)  # ignored files in the data set's folders
     footer: dict[str, object] = field(default_factory=dict)  # of the neighbors, in addition to the common entries
+    captions: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, dict[str, str]] = field(default_factory=dict)  # by_* column -> image -> value
+    k: int = 3
+    settings: dict[str, object] = field(default_factory=dict)  # of the report, in addition to the common ones
 
     def report(self) -> str:
         """Write the files and the report; return its HTML."""
@@ -103,8 +110,8 @@ class Experiment:
     def inputs(self) -> dict[str, object]:
         pairs = [(model, index) for model in self.models for index in self.indexes]
         labels = {model: self.labels.get(model, f"The {model} one") for model in self.models}
-        key = {"experiment": "trial", "title": self.title, "dataset": "tiles", "labels": labels, "k": 3}
-        key |= {"varied": "The good one"} if self.effects else {}
+        key = {"experiment": "trial", "title": self.title, "dataset": "tiles", "labels": labels, "k": self.k}
+        key |= self.settings | ({"varied": "The good one"} if self.effects else {})
         return {
             "key": json.dumps(key),
             "images": self._images(),
@@ -140,6 +147,10 @@ class Experiment:
         if self.showcase or self.shown:
             columns["showcase"] = [one in self.showcase or one in self.shown for one in ids]
             optional.append("showcase")
+        if self.captions:
+            columns["captions"] = [[self.captions[one]] if one in self.captions else None for one in ids]
+        columns |= {name: [values.get(one) for one in ids] for name, values in self.columns.items()}
+        optional += [*(["captions"] if self.captions else []), *self.columns]
         schema = IMAGES.schema(*optional)
         return self._table("images", columns, IMAGES, schema, MADE | {"left_out": self.left_out})
 
@@ -157,7 +168,9 @@ class Experiment:
             if query in self.rejected.get(model, {}):
                 continue
             default = [match] if match else []
-            order = self.found.get((model, query), [*default, *(one for one in self.references if one != match)][:4])
+            order = self.found.get(
+                (model, query), [*default, *(one for one in self.references if one != match)][: self.k + 1]
+            )
             scores = self.scores.get((model, query), [0.9 - 0.1 * place for place in range(len(order))])
             rows += [(query, rank, *pair) for rank, pair in enumerate(zip(order, scores, strict=True), 1)]
         columns = dict(zip(NEIGHBORS.columns, map(list, zip(*rows, strict=True)), strict=True))
@@ -378,7 +391,8 @@ def test_tags_are_balanced_and_links_resolve(experiment: Experiment) -> None:
     page = Page(html)
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    assert {attributes["href"][1:] for _, attributes in page.tags if "href" in attributes} <= set(ids)
+    linked = {attributes["href"][1:].partition("?")[0] for _, attributes in page.tags if "href" in attributes}
+    assert linked <= set(ids)
 
 
 def test_the_same_input_gives_the_same_bytes(experiment: Experiment) -> None:
@@ -581,12 +595,21 @@ def section_words(page: str, name: str) -> str:
 def test_all_costs_are_listed(experiment: Experiment) -> None:
     experiment.costs = {"good": cost(512), "fair": cost(16)}
     experiment.timing = {
-        "good": timed(4, read=0.2, forward=1.6) | {"search": {"queries": 3, "seconds": 0.1}},
+        "good": timed(4, read=0.2, forward=1.6)
+        | {
+            "search": {
+                **{"queries": 3, "seconds": 0.1, "latency_median": 0.0123, "latency_p95": 0.25},
+                **{"peak_memory_mb": 300.0, "peak_gpu_memory_mb": None},
+            }
+        },
         "fair": timed(16, read=0.2, forward=0.1),
     }
+    embed = experiment.timing["good"]["embed"]
+    assert isinstance(embed, dict)
+    embed |= {"peak_memory_mb": 1000.0, "peak_gpu_memory_mb": 2000.0}
     found = section_words(experiment.report(), "cost")
-    assert "The good one flat 512 1,024 float16 2,048 12.3 kB 4 30" in found
-    assert "The fair one flat 16 32 float16 64 384 bytes 16 unknown" in found
+    assert "The good one flat 512 1,024 float16 2,048 12.3 kB 4 30 12.3 ms 250 ms 1.05 GB + GPU 2.1 GB 315 MB" in found
+    assert "The fair one flat 16 32 float16 64 384 bytes 16 unknown unknown unknown unknown unknown" in found
 
 
 def test_models_are_dominated_only_if_significantly_worse(experiment: Experiment) -> None:
@@ -779,17 +802,23 @@ def test_outcomes_are_those_of_the_metrics_with_ties_as_misses(experiment: Exper
     ranking = rank(neighbors, truth, images, searched=6, kept=4, where="neighbors")
     counted = images.take(ranking.counted)["image_id"].to_pylist()
     right = {query for query, correct in zip(counted, ranking.correct_at(1), strict=True) if correct}
-    assert examples.right_queries(neighbors, truth) == right == {"q-1"}
+    listed = queries.listed(inputs_of.read(ReportJob(**inputs, out="")))  # type: ignore[arg-type]
+    ids = images["image_id"].take(listed.images).to_pylist()
+    assert {query for query, place in zip(ids, listed.found[0].rank, strict=True) if place == 1} == right == {"q-1"}
     assert "match at rank 2, tied" in Page(experiment.report()).words
 
 
 def test_each_thumbnail_is_included_once(experiment: Experiment) -> None:
     page = Page(experiment.report())
-    data = re.findall(r"url\(([^)]*)", page.style)
-    assert len(data) == len(set(data))
-    classes = {one["class"].split()[1] for one in page.named("span") if re.match(r"pic p\d", one.get("class", ""))}
-    shown = {one["title"] for one in page.named("span") if one.get("role") == "img" and "title" in one}
-    assert len(data) == len(classes) == len(shown)
+    assert len(re.findall(r"url\(data:image/webp", page.style)) == 1  # one sprite holds them all
+    cells: dict[tuple[str, str], set[str]] = {}
+    for one in page.named("span"):
+        if re.match(r"pic s\d", one.get("class", "")):
+            cells.setdefault((one["class"].split()[1], one["style"]), set()).add(one["title"])
+    assert all(len(ids) == 1 for ids in cells.values())
+    assert (
+        len(cells) == len({title for ids in cells.values() for title in ids}) == 3 + 4
+    )  # queries and references found
 
 
 def test_an_image_that_cannot_be_decoded_shows_why(experiment: Experiment) -> None:
@@ -814,7 +843,7 @@ def test_hostile_text_stays_text(experiment: Experiment) -> None:
     experiment.rejected = {"fair": {HOSTILE: HOSTILE}}
     html = experiment.report()
     page = Page(html)
-    assert len(page.named("script")) == 1
+    assert len(page.named("script")) == 2  # the data, in base64, and the code
     assert not page.named("img")
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert balanced(html)
@@ -859,7 +888,7 @@ def test_without_matches_the_report_says_what_cannot_be_measured(experiment: Exp
     assert "No query has a match, so no threshold can be determined." in page
     assert "No query has a match, so models cannot be compared by accuracy." in page
     assert "– no match" in page
-    assert "∅ No match" in page
+    assert "∅ No known answer" in page
 
 
 def test_without_operations_the_report_explains_the_missing_breakdown(experiment: Experiment) -> None:
@@ -1017,17 +1046,37 @@ def test_twelve_models_with_long_labels_fit(experiment: Experiment) -> None:
 def test_examples_are_varied_and_reproducible() -> None:
     outcome = {f"q{number}": ("disagree", "right", "wrong", "none")[number % 4] for number in range(400)}
     kind = {query: ("crop", "blur")[int(query[1:]) // 4 % 2] for query in outcome}
-    chosen = examples.choose(outcome, kind)
+    chosen = queries.choose(outcome, kind)
     shown = [outcome[query] for query in chosen]
-    assert {name: shown.count(name) for name in examples.QUOTAS} == examples.QUOTAS
+    assert {name: shown.count(name) for name in queries.QUOTAS} == queries.QUOTAS
     assert [kind[query] for query in chosen].count("crop") == 20
-    assert examples.choose(dict(reversed(outcome.items())), kind) == chosen
+    assert queries.choose(dict(reversed(outcome.items())), kind) == chosen
 
 
-def test_the_number_of_thumbnails_is_bounded(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examples, "MOST_IMAGES", 5)
+def test_thumbnails_shrink_with_their_number_and_the_rest_is_counted(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     experiment.queries = {f"q-{number}": f"ref-{number % 6}" for number in range(30)}
-    assert len(re.findall(r"url\(", Page(experiment.report()).style)) <= 5
+    whole = inputs_of.read(ReportJob(**experiment.inputs(), out=""))  # type: ignore[arg-type]
+    rows = list(range(36))
+    assert sprites.make(whole, rows).side == max(sprites.SIDES)
+    monkeypatch.setattr(sprites, "ROOMY", 10_000)
+    monkeypatch.setattr(sprites, "MOST", 15_000)
+    bounded = sprites.make(whole, rows)
+    assert bounded.side == min(sprites.SIDES)
+    assert 0 < bounded.omitted == 36 - len(bounded.cells)
+    assert f"{bounded.omitted} images have no thumbnail" in Page(experiment.report()).words
+    assert sum(map(len, bounded.data)) < 15_000 * 2
+
+
+def test_a_report_without_pixels_shows_ids(experiment: Experiment) -> None:
+    experiment.settings = {"images": False}
+    experiment.queries["q-3"] = "ref-3"
+    html = experiment.report()
+    assert "data:image" not in html
+    assert "q-1" in Page(explorer_of(html)).words
+    assert "not available" not in explorer_of(html)
+    assert explored(html)["cells"] == []
 
 
 def test_a_footer_without_a_model_is_refused(experiment: Experiment) -> None:
@@ -1066,8 +1115,14 @@ def test_the_report_imports_no_models_torch_or_plotly() -> None:
     assert found.stdout.strip() == "set()"
 
 
-def examples_of(html: str) -> str:
-    return html.partition('<section id="examples"')[2].partition("</section>")[0]
+def explorer_of(html: str) -> str:
+    return html.partition('<section id="explorer"')[2].partition("</section>")[0]
+
+
+def explored(html: str) -> dict[str, Any]:
+    """The data of the explorer, as a browser unpacks them."""
+    packed = html.partition('id="explorer-data">')[2].partition("</script>")[0]
+    return dict(json.loads(zlib.decompress(base64.b64decode(packed))))
 
 
 def test_showcase_images_come_first_without_a_verdict(experiment: Experiment) -> None:
@@ -1077,7 +1132,7 @@ def test_showcase_images_come_first_without_a_verdict(experiment: Experiment) ->
     experiment.found = {("fair", "showcase:laptop.jpg"): ["ref-4", "ref-2"]}
     html = experiment.report()
     assert balanced(html)
-    shown = examples_of(html)
+    shown = explorer_of(html)
     rows = re.findall(r'<article class="row( first)?" data-outcome="(\w+)"', shown)
     assert rows[:2] == [(" first", "showcase")] * 2
     assert {outcome for _, outcome in rows[2:]} == {"right", "none"}
@@ -1099,18 +1154,18 @@ def board(html: str, section: str) -> str:
 
 def test_queries_configured_to_be_shown_come_first_and_once(experiment: Experiment) -> None:
     experiment.shown = ["q-1"]
-    shown = examples_of(experiment.report())
+    shown = explorer_of(experiment.report())
     assert re.findall(r'class="row first" data-outcome="right"', shown)
     assert shown.count("Query q-1") == 1
     assert shown.index("Query q-1") < shown.index("Query q-0")
 
 
 def test_many_showcase_images_leave_room_for_queries(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examples, "MOST_FIRST", 3)
+    monkeypatch.setattr("lookalike.report.examples.MOST_FIRST", 3)
     experiment.showcase = [f"showcase:{number:02}.jpg" for number in range(30)]
     html = experiment.report()
     assert html.count('class="row first"') == 3
-    assert "and 27 more" in Page(html).words
+    assert len(explored(html)["outcome"]) == 30 + len(experiment.queries)
     assert html.count('<article class="row"') == len(experiment.queries)
 
 
@@ -1146,4 +1201,4 @@ def test_duplicates_are_counted_shown_and_explained(experiment: Experiment) -> N
         one["title"] for one in Page(html.partition('<section id="duplicates"')[2]).named("span") if "title" in one
     ]
     assert shown == ["ref-0", "ref-3", "q-1", "ref-1", "q-2", "ref-5", "ref-2", "ref-4"]
-    assert not re.search(r'"pic p\d+ " role="img" title="(?!ref|q)', html)
+    assert not re.search(r'"pic s\d+ " style="[^"]*" role="img" title="(?!ref|q)', html)

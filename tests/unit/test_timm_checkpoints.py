@@ -117,7 +117,9 @@ def test_vectors_are_those_of_timm(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
-def test_without_timm_its_package_is_named(tmp_path: Path) -> None:
+def test_without_timm_its_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "timm").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
     import torch
     from safetensors.torch import save_file
     from transformers import TimmWrapperConfig

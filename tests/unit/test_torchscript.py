@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from conftest import picture
-from lookalike.embed import downloads, encoders
+from lookalike.embed import downloads, encoders, time_limit
 from lookalike.io import store
 from lookalike.job.errors import LookalikeError
 
@@ -221,12 +221,10 @@ def test_a_download_with_another_hash_is_rejected_and_leaves_no_file(
     assert not [*(tmp_path / "weights").glob("*")]
 
 
-def test_a_stalling_download_is_aborted(
-    file: Path, tmp_path: Path, site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(downloads, "PATIENCE", 0.3)
+def test_a_stalling_download_is_aborted(file: Path, tmp_path: Path, site: Callable[..., Site]) -> None:
     server = site(file.read_bytes(), trickling)
-    with pytest.raises(LookalikeError, match=r"cannot be fetched: received less than 65,536 bytes in 0\.3 seconds"):
+    message = r"cannot be fetched: received less than 65,536 bytes in 0\.3 seconds"
+    with time_limit.limited(0.3), pytest.raises(LookalikeError, match=message):
         load(key(file, path=str(tmp_path / "weights/network.pt"), url=server.url()))
 
 

@@ -25,6 +25,17 @@ def test_the_snakefile_loads_in_under_0_7_seconds_of_cpu(tmp_path: Path) -> None
     assert min(seconds) < 0.7
 
 
+def test_the_gpu_profile_gives_embed_jobs_more_cores_and_larger_batches(tmp_path: Path) -> None:
+    tree = Tree.new(tmp_path / "tree", MINE)
+    tree.write_pictures("pictures", *range(8))
+    resources = {}
+    for profile in ((), ("--profile", "profiles/gpu")):
+        output = tree.run("mine", options=("--cores", "32", "--quiet", "host", *profile, "-n")).output
+        (*_, job) = re.findall(r"^rule embed:.*?^ +resources: .*?$", output, re.DOTALL | re.MULTILINE)
+        resources[bool(profile)] = [re.search(rf"{name}[:=] ?(\d+)", job)[1] for name in ("threads", "batch_size")]
+    assert resources[True] == ["16", "256"] != resources[False]
+
+
 def test_shards_that_several_jobs_write_hold_every_image_once(tmp_path: Path) -> None:
     many = {"kind": "folder", "root": "images", "shards": {"images": 102}, "k": 3}
     tree = Tree.new(tmp_path / "tree", {"datasets": {"many": many}})

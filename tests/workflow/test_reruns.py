@@ -5,15 +5,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from conftest import REPOSITORY, picture
+from lookalike.io import store
+from lookalike.io.formats.tables import NEAR_DUPLICATES
 from workflow.conftest import MINE, Tree, built_once
 
 RECIPES = (REPOSITORY / "docs/reruns.md").read_text()
 BELOW_METRICS = {"compare", "report"}
-BELOW_EMBED = {"index", "search", "measure", *BELOW_METRICS}
+BELOW_EMBED = {"index", "search", "audit", "measure", *BELOW_METRICS}
 BELOW_FIRST = {*BELOW_EMBED, "find_duplicates"}  # of an experiment's first model, by what it saw
 
 
@@ -33,6 +36,8 @@ def test_a_finished_run_has_every_file_of_every_stage(finished: Tree) -> None:
         "copies/indexes/pixels/flat.images.parquet",
         "copies/neighbors/pixels/flat.parquet",
         "copies/neighbors/pixels/flat.candidates.parquet",
+        "copies/sample/near_duplicates.parquet",
+        "copies/audit/pixels/flat.parquet",
         "copies/metrics/pixels/flat.json",
         "reports/mine/leaderboard.csv",
         "reports/mine/comparisons.json",
@@ -121,6 +126,23 @@ def test_editing_the_metrics_measures_again_and_does_not_embed(tree: Tree) -> No
     ran = tree.would_run()
     assert ran.rules == {"measure", *BELOW_METRICS}
     assert len(ran.of("measure")) == 2
+
+
+def test_other_groups_of_near_duplicates_measure_again_and_do_nothing_else(tree: Tree) -> None:
+    path = tree.folder / "results/copies/sample/near_duplicates.parquet"
+    groups, footer = store.read_table(path, NEAR_DUPLICATES), store.read_provenance(path)
+    ids = pq.read_table(tree.folder / "results/copies/sample/images.parquet")["image_id"].to_pylist()
+    merged = {"group": [ids[0]] * len(ids), "image_id": ids}
+    assert groups.num_rows < len(ids)
+    store.write_table(pa.table(merged, NEAR_DUPLICATES.schema()), path, NEAR_DUPLICATES, footer)
+    assert tree.would_run().rules == {"measure", *BELOW_METRICS}
+
+
+def test_without_near_duplicates_only_metrics_are_made_again(tree: Tree) -> None:
+    config = tree.config
+    config["datasets"]["copies"]["near_duplicates"] = False
+    tree.configure(config)
+    assert tree.would_run().rules == {"measure", *BELOW_METRICS}
 
 
 def test_editing_a_family_embeds_that_family_only(tree: Tree) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from lookalike.cli import check, fetch, models, pair, schema, search, try_folder
+from lookalike.cli import check, doctor, fetch, models, pair, schema, search, try_folder
 from lookalike.job.errors import LookalikeError
 from lookalike.job.log import fault_of_the_machine
 from lookalike.job.telemetry import switch_off_telemetry
@@ -37,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # any other error is a bug, for which a plain traceback is best
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (pair.pair, search.search, models.models, fetch.fetch, check.check, schema.schema):
+for command in (pair.pair, search.search, models.models, fetch.fetch, check.check, doctor.doctor, schema.schema):
     app.command()(command)
 app.command("try")(try_folder.try_folder)  # `try` is a Python keyword
 

@@ -235,11 +235,19 @@ def _write_leaderboard(records: Sequence[Metrics], out: str | Path) -> None:
 
 
 def _costs(record: Metrics) -> dict[str, Estimate]:
-    """Costs other than embedding speed; they have no intervals."""
-    search, cost = record.timing.get("search"), record.cost
+    """Costs other than embedding speed; they have no intervals. ``n`` of memory is the number of jobs."""
+    embed, search, cost = record.timing.get("embed", {}), record.timing.get("search", {}), record.cost
     known: dict[str, tuple[float | None, int]] = {}
+    for name in ("peak_memory_mb", "peak_gpu_memory_mb"):
+        if embed.get(name) is not None:
+            known[name] = embed[name], embed["jobs"]
+        if search.get(name) is not None:
+            known[f"search_{name}"] = search[name], 1
     if search:
         known["queries_per_second"] = search["queries_per_second"], search["queries"]
+    for name in ("latency_median", "latency_p95"):
+        if search.get(name) is not None:
+            known[f"query_{name}_ms"] = 1000 * search[name], search["latency_queries"]
     if cost:
         known["dimension"] = cost.dimension, cost.vectors
         known["bytes_per_vector"] = cost.vector_bytes, cost.vectors

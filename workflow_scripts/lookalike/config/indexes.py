@@ -47,9 +47,9 @@ class Normalise(Entry):
 
 
 class IndexRuntime(Entry):
-    """Resources to build and search an index: they do not change results, except for the order of ties."""
+    """Resources to build and search an index: they change no result, except for the rounding of FAISS on a GPU."""
 
-    gpu: int = Field(0, ge=0, le=1, description="1 to use a GPU if FAISS supports it")
+    gpu: int = Field(0, ge=0, le=1, description="1 to search on a GPU, and train clusters on it")
     # 1: with a few thousand references most of a job is its startup, so it is better to run several at a time
     threads: int = Field(1, ge=1, description="CPU cores to build and search with")
     mem_mb: int = Field(2000, ge=1, description="memory to request from a cluster, in MB; doubled for a retry")

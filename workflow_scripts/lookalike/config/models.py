@@ -367,6 +367,10 @@ class Runtime(Entry):
     minutes: int = Field(30, ge=1, description="run time to request from a cluster for one embed job, in minutes")
     gpu: int = Field(0, ge=0, le=1, description="GPUs per embed job")
     threads: int = Field(4, ge=1, description="CPU cores per embed job, to read images and, without a GPU, to compute")
+    image_seconds: int = Field(300, ge=1, description="longest time to decode one image; reading it is not timed")
+    download_seconds: int = Field(
+        300, ge=1, description="longest time for one chunk of a download (10 MB from the Hub, else 64 kB)"
+    )
 
 
 class Model(Entry):

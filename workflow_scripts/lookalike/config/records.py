@@ -19,6 +19,14 @@ class Vary(Entry):
     )
 
 
+class Report(Entry):
+    """What HTML reports contain."""
+
+    images: bool | None = Field(
+        None, description="whether the report shows thumbnails (default: true); without them it shows ids only"
+    )
+
+
 class Experiment(Entry):
     """A comparison on one data set: of several models, or of one model's variants."""
 
@@ -30,6 +38,7 @@ class Experiment(Entry):
     vary: Vary | None = Field(None, description="instead of `models`: one model with other settings")
     indexes: tuple[str, ...] = Field(("flat",), min_length=1, description="names of the indexes to search with")
     title: str = Field("", description="the question that the experiment answers, as the report's title")
+    report: Report = Field(Report(), description="what the report contains, instead of the run's setting")
 
     @model_validator(mode="after")
     def _one_source_of_models(self) -> "Experiment":
@@ -51,6 +60,7 @@ class Config(Entry):
 
     run: tuple[str, ...] = Field(min_length=1, description="experiments that `snakemake` builds by default")
     environment: Literal["cpu", "gpu"] = Field("cpu", description="environment file in envs/ for --sdm conda")
+    report: Report = Field(Report(), description="what reports contain, unless an experiment says otherwise")
     datasets: dict[str, Dataset] = Field(description="data sets by name")
     models: dict[str, Model] = Field(description="models by name")
     indexes: dict[str, Index] = Field(description="indexes by name")

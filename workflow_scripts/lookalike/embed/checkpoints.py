@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lookalike.config.models import is_commit, is_path
+from lookalike.embed import time_limit
 from lookalike.embed.file_hashes import sha256 as remembered_sha256
 from lookalike.io import store
 from lookalike.io.formats.records import Weights
@@ -33,7 +34,10 @@ def fetch(checkpoint: str, revision: str, *, code: bool = False, parts: tuple[st
     if folder := _local_folder(checkpoint):
         names = _wanted(checkpoint, folder, [path.name for path in folder.iterdir()], code, parts)
         return Weights(source=f"folder {checkpoint}", revision="", files=_hashes(folder, names))
-    folder, names = _download(checkpoint, revision, code, parts)
+    from huggingface_hub import constants
+
+    with time_limit.watched(Path(constants.HF_HUB_CACHE), checkpoint):
+        folder, names = _download(checkpoint, revision, code, parts)
     return Weights(source=f"hub {checkpoint}", revision=folder.name, files=_hashes(folder, names))
 
 

@@ -11,12 +11,12 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.request import urlopen
 
+from lookalike.embed import time_limit
 from lookalike.io import store
 from lookalike.job.errors import LookalikeError
 
 log = logging.getLogger(__name__)
-PATIENCE = 60.0  # seconds to wait for the next byte, and for the next LEAST bytes
-LEAST, CHUNK = 1 << 16, 1 << 20  # bytes
+LEAST, CHUNK = 1 << 16, 1 << 20  # bytes: to arrive within the time limit, and the most to read at once
 TRIES = 3
 
 
@@ -95,7 +95,8 @@ def _receive(response: HTTPResponse, file: Path, sha256: str, untrusted: str) ->
 
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:
-    """Yield a response as it arrives. Gives up on a connection that sends less than LEAST bytes in PATIENCE seconds."""
+    """Yield a response as it arrives. Gives up on a connection that sends less than LEAST bytes in the time limit."""
+    patience = time_limit.CHUNK_SECONDS.get()
     started, count = time.monotonic(), 0
     while True:
         try:
@@ -107,11 +108,11 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
         count += len(chunk)
         if count >= LEAST:
             started, count = time.monotonic(), 0
-        elif time.monotonic() - started > PATIENCE:
-            raise _IncompleteError(f"received less than {LEAST:,} bytes in {PATIENCE:g} seconds")
+        elif time.monotonic() - started > patience:
+            raise _IncompleteError(f"received less than {LEAST:,} bytes in {patience:g} seconds")
         yield chunk
 
 
 def _opened(url: str) -> HTTPResponse:
-    response: HTTPResponse = urlopen(url, timeout=PATIENCE)
+    response: HTTPResponse = urlopen(url, timeout=time_limit.CHUNK_SECONDS.get())
     return response

@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from lookalike.embed import encoders
+from lookalike.embed import encoders, in_work
 from lookalike.io import images, store
 from lookalike.io.formats.records import EmbedTiming, Weights, bottleneck
 from lookalike.io.formats.tables import EMBEDDINGS, REJECTED, SHARD
@@ -23,10 +25,12 @@ from lookalike.job import memory
 from lookalike.job.devices import out_of_memory
 from lookalike.job.errors import LookalikeError
 from lookalike.job.progress import Progress
+from lookalike.job.usage import peak_gpu_memory_mb, peak_memory_mb
 
 log = logging.getLogger(__name__)
 
 Seconds = dict[str, float]  # stage -> duration
+Row = dict[str, Any]  # of a SHARD table
 Pending = tuple[int, NDArray[Any]]  # row of the result, prepared image
 Vectors = NDArray[np.float32] | NDArray[np.float16]
 ROUNDING = 0.01  # largest rounding error when storing a vector, relative to its norm; float16 itself errs by 0.0005
@@ -74,6 +78,7 @@ class EmbedJob:
     batch_size: int
     threads: int
     gpu: bool
+    image_seconds: float = 300
     export: str | None = None  # export.json, where the model's network is exported for CPUs
 
 
@@ -82,7 +87,8 @@ def embed_shard(job: EmbedJob) -> None:
 
     ``model``: its name, for the footers. ``key``: its `embed:` entry (``plan.Plan.embedding_key``). ``code``: hash of
     the embedding code (``plan.Plan.code``). ``batch_size``, ``memory.AT_ONCE`` and ``memory.FILES_AT_ONCE`` bound the
-    memory use, except for the shard's ids and vectors, which are held until they are written.
+    memory use, except for the shard's ids and vectors, which are held until they are written. ``image_seconds``: a job
+    that decodes one image for longer is ended; the next attempt rejects that image if it happens again (``in_work``).
 
     Raises LookalikeError for a missing root folder, for vectors that are not finite or do not fit their stored dtype,
     and if memory runs out. An unusable image never raises: it becomes a row of the rejected table, and with
@@ -95,15 +101,21 @@ def embed_shard(job: EmbedJob) -> None:
     encoder = encoders.load(job.key, fetched, encoders.Machine(job.threads, job.gpu), job.export)
     loaded = time.perf_counter()
     stored_dtype = encoders.parse(job.key).stored_dtype
-    done = embed_rows(rows, encoder, batch_size=job.batch_size, threads=job.threads, stored_dtype=stored_dtype)
+    shard_sha256 = store.identity(job.shard)
+    with in_work.guarding(Path(job.timing_out).with_suffix(".in_work"), shard_sha256, job.image_seconds) as guard:
+        done = embed_rows(
+            rows, encoder, batch_size=job.batch_size, threads=job.threads, stored_dtype=stored_dtype, guard=guard
+        )
     embedded = time.perf_counter()
     log.info("computed with %s", " ".join(filter(None, encoders.engine(encoder).values())))
     log.info("%d embedded + %d rejected = %d in the shard", len(done.images), len(done.rejected), rows.num_rows)
+    if guard.rejected:
+        log.warning("%d of the rejected images hung or killed their decoder", guard.rejected)
 
     provenance = {
         "made_by": "lookalike embed",
         "model": job.model,
-        "shard_sha256": store.identity(job.shard),
+        "shard_sha256": shard_sha256,
         "key": job.key,
         "code": job.code,
         "weights": fetched.model_dump(),
@@ -127,6 +139,8 @@ def embed_shard(job: EmbedJob) -> None:
         engine=encoders.engine(encoder)["name"],
         stages=stages,
         bottleneck=bottleneck(stages, job.threads),
+        peak_memory_mb=peak_memory_mb(),
+        peak_gpu_memory_mb=peak_gpu_memory_mb(),
     )
     store.write_json(timing, job.timing_out)
 
@@ -138,8 +152,11 @@ def embed_rows(
     batch_size: int,
     threads: int,
     stored_dtype: str = "float32",
+    guard: in_work.Guard | None = None,
 ) -> Embedded:
     """Embed the rows of a SHARD table in order, in batches of ``batch_size``; rejected images leave no gap.
+
+    ``guard`` notes which images are being decoded.
 
     Duplicate files are computed once: a network's rounding depends on the position in the batch, and duplicates must
     have equal vectors.
@@ -152,7 +169,7 @@ def embed_rows(
     progress = Progress("embedded", rows.num_rows, "images")
     batches = _Batches(encoder, batch_size, rows.num_rows, stored_dtype, seconds)
     waiting_since = time.perf_counter()
-    for image in _prepared(rows, encoder, threads, batch_size):
+    for image in _prepared(rows, encoder, threads, batch_size, guard or in_work.Guard()):
         seconds["wait"] += time.perf_counter() - waiting_since
         for stage, duration in image.seconds.items():
             seconds[stage] += duration
@@ -259,32 +276,45 @@ def weights_sha256(weights: Weights) -> str:
     return hashlib.sha256(weights.model_dump_json().encode()).hexdigest()
 
 
-def _prepared(rows: pa.Table, encoder: encoders.Encoder, threads: int, batch_size: int) -> Iterator[ShardImage]:
+def _prepared(
+    rows: pa.Table, encoder: encoders.Encoder, threads: int, batch_size: int, guard: in_work.Guard
+) -> Iterator[ShardImage]:
     """Read, decode and prepare images in threads, in order, at most two batches or two images per thread ahead.
 
     If the encoder has its own device, the next images are prepared while it computes. On a CPU they are not: the
-    forward pass and the preparation compete for the same cores, and both are fastest when they run alone.
+    forward pass and the preparation compete for the same cores, and both are fastest when they run alone. Images that
+    may have killed an earlier attempt come first, one at a time.
     """
     remaining = iter(rows.to_pylist())
     memory.return_large_blocks()
     ahead = 2 * max(batch_size, threads)
     files, pixels = memory.Budget(memory.FILES_AT_ONCE), memory.Budget(memory.AT_ONCE)
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[ShardImage]] = deque()
+    suspects = rows.filter(pc.is_in(rows["image_id"], pa.array(guard.suspects, pa.string()))).to_pylist()
+    alone = {row["image_id"]: _prepare(row, encoder, files, pixels, guard) for row in suspects}
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[Future[ShardImage]] = deque()
+    try:
         while True:
             room = ahead - len(waiting) if encoder.overlaps else batch_size if not waiting else 0
-            waiting.extend(pool.submit(_prepare, row, encoder, files, pixels) for row in islice(remaining, room))
+            for row in islice(remaining, room):
+                image = alone.pop(row["image_id"], None)
+                work = (lambda image: image, image) if image else (_prepare, row, encoder, files, pixels, guard)
+                waiting.append(pool.submit(*work))
             if not waiting:
                 return
             yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # after an error, a thread may hang
 
 
-def _prepare(row: dict[str, Any], encoder: encoders.Encoder, files: memory.Budget, pixels: memory.Budget) -> ShardImage:
+def _prepare(
+    row: Row, encoder: encoders.Encoder, files: memory.Budget, pixels: memory.Budget, guard: in_work.Guard
+) -> ShardImage:
     """Take the file's budget before that of the pixels, always in this order, so that threads cannot deadlock."""
     try:
         with files.share() as take_file, pixels.share() as take_pixels:
             take_file(row["bytes"])
-            return _read_and_prepare(row, encoder, take_pixels)
+            return _read_and_prepare(row, encoder, take_pixels, guard)
     except MemoryError as error:  # not the image's fault: rejecting it would depend on what else was in memory
         raise LookalikeError(
             f"{row['root']}/{row['path']}: out of memory while reading it ({error}). Run on a machine with more "
@@ -292,12 +322,16 @@ def _prepare(row: dict[str, Any], encoder: encoders.Encoder, files: memory.Budge
         ) from error
 
 
-def _read_and_prepare(row: dict[str, Any], encoder: encoders.Encoder, reserve: memory.Take) -> ShardImage:
+def _read_and_prepare(row: Row, encoder: encoders.Encoder, reserve: memory.Take, guard: in_work.Guard) -> ShardImage:
     started = time.perf_counter()
     try:
         data = images.read_row(row)
         read = time.perf_counter()
-        image, size = _decode(data, encoder, reserve)
+        if row["image_id"] in guard.suspects:
+            image, size = guard.alone(row, data, encoders.needs(encoder))
+        else:
+            with guard.decoding(row, reserve) as take:
+                image, size = _decode(data, encoder, take)
     except images.BadImage as bad:
         return ShardImage(row["image_id"], row["path"], reason=str(bad))
     decoded = time.perf_counter()

@@ -20,7 +20,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from lookalike.job import devices
+from lookalike.job import devices, gpus
 from lookalike.job.errors import LookalikeError
 
 log = logging.getLogger(__name__)
@@ -150,12 +150,14 @@ def _claim_gpu() -> tuple[int, str] | None:
     if CUDA not in runtime.get_available_providers():
         devices.go_without_gpu(f"ONNX Runtime {runtime.__version__} is built without CUDA (onnxruntime-gpu has it)")
         return None
+    claimed = gpus.claim()  # before the driver starts, which reads the visible devices once
     names = cuda_devices()
     if not names:
+        gpus.release()
         devices.go_without_gpu("CUDA finds no device")
         return None
     runtime.preload_dlls()  # CUDA and cuDNN of torch's packages, where the system has none
-    number = devices.claim(devices.visible_devices(len(names)))
+    number = 0 if claimed and len(names) == 1 else gpus.claim_one_of(devices.visible_devices(len(names)))
     return number, names[number]
 
 

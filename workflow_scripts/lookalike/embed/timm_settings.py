@@ -28,7 +28,11 @@ DEFAULTS: dict[str, Any] = {
 
 def check_installed(checkpoint: str, timm: bool = False) -> None:
     """Raise LookalikeError for a timm network, as its name may tell, if timm is not installed."""
-    if (timm or checkpoint.startswith("timm/")) and importlib.util.find_spec("timm") is None:
+    spec = importlib.util.find_spec("timm")
+    installed = (
+        spec is not None and spec.origin is not None
+    )  # a folder of that name, such as one of checkpoints, is not
+    if (timm or checkpoint.startswith("timm/")) and not installed:
         raise LookalikeError(f"{checkpoint}: is a timm network. Install that package: pip install timm")
 
 

@@ -54,10 +54,10 @@ def train(index: Any, factory: str, vectors: NDArray[np.float32], gpu: bool) -> 
         )
     ivf: Any = faiss.try_extract_index_ivf(index) if gpu else None
     device = None if ivf is None else faiss_index.gpu()
-    if ivf is not None and device is not None:
-        assigner = faiss.index_cpu_to_gpu(faiss_index.gpu_memory(), device, faiss.IndexFlatIP(ivf.d))
-        ivf.clustering_index = assigner
     try:
+        if ivf is not None and device is not None:
+            assigner = _on_gpu(faiss.IndexFlatIP(ivf.d), device)
+            ivf.clustering_index = assigner
         index.train(vectors)
     except RuntimeError as error:
         raise LookalikeError(
@@ -71,6 +71,17 @@ def train(index: Any, factory: str, vectors: NDArray[np.float32], gpu: bool) -> 
             f"indexes: factory '{factory}' divides by a variance of zero: the model's vectors vary in fewer directions "
             "than it keeps. Use fewer principal components in `factory`."
         )
+
+
+def _on_gpu(empty: Any, device: int) -> Any:
+    """A copy of an empty index on a GPU; None, which trains on the CPU, if that fails, with the reason logged."""
+    import faiss
+
+    try:
+        return faiss.index_cpu_to_gpu(faiss_index.gpu_memory(), device, empty)
+    except RuntimeError as error:
+        log.warning("clusters cannot be trained on a GPU (%s); training on the CPU", reason(error))
+        return None
 
 
 def fit_ranges(index: Any, vectors: NDArray[np.float32]) -> bool:

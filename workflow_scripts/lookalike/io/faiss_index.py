@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookalike.io.vectors import equal_rows
-from lookalike.job import devices
+from lookalike.job import devices, gpus
 
+GPU_MOST = 2048  # neighbors, and clusters (nprobe), that FAISS can select on a GPU
 SCRATCH = 512 << 20  # bytes that FAISS may take on a GPU besides the index
 
 
@@ -61,11 +62,16 @@ def gpu() -> int | None:
     import faiss
 
     supports_gpu = hasattr(faiss, "StandardGpuResources")
+    held = gpus.held()
+    claimed = gpus.claim() if supports_gpu else None  # before FAISS starts CUDA
     count = faiss.get_num_gpus() if supports_gpu else 0
     if not count:
+        if not held:
+            gpus.release()
         devices.go_without_gpu("FAISS finds no device" if supports_gpu else "this FAISS is built without GPU support")
         return None
-    return devices.claim(devices.visible_devices(count))
+    names = devices.visible_devices(count)
+    return 0 if claimed and count == 1 else gpus.claim_one_of([*names])
 
 
 def gpu_memory() -> Any:

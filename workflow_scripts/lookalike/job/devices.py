@@ -1,15 +1,13 @@
-"""Which device a job computes on: each GPU job of a machine takes its own GPU."""
+"""Which device a job computes on."""
 
 import ctypes
-import fcntl
 import logging
 import os
-import tempfile
-import time
 import warnings
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from lookalike.job import gpus
 from lookalike.job.errors import LookalikeError
 
 if TYPE_CHECKING:
@@ -26,12 +24,12 @@ GPU_VARIABLES = {
 DRIVERS = ("dev/nvidia[0-9]*", "proc/driver/nvidia/version", "dev/kfd", "dev/dxg")  # below /: CUDA, ROCm, WSL
 NO_MEMORY = (
     *("out of memory", "not enough memory", "can't allocate memory", "annot allocate memory", "ALLOC_FAILED"),
+    *("ALLOCATION_FAILED", "nable to find an engine to execute this computation"),  # cuDNN's, of workspaces
     *("bad_alloc", "unable to mmap", "failed to map segment", "can't start new thread"),
     "Failed to launch worker thread",
 )
 
 log = logging.getLogger(__name__)
-_claimed: list[IO[bytes]] = []  # open as long as the process lives: its end, for whatever reason, frees the GPU
 
 
 class Resources(Protocol):
@@ -62,24 +60,35 @@ def _cuda_device() -> int | None:
     """Claim a working GPU for this job: torch's number of it. None, with the reason in the log, where there is none."""
     import torch
 
+    if torch.version.cuda or torch.version.hip:
+        claimed = gpus.claim()  # before CUDA starts, which reads the visible devices once
+    else:
+        go_without_gpu(f"this torch, {torch.__version__}, is built without CUDA")
+        return None
     with warnings.catch_warnings(record=True) as caught:  # torch gives the driver's reason as a warning
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
-        supports_gpu = torch.version.cuda or torch.version.hip
-        reason = "CUDA finds no device" if supports_gpu else f"this torch, {torch.__version__}, is built without CUDA"
-        go_without_gpu(_first_line(caught[0].message) if caught else reason)
+        gpus.release()
+        go_without_gpu(_first_line(caught[0].message) if caught else "CUDA finds no device")
         return None
     try:
-        number = claim(visible_devices(count))
+        number = _number(claimed, count) if claimed else gpus.claim_one_of(visible_devices(count))
         torch.cuda.set_device(number)
         torch.ones(1, device="cuda").add_(1).item()  # a device may be listed and still not work
     except (RuntimeError, AssertionError) as error:
-        while _claimed:
-            _claimed.pop().close()
+        gpus.release()
         go_without_gpu(_first_line(error))
         return None
     return number
+
+
+def _number(uuid: str, count: int) -> int:
+    """Torch's number of a device: 0 where only that is visible, otherwise CUDA had started before it was claimed."""
+    import torch
+
+    uuids = [str(getattr(torch.cuda.get_device_properties(number), "uuid", "")) for number in range(count)]
+    return next((number for number, one in enumerate(uuids) if one and one in uuid), 0)
 
 
 def go_without_gpu(reason: str) -> None:
@@ -139,28 +148,3 @@ def visible_devices(count: int) -> list[str]:
     """Names of the devices visible to this process, one for each of torch's numbers."""
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return names if len(names) == count else [str(number) for number in range(count)]
-
-
-def claim(devices: list[str], wait: float = 1.0) -> int:
-    """Claim a device that no other job of this machine has, waiting for one if necessary; returns its number.
-
-    Snakemake counts GPUs but assigns none, so each job locks one file per device for as long as its process lives.
-    """
-    if len(devices) == 1:
-        return 0  # a cluster assigned it to this job, or the machine has no other
-    logged = False
-    while True:
-        for number, name in enumerate(devices):
-            path = Path(tempfile.gettempdir()) / f"lookalike-{os.getuid()}-gpu-{name}.lock"
-            file = path.open("ab")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                continue
-            _claimed.append(file)
-            return number
-        if not logged:
-            log.warning("all %d GPUs are in use by other jobs: waiting for one", len(devices))
-            logged = True
-        time.sleep(wait)

@@ -11,6 +11,7 @@ from pathlib import Path
 from lookalike.job.devices import out_of_memory
 from lookalike.job.errors import LookalikeError, writing
 from lookalike.job.telemetry import switch_off_telemetry
+from lookalike.job.usage import peak_memory_mb
 
 log = logging.getLogger("lookalike")
 
@@ -39,6 +40,7 @@ def job(name: str, log_file: str) -> Iterator[None]:
             to_file = _LogFile(log_file, mode="w", encoding="utf-8")
     except LookalikeError as error:
         sys.exit(f"{name}: {error}")
+    to_file.set_name(name)
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter(f"{name}: %(message)s"))
@@ -63,8 +65,8 @@ def job(name: str, log_file: str) -> Iterator[None]:
         sys.exit(1)
     finally:
         used = resource.getrusage(resource.RUSAGE_SELF)
-        peak = used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-        log.debug("took %.2f s of CPU and at most %.0f MB of memory", used.ru_utime + used.ru_stime, peak)
+        cpu = used.ru_utime + used.ru_stime
+        log.debug("took %.2f s of CPU and at most %.0f MB of memory", cpu, peak_memory_mb())
 
 
 def fault_of_the_machine(error: Exception) -> str | None:

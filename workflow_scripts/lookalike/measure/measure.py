@@ -200,6 +200,9 @@ def _embed_timing(paths: Sequence[str | Path]) -> dict[str, Any]:
             "threads": _all(shard.threads for shard in shards),
             "stages": {stage: sum(shard.stages.get(stage, 0.0) for shard in shards) for stage in STAGES},
             "bottleneck": max(slowest, key=slowest.__getitem__),
+            "jobs": len(shards),
+            "peak_memory_mb": _most(shard.peak_memory_mb for shard in shards),
+            "peak_gpu_memory_mb": _most(shard.peak_gpu_memory_mb for shard in shards),
         }
     }
 
@@ -207,6 +210,11 @@ def _embed_timing(paths: Sequence[str | Path]) -> dict[str, Any]:
 def _all(values: Iterable[object]) -> str:
     """The distinct values of all shards, usually one."""
     return " + ".join(sorted({str(value) for value in values}))
+
+
+def _most(values: Iterable[float | None]) -> float | None:
+    """The largest value of those known."""
+    return max((value for value in values if value is not None), default=None)
 
 
 def _cost(footer: dict[str, Any]) -> Cost | None:
@@ -226,6 +234,11 @@ def _cost(footer: dict[str, Any]) -> Cost | None:
     )
 
 
+SEARCH_COSTS = (
+    *("device", "latency_queries", "latency_median", "latency_p95", "peak_memory_mb", "peak_gpu_memory_mb"),
+)
+
+
 def _search_timing(path: str | Path) -> dict[str, Any]:
     search = _timing(path, SearchTiming)
     if search is None:
@@ -235,5 +248,6 @@ def _search_timing(path: str | Path) -> dict[str, Any]:
             "queries": search.queries,
             "seconds": search.seconds,
             "queries_per_second": search.queries / search.seconds if search.seconds else None,
+            **search.model_dump(include=set(SEARCH_COSTS)),
         }
     }

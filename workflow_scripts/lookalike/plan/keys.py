@@ -87,10 +87,11 @@ class Keys(Paths):
         return key(self.config.indexes[index], leave_out=frozenset({"runtime", "search", "normalise"}))
 
     def report_key(self, experiment: str) -> str:
-        """What the report shows besides its inputs: the experiment and the models' labels."""
+        """What the report shows besides its inputs: the experiment, the models' labels, and whether to show images."""
         entry = self.config.experiments[experiment]
         design = self._design(experiment)
         labels = {model: _said(design[model]) if design else self.label(model) for model in entry.models}
+        images = next((one.images for one in (entry.report, self.config.report) if one.images is not None), True)
         return json.dumps(
             {
                 "experiment": experiment,
@@ -103,6 +104,7 @@ class Keys(Paths):
                     self.label(model): package for model, package in self.left_out.get(experiment, {}).items()
                 },
                 **({"varied": self.label(next(iter(design)))} if design else {}),
+                **({} if images else {"images": False}),
             },
             sort_keys=True,
         )

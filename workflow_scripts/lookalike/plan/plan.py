@@ -57,17 +57,22 @@ class Plan(Keys):
         return self.config.experiments[experiment].title or experiment
 
     def index_runtime(self, index: str) -> IndexRuntime:
-        """How an index is built and searched; nothing of it changes what is found.
+        """How an index is built and searched; nothing of it changes what is found."""
+        return self.config.indexes[index].runtime
 
-        An exact index is computed on the CPU, so no GPU is requested that would be idle.
-        """
+    def build_gpu(self, index: str) -> int:
+        """GPUs to request for building an index: none unless it learns clusters (IVF), so that none is idle."""
         entry = self.config.indexes[index]
-        exact = entry.scan or entry.factory == "Flat"
-        return entry.runtime.model_copy(update={"gpu": 0}) if exact else entry.runtime
+        return entry.runtime.gpu if "IVF" in (entry.factory or "") else 0
 
     def runtime(self, model: str) -> Runtime:
         """How a model is run; nothing of it changes a vector."""
         return self.config.models[model].runtime
+
+    def download_seconds(self, weights: str) -> int:
+        """How long one chunk of a download of weights may take, by the most patient of the models that share them."""
+        entries = self.config.models.values()
+        return max(entry.runtime.download_seconds for entry in entries if entry.embed.weights_name() == weights)
 
     def export_memory(self, model: str) -> int:
         """Memory to request for exporting a model's network, in MB: of all models with it, what embedding requests."""

@@ -3,7 +3,11 @@
 import gc
 import os
 import re
+import signal
 import tempfile
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from lookalike.job.errors import ConfigError
@@ -54,3 +58,44 @@ def check_working_directory() -> None:
                 f"{here}: Snakemake takes the braces in the name of this folder for a wildcard, and cannot work in it. "
                 "Rename it, or run in another folder with --directory."
             )
+
+
+def end_all_jobs_on_a_signal(grace: float = 5.0) -> None:
+    """Make SIGTERM end a run as Ctrl-C does, and both end jobs that do not end on their own.
+
+    Snakemake waits for its running jobs: on SIGTERM until they are done, after Ctrl-C until they have ended. The
+    terminal sends Ctrl-C to the jobs too; otherwise they do not know.
+    """
+
+    def end(*_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # while it ends: `kill` twice must not leave the lock
+        threading.Thread(target=_end_descendants, args=(grace,), daemon=True).start()
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    signal.signal(signal.SIGURG, lambda *_: None)
+    source, sink = os.pipe()
+    os.set_blocking(sink, False)
+    signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
+    threading.Thread(target=_pass_on, args=(source, threading.get_ident()), daemon=True).start()
+
+
+def _pass_on(source: int, main_thread: int) -> None:
+    """Pass signals on to the main thread, which runs their handlers but sleeps if another thread received them."""
+    while numbers := os.read(source, 1):
+        if numbers[0] in (signal.SIGINT, signal.SIGTERM):
+            time.sleep(0.1)
+            signal.pthread_kill(main_thread, signal.SIGURG)  # ignored, but for waking the thread
+
+
+def _end_descendants(grace: float) -> None:
+    """Wait for the jobs of this process to end, then ask them to, then force them."""
+    import psutil  # a package that Snakemake needs; takes a while to import
+
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        _, running = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=grace)
+        for process in running:
+            with suppress(psutil.Error):
+                process.send_signal(number)

@@ -74,6 +74,11 @@ class Run:
         return timing if timing.get("images") and any((timing.get("stages") or {}).values()) else {}
 
     @property
+    def memory(self) -> dict[str, Any]:
+        """What embedding took, with the largest peaks of memory of its jobs; empty if unknown."""
+        return self.metrics.timing.get("embed") or {}
+
+    @property
     def search(self) -> dict[str, Any]:
         """The timing of the search; empty if unknown."""
         return self.metrics.timing.get("search") or {}
@@ -127,6 +132,7 @@ class Evidence:
     about: dict[str, str]  # model -> licence, parameters, training data
     not_installed: dict[str, str]  # label of an optional model that was left out -> the missing Python package
     near_duplicates: NearDuplicates | None  # None where the data set's entry leaves them out
+    has_pixels: bool = True  # False: the report shows ids instead of images
 
     @property
     def models(self) -> list[Run]:
@@ -275,6 +281,7 @@ def read(job: ReportJob) -> Evidence:
         not_installed=settings.get("not_installed", {}),
         duplicates=duplicates,
         near_duplicates=near_duplicates.read(job.near_duplicates),
+        has_pixels=settings.get("images", True),
     )
 
 

@@ -1,44 +1,25 @@
-"""The examples: showcase images and a choice of queries with each model's neighbors, and their thumbnails."""
+"""The queries that pages without scripts and on paper show: rows of images with each model's neighbors."""
 
-import base64
-import hashlib
-import io
-import math
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, zip_longest
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-from PIL import Image
+from lookalike.report import words
+from lookalike.report.evidence import Run
+from lookalike.report.queries import MOST_MATCHES, NOT_FOUND, REJECTED, UNRANKED, Found, Queries
+from lookalike.report.sprites import ACROSS, Thumbnails
 
-from lookalike.io import images, store
-from lookalike.io.formats.tables import NEIGHBORS
-from lookalike.report import scenes, words
-from lookalike.report.evidence import Evidence, Run
-
-SHOWN = 5  # neighbors per model
-MOST_MATCHES = 2  # true matches shown next to a query
-MOST_IMAGES = 600  # thumbnails, about 3 MB; many models mean fewer rows
-MOST_FIRST = 40  # rows configured to be shown first; they get at most half of the thumbnails
-SIDE = 112  # pixels
-
-# Rows per outcome, 40 in all. Disagreement shows most; outcomes with too few queries leave their rows to the others.
-QUOTAS = {"disagree": 20, "wrong": 8, "right": 6, "none": 6}
-NO_SCORE = float("-inf")
-
-Rows = list[dict[str, Any]]  # of a table of neighbors or of the truth
-ByQuery = dict[str, Rows]
+MOST_FIRST = 40  # rows configured to be shown first
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """An image in the report: its CSS class, or the reason why it is not available."""
+    """An image in the report: its cell in a sprite, or the text shown instead, and the reason if it is broken."""
 
-    name: str
     image_id: str
+    sheet: int = 0
+    x: int = 0
+    y: int = 0
+    text: str = ""
     reason: str = ""
 
 
@@ -69,7 +50,7 @@ class Row:
 
     query: Thumbnail
     operations: str
-    kind: str
+    caption: str
     outcome: str
     matches: list[Thumbnail]
     more_matches: int
@@ -78,225 +59,79 @@ class Row:
 
 @dataclass(frozen=True)
 class Examples:
-    """The rows, the thumbnails of the report, and the outcomes of all queries.
-
-    ``first`` are the images that are configured to be shown first; ``more`` counts those omitted for space.
-    """
+    """The rows; ``first`` are the images that are configured to be shown first. ``pixels``: thumbnails by image id."""
 
     first: list[Row]
-    more: int
     rows: list[Row]
-    thumbnails: "_Thumbnails"
-    outcomes: Counter[str]  # of all queries, shown or not
-    shown: Counter[str]
-    kinds: list[str]
+    pixels: "Pixels"
 
 
-def make(evidence: Evidence) -> Examples:
-    """Choose the examples and load their thumbnails.
+class Pixels:
+    """Thumbnails by image id."""
 
-    Tables of neighbors are read one at a time, so one table bounds the memory: once for all outcomes, once for the
-    chosen rows.
-    """
-    right = {
-        run.model: right_queries(store.read_table(run.neighbors, NEIGHBORS), evidence.truth) for run in evidence.models
-    }
-    outcome = _outcomes(evidence, right)
-    operations = dict(zip(evidence.queries["image_id"].to_pylist(), _operations(evidence), strict=True))
-    configured = _configured(evidence)
-    chosen = choose(outcome, {query: words.operation_kind(steps) for query, steps in operations.items()})
-    chosen = [query for query in chosen if query not in configured]
-    ids = pa.array([*configured[:MOST_FIRST], *chosen], pa.string())
-    truth = _by_query(evidence.truth, ids)
-    neighbors = {run.model: _neighbors(run, ids) for run in evidence.models}
-    first = _affordable(configured[:MOST_FIRST], truth, neighbors, MOST_IMAGES // 2)
-    shown = _image_ids(first, truth, neighbors)
-    chosen = _affordable(chosen, truth, neighbors, MOST_IMAGES - len(shown))
-    chosen.sort(key=lambda query: list(QUOTAS).index(outcome[query]))
-    duplicates = [image_id for pairs in evidence.duplicates.examples.values() for pair in pairs for image_id in pair]
-    chosen_ids = _image_ids(chosen, truth, neighbors)
-    thumbnails = _Thumbnails(evidence, [*shown, *chosen_ids, *duplicates, *scenes.image_ids(evidence)])
-    reasons = {(image.image_id, model): image.reason for image in evidence.rejected for model in image.models}
-
-    def row(query: str) -> Row:
-        matches = sorted(match["reference_id"] for match in truth.get(query, []))
-        strips = [
-            _strip(
-                run,
-                neighbors[run.model].get(query, []),
-                matches,
-                thumbnails,
-                k=evidence.k,
-                reason=reasons.get((query, run.model), ""),
-            )
-            for run in evidence.models
-        ]
-        return Row(
-            thumbnails.of(query),
-            words.operations(operations.get(query)),
-            words.operation_kind(operations.get(query)),
-            outcome.get(query, "showcase"),
-            [thumbnails.of(match) for match in matches[:MOST_MATCHES]],
-            max(0, len(matches) - MOST_MATCHES),
-            strips,
-        )
-
-    rows = [row(query) for query in chosen]
-    return Examples(
-        [row(query) for query in first],
-        len(configured) - len(first),
-        rows,
-        thumbnails,
-        Counter(outcome.values()),
-        Counter(row.outcome for row in rows),
-        sorted({row.kind for row in rows if row.kind}, key=lambda kind: (kind == "chain", kind)),
-    )
-
-
-def right_queries(neighbors: pa.Table, truth: pa.Table) -> set[str]:
-    """Queries whose first neighbor is a true match. At equal scores wrong references rank first: ties are misses."""
-    known = truth.append_column("right", pa.array([True] * truth.num_rows, pa.bool_()))
-    marked = neighbors.join(known, keys=["query_id", "reference_id"], join_type="left outer")
-    nothing = pa.scalar(None, pa.float32())
-    is_right = pc.is_valid(marked["right"])
-    scores = pa.table(
-        {
-            "query_id": marked["query_id"],
-            "right": pc.if_else(is_right, marked["score"], nothing),
-            "wrong": pc.if_else(is_right, nothing, marked["score"]),
-        }
-    )
-    best = scores.group_by("query_id", use_threads=False).aggregate([("right", "max"), ("wrong", "max")])
-    first = pc.greater(pc.fill_null(best["right_max"], NO_SCORE), pc.fill_null(best["wrong_max"], NO_SCORE))
-    return set(best.filter(first)["query_id"].to_pylist())
-
-
-def _outcomes(evidence: Evidence, right: dict[str, set[str]]) -> dict[str, str]:
-    """By query: ``right`` or ``wrong`` for all models, ``disagree``, or ``none`` if the query has no match."""
-
-    def outcome(query: str) -> str:
-        if query not in evidence.matched:
-            return "none"
-        hits = sum(query in queries for queries in right.values())
-        return "right" if hits == len(right) else "disagree" if hits else "wrong"
-
-    return {query: outcome(query) for query in evidence.queries["image_id"].to_pylist()}
-
-
-def _configured(evidence: Evidence) -> list[str]:
-    """Ids of the images that are configured to be shown, sorted."""
-    if "showcase" not in evidence.images.column_names:
-        return []
-    return sorted(evidence.images.filter(evidence.images["showcase"])["image_id"].to_pylist())
-
-
-def _operations(evidence: Evidence) -> list[str | None]:
-    queries = evidence.queries
-    return queries["operations"].to_pylist() if "operations" in queries.column_names else [None] * queries.num_rows
-
-
-def choose(outcome: dict[str, str], kind: dict[str, str]) -> list[str]:
-    """Queries to show, by priority: by quota of outcomes, and within a quota alternating between operations.
-
-    A hash of the id breaks ties, so the choice is reproducible and unbiased.
-    """
-    waiting: dict[str, dict[str, list[str]]] = {name: {} for name in QUOTAS}
-    for query in sorted(outcome, key=lambda query: hashlib.sha256(query.encode()).digest()):
-        waiting[outcome[query]].setdefault(kind[query], []).append(query)
-    mixed = {name: _in_turn(kinds[operation] for operation in sorted(kinds)) for name, kinds in waiting.items()}
-    within = _in_turn(mixed[name][:quota] for name, quota in QUOTAS.items())
-    spare = chain.from_iterable(mixed[name][quota:] for name, quota in QUOTAS.items())
-    return [*within, *spare][: sum(QUOTAS.values())]
-
-
-def _in_turn(piles: Iterable[list[str]]) -> list[str]:
-    """Interleave: the first of each pile, the second of each, and so on."""
-    return [query for turn in zip_longest(*piles) for query in turn if query is not None]
-
-
-def _by_query(table: pa.Table, queries: pa.Array) -> ByQuery:
-    rows: ByQuery = {}
-    for row in table.filter(pc.is_in(table["query_id"], value_set=queries)).to_pylist():
-        rows.setdefault(row["query_id"], []).append(row)
-    return rows
-
-
-def _neighbors(run: Run, queries: pa.Array) -> ByQuery:
-    rows = _by_query(store.read_table(run.neighbors, NEIGHBORS), queries)
-    if run.showcase:
-        rows |= _by_query(store.read_table(run.showcase, NEIGHBORS), queries)
-    return {query: sorted(neighbors, key=lambda row: row["rank"]) for query, neighbors in rows.items()}
-
-
-def _image_ids(queries: list[str], truth: ByQuery, neighbors: dict[str, ByQuery]) -> list[str]:
-    """Ids of all images in the rows of these queries, without repetition."""
-    ids: dict[str, None] = {}
-    for query in queries:
-        ids[query] = None
-        ids.update(dict.fromkeys(sorted(match["reference_id"] for match in truth.get(query, []))[:MOST_MATCHES]))
-        for of_model in neighbors.values():
-            ids.update(dict.fromkeys(neighbor["reference_id"] for neighbor in of_model.get(query, [])[:SHOWN]))
-    return list(ids)
-
-
-def _affordable(queries: list[str], truth: ByQuery, neighbors: dict[str, ByQuery], most: int) -> list[str]:
-    """As many of the queries as ``most`` thumbnails allow, and at least one."""
-    seen: set[str] = set()
-    for place, query in enumerate(queries):
-        seen.update(_image_ids([query], truth, neighbors))
-        if place and len(seen) > most:
-            return queries[:place]
-    return queries
-
-
-def _strip(run: Run, neighbors: Rows, matches: list[str], thumbnails: "_Thumbnails", *, k: int, reason: str) -> Strip:
-    hits = [
-        Hit(thumbnails.of(row["reference_id"]), row["rank"], row["score"], row["reference_id"] in matches)
-        for row in neighbors[:SHOWN]
-    ]
-    if not neighbors:
-        return Strip(run, hits, "image rejected" if reason else "no neighbors", False, reason)
-    if not matches:
-        return Strip(run, hits, f"top score {neighbors[0]['score']:.2f}", False)
-    best = max((row["score"] for row in neighbors if row["reference_id"] in matches), default=math.inf)
-    before = [row["score"] for row in neighbors if row["reference_id"] not in matches and row["score"] >= best]
-    rank = len(before) + 1
-    if best == math.inf or rank > k:
-        return Strip(run, hits, f"no match in the top {k}", False)
-    return Strip(run, hits, f"match at rank {rank}" + (", tied" if best in before else ""), rank == 1)
-
-
-class _Thumbnails:
-    """Thumbnails by image id. ``data`` maps CSS classes to data URIs and holds each distinct thumbnail once."""
-
-    def __init__(self, evidence: Evidence, ids: list[str]) -> None:
-        is_shown = pc.is_in(evidence.images["image_id"], value_set=pa.array(ids, pa.string()))
-        rows = evidence.images.filter(is_shown).select(["image_id", "root", "path"]).to_pylist()
-        self.data: dict[str, str] = {}
-        self._names: dict[str, str] = {}  # data URI -> CSS class
-        self._known: dict[str, Thumbnail] = {}
-        files = {row["image_id"]: row for row in rows}
-        for image_id in ids:  # in order of appearance, so that the report is reproducible
-            if image_id in files:
-                self._known[image_id] = self._load(**files[image_id])
+    def __init__(self, ids: Sequence[str], thumbnails: Thumbnails | None) -> None:
+        self.thumbnails = thumbnails
+        self._rows = {ids[row]: row for row in [*thumbnails.cells, *thumbnails.reasons]} if thumbnails else {}
 
     def of(self, image_id: str) -> Thumbnail:
-        return self._known.get(image_id) or Thumbnail("", image_id, "not in the sample")
-
-    def _load(self, image_id: str, root: str, path: str) -> Thumbnail:
-        try:
-            image = images.load(root, path)
-        except images.BadImage as bad:
-            return Thumbnail("", image_id, str(bad))
-        uri = thumbnail(image)
-        name = self._names.setdefault(uri, f"p{len(self._names)}")
-        self.data[name] = uri
-        return Thumbnail(name, image_id)
+        """The thumbnail of an image; its id, in a report without pixels."""
+        if self.thumbnails is None:
+            return Thumbnail(image_id, text=image_id)
+        row = self._rows.get(image_id, -1)
+        if row in self.thumbnails.cells:
+            sheet, cell = divmod(self.thumbnails.cells[row], ACROSS**2)
+            return Thumbnail(image_id, sheet, cell % ACROSS, cell // ACROSS)
+        reason = self.thumbnails.reasons.get(row, "not in the sample")
+        return Thumbnail(image_id, text=reason, reason=reason)
 
 
-def thumbnail(image: Image.Image) -> str:
-    """A small WebP data URI with the aspect ratio of the image."""
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=80, method=2)
-    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+def make(queries: Queries, thumbnails: Thumbnails | None) -> Examples:
+    """The configured images, and the varied choice of queries."""
+    pixels = Pixels(queries.ids, thumbnails)
+    captions = captions_of(queries, queries.images.tolist())
+
+    def row(place: int) -> Row:
+        matches = [pixels.of(queries.ids[match]) for match in queries.matches[place]]
+        return Row(
+            pixels.of(queries.ids[queries.images[place]]),
+            words.operations(queries.operations[place]),
+            captions[place],
+            queries.outcome[place],
+            matches[:MOST_MATCHES],
+            max(0, len(matches) - MOST_MATCHES),
+            [_strip(queries, found, place, pixels) for found in queries.found],
+        )
+
+    first = range(min(queries.showcase, MOST_FIRST))
+    chosen = range(queries.showcase, min(queries.showcase + queries.chosen, len(queries.images)))
+    return Examples([row(place) for place in first], [row(place) for place in chosen], pixels)
+
+
+def captions_of(queries: Queries, rows: Sequence[int]) -> list[str]:
+    """The first caption of each image; empty where there is none."""
+    if "captions" not in queries.evidence.images.column_names:
+        return [""] * len(rows)
+    return [(texts or [""])[0] or "" for texts in queries.evidence.images["captions"].take(list(rows)).to_pylist()]
+
+
+def _strip(queries: Queries, found: Found, place: int, pixels: Pixels) -> Strip:
+    hits = [
+        Hit(
+            pixels.of(queries.ids[row]),
+            column + 1,
+            float(found.scores[place, column]),
+            bool(found.right[place, column]),
+        )
+        for column, row in enumerate(found.hits[place].tolist())
+        if row >= 0
+    ]
+    rank, k = int(found.rank[place]), queries.evidence.k
+    if rank == REJECTED:
+        return Strip(found.run, hits, "image rejected", False, found.reasons[place])
+    if not hits:
+        return Strip(found.run, hits, "no neighbors", False)
+    if rank == UNRANKED:
+        return Strip(found.run, hits, f"top score {hits[0].score:.2f}", False)
+    if rank == NOT_FOUND:
+        return Strip(found.run, hits, f"no match in the top {k}", False)
+    return Strip(found.run, hits, f"match at rank {rank}" + (", tied" if found.tied[place] else ""), rank == 1)

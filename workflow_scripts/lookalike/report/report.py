@@ -13,7 +13,22 @@ from markupsafe import Markup
 
 from lookalike import __version__
 from lookalike.io import store
-from lookalike.report import choices, examples, figures, headline, meaning, pareto, scatter, scenes, tables, words
+from lookalike.report import (
+    choices,
+    examples,
+    explorer,
+    figures,
+    headline,
+    meaning,
+    page_scripts,
+    pareto,
+    queries,
+    scatter,
+    scenes,
+    sprites,
+    tables,
+    words,
+)
 from lookalike.report import evidence as inputs
 from lookalike.report.evidence import Evidence, ReportJob
 
@@ -26,13 +41,13 @@ SECTIONS = (
     ("leaderboard", "Leaderboard"),
     ("choices", "Effect of each setting"),
     ("pairs", "Pairwise comparison"),
+    ("explorer", "Explorer"),
     ("threshold", "Which score threshold?"),
     ("agreement", "Semantic agreement"),
     ("operations", "Accuracy by query type"),
     ("follows", "What does each model rely on?"),
     ("cost", "Accuracy vs. cost"),
     ("approximation", "Cost of approximation"),
-    ("examples", "See for yourself"),
     ("misses", "What misses found"),
     ("duplicates", "Duplicate files"),
     ("near_duplicates", "Near-duplicates"),
@@ -81,12 +96,16 @@ def render(evidence: Evidence) -> str:
             "score",
         )
     }
-    environment.globals |= {"count": words.count, "raw": _raw}
+    environment.globals |= {
+        "count": words.count,
+        "style": _included("style.css"),
+        "script": Markup(page_scripts.bundle()),
+    }
     return environment.get_template("index.html.j2").render(_content(evidence))
 
 
-def _raw(name: str) -> str:
-    """The style sheet or the script, included verbatim."""
+def _included(name: str) -> str:
+    """The style sheet, included verbatim."""
     return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
 
 
@@ -125,7 +144,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "pareto": pareto.sentence,
         "ladders": ladders,
         "follows": meaning.follows(evidence),
-        "examples": examples.make(evidence),
+        **_explored(evidence),
         "rejected": tables.rejected(evidence),
         "provenance": tables.provenance(evidence),
         "definitions": tables.definitions(evidence),
@@ -135,4 +154,23 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "shapes": figures.SHAPES,
         "best_by": evidence.best_by,
         "versions": {"lookalike": __version__, **store.versions("pyarrow", "pillow", "jinja2")},
+    }
+
+
+def _explored(evidence: Evidence) -> dict[str, Any]:
+    """The queries with their thumbnails, for the explorer and for pages without scripts."""
+    listed = queries.listed(evidence)
+    twins = [image_id for pairs in evidence.duplicates.examples.values() for pair in pairs for image_id in pair]
+    elsewhere = {*twins, *scenes.image_ids(evidence)}
+    rows = [row for row, image_id in enumerate(listed.ids) if image_id in elsewhere] if elsewhere else []
+    thumbnails = None
+    if evidence.has_pixels:
+        thumbnails = sprites.make(evidence, list(dict.fromkeys([*rows, *listed.shown_images.tolist()])))
+    return {
+        "examples": examples.make(listed, thumbnails),
+        "explorer": explorer.make(listed, thumbnails),
+        "judged": listed.outcomes,
+        "outcomes": words.outcomes(one_model=len(evidence.models) == 1, known=bool(evidence.matched)),
+        "sprites": thumbnails.data if thumbnails else [],
+        "omitted": thumbnails.omitted if thumbnails else 0,
     }

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from lookalike.config.models import is_commit
 from lookalike.io.formats.records import Comparison, Estimate
@@ -139,11 +140,12 @@ def approximated(evidence: Evidence) -> list[str]:
 
 @dataclass(frozen=True)
 class CaseRow:
-    """One of the four cases of two models: its name, number of queries, and their ids."""
+    """One of the four cases of two models: its name, number of queries, their ids, and how the explorer shows them."""
 
     name: str
     count: int
     queries: list[str]
+    address: str
     near: int | None = None  # of these, queries with a match among the other model's first three
 
 
@@ -163,12 +165,28 @@ def cases(evidence: Evidence) -> list[CaseTable]:
     for pair in evidence.cases:
         if pair.index == evidence.runs[0].index and {pair.a, pair.b} <= set(runs):
             a, b = runs[pair.a], runs[pair.b]
+
+            def address(of_a: str, of_b: str, a: str = a.model, b: str = b.model) -> str:
+                return urlencode({f"is.{a}": of_a, f"is.{b}": of_b})
+
             near_b, near_a = pair.only_a_b_near, pair.only_b_a_near
             rows = [
-                CaseRow("Both right", pair.both.count, pair.both.queries),
-                CaseRow(f"Only {a.label}", pair.only_a.count, pair.only_a.queries, near_b.count if near_b else None),
-                CaseRow(f"Only {b.label}", pair.only_b.count, pair.only_b.queries, near_a.count if near_a else None),
-                CaseRow("Both wrong", pair.neither.count, pair.neither.queries),
+                CaseRow("Both right", pair.both.count, pair.both.queries, address("right", "right")),
+                CaseRow(
+                    f"Only {a.label}",
+                    pair.only_a.count,
+                    pair.only_a.queries,
+                    address("right", "wrong"),
+                    near_b.count if near_b else None,
+                ),
+                CaseRow(
+                    f"Only {b.label}",
+                    pair.only_b.count,
+                    pair.only_b.queries,
+                    address("wrong", "right"),
+                    near_a.count if near_a else None,
+                ),
+                CaseRow("Both wrong", pair.neither.count, pair.neither.queries, address("wrong", "wrong")),
             ]
             tables.append(CaseTable(a, b, rows))
     return tables

@@ -36,6 +36,15 @@ OPERATION_NAMES = {
     "chain": "Chain of operations",
 }
 
+# Outcome of a query over all models: sign and name. With one model the second name is used.
+OUTCOMES = {
+    "disagree": ("≠", "Models disagree", "Models disagree"),
+    "right": ("✓", "All right", "Right"),
+    "wrong": ("✗", "All wrong", "Wrong"),
+    "none": ("∅", "No match", "No match"),
+    "showcase": ("◦", "Showcase image", "Showcase image"),
+}
+
 # The published comparisons whose claims are tested (``records.Claim.article``).
 SOURCES = {"A": "Five models on Flickr30k", "B": "CLIP and DINOv2 on DISC21"}
 
@@ -75,6 +84,12 @@ METRIC_MEANINGS = {
     "normalised": "{metric} after score normalisation: the mean similarity to the query’s nearest training images is "
     "subtracted from its scores, which lowers the scores of queries that resemble everything.",
 }
+
+
+def outcomes(*, one_model: bool, known: bool) -> dict[str, tuple[str, str]]:
+    """Sign and name of each outcome; ``known``: whether the data set says what the right answers are."""
+    named = {name: (sign, single if one_model else several) for name, (sign, several, single) in OUTCOMES.items()}
+    return named if known else named | {"none": ("∅", "No known answer")}
 
 
 def percent(value: float | None, decimals: int = 1) -> str:

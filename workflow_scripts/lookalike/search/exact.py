@@ -4,16 +4,21 @@ A block's scores are one matrix product. One comparison selects those above the 
 a query. That score rises as better pairs are found, so that almost nothing is left to sort.
 
 A matrix product's rounding depends on a reference's position in its block: two identical references may differ in the
-last bit, and their order would decide a tie. The selected pairs are therefore scored again, one by one.
+last bit, and their order would decide a tie. The selected pairs are therefore scored again, one by one, on the CPU: so
+it changes no number where the products are computed (``exact_gpu``).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lookalike.job.errors import LookalikeError
 from lookalike.search.candidates import Candidates
+
+if TYPE_CHECKING:
+    import torch
 
 QUERIES = 1024  # per product: with a block of references, their scores take 16 MB
 FIRST = 16  # references in the first product, when every score is a new best; the total doubles with each product
@@ -56,28 +61,71 @@ class Nearest:
         self.rows[touched] = np.take_along_axis(all_rows, order, 1)
 
 
+class Products(Protocol):
+    """Computes matrix products of the queries with blocks of references, and finds the scores above a limit."""
+
+    rows: int  # queries per product
+
+    def load(self, references: NDArray[np.float32]) -> None:
+        """Take the next references (b, d), valid until the next call."""
+
+    def hits(self, part: slice, own: NDArray[np.int64], limit: NDArray[np.float32]) -> Iterator[NDArray[np.int64]]:
+        """Positions in the flattened scores of a part of the queries (p, b) that exceed ``limit`` (p,), increasing.
+
+        ``own`` (p,): the reference of the block that is the query itself and never a hit; others are outside the block.
+        """
+
+
+class CpuProducts:
+    """Products by NumPy."""
+
+    rows = QUERIES
+
+    def __init__(self, queries: NDArray[np.float32]) -> None:
+        self.queries = queries
+
+    def load(self, references: NDArray[np.float32]) -> None:
+        """See ``Products``."""
+        self.references = references
+
+    def hits(self, part: slice, own: NDArray[np.int64], limit: NDArray[np.float32]) -> Iterator[NDArray[np.int64]]:
+        """See ``Products``."""
+        scores = self.queries[part] @ self.references.T
+        mine = np.flatnonzero((own >= 0) & (own < len(self.references)))
+        scores[mine, own[mine]] = -np.inf
+        yield np.flatnonzero(scores > limit[:, None])
+
+
 def search(
     queries: NDArray[np.float32],
     blocks: Iterable[NDArray[np.float32]],
     k: int,
     own: NDArray[np.int64],
     candidates: Sequence[Candidates] = (),
+    *,
+    device: "torch.device | None" = None,
 ) -> Nearest:
     """The k references with the largest inner product for each query; also adds the best pairs to ``candidates``.
 
     queries: (q, d) float32. blocks: the references in order, (b, d) float32 each. own: (q,) int64, the row of the
-    reference that is the query itself and is excluded, or -1. Ties are in row order. Raises LookalikeError for a vector
-    with NaN or infinite numbers, which would hide its whole block from every query.
+    reference that is the query itself and is excluded, or -1. device: a GPU for the products, from ``exact_gpu.find``.
+    Ties are in row order. Raises LookalikeError for a vector with NaN or infinite numbers, which would hide its whole
+    block from every query.
     """
     nearest = Nearest(len(queries), k)
     slack = SLACK * _lengths(queries, "query", 0)
+    products: Products = CpuProducts(queries)
+    if device is not None:
+        from lookalike.search import exact_gpu
+
+        products = exact_gpu.GpuProducts(queries, device)
     seen = 0
     for block in blocks:
         start = 0
         while start < len(block):
             step = min(max(FIRST, seen), len(block) - start)
             part = block[start : start + step]
-            _add(queries, part, seen, slack=slack, own=own, nearest=nearest, candidates=candidates)
+            _add(queries, part, seen, products=products, slack=slack, own=own, nearest=nearest, candidates=candidates)
             start, seen = start + step, seen + step
     return nearest
 
@@ -87,27 +135,25 @@ def _add(
     references: NDArray[np.float32],
     first_row: int,
     *,
+    products: Products,
     slack: NDArray[np.float32],
     own: NDArray[np.int64],
     nearest: Nearest,
     candidates: Sequence[Candidates],
 ) -> None:
     longest = _lengths(references, "reference", first_row).max()
-    for start in range(0, len(queries), QUERIES):
-        part = slice(start, start + QUERIES)
-        scores = queries[part] @ references.T
-        self_match = own[part] - first_row
-        mine = np.flatnonzero((self_match >= 0) & (self_match < len(references)))
-        scores[mine, self_match[mine]] = -np.inf
+    products.load(references)
+    for start in range(0, len(queries), rows := products.rows):
+        part = slice(start, min(start + rows, len(queries)))
         low = np.minimum.reduce([nearest.low[part], *(pairs.low[part] for pairs in candidates)])
-        hits = np.flatnonzero(scores > (low - slack[part] * longest)[:, None])
-        if not len(hits):
-            continue
-        query, column = np.divmod(hits, len(references))
-        rescored = _dots(queries[part], references, query, column)
-        nearest.add(query + start, column + first_row, rescored)
-        for pairs in candidates:
-            pairs.add(query + start, column + first_row, rescored)
+        for hits in products.hits(part, own[part] - first_row, low - slack[part] * longest):
+            if not len(hits):
+                continue
+            query, column = np.divmod(hits, len(references))
+            rescored = _dots(queries[part], references, query, column)
+            nearest.add(query + start, column + first_row, rescored)
+            for pairs in candidates:
+                pairs.add(query + start, column + first_row, rescored)
 
 
 def _lengths(vectors: NDArray[np.float32], what: str, first_row: int) -> NDArray[np.float32]:

@@ -16,6 +16,8 @@ from lookalike.io import faiss_index, store, vectors
 from lookalike.io.formats.records import Scan
 from lookalike.job.errors import LookalikeError, did_you_mean
 
+SHARED_MEMORY = 48 << 10  # bytes that a block of GPU threads may have, in which FAISS keeps a query's distance tables
+
 log = logging.getLogger(__name__)
 
 
@@ -97,9 +99,31 @@ def on_gpu(index: Any) -> Any:
     if device is None:
         return None
     options = faiss.GpuClonerOptions()
-    options.useFloat16 = False  # the same results as on the CPU, up to ties
+    options.useFloat16 = _needs_half_tables(index)  # else the same results as on the CPU, up to ties
     try:
+        _check_nprobe(index)
         return faiss.index_cpu_to_gpu(faiss_index.gpu_memory(), device, index, options)
     except RuntimeError as error:
         log.warning("this index cannot be searched on a GPU (%s); searching on the CPU", reason(error))
         return None
+
+
+def _needs_half_tables(index: Any) -> bool:
+    """Whether an IVF index's codes are too long for distance tables in float32: FAISS refuses them on a GPU.
+
+    Of an index that is no IVF index, float16 would round the vectors themselves.
+    """
+    import faiss
+
+    ivf = faiss.try_extract_index_ivf(index)
+    pq = None if ivf is None else getattr(faiss.downcast_index(ivf), "pq", None)
+    return pq is not None and 4 * pq.M * pq.ksub > SHARED_MEMORY
+
+
+def _check_nprobe(index: Any) -> None:
+    """Raise RuntimeError if more clusters are visited than FAISS can on a GPU; it would fail at the first search."""
+    import faiss
+
+    ivf: Any = faiss.try_extract_index_ivf(index)
+    if ivf is not None and min(ivf.nprobe, ivf.nlist) > faiss_index.GPU_MOST:
+        raise RuntimeError(f"nprobe is {ivf.nprobe}, and FAISS visits at most {faiss_index.GPU_MOST} clusters there")

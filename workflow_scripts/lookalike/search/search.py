@@ -18,10 +18,13 @@ from lookalike.io import identity, store, vectors
 from lookalike.io.checks import IDENTITY, check_index, check_shards
 from lookalike.io.formats.records import SearchTiming
 from lookalike.io.formats.tables import NEIGHBORS
+from lookalike.job.devices import cpu
 from lookalike.job.errors import LookalikeError
-from lookalike.search import approximate, exact
+from lookalike.job.usage import peak_gpu_memory_mb, peak_memory_mb
+from lookalike.search import exact
 from lookalike.search.candidates import PAIRS_PER_QUERY, Candidates
-from lookalike.search.loading import Stored, load, on_gpu
+from lookalike.search.loading import load
+from lookalike.search.searcher import Searcher
 
 log = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
@@ -89,7 +92,7 @@ def search(job: SearchJob) -> None:
     log.info("searching %d queries among %d references", len(query_ids), len(reference_ids))
 
     started = time.perf_counter()
-    stored = load(job.index, job.ids, reference_ids, job.entry.search)
+    searcher = Searcher(load(job.index, job.ids, reference_ids, job.entry.search), job)
     read = time.perf_counter() - started
     size = PAIRS_PER_QUERY * len(
         sampled
@@ -99,13 +102,11 @@ def search(job: SearchJob) -> None:
     normalise = job.entry.normalise
     if "training" in job.parts:
         training = _training(
-            job.embeddings, job.images, stored, query_ids=query_ids, queries=queries, count=normalise.last
+            job.embeddings, job.images, searcher, query_ids=query_ids, queries=queries, count=normalise.last
         )
         candidates.append(Candidates(size, _shift(training[1].scores, normalise, job.images)))
 
-    nearest, seconds = _search(
-        stored, queries, min(job.k + 1, len(reference_ids)), own=own, candidates=candidates, gpu=job.gpu
-    )
+    nearest, seconds = searcher.search(queries, min(job.k + 1, len(reference_ids)), own, candidates)
 
     provenance = {
         "made_by": "lookalike search",
@@ -148,10 +149,22 @@ def search(job: SearchJob) -> None:
     )
     write(
         job.showcase_out,
-        _showcase(job.embeddings, job.images, stored, reference_ids, job.k) if "showcase" in job.parts else None,
+        _showcase(job.embeddings, job.images, searcher, reference_ids, job.k) if "showcase" in job.parts else None,
         f"the nearest {job.k + 1} of each image",
     )
-    store.write_json(SearchTiming(queries=len(query_ids), read_seconds=read, seconds=seconds), job.timing_out)
+    peaks = {"peak_memory_mb": peak_memory_mb(), "peak_gpu_memory_mb": peak_gpu_memory_mb()}
+    latencies = searcher.latencies(queries, job.k + 1, own, all_took=seconds)
+    timing = SearchTiming(
+        queries=len(query_ids),
+        read_seconds=read,
+        seconds=seconds,
+        device=searcher.device_name or cpu(job),
+        latency_queries=len(latencies),
+        latency_median=float(np.median(latencies)) if latencies else None,
+        latency_p95=float(np.percentile(latencies, 95)) if latencies else None,
+        **peaks,
+    )
+    store.write_json(timing, job.timing_out)
 
 
 def nearest(
@@ -163,31 +176,10 @@ def nearest(
     whether they belong together and to the vector.
     """
     reference_ids = vectors.whole(store.read_columns(ids, "image_id")["image_id"])
-    stored = load(index, ids, reference_ids, settings or {})
-    not_own = np.array([-1])
-    result, _ = _search(stored, vector[None], min(k, len(reference_ids)), own=not_own, candidates=[], gpu=False)
+    searcher = Searcher(load(index, ids, reference_ids, settings or {}))
+    result, _ = searcher.search(vector[None], min(k, len(reference_ids)), np.array([-1]))
     rows, scores = result.rows[0], result.scores[0]
     return [(str(reference_ids[row]), float(score)) for row, score in zip(rows, scores, strict=True) if row >= 0]
-
-
-def _search(
-    stored: Stored, queries: Floats, k: int, *, own: Rows, candidates: Sequence[Candidates], gpu: bool
-) -> tuple[exact.Nearest, float]:
-    """The k nearest references of each query, and the time in seconds; also fills the candidates."""
-    started = time.perf_counter()
-    if (
-        blocks := stored.blocks()
-    ) is not None:  # on the CPU: on a GPU, rounding depends on the position and ties have no fixed order
-        if gpu:
-            log.info("exact search runs on the CPU; the index's entry does not need `gpu: 1`")
-        return exact.search(stored.transform(queries), blocks, k, own, candidates), time.perf_counter() - started
-    copy = on_gpu(stored.faiss) if gpu else None
-    indexes = [index for index in (copy, stored.faiss) if index is not None]
-    result = approximate.search(indexes[0], queries, k, own)
-    seconds = time.perf_counter() - started
-    if candidates:
-        approximate.fill(candidates, indexes, queries, own)
-    return result, seconds
 
 
 def _with_role(images: str, role: str) -> pa.Array:
@@ -219,21 +211,22 @@ def _located(embeddings: Sequence[str], ids: pa.Array) -> tuple[pa.Array, list[N
     return ids.take(pa.array(embedded)), masks
 
 
-def _showcase(embeddings: Sequence[str], images: str, stored: Stored, reference_ids: pa.Array, k: int) -> pa.Table:
+def _showcase(embeddings: Sequence[str], images: str, searcher: Searcher, reference_ids: pa.Array, k: int) -> pa.Table:
     """The nearest k + 1 references of each showcase image; empty without such images."""
     ids, showcase = _embedded(embeddings, _showcase_ids(images))
     own = vectors.rows_of(ids, reference_ids)
-    result, _ = _search(stored, showcase, min(k + 1, len(reference_ids)), own=own, candidates=[], gpu=False)
+    result, _ = searcher.search(showcase, min(k + 1, len(reference_ids)), own)
     return _neighbors(result, ids, reference_ids)
 
 
 def _training(
-    embeddings: Sequence[str], images: str, stored: Stored, *, query_ids: pa.Array, queries: Floats, count: int
+    embeddings: Sequence[str], images: str, searcher: Searcher, *, query_ids: pa.Array, queries: Floats, count: int
 ) -> tuple[pa.Array, exact.Nearest]:
     """Ids of the training images, and each query's exact nearest ones, with vectors transformed as by the index."""
     ids, masks = _located(embeddings, _with_role(images, "training"))
-    blocks = (stored.transform(block) for block in vectors.blocks(embeddings, masks))
-    return ids, exact.search(stored.transform(queries), blocks, count, vectors.rows_of(query_ids, ids))
+    transform, own = searcher.stored.transform, vectors.rows_of(query_ids, ids)
+    blocks = (transform(block) for block in vectors.blocks(embeddings, masks))
+    return ids, exact.search(transform(queries), blocks, count, own, device=searcher.device)
 
 
 def _shift(similarities: Floats, settings: Normalise, images: str) -> Floats:

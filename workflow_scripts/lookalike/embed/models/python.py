@@ -12,6 +12,7 @@ from lookalike.embed.file_hashes import sha256
 from lookalike.embed.trial import try_out
 from lookalike.io import store
 from lookalike.io.formats.records import Weights
+from lookalike.job import gpus
 from lookalike.job.devices import out_of_memory
 from lookalike.job.errors import LookalikeError
 
@@ -44,6 +45,8 @@ def load(entry: PythonFactory, weights: Weights, machine: Machine) -> Encoder:
     module, name = entry.factory.split(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+    if machine.gpu:
+        gpus.claim()  # what the module and its function compute or start sees only this device
     try:
         factory = getattr(importlib.import_module(module), name, None)
     except Exception as error:  # the user's module may raise anything

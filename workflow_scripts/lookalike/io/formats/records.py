@@ -42,6 +42,8 @@ class EmbedTiming(Record):
     engine: str = ""  # onnxruntime or torch; other families: python
     stages: dict[str, float] = {}
     bottleneck: str = ""  # one of the stages (see ``bottleneck``)
+    peak_memory_mb: float | None = None  # of the process, model included
+    peak_gpu_memory_mb: float | None = None  # reserved by torch; None without a GPU
 
     @property
     def images_per_second(self) -> float:
@@ -64,12 +66,19 @@ def bottleneck(stages: dict[str, float], threads: int) -> str:
 class SearchTiming(Record):
     """Wall times of one search job in seconds: ``read_seconds`` to load the index, ``seconds`` to search.
 
-    For a scan index, reading the shards is part of the search.
+    For a scan index, reading the shards is part of the search. ``latency`` is of queries searched one by one, of which
+    there are ``latency_queries``.
     """
 
     queries: int
     read_seconds: float
     seconds: float
+    device: str = ""
+    latency_queries: int = 0
+    latency_median: float | None = None
+    latency_p95: float | None = None
+    peak_memory_mb: float | None = None  # as of embedding, before the latency is measured
+    peak_gpu_memory_mb: float | None = None
 
 
 class HeldOut(Record):

@@ -1,0 +1,162 @@
+"""What breaks on a cluster: each job that dies is explained and made again, and no two jobs compute on one GPU."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from workflow.conftest import Tree
+
+pytestmark = pytest.mark.slurm
+
+ENCODER = r'''
+import json, os, pathlib, re, signal, subprocess, time
+import numpy as np
+
+class Encoder:
+    dimension, device, overlaps, compute_dtype, versions = 1, "fake", False, "float32", {}
+    def prepare(self, image):
+        return np.asarray(image, np.float32).mean(keepdims=True).reshape(1)
+    def encode(self, batch):
+        return batch
+
+def claims(name):
+    """Whether this is the first process that asks for a fault."""
+    try:
+        pathlib.Path(name).unlink()
+        return True
+    except FileNotFoundError:
+        return False
+
+def make(machine):
+    started = time.time()
+    if claims("fault-kill"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if claims("fault-cancel"):
+        subprocess.run(["scancel", os.environ["SLURM_JOB_ID"]])
+        time.sleep(60)
+    if claims("fault-time"):
+        time.sleep(600)
+    time.sleep(4)
+    job = os.environ.get("SLURM_JOB_ID")
+    told = subprocess.getoutput(f"scontrol -d show job {job}") if job else ""
+    number = re.search(r"GRES=gpu\S*[(]IDX:([0-9]+)[)]", told)
+    seen = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "slurm": number and number[1]}
+    pathlib.Path(f"seen-{os.getpid()}.json").write_text(json.dumps({**seen, "from": started, "to": time.time()}))
+    return Encoder()
+'''
+RUNTIME = {"gpu": 1, "mem_mb": 1000, "minutes": 1, "threads": 1}
+CONFIG: dict[str, Any] = {
+    "run": ["mine"],
+    "datasets": {
+        "pictures": {"kind": "folder", "root": "pictures", "queries": "queries", "k": 3, "shards": {"references": 4}}
+    },
+    "models": {"own": {"embed": {"family": "python", "factory": "own:make"}, "runtime": RUNTIME}},
+    "indexes": {"flat": {"runtime": {"minutes": 5}}},
+    "experiments": {"mine": {"dataset": "pictures", "models": ["own"]}},
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    tree = Tree.new(tmp_path / "tree", CONFIG)
+    tree.write_pictures("pictures", *range(12))
+    tree.write_pictures("queries", 50)
+    (tree.folder / "own.py").write_text(ENCODER)
+    return tree
+
+
+def options(*more: str) -> tuple[str, ...]:
+    return ("--profile", "profiles/slurm", *shlex.split(os.environ.get("SNAKEMAKE_SLURM", "")), *more)
+
+
+def test_the_profile_uses_all_gpus_and_no_two_jobs_share_one(tree: Tree) -> None:
+    tree.run(options=options())
+    seen = [json.loads(path.read_text()) for path in tree.folder.glob("seen-*.json")]
+    assert len(seen) == 5
+    both = [(one, two) for one, two in combinations(seen, 2) if one["from"] < two["to"] and two["from"] < one["to"]]
+    assert both, "jobs on two GPUs run at once"
+    assert all(one["gpu"] != two["gpu"] for one, two in both)
+    assert all(one["gpu"] == one["slurm"] for one in seen)
+
+
+def test_jobs_that_die_are_explained_and_made_again(tree: Tree) -> None:
+    local = tree.copy(tree.folder.parent / "local")
+    for fault in ("kill", "cancel", "time"):
+        (tree.folder / f"fault-{fault}").touch()
+    output = tree.run(options=options("--quiet", "host", "rules")).output
+    failed = [block for block in output.split("FAILED: ")[1:] if block.startswith("embed, which writes")]
+    assert len(failed) == 3, output
+    text = "\n".join(failed)
+    assert "it was cancelled (scancel" in text
+    assert "it ran out of time. A retry gets more (--retries). Raise `minutes`" in text
+    assert len(re.findall(r"log: \S+/slurm_logs/\S+\.log", text)) == 3
+
+    local.run()
+    for path in local.folder.glob("results/pictures/**/*.parquet"):
+        assert pq.read_table(tree.folder / path.relative_to(local.folder)).equals(pq.read_table(path)), path
+
+
+def test_a_request_that_slurm_refuses_is_explained(tree: Tree) -> None:
+    tree.configure(
+        {**CONFIG, "models": {"own": {**CONFIG["models"]["own"], "runtime": {**RUNTIME, "mem_mb": 9_000_000}}}}
+    )
+    output = tree.run(options=options("--quiet", "host", "rules", "--retries", "0"), status=1).output
+    assert "FAILED: embed, which writes results/pictures/embeddings/own/" in output
+    assert "SLURM" in output.split("FAILED: embed")[1]
+
+
+def test_jobs_that_end_after_their_master_was_killed_are_not_lost(tree: Tree) -> None:
+    command = tree.command()
+    command[command.index("--configfile") : command.index("--configfile")] = options()
+    with (tree.folder / "output").open("w") as output:
+        master = subprocess.Popen(command, cwd=tree.folder, env=tree.environment, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + 200
+        while not list(tree.folder.glob("results/logs/embed/**/*.log")):
+            assert time.monotonic() < deadline
+            assert master.poll() is None, (tree.folder / "output").read_text()[-3000:]
+            time.sleep(0.2)
+    finally:
+        master.send_signal(signal.SIGKILL)
+        master.wait()
+    while subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout.strip():
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    tree.run("mine", options=("--unlock",))
+    tree.run(options=options())
+    tables = [pq.read_table(path) for path in tree.folder.glob("results/pictures/embeddings/own/*.parquet")]
+    assert sum(table.num_rows for table in tables) == 13
+    assert tree.run(options=options()).jobs == []
+
+
+PARTITIONS = """
+partitions:
+  cpu: {max_runtime: 60, max_mem_mb: 6000, max_threads: 4}
+  gpu: {max_runtime: 60, max_mem_mb: 6000, max_threads: 4, max_gpu: 2}
+"""
+
+
+def test_models_that_compute_on_the_cpu_stay_off_the_gpu_partition(tree: Tree) -> None:
+    (tree.folder / "partitions.yaml").write_text(PARTITIONS)
+    tree.configure({**CONFIG, "experiments": {"mine": {"dataset": "pictures", "models": ["own", "pixels"]}}})
+    alone = ("--profile", "profiles/slurm", "--slurm-partition-config", "partitions.yaml")
+    polls = ("--slurm-init-seconds-before-status-checks", "8", "--latency-wait", "10")
+    output = tree.run(options=(*alone, *polls)).output
+    partitions: dict[str, set[str]] = {"own": set(), "pixels": set()}
+    for number in re.findall(r"has been submitted with SLURM jobid (\d+)", output):
+        told = subprocess.run(["scontrol", "-o", "show", "job", number], capture_output=True, text=True, check=True)
+        comment, partition = (re.search(rf"{name}=(\S+)", told.stdout) for name in ("Comment", "Partition"))
+        for model in ("own", "pixels"):
+            if comment and partition and "embed" in comment[1] and f"_{model}_" in comment[1]:
+                partitions[model].add(partition[1])
+    assert partitions == {"own": {"gpu"}, "pixels": {"cpu"}}

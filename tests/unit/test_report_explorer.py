@@ -1,0 +1,149 @@
+"""The data behind the explorer: every query, what each model found, and how the page unpacks it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lookalike.io import store
+from lookalike.io.formats.records import Case, Cases
+from lookalike.io.formats.tables import IMAGES, NEIGHBORS, TRUTH
+from lookalike.metrics.ranking import rank
+from lookalike.report import evidence, page_scripts, queries
+from lookalike.report.evidence import ReportJob
+from unit.test_report import HOSTILE, Experiment, Page, explored, section
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    return Experiment(tmp_path)
+
+
+def test_every_query_is_in_the_page_with_its_outcome(experiment: Experiment) -> None:
+    experiment.queries = {f"q-{number:03}": f"ref-{number % 6}" if number % 3 else None for number in range(90)}
+    experiment.found = {("fair", "q-001"): ["ref-5", "ref-1"]}
+    data = explored(experiment.report())
+    assert sorted(data["ids"][: len(data["outcome"])]) == sorted(experiment.queries)
+    named = {data["ids"][place]: queries.OUTCOMES[code] for place, code in enumerate(data["outcome"])}
+    assert named["q-001"] == "disagree"
+    assert named["q-002"] == "right"
+    assert named["q-003"] == "none"
+
+
+def test_hits_scores_ranks_and_margins_are_those_of_the_tables(experiment: Experiment) -> None:
+    experiment.found = {("fair", "q-0"): ["ref-3", "ref-0", "ref-2"]}
+    experiment.scores = {("fair", "q-0"): [0.75, 0.5, 0.25]}
+    data = explored(experiment.report())
+    query, fair = data["ids"].index("q-0"), data["models"][1]
+    at = slice(query * data["shown"], (query + 1) * data["shown"])
+    assert [data["ids"][row] for row in fair["hits"][at] if row >= 0] == ["ref-3", "ref-0", "ref-2"]
+    assert fair["scores"][at] == [7500, 5000, 2500, None, None]
+    assert fair["right"][query] == 0b00010
+    assert fair["rank"][query] == 2
+    assert fair["margin"][query] == -2500
+
+
+def test_ranks_agree_with_the_metrics_on_ties_and_truncated_lists(experiment: Experiment) -> None:
+    draw = np.random.default_rng(5)
+    experiment.models = ["good"]
+    experiment.references = [f"ref-{number}" for number in range(9)]
+    experiment.queries = {f"q-{number}": f"ref-{number % 9}" for number in range(200)}
+    for query in experiment.queries:
+        experiment.found["good", query] = [f"ref-{number}" for number in draw.permutation(9)[:4]]
+        experiment.scores["good", query] = sorted(draw.choice([0.5, 0.25, 0.125], 4).tolist(), reverse=True)
+    inputs = experiment.inputs()
+    neighbors, truth, images = (
+        store.read_table(path, kind)
+        for path, kind in (
+            (inputs["neighbors"][0], NEIGHBORS),  # type: ignore[index]
+            (inputs["truth"], TRUTH),
+            (inputs["images"], IMAGES),
+        )
+    )
+    expected = rank(neighbors, truth, images, searched=9, kept=4)
+    places = {
+        images["image_id"][row].as_py(): int(place)
+        for row, place in zip(expected.counted[expected.query], expected.places, strict=True)
+        if place <= 3
+    }
+    listed = queries.listed(evidence.read(ReportJob(**inputs, out="")))  # type: ignore[arg-type]
+    ids = images["image_id"].take(listed.images).to_pylist()
+    found = {query: int(place) for query, place in zip(ids, listed.found[0].rank, strict=True) if place > 0}
+    assert found == places
+    assert len(set(found.values())) == 3
+
+
+def test_mistakes_above_the_threshold_are_marked(experiment: Experiment) -> None:
+    experiment.pooled = ("",)
+    experiment.found = {("fair", "q-0"): ["ref-3", "ref-0"], ("fair", "q-1"): ["ref-3", "ref-1"]}
+    experiment.scores = {("fair", "q-0"): [0.9, 0.5], ("fair", "q-1"): [0.8, 0.5]}
+    data = explored(experiment.report())
+    accepted = {data["ids"][query] for query in data["models"][1]["accepted"]}
+    assert "q-0" in accepted
+    assert "q-1" not in accepted
+
+
+def test_a_rejected_query_has_its_reason(experiment: Experiment) -> None:
+    experiment.rejected = {"fair": {"q-0": "damaged: no end"}}
+    data = explored(experiment.report())
+    query = data["ids"].index("q-0")
+    assert data["models"][1]["rank"][query] == queries.REJECTED
+    assert data["models"][1]["reasons"] == {str(query): "damaged: no end"}
+    assert data["models"][0]["reasons"] == {}
+
+
+def test_captions_and_columns_travel(experiment: Experiment) -> None:
+    experiment.captions = {"q-0": "a red bus", "ref-0": "a bus"}
+    experiment.columns = {"by_camera": {"q-0": "old", "q-1": "new"}}
+    html = experiment.report()
+    data = explored(html)
+    query = data["ids"].index("q-0")
+    assert data["captions"][query] == "a red bus"
+    (column,) = data["columns"]
+    assert (column["name"], column["label"], column["values"]) == ("by_camera", "camera", ["new", "old"])
+    assert column["values"][column["of"][query]] == "old"
+    assert "a red bus" in Page(section(html, "explorer")).words
+
+
+def test_a_data_set_without_truth_has_no_known_answers(experiment: Experiment) -> None:
+    experiment.queries = {"q-0": None, "q-1": None}
+    html = experiment.report()
+    assert not explored(html)["known"]
+    assert explored(html)["outcomes"]["none"][1] == "No known answer"
+    assert "No match among the references" not in section(html, "explorer")
+
+
+def test_a_query_that_is_also_shown_first_is_listed_once(experiment: Experiment) -> None:
+    experiment.shown, experiment.showcase = ["q-1"], ["showcase:a.jpg"]
+    data = explored(experiment.report())
+    assert data["ids"][:2] == ["q-1", "showcase:a.jpg"]
+    assert len(data["outcome"]) == len(experiment.queries) + 1
+
+
+def test_queries_beyond_the_limit_are_counted(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "MOST_QUERIES", 2)
+    html = experiment.report()
+    assert len(explored(html)["outcome"]) == 2
+    assert "2 of 3 queries are listed here" in Page(html).words
+
+
+def test_the_four_cases_lead_to_their_queries(experiment: Experiment) -> None:
+    some = Case(count=1, queries=[HOSTILE])
+    none = Case(count=0, queries=[])
+    experiment.queries[HOSTILE] = "ref-0"
+    fields = dict.fromkeys(("both", "neither", "only_a_b_near", "only_b_a_near", "only_b"), none)
+    experiment.cases = [Cases(index="flat", a="good", b="fair", only_a=some, **fields)]
+    links = [one["href"] for one in Page(section(experiment.report(), "pairs")).named("a")]
+    assert "#explorer?is.good=right&is.fair=wrong" in links
+    assert any(link.startswith("#explorer?query=%22%3E%3Cscript%3E") for link in links)
+
+
+def test_scripts_are_joined_with_each_module_once_and_after_its_imports() -> None:
+    script = page_scripts.bundle()
+    modules = sorted(page_scripts.SCRIPTS.glob("*.js"))
+    assert len(modules) > 5
+    assert "import {" not in script
+    assert "\nexport " not in script
+    assert "</script" not in script
+    assert script.count("function unpack(") == script.count("function startExplorer(") == 1
+    assert script.index("function unpack(") < script.index("function startExplorer(")

@@ -1,0 +1,87 @@
+"""Decoders that hang or crash, through real Snakemake: a run goes on without those images, and ends when told to."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from conftest import REPOSITORY, picture
+from workflow.conftest import Tree
+
+CONFIG = {
+    "run": ["mine"],
+    "datasets": {"pictures": {"kind": "folder", "root": "pictures", "queries": "queries", "k": 3}},
+    "models": {"pixels": {"runtime": {"image_seconds": 2}}},
+    "experiments": {"mine": {"dataset": "pictures", "models": ["pixels"]}},
+}
+HANGS, CRASHES = (60, 41), (60, 43)  # sizes: tests/faulty
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    tree = Tree.new(tmp_path / "tree", CONFIG)
+    tree.write_pictures("pictures", *range(6))
+    tree.write_pictures("queries", 50)
+    monkeypatch.setattr(Tree, "environment", {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests/faulty")})
+    return tree
+
+
+def test_retries_get_past_images_that_hang_or_kill_and_the_counts_add_up(tree: Tree) -> None:
+    picture(7, HANGS).save(tree.folder / "pictures/hangs.png")
+    picture(8, CRASHES).save(tree.folder / "pictures/crashes.png")
+    output = tree.run(options=("--retries", "2")).output
+    for message in ("decoding hangs.png has taken more than 2 s", "the process died while it decoded"):
+        assert message in output
+    (rejected,) = tree.folder.glob("results/pictures/rejected/pixels/references-*.parquet")
+    reasons = {row["path"]: row["reason"] for row in pq.read_table(rejected).to_pylist()}
+    assert "takes more than 2 s, twice" in reasons.pop("hangs.png")
+    assert "SIGSEGV, twice" in reasons.pop("crashes.png")
+    assert not reasons
+    assert (
+        "not decoded: decoding it takes more than 2 s" in (tree.folder / "results/reports/mine/index.html").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("sent", "group"),
+    [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, False)],
+    ids=["Ctrl-C", "SIGINT to the master", "SIGTERM to the master"],
+)
+def test_a_run_with_a_hanging_decoder_ends_in_seconds_when_told_to(tree: Tree, sent: int, group: bool) -> None:
+    picture(7, HANGS).save(tree.folder / "pictures/hangs.png")
+    tree.configure({**CONFIG, "models": {"pixels": {"runtime": {"image_seconds": 600}}}})
+    run = subprocess.Popen(
+        tree.command(),
+        cwd=tree.folder,
+        env=tree.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not any("hangs.png" in path.read_text() for path in tree.folder.glob("results/logs/embed/**/*.in_work")):
+            assert time.monotonic() < deadline
+            assert run.poll() is None
+            time.sleep(0.1)
+        time.sleep(1)
+        (os.killpg if group else os.kill)(run.pid, sent)
+        told = time.monotonic()
+        run.wait(timeout=60)
+        assert time.monotonic() - told < 15
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+    time.sleep(1)
+    assert not [line for line in _commands() if str(tree.folder) in line], "a process was left"
+    assert not list(tree.folder.glob(".snakemake/locks/*"))
+
+
+def _commands() -> list[str]:
+    listed = subprocess.run(["ps", "-eo", "args", "-ww"], capture_output=True, text=True, check=True)
+    return [line for line in listed.stdout.splitlines() if "snakemake" in line or "watchdog" in line]

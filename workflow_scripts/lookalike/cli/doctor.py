@@ -1,0 +1,95 @@
+"""`lookalike doctor`: what this machine has for a run, and what to fix first."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import typer
+
+from lookalike.config.models import Runtime
+from lookalike.job import gpus
+from lookalike.job.errors import LookalikeError
+from lookalike.plan import cluster
+from lookalike.plan.start import why_not_writable
+
+PACKAGES = ("snakemake", "snakemake-executor-plugin-slurm", "torch", "transformers", "pillow", "pyarrow")
+FIRST_POLL = 10  # seconds, as in profiles/slurm
+Line = tuple[str, str, bool]  # topic, fact, whether it is fine
+
+
+def doctor() -> None:
+    """Show what this machine has for a run: packages, GPUs and their locks, SLURM, caches, and folders to write to.
+
+    Run it where you would type `snakemake`. Starts nothing and sends nothing. Exits with status 1 if a run would fail.
+
+    \b
+    Example:
+      lookalike doctor
+    """
+    problems = 0
+    for topic, fact, fine in (*_installation(), *_gpus(), *_slurm(), *_folders()):
+        typer.echo(f"{'' if fine else 'PROBLEM '}{topic}: {fact}")
+        problems += not fine
+    if problems:
+        raise typer.Exit(1)
+    typer.echo("No problem found.")
+
+
+def _installation() -> Iterator[Line]:
+    yield "python", f"{sys.version.split()[0]} at {sys.executable}", sys.version_info >= (3, 11)
+    for name in PACKAGES:
+        try:
+            yield name, metadata.version(name), True
+        except metadata.PackageNotFoundError:
+            yield name, "not installed", name.startswith("snakemake-") or name in ("torch", "transformers")
+    faiss = [name for name in ("faiss-cpu", "faiss-gpu") if _installed(name)]
+    fact = " and ".join(faiss) or "not installed. Run `make setup`"
+    yield "faiss", fact if len(faiss) < 2 else f"{fact}, which exclude each other: uninstall one", len(faiss) == 1
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _gpus() -> Iterator[Line]:
+    devices = gpus.installed()
+    visible = gpus.visible(devices, os.environ.get(gpus.VISIBLE))
+    if not devices:
+        yield "GPUs", "none that `nvidia-smi` lists: models compute on the CPU", True
+    for unit in visible:
+        yield "GPU", unit, True
+    try:
+        folder = gpus.lock_folder()
+    except LookalikeError as error:
+        yield "locks", str(error), False
+        return
+    yield "locks", f"{folder}: {', '.join(gpus.holders(folder)) or 'no GPU is in use by Lookalike'}", True
+
+
+def _slurm() -> Iterator[Line]:
+    if not shutil.which("sbatch"):
+        yield "SLURM", "not on this machine", True
+        return
+    try:
+        yield "SLURM", f"answers; the state of jobs is asked with {cluster.status_command('sacct', FIRST_POLL)}", True
+    except LookalikeError as error:
+        yield "SLURM", str(error), False
+
+
+def _folders() -> Iterator[Line]:
+    reason = why_not_writable("results")
+    free = shutil.disk_usage(".").free / 1e9
+    yield "results", reason or f"{Path('results').absolute()}, {free:.0f} GB free", reason is None
+    home = os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    writable = os.access(existing, os.W_OK)
+    yield "weights", str(cache) if writable else f"{cache}: cannot be written; set HF_HOME to another folder", writable
+    yield "time limits", f"{Runtime().image_seconds} s to decode an image (image_seconds in `runtime:`)", True
