@@ -58,7 +58,7 @@ def test_project_text_uses_standard_terms() -> None:
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
 def test_a_page_is_short(page: Path) -> None:
     words = [word for word in page.read_text(encoding="utf-8").split() if re.search(r"\w", word)]
     assert len(words) <= WORDS, f"{page.name} has {len(words)} words. Split it."
