@@ -22,6 +22,7 @@ rule find_near_duplicates:
     resources:
         mem_mb=lambda wildcards, attempt: attempt * 4000,
         runtime=lambda wildcards, attempt: attempt * 240,
+        image_seconds=lambda wildcards: plan.image_seconds(wildcards.dataset),
     params:
         code=plan.code("find_near_duplicates"),
     script:

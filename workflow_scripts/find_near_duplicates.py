@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from lookalike.job.log import job
 from lookalike.near_duplicates.find import NearDuplicatesJob, find_near_duplicates
 
@@ -6,6 +8,8 @@ with job(f"find_near_duplicates {snakemake.wildcards.dataset}", snakemake.log[0]
         NearDuplicatesJob(
             shards=snakemake.input.shards,
             out=snakemake.output[0],
+            notes=Path(snakemake.log[0]).with_suffix(".in_work"),
             threads=snakemake.threads,
+            image_seconds=snakemake.resources.image_seconds,
         )
     )

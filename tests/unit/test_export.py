@@ -133,7 +133,7 @@ import resource, sys
 from lookalike.embed.embed import EmbedJob, embed_shard
 shard, weights, export, key, folder = sys.argv[1:]
 embed_shard(EmbedJob(shard, weights, f"{folder}/vectors.parquet", f"{folder}/rejected.parquet", f"{folder}/timing.json",
-    "m", key, "code", 4, 1, False, export))
+    "m", key, "code", 4, 1, False, export=export))
 print(sorted({"torch", "transformers"} & set(sys.modules)))
 """
 

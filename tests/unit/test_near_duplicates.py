@@ -145,7 +145,9 @@ def test_the_stage_groups_files_and_counts_what_it_cannot_read(tmp_path: Path, o
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
     names = sorted(path.name for path in tmp_path.iterdir())
     out = tmp_path / "near.parquet"
-    find_near_duplicates(NearDuplicatesJob([shard(tmp_path, tmp_path / "s0.parquet", names)], out, threads=2))
+    find_near_duplicates(
+        NearDuplicatesJob([shard(tmp_path, tmp_path / "s0.parquet", names)], out, tmp_path / "n.in_work", threads=2)
+    )
     table, footer = store.read_table(out, NEAR_DUPLICATES), store.read_provenance(out)
     assert table["image_id"].to_pylist() == ["1.png", "b.jpg", "c.jpg"]
     assert len(set(table["group"].to_pylist())) == 1
@@ -153,5 +155,5 @@ def test_the_stage_groups_files_and_counts_what_it_cannot_read(tmp_path: Path, o
 
     whole = out.read_bytes()
     halves = [shard(tmp_path, tmp_path / f"h{half}.parquet", names[half::2]) for half in (0, 1)]
-    find_near_duplicates(NearDuplicatesJob(halves, out, threads=1))
+    find_near_duplicates(NearDuplicatesJob(halves, out, tmp_path / "n.in_work", threads=1))
     assert out.read_bytes() == whole, "how a data set is split decides nothing"

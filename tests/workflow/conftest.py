@@ -43,10 +43,10 @@ class Run:
     @property
     def jobs(self) -> list[str]:
         """The jobs that were started, each as its rule and wildcards: ``embed copies pixels references-00000``."""
-        started = []
-        for block in re.split(r"\n(?=\[)", self.output):
-            if rule := re.search(r"^(?:local)?(?:rule|checkpoint) (\S+):$", block, re.MULTILINE):
-                wildcards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
+        started = []  # a dry run indents the jobs of a group
+        for block in re.split(r"\n *(?=\[)", self.output):
+            if rule := re.search(r"^ *(?:local)?(?:rule|checkpoint) (\S+):$", block, re.MULTILINE):
+                wildcards = re.search(r"^ +wildcards: (.*)$", block, re.MULTILINE)
                 values = [part.split("=")[1] for part in wildcards[1].split(", ")] if wildcards else []
                 started.append(" ".join([rule[1], *values]))
         return sorted(job for job in started if job not in ("mine", "all", "demo", "own"))

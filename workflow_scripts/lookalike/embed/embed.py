@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from lookalike.embed import encoders, in_work
-from lookalike.io import images, store
+from lookalike.embed import encoders
+from lookalike.io import images, in_work, store
 from lookalike.io.formats.records import EmbedTiming, Weights, bottleneck
 from lookalike.io.formats.tables import EMBEDDINGS, REJECTED, SHARD
 from lookalike.job import memory

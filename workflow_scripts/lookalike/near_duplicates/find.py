@@ -1,7 +1,7 @@
 """The stage `find_near_duplicates`: which files of a data set show the same image."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lookalike.io import identity, images, store
+from lookalike.io import identity, images, in_work, store
 from lookalike.io.formats.tables import NEAR_DUPLICATES, SHARD
 from lookalike.job import memory
 from lookalike.job.errors import LookalikeError
@@ -25,11 +25,16 @@ AT_ONCE = 1 << 10  # images whose thumbnails are in memory
 
 @dataclass(frozen=True)
 class NearDuplicatesJob:
-    """The shards of one data set, and where its groups go."""
+    """The shards of one data set, where its groups go, and how long decoding one image may take.
+
+    ``notes`` is a file for which images are in work (``io.in_work``).
+    """
 
     shards: Sequence[str | Path]
     out: str | Path
+    notes: str | Path
     threads: int
+    image_seconds: float = 300
 
 
 def find_near_duplicates(job: NearDuplicatesJob) -> None:
@@ -46,8 +51,12 @@ def find_near_duplicates(job: NearDuplicatesJob) -> None:
     ids: list[str] = []
     parts: list[Signatures] = []
     progress = Progress("decoded", listed.num_rows, "images")
-    with ThreadPoolExecutor(job.threads) as threads:
-        for names, thumbnails in _thumbnails(listed, threads, progress):
+    images_sha256 = identity.hash_images(listed)
+    with (
+        in_work.guarding(job.notes, images_sha256, job.image_seconds) as guard,
+        ThreadPoolExecutor(job.threads) as threads,
+    ):
+        for names, thumbnails in _thumbnails(listed, threads, progress, guard):
             ids += names
             parts.append(sign(thumbnails))
     found = same_images(joined(parts)) if ids else None
@@ -63,7 +72,7 @@ def find_near_duplicates(job: NearDuplicatesJob) -> None:
     provenance: dict[str, Any] = {
         "made_by": "lookalike find_near_duplicates",
         "images": listed.num_rows,
-        "images_sha256": identity.hash_images(listed),
+        "images_sha256": images_sha256,
         "rejected": listed.num_rows - len(ids),
         "flat": flat,
         "capped": bool(found and found.capped),
@@ -76,15 +85,21 @@ def find_near_duplicates(job: NearDuplicatesJob) -> None:
     )
 
 
-def _thumbnails(listed: pa.Table, threads: ThreadPoolExecutor, progress: Progress) -> Iterator[tuple[list[str], Bytes]]:
+def _thumbnails(
+    listed: pa.Table, threads: ThreadPoolExecutor, progress: Progress, guard: in_work.Guard
+) -> Iterator[tuple[list[str], Bytes]]:
     """Ids and thumbnails of the images that can be decoded, some at a time."""
     files, pixels = memory.Budget(memory.FILES_AT_ONCE), memory.Budget(memory.AT_ONCE)
 
-    def load(row: Mapping[str, Any]) -> Bytes | None:
+    def load(row: dict[str, Any]) -> Bytes | None:
         try:
             with files.share() as take_file, pixels.share() as take_pixels:
                 take_file(row["bytes"])
-                return thumbnail(images.decode(images.read_row(row), needs=least_size, reserve=take_pixels))
+                data = images.read_row(row)
+                if row["image_id"] in guard.suspects:
+                    return thumbnail(guard.alone(row, data, least_size)[0])
+                with guard.decoding(row, take_pixels) as take:
+                    return thumbnail(images.decode(data, needs=least_size, reserve=take))
         except images.BadImage as bad:
             log.info("left out: %s/%s: %s", row["root"], row["path"], bad)
             return None

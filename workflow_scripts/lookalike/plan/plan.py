@@ -69,6 +69,13 @@ class Plan(Keys):
         """How a model is run; nothing of it changes a vector."""
         return self.config.models[model].runtime
 
+    def image_seconds(self, dataset: str) -> int:
+        """How long decoding one image of a data set may take, by the most patient of the models that embed it."""
+        models = {
+            model for entry in self.config.experiments.values() if entry.dataset == dataset for model in entry.models
+        }
+        return max((self.runtime(model).image_seconds for model in models), default=300)
+
     def download_seconds(self, weights: str) -> int:
         """How long one chunk of a download of weights may take, by the most patient of the models that share them."""
         entries = self.config.models.values()

@@ -107,6 +107,7 @@ def _hold_out(entry: Copies, ranked: Sequence[Row]) -> list[Row]:
     if WITH_BACKGROUND & {*entry.operations}:
         size = max(size, min(BACKGROUNDS, len(ranked) // 10))
     held_out: list[Row] = []
+    first_reason = ""
     for row in reversed(ranked[1:]):
         if len(held_out) == size:
             break
@@ -114,8 +115,11 @@ def _hold_out(entry: Copies, ranked: Sequence[Row]) -> list[Row]:
             _load(row)
         except images.BadImage as error:
             _log_undecodable(row, error)
+            first_reason = first_reason or f"{row['path']}: {error}"
             continue
         held_out.append(row)
+    if entry.without_match and not held_out:
+        raise _nothing_decodable(len(ranked) - 1, first_reason)
     if len(held_out) < entry.without_match:
         raise LookalikeError(
             f"without_match: {entry.without_match} images are to be held out, but of {len(ranked)} only "
@@ -144,11 +148,15 @@ def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, 
             yield row, number, image, sha256
             del image
         if not decodable:
-            raise LookalikeError(
-                f"of: none of the {len(references)} references that were tried can be decoded; the first: "
-                f"{first_reason}. Fix or replace the images."
-            )
+            raise _nothing_decodable(len(references), first_reason)
         references = decodable
+
+
+def _nothing_decodable(tried: int, first_reason: str) -> LookalikeError:
+    return LookalikeError(
+        f"of: none of the {tried} references that were tried can be decoded; the first: {first_reason}. "
+        "Fix or replace the images."
+    )
 
 
 def _load(row: Row) -> tuple[Image.Image, str]:

@@ -1,6 +1,6 @@
 """Decode one image in a process of its own, which may hang or die without ending the job.
 
-The child, ``python -m lookalike.embed.alone SECONDS``, reads pickled messages from its parent and writes pickled ones:
+The child, ``python -m lookalike.io.alone SECONDS``, reads pickled messages from its parent and writes pickled ones:
 the bytes of the file come in, the pixels go out. Where the model may decode at a smaller size, the child asks its
 parent, which has the model.
 """
@@ -38,7 +38,7 @@ def decode(data: bytes, needs: Needs | None, seconds: float) -> tuple[Image.Imag
     library = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, [library, os.environ.get("PYTHONPATH")]))
     child = subprocess.Popen(
-        [sys.executable, "-m", "lookalike.embed.alone", str(seconds)],
+        [sys.executable, "-m", "lookalike.io.alone", str(seconds)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": paths},

@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from lookalike.embed import alone
+from lookalike.io import alone
 from lookalike.io.image_refusals import BadImage
 from lookalike.job import watchdog
 from lookalike.job.errors import LookalikeError, writing
