@@ -110,10 +110,10 @@ def test_a_contradiction_by_another_metric_of_the_need_is_said() -> None:
     assert found[LOOKS].contradictions[0].difference.value == pytest.approx(0.2)
     assert [(one.metric, one.model) for one in found[ACTS].contradictions] == [("uap", "b")]
     assert sentence([a, b], pairs) == (
-        "The a one ranks a true match first for 50 % of 150 queries; The b one is not significantly different (about "
-        "1,300 queries would tell); yet by Accuracy@3, The b one is significantly better. To act alone, it finds 40 % "
-        "of the matches with 90 % precision; The b one is not significantly different; yet by µAP, The b one is "
-        "significantly better."
+        "The a one ranks a true match first for 50 % of 150 queries; The b one is not significantly different from it "
+        "(about 1,300 queries would tell); yet by Accuracy@3, The b one is significantly better. To act alone, it "
+        "finds 40 % of the matches with 90 % precision; The b one is not significantly different from it; yet by µAP, "
+        "The b one is significantly better."
     )
 
 

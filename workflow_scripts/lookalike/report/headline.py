@@ -117,7 +117,7 @@ def _compared(evidence: Evidence, answer: Answer) -> str:
     few, unknown = by_verdict.get("too few groups", []), by_verdict.get("not compared", [])
     parts = []
     if similar:
-        parts.append(f"{_are(similar)} not significantly different{_needed(answer)}")
+        parts.append(f"{_are(similar)} not significantly different from it{_needed(answer)}")
     if worse and len(worse) == len(answer.rivals):
         others = "the other model" if len(worse) == 1 else f"all {len(worse)} other models"
         parts.append(f"it is significantly better than {others}")
