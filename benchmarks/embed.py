@@ -1,6 +1,6 @@
-"""How fast the embed stage is, next to what it could be and to what others write, on the same pictures and weights.
+"""How fast the embed stage is, next to what it could be and to what others write, on the same images and weights.
 
-For each model, in pictures a second:
+For each model, in images a second:
   ours      the embed stage as the workflow runs it, loading the model left out
   bound     what the machine allows. On a CPU 1 / (FLOPs / FLOP/s + 1/prepare): the FLOPs of the network, counted, and
             the FLOP/s of a large matrix product of NumPy, measured in the same run with its native kernel
@@ -13,7 +13,7 @@ For each model, in pictures a second:
 
 Architectures have their full size and random weights, since speed does not depend on their values. The ways of a model
 are measured in turn, round after round, until each had its share of `--seconds`; the best round of each counts, since
-other work on the machine can only slow it down. On a GPU it is also told how long 151,448 pictures take (DISC21's
+other work on the machine can only slow it down. On a GPU it is also told how long 151,448 images take (DISC21's
 experiment), from a run of at least `--extrapolate` seconds.
 
     python benchmarks/embed.py --models clip-vit-b32 dinov2-base --seconds 20 --markdown table.md
@@ -58,8 +58,8 @@ CATALOGUE = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text
 CLIP = "clip-vit-b32"
 WAYS = ("bound", "torch", "prepare", "loop", "pipeline", "s-t")
 SIDE = 3072  # of the matrices whose product is measured
-DISC21 = 151_448  # pictures: 150,000 references and 1,448 queries
-FEWEST = 2  # pictures and rounds
+DISC21 = 151_448  # images: 150,000 references and 1,448 queries
+FEWEST = 2  # images and rounds
 
 
 # --- checkpoints of full size, with random weights ---
@@ -122,8 +122,8 @@ def calibrate(model: Any, side: int) -> None:
     model.eval()
 
 
-def make_pictures(folder: Path, size: tuple[int, int], count: int) -> pa.Table:
-    """JPEG pictures with edges and texture, about as large in bytes as photographs; a SHARD table of them."""
+def image_folder(folder: Path, size: tuple[int, int], count: int) -> pa.Table:
+    """JPEG images with edges and texture, about as large in bytes as photographs; a SHARD table of them."""
     folder.mkdir()
     draw = np.random.default_rng(0)
     for number in range(count):
@@ -143,7 +143,7 @@ def make_pictures(folder: Path, size: tuple[int, int], count: int) -> pa.Table:
 
 
 def loop(folder: Path, name: str, paths: list[str], device: torch.device) -> Callable[[], None]:
-    """One picture at a time, processor, then model, as in the published notebooks."""
+    """One image at a time, processor, then model, as in the published notebooks."""
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     architecture = transformers.Blip2Model if name.startswith("blip2") else transformers.AutoModel
     model = architecture.from_pretrained(folder).eval().to(device)
@@ -205,17 +205,17 @@ def sentence_transformers(
 
 @dataclass(frozen=True)
 class Found:
-    """What was measured of one model on pictures of one size: pictures a second of every way, and how ours ran."""
+    """What was measured of one model on images of one size: images a second of every way, and how ours ran."""
 
     model: str
     size: str
-    pictures: int
+    images: int
     speeds: dict[str, float]
     batch_size: int
     precision: str
     engine: str
     bottleneck: str
-    gflop: float  # of one picture
+    gflop: float  # of one image
     gflops: float  # GFLOP/s of the matrix product; 0 on a GPU
     disc21_hours: float | None = None
 
@@ -227,7 +227,7 @@ class Found:
 def measure(
     name: str, folder: Path, *, size: str, rows: pa.Table, threads: int, seconds: float, extrapolate: float
 ) -> Found:
-    """Measure every way with one model and one size of pictures; of ``rows`` as many as the time allows."""
+    """Measure every way with one model and one size of images; of ``rows`` as many as the time allows."""
     entry = {**CATALOGUE[name]["embed"], "checkpoint": str(folder)}
     entry.pop("revision", None)
     key = json.dumps(entry)
@@ -293,7 +293,7 @@ def measure(
 
 
 def export_of(key: str, weights: Any, folder: Path, batch_size: int, threads: int) -> Path:
-    """The network exported as the workflow does it; of pictures of several sizes, only once."""
+    """The network exported as the workflow does it; of images of several sizes, only once."""
     record = folder / "export.json"
     if not record.exists():
         store.write_json(weights, folder / "weights.json")
@@ -303,7 +303,7 @@ def export_of(key: str, weights: Any, folder: Path, batch_size: int, threads: in
 
 
 def flop_of(encoder: Any, prepared: np.ndarray) -> float:
-    """Floating-point operations of the forward pass for one picture; a multiplication and an addition are two."""
+    """Floating-point operations of the forward pass for one image; a multiplication and an addition are two."""
     from torch.utils.flop_counter import FlopCounterMode
 
     encoder.network.requires_grad_(False)  # else the counter follows gradients
@@ -352,7 +352,7 @@ def describe_machine(loads: tuple[float, float]) -> str:
 # --- telling ---
 
 HEAD = [
-    *("model", "pictures", "ours, a second", *(f"ours / {way}" for way in WAYS), "GFLOP", "GFLOP/s of the product"),
+    *("model", "photos", "ours, a second", *(f"ours / {way}" for way in WAYS), "GFLOP", "GFLOP/s of the product"),
     *("batch, precision, engine", "bottleneck"),
 ]
 
@@ -362,7 +362,7 @@ def cells(found: Found) -> list[str]:
     hours = [] if found.disc21_hours is None else [f"{found.disc21_hours:.2f} h"]
     return [
         found.model,
-        f"{found.pictures} of {found.size}",
+        f"{found.images} of {found.size}",
         f"{found.speeds['ours']:.2f}",
         *(found.ratio(way) for way in WAYS),
         f"{found.gflop:.1f}",
@@ -375,7 +375,7 @@ def cells(found: Found) -> list[str]:
 
 def head(every: list[Found]) -> list[str]:
     """Its first row."""
-    return [*HEAD, *([f"{DISC21:,} pictures"] if every[0].disc21_hours is not None else [])]
+    return [*HEAD, *([f"{DISC21:,} images"] if every[0].disc21_hours is not None else [])]
 
 
 def markdown(every: list[Found], machine: str) -> str:
@@ -391,7 +391,7 @@ def main() -> None:
     known = ["efficientnet-b7", "vit-large", "dinov2-base", CLIP, "blip2-opt-2.7b"]
     gpu = torch.cuda.is_available()
     parser.add_argument("--models", nargs="+", default=known, choices=known)
-    parser.add_argument("--pictures", type=int, default=1024 if gpu else 32, help="at most, of each size")
+    parser.add_argument("--images", type=int, default=1024 if gpu else 32, help="at most, of each size")
     parser.add_argument("--seconds", type=float, default=10, help="for each way, model and size; 2 rounds at least")
     parser.add_argument("--extrapolate", type=float, default=60 if gpu else 0, help="seconds; 0: no extrapolation")
     parser.add_argument("--sizes", nargs="+", default=["500x375", "1024x768"], metavar="WIDTHxHEIGHT")
@@ -406,13 +406,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         os.environ["LOOKALIKE_CACHE"] = str(work / "cache")
-        pictures = {}
+        images = {}
         for size in asked.sizes:
             width, height = (int(side) for side in size.split("x"))
-            pictures[size] = make_pictures(work / size, (width, height), asked.pictures)
+            images[size] = image_folder(work / size, (width, height), asked.images)
         for name in asked.models:
             build(name, work / name)
-            for size, rows in pictures.items():
+            for size, rows in images.items():
                 every.append(
                     measure(
                         name,

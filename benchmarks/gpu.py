@@ -209,7 +209,7 @@ def measure_models(report: Report, options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary, ProcessPoolExecutor() as pool:
         work = Path(temporary)
         sides = [tuple(int(side) for side in size.split("x")) for size in options.sizes]
-        made = pool.map(stage.make_pictures, [work / size for size in options.sizes], sides, repeat(options.images))
+        made = pool.map(stage.image_folder, [work / size for size in options.sizes], sides, repeat(options.images))
         rows = dict(zip(options.sizes, made, strict=True))
         for name in options.models:
             if not report.fits(name, 2 * longest):

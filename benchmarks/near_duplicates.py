@@ -23,9 +23,9 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
-from lookalike.near_duplicates.groups import same_images, stars
-from lookalike.near_duplicates.signatures import joined, sign, thumbnail
 from lookalike.sample import photo_tiles
+from lookalike.sample.near_duplicates.groups import same_images, stars
+from lookalike.sample.near_duplicates.signatures import joined, sign, thumbnail
 from phone_folder import compressed, screenshot
 
 Make = Callable[[Image.Image], Image.Image]

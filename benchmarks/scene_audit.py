@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from lookalike.audit.features import PLACES, Features, agreement, features_of, grey_of, mirrored
+from lookalike.measure.audit.features import PLACES, Features, agreement, features_of, grey_of, mirrored
 from lookalike.sample import photo_tiles
 from phone_folder import CANVAS, SHOTS, compressed, scene_canvas, take_shot
 

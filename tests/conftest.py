@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.parent.name != "workflow")
 
 
-def picture(seed: int, size: tuple[int, int] = (60, 48)) -> Image.Image:
+def made_image(seed: int, size: tuple[int, int] = (60, 48)) -> Image.Image:
     """A colorful image (width, height) in which no two seeds look alike: blocks and a gradient."""
     draw = np.random.default_rng(seed)
     blocks = draw.integers(0, 256, (6, 8, 3)).astype(np.uint8)
@@ -49,17 +49,17 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-MakePictures = Callable[..., Path]
+ImageFolder = Callable[..., Path]
 
 
 @pytest.fixture
-def make_pictures() -> MakePictures:
+def image_folder() -> ImageFolder:
     """Fill a folder with images named p0.png, p1.png, ..."""
 
     def make(folder: Path, count: int, first: int = 0) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(first, first + count):
-            picture(number).save(folder / f"p{number}.png")
+            made_image(number).save(folder / f"p{number}.png")
         return folder
 
     return make

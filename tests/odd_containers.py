@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from conftest import picture
+from conftest import made_image
 from odd_images import CLOSE, SIZE, Odd, Pixels, chunk, encoded, png, tiff
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -60,11 +60,11 @@ def bmp(values: NDArray[Any], masks: tuple[int, ...], *, header: int = 40, compr
 
 
 def _pixels() -> Pixels:
-    return np.asarray(picture(0, SIZE))
+    return np.asarray(made_image(0, SIZE))
 
 
 def _grey() -> Pixels:
-    return np.asarray(picture(0, SIZE).convert("L"))
+    return np.asarray(made_image(0, SIZE).convert("L"))
 
 
 def _thrice(grey: NDArray[Any]) -> Pixels:
@@ -73,7 +73,7 @@ def _thrice(grey: NDArray[Any]) -> Pixels:
 
 def _png() -> Iterator[Odd]:
     """Chunks other than the pixels that libpng only warns about."""
-    whole, pixels = encoded(picture(0, SIZE), "PNG"), _pixels()
+    whole, pixels = encoded(made_image(0, SIZE), "PNG"), _pixels()
     packed = zlib.compress(b"x" * 99)
     beside = {
         "checksum-profile": bad_chunk(b"iCCP", b"p\0\0" + packed),
@@ -99,13 +99,13 @@ def _png() -> Iterator[Odd]:
         length = int.from_bytes(whole[at - 4 : at])
         wrong = whole[: at + 4 + length] + b"\0\0\0\0" + whole[at + 8 + length :]
         yield Odd(f"checksum-{part}.png", wrong, reason=f"damaged: it is cut short, or the checksum of its {part}")
-    stored = picture(3, SIZE).transpose(Image.Transpose.ROTATE_90)
+    stored = made_image(3, SIZE).transpose(Image.Transpose.ROTATE_90)
     note = b'<x:xmpmeta xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"></x:xmpmeta>'
     exif = chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0")
     data = encoded(stored, "PNG")
     for name, extra in {"xmp": chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + note), "exif": exif}.items():
         turned = data[:33] + bad_chunk(b"pHYs", b"\0") + extra + data[33:]
-        yield Odd(f"turned-by-{name}.png", turned, np.asarray(picture(3, SIZE)))
+        yield Odd(f"turned-by-{name}.png", turned, np.asarray(made_image(3, SIZE)))
 
 
 def _png_transparency() -> Iterator[Odd]:
@@ -128,14 +128,14 @@ def _png_transparency() -> Iterator[Odd]:
     shown[:, :20] = 255
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
     yield Odd("color-16-clear.png", png(SIZE, 16, 2, rows, chunk(b"tRNS", struct.pack(">3H", 1000, 2000, 3000))), shown)
-    whole = encoded(picture(0, SIZE).quantize(4), "PNG")
+    whole = encoded(made_image(0, SIZE).quantize(4), "PNG")
     at = whole.index(b"IDAT") - 4
     too_long = whole[:at] + chunk(b"tRNS", bytes(200)) + whole[at:]  # for four colors
-    yield Odd("palette-clear-too-long.png", too_long, np.asarray(picture(0, SIZE).quantize(4).convert("RGB")))
+    yield Odd("palette-clear-too-long.png", too_long, np.asarray(made_image(0, SIZE).quantize(4).convert("RGB")))
 
 
 def _jpeg() -> Iterator[Odd]:
-    image, pixels = picture(0, SIZE), _pixels()
+    image, pixels = made_image(0, SIZE), _pixels()
     whole = encoded(image, "JPEG", quality=92)
     beside = {
         "short-app0": b"\xff\xe0\0\7JFIF\0",
@@ -156,7 +156,7 @@ def _jpeg() -> Iterator[Odd]:
 
 def _ending_in_zeros() -> Iterator[Odd]:
     """EXIF padding as Windows writes it, and free space: the pixels before it are complete."""
-    image, pixels = picture(0, SIZE), _pixels()
+    image, pixels = made_image(0, SIZE), _pixels()
     padding = struct.pack("<HHHII", 1, 0xEA1C, 7, 4_000, 26) + bytes(4 + 4_000)
     for form, start in (("WEBP", b""), ("AVIF", b"Exif\0\0")):
         padded = encoded(image, form, quality=90, exif=start + b"II*\0\x08\0\0\0" + padding)
@@ -215,7 +215,7 @@ def _bmp() -> Iterator[Odd]:
 
 def _gif() -> Iterator[Odd]:
     """A first frame smaller than the canvas; the rest is transparent."""
-    small = picture(0, (20, 10)).quantize(64)
+    small = made_image(0, (20, 10)).quantize(64)
     data = bytearray(encoded(small, "GIF"))
     frame = data.index(b",\0\0\0\0" + struct.pack("<HH", 20, 10))
     data[6:10], data[frame + 1 : frame + 5] = struct.pack("<HH", *SIZE), struct.pack("<HH", 7, 5)
@@ -229,7 +229,7 @@ def _tiff() -> Iterator[Odd]:
     alpha = np.where(np.arange(SIZE[0]) < 30, 255, 0).astype(np.uint8) * np.ones_like(grey)
     with_alpha = np.dstack([pixels, alpha])
     on_white = np.where(alpha[..., None], pixels, 255)
-    cmyk = np.asarray(picture(0, SIZE).convert("CMYK"))
+    cmyk = np.asarray(made_image(0, SIZE).convert("CMYK"))
     for order in "<>":
         for dtype, scale in ((np.uint8, 1), (np.uint16, 257)):
             end = f"{8 * np.dtype(dtype).itemsize}{'-motorola' * (order == '>')}.tif"
@@ -261,7 +261,7 @@ def _tiff() -> Iterator[Odd]:
 
 def _not_decoded() -> Iterator[Odd]:
     """Unsupported kinds, which may be undamaged and must not be reported as damaged."""
-    jpeg, pixels = encoded(picture(0, SIZE), "JPEG"), _pixels()
+    jpeg, pixels = encoded(made_image(0, SIZE), "JPEG"), _pixels()
     frame = jpeg.index(b"\xff\xc0")
     marked = {0xC3: "a lossless JPEG", 0xC5: "a hierarchical JPEG", 0xF7: "JPEG-LS"}
     for marker, name in marked.items():
@@ -270,7 +270,7 @@ def _not_decoded() -> Iterator[Odd]:
         )
     twelve = jpeg[: frame + 4] + b"\x0c" + jpeg[frame + 5 :]
     yield Odd("12-bits.jpg", twelve, reason=f"is a JPEG with 12 bits per channel, {CONVERT}")
-    whole = encoded(picture(0, SIZE), "PNG")
+    whole = encoded(made_image(0, SIZE), "PNG")
     phone = SIGNATURE + chunk(b"CgBI", bytes(4)) + whole[8:]
     yield Odd("iphone.png", phone, reason=f"is a PNG in the format of iPhone apps (CgBI), {CONVERT}")
     floats = (pixels / 255).astype(np.float32)
@@ -293,7 +293,7 @@ def _not_decoded() -> Iterator[Odd]:
     yield Odd("raw-values.tif", raw, reason="is a TIFF with 1 x 8 bits (camera raw")
     packed = color_tiff(_pixels(), 2, planes=False, t259=34887)
     yield Odd("lerc.tif", packed, reason="is a TIFF with 3 x 8 bits (unsigned, compression 34887)")
-    bitmap = bytearray(encoded(picture(0, SIZE), "BMP"))
+    bitmap = bytearray(encoded(made_image(0, SIZE), "BMP"))
     bitmap[28:30] = struct.pack("<H", 64)
     yield Odd("64-bits.bmp", bytes(bitmap), reason=f"is a BMP with 64 bits per pixel (compression 0), {CONVERT}")
     bitmap[28:34] = struct.pack("<HI", 24, 4)

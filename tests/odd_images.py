@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from conftest import picture
+from conftest import made_image
 
 Pixels = NDArray[np.uint8]
 SIZE = (60, 48)
@@ -86,7 +86,7 @@ ARITHMETIC = base64.b64decode(
 @cache
 def _whole() -> dict[str, bytes]:
     """An ordinary file of each kind, by its extension."""
-    image = picture(0, SIZE)
+    image = made_image(0, SIZE)
     return {
         "jpg": encoded(image, "JPEG", quality=90),
         "progressive.jpg": encoded(image, "JPEG", quality=90, progressive=True),
@@ -126,7 +126,7 @@ def _unusual_jpegs() -> Iterator[Odd]:
     yield Odd("cmyk.jpg", encoded(image.convert("CMYK"), "JPEG", quality=95), pixels, CLOSE)
     yield Odd(
         "two-views.jpg",
-        encoded(image, "MPO", save_all=True, append_images=[picture(1, SIZE)], quality=95),
+        encoded(image, "MPO", save_all=True, append_images=[made_image(1, SIZE)], quality=95),
         pixels,
         CLOSE,
     )
@@ -185,7 +185,7 @@ def _transparent() -> Iterator[Odd]:
 def _of_several_or_small() -> Iterator[Odd]:
     """Files with several images, of which the first is decoded; very small images."""
     image, pixels = _image()
-    other, few_colors = picture(1, SIZE), _few_colors()
+    other, few_colors = made_image(1, SIZE), _few_colors()
     for form, extension in (("GIF", "gif"), ("WEBP", "webp"), ("PNG", "png"), ("TIFF", "tif")):
         first, second = (frame.quantize(256) if form == "GIF" else frame for frame in (image, other))
         lossless = {"lossless": True} if form == "WEBP" else {}
@@ -198,7 +198,7 @@ def _of_several_or_small() -> Iterator[Odd]:
     for extension, form in (("png", "PNG"), ("jpg", "JPEG"), ("gif", "GIF"), ("webp", "WEBP")):
         tiny = Image.new("RGB", (1, 1), (250, 0, 0))
         yield Odd(f"1x1.{extension}", encoded(tiny, form), np.asarray(tiny), CLOSE)
-    strip = picture(2, (200, 1))
+    strip = made_image(2, (200, 1))
     yield Odd("200x1.png", encoded(strip, "PNG"), np.asarray(strip))
 
 
@@ -236,7 +236,7 @@ ENDLESS = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\xff" * 50  # announces 65,535 
 
 def _oriented() -> Iterator[Odd]:
     """One upright image stored in each of the eight EXIF orientations; in other formats in the sixth only."""
-    upright = picture(3, SIZE)
+    upright = made_image(3, SIZE)
     stored = {  # how a camera in this orientation stores the upright image
         1: upright,
         2: upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
@@ -279,7 +279,7 @@ def _rejected() -> Iterator[Odd]:
     yield Odd("program.jpg", program, reason=f"is PostScript, which {convert}")
     yield Odd("layers.jpg", b"8BPS\0\1" + bytes(99), reason=f"is a Photoshop document, which {convert}")
     yield Odd("canon.tif", b"II*\0\x10\0\0\0CR\2\0" + bytes(99), reason=f"is camera raw, which {convert}")
-    grey = np.asarray(picture(0, SIZE).convert("L"))
+    grey = np.asarray(made_image(0, SIZE).convert("L"))
     yield Odd("preview.tif", tiff(SIZE, 8, grey.tobytes(), t254=1), reason="is only the preview of another image")
     yield Odd("grey-32.tif", tiff(SIZE, 32, grey.astype("<u4").tobytes()), reason="has 32-bit or signed grey values")
     yield Odd(
@@ -318,16 +318,16 @@ def _resized_jpeg(jpeg: bytes, width: int, height: int) -> bytes:
 
 
 def _image() -> tuple[Image.Image, Pixels]:
-    return picture(0, SIZE), np.asarray(picture(0, SIZE))
+    return made_image(0, SIZE), np.asarray(made_image(0, SIZE))
 
 
 def _few_colors() -> Pixels:
-    return np.asarray(picture(0, SIZE).quantize(256).convert("RGB"))
+    return np.asarray(made_image(0, SIZE).quantize(256).convert("RGB"))
 
 
 def _deep() -> NDArray[np.uint16]:
     """16-bit grey of SIZE that uses the whole range."""
-    return (np.asarray(picture(4, SIZE).convert("L")).astype(np.uint16) * 257).astype("<u2")
+    return (np.asarray(made_image(4, SIZE).convert("L")).astype(np.uint16) * 257).astype("<u2")
 
 
 def _rgb(grey: NDArray[Any]) -> Pixels:

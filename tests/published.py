@@ -1,4 +1,4 @@
-"""The published data sets in miniature: the layouts and formats as they are distributed, pictures of our own making."""
+"""The published data sets in miniature: the layouts and formats as they are distributed, images of our own making."""
 
 import io
 import json
@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from conftest import picture
+from conftest import made_image
 
 Files = dict[str, bytes]
 
@@ -21,7 +21,7 @@ COCO = tuple(f"{number:012d}.jpg" for number in range(139, 147))
 
 def jpeg(seed: int, size: tuple[int, int] = (60, 48)) -> bytes:
     data = io.BytesIO()
-    picture(seed, size).save(data, "JPEG", quality=90)
+    made_image(seed, size).save(data, "JPEG", quality=90)
     return data.getvalue()
 
 
@@ -54,7 +54,7 @@ def references() -> Files:
 
 
 def queries(truth: Mapping[str, str]) -> Files:
-    """A query is its reference, smaller; a distractor is a picture of its own."""
+    """A query is its reference, smaller; a distractor is an image of its own."""
     return {
         f"{query}.jpg": jpeg(int(reference[1:]), (40, 32)) if reference else jpeg(1000 + int(query[1:]))
         for query, reference in truth.items()
@@ -111,14 +111,14 @@ def bars(names: Sequence[str]) -> bytes:
 
 
 def flickr30k(root: Path, *, zipped: bool, csv: bool = False) -> Path:
-    pictures = {name: jpeg(seed) for seed, name in enumerate(FLICKR)}
-    put(root, "flickr30k-images", pictures, zipped=zipped, inside="flickr30k-images")
+    images = {name: jpeg(seed) for seed, name in enumerate(FLICKR)}
+    put(root, "flickr30k-images", images, zipped=zipped, inside="flickr30k-images")
     (root / ("results.csv" if csv else "results_20130124.token")).write_bytes((bars if csv else token)(FLICKR))
     return root
 
 
 def instances() -> bytes:
-    """Two objects of one category in the first picture, two categories in the second, none in the others."""
+    """Two objects of one category in the first image, two categories in the second, none in the others."""
     images = [{"id": int(name[:12]), "file_name": name} for name in COCO]
     annotations = [
         {"id": number, "image_id": 139 + image, "category_id": category}

@@ -22,7 +22,7 @@ def images_table(
     brought: Mapping[str, Mapping[str, str]] | None = None,
     labels: Mapping[str, list[str]] | None = None,
 ) -> pa.Table:
-    """An images table; a picture may be in both roles. ``brought`` are the data set's own columns, id -> cell."""
+    """An images table; an image may be in both roles. ``brought`` are the data set's own columns, id -> cell."""
     names = list(dict.fromkeys([*references, *queries]))
     in_references, in_queries = set(references), set(queries)
     columns: dict[str, object] = {
@@ -95,7 +95,7 @@ def seen_table(sides: Mapping[str, tuple[int, int]] | None = None, rejected: Seq
 
 
 def rejected_table(ids: Sequence[str]) -> pa.Table:
-    """A table of rejected pictures."""
+    """A table of rejected images."""
     return pa.table(
         {"image_id": list(ids), "path": list(ids), "reason": ["truncated"] * len(ids)}, schema=REJECTED.schema()
     )

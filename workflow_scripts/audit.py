@@ -1,5 +1,5 @@
-from lookalike.audit.audit import AuditJob, audit
 from lookalike.job.log import job
+from lookalike.measure.audit.audit import AuditJob, audit
 
 wildcards = snakemake.wildcards
 with job(f"audit {wildcards.dataset} {wildcards.model} {wildcards.index}", snakemake.log[0]):

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from lookalike.job.log import job
-from lookalike.near_duplicates.find import NearDuplicatesJob, find_near_duplicates
+from lookalike.sample.near_duplicates.find import NearDuplicatesJob, find_near_duplicates
 
 with job(f"find_near_duplicates {snakemake.wildcards.dataset}", snakemake.log[0]):
     find_near_duplicates(

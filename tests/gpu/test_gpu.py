@@ -13,7 +13,7 @@ import torch
 
 import onnx_networks
 import tiny
-from conftest import MakePictures, picture
+from conftest import ImageFolder, made_image
 from lookalike.embed import embed, encoders
 from lookalike.index import factories
 from lookalike.io import content_hashes
@@ -33,7 +33,7 @@ def test_efficientnet_lite_gives_the_same_vectors_on_gpu_and_cpu() -> None:
     for gpu in (False, True):
         encoder = encoders.load(KEY, weights, encoders.Machine(threads=2, gpu=gpu))
         assert encoder.device.startswith("CPU") is not gpu
-        vectors[gpu] = encoder.encode(np.stack([encoder.prepare(picture(seed)) for seed in range(5)]))
+        vectors[gpu] = encoder.encode(np.stack([encoder.prepare(made_image(seed)) for seed in range(5)]))
     np.testing.assert_allclose(vectors[True], vectors[False], rtol=1e-3, atol=1e-3 * np.abs(vectors[False]).max())
 
 
@@ -67,7 +67,7 @@ def test_checkpoints_give_the_same_vectors_on_gpu_and_cpu(
         encoder = encoders.load(key, weights, encoders.Machine(threads=2, gpu=gpu))
         expected = encoders.parse(key).compute_dtype if gpu else "float32"
         assert encoder.compute_dtype == expected
-        vectors[gpu] = encoder.encode(np.stack([encoder.prepare(picture(seed)) for seed in range(5)]))
+        vectors[gpu] = encoder.encode(np.stack([encoder.prepare(made_image(seed)) for seed in range(5)]))
     np.testing.assert_allclose(vectors[True], vectors[False], rtol=0, atol=tolerance * np.abs(vectors[False]).max())
 
 
@@ -81,7 +81,7 @@ def test_an_onnx_network_gives_the_same_vectors_on_gpu_and_cpu(layout: str, tmp_
     for gpu in (False, True):
         encoder = encoders.load(key, weights, encoders.Machine(threads=2, gpu=gpu))
         assert (encoder.versions["instructions"] == "cuda") is encoder.overlaps is gpu
-        vectors[gpu] = encoder.encode(np.stack([encoder.prepare(picture(seed)) for seed in range(5)]))
+        vectors[gpu] = encoder.encode(np.stack([encoder.prepare(made_image(seed)) for seed in range(5)]))
     np.testing.assert_allclose(vectors[True], vectors[False], rtol=0, atol=1e-4 * np.abs(vectors[False]).max())
 
 
@@ -107,9 +107,9 @@ def assert_same(actual: np.ndarray, expected: np.ndarray) -> None:
 
 
 def test_consecutive_batches_do_not_overwrite_each_other(
-    lite0: dict[bool, encoders.Encoder], tmp_path: Path, make_pictures: MakePictures
+    lite0: dict[bool, encoders.Encoder], tmp_path: Path, image_folder: ImageFolder
 ) -> None:
-    table = rows(make_pictures(tmp_path / "pictures", 260))
+    table = rows(image_folder(tmp_path / "photos", 260))
     expected = embed.embed_rows(table, lite0[False], batch_size=4, threads=2)
     done = embed.embed_rows(table, lite0[True], batch_size=3, threads=4)
     assert_same(done.vectors, expected.vectors)
@@ -119,7 +119,7 @@ def test_consecutive_batches_do_not_overwrite_each_other(
 
 def test_launch_does_not_wait_for_the_device(lite0: dict[bool, encoders.Encoder]) -> None:
     encoder = lite0[True]
-    prepared = [encoder.prepare(picture(seed)) for seed in range(4)]
+    prepared = [encoder.prepare(made_image(seed)) for seed in range(4)]
     expected = encoder.encode(np.stack(prepared))  # one-time initialisation is done by now
     torch.cuda._sleep(2_000_000_000)  # keeps the device busy for about a second
     in_flight = encoders.launch(encoder, prepared)
@@ -128,9 +128,9 @@ def test_launch_does_not_wait_for_the_device(lite0: dict[bool, encoders.Encoder]
 
 
 def test_out_of_memory_on_the_device_halves_the_batch_size_and_changes_no_row(
-    lite0: dict[bool, encoders.Encoder], tmp_path: Path, make_pictures: MakePictures, caplog: pytest.LogCaptureFixture
+    lite0: dict[bool, encoders.Encoder], tmp_path: Path, image_folder: ImageFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    table = rows(make_pictures(tmp_path / "pictures", 256))
+    table = rows(image_folder(tmp_path / "photos", 256))
     expected = embed.embed_rows(table, lite0[True], batch_size=8, threads=2)
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slurm
 CONFIG = {
     "run": ["mine"],
     "datasets": {
-        "pictures": {"kind": "folder", "root": "pictures"},
-        "copies": {"kind": "copies", "of": "pictures", "queries": 6, "k": 3},
+        "photos": {"kind": "folder", "root": "photos"},
+        "copies": {"kind": "copies", "of": "photos", "queries": 6, "k": 3},
     },
     # a GPU for a model that needs none, as a cluster for tests may have GPUs that are not real
     "models": {
@@ -47,7 +47,7 @@ def requests(ran: Run) -> dict[str, str]:
 
 def test_a_cluster_gives_what_one_machine_gives(tmp_path: Path) -> None:
     here = Tree.new(tmp_path / "here", CONFIG)
-    here.write_pictures("pictures", *range(12))
+    here.write_images("photos", *range(12))
     tree = here.copy(tmp_path / "there")
     here.run()
     ran = on_slurm(tree)
@@ -75,6 +75,6 @@ def test_a_cluster_gives_what_one_machine_gives(tmp_path: Path) -> None:
 
 def test_a_failed_job_shows_its_reason_here(tmp_path: Path) -> None:
     tree = Tree.new(tmp_path / "tree", CONFIG)
-    (tree.folder / "pictures").mkdir()
+    (tree.folder / "photos").mkdir()
     output = on_slurm(tree, status=1).output
-    assert "datasets.pictures.root: 'pictures' contains no images" in output
+    assert "datasets.images.root: 'photos' contains no images" in output

@@ -58,19 +58,19 @@ RUNTIME = {"gpu": 1, "mem_mb": 1000, "minutes": 1, "threads": 1}
 CONFIG: dict[str, Any] = {
     "run": ["mine"],
     "datasets": {
-        "pictures": {"kind": "folder", "root": "pictures", "queries": "queries", "k": 3, "shards": {"references": 4}}
+        "photos": {"kind": "folder", "root": "photos", "queries": "queries", "k": 3, "shards": {"references": 4}}
     },
     "models": {"own": {"embed": {"family": "python", "factory": "own:make"}, "runtime": RUNTIME}},
     "indexes": {"flat": {"runtime": {"minutes": 5}}},
-    "experiments": {"mine": {"dataset": "pictures", "models": ["own"]}},
+    "experiments": {"mine": {"dataset": "photos", "models": ["own"]}},
 }
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
     tree = Tree.new(tmp_path / "tree", CONFIG)
-    tree.write_pictures("pictures", *range(12))
-    tree.write_pictures("queries", 50)
+    tree.write_images("photos", *range(12))
+    tree.write_images("queries", 50)
     (tree.folder / "own.py").write_text(ENCODER)
     return tree
 
@@ -102,7 +102,7 @@ def test_jobs_that_die_are_explained_and_made_again(tree: Tree) -> None:
     assert len(re.findall(r"^  log: \S+/slurm_logs/\S+\.log$", text, re.MULTILINE)) == 3
 
     local.run()
-    for path in local.folder.glob("results/pictures/**/*.parquet"):
+    for path in local.folder.glob("results/photos/**/*.parquet"):
         assert pq.read_table(tree.folder / path.relative_to(local.folder)).equals(pq.read_table(path)), path
 
 
@@ -111,7 +111,7 @@ def test_a_request_that_slurm_refuses_is_explained(tree: Tree) -> None:
         {**CONFIG, "models": {"own": {**CONFIG["models"]["own"], "runtime": {**RUNTIME, "mem_mb": 9_000_000}}}}
     )
     output = tree.run(options=options("--quiet", "host", "rules", "--retries", "0"), status=1).output
-    assert "FAILED: embed, which writes results/pictures/embeddings/own/" in output
+    assert "FAILED: embed, which writes results/photos/embeddings/own/" in output
     assert "SLURM" in output.split("FAILED: embed")[1]
 
 
@@ -134,7 +134,7 @@ def test_jobs_that_end_after_their_master_was_killed_are_not_lost(tree: Tree) ->
         time.sleep(1)
     tree.run("mine", options=("--unlock",))
     tree.run(options=options())
-    tables = [pq.read_table(path) for path in tree.folder.glob("results/pictures/embeddings/own/*.parquet")]
+    tables = [pq.read_table(path) for path in tree.folder.glob("results/photos/embeddings/own/*.parquet")]
     assert sum(table.num_rows for table in tables) == 13
     assert tree.run(options=options()).jobs == []
 
@@ -148,7 +148,7 @@ partitions:
 
 def test_models_that_compute_on_the_cpu_stay_off_the_gpu_partition(tree: Tree) -> None:
     (tree.folder / "partitions.yaml").write_text(PARTITIONS)
-    tree.configure({**CONFIG, "experiments": {"mine": {"dataset": "pictures", "models": ["own", "pixels"]}}})
+    tree.configure({**CONFIG, "experiments": {"mine": {"dataset": "photos", "models": ["own", "pixels"]}}})
     alone = ("--profile", "profiles/slurm", "--slurm-partition-config", "partitions.yaml")
     limits = ("--set-resources", "audit:runtime=10", "find_near_duplicates:runtime=20")
     polls = ("--slurm-init-seconds-before-status-checks", "8", "--latency-wait", "10")

@@ -10,7 +10,7 @@ from PIL import Image
 from test_transformers import assert_equal, load
 
 import tiny
-from conftest import REPOSITORY, picture
+from conftest import REPOSITORY, made_image
 from lookalike.job.errors import LookalikeError
 
 QUICK = ("swin", "sam_vision", "blip_itm", "levit")  # the others take half a minute
@@ -24,7 +24,7 @@ OUTPUTS = {
     "h": ("hidden_states[-1]", "mean"),
     "g": ("last_hidden_state", "gem"),
 }
-IMAGES = [picture(seed, size) for seed, size in enumerate([(131, 64), (41, 97), (64, 64), (31, 40)])]
+IMAGES = [made_image(seed, size) for seed, size in enumerate([(131, 64), (41, 97), (64, 64), (31, 40)])]
 
 
 def save(name: str, folder: Path) -> Path:

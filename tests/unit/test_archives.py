@@ -95,7 +95,7 @@ def test_a_place_beyond_what_a_file_can_have_is_refused(tmp_path: Path, monkeypa
         archives.read(archive, "b")
 
 
-def test_a_picture_of_an_archive_is_named_by_both(tmp_path: Path) -> None:
+def test_an_image_of_an_archive_is_named_by_both(tmp_path: Path) -> None:
     pack(tmp_path / "Refs.ZIP", {"a!b/c.jpg": b"inside"})
     assert images.read(str(tmp_path), "Refs.ZIP!a!b/c.jpg") == b"inside"
 
@@ -149,7 +149,7 @@ def test_a_member_that_claims_to_be_huge_is_not_unpacked(tmp_path: Path, monkeyp
         archives.read(bomb, "a")
 
 
-def test_a_bad_archive_is_a_bad_picture_with_a_reason(tmp_path: Path) -> None:
+def test_a_bad_archive_is_a_bad_image_with_a_reason(tmp_path: Path) -> None:
     pack(tmp_path / "a.zip", {"a.jpg": b"a"})
     with pytest.raises(images.BadImage, match=r"the archive has no member 'b\.jpg'"):
         images.read(str(tmp_path), "a.zip!b.jpg")

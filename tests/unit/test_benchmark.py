@@ -80,7 +80,7 @@ def test_what_does_not_fit_into_the_budget_is_listed(
 def test_every_method_is_measured_and_the_table_is_written(
     benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--models", "clip-vit-b32", "blip2-opt-2.7b", "--pictures", "3", "--seconds", "0"]
+    arguments = ["--models", "clip-vit-b32", "blip2-opt-2.7b", "--images", "3", "--seconds", "0"]
     arguments += ["--sizes", "64x48", "--extrapolate", "0.01", "--markdown", str(tmp_path / "table.md")]
     monkeypatch.setattr(sys, "argv", ["embed.py", *arguments])
     benchmark.main()
@@ -90,9 +90,9 @@ def test_every_method_is_measured_and_the_table_is_written(
     names = [cell.strip() for cell in head.strip("|").split("|")]
     clip, blip2 = (dict(zip(names, map(str.strip, row.strip("|").split("|")), strict=True)) for row in rows)
     assert clip["model"] == "clip-vit-b32"
-    assert clip["pictures"] == "2 of 64x48"
+    assert clip["photos"] == "2 of 64x48"
     assert clip["bottleneck"] in ("read", "decode", "preprocess", "transfer", "forward")
-    assert clip["151,448 pictures"].endswith(" h")
+    assert clip["151,448 images"].endswith(" h")
     for method in ("torch", "prepare", "bound", "loop", "pipeline"):
         assert float(clip[f"ours / {method}"]) >= 0  # 0.00 if two images are too slow on a busy machine
     assert clip["batch, precision, engine"] == "2, float32, onnxruntime"

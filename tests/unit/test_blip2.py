@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import tiny
-from conftest import picture
+from conftest import made_image
 from lookalike.embed import encoders
 from lookalike.job.errors import LookalikeError
 
-IMAGES = [picture(seed, size) for seed, size in enumerate([(131, 64), (41, 97), (32, 32), (9, 13)])]
+IMAGES = [made_image(seed, size) for seed, size in enumerate([(131, 64), (41, 97), (32, 32), (9, 13)])]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from conftest import REPOSITORY, picture
+from conftest import REPOSITORY, made_image
 from lookalike.cli import catalogue
 from lookalike.cli.main import app
 from lookalike.cli.sheet import SIDE, corners
@@ -39,32 +39,32 @@ from lookalike.search.search import SearchJob, search
 
 MINE: dict[str, Any] = {
     "run": ["mine"],
-    "datasets": {"pictures": {"kind": "folder", "root": "pictures", "queries": "queries", "k": 3}},
+    "datasets": {"photos": {"kind": "folder", "root": "photos", "queries": "queries", "k": 3}},
     "models": {"tiny": {"label": "Tiny", "embed": {"family": "pixels", "size": 4, "stored_dtype": "float16"}}},
-    "experiments": {"mine": {"dataset": "pictures", "models": ["tiny", "color-histogram"]}},
+    "experiments": {"mine": {"dataset": "photos", "models": ["tiny", "color-histogram"]}},
 }
 REFERENCES, QUERIES = 8, 3
 
 
 def run_experiment(folder: Path) -> None:
     """What Snakemake would run for MINE, by calling the stages' functions."""
-    for name, first, count in (("pictures", 0, REFERENCES), ("queries", REFERENCES, QUERIES)):
+    for name, first, count in (("photos", 0, REFERENCES), ("queries", REFERENCES, QUERIES)):
         (folder / name).mkdir()
         for number in range(first, first + count):
-            picture(number).save(folder / name / f"p{number}.png")
+            made_image(number).save(folder / name / f"p{number}.png")
     (folder / "mine.yaml").write_text(yaml.safe_dump(MINE))
     plan = Plan.of(catalogue.merge(yaml.safe_load((REPOSITORY / "config.yaml").read_text()), MINE))
-    results = Path("results/pictures")
+    results = Path("results/photos")
     sample = str(results / "sample/images.parquet")
     with contextlib.chdir(folder):
         truth = str(results / "sample/truth.parquet")
-        datasets.sample(datasets.SampleJob("pictures", plan.dataset_key("pictures"), None, sample, truth))
-        write_shards(ShardJob(sample, truth, plan.shard_key("pictures"), plan.shard_files("pictures")))
+        datasets.sample(datasets.SampleJob("photos", plan.dataset_key("photos"), None, sample, truth))
+        write_shards(ShardJob(sample, truth, plan.shard_key("photos"), plan.shard_files("photos")))
         for model in ("tiny", "color-histogram"):
             weights, key = plan.weights(model), plan.embedding_key(model)
             fetch_weights(key, weights)
-            embeddings, rejected = plan.embeddings("pictures", model), plan.rejected("pictures", model)
-            for shard, out, bad in zip(plan.shard_files("pictures"), embeddings, rejected, strict=True):
+            embeddings, rejected = plan.embeddings("photos", model), plan.rejected("photos", model)
+            for shard, out, bad in zip(plan.shard_files("photos"), embeddings, rejected, strict=True):
                 embed.embed_shard(
                     embed.EmbedJob(
                         shard=shard,
@@ -107,7 +107,7 @@ def run_experiment(folder: Path) -> None:
                     images=sample,
                     out=str(results / f"neighbors/{model}/flat.parquet"),
                     **{
-                        f"{name}_out": path.format(dataset="pictures", model=model, index="flat")
+                        f"{name}_out": path.format(dataset="photos", model=model, index="flat")
                         for name, path in SEARCHED.items()
                         if name != "neighbors"
                     },
@@ -142,8 +142,8 @@ def ran(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 @pytest.fixture
 def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: two images, and no results."""
-    picture(1).save(tmp_path / "a.png")
-    picture(2).save(tmp_path / "b.png")
+    made_image(1).save(tmp_path / "a.png")
+    made_image(2).save(tmp_path / "b.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -196,7 +196,7 @@ def test_a_pairs_numbers_are_those_of_plain_arithmetic(workdir: Path) -> None:
     output = answer("pair", "a.png", "b.png", "--model", "efficientnet-lite0", "--model", "pixels")
     assert [row["model"] for row in output["models"]] == ["efficientnet-lite0", "pixels"]
     thumbnails = [
-        np.asarray(picture(seed).convert("L").resize((16, 16), Image.Resampling.BOX), float).reshape(-1)
+        np.asarray(made_image(seed).convert("L").resize((16, 16), Image.Resampling.BOX), float).reshape(-1)
         for seed in (1, 2)
     ]
     cosine = np.corrcoef(*thumbnails)[0, 1]  # without their mean, cosine and correlation are equal
@@ -243,7 +243,7 @@ def test_an_unknown_model_is_refused_with_a_suggestion(workdir: Path) -> None:
 
 
 def test_a_broken_image_is_refused_with_the_reason(workdir: Path) -> None:
-    Path("broken.jpg").write_bytes(b"no picture")
+    Path("broken.jpg").write_bytes(b"no image")
     message = refusal("pair", "a.png", "broken.jpg", "--model", "pixels")
     assert message == "broken.jpg: is text, not an image. Use another image, or fix this one."
 
@@ -264,7 +264,7 @@ def test_what_libraries_print_stays_out_of_the_answer(workdir: Path, monkeypatch
 
 @pytest.mark.parametrize("model", ["tiny", "color-histogram"])
 def test_search_finds_what_the_neighbors_table_says(ran: Path, model: str) -> None:
-    table = store.read_table(f"results/pictures/neighbors/{model}/flat.parquet", NEIGHBORS).to_pandas()
+    table = store.read_table(f"results/photos/neighbors/{model}/flat.parquet", NEIGHBORS).to_pandas()
     for query, rows in table.groupby("query_id"):
         options = ("--experiment", "mine", "--model", model, "--configfile", "mine.yaml", "-k", "4", "--no-sheet")
         output = answer("search", f"queries/{query}", *options)
@@ -275,17 +275,17 @@ def test_search_finds_what_the_neighbors_table_says(ran: Path, model: str) -> No
 
 
 def test_an_indexed_image_finds_itself_first(ran: Path) -> None:
-    output = answer("search", "pictures/p5.png", *SEARCH, "--no-sheet")
+    output = answer("search", "photos/p5.png", *SEARCH, "--no-sheet")
     first = output["neighbors"][0]
-    assert (first["rank"], first["image_id"], first["path"]) == (1, "p5.png", "pictures/p5.png")
+    assert (first["rank"], first["image_id"], first["path"]) == (1, "p5.png", "photos/p5.png")
     assert first["score"] == pytest.approx(1, abs=1e-6)
     assert len(output["neighbors"]) == 5
-    assert (output["dataset"], output["index"], output["sheet"]) == ("pictures", "flat", None)
+    assert (output["dataset"], output["index"], output["sheet"]) == ("photos", "flat", None)
 
 
 def test_search_shows_a_table_and_where_the_sheet_is(ran: Path) -> None:
-    shown = lookalike("search", "pictures/p5.png", *SEARCH, "-k", "2").stdout
-    assert "pictures/p5.png: 2 nearest in pictures by Tiny (flat)" in shown
+    shown = lookalike("search", "photos/p5.png", *SEARCH, "-k", "2").stdout
+    assert "photos/p5.png: 2 nearest in photos by Tiny (flat)" in shown
     assert "1.0000" in shown
     assert "contact sheet: p5-tiny.png" in shown
 
@@ -356,18 +356,18 @@ def test_an_experiment_that_was_not_run_names_the_command(workdir: Path) -> None
     )
     Path("mine.yaml").write_text(yaml.safe_dump(MINE))
     message = refusal("search", "a.png", *SEARCH, "--results", "elsewhere/results")
-    assert "Run it (in elsewhere): snakemake --cores 2 --configfile mine.yaml -- mine results/pictures/" in message
+    assert "Run it (in elsewhere): snakemake --cores 2 --configfile mine.yaml -- mine results/photos/" in message
 
 
 def test_an_index_without_its_ids_is_refused(ran: Path) -> None:
-    Path("results/pictures/indexes/tiny/flat.ids.parquet").unlink()
+    Path("results/photos/indexes/tiny/flat.ids.parquet").unlink()
     message = refusal("search", "queries/p9.png", *SEARCH)
-    assert "results/pictures/indexes/tiny/flat.ids.parquet: does not exist" in message
-    assert message.rstrip().endswith(" -- mine results/pictures/indexes/tiny/flat.ids.parquet")  # nothing else needs it
+    assert "results/photos/indexes/tiny/flat.ids.parquet: does not exist" in message
+    assert message.rstrip().endswith(" -- mine results/photos/indexes/tiny/flat.ids.parquet")  # nothing else needs it
 
 
 def test_an_index_that_does_not_match_its_ids_is_refused(ran: Path) -> None:
-    shutil.copy("results/pictures/indexes/color-histogram/flat.faiss", "results/pictures/indexes/tiny/flat.faiss")
+    shutil.copy("results/photos/indexes/color-histogram/flat.faiss", "results/photos/indexes/tiny/flat.faiss")
     assert "is not the index that" in refusal("search", "queries/p9.png", *SEARCH)
 
 
@@ -380,7 +380,7 @@ def test_an_index_made_with_another_key_is_refused(ran: Path) -> None:
 
 
 def test_an_index_that_other_code_made_is_refused(ran: Path) -> None:
-    ids = "results/pictures/indexes/tiny/flat.ids.parquet"
+    ids = "results/photos/indexes/tiny/flat.ids.parquet"
     store.write_table(store.read_table(ids, INDEX_IDS), ids, INDEX_IDS, store.read_provenance(ids) | {"code": "older"})
     message = refusal("search", "queries/p9.png", *SEARCH)
     assert "flat.ids.parquet: was made by another configuration: its code is older" in message
@@ -392,7 +392,7 @@ def test_an_index_made_with_other_weights_is_refused(ran: Path) -> None:
 
 
 def test_another_precision_is_reported_and_accepted(ran: Path) -> None:
-    ids = "results/pictures/indexes/tiny/flat.ids.parquet"
+    ids = "results/photos/indexes/tiny/flat.ids.parquet"
     footer = store.read_provenance(ids) | {"dtypes": {"compute": "bfloat16", "stored": "float16"}}
     store.write_table(store.read_table(ids, INDEX_IDS), ids, INDEX_IDS, footer)
     result = lookalike("search", "queries/p9.png", *SEARCH, "--json", "--no-sheet")
@@ -401,7 +401,7 @@ def test_another_precision_is_reported_and_accepted(ran: Path) -> None:
 
 
 def test_an_index_of_another_sample_is_refused(ran: Path) -> None:
-    ids = "results/pictures/indexes/tiny/flat.ids.parquet"
+    ids = "results/photos/indexes/tiny/flat.ids.parquet"
     table = store.read_table(ids, INDEX_IDS)
     renamed = table.set_column(0, "image_id", [[f"old-{row}" for row in table["image_id"].to_pylist()]])
     store.write_table(renamed, ids, INDEX_IDS, store.read_provenance(ids))
@@ -603,7 +603,7 @@ def test_help_shows_an_example_that_works(ran: Path, command: str) -> None:
     example = next(lines).split()
     assert example[:2] == ["lookalike", command]
     for name in ("a.jpg", "b.jpg", "photo.jpg"):
-        picture(1).save(name)
+        made_image(1).save(name)
     expected = {"search": 1, "try": 2}.get(command, 0)  # the demo was not run here; no shell made ~ a folder
     lookalike(*example[1:], status=expected)
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pytest
 from test_index import Chain, Floats
 
-from conftest import picture
+from conftest import made_image
 from lookalike.config.datasets import Copies, Folder
 from lookalike.io import identity, relevance, store
 from lookalike.io.formats.records import Metrics
@@ -41,11 +41,11 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def put(*paths: str) -> None:
     for number, path in enumerate(paths):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        picture(number).save(path)
+        made_image(number).save(path)
 
 
 def sample(**entry: Any) -> tuple[pa.Table, pa.Table]:
-    folder = Folder.model_validate({"kind": "folder", "root": "pictures"} | entry)
+    folder = Folder.model_validate({"kind": "folder", "root": "photos"} | entry)
     images, truth = folder_kind.sample(folder, "datasets.mine")
     return IMAGES.check(images, "images"), TRUTH.check(truth, "truth")
 
@@ -61,7 +61,7 @@ def labelled(classes: dict[str, str | None]) -> pa.Table:
 
 
 def test_without_queries_every_image_is_one_and_no_answer_is_known() -> None:
-    put("pictures/a.png", "pictures/b/c.png", "more/t.png")
+    put("photos/a.png", "photos/b/c.png", "more/t.png")
     images, truth = sample(training="more")
     assert images["query"].to_pylist() == images["reference"].to_pylist() == [True, True, False]
     assert truth.num_rows == 0
@@ -69,7 +69,7 @@ def test_without_queries_every_image_is_one_and_no_answer_is_known() -> None:
 
 
 def test_the_class_of_an_image_is_the_first_folder_in_its_path() -> None:
-    put(*(f"pictures/{name}.png" for name in ("cat/1", "cat/old/2", "dog/1", "dog/2", "loose")))
+    put(*(f"photos/{name}.png" for name in ("cat/1", "cat/old/2", "dog/1", "dog/2", "loose")))
     images, truth = sample(same="folder")
     assert images["class"].to_pylist() == ["cat", "cat", "dog", "dog", None]
     assert images["group"].to_pylist() == images["class"].to_pylist()
@@ -83,10 +83,10 @@ def test_the_class_of_an_image_is_the_first_folder_in_its_path() -> None:
 def test_an_archive_is_not_a_class_but_the_folders_in_it_are() -> None:
     import zipfile
 
-    put("pictures/dog/1.png", "cat.png")
-    with zipfile.ZipFile("pictures/all.zip", "w") as packed:
+    put("photos/dog/1.png", "cat.png")
+    with zipfile.ZipFile("photos/all.zip", "w") as packed:
         packed.write("cat.png", "cat/1.png")
-        packed.write("pictures/dog/1.png", "dog/2.png")
+        packed.write("photos/dog/1.png", "dog/2.png")
     images, _ = sample(same="folder")
     assert dict(zip(images["image_id"].to_pylist(), images["class"].to_pylist(), strict=True)) == {
         "all.zip/cat/1.png": "cat",
@@ -96,7 +96,7 @@ def test_an_archive_is_not_a_class_but_the_folders_in_it_are() -> None:
 
 
 def test_the_class_may_be_a_column_of_about_which_then_is_no_breakdown() -> None:
-    put(*(f"pictures/{name}.png" for name in "abcd"))
+    put(*(f"photos/{name}.png" for name in "abcd"))
     Path("about.csv").write_text("image_id,shoe,shop\na.png,boot,x\nb.png,boot,y\nc.png,clog,x\n")
     images, _ = sample(same="shoe", about="about.csv")
     assert images["class"].to_pylist() == ["boot", "boot", "clog", None]
@@ -109,7 +109,7 @@ def test_the_class_may_be_a_column_of_about_which_then_is_no_breakdown() -> None
         (
             ["a", "b"],
             {"same": "folder"},
-            r"datasets\.mine\.same: no image of 'pictures' is in a subfolder\. Check root",
+            r"datasets\.mine\.same: no image of 'photos' is in a subfolder\. Check root",
         ),
         (
             ["x/a", "x/b"],
@@ -127,7 +127,7 @@ def test_the_class_may_be_a_column_of_about_which_then_is_no_breakdown() -> None
 def test_classes_without_which_nothing_could_be_measured_are_an_error(
     files: list[str], entry: dict[str, Any], message: str
 ) -> None:
-    put(*(f"pictures/{name}.png" for name in files))
+    put(*(f"photos/{name}.png" for name in files))
     Path("about.csv").write_text("image_id,shoe\na.png,boot\n")
     with pytest.raises(LookalikeError, match=message):
         sample(**entry)
@@ -142,12 +142,12 @@ def test_classes_without_which_nothing_could_be_measured_are_an_error(
 )
 def test_contradicting_keys_are_refused(entry: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Folder.model_validate({"kind": "folder", "root": "pictures"} | entry)
+        Folder.model_validate({"kind": "folder", "root": "photos"} | entry)
 
 
 def test_the_footer_of_the_empty_truth_says_that_classes_decide() -> None:
-    put("pictures/cat/1.png", "pictures/cat/2.png", "pictures/dog/1.png")
-    key = json.dumps({"kind": "folder", "root": "pictures", "same": "folder"})
+    put("photos/cat/1.png", "photos/cat/2.png", "photos/dog/1.png")
+    key = json.dumps({"kind": "folder", "root": "photos", "same": "folder"})
     sample_stage(SampleJob("mine", key, None, "images.parquet", "truth.parquet"))
     assert store.read_provenance("truth.parquet")["relevance"] == "class"
     assert store.read_table("truth.parquet", TRUTH).num_rows == 0
@@ -155,7 +155,7 @@ def test_the_footer_of_the_empty_truth_says_that_classes_decide() -> None:
 
 
 def test_copies_of_a_labelled_collection_are_right_for_their_source_alone() -> None:
-    put(*(f"pictures/{name}.png" for name in ("cat/1", "cat/2", "dog/1")))
+    put(*(f"photos/{name}.png" for name in ("cat/1", "cat/2", "dog/1")))
     with_classes, plain = (
         hashing.fill(sample(**entry)[0], Path("cache"), keep=False) for entry in ({"same": "folder"}, {})
     )

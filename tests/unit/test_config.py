@@ -262,10 +262,10 @@ def test_every_line_of_the_catalogue_survives_json() -> None:
 
 def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    raw = edited("datasets/mine", {"kind": "folder", "root": "~/pictures", "queries": "asked"})
+    raw = edited("datasets/mine", {"kind": "folder", "root": "~/photos", "queries": "asked"})
     mine = loading.parse(raw).datasets["mine"]
     assert isinstance(mine, Folder)
-    assert (mine.root, mine.queries, mine.truth) == ("/home/me/pictures", "asked", None)
+    assert (mine.root, mine.queries, mine.truth) == ("/home/me/photos", "asked", None)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from conftest import MakePictures, picture
+from conftest import ImageFolder, made_image
 from lookalike.io import content_hashes, store
 from lookalike.io.formats.tables import IMAGES
 from lookalike.job.errors import LookalikeError
@@ -27,8 +27,8 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def sample() -> pa.Table:
-    """Sample ``pictures/`` as the workflow does."""
-    key = json.dumps({"kind": "folder", "root": "pictures"})
+    """Sample ``photos/`` as the workflow does."""
+    key = json.dumps({"kind": "folder", "root": "photos"})
     datasets.sample(datasets.SampleJob("mine", key, None, "results/images.parquet", "results/truth.parquet"))
     return store.read_table("results/images.parquet", IMAGES)
 
@@ -53,8 +53,8 @@ def settle(folder: Path) -> None:
 
 
 @pytest.fixture
-def settled(make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = make_pictures(Path("pictures"), 5)
+def settled(image_folder: ImageFolder, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = image_folder(Path("photos"), 5)
     settle(folder)
     monkeypatch.setattr(hashing, "SETTLED", 0)
     return folder
@@ -111,8 +111,8 @@ def test_a_changed_file_is_refused_with_a_remedy_that_fits_it() -> None:
         content_hashes.check(row | {"content_hash": content_hashes.of_made(b"abc")}, b"abd")
 
 
-def test_every_row_of_a_sample_has_the_hash_of_its_file(make_pictures: MakePictures) -> None:
-    folder = make_pictures(Path("pictures"), 3)
+def test_every_row_of_a_sample_has_the_hash_of_its_file(image_folder: ImageFolder) -> None:
+    folder = image_folder(Path("photos"), 3)
     rows = sample().to_pylist()
     assert [row["content_hash"] for row in rows] == [content_hashes.of_file(folder / row["path"]) for row in rows]
 
@@ -123,7 +123,7 @@ def test_sampling_again_opens_only_files_that_changed(settled: Path, monkeypatch
     assert sample().equals(first)
     assert names == []
 
-    picture(9).save(settled / "p9.png")
+    made_image(9).save(settled / "p9.png")
     data = bytearray((settled / "p3.png").read_bytes())
     data[-1] ^= 1
     (settled / "p3.png").write_bytes(data)
@@ -141,17 +141,17 @@ def test_sampling_again_opens_only_files_that_changed(settled: Path, monkeypatch
 def test_a_copy_without_dates_has_the_same_hashes(settled: Path) -> None:
     before = sample()
     settled.rename("old")
-    shutil.copytree("old", "pictures", copy_function=shutil.copyfile)
+    shutil.copytree("old", "photos", copy_function=shutil.copyfile)
     after = sample()
     assert after.equals(before)
     assert store.read_provenance("results/images.parquet")["rows"] == 5
 
 
 def test_a_file_that_changed_a_moment_ago_is_read_again(
-    make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
+    image_folder: ImageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two changes within one tick of a file system's clock leave the same date."""
-    make_pictures(Path("pictures"), 3)
+    image_folder(Path("photos"), 3)
     sample()
     names = opened(monkeypatch)
     sample()

@@ -28,20 +28,20 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 
 def sources(number=30, broken=(), groups=None):
-    """An IMAGES table of ``number`` images in pictures/, those in ``broken`` undecodable."""
-    Path("pictures").mkdir(exist_ok=True)
+    """An IMAGES table of ``number`` images in photos/, those in ``broken`` undecodable."""
+    Path("photos").mkdir(exist_ok=True)
     rows = []
     for index in range(number):
         name = f"{index:03d}.png"
-        file = Path("pictures", name)
+        file = Path("photos", name)
         if index in broken:
-            file.write_bytes(b"no picture")
+            file.write_bytes(b"no image")
         else:
             noise(seed=index).save(file)
         group = groups[index] if groups else None
         rows.append(
             {"image_id": name, "reference": True, "query": False, "training": False}
-            | {"root": "pictures", "path": name, "bytes": file.stat().st_size, "group": group}
+            | {"root": "photos", "path": name, "bytes": file.stat().st_size, "group": group}
             | {"content_hash": content_hashes.of_file(file)}
         )
     return pa.Table.from_pylist(rows, schema=IMAGES.schema("content_hash"))
@@ -58,7 +58,7 @@ def sampled_again(table):
 
 def make(table, folder="results/copies/images", **entry):
     with Album([f"{folder}/queries-00000.zip"]) as album:
-        manifest = copies.make_images(Copies(kind="copies", of="pictures", **entry), table, album)
+        manifest = copies.make_images(Copies(kind="copies", of="photos", **entry), table, album)
         album.pack()
     return MANIFEST.check(manifest, "the manifest").to_pylist()
 
@@ -216,7 +216,7 @@ def test_a_grown_folder_keeps_most_copies():
 def test_an_id_changes_with_the_image():
     table = sources()
     before = {row["source"]: row for row in queries(make(table, "a", queries=20, operations=("crop", "flip")))}
-    noise(seed=99).save("pictures/000.png")
+    noise(seed=99).save("photos/000.png")
     after = {
         row["source"]: row for row in queries(make(sampled_again(table), "b", queries=20, operations=("crop", "flip")))
     }
@@ -227,11 +227,11 @@ def test_an_id_changes_with_the_image():
 
 def test_a_source_that_changed_since_it_was_sampled_is_not_copied():
     table = sources(5)
-    data = bytearray(Path("pictures/003.png").read_bytes())
+    data = bytearray(Path("photos/003.png").read_bytes())
     data[-1] ^= 1  # of the same size, and it still decodes
-    Path("pictures/003.png").write_bytes(data)
+    Path("photos/003.png").write_bytes(data)
 
-    with pytest.raises(LookalikeError, match=r"^of: pictures/003\.png: has changed since .*: --forcerun sample$"):
+    with pytest.raises(LookalikeError, match=r"^of: photos/003\.png: has changed since .*: --forcerun sample$"):
         make(table, queries=5)
 
 
@@ -387,14 +387,14 @@ def test_images_of_any_mode_are_copied(mode):
     table = sources(1)
     deep = Image.fromarray(np.asarray(noise().convert("L"), np.uint16) * 257)
     image = deep if mode == "I;16" else noise().convert(mode)
-    image.save("pictures/000.png", format="TIFF" if mode == "CMYK" else "PNG")
+    image.save("photos/000.png", format="TIFF" if mode == "CMYK" else "PNG")
 
     assert len(queries(make(sampled_again(table), queries=20))) == 20
 
 
 def test_copies_are_scaled_down_to_max_side():
     table = sources(1)
-    noise(640, 300).save("pictures/000.png")
+    noise(640, 300).save("photos/000.png")
 
     for row in queries(make(sampled_again(table), queries=40, max_side=64)):
         with Image.open(io.BytesIO(images.read_row(row))) as copy:

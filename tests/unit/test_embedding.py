@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import tiny
-from conftest import MakePictures, picture
+from conftest import ImageFolder, made_image
 from lookalike.embed import encoders
 from lookalike.embed.embed import Embedded, EmbedJob, embed_image, embed_rows, embed_shard
 from lookalike.embed.fetch_weights import fetch_weights
@@ -109,8 +109,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def shard(tmp_path: Path, make_pictures: MakePictures) -> Shard:
-    return Shard(tmp_path, make_pictures(tmp_path / "pictures", 11))
+def shard(tmp_path: Path, image_folder: ImageFolder) -> Shard:
+    return Shard(tmp_path, image_folder(tmp_path / "photos", 11))
 
 
 def test_every_image_gets_the_vector_of_its_own_pixels(shard: Shard) -> None:
@@ -118,7 +118,7 @@ def test_every_image_gets_the_vector_of_its_own_pixels(shard: Shard) -> None:
     assert rejected.num_rows == 0
     encoder = encoders.load(PIXELS, Weights(source="", revision="", files={}), encoders.Machine())
     for row in embedded.to_pylist():
-        expected = encoder.encode(encoder.prepare(picture(int(row["image_id"][1:-4])))[None])[0]
+        expected = encoder.encode(encoder.prepare(made_image(int(row["image_id"][1:-4])))[None])[0]
         np.testing.assert_array_equal(row["embedding"], expected)
     assert embedded.num_rows == 11
     assert embedded["sha256"][0].as_py() == store.sha256_file(shard.root / embedded["image_id"][0].as_py())
@@ -166,15 +166,15 @@ def test_a_missing_root_stops_the_job_rather_than_rejecting_everything(shard: Sh
 
 
 def test_an_image_that_changed_since_sampling_stops_the_job(shard: Shard) -> None:
-    picture(99, (61, 48)).save(shard.root / "p3.png")
+    made_image(99, (61, 48)).save(shard.root / "p3.png")
     with pytest.raises(LookalikeError, match=r"p3\.png: has changed since the data set was sampled: it had \d+ bytes"):
         shard.embed()
 
 
 def test_an_image_replaced_by_one_of_the_same_size_stops_the_job(shard: Shard) -> None:
-    picture(3).save(shard.root / "p3.bmp")
+    made_image(3).save(shard.root / "p3.bmp")
     shard.sample()
-    picture(4).save(shard.root / "p3.bmp")
+    made_image(4).save(shard.root / "p3.bmp")
     with pytest.raises(LookalikeError, match=r"p3\.bmp: has changed since .* but different ones\. Sample again"):
         shard.embed()
 
@@ -267,8 +267,8 @@ def test_a_zero_vector_is_stored_in_any_dtype(shard: Shard, monkeypatch: pytest.
     assert not embedded["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False).any()
 
 
-def test_duplicate_files_have_equal_vectors_in_any_batch(tmp_path: Path, make_pictures: MakePictures) -> None:
-    root = make_pictures(tmp_path / "pictures", 16)
+def test_duplicate_files_have_equal_vectors_in_any_batch(tmp_path: Path, image_folder: ImageFolder) -> None:
+    root = image_folder(tmp_path / "photos", 16)
     (root / "q.png").write_bytes((root / "p3.png").read_bytes())  # the 17th image, alone in the second batch
     names = sorted(path.name for path in root.iterdir())
     shard, key = Shard(tmp_path, root), '{"family": "efficientnet_lite", "variant": "lite0"}'
@@ -280,8 +280,8 @@ def test_duplicate_files_have_equal_vectors_in_any_batch(tmp_path: Path, make_pi
     assert len(np.unique(vectors, axis=0)) == 16
 
 
-def test_duplicates_are_computed_once_and_take_no_place_in_a_batch(tmp_path: Path, make_pictures: MakePictures) -> None:
-    root = make_pictures(tmp_path / "pictures", 3)
+def test_duplicates_are_computed_once_and_take_no_place_in_a_batch(tmp_path: Path, image_folder: ImageFolder) -> None:
+    root = image_folder(tmp_path / "photos", 3)
     for number in range(9):
         (root / f"copy{number}.png").write_bytes((root / "p1.png").read_bytes())
     shard, encoder = Shard(tmp_path, root), Queued()
@@ -315,7 +315,7 @@ def test_footer_and_timing_record_how_the_vectors_were_made(shard: Shard) -> Non
 
 @pytest.mark.parametrize("overlaps", [True, False])
 def test_memory_is_bounded_by_the_batch_size_not_the_number_of_images(
-    tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch, overlaps: bool
+    tmp_path: Path, image_folder: ImageFolder, monkeypatch: pytest.MonkeyPatch, overlaps: bool
 ) -> None:
     alive: set[int] = set()
     most = 0
@@ -341,13 +341,13 @@ def test_memory_is_bounded_by_the_batch_size_not_the_number_of_images(
         return encoder
 
     monkeypatch.setattr(encoders, "load", load)
-    embedded, _ = Shard(tmp_path, make_pictures(tmp_path / "many", 40)).embed(batch_size=3)
+    embedded, _ = Shard(tmp_path, image_folder(tmp_path / "many", 40)).embed(batch_size=3)
     assert embedded.num_rows == 40
     assert 3 <= most <= 3 * 3 + 2  # a batch, two batches ahead, and one image per thread
 
 
-def test_an_empty_shard_gives_empty_tables(tmp_path: Path, make_pictures: MakePictures) -> None:
-    embedded, rejected = Shard(tmp_path, make_pictures(tmp_path / "none", 0)).embed()
+def test_an_empty_shard_gives_empty_tables(tmp_path: Path, image_folder: ImageFolder) -> None:
+    embedded, rejected = Shard(tmp_path, image_folder(tmp_path / "none", 0)).embed()
     assert (embedded.num_rows, rejected.num_rows) == (0, 0)
     assert embedded.schema.field("embedding").type.list_size == 16
 
@@ -412,9 +412,9 @@ def test_other_errors_of_a_network_are_not_mistaken_for_out_of_memory(shard: Sha
 
 @pytest.mark.parametrize("kind", [Scripted, Queued])
 def test_peak_memory_grows_only_with_vectors_and_names(
-    kind: type[Scripted], tmp_path: Path, make_pictures: MakePictures
+    kind: type[Scripted], tmp_path: Path, image_folder: ImageFolder
 ) -> None:
-    root = make_pictures(tmp_path / "pictures", 240)
+    root = image_folder(tmp_path / "photos", 240)
     names = sorted(path.name for path in root.iterdir())
 
     def peak(count: int) -> int:
@@ -453,10 +453,10 @@ def photographs(tmp_path: Path) -> Shard:
     root.mkdir()
     rotated = Image.Exif()
     rotated[0x0112] = 6
-    picture(1, (1600, 1200)).save(root / "a.jpg", quality=90)
-    picture(2, (1200, 700)).save(root / "b.jpg", quality=90, exif=rotated)
-    picture(3, (300, 250)).save(root / "c.jpg", quality=90)
-    picture(4, (900, 800)).save(root / "d.png")
+    made_image(1, (1600, 1200)).save(root / "a.jpg", quality=90)
+    made_image(2, (1200, 700)).save(root / "b.jpg", quality=90, exif=rotated)
+    made_image(3, (300, 250)).save(root / "c.jpg", quality=90)
+    made_image(4, (900, 800)).save(root / "d.png")
     return Shard(tmp_path, root)
 
 

@@ -15,7 +15,7 @@ from test_torchscript import Convolution
 from test_torchscript import key as torchscript_entry
 
 import tiny
-from conftest import REPOSITORY, picture
+from conftest import REPOSITORY, made_image
 from lookalike.embed import encoders, export, export_cache, exported
 from lookalike.embed.layout import poolings
 from lookalike.io import store
@@ -23,7 +23,7 @@ from lookalike.io.formats.exports import Export
 from lookalike.io.formats.records import Weights
 from lookalike.job.errors import LookalikeError
 
-IMAGES = [picture(seed, size) for seed, size in enumerate([(131, 64), (41, 97), (64, 64), (31, 40), (99, 98)])]
+IMAGES = [made_image(seed, size) for seed, size in enumerate([(131, 64), (41, 97), (64, 64), (31, 40), (99, 98)])]
 FEATURES = [
     *(("vit", "last_hidden_state"), ("vit", "hidden_states[-1]"), ("dinov2_with_registers", "last_hidden_state")),
     *(("clip", "image_features"), ("siglip", "pooler_output"), ("efficientnet", "last_hidden_state")),

@@ -25,14 +25,14 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def pictures(*paths):
+def put(*paths):
     for number, path in enumerate(paths):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4 + number, 4)).save(path, format="PNG")
 
 
 def sample(**entry):
-    images, truth = folder_kind.sample(Folder(kind="folder", **{"root": "pictures"} | entry), "datasets.mine")
+    images, truth = folder_kind.sample(Folder(kind="folder", **{"root": "photos"} | entry), "datasets.mine")
     return IMAGES.check(images, "images").to_pylist(), TRUTH.check(truth, "truth").to_pylist()
 
 
@@ -47,16 +47,16 @@ def message(**entry):
 
 
 def with_truth(text, **entry):
-    pictures("pictures/a.png", "pictures/b.png", "queries/q1.png", "queries/q2.png")
+    put("photos/a.png", "photos/b.png", "queries/q1.png", "queries/q2.png")
     Path("truth.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     return {"queries": "queries", "truth": "truth.csv"} | entry
 
 
-# --- which files are pictures ---
+# --- which files are images ---
 
 
-def test_pictures_are_found_in_all_folders_and_sorted_by_id():
-    pictures("pictures/b/2.jpeg", "pictures/a.png", "pictures/b/1.PNG", "pictures/b/c/d.TiF", "pictures/b.webp")
+def test_images_are_found_in_all_folders_and_sorted_by_id():
+    put("photos/b/2.jpeg", "photos/a.png", "photos/b/1.PNG", "photos/b/c/d.TiF", "photos/b.webp")
 
     images, truth = sample()
 
@@ -64,19 +64,19 @@ def test_pictures_are_found_in_all_folders_and_sorted_by_id():
     assert truth == []
 
 
-def test_a_row_says_where_the_picture_is_and_how_large():
-    pictures("pictures/sub/a.png")
+def test_a_row_says_where_the_image_is_and_how_large():
+    put("photos/sub/a.png")
 
-    images, _ = sample(root="./pictures/")
+    images, _ = sample(root="./photos/")
 
-    size = Path("pictures/sub/a.png").stat().st_size
+    size = Path("photos/sub/a.png").stat().st_size
     assert images == [
         {
             "image_id": "sub/a.png",
             "reference": True,
             "query": True,
             "training": False,
-            "root": "./pictures/",
+            "root": "./photos/",
             "path": "sub/a.png",
             "bytes": size,
             "group": None,
@@ -85,43 +85,43 @@ def test_a_row_says_where_the_picture_is_and_how_large():
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS)
-def test_every_known_extension_is_a_picture(extension):
-    pictures(f"pictures/a{extension}", f"pictures/b{extension.upper()}")
+def test_every_known_extension_is_an_image(extension):
+    put(f"photos/a{extension}", f"photos/b{extension.upper()}")
 
     assert len(sample()[0]) == 2
 
 
 def test_other_files_are_counted_and_an_example_is_given(caplog):
-    pictures("pictures/a.png", "pictures/x.txt", "pictures/sub/notes.txt", "pictures/sub/z.pdf", "pictures/.DS_Store")
+    put("photos/a.png", "photos/x.txt", "photos/sub/notes.txt", "photos/sub/z.pdf", "photos/.DS_Store")
 
     with caplog.at_level(logging.INFO):
         images, _ = sample()
 
     assert ids(images) == ["a.png"]
-    assert "pictures: left out: .txt files: 2, sub/notes.txt, x.txt" in caplog.text.replace(
+    assert "photos: left out: .txt files: 2, sub/notes.txt, x.txt" in caplog.text.replace(
         "x.txt, sub/notes.txt", "sub/notes.txt, x.txt"
     )
-    assert "pictures: left out: hidden files and folders: 1, .DS_Store" in caplog.text
+    assert "photos: left out: hidden files and folders: 1, .DS_Store" in caplog.text
 
 
 def test_hidden_files_and_folders_are_left_out():
-    pictures("pictures/a.png", "pictures/.b.png", "pictures/.thumbnails/c.png")
+    put("photos/a.png", "photos/.b.png", "photos/.thumbnails/c.png")
 
     assert ids(sample()[0]) == ["a.png"]
 
 
-def test_unreadable_pictures_are_sampled_since_embedding_lists_them_as_rejected():
-    pictures("pictures/a.png")
-    Path("pictures/broken.jpg").write_bytes(b"")
+def test_unreadable_images_are_sampled_since_embedding_lists_them_as_rejected():
+    put("photos/a.png")
+    Path("photos/broken.jpg").write_bytes(b"")
 
     assert ids(sample()[0]) == ["a.png", "broken.jpg"]
 
 
 def test_links_are_followed_but_not_in_circles(caplog):
-    pictures("pictures/a.png", "elsewhere/b.png")
-    Path("pictures/linked").symlink_to(Path("elsewhere").absolute())
-    Path("elsewhere/back").symlink_to(Path("pictures").absolute())
-    Path("pictures/dangling.png").symlink_to("nowhere.png")
+    put("photos/a.png", "elsewhere/b.png")
+    Path("photos/linked").symlink_to(Path("elsewhere").absolute())
+    Path("elsewhere/back").symlink_to(Path("photos").absolute())
+    Path("photos/dangling.png").symlink_to("nowhere.png")
 
     with caplog.at_level(logging.INFO):
         images, _ = sample()
@@ -133,10 +133,10 @@ def test_links_are_followed_but_not_in_circles(caplog):
 
 def test_links_to_and_fro_list_every_folder_once(caplog):
     names = [f"{number}" for number in range(12)]
-    pictures(*(f"pictures/{name}/a.png" for name in names))
+    put(*(f"photos/{name}/a.png" for name in names))
     for one in names:
         for other in names:
-            Path(f"pictures/{one}/to-{other}").symlink_to(Path("pictures", other).absolute())
+            Path(f"photos/{one}/to-{other}").symlink_to(Path("photos", other).absolute())
 
     with caplog.at_level(logging.INFO):
         images, _ = sample()
@@ -146,9 +146,9 @@ def test_links_to_and_fro_list_every_folder_once(caplog):
 
 
 def test_a_link_to_itself_and_links_to_each_other_are_no_files(caplog):
-    pictures("pictures/a.png")
+    put("photos/a.png")
     for name, target in {"self.png": "self.png", "to.png": "fro.png", "fro.png": "to.png", "circle": "circle"}.items():
-        Path("pictures", name).symlink_to(target)
+        Path("photos", name).symlink_to(target)
 
     with caplog.at_level(logging.INFO):
         images, _ = sample()
@@ -157,10 +157,10 @@ def test_a_link_to_itself_and_links_to_each_other_are_no_files(caplog):
     assert "broken links, and other things that are not regular files: 3, fro.png, self.png, to.png" in caplog.text
 
 
-def test_linked_pictures_are_pictures():
-    pictures("elsewhere/b.png")
-    Path("pictures").mkdir()
-    Path("pictures/a.png").symlink_to(Path("elsewhere/b.png").absolute())
+def test_linked_images_are_images():
+    put("elsewhere/b.png")
+    Path("photos").mkdir()
+    Path("photos/a.png").symlink_to(Path("elsewhere/b.png").absolute())
 
     assert [(row["image_id"], row["bytes"]) for row in sample()[0]] == [
         ("a.png", Path("elsewhere/b.png").stat().st_size)
@@ -168,9 +168,9 @@ def test_linked_pictures_are_pictures():
 
 
 def test_what_is_no_file_is_left_out(caplog):
-    pictures("pictures/a.png")
-    os.mkfifo("pictures/pipe.png")
-    Path("pictures/folder.png").mkdir()
+    put("photos/a.png")
+    os.mkfifo("photos/pipe.png")
+    Path("photos/folder.png").mkdir()
 
     with caplog.at_level(logging.INFO):
         images, _ = sample()
@@ -199,7 +199,7 @@ ODD_NAMES = (
 
 
 def test_ids_are_the_names_whatever_is_in_them_and_stay_when_the_root_moves():
-    pictures(*(f"pictures/{name}" for name in ODD_NAMES), 'queries/q,\n"1".png')
+    put(*(f"photos/{name}" for name in ODD_NAMES), 'queries/q,\n"1".png')
     with Path("truth.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("query_id", "reference_id"), *(('q,\n"1".png', name) for name in ODD_NAMES)])
 
@@ -208,7 +208,7 @@ def test_ids_are_the_names_whatever_is_in_them_and_stay_when_the_root_moves():
     assert ids(images) == [*sorted(ODD_NAMES), 'q,\n"1".png']
     assert sorted(row["reference_id"] for row in truth) == sorted(ODD_NAMES)
     Path("moved/far").mkdir(parents=True)
-    Path("pictures").rename("moved/far/away")
+    Path("photos").rename("moved/far/away")
     moved, _ = sample(root="moved/far/away", queries="queries", truth="truth.csv")
     assert [row | {"root": ""} for row in moved] == [row | {"root": ""} for row in images]
     assert all(load(row["root"], row["path"]).height == 4 for row in moved)
@@ -230,21 +230,21 @@ class Listed:
         return os.stat_result((self.mode, 0, 0, 1, 0, 0, 12_345, 0, 0, 0))
 
 
-def test_a_hundred_thousand_pictures_take_seconds_and_little_memory(monkeypatch):
-    Path("pictures").mkdir()
-    names = {"pictures": [f"{number}" for number in range(20)]}
-    names |= {f"pictures/{name}": [f"{number}.jpg" for number in range(5_000)] for name in names["pictures"]}
+def test_a_hundred_thousand_images_take_seconds_and_little_memory(monkeypatch):
+    Path("photos").mkdir()
+    names = {"photos": [f"{number}" for number in range(20)]}
+    names |= {f"photos/{name}": [f"{number}.jpg" for number in range(5_000)] for name in names["photos"]}
 
     @contextmanager
     def scandir(folder):
-        mode = stat.S_IFDIR if folder == "pictures" else stat.S_IFREG
+        mode = stat.S_IFDIR if folder == "photos" else stat.S_IFREG
         yield (Listed(folder, name, mode) for name in names[folder])
 
     monkeypatch.setattr(os, "scandir", scandir)
     tracemalloc.start()
     started = time.process_time()
 
-    images, _ = folder_kind.sample(Folder(kind="folder", root="pictures"), "datasets.mine")
+    images, _ = folder_kind.sample(Folder(kind="folder", root="photos"), "datasets.mine")
 
     took = time.process_time() - started
     _, most = tracemalloc.get_traced_memory()
@@ -258,31 +258,29 @@ def test_a_hundred_thousand_pictures_take_seconds_and_little_memory(monkeypatch)
 
 
 def test_a_missing_folder():
-    assert message() == f"datasets.mine.root: the folder 'pictures' does not exist. {CHECK_THE_PATH}"
+    assert message() == f"datasets.mine.root: the folder 'photos' does not exist. {CHECK_THE_PATH}"
 
 
 def test_a_missing_folder_of_queries():
-    pictures("pictures/a.png")
+    put("photos/a.png")
 
     assert message(queries="q") == f"datasets.mine.queries: the folder 'q' does not exist. {CHECK_THE_PATH}"
 
 
 def test_a_root_that_is_a_file():
-    pictures("pictures")
+    put("photos")
 
-    assert message() == (
-        "datasets.mine.root: 'pictures' is a file, not a folder. Set it to the folder with the images."
-    )
+    assert message() == ("datasets.mine.root: 'photos' is a file, not a folder. Set it to the folder with the images.")
 
 
 def test_an_empty_folder():
-    Path("pictures").mkdir()
+    Path("photos").mkdir()
 
-    assert message() == (f"datasets.mine.root: 'pictures' contains no images (looked for {', '.join(EXTENSIONS)}).")
+    assert message() == (f"datasets.mine.root: 'photos' contains no images (looked for {', '.join(EXTENSIONS)}).")
 
 
 def test_a_sub_folder_that_cannot_be_read(monkeypatch):
-    pictures("pictures/a.png", "pictures/private/b.png")
+    put("photos/a.png", "photos/private/b.png")
     scandir = os.scandir
 
     def refusing(path):
@@ -293,14 +291,14 @@ def test_a_sub_folder_that_cannot_be_read(monkeypatch):
     monkeypatch.setattr(os, "scandir", refusing)
 
     assert message() == (
-        "datasets.mine.root: the folder 'pictures/private' cannot be read (Permission denied). "
+        "datasets.mine.root: the folder 'photos/private' cannot be read (Permission denied). "
         "Grant yourself permission to read it, or move it out."
     )
 
 
 def test_a_file_name_that_is_not_utf8():
-    pictures("pictures/a.png")
-    Path(os.fsdecode(b"pictures/\xff.png")).write_bytes(b"")
+    put("photos/a.png")
+    Path(os.fsdecode(b"photos/\xff.png")).write_bytes(b"")
 
     assert message() == (r"datasets.mine.root: the file name '\udcff.png' is not valid UTF-8. Rename the file.")
 
@@ -309,26 +307,26 @@ def test_a_file_name_that_is_not_utf8():
 
 
 def test_queries_have_ids_inside_their_own_folder():
-    pictures("pictures/a.png", "queries/sub/q.png")
+    put("photos/a.png", "queries/sub/q.png")
 
     images, _ = sample(queries="queries")
 
     assert [(row["image_id"], row["root"], row["reference"], row["query"]) for row in images] == [
-        ("a.png", "pictures", True, False),
+        ("a.png", "photos", True, False),
         ("sub/q.png", "queries", False, True),
     ]
 
 
 def test_queries_inside_root_are_queries_only():
-    pictures("pictures/a.png", "pictures/asked/q.png")
+    put("photos/a.png", "photos/asked/q.png")
 
-    images, _ = sample(queries="pictures/asked")
+    images, _ = sample(queries="photos/asked")
 
     assert [(row["image_id"], row["query"]) for row in images] == [("a.png", False), ("q.png", True)]
 
 
 def test_root_inside_the_queries_holds_references_only():
-    pictures("all/a/r.png", "all/q.png")
+    put("all/a/r.png", "all/q.png")
 
     images, _ = sample(root="all/a", queries="all")
 
@@ -336,42 +334,42 @@ def test_root_inside_the_queries_holds_references_only():
 
 
 def test_root_and_queries_must_differ():
-    pictures("pictures/a.png")
+    put("photos/a.png")
 
-    assert message(queries="./pictures") == (
-        "datasets.mine.queries: './pictures' is also the root. Move the queries to a separate folder."
+    assert message(queries="./photos") == (
+        "datasets.mine.queries: './photos' is also the root. Move the queries to a separate folder."
     )
 
 
 def test_the_same_id_in_root_and_queries():
-    pictures("pictures/sub/a.png", "queries/sub/a.png")
+    put("photos/sub/a.png", "queries/sub/a.png")
 
     assert message(queries="queries") == (
-        "datasets.mine.queries: 'sub/a.png' is both in root ('pictures') and in queries ('queries'), and every id, the "
+        "datasets.mine.queries: 'sub/a.png' is both in root ('photos') and in queries ('queries'), and every id, the "
         "path inside its folder, must be unique. Rename one of the two, or move all queries into a sub-folder of "
         "'queries'."
     )
 
 
 def test_queries_without_truth_are_said_to_have_no_matches(caplog):
-    pictures("pictures/a.png", "queries/q.png")
+    put("photos/a.png", "queries/q.png")
 
     assert sample(queries="queries")[1] == []
     assert "datasets.mine: there is no truth file, so the queries have no true matches" in caplog.text
 
 
-# --- training pictures ---
+# --- training images ---
 
 
-def test_training_pictures_are_in_that_role_only():
-    pictures("pictures/a.png", "pictures/t/x.png", "queries/q.png")
+def test_training_images_are_in_that_role_only():
+    put("photos/a.png", "photos/t/x.png", "queries/q.png")
 
-    images, _ = sample(queries="queries", training="pictures/t")
+    images, _ = sample(queries="queries", training="photos/t")
 
     assert [(row["image_id"], row["root"], row["reference"], row["query"], row["training"]) for row in images] == [
-        ("a.png", "pictures", True, False, False),
+        ("a.png", "photos", True, False, False),
         ("q.png", "queries", False, True, False),
-        ("x.png", "pictures/t", False, False, True),
+        ("x.png", "photos/t", False, False, True),
     ]
     assert Folder(kind="folder", root="p", queries="q", training="t").source_parts == (
         "references",
@@ -381,18 +379,18 @@ def test_training_pictures_are_in_that_role_only():
     assert Folder(kind="folder", root="p", training="t").source_parts == ("references", "training")
 
 
-def test_training_pictures_are_neither_references_nor_queries():
-    pictures("pictures/a.png", "queries/q.png", "more/a.png")
+def test_training_images_are_neither_references_nor_queries():
+    put("photos/a.png", "queries/q.png", "more/a.png")
 
-    assert message(training="./pictures") == (
-        "datasets.mine.training: './pictures' is also the root. Move the training images to a separate folder."
+    assert message(training="./photos") == (
+        "datasets.mine.training: './photos' is also the root. Move the training images to a separate folder."
     )
     assert message(queries="queries", training="queries") == (
         "datasets.mine.training: 'queries' is also the folder of queries. "
         "Move the training images to a separate folder."
     )
     assert message(training="more") == (
-        "datasets.mine.training: 'a.png' is both in root ('pictures') and in training ('more'), and every id, the path "
+        "datasets.mine.training: 'a.png' is both in root ('photos') and in training ('more'), and every id, the path "
         "inside its folder, must be unique. Rename one of the two, or move all training images into a sub-folder of "
         "'more'."
     )
@@ -422,7 +420,7 @@ def test_truth_is_read(text):
 
 
 def test_ids_that_look_like_numbers_stay_text():
-    pictures("pictures/007.png", "queries/1e5.png")
+    put("photos/007.png", "queries/1e5.png")
     Path("truth.csv").write_text("query_id,reference_id\n1e5.png,007.png\n")
 
     _, truth = sample(queries="queries", truth="truth.csv")
@@ -431,7 +429,7 @@ def test_ids_that_look_like_numbers_stay_text():
 
 
 def test_truth_without_queries():
-    pictures("pictures/a.png")
+    put("photos/a.png")
 
     assert message(truth="truth.csv") == (
         "datasets.mine.truth: requires queries. Set 'queries' to their folder, or remove 'truth'."
@@ -470,7 +468,7 @@ def test_a_missing_truth_file():
         (
             "query_id,reference_id\nq1.png,elephant-in-the-room\n",
             "line 2: reference_id 'elephant-in-the-room' is not in root. "
-            "Ids are paths inside 'pictures', for example 'a.png'.",
+            "Ids are paths inside 'photos', for example 'a.png'.",
         ),
         (
             "query_id,reference_id\nq1.png,a.png\nq1.png,a.png\n",
@@ -493,7 +491,7 @@ def test_what_is_wrong_with_truth_is_named_by_line(text, expected):
 
 
 def test_a_name_in_another_unicode_form_is_told_apart_from_a_typo():
-    pictures("pictures/a.png", "queries/o\u0308.png")  # as macOS writes it
+    put("photos/a.png", "queries/o\u0308.png")  # as macOS writes it
     Path("truth.csv").write_text("query_id,reference_id\n\u00f6.png,a.png\n", encoding="utf-8")
 
     asked = message(queries="queries", truth="truth.csv")
@@ -507,7 +505,7 @@ def test_truth_that_is_not_utf8():
     assert message(**with_truth(text)) == ("datasets.mine.truth: truth.csv is not UTF-8 text. Save it as CSV (UTF-8).")
 
 
-# --- what else is known of the pictures ---
+# --- what else is known of the images ---
 
 
 def with_about(text):
@@ -515,7 +513,7 @@ def with_about(text):
     return with_truth("query_id,reference_id\nq1.png,a.png\n", about="about.csv")
 
 
-def test_columns_about_pictures_are_brought_along():
+def test_columns_about_images_are_brought_along():
     images, _ = sample(**with_about("camera,image_id,place\nold,q1.png,shop\nnew,a.png,\n"))
     known = {row["image_id"]: (row["by_camera"], row["by_place"]) for row in images}
     assert known == {"a.png": ("new", None), "b.png": (None, None), "q1.png": ("old", "shop"), "q2.png": (None, None)}
@@ -541,12 +539,12 @@ def test_scenes_are_no_breakdown():
         ("image_id,\nq1.png,1\n", "has the columns 'image_id,'"),
     ],
 )
-def test_a_table_about_pictures_that_does_not_fit_is_refused(text, said):
+def test_a_table_about_images_that_does_not_fit_is_refused(text, said):
     assert said in message(**with_about(text))
     assert message(**with_about(text)).startswith("datasets.mine.about: about.csv")
 
 
-def test_a_missing_table_about_pictures_is_named():
+def test_a_missing_table_about_images_is_named():
     assert "datasets.mine.about: the file 'none.csv' does not exist" in message(
         **{**with_about("image_id,a\n"), "about": "none.csv"}
     )
@@ -557,19 +555,19 @@ def sampled(**entry):
 
 
 def test_a_sample_is_stable_and_a_larger_one_contains_the_smaller(caplog):
-    pictures(*(f"pictures/p{number}.png" for number in range(30)))
+    put(*(f"photos/p{number}.png" for number in range(30)))
     with caplog.at_level(logging.INFO):
         few, more = sampled(sample=8), sampled(sample=20)
     assert "datasets.mine.sample: 8 of 30 references are sampled" in caplog.text
     assert (len(few), len(more)) == (8, 20)
     assert few < more < sampled() == sampled(sample=30) == sampled(sample=500)
     assert few != set(sorted(more)[:8]), "not the first by name"
-    pictures("pictures/another.png")
+    put("photos/another.png")
     assert len(sampled(sample=8) - few) <= 1
 
 
 def test_a_sample_keeps_what_the_queries_ask_for():
-    pictures(*(f"pictures/p{number}.png" for number in range(30)), "queries/a.png", "queries/b.png", "queries/c.png")
+    put(*(f"photos/p{number}.png" for number in range(30)), "queries/a.png", "queries/b.png", "queries/c.png")
     Path("truth.csv").write_text("query_id,reference_id\na.png,p7.png\nb.png,p8.png\nb.png,p9.png\n")
     with_truth = {"queries": "queries", "truth": "truth.csv"}
     rows, matches = sample(sample=5, **with_truth)

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from conftest import picture
+from conftest import made_image
 from lookalike.io import images, store
 from lookalike.io.formats.tables import IMAGES
 from lookalike.job.errors import LookalikeError
@@ -28,7 +28,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def png(seed: int) -> bytes:
     data = io.BytesIO()
-    picture(seed, (24, 16)).save(data, "PNG")
+    made_image(seed, (24, 16)).save(data, "PNG")
     return data.getvalue()
 
 

@@ -10,13 +10,13 @@ import pdqhash
 import pytest
 from PIL import Image
 
-from conftest import picture
+from conftest import made_image
 from lookalike.config.loading import parse
 from lookalike.config.models import from_key
 from lookalike.embed import encoders
 from lookalike.job.errors import LookalikeError
 
-IMAGES = [picture(1, (131, 64)), picture(2, (41, 97)), picture(3, (300, 200)), picture(3, (150, 100))]
+IMAGES = [made_image(1, (131, 64)), made_image(2, (41, 97)), made_image(3, (300, 200)), made_image(3, (150, 100))]
 
 
 def load(**entry: Any) -> encoders.Encoder:

@@ -89,7 +89,7 @@ def test_files_that_do_not_record_what_they_were_made_from_are_refused(tmp_path:
 
 def test_images_that_were_made_with_other_settings_are_not_sampled(tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.parquet"
-    keys = [f'{{"kind": "copies", "of": "pictures", "queries": 6, "seed": {seed}}}' for seed in (0, 1)]
+    keys = [f'{{"kind": "copies", "of": "photos", "queries": 6, "seed": {seed}}}' for seed in (0, 1)]
     table = images_table(["r"], []).append_column("source", pa.nulls(1, pa.string()))
     store.write_table(table, manifest, MANIFEST, {"key": keys[1]})
     jobs = [SampleJob("copies", key, manifest, tmp_path / "images.parquet", tmp_path / "truth.parquet") for key in keys]

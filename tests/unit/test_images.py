@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import picture
+from conftest import made_image
 from lookalike.io import images
 
 
@@ -16,15 +16,15 @@ def encoded(image: Image.Image, format: str, **options: object) -> bytes:
 
 
 def test_an_ordinary_image_keeps_its_pixels(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(encoded(picture(0), "PNG"))
-    assert np.array_equal(images.load(str(tmp_path), "a.png"), picture(0))
+    (tmp_path / "a.png").write_bytes(encoded(made_image(0), "PNG"))
+    assert np.array_equal(images.load(str(tmp_path), "a.png"), made_image(0))
 
 
 def test_the_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # rotated by 90 degrees
-    upright = images.decode(encoded(picture(0), "PNG", exif=exif))
-    assert np.array_equal(upright, picture(0).transpose(Image.Transpose.ROTATE_270))
+    upright = images.decode(encoded(made_image(0), "PNG", exif=exif))
+    assert np.array_equal(upright, made_image(0).transpose(Image.Transpose.ROTATE_270))
 
 
 def test_transparency_is_composited_onto_white() -> None:
@@ -41,7 +41,7 @@ def test_sixteen_bit_grey_keeps_its_range() -> None:
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "1", "LA"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
     form = "TIFF" if mode == "CMYK" else "PNG"
-    assert images.decode(encoded(picture(0).convert(mode), form)).mode == "RGB"
+    assert images.decode(encoded(made_image(0).convert(mode), form)).mode == "RGB"
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     [
         (b"", "the file is empty"),
         (b"not an image at all", "is text, not an image"),
-        (encoded(picture(0), "PNG")[:-200], "damaged: "),
-        (encoded(picture(0, (300, 300)), "JPEG")[:2000], "damaged: image file is truncated"),
+        (encoded(made_image(0), "PNG")[:-200], "damaged: "),
+        (encoded(made_image(0, (300, 300)), "JPEG")[:2000], "damaged: image file is truncated"),
     ],
 )
 def test_a_bad_image_is_rejected_with_a_reason(data: bytes, reason: str) -> None:
@@ -61,7 +61,7 @@ def test_a_bad_image_is_rejected_with_a_reason(data: bytes, reason: str) -> None
 def test_an_image_with_too_many_pixels_is_rejected_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
     with pytest.raises(images.BadImage, match=r"has 60 x 48 pixels; the limit is 100 in all"):
-        images.decode(encoded(picture(0), "PNG"))
+        images.decode(encoded(made_image(0), "PNG"))
 
 
 def test_a_missing_file_and_a_folder_are_rejected(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_missing_file_and_a_folder_are_rejected(tmp_path: Path) -> None:
 def test_a_jpeg_is_decoded_at_the_smallest_scale_that_suffices(
     size: tuple[int, int], least: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    data = encoded(picture(0, size), "JPEG")
+    data = encoded(made_image(0, size), "JPEG")
     image = images.decode(data, lambda _: least)
     assert (image.mode, image.size) == ("RGB", expected)
     assert images.decode(data).size == images.full_size(data, image) == size
@@ -98,7 +98,7 @@ def test_a_jpeg_is_decoded_at_the_smallest_scale_that_suffices(
 def test_the_needed_size_is_computed_from_the_upright_size() -> None:
     exif = Image.Exif()
     exif[0x0112] = 8
-    data = encoded(picture(0, (800, 400)), "JPEG", exif=exif)
+    data = encoded(made_image(0, (800, 400)), "JPEG", exif=exif)
     sizes = []
 
     def needs(size: tuple[int, int]) -> tuple[int, int]:
@@ -113,13 +113,13 @@ def test_the_needed_size_is_computed_from_the_upright_size() -> None:
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP"])
 def test_only_jpeg_can_be_decoded_at_a_smaller_size(format: str) -> None:
-    data = encoded(picture(0, (800, 600)), format)
+    data = encoded(made_image(0, (800, 600)), format)
     assert np.array_equal(images.decode(data, lambda _: (10, 10)), images.decode(data))
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "L"])
 def test_a_jpeg_of_another_mode_is_scaled_down_correctly(mode: str) -> None:
-    data = encoded(picture(0, (800, 600)).convert(mode), "JPEG", quality=95)
+    data = encoded(made_image(0, (800, 600)).convert(mode), "JPEG", quality=95)
     half = np.asarray(images.decode(data, lambda _: (400, 300)), float)
     full = np.asarray(images.decode(data).reduce(2), float)
     assert half.shape == full.shape == (300, 400, 3)

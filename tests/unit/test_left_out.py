@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import published
-from conftest import MakePictures, picture
+from conftest import ImageFolder, made_image
 from lookalike.io import store
 from lookalike.io.formats.tables import IMAGES
 from lookalike.sample import left_out
@@ -44,7 +44,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def put(root: str, *paths: str) -> None:
     for number, path in enumerate(paths):
         Path(root, path).parent.mkdir(parents=True, exist_ok=True)
-        picture(number).save(Path(root, path), "JPEG")
+        made_image(number).save(Path(root, path), "JPEG")
 
 
 def sample(key: dict[str, str]) -> tuple[list[str], dict[str, int]]:
@@ -61,44 +61,44 @@ def sample(key: dict[str, str]) -> tuple[list[str], dict[str, int]]:
 
 
 def test_service_folders_are_left_out_of_a_folder_and_counted_by_reason(caplog: pytest.LogCaptureFixture) -> None:
-    put("pictures", *SERVED, *TAKEN)
+    put("photos", *SERVED, *TAKEN)
     with caplog.at_level("INFO"):
-        paths, counts = sample({"kind": "folder", "root": "pictures"})
+        paths, counts = sample({"kind": "folder", "root": "photos"})
     assert paths == sorted(TAKEN)
     assert counts["thumbnails that a Synology NAS keeps (@eaDir)"] == 2
     assert counts["the recycle bin of Windows ($RECYCLE.BIN)"] == 1
     assert counts["what a photo library of Apple makes of its originals (resources)"] == 1
     assert sum(counts.values()) == len(SERVED)
-    assert "pictures: left out: the recycle bin of a Synology NAS (#recycle): 1, #recycle/" in caplog.text
+    assert "photos: left out: the recycle bin of a Synology NAS (#recycle): 1, #recycle/" in caplog.text
 
 
-def test_thumbnails_of_a_nas_do_not_change_a_data_set(make_pictures: MakePictures) -> None:
-    make_pictures(Path("pictures"), 6)
-    plain, _ = sample({"kind": "folder", "root": "pictures"})
+def test_thumbnails_of_a_nas_do_not_change_a_data_set(image_folder: ImageFolder) -> None:
+    image_folder(Path("photos"), 6)
+    plain, _ = sample({"kind": "folder", "root": "photos"})
     for path in plain:
         for name in ("XL", "M", "SM"):
-            put("pictures", f"@eaDir/{path}/SYNOPHOTO_THUMB_{name}.jpg")
-    assert sample({"kind": "folder", "root": "pictures"})[0] == plain
+            put("photos", f"@eaDir/{path}/SYNOPHOTO_THUMB_{name}.jpg")
+    assert sample({"kind": "folder", "root": "photos"})[0] == plain
 
 
 def test_thirty_raw_files_beside_eight_images_are_reported(caplog: pytest.LogCaptureFixture) -> None:
-    put("pictures", *(f"{number}.jpg" for number in range(8)))
+    put("photos", *(f"{number}.jpg" for number in range(8)))
     for number in range(30):
-        Path("pictures", f"DSC_{number:04d}.NEF").write_bytes(b"MM\0*")
+        Path("photos", f"DSC_{number:04d}.NEF").write_bytes(b"MM\0*")
     with caplog.at_level("INFO"):
-        paths, counts = sample({"kind": "folder", "root": "pictures"})
+        paths, counts = sample({"kind": "folder", "root": "photos"})
     assert len(paths) == 8
     assert counts == {".nef files, which are camera raw (convert them to JPEG to have them)": 30}
-    assert "pictures: left out: .nef files, which are camera raw" in caplog.text
+    assert "photos: left out: .nef files, which are camera raw" in caplog.text
 
 
 def test_a_folder_with_only_thumbnails_is_an_error_unless_it_is_the_root() -> None:
-    put("pictures", "Thumbnails/x.jpg")
+    put("photos", "Thumbnails/x.jpg")
     with pytest.raises(
         Exception, match=r"contains no images .*Left out: thumbnails, .* \(Thumbnails\): 1, Thumbnails/\."
     ):
-        sample({"kind": "folder", "root": "pictures"})
-    assert sample({"kind": "folder", "root": "pictures/Thumbnails"})[0] == ["x.jpg"]
+        sample({"kind": "folder", "root": "photos"})
+    assert sample({"kind": "folder", "root": "photos/Thumbnails"})[0] == ["x.jpg"]
 
 
 def test_a_thousand_extensions_do_not_become_a_thousand_reasons() -> None:
@@ -138,10 +138,10 @@ def test_service_folders_are_left_out_of_published_data_sets_too(*, zipped: bool
     }
 
 
-def test_counts_reach_the_data_set_of_copies(make_pictures: MakePictures) -> None:
-    make_pictures(Path("pictures"), 12)
-    put("pictures", "@eaDir/x.jpg")
-    sample({"kind": "folder", "root": "pictures"})
+def test_counts_reach_the_data_set_of_copies(image_folder: ImageFolder) -> None:
+    image_folder(Path("photos"), 12)
+    put("photos", "@eaDir/x.jpg")
+    sample({"kind": "folder", "root": "photos"})
     key = json.dumps({"kind": "copies", "of": "mine", "queries": 3})
     manifest = "results/copies/images/manifest.parquet"
     archives = ["results/copies/images/queries-00000.zip"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from conftest import MakePictures
+from conftest import ImageFolder
 from lookalike.io import images
 from lookalike.plan.plan import Plan
 from lookalike.sample import sample as datasets
@@ -15,10 +15,10 @@ from lookalike.sample.make_images import Album, MakeImagesJob, make_images
 from lookalike.sample.shard_number import shard_of
 
 
-def pack(folder: Path, pictures: dict[str, bytes], shards: int = 3) -> dict[str, bytes]:
+def pack(folder: Path, images: dict[str, bytes], shards: int = 3) -> dict[str, bytes]:
     paths = [folder / f"queries-{number:05d}.zip" for number in range(shards)]
     with Album([str(path) for path in paths]) as album:
-        for image_id, data in pictures.items():
+        for image_id, data in images.items():
             row = album.add(image_id, data)
             assert row["path"] == f"queries-{shard_of(image_id, shards):05d}.zip!{image_id}"
         album.pack()
@@ -38,26 +38,26 @@ def planned(tiles: dict[str, Any], copies: dict[str, Any]) -> Plan:
     )
 
 
-PICTURES = {f"copy-{number}.jpg": bytes([number]) * (100 + number) for number in range(20)}
+IMAGES = {f"copy-{number}.jpg": bytes([number]) * (100 + number) for number in range(20)}
 
 
 def test_any_program_that_opens_zip_archives_shows_the_images(tmp_path: Path) -> None:
-    pack(tmp_path, PICTURES)
+    pack(tmp_path, IMAGES)
     found = {}
     for path in tmp_path.iterdir():
         with zipfile.ZipFile(path) as archive:
             assert archive.testzip() is None
             assert archive.namelist() == sorted(archive.namelist())
             found |= {name: archive.read(name) for name in archive.namelist()}
-    assert found == PICTURES
+    assert found == IMAGES
 
 
 def test_the_order_in_which_images_were_made_changes_no_byte(tmp_path: Path) -> None:
-    assert pack(tmp_path / "a", PICTURES) == pack(tmp_path / "b", dict(reversed(PICTURES.items())))
+    assert pack(tmp_path / "a", IMAGES) == pack(tmp_path / "b", dict(reversed(IMAGES.items())))
 
 
 def test_one_more_image_changes_the_archive_of_its_shard_only(tmp_path: Path) -> None:
-    before, after = pack(tmp_path / "a", PICTURES), pack(tmp_path / "b", PICTURES | {"copy-77.jpg": b"more"})
+    before, after = pack(tmp_path / "a", IMAGES), pack(tmp_path / "b", IMAGES | {"copy-77.jpg": b"more"})
     assert [name for name in before if before[name] != after[name]] == [f"queries-{shard_of('copy-77.jpg', 3):05d}.zip"]
 
 
@@ -104,10 +104,10 @@ def test_an_image_of_an_archive_is_read_as_it_was_made(tmp_path: Path) -> None:
 
 
 def test_archives_of_shards_that_there_are_no_more_are_deleted_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_pictures: MakePictures
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image_folder: ImageFolder
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    make_pictures(Path("root"), 6)
+    image_folder(Path("root"), 6)
     datasets.sample(
         datasets.SampleJob("mine", '{"kind": "folder", "root": "root"}', None, "images.parquet", "truth.parquet")
     )

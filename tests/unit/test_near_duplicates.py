@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw
 
 from lookalike.io import content_hashes, store
 from lookalike.io.formats.tables import NEAR_DUPLICATES, SHARD
-from lookalike.near_duplicates import groups
-from lookalike.near_duplicates.find import NearDuplicatesJob, find_near_duplicates
-from lookalike.near_duplicates.groups import same_images, stars
-from lookalike.near_duplicates.signatures import TURNS, joined, sign, thumbnail, turned
+from lookalike.sample.near_duplicates import groups
+from lookalike.sample.near_duplicates.find import NearDuplicatesJob, find_near_duplicates
+from lookalike.sample.near_duplicates.groups import same_images, stars
+from lookalike.sample.near_duplicates.signatures import TURNS, joined, sign, thumbnail, turned
 from phone_folder import compressed, resave, scene_canvas, take_shot
 
 SCENES = 40

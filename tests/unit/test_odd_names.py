@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import picture
+from conftest import made_image
 from lookalike.embed.embed import EmbedJob, embed_shard
 from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.io import store
@@ -38,12 +38,12 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def write(number: int, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture(number).save(path, "JPEG")
+    made_image(number).save(path, "JPEG")
 
 
 def embed(shards: int) -> dict[str, tuple[str, list[float]]]:
-    """Sample ``pictures/`` and embed its shards, as the workflow does: hash and vector of each image, by id."""
-    key = json.dumps({"kind": "folder", "root": "pictures"})
+    """Sample ``photos/`` and embed its shards, as the workflow does: hash and vector of each image, by id."""
+    key = json.dumps({"kind": "folder", "root": "photos"})
     sample(SampleJob("mine", key, None, "images.parquet", "truth.parquet"))
     key = json.dumps({"dataset": "mine", "k": 1, "shards": {"images": shards}, "expect": {}})
     paths = [f"images-{number:05d}.parquet" for number in range(shards)]
@@ -73,16 +73,16 @@ def embed(shards: int) -> dict[str, tuple[str, list[float]]]:
 
 def test_an_image_of_any_name_has_the_hash_and_the_vector_of_its_own_file() -> None:
     for number, name in enumerate(NAMES):
-        write(number, Path("pictures", name))
+        write(number, Path("photos", name))
     embedded = embed(shards=3)
     assert sorted(embedded) == sorted(NAMES)
     for name in NAMES:
-        assert embedded[name][0] == hashlib.sha256(Path("pictures", name).read_bytes()).hexdigest()
+        assert embedded[name][0] == hashlib.sha256(Path("photos", name).read_bytes()).hexdigest()
     assert len(np.unique([vector for _, vector in embedded.values()], axis=0)) == len(NAMES)
 
 
 def test_links_to_a_file_are_images_of_their_own_and_dates_do_not_matter() -> None:
-    folder = Path("pictures")
+    folder = Path("photos")
     for number, (name, date) in enumerate({"original.jpg": 1e9, "epoch.jpg": 0, "future.jpg": 4e9}.items()):
         write(number, folder / name)
         os.utime(folder / name, (date, date))

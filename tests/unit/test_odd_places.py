@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from conftest import picture
+from conftest import made_image
 from lookalike.embed import encoders
 from lookalike.embed.embed import EmbedJob, embed_shard
 from lookalike.io import archives, content_hashes, images, store
@@ -24,7 +24,7 @@ from lookalike.job.errors import LookalikeError
 from odd_images import encoded, odd_images
 
 KEY = '{"family": "pixels", "size": 4}'
-WHOLE = encoded(picture(0), "PNG")
+WHOLE = encoded(made_image(0), "PNG")
 
 
 def refusal(root: Path, path: str) -> str:
@@ -38,7 +38,7 @@ def odd_archives(tmp_path: Path) -> Path:
     """A folder with archives, and a file outside of it that must not be read."""
     root = tmp_path / "root"
     root.mkdir()
-    (tmp_path / "secret.png").write_bytes(encoded(picture(9), "PNG"))
+    (tmp_path / "secret.png").write_bytes(encoded(made_image(9), "PNG"))
     with zipfile.ZipFile(root / "a.zip", "w") as archive:
         archive.writestr("in/a.png", WHOLE)
         archive.writestr("/absolute.png", WHOLE)
@@ -48,7 +48,7 @@ def odd_archives(tmp_path: Path) -> Path:
         archive.writestr(link, "../secret.png")
         archive.writestr("twice.png", WHOLE)
         with pytest.warns(UserWarning, match="Duplicate name"):
-            archive.writestr("twice.png", encoded(picture(1), "PNG"))
+            archive.writestr("twice.png", encoded(made_image(1), "PNG"))
         for tenth in range(1, 10):
             archive.writestr(f"cut-{tenth}.png", WHOLE[: len(WHOLE) * tenth // 10])
     whole = (root / "a.zip").read_bytes()
@@ -76,7 +76,7 @@ ARCHIVED = {
 @pytest.mark.parametrize(("path", "reason"), ARCHIVED.items())
 def test_members_of_archives(odd_archives: Path, path: str, reason: str) -> None:
     if not reason:
-        assert np.array_equal(images.load(str(odd_archives), path), picture(0))
+        assert np.array_equal(images.load(str(odd_archives), path), made_image(0))
         return
     with pytest.raises(images.BadImage) as caught:
         images.load(str(odd_archives), path)

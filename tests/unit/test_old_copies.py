@@ -28,18 +28,18 @@ def made(entry: dict) -> str:
 
 # With the versions in constraints.txt: another Pillow may encode JPEG differently.
 FROZEN = {
-    "defaults": ('{"kind": "copies", "of": "pictures"}', "8fdbc90ecd7dbd4b9e497412b35f7f0b"),
+    "defaults": ('{"kind": "copies", "of": "photos"}', "8fdbc90ecd7dbd4b9e497412b35f7f0b"),
     "without_match": (
-        '{"kind": "copies", "of": "pictures", "queries": 25, "seed": 3, "without_match": 5}',
+        '{"kind": "copies", "of": "photos", "queries": 25, "seed": 3, "without_match": 5}',
         "fdc70c8bfe6c40bf3772084c131e1880",
     ),
     "some": (
-        '{"chains": 0.5, "kind": "copies", "of": "pictures", "operations": ["paste", "crop", "text"], "queries": 12, '
+        '{"chains": 0.5, "kind": "copies", "of": "photos", "operations": ["paste", "crop", "text"], "queries": 12, '
         '"strengths": ["heavy"]}',
         "5b636d481326425cdbc2445a3c3cb67e",
     ),
     "chains": (
-        '{"chains": 1.0, "kind": "copies", "max_side": 48, "of": "pictures", "queries": 40}',
+        '{"chains": 1.0, "kind": "copies", "max_side": 48, "of": "photos", "queries": 40}',
         "2b745800e9cfd38d430b93e9307104dc",
     ),
 }
@@ -48,4 +48,4 @@ FROZEN = {
 @pytest.mark.parametrize("name", ENTRIES)
 def test_an_old_entry_has_its_key_and_its_copies(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert (key(Copies(kind="copies", of="pictures", **ENTRIES[name])), made(ENTRIES[name])) == FROZEN[name]
+    assert (key(Copies(kind="copies", of="photos", **ENTRIES[name])), made(ENTRIES[name])) == FROZEN[name]

@@ -15,7 +15,7 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization import quantize_dynamic as quantise_dynamic
 from PIL import Image
 
-from conftest import REPOSITORY, picture
+from conftest import REPOSITORY, made_image
 from lookalike.config.loading import parse
 from lookalike.config.models import from_key
 from lookalike.embed import encoders
@@ -26,11 +26,11 @@ from onnx_networks import SIDE, map_of, save
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NORMALISED = {"mean": MEAN, "std": STD}
 IMAGES = [
-    picture(1, (131, 64)),
-    picture(2, (41, 97)),
-    picture(3, (32, 32)),
-    picture(4, (200, 20)),
-    picture(5, (64, 64)),
+    made_image(1, (131, 64)),
+    made_image(2, (41, 97)),
+    made_image(3, (32, 32)),
+    made_image(4, (200, 20)),
+    made_image(5, (64, 64)),
 ]
 
 
@@ -119,7 +119,7 @@ def test_the_files_own_sides_are_followed_square_or_not(tmp_path: Path) -> None:
 
 def test_a_crop_is_the_middle(tmp_path: Path) -> None:
     encoder = load(path=str(save(tmp_path / "net.onnx")), size=SIDE, resize="crop", **NORMALISED)
-    image = picture(7, (64, 32))
+    image = made_image(7, (64, 32))
     np.testing.assert_array_equal(encoder.prepare(image), np.asarray(image.crop((16, 0, 48, 32))))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from conftest import MakePictures
+from conftest import ImageFolder
 from lookalike.io import store
 from lookalike.io.formats.tables import IMAGES, SHARD
 from lookalike.job.errors import LookalikeError
@@ -20,7 +20,7 @@ def plan_of(**entry: object) -> Plan:
     return Plan.of(
         {
             "run": ["mine"],
-            "datasets": {"own": {"kind": "folder", "root": "pictures", "queries": "asked", "k": 2, **entry}},
+            "datasets": {"own": {"kind": "folder", "root": "photos", "queries": "asked", "k": 2, **entry}},
             "models": {"pixels": {"embed": {"family": "pixels"}}},
             "indexes": {"flat": {"factory": "Flat"}},
             "experiments": {"mine": {"dataset": "own", "models": ["pixels"]}},
@@ -29,10 +29,10 @@ def plan_of(**entry: object) -> Plan:
 
 
 @pytest.fixture
-def root(tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch) -> Path:
-    make_pictures(tmp_path / "pictures", 5)
-    make_pictures(tmp_path / "asked", 2, first=50)
-    make_pictures(tmp_path / "outside/deep", 3)
+def root(tmp_path: Path, image_folder: ImageFolder, monkeypatch: pytest.MonkeyPatch) -> Path:
+    image_folder(tmp_path / "photos", 5)
+    image_folder(tmp_path / "asked", 2, first=50)
+    image_folder(tmp_path / "outside/deep", 3)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -60,8 +60,8 @@ def test_showcase_images_have_no_role_and_ids_of_their_own(root: Path) -> None:
         ("gone", "datasets.own.showcase: the folder 'gone' does not exist."),
         ("truth.parquet", "datasets.own.showcase: 'truth.parquet' is a file, not a folder."),
         ("empty", "datasets.own.showcase: 'empty' contains no images"),
-        ("pictures", "datasets.own.showcase: 'p0.png' is an image of the data set itself, in 'pictures'."),
-        (".", "datasets.own.showcase: 'p0.png' is an image of the data set itself, in 'pictures'."),
+        ("photos", "datasets.own.showcase: 'p0.png' is an image of the data set itself, in 'photos'."),
+        (".", "datasets.own.showcase: 'p0.png' is an image of the data set itself, in 'photos'."),
         ("linked", "datasets.own.showcase: 'p50.png' is an image of the data set itself, in 'asked'."),
     ],
 )

@@ -96,7 +96,7 @@ def test_shard_names_follow_from_the_configuration() -> None:
 
 def test_copies_have_their_sources_training_images() -> None:
     raw = copy.deepcopy(CATALOGUE)
-    raw["datasets"]["mine"] = {"kind": "folder", "root": "pictures", "training": "more"}
+    raw["datasets"]["mine"] = {"kind": "folder", "root": "photos", "training": "more"}
     raw["datasets"]["copied"] = {"kind": "copies", "of": "mine", "shards": {"training": 2}}
     made = Plan.of(raw)
     assert made.shard_ids("mine") == ["references-00000", "training-00000"]
@@ -124,9 +124,7 @@ def test_the_pattern_of_shards_knows_every_shard_and_does_not_grow_with_them() -
     made = Plan.of(raw)
     pattern = re.compile(made.shard_pattern())
     assert all(pattern.fullmatch(shard) for shard in made.shard_ids("photo-tiles-copies"))
-    assert not [
-        name for name in ("references-x", "pictures-00000", "queries-00000.rejected") if pattern.fullmatch(name)
-    ]
+    assert not [name for name in ("references-x", "others-00000", "queries-00000.rejected") if pattern.fullmatch(name)]
     assert made.shard_pattern() == Plan.of(CATALOGUE).shard_pattern()
 
 

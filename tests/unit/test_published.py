@@ -261,7 +261,7 @@ def test_flickr30k_has_its_captions_and_shows_the_six_images(tmp_path: Path, pac
         assert len(images.read(row["root"], row["path"])) == row["bytes"]
 
 
-def test_the_six_pictures_are_in_every_sample_and_a_larger_one_contains_the_smaller(tmp_path: Path) -> None:
+def test_the_six_images_are_in_every_sample_and_a_larger_one_contains_the_smaller(tmp_path: Path) -> None:
     root = published.flickr30k(tmp_path / "flickr30k", zipped=True)
     chosen = [set(ids(sample("flickr30k", root, sample=number)[0], "query")) for number in (6, 9, 12)]
     assert chosen[0] == set(NAMED)
@@ -280,7 +280,7 @@ def test_a_copy_in_folders_within_folders_with_the_captions_among_them_is_read(t
     assert remarks("flickr30k", root) == []
 
 
-def test_captions_and_pictures_that_do_not_fit_are_counted(tmp_path: Path) -> None:
+def test_captions_and_images_that_do_not_fit_are_counted(tmp_path: Path) -> None:
     root = published.flickr30k(tmp_path / "flickr30k", zipped=False)
     (root / f"flickr30k-images/{NAMED[0]}").unlink()
     (root / "flickr30k-images/99.jpg").write_bytes(published.jpeg(99))
@@ -324,7 +324,7 @@ def test_coco_has_the_categories_of_the_objects_in_its_images(tmp_path: Path, pa
         assert len(images.read(row["root"], row["path"])) == row["bytes"]
 
 
-def test_pictures_of_coco_that_are_missing_or_strange_are_named(tmp_path: Path) -> None:
+def test_images_of_coco_that_are_missing_or_strange_are_named(tmp_path: Path) -> None:
     root = published.coco(tmp_path / "coco", zipped=False)
     (root / "val2017/000000000009.jpg").write_bytes(published.jpeg(9))
     assert remarks("coco", root) == ["images: images without annotations, left out: 1, 000000000009.jpg"]
@@ -447,7 +447,7 @@ def test_links_are_followed_and_rings_of_them_are_not(tmp_path: Path) -> None:
 
 
 def test_any_kind_of_data_set_may_say_what_is_expected(tmp_path: Path) -> None:
-    root = tmp_path / "pictures"
+    root = tmp_path / "photos"
     root.mkdir()
     (root / "a.jpg").write_bytes(published.jpeg(0))
     sample("folder", root)
@@ -457,7 +457,7 @@ def test_any_kind_of_data_set_may_say_what_is_expected(tmp_path: Path) -> None:
 
 
 def test_all_data_sets_that_are_missing_are_named_at_once_in_the_words_of_the_sample_stage(tmp_path: Path) -> None:
-    there = tmp_path / "pictures"
+    there = tmp_path / "photos"
     there.mkdir()
     (there / "a.jpg").write_bytes(published.jpeg(0))
     entries = {

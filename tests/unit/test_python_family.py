@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from conftest import REPOSITORY, picture
+from conftest import REPOSITORY, made_image
 from lookalike.config import user_module
 from lookalike.embed import encoders
 from lookalike.io import store
@@ -61,8 +61,8 @@ def load(key: str) -> encoders.Encoder:
 
 def test_the_function_is_called_with_its_options(module: str) -> None:
     encoder = load(key(f"{module}:make", scale=2.0))
-    vectors = encoder.encode(np.stack([encoder.prepare(picture(1))]))
-    np.testing.assert_allclose(vectors[0], 2 * np.asarray(picture(1).resize((4, 4)), float).mean((0, 1)), rtol=1e-5)
+    vectors = encoder.encode(np.stack([encoder.prepare(made_image(1))]))
+    np.testing.assert_allclose(vectors[0], 2 * np.asarray(made_image(1).resize((4, 4)), float).mean((0, 1)), rtol=1e-5)
 
 
 def test_the_modules_hash_is_recorded_and_a_changed_module_is_rejected(module: str) -> None:

@@ -452,7 +452,7 @@ def test_a_single_model_has_no_standing(experiment: Experiment) -> None:
 
 def test_the_header_counts_the_source_images_of_the_queries(experiment: Experiment) -> None:
     experiment.queries = {f"q-{number}": f"ref-{number % 6}" for number in range(30)}
-    experiment.groups = {query: f"picture-{number % 3}" for number, query in enumerate(experiment.queries)}
+    experiment.groups = {query: f"image-{number % 3}" for number, query in enumerate(experiment.queries)}
     page = Page(experiment.report()).words
     assert "with a match 30 without a match 0 independent groups 3 models 2" in page
     assert (

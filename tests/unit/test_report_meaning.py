@@ -62,7 +62,7 @@ def page(tmp_path: Path):
         labels = {model: f"The {model} one" for model in models}
         write_report(
             ReportJob(
-                key=json.dumps({"experiment": "mine", "title": "", "dataset": "pictures", "labels": labels, "k": 5}),
+                key=json.dumps({"experiment": "mine", "title": "", "dataset": "photos", "labels": labels, "k": 5}),
                 **sample,
                 metrics=metrics,
                 neighbors=[tmp_path / f"{model}.parquet" for model in models],
@@ -100,7 +100,7 @@ def search(folder: Path, model: str) -> Results:
             timings=[],
             search_timing=folder / "none.json",
             out=folder / f"{model}.json",
-            dataset="pictures",
+            dataset="photos",
             model=model,
             index="flat",
             k=5,

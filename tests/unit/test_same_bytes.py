@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from test_index import CODE, Chain
 
-from conftest import MakePictures
+from conftest import ImageFolder
 from lookalike.embed.embed import EmbedJob, embed_shard
 from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.index.build import IndexJob, build
@@ -62,9 +62,9 @@ def embed(folder: Path, root: Path, shards: list[list[str]]) -> list[str]:
 
 @pytest.mark.parametrize("key", ['{"factory": "Flat"}', '{"scan": true}'])
 def test_a_duplicate_in_another_shard_ties_with_the_first_to_the_last_bit(
-    tmp_path: Path, make_pictures: MakePictures, key: str
+    tmp_path: Path, image_folder: ImageFolder, key: str
 ) -> None:
-    root = make_pictures(tmp_path / "pictures", 17)
+    root = image_folder(tmp_path / "photos", 17)
     (root / "copy.png").write_bytes((root / "p3.png").read_bytes())
     paths = embed(tmp_path, root, [[f"p{number}.png" for number in range(16)], ["copy.png"], ["p16.png"]])
     stored = {path: np.stack(store.read_table(path, EMBEDDINGS)["embedding"].to_numpy()) for path in paths}

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 import phone_folder
-from lookalike.audit import audit as stage
-from lookalike.audit.audit import AuditJob, audit
-from lookalike.audit.features import PLACES, agreement, features_of, grey_of, mirrored
-from lookalike.audit.misses import Miss, misses
 from lookalike.config.datasets import Folder
 from lookalike.io import identity, store
 from lookalike.io.formats.audit import BY_COLUMN, BY_FEATURES, NOT_AUDITED, OTHER, SAME_SCENE, UNREADABLE
 from lookalike.io.formats.tables import AUDIT, IMAGES, NEIGHBORS, TRUTH
+from lookalike.measure.audit import audit as stage
+from lookalike.measure.audit.audit import AuditJob, audit
+from lookalike.measure.audit.features import PLACES, agreement, features_of, grey_of, mirrored
+from lookalike.measure.audit.misses import Miss, misses
 from lookalike.sample import folder, hashing
 from phone_folder import PhoneFolder, compressed, scene_canvas, take_shot
 from tables import neighbors_table, truth_table

@@ -20,7 +20,7 @@ def sample(references: list[str], queries: list[str] = ()) -> pa.Table:  # type:
         "reference": [True] * len(references) + [False] * len(queries),
         "query": [False] * len(references) + [True] * len(queries),
         "training": [False] * len(ids),
-        "root": ["pictures"] * len(ids),
+        "root": ["photos"] * len(ids),
         "path": ids,
         "bytes": [1] * len(ids),
         "group": pa.nulls(len(ids), pa.string()),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import picture
+from conftest import made_image
 from lookalike.embed import encoders
 from lookalike.embed.preprocess import Values, geometry_of
 from lookalike.embed.timm_settings import settings_of
@@ -39,7 +39,7 @@ def test_images_are_prepared_as_timm_prepares_them(config: dict[str, Any]) -> No
     geometry = geometry_of(settings)
     assert geometry
     for seed, size in enumerate(SIZES):
-        image = picture(seed, size)
+        image = made_image(seed, size)
         np.testing.assert_allclose(Values.of(settings)(geometry(image)), theirs(image).numpy(), rtol=1e-5, atol=1e-5)
 
 
@@ -101,7 +101,7 @@ def test_vectors_are_those_of_timm(
     key = json.dumps({"family": "transformers", "checkpoint": str(folder), "feature": feature, "pooling": pooling})
     entry = encoders.parse(key)
     encoder = encoders.load(key, encoders.family(entry).fetch(entry), encoders.Machine(threads=1))
-    images = [picture(seed, size) for seed, size in enumerate(SIZES[:3])]
+    images = [made_image(seed, size) for seed, size in enumerate(SIZES[:3])]
     found = encoder.encode(np.stack([encoder.prepare(image) for image in images]))
     transform = create_transform(**resolve_data_config({}, model=model))
     with torch.no_grad():

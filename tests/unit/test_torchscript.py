@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import picture
+from conftest import made_image
 from lookalike.embed import downloads, encoders, time_limit
 from lookalike.io import store
 from lookalike.job.errors import LookalikeError
@@ -64,7 +64,7 @@ def resized(image: Image.Image, resize: str) -> Image.Image:
 @pytest.mark.parametrize("resize", ["squash", "crop"])
 def test_vectors_equal_the_reference_implementation(file: Path, resize: str) -> None:
     encoder = load(key(file, resize=resize, interpolation="bicubic"))
-    images = [picture(1, (131, 64)), picture(2, (41, 97))]
+    images = [made_image(1, (131, 64)), made_image(2, (41, 97))]
     vectors = encoder.encode(np.stack([encoder.prepare(image) for image in images]))
     for row, image in zip(vectors, images, strict=True):
         pixels = (np.asarray(resized(image, resize), np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)

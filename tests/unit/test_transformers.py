@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 import tiny
-from conftest import REPOSITORY, picture
+from conftest import REPOSITORY, made_image
 from lookalike.embed import encoders, pretrained
 from lookalike.embed.embed import EmbedJob, embed_shard
 from lookalike.embed.fetch_weights import fetch_weights
@@ -42,21 +42,21 @@ def files() -> dict[str, bytes]:
 
     rotated = Image.Exif()
     rotated[0x0112] = 6  # the camera was turned by 90 degrees
-    transparent = picture(7, (50, 70))
-    transparent.putalpha(picture(8, (50, 70)).convert("L"))
-    deep = Image.fromarray(np.asarray(picture(9, (61, 47)).convert("L"), np.uint16) * 257)
+    transparent = made_image(7, (50, 70))
+    transparent.putalpha(made_image(8, (50, 70)).convert("L"))
+    deep = Image.fromarray(np.asarray(made_image(9, (61, 47)).convert("L"), np.uint16) * 257)
     return {
-        "landscape.png": encoded(picture(1, (131, 64)), "PNG"),
-        "portrait.png": encoded(picture(2, (41, 97)), "PNG"),
-        "odd.jpg": encoded(picture(3, (33, 31)), "JPEG"),
-        "exact.png": encoded(picture(4, (tiny.SIDE, tiny.SIDE)), "PNG"),
-        "small.png": encoded(picture(5, (9, 13)), "PNG"),
-        "grey.png": encoded(picture(6, (60, 48)).convert("L"), "PNG"),
-        "palette.png": encoded(picture(6, (60, 48)).convert("P"), "PNG"),
-        "cmyk.jpg": encoded(picture(6, (60, 48)).convert("CMYK"), "JPEG"),
+        "landscape.png": encoded(made_image(1, (131, 64)), "PNG"),
+        "portrait.png": encoded(made_image(2, (41, 97)), "PNG"),
+        "odd.jpg": encoded(made_image(3, (33, 31)), "JPEG"),
+        "exact.png": encoded(made_image(4, (tiny.SIDE, tiny.SIDE)), "PNG"),
+        "small.png": encoded(made_image(5, (9, 13)), "PNG"),
+        "grey.png": encoded(made_image(6, (60, 48)).convert("L"), "PNG"),
+        "palette.png": encoded(made_image(6, (60, 48)).convert("P"), "PNG"),
+        "cmyk.jpg": encoded(made_image(6, (60, 48)).convert("CMYK"), "JPEG"),
         "alpha.png": encoded(transparent, "PNG"),
         "sixteen-bit.png": encoded(deep, "PNG"),
-        "rotated.jpg": encoded(picture(10, (90, 40)), "JPEG", exif=rotated),
+        "rotated.jpg": encoded(made_image(10, (90, 40)), "JPEG", exif=rotated),
     }
 
 
@@ -177,7 +177,7 @@ def test_the_networks_distinguish_images(checkpoint: Callable[[str], Path]) -> N
     """Otherwise the comparisons above would compare constants."""
     for case in ("vit-cls", "clip", "efficientnet", "convnext"):
         name, feature, pooling, _ = CASES[case]
-        a, b = ours(load(checkpoint(name), feature, pooling), picture(1), picture(2))
+        a, b = ours(load(checkpoint(name), feature, pooling), made_image(1), made_image(2))
         assert np.abs(a - b).max() > 1e-3 * np.abs(a).max(), case
 
 
@@ -239,7 +239,7 @@ def test_only_one_hidden_state_is_kept_in_memory(checkpoint: Callable[[str], Pat
     encoder = load(checkpoint("efficientnet"), "hidden_states[-1]", "mean")
     calls = []
     encoder.network.register_forward_pre_hook(lambda _, __, arguments: calls.append(arguments), with_kwargs=True)
-    ours(encoder, picture(1), picture(2))
+    ours(encoder, made_image(1), made_image(2))
     assert [arguments.get("output_hidden_states") for arguments in calls] == [None]
 
 
@@ -255,7 +255,7 @@ def test_attention_uses_the_fused_kernel(name: str, checkpoint: Callable[[str], 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
-        ours(encoder, picture(1))
+        ours(encoder, made_image(1))
     assert len(called) == tiny.VISION["num_hidden_layers"]
 
 
@@ -265,7 +265,7 @@ def test_convolutions_run_channels_last(checkpoint: Callable[[str], Path]) -> No
     for module in encoder.network.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
-    ours(encoder, picture(1), picture(2))
+    ours(encoder, made_image(1), made_image(2))
     assert inputs
     assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in inputs)
 
@@ -311,7 +311,7 @@ def test_the_entry_overrides_the_processor(
     folder = checkpoint("dinov2")
     encoder = load(folder, pooling="cls", **overrides)
     plain = load(folder, pooling="cls")
-    for image in (picture(1, (131, 64)), picture(2, (41, 97))):
+    for image in (made_image(1, (131, 64)), made_image(2, (41, 97))):
         expected = reference(folder, image, lambda m, x: m(**x).last_hidden_state[:, 0], **processing)
         (actual,), (default,) = ours(encoder, image), ours(plain, image)
         assert_equal(actual, expected)
@@ -353,7 +353,7 @@ def test_settings_files_of_older_versions_are_understood(
         (tmp_path / file).write_bytes((checkpoint(name) / file).read_bytes())
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(OLD | settings))
     encoder = load(tmp_path, feature, pooling)
-    image = picture(1, (131, 64))
+    image = made_image(1, (131, 64))
     assert_equal(ours(encoder, image)[0], reference(tmp_path, image, get))
     assert encoder.prepare(image).dtype == np.uint8
     assert not [record for record in caplog.records if record.name.startswith("lookalike")]
@@ -364,7 +364,7 @@ def test_a_larger_size_reaches_the_network_and_interpolates_position_embeddings(
     case: str, checkpoint: Callable[[str], Path]
 ) -> None:
     name, feature, pooling, get = CASES[case]
-    image = picture(1, (131, 64))
+    image = made_image(1, (131, 64))
     (actual,) = ours(load(checkpoint(name), feature, pooling, size=48), image)
     expected = reference(
         checkpoint(name),
@@ -376,7 +376,7 @@ def test_a_larger_size_reaches_the_network_and_interpolates_position_embeddings(
 
 
 def test_a_larger_size_interpolates_the_position_embeddings_of_clip(checkpoint: Callable[[str], Path]) -> None:
-    image = picture(1, (131, 64))
+    image = made_image(1, (131, 64))
     (actual,) = ours(load(checkpoint("clip"), "image_features", size=48), image)
     expected = reference(
         checkpoint("clip"),
@@ -398,7 +398,7 @@ def test_the_processor_is_used_if_the_fast_path_differs(
     monkeypatch.setattr(BitImageProcessorPil, "resize", lambda self, *a, **k: resize(self, *a, **k)[:, ::-1])
     encoder = load(checkpoint("dinov2"), pooling="cls")
     assert "the fast path for preparing images differs from its processor, BitImageProcessorPil" in caplog.text
-    image = picture(1, (131, 64))
+    image = made_image(1, (131, 64))
     assert encoder.prepare(image).dtype == np.float32
     expected = reference(checkpoint("dinov2"), image, lambda m, x: m(**x).last_hidden_state[:, 0])
     assert_equal(ours(encoder, image)[0], expected)
@@ -440,7 +440,7 @@ def test_a_processor_without_pil_backend_is_reproduced_from_its_settings_with_a_
     encoder = load(checkpoint("dinov3"), pooling="mean_patches")
     assert "DINOv3ViTImageProcessorFast, needs torchvision" in caplog.text
     assert "could not be compared" in caplog.text
-    for image in (picture(1, (131, 64)), picture(2, (41, 97))):
+    for image in (made_image(1, (131, 64)), made_image(2, (41, 97))):
         assert_equal(ours(encoder, image)[0], dinov3_vector(checkpoint("dinov3"), image))
 
 
@@ -485,11 +485,11 @@ def test_an_installed_torchvision_changes_nothing(checkpoint: Callable[[str], Pa
     code = f"""
 import json
 from transformers import AutoImageProcessor
-from test_transformers import load, ours, picture
+from test_transformers import load, ours, made_image
 folders = {[str(checkpoint(name)) for name in ("dinov2", "dinov3")]!r}
 for folder in folders:
     assert AutoImageProcessor.from_pretrained(folder).backend == "torchvision"  # the default that must not be used
-print(json.dumps([ours(load(folder, pooling="cls"), picture(1))[0].tolist() for folder in folders]))
+print(json.dumps([ours(load(folder, pooling="cls"), made_image(1))[0].tolist() for folder in folders]))
 """
     paths = [tmp_path, *(REPOSITORY / folder for folder in ("tests/unit", "tests", "workflow_scripts"))]
     result = subprocess.run(
@@ -501,7 +501,7 @@ print(json.dumps([ours(load(folder, pooling="cls"), picture(1))[0].tolist() for 
     )
     assert result.returncode == 0, result.stderr
     for name, numbers in zip(("dinov2", "dinov3"), json.loads(result.stdout.splitlines()[-1]), strict=True):
-        (expected,) = ours(load(checkpoint(name), pooling="cls"), picture(1))
+        (expected,) = ours(load(checkpoint(name), pooling="cls"), made_image(1))
         assert_equal(np.array(numbers, np.float32), expected)
 
 
@@ -529,7 +529,7 @@ def test_missing_weights_are_rejected_if_the_vectors_depend_on_them(tmp_path: Pa
 
     folder = tmp_path / "vit"
     tiny.vit(folder)
-    expected = ours(load(folder, pooling="cls"), picture(1))
+    expected = ours(load(folder, pooling="cls"), made_image(1))
     weights = load_file(folder / "model.safetensors")
     save_file(
         {name: weight for name, weight in weights.items() if "pooler" not in name},
@@ -539,7 +539,7 @@ def test_missing_weights_are_rejected_if_the_vectors_depend_on_them(tmp_path: Pa
     with pytest.raises(LookalikeError, match=r"gives NaN .* lacks pooler\.dense\.bias, pooler\.dense\.weight"):
         load(folder, "pooler_output")
     np.testing.assert_array_equal(
-        ours(load(folder, pooling="cls"), picture(1)), expected
+        ours(load(folder, pooling="cls"), made_image(1)), expected
     )  # independent of the missing weights
 
 
@@ -551,7 +551,9 @@ def test_half_precision_on_a_cpu_without_instructions_for_it_falls_back_with_a_w
     encoder = load(checkpoint("vit"), pooling="cls", compute_dtype=dtype)
     assert encoder.compute_dtype == "float32"
     assert f"computing in float32, not {dtype}, on the CPU" in caplog.text
-    np.testing.assert_array_equal(ours(encoder, picture(1)), ours(load(checkpoint("vit"), pooling="cls"), picture(1)))
+    np.testing.assert_array_equal(
+        ours(encoder, made_image(1)), ours(load(checkpoint("vit"), pooling="cls"), made_image(1))
+    )
 
 
 def test_a_cpu_with_instructions_for_bfloat16_computes_in_it(
@@ -562,7 +564,7 @@ def test_a_cpu_with_instructions_for_bfloat16_computes_in_it(
     encoder = load(checkpoint("vit"), pooling="cls", compute_dtype="bfloat16")
     assert encoder.compute_dtype == "bfloat16"
     assert "float32" not in caplog.text
-    exact, rounded = (ours(one, picture(1)) for one in (load(checkpoint("vit"), pooling="cls"), encoder))
+    exact, rounded = (ours(one, made_image(1)) for one in (load(checkpoint("vit"), pooling="cls"), encoder))
     assert 1e-4 < np.linalg.norm(exact - rounded) / np.linalg.norm(exact) < 5e-2
     assert load(checkpoint("vit"), pooling="cls", compute_dtype="float16").compute_dtype == "float32"
 
@@ -675,7 +677,7 @@ def test_the_catalogues_entries_have_the_documented_dimensions_at_full_size(
         key, encoders.family(encoders.parse(key)).fetch(encoders.parse(key)), encoders.Machine(threads=2)
     )
     assert encoder.dimension == dimension
-    assert ours(encoder, picture(1)).shape == (1, dimension)
+    assert ours(encoder, made_image(1)).shape == (1, dimension)
 
 
 def test_out_of_memory_while_loading_is_not_reported_as_a_damaged_checkpoint() -> None:

@@ -12,7 +12,7 @@ import torch
 from test_transformers import TOLERANCE, load, ours
 
 import tiny
-from conftest import picture
+from conftest import made_image
 from lookalike.embed import encoders
 from lookalike.io import store
 from lookalike.job.errors import LookalikeError
@@ -45,7 +45,7 @@ def test_a_random_network_is_rejected_and_the_remedy_works(tmp_path: Path) -> No
         load(folder, pooling="cls")
     edit(folder / "config.json", mask_ratio=0.0)
     encoder = load(folder, pooling="mean")
-    first, second = ours(encoder, picture(1)), ours(encoder, picture(1))
+    first, second = ours(encoder, made_image(1)), ours(encoder, made_image(1))
     np.testing.assert_allclose(first, second, rtol=0, atol=TOLERANCE * np.abs(first).max())
 
 
@@ -143,7 +143,7 @@ def test_a_processor_without_a_fixed_size_is_rejected_and_the_remedy_works(
         load(folder, pooling="mean")
     for resize in ("squash", "crop"):
         encoder = load(folder, pooling="mean", size=tiny.SIDE, resize=resize)
-        assert ours(encoder, picture(1, (131, 64)), picture(2, (41, 97))).shape == (2, encoder.dimension)
+        assert ours(encoder, made_image(1, (131, 64)), made_image(2, (41, 97))).shape == (2, encoder.dimension)
 
 
 @pytest.mark.parametrize("auto_map", [{"AutoImageProcessor": "own.PadToSquare"}, None])
@@ -164,9 +164,9 @@ def test_an_unknown_processor_class_is_rejected_rather_than_replaced(
     with pytest.raises(LookalikeError, match=message):
         load(folder, pooling="cls")
     if auto_map:
-        own = ours(load(folder, pooling="cls", remote_code=True), picture(1))
+        own = ours(load(folder, pooling="cls", remote_code=True), made_image(1))
         edit(file, image_processor_type="ViTImageProcessor", auto_map={})
-        assert np.abs(own - ours(load(folder, pooling="cls"), picture(1))).max() > 0.01
+        assert np.abs(own - ours(load(folder, pooling="cls"), made_image(1))).max() > 0.01
 
 
 @pytest.mark.parametrize(
@@ -201,9 +201,9 @@ def test_invalid_settings_of_a_processor_are_reported_with_their_file(
 
 def test_a_size_of_two_sides_is_height_and_width(tmp_path: Path) -> None:
     folder = tiny.dinov3(tmp_path / "dinov3")
-    expected = ours(load(folder, pooling="cls"), picture(1))
+    expected = ours(load(folder, pooling="cls"), made_image(1))
     edit(folder / "preprocessor_config.json", size=[32, 32])
-    assert np.array_equal(ours(load(folder, pooling="cls"), picture(1)), expected)
+    assert np.array_equal(ours(load(folder, pooling="cls"), made_image(1)), expected)
 
 
 def imagegpt(folder: Path) -> Path:
@@ -252,7 +252,7 @@ def test_a_feature_map_is_averaged_over_its_area_in_either_layout(tmp_path: Path
     from transformers import AutoImageProcessor, AutoModel
 
     folder = sam(tmp_path / "sam")
-    image = picture(1, (131, 64))
+    image = made_image(1, (131, 64))
     pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")(images=image, return_tensors="pt").pixel_values
     with torch.no_grad():
         output = AutoModel.from_pretrained(folder).eval()(pixels, output_hidden_states=True)

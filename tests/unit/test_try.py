@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from conftest import REPOSITORY, MakePictures, picture
+from conftest import REPOSITORY, ImageFolder, made_image
 from lookalike.cli import catalogue, try_folder
 from lookalike.cli.main import app
 from lookalike.config.datasets import OPERATIONS
@@ -20,9 +20,9 @@ from lookalike.sample import sample
 
 
 @pytest.fixture
-def workdir(tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workdir(tmp_path: Path, image_folder: ImageFolder, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory next to a folder of images; the workflow is not run."""
-    make_pictures(tmp_path / "My Pictures (2024)", 9)
+    image_folder(tmp_path / "My Images (2024)", 9)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setattr(try_folder, "_run", lambda trial, cores, options: 3)
@@ -38,25 +38,25 @@ def attempt(*arguments: str, status: int = 1) -> Result:
     return result
 
 
-def written(name: str = "my-my-pictures-2024") -> Any:
+def written(name: str = "my-my-images-2024") -> Any:
     raw = yaml.safe_load(Path(f"{name}.yaml").read_text(encoding="utf-8"))
     Plan.of(catalogue.merge(yaml.safe_load((REPOSITORY / "config.yaml").read_text()), raw))
     return raw
 
 
 def test_the_configuration_is_one_that_a_person_can_keep(workdir: Path) -> None:
-    stderr = attempt("../My Pictures (2024)").stderr
+    stderr = attempt("../My Images (2024)").stderr
     assert written() == {
-        "run": ["my-my-pictures-2024"],
+        "run": ["my-my-images-2024"],
         "datasets": {
-            "my-my-pictures-2024": {"kind": "folder", "root": str(workdir / "My Pictures (2024)"), "sample": 2000},
-            "my-my-pictures-2024-copies": {"kind": "copies", "of": "my-my-pictures-2024"}
+            "my-my-images-2024": {"kind": "folder", "root": str(workdir / "My Images (2024)"), "sample": 2000},
+            "my-my-images-2024-copies": {"kind": "copies", "of": "my-my-images-2024"}
             | {"queries": 8, "without_match": 1, "operations": list(OPERATIONS), "k": 4},
         },
         "experiments": {
-            "my-my-pictures-2024": {
-                "title": "Which model finds the images of My Pictures (2024)?",
-                "dataset": "my-my-pictures-2024-copies",
+            "my-my-images-2024": {
+                "title": "Which model finds the images of My Images (2024)?",
+                "dataset": "my-my-images-2024-copies",
                 "models": [
                     *("pixels", "color-histogram", "phash-256"),
                     *("efficientnet-lite0", "efficientnet-lite2", "sscd-int8"),
@@ -64,20 +64,18 @@ def test_the_configuration_is_one_that_a_person_can_keep(workdir: Path) -> None:
             }
         },
     }
-    text = Path("my-my-pictures-2024.yaml").read_text()
-    command = (
-        f"snakemake -s {REPOSITORY}/Snakefile --cores 2 --configfile my-my-pictures-2024.yaml -- my-my-pictures-2024"
-    )
+    text = Path("my-my-images-2024.yaml").read_text()
+    command = f"snakemake -s {REPOSITORY}/Snakefile --cores 2 --configfile my-my-images-2024.yaml -- my-my-images-2024"
     assert f"#   {command}\n" in text
-    assert "images: 9 in ../My Pictures (2024); all are used\n" in stderr
+    assert "images: 9 in ../My Images (2024); all are used\n" in stderr
     assert "(available locally; choose others with --models)" in stderr
     assert "lookalike: the workflow ended with status 3." in stderr
 
 
 def test_options_are_what_the_configuration_says(workdir: Path) -> None:
     options = ("--models", "pixels, color-histogram", "--model", "dinov2-base", "--queries", "30", "--sample", "7")
-    stderr = attempt("../My Pictures (2024)", *options, "--name", "two", "--out", "deep/er").stderr
-    assert "images: 9 in ../My Pictures (2024); a random sample of 7 is used (--sample sets its size)" in stderr
+    stderr = attempt("../My Images (2024)", *options, "--name", "two", "--out", "deep/er").stderr
+    assert "images: 9 in ../My Images (2024); a random sample of 7 is used (--sample sets its size)" in stderr
     os.chdir("deep/er")
     raw = written("two")
     assert raw["experiments"]["two"]["models"] == ["pixels", "color-histogram", "dinov2-base"]
@@ -88,14 +86,14 @@ def test_options_are_what_the_configuration_says(workdir: Path) -> None:
 def test_a_fifth_of_the_queries_has_no_match(workdir: Path) -> None:
     for number in range(300):
         Path(f"many/{number}").mkdir(parents=True)
-        picture(number, (8, 8)).save(f"many/{number}/a.png")
+        made_image(number, (8, 8)).save(f"many/{number}/a.png")
     attempt("many", "--models", "pixels", "--name", "many")
     copies = written("many")["datasets"]["many-copies"]
     assert (copies["queries"], copies["without_match"]) == (200, 50)
 
 
 def test_a_configuration_of_an_earlier_version_is_run_unchanged(workdir: Path) -> None:
-    arguments = ("../My Pictures (2024)", "--models", "pixels", "--name", "old", "--queries", "9")
+    arguments = ("../My Images (2024)", "--models", "pixels", "--name", "old", "--queries", "9")
     attempt(*arguments)
     lines = Path("old.yaml").read_text().splitlines(keepends=True)
     first = next(number for number, line in enumerate(lines) if "More copies, of images" in line)
@@ -109,18 +107,18 @@ def test_the_default_models_are_those_with_local_weights(workdir: Path, monkeypa
     monkeypatch.setattr(efficientnet_lite, "_package", lambda variant: f"no-such-package-{variant}")
     in_package = onnx_files._in_package
     monkeypatch.setattr(onnx_files, "_in_package", lambda package, file: in_package(f"no_such_{package}", file))
-    attempt("../My Pictures (2024)")
-    assert written()["experiments"]["my-my-pictures-2024"]["models"] == ["pixels", "color-histogram", "phash-256"]
+    attempt("../My Images (2024)")
+    assert written()["experiments"]["my-my-images-2024"]["models"] == ["pixels", "color-histogram", "phash-256"]
 
 
 def test_finding_local_models_reads_no_weights(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for family in (pixels, efficientnet_lite):
         monkeypatch.setattr(family, "fetch", lambda entry: pytest.fail("fetched"))
-    attempt("../My Pictures (2024)")
+    attempt("../My Images (2024)")
 
 
 def test_an_existing_configuration_is_reused_or_refused_and_never_overwritten(workdir: Path) -> None:
-    folder = "../My Pictures (2024)"
+    folder = "../My Images (2024)"
     attempt(folder, "--models", "pixels", "--name", "mine")
     file = Path("mine.yaml")
     commented = file.read_text() + "# a note of mine\n"
@@ -138,7 +136,7 @@ def test_an_existing_configuration_is_reused_or_refused_and_never_overwritten(wo
 
 
 def test_a_changed_folder_is_read_again_with_the_same_configuration(
-    workdir: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
+    workdir: Path, image_folder: ImageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[list[str]] = []
 
@@ -153,11 +151,11 @@ def test_a_changed_folder_is_read_again_with_the_same_configuration(
 
     monkeypatch.setattr(try_folder, "_run", run)
     again = ["--forcerun", "results/mine/sample/images.parquet"]
-    folder = workdir / "My Pictures (2024)"
+    folder = workdir / "My Images (2024)"
     for change, expected in [
         (lambda: None, []),
         (lambda: None, []),
-        (lambda: make_pictures(folder / "more", 5), again),
+        (lambda: image_folder(folder / "more", 5), again),
         (lambda: None, []),
         ((folder / "more/p0.png").unlink, again),
         (lambda: next(folder.glob("*.png")).write_bytes(b"another one"), again),
@@ -165,7 +163,7 @@ def test_a_changed_folder_is_read_again_with_the_same_configuration(
         (lambda: (folder / "more/p1.png").write_bytes(bytes((folder / "more/p1.png").stat().st_size)), again),
     ]:
         change()
-        stderr = attempt("../My Pictures (2024)", "--models", "pixels", "--name", "mine").stderr
+        stderr = attempt("../My Images (2024)", "--models", "pixels", "--name", "mine").stderr
         assert calls[-1] == expected
         assert ("the folder has changed since the last run: reading it again\n" in stderr) == bool(expected)
     assert written("mine")["datasets"]["mine-copies"]["queries"] == 8  # as for the nine images of the first run
@@ -190,17 +188,17 @@ def test_a_changed_folder_is_read_again_with_the_same_configuration(
     ],
 )
 def test_a_refusal_gives_the_reason_and_writes_nothing(
-    workdir: Path, make_pictures: MakePictures, arguments: list[str], message: str
+    workdir: Path, image_folder: ImageFolder, arguments: list[str], message: str
 ) -> None:
-    make_pictures(workdir / "enough", 6)
-    make_pictures(workdir / "few", 5)
+    image_folder(workdir / "enough", 6)
+    image_folder(workdir / "few", 5)
     (workdir / "none").mkdir()
     assert attempt(*arguments).stderr.startswith(f"lookalike: {message}")
     assert not list(workdir.rglob("*.yaml"))
 
 
-@pytest.mark.parametrize(("folder", "name"), [('Ferien: #1 "ö"', "my-ferien-1"), ("写真", "my-pictures")])
-def test_a_folder_can_have_any_name(workdir: Path, make_pictures: MakePictures, folder: str, name: str) -> None:
-    make_pictures(workdir / folder, 6)
+@pytest.mark.parametrize(("folder", "name"), [('Ferien: #1 "ö"', "my-ferien-1"), ("写真", "my-images")])
+def test_a_folder_can_have_any_name(workdir: Path, image_folder: ImageFolder, folder: str, name: str) -> None:
+    image_folder(workdir / folder, 6)
     attempt(f"../{folder}", "--models", "pixels")
     assert written(name)["datasets"][name]["root"] == str(workdir / folder)

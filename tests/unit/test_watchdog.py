@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from conftest import REPOSITORY, picture
+from conftest import REPOSITORY, made_image
 from lookalike.io import content_hashes, in_work, store
 from lookalike.io.formats.records import Weights
 from lookalike.io.formats.tables import EMBEDDINGS, REJECTED, SHARD
@@ -34,10 +34,10 @@ class Job:
         self.folder = folder
         paths = [folder / f"{number}.png" for number in range(8)]
         for number, path in enumerate(paths):
-            picture(number).save(path)
+            made_image(number).save(path)
         for height in heights:
             paths.insert(4, folder / f"bad{height}.png")
-            picture(99, (60, height)).save(paths[4])
+            made_image(99, (60, height)).save(paths[4])
         names = [path.name for path in paths]
         rows = {"image_id": names, "root": [str(folder)] * len(names), "path": names}
         rows["bytes"] = [path.stat().st_size for path in paths]

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import REPOSITORY, picture
+from conftest import REPOSITORY, made_image
 
 WORKFLOW = ("Snakefile", "rules", "workflow_scripts", "profiles", "envs", "config.yaml")
 MINE = {
     "run": ["mine"],
     "datasets": {
-        "pictures": {"kind": "folder", "root": "pictures"},
+        "photos": {"kind": "folder", "root": "photos"},
         "copies": {
             "kind": "copies",
-            "of": "pictures",
+            "of": "photos",
             "queries": 6,
             "k": 3,
             "shards": {"references": 2, "queries": 2},
@@ -131,10 +131,10 @@ class Tree:
         path = self.folder / file
         path.write_text(path.read_text() + addition)
 
-    def write_pictures(self, folder: str, *numbers: int) -> None:
+    def write_images(self, folder: str, *numbers: int) -> None:
         (self.folder / folder).mkdir(exist_ok=True)
         for number in numbers:
-            picture(number).save(self.folder / folder / f"p{number}.png")
+            made_image(number).save(self.folder / folder / f"p{number}.png")
 
     def bytes_of(self, pattern: str) -> dict[str, tuple[bytes, int]]:
         """Contents and dates of the files that match a pattern."""
@@ -145,8 +145,8 @@ class Tree:
 
 
 def write_collection(tree: Tree) -> None:
-    tree.write_pictures("pictures", *range(12))
-    (tree.folder / "pictures/broken.jpg").write_bytes(b"no picture")
+    tree.write_images("photos", *range(12))
+    (tree.folder / "photos/broken.jpg").write_bytes(b"no image")
 
 
 def built_once(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from conftest import picture
+from conftest import made_image
 from workflow.conftest import Tree
 
 CONFIG = {
@@ -32,7 +32,7 @@ def tar(path: Path, numbers: range, *, mode: int = tarfile.GNU_FORMAT, more: int
     with tarfile.open(path, "w", format=mode) as archive:
         for number in [*numbers, *([more] if more else [])]:
             data = io.BytesIO()
-            picture(number).save(data, "PNG")
+            made_image(number).save(data, "PNG")
             members = {"png": data.getvalue(), "txt": f"a dog number {number}".encode(), "cls": b"1"}
             for ending, content in members.items():
                 member = tarfile.TarInfo(f"{number:06d}.{ending}")
@@ -58,7 +58,7 @@ def test_tar_shards_are_sampled_embedded_and_searched_and_packing_them_again_emb
     metrics = (tree.folder / "results/packed/metrics/pixels/flat.json").read_text()
     assert "caption_agreement_at_5" in metrics, "captions beside images are the data set's captions"
 
-    picture(7).save(tree.folder / "photo.png")
+    made_image(7).save(tree.folder / "photo.png")
     command = "search photo.png --experiment packed --model pixels --configfile mine.yaml -k 1 --sheet sheet.png"
     found = subprocess.run(
         [sys.executable, "-c", "from lookalike.cli.main import main; main()", *command.split()],

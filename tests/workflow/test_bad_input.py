@@ -77,15 +77,14 @@ def test_a_block_that_yaml_would_drop_stops_before_any_job(tmp_path: Path) -> No
 def test_a_missing_folder_an_empty_one_and_one_that_is_too_small(tmp_path: Path) -> None:
     tree = Tree.new(tmp_path / "tree", MINE)
     assert (
-        "datasets.pictures.root: the folder 'pictures' does not exist. "
+        "datasets.images.root: the folder 'photos' does not exist. "
         "Check the path: relative paths start at the folder where snakemake is run.\n"
     ) in failure(tree)
-    (tree.folder / "pictures").mkdir()
+    (tree.folder / "photos").mkdir()
     assert (
-        "sample pictures: datasets.pictures.root: 'pictures' contains no images "
-        f"(looked for {', '.join(EXTENSIONS)}).\n"
+        f"sample images: datasets.images.root: 'photos' contains no images (looked for {', '.join(EXTENSIONS)}).\n"
     ) in failure(tree)
-    tree.write_pictures("pictures", 0, 1)
+    tree.write_images("photos", 0, 1)
     output = failure(tree)
     assert (
         "shard_copies: datasets.copies.k: 3 neighbors are requested, but the data set has only 2 references. "
@@ -96,14 +95,14 @@ def test_a_missing_folder_an_empty_one_and_one_that_is_too_small(tmp_path: Path)
 
 def test_a_duplicate_image_id_is_named_with_both_places(tmp_path: Path) -> None:
     config = with_change(
-        datasets={"own": {"kind": "folder", "root": "pictures", "queries": "asked"}},
+        datasets={"own": {"kind": "folder", "root": "photos", "queries": "asked"}},
         experiments={"mine": {"dataset": "own"}},
     )
     tree = Tree.new(tmp_path / "tree", config)
-    tree.write_pictures("pictures", 0, 1)
-    tree.write_pictures("asked", 1)
+    tree.write_images("photos", 0, 1)
+    tree.write_images("asked", 1)
     assert (
-        "sample own: datasets.own.queries: 'p1.png' is both in root ('pictures') and in queries ('asked'), "
+        "sample own: datasets.own.queries: 'p1.png' is both in root ('photos') and in queries ('asked'), "
         "and every id, the path inside its folder, must be unique. Rename one of the two, or move all queries "
         "into a sub-folder of 'asked'.\n"
     ) in failure(tree)
@@ -148,13 +147,13 @@ def test_results_of_another_configuration_are_refused_by_name(tree: Tree) -> Non
 
 def test_a_failed_job_is_not_forgotten(tree: Tree) -> None:
     """Snakemake removes a failed job's output and would find the older report: nothing to be done."""
-    (tree.folder / "pictures").rename(tree.folder / "elsewhere")
+    (tree.folder / "photos").rename(tree.folder / "elsewhere")
     tree.configure(with_change(models={"pixels": {"embed": {"size": 4}}}))
     for targets in ((), ("results/copies/metrics/pixels/flat.json",)):
         assert (
-            "its images are in pictures, and that folder does not exist now. Restore it, or mount its disk."
+            "its images are in images, and that folder does not exist now. Restore it, or mount its disk."
         ) in failure(tree, *targets)
-    (tree.folder / "elsewhere").rename(tree.folder / "pictures")
+    (tree.folder / "elsewhere").rename(tree.folder / "photos")
     ran = tree.would_run()
     assert {"copies pixels references-00000", "copies pixels references-00001"} <= set(ran.of("embed"))
     assert {"index", "search", "measure", "compare", "report"} <= ran.rules

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from conftest import picture
+from conftest import made_image
 from workflow.conftest import Tree
 
 CONFIG: dict[str, Any] = {
@@ -25,7 +25,7 @@ def test_classes_are_measured_and_without_answers_the_neighbors_of_every_image_a
     for number in range(15):
         path = tree.folder / f"shoes/{['boot', 'clog', 'sock'][number % 3]}/{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture(number % 3).rotate(number // 3 * 2).save(path)  # of a class: one image, turned a little
+        made_image(number % 3).rotate(number // 3 * 2).save(path)  # of a class: one image, turned a little
     tree.run("mine", "own")
 
     measured = json.loads((tree.folder / "results/shoes/metrics/color-histogram/flat.json").read_text())

@@ -28,7 +28,7 @@ def test_a_network_is_exported_once_and_embeds_without_torch(tmp_path: Path) -> 
     assert tree.run("mine").jobs == []
 
     second = Tree.new(tmp_path / "second", tree.config)
-    shutil.copytree(tree.folder / "pictures", second.folder / "pictures")
+    shutil.copytree(tree.folder / "photos", second.folder / "photos")
     second.run(str(path.relative_to(tree.folder)))
     (log,) = second.folder.glob("results/logs/export/*/*.log")
     assert "exported before" in log.read_text()

@@ -9,34 +9,35 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from conftest import REPOSITORY, picture
+from conftest import REPOSITORY, made_image
 from workflow.conftest import Tree
 
 CONFIG = {
     "run": ["mine"],
-    "datasets": {"pictures": {"kind": "folder", "root": "pictures", "queries": "queries", "k": 3}},
+    "datasets": {"photos": {"kind": "folder", "root": "photos", "queries": "queries", "k": 3}},
     "models": {"pixels": {"runtime": {"image_seconds": 2}}},
-    "experiments": {"mine": {"dataset": "pictures", "models": ["pixels"]}},
+    "experiments": {"mine": {"dataset": "photos", "models": ["pixels"]}},
 }
+TARGETS = {"embed": [], "find_near_duplicates": ["results/photos/sample/near_duplicates.parquet"]}
 HANGS, CRASHES = (60, 41), (60, 43)  # sizes: tests/faulty
 
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     tree = Tree.new(tmp_path / "tree", CONFIG)
-    tree.write_pictures("pictures", *range(6))
-    tree.write_pictures("queries", 50)
+    tree.write_images("photos", *range(6))
+    tree.write_images("queries", 50)
     monkeypatch.setattr(Tree, "environment", {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests/faulty")})
     return tree
 
 
 def test_retries_get_past_images_that_hang_or_kill_and_the_counts_add_up(tree: Tree) -> None:
-    picture(7, HANGS).save(tree.folder / "pictures/hangs.png")
-    picture(8, CRASHES).save(tree.folder / "pictures/crashes.png")
+    made_image(7, HANGS).save(tree.folder / "photos/hangs.png")
+    made_image(8, CRASHES).save(tree.folder / "photos/crashes.png")
     output = tree.run(options=("--retries", "2")).output
     for message in ("decoding hangs.png has taken more than 2 s", "the process died while it decoded"):
         assert message in output
-    (rejected,) = tree.folder.glob("results/pictures/rejected/pixels/references-*.parquet")
+    (rejected,) = tree.folder.glob("results/photos/rejected/pixels/references-*.parquet")
     reasons = {row["path"]: row["reason"] for row in pq.read_table(rejected).to_pylist()}
     assert "takes more than 2 s, twice" in reasons.pop("hangs.png")
     assert "SIGSEGV, twice" in reasons.pop("crashes.png")
@@ -47,15 +48,21 @@ def test_retries_get_past_images_that_hang_or_kill_and_the_counts_add_up(tree: T
 
 
 @pytest.mark.parametrize(
-    ("sent", "group"),
-    [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, False)],
-    ids=["Ctrl-C", "SIGINT to the master", "SIGTERM to the master"],
+    ("stage", "sent", "group"),
+    [
+        ("embed", signal.SIGINT, True),
+        ("embed", signal.SIGINT, False),
+        ("embed", signal.SIGTERM, False),
+        ("find_near_duplicates", signal.SIGINT, True),
+    ],
+    ids=["Ctrl-C", "SIGINT to the master", "SIGTERM to the master", "Ctrl-C beside near-duplicates"],
 )
-def test_a_run_with_a_hanging_decoder_ends_in_seconds_when_told_to(tree: Tree, sent: int, group: bool) -> None:
-    picture(7, HANGS).save(tree.folder / "pictures/hangs.png")
-    tree.configure({**CONFIG, "models": {"pixels": {"runtime": {"image_seconds": 600}}}})
+def test_a_run_with_a_hanging_decoder_ends_in_seconds_when_told_to(
+    tree: Tree, stage: str, sent: int, group: bool
+) -> None:
+    made_image(7, HANGS).save(tree.folder / "photos/hangs.png")
     run = subprocess.Popen(
-        tree.command(),
+        tree.command(*TARGETS[stage]),
         cwd=tree.folder,
         env=tree.environment,
         stdout=subprocess.DEVNULL,
@@ -64,7 +71,9 @@ def test_a_run_with_a_hanging_decoder_ends_in_seconds_when_told_to(tree: Tree, s
     )
     try:
         deadline = time.monotonic() + 120
-        while not any("hangs.png" in path.read_text() for path in tree.folder.glob("results/logs/embed/**/*.in_work")):
+        while not any(
+            "hangs.png" in path.read_text() for path in tree.folder.glob(f"results/logs/{stage}/**/*.in_work")
+        ):
             assert time.monotonic() < deadline
             assert run.poll() is None
             time.sleep(0.1)

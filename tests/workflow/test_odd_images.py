@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from conftest import picture
+from conftest import made_image
 from lookalike.io import content_hashes, store
 from lookalike.io.formats.tables import IMAGES
 from odd_images import encoded, odd_images
@@ -20,7 +20,7 @@ ODD = {
     "datasets": {
         "own": {
             "kind": "folder",
-            "root": "pictures",
+            "root": "photos",
             "queries": "asked",
             "training": "more",
             "truth": "truth.csv",
@@ -46,15 +46,15 @@ CHANGED = {
 
 def write_collection(tree: Tree) -> dict[str, str]:
     """Fill the tree's folders; return the expected rejection reason of each reference by id, empty if embedded."""
-    root = tree.folder / "pictures"
+    root = tree.folder / "photos"
     root.mkdir()
     for odd in odd_images():
         (root / odd.name).write_bytes(odd.data)
     for name in (*NAMES, *CHANGED):
         (root / name).parent.mkdir(exist_ok=True)
-        picture(7).save(root / name)
-    tree.write_pictures("asked", 20, 21)
-    tree.write_pictures("more", 30, 31, 32)
+        made_image(7).save(root / name)
+    tree.write_images("asked", 20, 21)
+    tree.write_images("more", 30, 31, 32)
     (tree.folder / "more/broken.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
     (tree.folder / "truth.csv").write_text("query_id,reference_id\np20.png,ordinary.png\n")
     return {odd.name: odd.reason for odd in odd_images()} | dict.fromkeys(NAMES, "") | CHANGED
@@ -63,15 +63,15 @@ def write_collection(tree: Tree) -> dict[str, str]:
 def write_archives(root: Path) -> None:
     """Once the folder is listed: its own archives are its images' too, and one that is truncated would stop that."""
     with zipfile.ZipFile(root / "a.zip", "w") as archive:
-        archive.writestr("in/a.png", encoded(picture(5), "PNG"))
-        archive.writestr("../a.png", encoded(picture(6), "PNG"))
+        archive.writestr("in/a.png", encoded(made_image(5), "PNG"))
+        archive.writestr("../a.png", encoded(made_image(6), "PNG"))
     (root / "cut.zip").write_bytes((root / "a.zip").read_bytes()[:200])
 
 
 def add_archived(sample: Path, members: dict[str, bytes]) -> None:
     """Add members of archives to a sample, like a kind of data set that lists them."""
     table = store.read_table(sample, IMAGES)
-    roles = {"reference": True, "query": False, "training": False, "root": "pictures", "group": None}
+    roles = {"reference": True, "query": False, "training": False, "root": "photos", "group": None}
     rows = [
         {"image_id": path, "path": path, "bytes": len(data), "content_hash": content_hashes.of_crc(zlib.crc32(data))}
         for path, data in members.items()
@@ -86,11 +86,11 @@ def test_every_image_is_embedded_or_listed_with_its_reason(tmp_path: Path) -> No
     sample = tree.folder / "results/own/sample/images.parquet"
     tree.run(str(sample.relative_to(tree.folder)))
 
-    (tree.folder / "pictures/vanished.png").unlink()
-    (tree.folder / "pictures/pipe.png").unlink()
-    os.mkfifo(tree.folder / "pictures/pipe.png")
-    write_archives(tree.folder / "pictures")
-    members = {"a.zip!in/a.png": encoded(picture(5), "PNG"), "a.zip!../a.png": encoded(picture(6), "PNG")}
+    (tree.folder / "photos/vanished.png").unlink()
+    (tree.folder / "photos/pipe.png").unlink()
+    os.mkfifo(tree.folder / "photos/pipe.png")
+    write_archives(tree.folder / "photos")
+    members = {"a.zip!in/a.png": encoded(made_image(5), "PNG"), "a.zip!../a.png": encoded(made_image(6), "PNG")}
     add_archived(sample, {path: members.get(path, b"?") for path in ARCHIVED})
     expected |= ARCHIVED
     tree.run()

@@ -27,7 +27,7 @@ def test_the_snakefile_loads_in_under_0_7_seconds_of_cpu(tmp_path: Path) -> None
 
 def test_the_gpu_profile_gives_embed_jobs_more_cores_and_larger_batches(tmp_path: Path) -> None:
     tree = Tree.new(tmp_path / "tree", MINE)
-    tree.write_pictures("pictures", *range(8))
+    tree.write_images("photos", *range(8))
     resources = {}
     for profile in ((), ("--profile", "profiles/gpu")):
         output = tree.run("mine", options=("--cores", "32", "--quiet", "host", *profile, "-n")).output
@@ -39,7 +39,7 @@ def test_the_gpu_profile_gives_embed_jobs_more_cores_and_larger_batches(tmp_path
 def test_shards_that_several_jobs_write_hold_every_image_once(tmp_path: Path) -> None:
     many = {"kind": "folder", "root": "images", "shards": {"images": 102}, "k": 3}
     tree = Tree.new(tmp_path / "tree", {"datasets": {"many": many}})
-    tree.write_pictures("images", *range(12))
+    tree.write_images("images", *range(12))
     folder = "results/many/sample/shards"
     first, last = f"{folder}/images-00000.parquet", f"{folder}/images-00101.parquet"
     ran = tree.run(first, last)
@@ -50,7 +50,7 @@ def test_shards_that_several_jobs_write_hold_every_image_once(tmp_path: Path) ->
     assert len(listed) == len(set(listed)) == 12
 
     before = tree.bytes_of(f"{folder}/*.parquet")
-    tree.write_pictures("images", 12)
+    tree.write_images("images", 12)
     assert tree.run(first, last, options=("--forcerun", "sample")).of("shard_many+100")
     after = tree.bytes_of(f"{folder}/*.parquet")
     assert sum(after[name][0] != before[name][0] for name in before) == 1

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from conftest import REPOSITORY, picture
+from conftest import REPOSITORY, made_image
 from lookalike.io import store
 from lookalike.io.formats.tables import NEAR_DUPLICATES
 from workflow.conftest import MINE, Tree, built_once
@@ -63,10 +63,10 @@ def test_other_options_of_running_a_model_or_another_label_embed_nothing(tree: T
     config["models"] = {"pixels": {"runtime": {"batch_size": 3, "mem_mb": 999, "threads": 3}}}
     tree.configure(config)
     assert tree.would_run().jobs == []
-    config["models"]["pixels"]["label"] = "Tiny pictures"
+    config["models"]["pixels"]["label"] = "Tiny images"
     tree.configure(config)
     assert tree.run().jobs == ["report mine"]
-    assert "Tiny pictures" in (tree.folder / "results/reports/mine/index.html").read_text()
+    assert "Tiny images" in (tree.folder / "results/reports/mine/index.html").read_text()
 
 
 def test_editing_a_models_entry_runs_that_model_only(tree: Tree) -> None:
@@ -170,7 +170,7 @@ OWN: dict[str, Any] = {
     "datasets": {
         "own": {
             "kind": "folder",
-            "root": "pictures",
+            "root": "photos",
             "queries": "asked",
             "truth": "truth.csv",
             "k": 3,
@@ -184,10 +184,10 @@ TRUTH = "query_id,reference_id\np100.png,p{}.bmp\np101.png,p5.bmp\n"
 
 def write_own(folder: Path) -> None:
     """References and queries in folders of their own, with a truth file."""
-    for name, numbers, ending in (("pictures", range(9), "bmp"), ("asked", (100, 101), "png")):
+    for name, numbers, ending in (("photos", range(9), "bmp"), ("asked", (100, 101), "png")):
         (folder / name).mkdir(parents=True)
         for number in numbers:
-            picture(number).save(folder / name / f"p{number}.{ending}")
+            made_image(number).save(folder / name / f"p{number}.{ending}")
     (folder / "truth.csv").write_text(TRUTH.format(3))
 
 
@@ -197,7 +197,7 @@ def own(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Tree:
 
     def build(tree: Tree) -> None:
         write_own(tree.folder)
-        tree.write_pictures("pictures/@eaDir", 50)
+        tree.write_images("photos/@eaDir", 50)
         assert len(tree.run().of("embed")) == 4
 
     return built_once(tmp_path_factory, "own", OWN, build).copy(tmp_path / "tree")
@@ -206,7 +206,7 @@ def own(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Tree:
 def test_one_more_image_in_a_folder_embeds_one_shard(own: Tree) -> None:
     command = "snakemake --cores 2 --forcerun sample -- demo"
     assert command in RECIPES
-    own.write_pictures("pictures", 9)
+    own.write_images("photos", 9)
     assert own.would_run().jobs == [], "a sample is a snapshot"
     ran = own.run("own", options=("--forcerun", "sample"))
     assert len(ran.of("embed")) == 1
@@ -224,13 +224,13 @@ def test_an_image_replaced_by_one_of_the_same_size_is_found_and_a_copy_without_d
     """The fixture has copied the run already: other dates and inodes, the same contents."""
     page = own.folder / "results/reports/own/index.html"
     assert "thumbnails that a Synology NAS keeps (@eaDir)" in page.read_text()
-    (own.folder / "pictures/more.NEF").write_bytes(b"MM")
+    (own.folder / "photos/more.NEF").write_bytes(b"MM")
     assert own.run("own", options=("--forcerun", "sample")).of("embed") == []
     assert ".nef files, which are camera raw" in page.read_text()
 
-    file = own.folder / "pictures/p4.bmp"
+    file = own.folder / "photos/p4.bmp"
     size = file.stat().st_size
-    picture(77).save(file)
+    made_image(77).save(file)
     assert file.stat().st_size == size
     ran = own.run("results/own/indexes/pixels/flat.faiss", options=("--forcerun", "sample"))
     assert len(ran.of("embed")) == 1
@@ -241,7 +241,7 @@ def test_an_image_replaced_by_one_of_the_same_size_is_found_and_a_copy_without_d
 
 def test_braces_in_paths_are_no_wildcards(tmp_path: Path) -> None:
     """In the workflow's own folder, of its images and of its tables: nothing is filled in, and edits are seen."""
-    places = {"root": "{q}/pictures", "queries": "{q}/asked", "truth": "{q}/truth.csv", "shards": {"references": 1}}
+    places = {"root": "{q}/photos", "queries": "{q}/asked", "truth": "{q}/truth.csv", "shards": {"references": 1}}
     config = {**OWN, "datasets": {"own": OWN["datasets"]["own"] | places}}
     tree = Tree.new(tmp_path / "{dataset} of {x}", config)
     write_own(tree.folder / "{q}")
@@ -253,7 +253,7 @@ def test_braces_in_paths_are_no_wildcards(tmp_path: Path) -> None:
 
 def test_models_that_saw_other_images_are_not_compared(tree: Tree) -> None:
     """An image edited in place, of the same size in bytes, before another model is added."""
-    path = tree.folder / "pictures/p3.png"
+    path = tree.folder / "photos/p3.png"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1  # behind the image's end: it still decodes
     path.write_bytes(data)
@@ -304,6 +304,6 @@ def test_the_workflow_runs_from_another_folder(finished: Tree, tmp_path: Path) -
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "mine.yaml").write_text((finished.folder / "mine.yaml").read_text())
-    (elsewhere / "pictures").symlink_to(finished.folder / "pictures")
+    (elsewhere / "photos").symlink_to(finished.folder / "photos")
     ran = Tree(elsewhere).would_run(options=("-s", str(finished.folder / "Snakefile")))
     assert len(ran.of("embed")) == 8

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from conftest import picture
+from conftest import made_image
 from workflow.conftest import Tree
 
 AFTER_SAMPLE = {
@@ -66,9 +66,9 @@ def test_a_showcase_comes_changes_and_goes_and_no_number_moves(tree: Tree) -> No
     images = tree.bytes_of("results/copies/images/*")
     outside = tree.folder / "outside"
     outside.mkdir()
-    picture(100).save(outside / "p1.png")  # a name that a reference has too
-    shutil.copy(tree.folder / "pictures/p3.png", outside / "twin.png")
-    (outside / "broken.png").write_bytes(b"no picture")
+    made_image(100).save(outside / "p1.png")  # a name that a reference has too
+    shutil.copy(tree.folder / "photos/p3.png", outside / "twin.png")
+    (outside / "broken.png").write_bytes(b"no image")
 
     with_showcase(tree, "outside")
     ran = tree.run()
@@ -84,7 +84,7 @@ def test_a_showcase_comes_changes_and_goes_and_no_number_moves(tree: Tree) -> No
     assert tree.run().jobs == []
 
     (tree.folder / "other").mkdir()
-    picture(101).save(tree.folder / "other/laptop.png")
+    made_image(101).save(tree.folder / "other/laptop.png")
     with_showcase(tree, "other")
     ran = tree.run("results/copies/embeddings/pixels/showcase-00000.parquet", "results/copies/metrics/pixels/flat.json")
     assert ran.of("embed") == ["copies pixels showcase-00000"]

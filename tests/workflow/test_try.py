@@ -11,22 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from conftest import REPOSITORY, MakePictures
+from conftest import REPOSITORY, ImageFolder
 
 MAIN = [sys.executable, "-c", "from lookalike.cli.main import main; main()"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow_scripts")}
 
 
 @pytest.fixture
-def here(tmp_path: Path, make_pictures: MakePictures) -> Path:
-    make_pictures(tmp_path / "Pictures", 9)
-    (tmp_path / "Pictures/broken.jpg").write_bytes(b"no picture")
+def here(tmp_path: Path, image_folder: ImageFolder) -> Path:
+    image_folder(tmp_path / "Images", 9)
+    (tmp_path / "Pictures/broken.jpg").write_bytes(b"no image")
     (tmp_path / "work").mkdir()
     return tmp_path / "work"
 
 
 def attempt(here: Path, *options: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [*MAIN, "try", "../Pictures", "--cores", "2", "--models", "pixels,color-histogram", *options]
+    command = [*MAIN, "try", "../Images", "--cores", "2", "--models", "pixels,color-histogram", *options]
     ended = subprocess.run(command, cwd=here, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert ended.returncode == status, ended.stderr[-5000:]
     assert "Traceback" not in ended.stderr
@@ -47,9 +47,9 @@ def test_one_command_from_a_folder_to_a_leaderboard(here: Path) -> None:
     assert (here / found["report"]).read_text().startswith("<!doctype html>")
 
     again = attempt(here, "--queries", "6", "--sample", "8")
-    assert "configuration: my-pictures.yaml (unchanged)" in again.stderr
+    assert "configuration: my-images.yaml (unchanged)" in again.stderr
     assert "Nothing to be done" in again.stderr
-    assert "report: results/reports/my-pictures/index.html" in again.stdout
+    assert "report: results/reports/my-photos/index.html" in again.stdout
     assert "Color histogram" in again.stdout
 
     (line,) = (one for one in (here / found["configuration"]).read_text().splitlines() if one.startswith("#   "))
@@ -60,8 +60,8 @@ def test_one_command_from_a_folder_to_a_leaderboard(here: Path) -> None:
 
 
 def test_a_workflow_that_fails_ends_with_its_reason(here: Path) -> None:
-    for picture in here.parent.glob("Pictures/*.png"):
-        picture.write_bytes(b"no picture any more")
+    for image in here.parent.glob("Pictures/*.png"):
+        image.write_bytes(b"not an image any more")
     failed = attempt(here, status=1)
     assert "references that were tried can be decoded; the first: " in failed.stderr
     assert "lookalike: the workflow ended with status 1." in failed.stderr
@@ -72,7 +72,7 @@ def test_ctrl_c_ends_the_workflow_and_its_jobs(here: Path) -> None:
     said = here / "said.txt"
     with said.open("w") as output:
         process = subprocess.Popen(
-            [*MAIN, "try", "../Pictures", "--queries", "5000", "--models", "pixels", "--cores", "2"],
+            [*MAIN, "try", "../Images", "--queries", "5000", "--models", "pixels", "--cores", "2"],
             cwd=here,
             env=ENVIRONMENT,
             stderr=output,

@@ -167,7 +167,7 @@ def _models(known: Catalogue, requested: list[str]) -> list[str]:
 def _name(folder: Path) -> str:
     """``my-2024`` for ``My Pictures/2024``: valid in paths, and never the name of a rule."""
     words = re.findall(r"[a-z0-9]+", folder.resolve().name.lower())
-    return "-".join(["my", *(words or ["pictures"])])
+    return "-".join(["my", *(words or ["images"])])
 
 
 def _snakefile() -> Path:

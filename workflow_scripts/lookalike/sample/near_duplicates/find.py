@@ -15,8 +15,8 @@ from lookalike.io.formats.tables import NEAR_DUPLICATES, SHARD
 from lookalike.job import memory
 from lookalike.job.errors import LookalikeError
 from lookalike.job.progress import Progress
-from lookalike.near_duplicates.groups import MOST_PAIRS, same_images, stars
-from lookalike.near_duplicates.signatures import Bytes, Signatures, joined, least_size, sign, thumbnail
+from lookalike.sample.near_duplicates.groups import MOST_PAIRS, same_images, stars
+from lookalike.sample.near_duplicates.signatures import Bytes, Signatures, joined, least_size, sign, thumbnail
 
 log = logging.getLogger(__name__)
 

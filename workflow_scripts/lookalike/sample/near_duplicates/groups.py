@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.near_duplicates.signatures import TURNS, Bytes, Rows, Signatures, turned
+from lookalike.sample.near_duplicates.signatures import TURNS, Bytes, Rows, Signatures, turned
 
 PHASH_BITS = 90  # of 256: largest distance of candidates
 DHASH_BITS = 70

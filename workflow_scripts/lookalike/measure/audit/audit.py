@@ -16,15 +16,15 @@ import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.audit import features
-from lookalike.audit.features import PLACES, RECIPE, Features, agreement
-from lookalike.audit.misses import Miss, misses
 from lookalike.io import identity, images, store
 from lookalike.io.formats.audit import BY_COLUMN, BY_FEATURES, NOT_AUDITED, OTHER, SAME_SCENE, UNREADABLE
 from lookalike.io.formats.tables import AUDIT, IMAGES, NEIGHBORS, SHARD, TRUTH
 from lookalike.job import memory
 from lookalike.job.errors import LookalikeError
 from lookalike.job.progress import Progress
+from lookalike.measure.audit import features
+from lookalike.measure.audit.features import PLACES, RECIPE, Features, agreement
+from lookalike.measure.audit.misses import Miss, misses
 
 log = logging.getLogger(__name__)
 
