@@ -20,7 +20,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow_scripts")}
 @pytest.fixture
 def here(tmp_path: Path, image_folder: ImageFolder) -> Path:
     image_folder(tmp_path / "Images", 9)
-    (tmp_path / "Pictures/broken.jpg").write_bytes(b"no image")
+    (tmp_path / "Images/broken.jpg").write_bytes(b"no image")
     (tmp_path / "work").mkdir()
     return tmp_path / "work"
 
@@ -49,7 +49,7 @@ def test_one_command_from_a_folder_to_a_leaderboard(here: Path) -> None:
     again = attempt(here, "--queries", "6", "--sample", "8")
     assert "configuration: my-images.yaml (unchanged)" in again.stderr
     assert "Nothing to be done" in again.stderr
-    assert "report: results/reports/my-photos/index.html" in again.stdout
+    assert "report: results/reports/my-images/index.html" in again.stdout
     assert "Color histogram" in again.stdout
 
     (line,) = (one for one in (here / found["configuration"]).read_text().splitlines() if one.startswith("#   "))
@@ -60,7 +60,7 @@ def test_one_command_from_a_folder_to_a_leaderboard(here: Path) -> None:
 
 
 def test_a_workflow_that_fails_ends_with_its_reason(here: Path) -> None:
-    for image in here.parent.glob("Pictures/*.png"):
+    for image in here.parent.glob("Images/*.png"):
         image.write_bytes(b"not an image any more")
     failed = attempt(here, status=1)
     assert "references that were tried can be decoded; the first: " in failed.stderr
