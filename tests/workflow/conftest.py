@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import REPOSITORY, made_image
+from conftest import REPOSITORY, made_image, shared_folder
 from warm import Warm
 
 SNAKEMAKE = Warm("snakemake.cli")
@@ -143,9 +143,7 @@ def built_once(
     factory: pytest.TempPathFactory, name: str, config: dict[str, Any], build: Callable[[Tree], Any]
 ) -> Tree:
     """A tree that the first worker of pytest builds and the others wait for. Tests change copies of it only."""
-    shared = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
+    shared = shared_folder(factory)
     built = shared / f"{name}.built"
     with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
