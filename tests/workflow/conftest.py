@@ -114,7 +114,7 @@ class Tree:
     def run(self, *targets: str, options: tuple[str, ...] = (), status: int = 0) -> Run:
         """Run Snakemake to a status; its output names every job that was started."""
         command = self.command(*targets)
-        at = command.index("--configfile")  # after ours: of an option that is there twice, the last one counts
+        at = command.index("--configfile")  # after ours: of a repeated option, the last one counts
         command[at:at] = options
         ended = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=900

