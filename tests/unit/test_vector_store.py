@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from conftest import REPOSITORY, largest_file
 from lookalike.cli.main import app
-from lookalike.embed import encoders
+from lookalike.embed import embed, encoders
 from lookalike.embed.embed import EmbedJob, embed_shard
 from lookalike.io import content_hashes, store, vector_store
 from lookalike.io.formats.records import EmbedTiming, Weights
@@ -372,6 +372,29 @@ def test_the_store_can_be_deleted_while_jobs_run(jobs: Jobs, calls: int) -> None
     assert jobs.again(encoder=Counting(delete)) == 40
     assert jobs.bytes() == without_store(jobs)
     assert jobs.embed() == 0
+
+
+def test_jobs_that_cut_a_data_set_into_other_shards_compute_nothing(jobs: Jobs) -> None:
+    """Each of them takes its vectors out of the old shard's file and leaves a smaller one to the others."""
+    jobs.add(*range(60)).embed()
+    paths = sorted(jobs.photos.iterdir())
+    for number in range(3):
+        jobs.sample(paths[number * 20 : number * 20 + 20], f"part{number}")
+    (jobs.folder / "shard.parquet").unlink()
+
+    class Meanwhile(VectorStore):
+        """One that is looked up before another job replaces its file, and read afterwards."""
+
+        def take(self, hashes: Any, dimension: int) -> Any:
+            embed.VectorStore = VectorStore
+            assert jobs.embed("part1") == 0
+            return super().take(hashes, dimension)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embed, "VectorStore", Meanwhile)
+        assert jobs.embed("part0") == 0
+    assert jobs.embed("part2") == 0
+    assert len(jobs.tables()) == 3
 
 
 @pytest.mark.usefixtures("_written_at_once")

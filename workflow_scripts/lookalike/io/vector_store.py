@@ -38,6 +38,7 @@ KEYS = np.dtype([("image_id", "<u8"), ("sha256", "<u8")])  # hash of the id, and
 SECONDS = 30  # of computing that are lost at most when a job is killed
 BYTES = 1 << 26  # of vectors that wait to be written
 BLOCK = 4096  # rows that are read at a time
+ATTEMPTS = 3  # to read a vector that other jobs move to another file
 TEMPORARY = ".*.tmp"
 
 
@@ -61,6 +62,7 @@ class VectorStore:
         self.identity = _identity(provenance)
         self.folder = Path(folder) / hashlib.sha256(self.identity.encode()).hexdigest()[:32]
         self._files: list[Path] = []  # tables
+        self._damaged: set[Path] = set()
         self._used: set[Path] = set()  # those that vectors were taken from, and those that this job wrote
         self._pending: list[pa.Table] = []
         self._waiting = 0  # bytes
@@ -70,20 +72,25 @@ class VectorStore:
 
     def _load(self) -> None:
         """Read all keys: 20 bytes of memory for each vector."""
-        parts = []
+        self._files, parts = [], []
         for path in sorted(self.folder.glob("*.keys")):
             with suppress(OSError, ValueError):  # removed by now, or cut short
-                parts.append(np.frombuffer(path.read_bytes(), KEYS))
-                self._files.append(path.with_suffix(".parquet"))
+                table = path.with_suffix(".parquet")
+                parts.append(np.frombuffer(b"" if table in self._damaged else path.read_bytes(), KEYS))
+                self._files.append(table)
         keys = np.concatenate(parts) if parts else np.empty(0, KEYS)
         numbers = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
         order = np.argsort(keys["sha256"], kind="stable")  # of several files with an image, the first is read
-        self._ids = keys["image_id"].copy()
+        self._ids = np.sort(keys["image_id"])
         self._hashes, self._numbers = keys["sha256"][order], numbers[order]
 
     def has_ids(self, ids: pa.ChunkedArray) -> NDArray[np.bool_]:
         """Which of n image ids the store knows, (n,): images that are worth reading first. Their bytes may differ."""
-        return np.isin(_of_ids(ids.to_pylist()), self._ids)
+        keys = _of_ids(ids.to_pylist())
+        if not len(self._ids):
+            return np.zeros(len(keys), np.bool_)
+        known: NDArray[np.bool_] = self._ids[np.minimum(np.searchsorted(self._ids, keys), len(self._ids) - 1)] == keys
+        return known
 
     def has(self, sha256: str) -> bool:
         """Whether there should be a vector of the image with this hash; only ``take`` can tell."""
@@ -95,19 +102,36 @@ class VectorStore:
         return int(self._numbers[row]) if row < len(self._hashes) and self._hashes[row] == key else None
 
     def take(self, hashes: Iterable[str], dimension: int) -> Iterator[Found]:
-        """The vectors of images by their hashes, in blocks and in any order; those that cannot be had are left out."""
-        by_file: dict[int, list[str]] = {}
-        for sha256 in dict.fromkeys(hashes):
+        """The vectors of images by their hashes, in blocks and in any order; those that cannot be had are left out.
+
+        A file that another job has replaced meanwhile is looked for again.
+        """
+        remaining = set(hashes)
+        for _ in range(ATTEMPTS):
+            replaced = False
+            for path, wanted in self._by_file(remaining):
+                self._used.add(path)
+                try:
+                    for found in self._read(path, wanted, dimension):
+                        remaining.difference_update(found.sha256)
+                        yield found
+                except LookalikeError as error:
+                    if path.exists():
+                        self._damaged.add(path)
+                        log.warning("vector store: its %d images are computed again. %s", len(wanted), error)
+                    else:
+                        replaced = True
+            if not replaced:
+                return
+            self._load()
+        log.warning("vector store: %d images are computed again, since their files were removed", len(remaining))
+
+    def _by_file(self, hashes: Iterable[str]) -> list[tuple[Path, list[str]]]:
+        by_number: dict[int, list[str]] = {}
+        for sha256 in sorted(hashes):
             if (number := self._number(int(sha256[:16], 16))) is not None:
-                by_file.setdefault(number, []).append(sha256)
-        for number, wanted in sorted(by_file.items()):
-            path = self._files[number]
-            self._used.add(path)
-            try:
-                yield from self._read(path, wanted, dimension)
-            except LookalikeError as error:
-                reason = error if path.exists() else f"{path}: was removed"
-                log.warning("vector store: its %d images are computed again. %s", len(wanted), reason)
+                by_number.setdefault(number, []).append(sha256)
+        return [(self._files[number], wanted) for number, wanted in sorted(by_number.items())]
 
     def _read(self, path: Path, wanted: list[str], dimension: int) -> Iterator[Found]:
         if _identity(store.read_provenance(path)) != self.identity:
