@@ -20,6 +20,7 @@ NEUTRAL = {
     "plan": "what it decides is in the keys and paths",
     "io.formats": "checks and describes tables and records; the stages make what they hold",
     "io.store": "writes and reads files, with checksums; a value that is read is the value that was written",
+    "io.vector_store": "reads and writes files, with checksums; a vector that is taken is the one that was computed",
     "io.alone": "decodes as io.images does, in a process of its own",
     "io.in_work": "notes which images are decoded, and leaves out those that hang or kill a job",
     "embed.checkpoints": "finds files, which are identified by their hashes",
