@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lookalike.embed import encoders
-from lookalike.io import images, in_work, store
+from lookalike.io import color_profiles, images, in_work, store
 from lookalike.io.formats.records import EmbedTiming, Weights, bottleneck
 from lookalike.io.formats.tables import EMBEDDINGS, REJECTED, SHARD
 from lookalike.job import memory
@@ -47,6 +47,7 @@ class ShardImage:
     prepared: NDArray[Any] | None = None
     reason: str = ""
     seconds: Seconds = field(default_factory=dict)
+    profile: str = ""  # with `icc: srgb`, what became of its color profile
 
 
 @dataclass
@@ -109,6 +110,7 @@ def embed_shard(job: EmbedJob) -> None:
     embedded = time.perf_counter()
     log.info("computed with %s", " ".join(filter(None, encoders.engine(encoder).values())))
     log.info("%d embedded + %d rejected = %d in the shard", len(done.images), len(done.rejected), rows.num_rows)
+    color_profiles.log_counts({image.image_id: image.profile for image in done.images})
     if guard.rejected:
         log.warning("%d of the rejected images hung or killed their decoder", guard.rejected)
 
@@ -328,7 +330,7 @@ def _read_and_prepare(row: Row, encoder: encoders.Encoder, reserve: memory.Take,
         data = images.read_row(row)
         read = time.perf_counter()
         if row["image_id"] in guard.suspects:
-            image, size = guard.alone(row, data, encoders.needs(encoder))
+            image, size = guard.alone(row, data, encoders.needs(encoder), encoders.icc(encoder))
         else:
             with guard.decoding(row, reserve) as take:
                 image, size = _decode(data, encoder, take)
@@ -342,7 +344,8 @@ def _read_and_prepare(row: Row, encoder: encoders.Encoder, reserve: memory.Take,
         raise
     seconds = {"read": read - started, "decode": decoded - read, "preprocess": time.perf_counter() - decoded}
     sha256 = hashlib.sha256(data).hexdigest()
-    return ShardImage(row["image_id"], row["path"], sha256, size, prepared, seconds=seconds)
+    profile = image.info.get("profile", "")
+    return ShardImage(row["image_id"], row["path"], sha256, size, prepared, seconds=seconds, profile=profile)
 
 
 def _decode(
@@ -350,7 +353,7 @@ def _decode(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """The decoded image, and the full (width, height), which differs if the image was decoded at a smaller size."""
     needs = encoders.needs(encoder)
-    image = images.decode(data, needs, reserve)
+    image = images.decode(data, needs, reserve, encoders.icc(encoder))
     return image, images.full_size(data, image) if needs else image.size
 
 
