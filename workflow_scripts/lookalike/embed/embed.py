@@ -21,7 +21,7 @@ from PIL import Image
 from lookalike.embed import encoders
 from lookalike.embed.batches import Batches, Embedded, Keep, Seconds, ShardImage, rounded, table
 from lookalike.embed.reuse import Known, Reuse, embed_missing
-from lookalike.io import images, in_work, store
+from lookalike.io import color_profiles, images, in_work, store
 from lookalike.io.formats.records import EmbedTiming, Weights, bottleneck
 from lookalike.io.formats.tables import EMBEDDINGS, REJECTED, SHARD
 from lookalike.io.vector_store import VectorStore
@@ -111,6 +111,7 @@ def embed_shard(job: EmbedJob) -> None:
     embedded = time.perf_counter()
     log.info("computed with %s", " ".join(filter(None, encoders.engine(encoder).values())))
     log.info("%d embedded + %d rejected = %d in the shard", len(done.images), len(done.rejected), rows.num_rows)
+    color_profiles.log_counts({image.image_id: image.profile for image in done.images})
     if guard.rejected:
         log.warning("%d of the rejected images hung or killed their decoder", guard.rejected)
 
@@ -267,7 +268,7 @@ def _read_and_prepare(row: Row, preparer: _Preparer, reserve: memory.Take) -> Sh
             return ShardImage(row["image_id"], row["path"], sha256)
         decoding = time.perf_counter()
         if row["image_id"] in guard.suspects:
-            image, size = guard.alone(row, data, encoders.needs(encoder))
+            image, size = guard.alone(row, data, encoders.needs(encoder), encoders.icc(encoder))
         else:
             with guard.decoding(row, reserve) as take:
                 image, size = _decode(data, encoder, take)
@@ -280,7 +281,8 @@ def _read_and_prepare(row: Row, preparer: _Preparer, reserve: memory.Take) -> Sh
         error.add_note(f"While preparing {row['root']}/{row['path']}, {image.width} x {image.height} pixels.")
         raise
     seconds = {"read": read - started, "decode": decoded - decoding, "preprocess": time.perf_counter() - decoded}
-    return ShardImage(row["image_id"], row["path"], sha256, size, prepared, seconds=seconds)
+    profile = image.info.get("profile", "")
+    return ShardImage(row["image_id"], row["path"], sha256, size, prepared, seconds=seconds, profile=profile)
 
 
 def _decode(
@@ -288,7 +290,7 @@ def _decode(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """The decoded image, and the full (width, height), which differs if the image was decoded at a smaller size."""
     needs = encoders.needs(encoder)
-    image = images.decode(data, needs, reserve)
+    image = images.decode(data, needs, reserve, encoders.icc(encoder))
     return image, images.full_size(data, image) if needs else image.size
 
 
