@@ -57,7 +57,9 @@ def fuse(
         return
     names = [name for name in rows[0]["metrics"] if rows[0]["metrics"][name] is not None]
     if not names:
-        raise LookalikeError(f"experiment '{experiment}': no accuracy was measured, so fusion cannot be compared.")
+        raise LookalikeError(
+            f"experiment '{experiment}': no query has a true match, so fusion cannot be compared. Choose another."
+        )
     print_table(
         f"{experiment}, index {index}: {' + '.join(models)}, {rows[0]['n']} queries with a match",
         ["ranking", *names, f"{BY} compared", "dimension", "bytes per vector", "images/s"],
