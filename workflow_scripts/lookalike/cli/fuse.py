@@ -75,12 +75,12 @@ def _costs(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:.4g}"
+    return "?" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _against(row: Mapping[str, Any]) -> str:
     """``better than dinov2-base, cannot tell from clip-vit-b32``."""
-    words = {"better": "better than", "worse": "worse than"}
+    words = {"better": "better than", "worse": "worse than", "cannot tell": "cannot tell from"}
     return ", ".join(f"{words.get(one['verdict'], one['verdict'] + ':')} {one['model']}" for one in row["against"])
 
 
