@@ -77,4 +77,4 @@ def test_a_failed_job_shows_its_reason_here(tmp_path: Path) -> None:
     tree = Tree.new(tmp_path / "tree", CONFIG)
     (tree.folder / "photos").mkdir()
     output = on_slurm(tree, status=1).output
-    assert "datasets.images.root: 'photos' contains no images" in output
+    assert "datasets.photos.root: 'photos' contains no images" in output
