@@ -91,13 +91,15 @@ def test_a_command_of_lookalike_has_these_options(page: Path, command: list[str]
     context = typer.Context(sub)
     given, _, _ = sub.make_parser(context).parse_args(command[2:])  # raises for an unknown option
     plan = plan_of(page, ["--configfile"])
-    names = {"experiment": plan.config.experiments, "model": plan.config.models, "models": plan.config.models}
+    of = plan.config.experiments.get(given.get("experiment") or "")
+    known = [*(of.models if of else plan.config.models), "MODEL..."]
+    names = {"experiment": plan.config.experiments, "model": known, "models": known}
     for parameter in sub.get_params(context):
         value = given.get(parameter.name or "")
         assert not (is_whole and parameter.required and not value), f"{parameter.name} is missing"
         if parameter.name in names and value:
             values = [value] if isinstance(value, str) else value
-            assert {one for text in values for one in text.split(",")} <= {*names[parameter.name], "MODEL..."}
+            assert {one for text in values for one in text.split(",")} <= {*names[parameter.name]}
         elif parameter.name == "name" and value and command[1] == "check":
             assert value in plan.config.datasets
 
