@@ -74,7 +74,7 @@ onstart:
         entries = {name: plan.config.datasets[name] for name in sorted(sampled)}
         if missing := missing_data(entries):
             if not workflow.execution_settings.keep_going:
-                raise WorkflowError(f"{missing}\n\nNothing was run.")
+                sys.exit(f"{missing}\n\nNothing was run.")
             logger.warning(
                 f"{missing}\n\nWhat does not need them is run (--keep-going)."
             )

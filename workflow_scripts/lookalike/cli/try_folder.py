@@ -283,7 +283,6 @@ def _show(known: Catalogue, trial: Trial, facts: dict[str, Any], as_json: bool) 
     cells = [
         [
             row["model"],
-            row["label"],
             _percent(row["accuracy_at_1"]),
             f"{_percent(row['low'])} to {_percent(row['high'])}",
             "?" if row["images_per_second"] is None else f"{row['images_per_second']:.3g}",
@@ -292,7 +291,7 @@ def _show(known: Catalogue, trial: Trial, facts: dict[str, Any], as_json: bool) 
     ]
     print_table(
         f"{trial.name}: fraction of {rows[0]['n']} copies for which the original is ranked first",
-        ["model", "label", "accuracy@1", "95 % interval", "images/s"],
+        ["model", "accuracy@1", "95 % interval", "images/s"],
         cells,
     )
     typer.echo(f"report: {typer.format_filename(report)}")

@@ -57,9 +57,9 @@ def locate(entry: Onnx, weights: Weights) -> Path:
     for name, expected in weights.files.items():
         file = path.parent / name
         if not file.is_file():
-            raise LookalikeError(f"{file}: is gone since fetch_weights recorded it. {recorded}")
+            raise LookalikeError(f"{file}: has been removed since fetch_weights recorded it. {recorded}")
         if sha256(file) != expected:
-            raise LookalikeError(f"{file}: is changed or damaged: fetch_weights recorded another. {recorded}")
+            raise LookalikeError(f"{file}: has changed since fetch_weights recorded it, or is damaged. {recorded}")
     return path
 
 

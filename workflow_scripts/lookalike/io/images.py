@@ -104,7 +104,7 @@ def check_roots(rows: pa.Table, where: object) -> None:
     for root in rows["root"].unique().to_pylist():
         if not Path(root).is_dir():
             raise LookalikeError(
-                f"{where}: its images are in {root}, and that folder does not exist now. Restore it, or mount its disk."
+                f"{where}: its images are in {root}, and that folder is missing. Restore it, or mount its disk."
             )
 
 

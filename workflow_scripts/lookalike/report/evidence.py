@@ -251,7 +251,9 @@ def read(job: ReportJob) -> Evidence:
         label = labels.get(measured.model) or measured.model
         runs.append(Run(number, measured.model, label, measured.index, measured, *footers[pair], shown))
     if not runs:
-        raise LookalikeError(f"experiment '{settings['experiment']}' has no metrics, so no report can be written.")
+        raise LookalikeError(
+            f"experiment '{settings['experiment']}' has no metrics, so no report can be written. Run it again."
+        )
     images, truth = store.read_table(job.images, IMAGES), store.read_table(job.truth, TRUTH)
     rejected, compared = _read_rejected(runs, job.seen, images), store.read_json(job.comparisons, Comparisons)
     duplicates = store.read_json(job.duplicates, Duplicates)
