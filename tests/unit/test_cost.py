@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY
-from lookalike.cli import catalogue
+from lookalike.embed import catalogue
 from lookalike.io import store
 from lookalike.io.formats.records import EmbedTiming
 from lookalike.io.formats.tables import EMBEDDINGS

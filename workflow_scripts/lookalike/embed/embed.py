@@ -156,7 +156,7 @@ def embed_rows(
 ) -> Embedded:
     """Embed the rows of a SHARD table in order, in batches of ``batch_size``; rejected images leave no gap.
 
-    ``guard`` notes which images are being decoded.
+    ``guard`` reads the images and notes which are being decoded.
 
     Duplicate files are computed once: a network's rounding depends on the position in the batch, and duplicates must
     have equal vectors.
@@ -325,7 +325,7 @@ def _prepare(
 def _read_and_prepare(row: Row, encoder: encoders.Encoder, reserve: memory.Take, guard: in_work.Guard) -> ShardImage:
     started = time.perf_counter()
     try:
-        data = images.read_row(row)
+        data = guard.read(row)
         read = time.perf_counter()
         if row["image_id"] in guard.suspects:
             image, size = guard.alone(row, data, encoders.needs(encoder))
