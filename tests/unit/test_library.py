@@ -134,7 +134,7 @@ def test_search_without_queries_or_references_is_empty() -> None:
 
 @pytest.fixture
 def shots(tmp_path: Path) -> Path:
-    """Two scenes, one of them saved four times, and what is no duplicate."""
+    """Two scenes, one of them saved four times, and an image without a duplicate."""
     draw = np.random.default_rng(1)
     first, second = (take_shot(scene_canvas(draw), draw) for _ in range(2))
     folder = tmp_path / "photos"
