@@ -19,11 +19,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from conftest import REPOSITORY, made_image
-from lookalike.cli import catalogue
 from lookalike.cli.main import app
 from lookalike.cli.sheet import SIDE, corners
 from lookalike.config.models import Pixels
-from lookalike.embed import embed
+from lookalike.embed import catalogue, embed
 from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.embed.models import color_histogram, pixels
 from lookalike.index.build import IndexJob, build

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import ConfigFiles, Json
 from lookalike.cli.output import print_json, print_table
+from lookalike.embed.catalogue import Catalogue
 from lookalike.plan import cost
 from lookalike.sample import sample
 from lookalike.sample.found import shortened

@@ -17,12 +17,12 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from lookalike.cli import catalogue as catalogues
 from lookalike.cli import try_configuration
-from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import THREADS, Json
 from lookalike.cli.output import print_json, print_table
 from lookalike.config.files import read
+from lookalike.embed import catalogue as catalogues
+from lookalike.embed.catalogue import Catalogue
 from lookalike.io import store
 from lookalike.io.formats.records import Metrics
 from lookalike.job.errors import ConfigError, LookalikeError, writing

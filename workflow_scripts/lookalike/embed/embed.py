@@ -153,8 +153,8 @@ def embed_rows(
 ) -> Embedded:
     """Embed the rows of a SHARD table in order, in batches of ``batch_size``; rejected images leave no gap.
 
-    ``guard`` notes which images are being decoded. ``known`` tells by an image's SHA-256 whether its vector is known:
-    such images are not decoded. ``keep`` is given every batch that is computed.
+    ``guard`` reads the images and notes which are being decoded. ``known`` tells by an image's SHA-256 whether its
+    vector is known: such images are not decoded. ``keep`` is given every batch that is computed.
 
     Duplicate files are computed once: a network's rounding depends on the position in the batch, and duplicates must
     have equal vectors.
@@ -261,7 +261,7 @@ def _read_and_prepare(row: Row, preparer: _Preparer, reserve: memory.Take) -> Sh
     encoder, guard = preparer.encoder, preparer.guard
     started = time.perf_counter()
     try:
-        data = images.read_row(row)
+        data = guard.read(row)
         read = time.perf_counter()
         sha256 = hashlib.sha256(data).hexdigest()
         if preparer.known and preparer.known(sha256):

@@ -1,4 +1,4 @@
-"""The catalogue for commands: finds and merges config.yaml, and loads models as the embed stage does."""
+"""The catalogue for commands and programs: finds and merges config.yaml, and loads models as the embed stage does."""
 
 import os
 import sys
@@ -31,12 +31,15 @@ class Catalogue:
     model_names: tuple[str, ...]  # entries in the files, without the variants that experiments add
 
     @classmethod
-    def open(cls, configfiles: Sequence[Path] | None, results: Path) -> "Catalogue":
-        """The workflow's config.yaml with a user's files merged over it. Raises ConfigError."""
+    def open(
+        cls, configfiles: Sequence[Path] | None, results: Path, models: Mapping[str, Any] | None = None
+    ) -> "Catalogue":
+        """The workflow's config.yaml with a user's files, and entries of models, merged over it. Raises ConfigError."""
         files = [find(), *(configfiles or ())]
         raw: Any = {}
         for path in files:
             raw = merge(raw, _mapping(path))
+        raw = merge(raw, {"models": models or {}})
         return cls(Plan.of(raw, files), tuple(configfiles or ()), results, tuple(raw["models"]))
 
     def check_models(self, names: Sequence[str]) -> None:
