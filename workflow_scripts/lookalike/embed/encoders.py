@@ -22,6 +22,8 @@ from pydantic import TypeAdapter
 
 from lookalike.config.models import Embed
 from lookalike.io.formats.records import Weights
+from lookalike.job.errors import LookalikeError
+from lookalike.job.packages import missing_import
 
 Computed = tuple[NDArray[np.float32], dict[str, float]]  # vectors, and seconds: `transfer` and `forward`
 Size = tuple[int, int]  # width, height
@@ -93,11 +95,16 @@ def load(key: str, weights: Weights, machine: Machine, export: str | Path | None
     With an ``export`` (export.json), ONNX Runtime computes, unless that says otherwise or a GPU may be used.
     """
     entry = parse(key)
-    if export:
-        exported: Encoder | None = importlib.import_module(EXPORTED).load(entry, weights, machine, export)
-        if exported:
-            return exported
-    encoder: Encoder = family(entry).load(entry, weights, machine)
+    try:
+        if export:
+            exported: Encoder | None = importlib.import_module(EXPORTED).load(entry, weights, machine, export)
+            if exported:
+                return exported
+        encoder: Encoder = family(entry).load(entry, weights, machine)
+    except ModuleNotFoundError as error:
+        if message := missing_import(error):
+            raise LookalikeError(f"{weights.source}: {message}") from None
+        raise
     return encoder
 
 

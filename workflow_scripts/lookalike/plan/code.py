@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LIBRARY = Path(__file__).parent.parent
+IN_WHEEL = (LIBRARY / "workflow" / "Snakefile").is_file()
+# The folder of the Snakefile: inside an installed library, or the repository around it.
+WORKFLOW = LIBRARY / "workflow" if IN_WHEEL else LIBRARY.parents[1]
+SCRIPTS = WORKFLOW / "workflow_scripts"
 DATA = (".j2", ".css", ".js")
 
 # Editing these changes no number, so it reruns nothing: module or package -> why. Their imports do not count either.
@@ -25,6 +29,7 @@ NEUTRAL = {
     "embed.checkpoints": "finds files, which are identified by their hashes",
     "embed.time_limit": "limits the time of a download",
     "embed.downloads": "fetches files, which are identified by their hashes",
+    "embed.onnx_external": "finds files, which are identified by their hashes",
     "embed.onnx_files": "finds files, which are identified by their hashes",
     "embed.fetch_weights": "writes down which files there are, by their hashes",
     "embed.file_hashes": "hashes files, or remembers the hash",
@@ -34,8 +39,8 @@ NEUTRAL = {
 class Code:
     """The source of a library, and hashes over the part of it that a script uses. Each file is read once."""
 
-    def __init__(self, library: Path = LIBRARY) -> None:
-        self.library = library
+    def __init__(self, library: Path = LIBRARY, scripts: Path = SCRIPTS) -> None:
+        self.library, self.scripts = library, scripts
         self._imports: dict[Path, list[str]] = {}
         self._hashes: dict[tuple[str, ...], str] = {}
 
@@ -45,13 +50,14 @@ class Code:
         if key not in self._hashes:
             digest = hashlib.sha256()
             for file in self.files(rule, *modules):
-                digest.update(file.relative_to(self.library.parent).as_posix().encode() + b"\0" + file.read_bytes())
+                root = self.scripts if file.parent == self.scripts else self.library.parent
+                digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
             self._hashes[key] = digest.hexdigest()[:16]
         return self._hashes[key]
 
     def files(self, rule: str, *modules: str) -> list[Path]:
         """The files that a rule's hash covers, sorted: its script, the import closure of that, and data beside them."""
-        script = self.library.parent / f"{rule}.py"
+        script = self.scripts / f"{rule}.py"
         found = {script}
         pending = [*self._imported(script), *modules]
         seen: set[str] = set()
