@@ -37,12 +37,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # any other error is a bug, for which a plain traceback is best
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("try")(try_folder.try_folder)  # `try` is a Python keyword
 for command in (
     *(pair.pair, search.search, models.models, fetch.fetch, check.check, doctor.doctor, schema.schema),
     *(export.export, fuse.fuse, workflow.workflow),
 ):
     app.command()(command)
-app.command("try")(try_folder.try_folder)  # `try` is a Python keyword
 
 
 def _version(requested: bool) -> None:
@@ -57,7 +57,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Which image embedding finds your images? Try the models of config.yaml on images of your own."""
+    """Which image embedding finds your images? Compare models on them, and search with the results."""
 
 
 def main() -> None:
