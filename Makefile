@@ -6,7 +6,7 @@ CORES ?= 2
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-slow test-slurm test-gpu test-browser check lint lint-scripts setup bench bench-gpu clean
+.PHONY: demo test test-slow test-slurm test-gpu test-browser test-install check lint lint-scripts setup bench bench-gpu clean
 
 demo: setup
 	$(BIN)/snakemake --cores $(CORES) demo
@@ -47,6 +47,10 @@ test-gpu: setup
 # needs Chromium and its driver; on Debian: apt-get install chromium chromium-driver
 test-browser: setup
 	$(BIN)/python -m pytest -m browser -n 0 tests/browser $(TESTS)
+
+# installs the wheel with the extra cpu in an environment of its own: minutes and 1 GB, and says how much of both
+test-install: setup
+	$(BIN)/python -m pytest -m install -n 0 tests/install $(TESTS)
 
 check: lint test
 

@@ -49,11 +49,15 @@ class Code:
         key = (rule, *modules)
         if key not in self._hashes:
             digest = hashlib.sha256()
-            for file in self.files(rule, *modules):
-                root = self.scripts if file.parent == self.scripts else self.library.parent
-                digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+            files = {self._name(file): file for file in self.files(rule, *modules)}
+            for name, file in sorted(files.items()):
+                digest.update(name.as_posix().encode() + b"\0" + file.read_bytes())
             self._hashes[key] = digest.hexdigest()[:16]
         return self._hashes[key]
+
+    def _name(self, file: Path) -> Path:
+        """A file's path in a clone, where the scripts are beside the library: the same in the wheel."""
+        return file.relative_to(self.scripts if file.parent == self.scripts else self.library.parent)
 
     def files(self, rule: str, *modules: str) -> list[Path]:
         """The files that a rule's hash covers, sorted: its script, the import closure of that, and data beside them."""
