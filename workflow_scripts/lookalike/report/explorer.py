@@ -108,7 +108,9 @@ def _map(queries: Queries, one: Map, number: np.ndarray[Any, np.dtype[np.int64]]
 
 def _about(one: Map) -> str:
     """How a map was made, and how far it can be trusted."""
-    kept = "" if one.kept is None else f" Of the ten nearest images of an image, {100 * one.kept:.0f} % are among the ten "
+    kept = (
+        "" if one.kept is None else f" Of the ten nearest images of an image, {100 * one.kept:.0f} % are among the ten "
+    )
     return f"{one.method}.{kept}" + ("nearest on the map." if kept else "")
 
 

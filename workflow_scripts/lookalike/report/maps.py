@@ -13,14 +13,14 @@ from lookalike.io.formats.tables import MAP
 from lookalike.job.errors import LookalikeError
 from lookalike.report.evidence import Evidence, Run, StrPath
 
-SIDE = 1000  # places are integers from 0 to SIDE, y downwards
+SIDE = 1000  # of a map on the page
 
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Map:
-    """One model's map. ``rows``: (n,) of the images table; ``places``: (n, 2) between -1 and 1.
+    """One model's map. ``rows``: (n,) of the images table; ``places``: (n, 2), y downwards.
 
     ``kept``: share of each image's ten nearest images that are among its ten nearest on the map, if known.
     """
@@ -35,8 +35,9 @@ class Map:
 
     @property
     def on_page(self) -> Ints:
-        """(n, 2) ``places`` as the page draws them."""
-        return np.asarray(np.rint((self.places + 1) * (SIDE / 2)), np.int64)
+        """(n, 2) ``places`` as the page draws them: integers from 0 to SIDE that fill both axes."""
+        low, high = (edge(self.places, axis=0, initial=0) for edge in (np.min, np.max))
+        return np.asarray(np.rint((self.places - low) / np.maximum(high - low, 1e-12) * SIDE), np.int64)
 
 
 def read(evidence: Evidence) -> list[Map]:
@@ -57,7 +58,9 @@ def _read(path: StrPath, runs: dict[str, Run], ids: pa.Array) -> Map:
     table, footer = store.read_table(path, MAP), store.read_provenance(path)
     run = runs.get(str(footer.get("model")))
     if run is None or any(footer.get(name) != run.provenance.get(name) for name in identity.BUILT):
-        raise LookalikeError(f"{path}: is the map of other vectors than those searched. Make it again: --forcerun {path}")
+        raise LookalikeError(
+            f"{path}: is the map of other vectors than those searched. Make it again: --forcerun {path}"
+        )
     rows = pc.fill_null(pc.index_in(table["image_id"].combine_chunks(), value_set=ids), -1).to_numpy().astype(np.int64)
     places = np.column_stack([table["x"].to_numpy(), -table["y"].to_numpy()]).astype(np.float64)
     return Map(run, rows, places, footer["method"], footer["kept_neighbors"], footer["query"], footer["reference"])
@@ -74,8 +77,7 @@ def _turned(made: Map, like: Map) -> Map:
     a, b = (places - places.mean(axis=0) for places in (made.places[own], like.places[others]))
     left, _, right = np.linalg.svd(a.T @ b)
     turned = made.places @ (left @ right)
-    turned -= (turned.max(axis=0) + turned.min(axis=0)) / 2
-    return replace(made, places=turned / max(float(np.abs(turned).max()), 1e-12))
+    return replace(made, places=turned)
 
 
 def all_rows(maps: Sequence[Map]) -> Ints:

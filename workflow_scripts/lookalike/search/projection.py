@@ -116,7 +116,9 @@ def _chosen(job: ProjectJob, sample: pa.Table, ids: pa.Array, embedded: NDArray[
     together = ([row, *matches.get(row, [])[:MATCHES], hits.get(row, -1)] for row in asked if embedded[row])
     references = np.flatnonzero(sample["reference"].to_numpy() & embedded[:-1])
     some = draw.choice(references, min(job.most, len(references)), replace=False)
-    return _first(chain(together, ([row] for row in found[rank > 1].tolist()), ([row] for row in some)), embedded, job.most)
+    return _first(
+        chain(together, ([row] for row in found[rank > 1].tolist()), ([row] for row in some)), embedded, job.most
+    )
 
 
 def _first(groups: Iterable[Sequence[int]], embedded: NDArray[np.bool_], most: int) -> Ints:

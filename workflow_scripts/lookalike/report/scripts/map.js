@@ -10,6 +10,7 @@ import { save } from "./save.js";
 
 const NEAR = 16; // pixels between a pointer and the query that it points at
 const DRAG = 5; // pixels that a pointer moves before it draws an area
+const BESIDE = 4; // of 1000, around points between which the keyboard chose an area
 const MOST_LINES = 150; // misses up to which each has a line to its match
 
 /**
@@ -87,6 +88,7 @@ export function imageMap(data, state, changed, show) {
   let corner = null; // of an area that is being drawn
   /** @type {{x: number, y: number} | null} */
   let other = null;
+  let margin = 0;
   let waiting = false;
   /** @type {Map<number, number>} */
   let pointOf = new Map();
@@ -143,7 +145,7 @@ export function imageMap(data, state, changed, show) {
       front.push(...ways(at, 1, { good, bad }));
       front.push({ x: xs[at], y: ys[at], r: 8, stroke: ink, width: 2.2, alpha: 1 });
     }
-    const area = corner && other ? box(corner, other) : areaOf(state.area);
+    const area = corner && other ? box(corner, other, margin) : areaOf(state.area);
     if (area) {
       const side = (/** @type {number} */ value, /** @type {number} */ length) => 14 + (value / 1000) * (length - 28);
       const [x, y] = [side(area.x0, size.width), side(area.y0, size.height)];
@@ -263,7 +265,7 @@ export function imageMap(data, state, changed, show) {
   function finish() {
     if (!corner || !other) return;
     state.map = data.models[model()].model;
-    state.area = areaText(box(corner, other));
+    state.area = areaText(box(corner, other, margin));
     corner = other = null;
     touch(false);
     changed();
@@ -292,6 +294,7 @@ export function imageMap(data, state, changed, show) {
     const here = pointer(event);
     const draws = event.pointerType === "mouse" || canvas.classList.contains("choosing");
     if (pressed && draws && Math.hypot(here.x - pressed.x, here.y - pressed.y) > DRAG) {
+      margin = 0;
       corner = toMap(pressed.x, pressed.y);
       other = toMap(here.x, here.y);
       redraw();
@@ -315,10 +318,10 @@ export function imageMap(data, state, changed, show) {
     if (step) {
       const point = towards(step[0], step[1]);
       if (point >= 0) look(point);
-      if (corner && at >= 0) other = around(1);
+      if (corner && at >= 0) other = here();
     } else if (event.key === " " && at >= 0) {
       if (corner) finish();
-      else [corner, other] = [around(0), around(1)];
+      else [corner, other, margin] = [here(), here(), BESIDE];
     } else if (event.key === "Escape" && (corner || state.area)) {
       if (corner) corner = other = null;
       else ((state.area = ""), changed());
@@ -328,8 +331,7 @@ export function imageMap(data, state, changed, show) {
     event.stopPropagation();
     redraw();
   });
-  /** A corner beside the current point, so that it lies inside. @param {number} way */
-  const around = (way) => ({ x: map.x[at] + (way ? 4 : -4), y: map.y[at] + (way ? 4 : -4) });
+  const here = () => ({ x: map.x[at], y: map.y[at] });
   drag.addEventListener("click", () => touch(drag.getAttribute("aria-pressed") !== "true"));
   field.addEventListener("change", () => {
     state.map = field.value;
@@ -367,7 +369,8 @@ export function imageMap(data, state, changed, show) {
   };
 }
 
-/** @param {{x: number, y: number}} a @param {{x: number, y: number}} b */
-function box(a, b) {
-  return { x0: Math.min(a.x, b.x), y0: Math.min(a.y, b.y), x1: Math.max(a.x, b.x), y1: Math.max(a.y, b.y) };
+/** @param {{x: number, y: number}} a @param {{x: number, y: number}} b @param {number} margin */
+function box(a, b, margin) {
+  const [x0, x1] = [Math.min(a.x, b.x) - margin, Math.max(a.x, b.x) + margin];
+  return { x0, y0: Math.min(a.y, b.y) - margin, x1, y1: Math.max(a.y, b.y) + margin };
 }
