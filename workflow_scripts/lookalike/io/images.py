@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from lookalike.io import archives, content_hashes
-from lookalike.io.image_containers import JPEG, PNG, count_scans, ends_in_zeros, essentials, jpeg_2000_depth
+from lookalike.io import archives, content_hashes, phone_formats
+from lookalike.io.image_containers import JPEG, PNG, count_scans, essentials, is_zero_filled, jpeg_2000_depth
 from lookalike.io.image_refusals import TO_CONVERT, BadImage, refusal, undecoded_kind
 from lookalike.job import memory
 from lookalike.job.errors import LookalikeError
 
 __all__ = ["BadImage", "check_roots", "decode", "full_size", "load", "read", "read_row"]
 
-# Formats to decode. Pillow supports more, but some of them run other programs on the file (PostScript).
+# Formats to decode, beside phone_formats. Pillow supports more, but some run other programs on the file (PostScript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
 MAX_PIXELS = 250_000_000
 MAX_RATIO = 200  # of the sides: resizing the shorter side of 30,000 x 1 to 224 makes the longer one 6.7 million
@@ -47,7 +47,7 @@ SAVE_RANGE = "and its white level is unknown; save it in its full range"
 NO_WHITE = "has 32-bit or signed grey values, and their white level is unknown; save it with 16 bits"
 
 # Peak memory of decoding in bytes per pixel, measured with Pillow 12 and 13; it includes the decoders' own copies.
-BYTES_A_PIXEL = {"WEBP": 17, "AVIF": 13, "JPEG2000": 20}
+BYTES_A_PIXEL = {"WEBP": 17, "AVIF": 13, "JPEG2000": 20, "HEIF": 14, "JXL": 40}
 BYTES_OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}  # all others: 4
 STRIP = 1 << 20  # pixels converted at a time
 
@@ -144,7 +144,10 @@ def decode(
     - The EXIF orientation is applied; a broken EXIF block is ignored.
     - Transparency, of pixels, a palette or one color, is composited onto white. A BMP with zero alpha everywhere is
       opaque, because programs leave that byte unset. The area that a GIF's first frame does not cover is white.
-    - Of an animation or a file with several images, only the first is decoded; the others may be damaged.
+    - Of an animation or a file with several images, only the first is decoded, of a HEIC the primary one; the others,
+      such as gain maps and depth maps, may be damaged. Animated JPEG XL is rejected.
+    - HEIC and JPEG XL need the packages of the extra `formats`. Both state in their own way how to turn the image, so
+      the EXIF orientation that they may repeat is not applied.
     - Of 16 bits per channel, the upper 8 are kept. Rejected, because their white level is unknown: 16-bit images
       without a value above 12 bits (they would be nearly black), 32-bit values and signed values.
       CMYK, YCbCr and Lab are converted to RGB by Pillow without profiles.
@@ -184,7 +187,7 @@ def decode(
         if isinstance(error, UnidentifiedImageError):
             raise BadImage(refusal(data)) from None
         kind = undecoded_kind(data)
-        raise BadImage(TO_CONVERT.format(kind) if kind else f"damaged: {error}") from None
+        raise BadImage(TO_CONVERT.format(kind) if kind else f"damaged: {' '.join(str(error).split())}") from None
 
 
 def full_size(data: bytes, image: Image.Image) -> Size:
@@ -193,10 +196,19 @@ def full_size(data: bytes, image: Image.Image) -> Size:
 
 
 def _opened(data: bytes) -> Image.Image:
+    if kind := phone_formats.kind_of(data):
+        return phone_formats.opened(data, kind, FORMATS)
     return Image.open(BytesIO(data), formats=FORMATS)
 
 
 def _decode(data: bytes, needs: Callable[[Size], Size] | None, reserve: Callable[[int], None] | None) -> Image.Image:
+    if phone_formats.is_jpeg_xl(data):  # opening it decodes it
+        header = phone_formats.jpeg_xl(data)
+        _check_size(header.size)
+        if header.animated:
+            raise BadImage(TO_CONVERT.format("an animated JPEG XL"))
+        if reserve:
+            reserve(header.size[0] * header.size[1] * BYTES_A_PIXEL["JXL"])
     image = _opened(data)
     _check(image, data)
     full = image.size
@@ -224,6 +236,8 @@ def _decode(data: bytes, needs: Callable[[Size], Size] | None, reserve: Callable
 
 
 def _orientation(image: Image.Image) -> Any:
+    if phone_formats.is_upright(image):
+        return None
     try:
         return image.getexif().get(ORIENTATION)
     except Exception:  # broken EXIF may make Pillow raise anything
@@ -234,16 +248,20 @@ def _upright_size(image: Image.Image) -> Size:
     return image.size[::-1] if _orientation(image) in SIDEWAYS else image.size
 
 
-def _check(image: Image.Image, data: bytes) -> None:
-    """Reject, before decoding, an image that would take too much time or memory, or that is only a preview."""
-    width, height = image.size
+def _check_size(size: Size) -> None:
+    width, height = size
     if width * height > MAX_PIXELS:
         raise BadImage(f"has {width} x {height} pixels; the limit is {MAX_PIXELS:,} in all")
-    if max(image.size) > MAX_RATIO * min(image.size):
+    if max(size) > MAX_RATIO * min(size):
         raise BadImage(f"has {width} x {height} pixels: one side is more than {MAX_RATIO} times the other")
+
+
+def _check(image: Image.Image, data: bytes) -> None:
+    """Reject, before decoding, an image that would take too much time or memory, or that is only a preview."""
+    _check_size(image.size)
     if image.info.get("progressive") and (scans := count_scans(data)) > MAX_SCANS:
         raise BadImage(f"has {scans:,} progressive scans; the limit is {MAX_SCANS}. Save it again")
-    if image.format in ("WEBP", "AVIF") and ends_in_zeros(data):
+    if image.format in ("WEBP", "AVIF", "HEIF") and is_zero_filled(data, image.format):
         raise BadImage("damaged: its pixels end in zero bytes, as after an incomplete download")
     tags = _tags(image)
     if tags.get(SUBFILE, 0) & 1:

@@ -11,9 +11,9 @@ from lookalike.io.formats.thresholds import Target
 
 
 class Baseline(Record):
-    """Bounds of an agreement metric: random neighbors (``floor``) and the best by the text itself (``ceiling``).
+    """Baselines of an agreement metric: random neighbors (``floor``) and those that the text selects (``ceiling``).
 
-    ``reached`` is the model's position between floor (0) and ceiling (1). ``not_counted`` counts the queries without a
+    ``reached`` is the model's position between the two, 0 to 1. ``not_counted`` counts the queries without a
     caption or category, and for nDCG also those without an agreeing reference.
     """
 
