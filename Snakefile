@@ -128,6 +128,7 @@ include: "rules/index.smk"
 include: "rules/search.smk"
 include: "rules/audit.smk"
 include: "rules/measure.smk"
+include: "rules/project.smk"
 include: "rules/compare.smk"
 include: "rules/report.smk"
 

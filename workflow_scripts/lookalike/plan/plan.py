@@ -21,7 +21,7 @@ from lookalike.plan.keys import Keys
 
 RULES = (
     *("make_images", "sample", "shard", "find_near_duplicates", "fetch_weights", "export", "embed", "index", "search"),
-    *("audit", "measure", "compare", "find_duplicates", "report"),
+    *("audit", "measure", "project", "compare", "find_duplicates", "report"),
 )
 
 
