@@ -117,7 +117,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "absent": absent,
         "navigation": [*sections, ("appendix", "Appendix")],
         "needs": offered,
-        "first_needs": [need.name for need in offered[:2]],
+        "offered": [need.name for need in offered],
         "cards": cards,
         "boards": board.boards(evidence, offered),
         "cautions": cautions.cautions(evidence),
