@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -259,7 +260,7 @@ def test_headings_and_landmarks_are_in_order(browser: Browser, page: Path) -> No
     levels = browser.run("[...document.querySelectorAll('h1, h2, h3, h4')].map((one) => Number(one.tagName[1]))")
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False)), levels
+    assert all(b - a <= 1 for a, b in pairwise(levels)), levels
     assert browser.run("document.querySelectorAll('header, nav, main, footer').length") == 4
     unnamed = browser.run(
         "[...document.querySelectorAll('button, input, select, [role=region], [role=img], nav')].filter((one) =>"
