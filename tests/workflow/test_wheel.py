@@ -141,6 +141,11 @@ def test_the_wheel_works_in_an_empty_folder_without_torch(
     search = ("search", str(photos / "p3.png"), "--experiment", "my-photos", "--model", "vit", "--json", *files)
     assert len(json.loads(call(here, lookalike, *search))["neighbors"]) == 5
 
+    api = f"import lookalike as la; print(la.load_model('pixels').embed([{str(photos / 'p3.png')!r}]).shape)"
+    assert call(here, str(python), "-c", api).strip() == "(1, 256)"
+    said = call(here, str(python), "-c", "import lookalike as la; la.load_model('dinov2-base')", status=1)
+    assert said.splitlines()[-1].endswith("torch and transformers are not installed. Run: pip install 'lookalike[hub]'")
+
     said = call(here, *snakemake, "more", status=1)
     assert "models.not-exported: torch and transformers are not installed. Run: pip install 'lookalike[hub]'" in said
     assert "Nothing was run." in said
