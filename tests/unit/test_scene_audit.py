@@ -29,8 +29,9 @@ def test_most_shots_of_one_scene_are_confirmed_and_at_most_two_in_a_thousand_oth
     shots = [features_of(grey_of(compressed(take_shot(one, draw), 70))) for one in canvases for _ in range(3)]
     confirmed: dict[bool, list[bool]] = {True: [], False: []}
     for one, other in combinations(range(len(shots)), 2):
-        confirmed[one // 3 == other // 3].append(agreement(shots[one], shots[other]) >= PLACES)
-    assert len(confirmed[False]) > 4000
+        if (same := one // 3 == other // 3) or (one + other) % 2:  # every second pair of different scenes
+            confirmed[same].append(agreement(shots[one], shots[other]) >= PLACES)
+    assert len(confirmed[False]) > 2000
     assert np.mean(confirmed[False]) <= 0.002
     assert np.mean(confirmed[True]) >= 0.8
 

@@ -179,7 +179,7 @@ OWN: dict[str, Any] = {
         "own": {
             "kind": "folder",
             "root": "photos",
-            "queries": "asked",
+            "queries": "queries",
             "truth": "truth.csv",
             "k": 3,
             "shards": {"references": 3},
@@ -192,7 +192,7 @@ TRUTH = "query_id,reference_id\np100.png,p{}.bmp\np101.png,p5.bmp\n"
 
 def write_own(folder: Path) -> None:
     """References and queries in folders of their own, with a truth file."""
-    for name, numbers, ending in (("photos", range(9), "bmp"), ("asked", (100, 101), "png")):
+    for name, numbers, ending in (("photos", range(9), "bmp"), ("queries", (100, 101), "png")):
         (folder / name).mkdir(parents=True)
         for number in numbers:
             made_image(number).save(folder / name / f"p{number}.{ending}")
@@ -249,7 +249,7 @@ def test_an_image_replaced_by_one_of_the_same_size_is_found_and_a_copy_without_d
 
 def test_braces_in_paths_are_no_wildcards(tmp_path: Path) -> None:
     """In the workflow's own folder, of its images and of its tables: nothing is filled in, and edits are seen."""
-    places = {"root": "{q}/photos", "queries": "{q}/asked", "truth": "{q}/truth.csv", "shards": {"references": 1}}
+    places = {"root": "{q}/photos", "queries": "{q}/queries", "truth": "{q}/truth.csv", "shards": {"references": 1}}
     config = {**OWN, "datasets": {"own": OWN["datasets"]["own"] | places}}
     tree = Tree.new(tmp_path / "{dataset} of {x}", config)
     write_own(tree.folder / "{q}")

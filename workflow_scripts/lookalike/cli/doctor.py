@@ -34,7 +34,7 @@ PruneStore = Annotated[
 
 
 def doctor(prune_store: PruneStore = None) -> None:
-    """Show what this machine has for a run: packages, GPUs and their locks, SLURM, caches, and folders to write to.
+    """Check this machine: packages, GPUs and which processes claim them, SLURM, caches, and folders to write to.
 
     Run it where you would type `snakemake`. Starts nothing and sends nothing. Exits with status 1 if a run would fail.
 
@@ -95,7 +95,7 @@ def _slurm() -> Iterator[Line]:
         yield "SLURM", "not on this machine", True
         return
     try:
-        yield "SLURM", f"answers; the state of jobs is asked with {cluster.status_command('sacct', FIRST_POLL)}", True
+        yield "SLURM", f"answers; jobs are polled with {cluster.status_command('sacct', FIRST_POLL)}", True
     except LookalikeError as error:
         yield "SLURM", str(error), False
 

@@ -28,7 +28,7 @@ def export(
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Export search results and true matches, to compute metrics with other programs.
+    """Export search results and true matches for other evaluation programs.
 
     \b
     Example:

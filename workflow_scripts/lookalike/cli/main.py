@@ -31,18 +31,18 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     name="lookalike",
-    help="Which image embedding finds your images? Try the models of config.yaml on images of your own.",
+    help="Which image embedding finds your images? Compare models on them, and search with the results.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # any other error is a bug, for which a plain traceback is best
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("try")(try_folder.try_folder)  # `try` is a Python keyword
 for command in (
     *(pair.pair, search.search, models.models, fetch.fetch, check.check, doctor.doctor, schema.schema),
     *(export.export, fuse.fuse),
 ):
     app.command()(command)
-app.command("try")(try_folder.try_folder)  # `try` is a Python keyword
 
 
 def main() -> None:

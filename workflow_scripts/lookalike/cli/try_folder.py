@@ -95,11 +95,11 @@ def try_folder(
     ] = Path(),
     as_json: Json = False,
 ) -> None:
-    """Find out which model finds your images: alters copies of them and searches for the originals.
+    """Find out which model finds your images: make altered copies, and search for the originals.
 
     Writes a configuration (NAME.yaml) that you can keep and edit, runs the workflow and prints the leaderboard.
-    Your images are read and never changed. An interrupted run resumes where it stopped, and images that you add or
-    remove are noticed.
+    Your images are read and never changed. An interrupted run resumes where it stopped, and the next run notices
+    images that you have added or removed.
 
     \b
     Example:

@@ -5,12 +5,15 @@ from numpy.typing import NDArray
 
 from lookalike.job.errors import LookalikeError
 
-GEM_POWER, GEM_FLOOR = 3.0, 1e-6  # F. Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation (2018)
+GEM_POWER, GEM_EPSILON = (
+    3.0,
+    1e-6,
+)  # F. Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation (2018)
 
 
 def gem(patches: NDArray[np.float32]) -> NDArray[np.float32]:
     """Generalised mean of (n, patches, channels) over the patches; negative values count as 0."""
-    mean: NDArray[np.float32] = np.mean(np.maximum(patches, GEM_FLOOR) ** GEM_POWER, axis=1)
+    mean: NDArray[np.float32] = np.mean(np.maximum(patches, GEM_EPSILON) ** GEM_POWER, axis=1)
     pooled: NDArray[np.float32] = mean ** (1 / GEM_POWER)
     return pooled
 

@@ -36,10 +36,10 @@ REASONS = (
 
 
 def status_command(chosen: str, first_poll: float) -> str:
-    """The command to ask for the state of jobs: ``sacct``, or ``squeue`` where SLURM keeps no accounts.
+    """The command that polls jobs: ``sacct``, or ``squeue`` where SLURM keeps no accounts.
 
     ``chosen``: by the user or the plugin, which takes ``sacct`` because the program exists, and then waits forever.
-    ``first_poll``: seconds before jobs are first asked for. Raises ConfigError where jobs could not be followed.
+    ``first_poll``: seconds before the first poll. Raises ConfigError if the end of jobs could be missed.
     """
     settings = _settings()
     accounts = settings.get("AccountingStorageType", "").removeprefix("accounting_storage/")

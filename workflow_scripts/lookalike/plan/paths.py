@@ -187,7 +187,7 @@ class Paths:
 
     @cached_property
     def _export_files(self) -> dict[str, str | None]:
-        """Where each model's network is exported to, for CPUs; asked for every shard, so remembered."""
+        """Where each model's network is exported to, for CPUs; cached, since every shard needs it."""
         return {name: model.embed.export_file() for name, model in self.config.models.items()}
 
     def exported_model(self, weights: str, export: str) -> str:

@@ -53,7 +53,7 @@ class Plan(Keys):
         return f"{root}/envs/{self.config.environment}.yaml"
 
     def title(self, experiment: str) -> str:
-        """An experiment's question, for people; where it has none, its name."""
+        """An experiment's question, for people; by default its name."""
         return self.config.experiments[experiment].title or experiment
 
     def index_runtime(self, index: str) -> IndexRuntime:

@@ -186,7 +186,7 @@ class Evidence:
         return next((run.label for run in self.runs if run.model == model), model)
 
     def verdict(self, metric: str, a: Run, b: Run) -> Comparison | None:
-        """The comparison of two runs from the perspective of ``a``; None if there is none, or if it has no value."""
+        """The comparison of two runs from the perspective of ``a``; None if it is missing or has no value."""
         for comparison in self.comparisons:
             if comparison.difference.value is None or comparison.metric != metric:
                 continue

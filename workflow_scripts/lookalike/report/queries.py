@@ -36,7 +36,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Found:
-    """What one model found, for n queries. Images are rows of the images table; -1 where there is none.
+    """What one model found, for n queries. Images are rows of the images table; -1 if missing.
 
     rank: (n,) of the best true match, from 1, ties counted against the model; NOT_FOUND beyond the first k; REJECTED,
         NO_ROWS or UNRANKED instead
@@ -219,7 +219,7 @@ def _neighbors(run: Run) -> pa.Table:
 def _found(run: Run, evidence: Evidence, candidates: Ints, ids: pa.Array, truth: tuple[Ints, Ints]) -> Found:
     table = _neighbors(run)
     n, images = len(candidates), len(ids)
-    place_of = np.full(images + 1, -1, np.int64)  # the last stands for ids that the sample lacks
+    place_of = np.full(images + 1, -1, np.int64)  # the last is for ids that the sample lacks
     place_of[candidates] = np.arange(n)
     query, reference = (
         pc.fill_null(pc.index_in(table[name].combine_chunks(), value_set=ids), images).to_numpy().astype(np.int64)

@@ -87,7 +87,7 @@ def _standing(evidence: Evidence, run: Run, by: str) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """The row's model compared with the column's; ``comparison`` is None on the diagonal or if there is none."""
+    """The row's model compared with the column's; ``comparison`` is None on the diagonal or if it is missing."""
 
     comparison: Comparison | None
     self: bool

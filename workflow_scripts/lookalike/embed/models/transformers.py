@@ -117,7 +117,7 @@ class Network(TorchEncoder):
     def _last_state(self, arguments: dict[str, Any]) -> "torch.Tensor":
         """``hidden_states[-1]``, caught at the output of its layer, so that the other states need not stay in memory.
 
-        That layer is located once, with the first batch; if there is none, all states are kept.
+        That layer is located once, with the first batch; if it is missing, all states are kept.
         """
         if self._last_layer is None:
             states, self._last_layer = _find_last_layer(self.network, arguments)

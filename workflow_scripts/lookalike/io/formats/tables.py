@@ -95,7 +95,7 @@ class Format:
             )
 
 
-VECTOR = pa.list_(pa.float32())  # stands for fixed_size_list<float32 or float16, D>, where D is the model's
+VECTOR = pa.list_(pa.float32())  # a placeholder for fixed_size_list<float32 or float16, D>, where D is the model's
 
 
 def is_vector(dtype: pa.DataType) -> bool:

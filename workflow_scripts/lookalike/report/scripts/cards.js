@@ -4,7 +4,7 @@ import { make, marker } from "./dom.js";
 /** @typedef {import("./data.js").Data} Data */
 
 /**
- * An image: a cell of a sprite, or why there is none; in a page without pixels its id.
+ * An image: a cell of a sprite, or why it has no pixels; in a page without pixels its id.
  *
  * @param {Data} data
  * @param {number} image
