@@ -106,7 +106,7 @@ def test_every_image_is_embedded_or_listed_with_its_reason(tmp_path: Path) -> No
     assert (metrics["references"], metrics["rejected_references"]) == (len(expected), len(rejected))
     assert (metrics["queries"], metrics["rejected_queries"]) == (2, 0)
     page = (tree.folder / "results/reports/mine/index.html").read_text()
-    assert "is HEIC, which is not supported; convert it to JPEG" in page
+    assert "damaged: it starts like HEIC, but cannot be decoded" in page
 
     training = tree.folder / "results/own/embeddings/pixels/training-00000.parquet"
     assert pq.read_table(training)["image_id"].to_pylist() == ["p30.png", "p31.png", "p32.png"]

@@ -18,7 +18,7 @@ from workflow.conftest import MINE, Tree, built_once
 
 RECIPES = (REPOSITORY / "docs/reruns.md").read_text()
 BELOW_METRICS = {"compare", "report"}
-BELOW_EMBED = {"index", "search", "audit", "measure", *BELOW_METRICS}
+BELOW_EMBED = {"index", "search", "audit", "project", "measure", *BELOW_METRICS}
 BELOW_FIRST = {*BELOW_EMBED, "find_duplicates"}  # of an experiment's first model, by what it saw
 
 
@@ -40,6 +40,7 @@ def test_a_finished_run_has_every_file_of_every_stage(finished: Tree) -> None:
         "copies/neighbors/pixels/flat.candidates.parquet",
         "copies/sample/near_duplicates.parquet",
         "copies/audit/pixels/flat.parquet",
+        "copies/map/pixels/flat.parquet",
         "copies/metrics/pixels/flat.json",
         "reports/mine/leaderboard.csv",
         "reports/mine/comparisons.json",

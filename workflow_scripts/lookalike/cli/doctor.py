@@ -12,7 +12,7 @@ import typer
 
 from lookalike.config.models import Runtime
 from lookalike.io import vector_store
-from lookalike.job import gpus
+from lookalike.job import gpus, packages
 from lookalike.job.errors import LookalikeError
 from lookalike.plan import cluster
 from lookalike.plan.cost import file_size
@@ -63,7 +63,7 @@ def _installation() -> Iterator[Line]:
         except metadata.PackageNotFoundError:
             yield name, "not installed", name.startswith("snakemake-") or name in ("torch", "transformers")
     faiss = [name for name in ("faiss-cpu", "faiss-gpu") if _installed(name)]
-    fact = " and ".join(faiss) or "not installed. Run `make setup`"
+    fact = " and ".join(faiss) or packages.why_missing(["faiss"])
     yield "faiss", fact if len(faiss) < 2 else f"{fact}, which exclude each other: uninstall one", len(faiss) == 1
 
 

@@ -25,6 +25,9 @@ class EmbedBase(Entry):
 
     family: str
     stored_dtype: Literal["float32", "float16"] = Field("float32", description="precision of the stored vectors")
+    icc: Literal["ignore", "srgb"] = Field(
+        "ignore", description="ignore color profiles, as published models do, or convert images with one to sRGB"
+    )
 
     def weights_key(self) -> str:
         """What identifies a model's weights, as sorted JSON without defaults. Models may share it."""

@@ -36,6 +36,7 @@ class ShardImage:
     prepared: NDArray[Any] | None = None
     reason: str = ""
     seconds: Seconds = field(default_factory=dict)
+    profile: str = ""  # with `icc: srgb`, what became of its color profile
 
 
 @dataclass

@@ -21,7 +21,7 @@ from PIL import Image
 from lookalike.embed import encoders
 from lookalike.embed.batches import Batches, Embedded, Keep, Seconds, ShardImage, rounded, table
 from lookalike.embed.reuse import Known, Reuse, embed_missing
-from lookalike.io import images, in_work, store
+from lookalike.io import color_profiles, images, in_work, phone_formats, store
 from lookalike.io.formats.records import EmbedTiming, Weights, bottleneck
 from lookalike.io.formats.tables import EMBEDDINGS, REJECTED, SHARD
 from lookalike.io.vector_store import VectorStore
@@ -85,7 +85,7 @@ def embed_shard(job: EmbedJob) -> None:
         "weights_sha256": weights_sha256(fetched),
         "dtypes": {"compute": encoder.compute_dtype, "stored": entry.stored_dtype},
         "engine": encoders.engine(encoder),
-        "versions": {**encoder.versions, **store.versions("pyarrow")},
+        "versions": {**encoder.versions, **store.versions("pyarrow", *(kind.package for kind in phone_formats.KINDS))},
     }
     kept = VectorStore(job.vector_store, provenance) if job.vector_store and entry.reusable else None
     notes = Path(job.timing_out).with_suffix(".in_work")
@@ -111,6 +111,7 @@ def embed_shard(job: EmbedJob) -> None:
     embedded = time.perf_counter()
     log.info("computed with %s", " ".join(filter(None, encoders.engine(encoder).values())))
     log.info("%d embedded + %d rejected = %d in the shard", len(done.images), len(done.rejected), rows.num_rows)
+    color_profiles.log_counts({image.image_id: image.profile for image in done.images})
     if guard.rejected:
         log.warning("%d of the rejected images hung or killed their decoder", guard.rejected)
 
@@ -152,8 +153,8 @@ def embed_rows(
 ) -> Embedded:
     """Embed the rows of a SHARD table in order, in batches of ``batch_size``; rejected images leave no gap.
 
-    ``guard`` notes which images are being decoded. ``known`` tells by an image's SHA-256 whether its vector is known:
-    such images are not decoded. ``keep`` is given every batch that is computed.
+    ``guard`` reads the images and notes which are being decoded. ``known`` tells by an image's SHA-256 whether its
+    vector is known: such images are not decoded. ``keep`` is given every batch that is computed.
 
     Duplicate files are computed once: a network's rounding depends on the position in the batch, and duplicates must
     have equal vectors.
@@ -260,14 +261,14 @@ def _read_and_prepare(row: Row, preparer: _Preparer, reserve: memory.Take) -> Sh
     encoder, guard = preparer.encoder, preparer.guard
     started = time.perf_counter()
     try:
-        data = images.read_row(row)
+        data = guard.read(row)
         read = time.perf_counter()
         sha256 = hashlib.sha256(data).hexdigest()
         if preparer.known and preparer.known(sha256):
             return ShardImage(row["image_id"], row["path"], sha256)
         decoding = time.perf_counter()
         if row["image_id"] in guard.suspects:
-            image, size = guard.alone(row, data, encoders.needs(encoder))
+            image, size = guard.alone(row, data, encoders.needs(encoder), encoders.icc(encoder))
         else:
             with guard.decoding(row, reserve) as take:
                 image, size = _decode(data, encoder, take)
@@ -280,7 +281,8 @@ def _read_and_prepare(row: Row, preparer: _Preparer, reserve: memory.Take) -> Sh
         error.add_note(f"While preparing {row['root']}/{row['path']}, {image.width} x {image.height} pixels.")
         raise
     seconds = {"read": read - started, "decode": decoded - decoding, "preprocess": time.perf_counter() - decoded}
-    return ShardImage(row["image_id"], row["path"], sha256, size, prepared, seconds=seconds)
+    profile = image.info.get("profile", "")
+    return ShardImage(row["image_id"], row["path"], sha256, size, prepared, seconds=seconds, profile=profile)
 
 
 def _decode(
@@ -288,7 +290,7 @@ def _decode(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """The decoded image, and the full (width, height), which differs if the image was decoded at a smaller size."""
     needs = encoders.needs(encoder)
-    image = images.decode(data, needs, reserve)
+    image = images.decode(data, needs, reserve, encoders.icc(encoder))
     return image, images.full_size(data, image) if needs else image.size
 
 
