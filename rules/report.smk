@@ -26,8 +26,11 @@ rule report:
         report(
             "results/reports/{experiment}/index.html",
             caption="captions/report.rst",
-            labels={"file": "report (HTML)"},
-            category=lambda wildcards: plan.title(wildcards.experiment),
+            category="Answer",
+            labels=lambda wildcards: {
+                "experiment": plan.title(wildcards.experiment),
+                "file": "report (HTML)",
+            },
         ),
     log:
         "results/logs/report/{experiment}.log",

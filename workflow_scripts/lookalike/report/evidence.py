@@ -196,7 +196,7 @@ class Evidence:
                 if (comparison.a, comparison.b) == (a.model, b.model):
                     return comparison
                 if (comparison.a, comparison.b) == (b.model, a.model):
-                    return _reversed(comparison)
+                    return reversed_comparison(comparison)
         return None
 
 
@@ -384,7 +384,8 @@ def _groups(images: pa.Table, truth: pa.Table) -> int:
     return int(pc.count_distinct(names, mode="only_valid").as_py() + names.null_count)
 
 
-def _reversed(comparison: Comparison) -> Comparison:
+def reversed_comparison(comparison: Comparison) -> Comparison:
+    """The same comparison from the side of ``b``."""
     gap = comparison.difference
     value, low, high = gap.value, gap.low, gap.high
     difference = Estimate(
