@@ -23,7 +23,7 @@ from lookalike.config.models import Embed
 from lookalike.embed import export
 from lookalike.embed.embed import EmbedJob, embed_shard
 from lookalike.embed.fetch_weights import fetch_weights
-from lookalike.io import content_hashes, store
+from lookalike.io import content_hashes, phone_formats, store
 from lookalike.io.formats.tables import EMBEDDINGS, SHARD
 from lookalike.plan import keys
 
@@ -167,9 +167,17 @@ def odd_images(folder: Path) -> dict[str, Path]:
     }
 
 
+def phone_images(folder: Path) -> dict[str, Path]:
+    assert all(map(phone_formats.is_installed, phone_formats.KINDS))  # which lets Pillow write them, too
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    image = made_image(3, (64, 48))
+    return {name: saved(image, folder / f"turned.{name}", exif=turned.tobytes()) for name in ("heic", "jxl")}
+
+
 def test_an_image_has_one_vector_as_path_bytes_and_pil_image(tmp_path: Path) -> None:
     model = la.load_model({"family": "pixels", "size": 16})
-    for name, path in odd_images(tmp_path).items():
+    for name, path in (odd_images(tmp_path) | phone_images(tmp_path)).items():
         with Image.open(path) as image:
             vectors = model.embed([path, str(path), path.read_bytes(), image])
         assert (vectors == vectors[0]).all(), name

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lookalike.embed import encoders, export
 from lookalike.embed.catalogue import Catalogue
@@ -258,7 +258,7 @@ def _file_of(image: Image.Image) -> bytes:
     if not image.width or not image.height:
         raise images.BadImage("has no pixels")
     try:
-        upright = ImageOps.exif_transpose(image)
+        upright = images.upright(image)
         file = BytesIO()
         if upright.mode == "RGB" and not upright.has_transparency_data and "icc_profile" not in upright.info:
             upright.save(file, "BMP")
