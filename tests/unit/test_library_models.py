@@ -278,11 +278,16 @@ def test_a_model_of_a_users_configuration_is_found_by_its_name(tmp_path: Path) -
         ({"family": "pixels", "sides": 3}, r"models.entry.embed.sides: .*"),
         ({"family": "pixels", "size": 1}, r"models.entry.embed.size: .*"),
         ({"embed": {"family": "onnx", "path": "none.onnx", "size": 8}}, "none.onnx: no such file"),
+        (
+            "mine",
+            "none.onnx: no such file.* To fetch the weights ahead of time: lookalike fetch mine --configfile m.yaml",
+        ),
     ],
 )
 def test_a_wrong_model_says_where_what_and_what_to_do(model: Any, message: str) -> None:
+    Path("m.yaml").write_text("models: {mine: {embed: {family: onnx, path: none.onnx}}}")
     with pytest.raises(la.LookalikeError, match=message):
-        la.load_model(model)
+        la.load_model(model, config="m.yaml")
 
 
 def test_a_whole_entry_brings_its_runtime() -> None:

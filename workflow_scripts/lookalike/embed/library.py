@@ -142,7 +142,7 @@ def load_model(
     catalogue.check_models([name])
     runtime = catalogue.plan.runtime(name)
     machine = encoders.Machine(threads or os.cpu_count() or 1, bool(runtime.gpu) if gpu is None else gpu)
-    weights = catalogue.weights(name)
+    weights = _weights(catalogue, name)
     key, exported = catalogue.plan.embedding_key(name), catalogue.export(name, weights)
     if exported is None and not (machine.gpu and (cuda_devices() or Path("/dev/kfd").exists())):
         exported = _export(catalogue, name, weights, machine.threads)
@@ -305,6 +305,17 @@ def _export(catalogue: Catalogue, model: str, weights: Weights, threads: int) ->
             )
         )
     return record
+
+
+def _weights(catalogue: Catalogue, model: str) -> Weights:
+    """The model's weights; the error for missing ones says how to fetch them ahead of time."""
+    try:
+        return catalogue.weights(model)
+    except LookalikeError as error:
+        if model == ENTRY:
+            raise
+        files = "".join(f" --configfile {path}" for path in catalogue.configfiles)
+        raise LookalikeError(f"{error} To fetch the weights ahead of time: lookalike fetch {model}{files}") from None
 
 
 def _whole(entry: Mapping[str, Any]) -> Mapping[str, Any]:
