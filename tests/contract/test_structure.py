@@ -91,6 +91,7 @@ def test_the_library_knows_nothing_of_snakemake() -> None:
         *(
             "sample.near_duplicates.find",
             "measure.audit.audit",
+            "search.projection",
             "measure.measure",
             "compare.compare",
             "compare.duplicates",

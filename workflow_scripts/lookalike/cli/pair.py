@@ -59,7 +59,7 @@ def pair(
             {"model": name, "label": catalogue.plan.label(name), "cosine": cosine, "similarity": (cosine + 1) / 2}
         )
     if not rows:
-        raise LookalikeError(f"no model is available locally. The first: {next(iter(unavailable.values()))}")
+        raise LookalikeError(f"no model is available locally. For example, {next(iter(unavailable.values()))}")
 
     if as_json:
         print_json({"a": str(first), "b": str(second), "models": rows, "unavailable": unavailable})
