@@ -29,6 +29,7 @@ from lookalike.io.formats.records import (
 from lookalike.io.formats.tables import IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.report import near_duplicates
+from lookalike.report.cases import IN_PAGE, Limits
 from lookalike.report.near_duplicates import NearDuplicates
 
 StrPath = str | Path
@@ -217,6 +218,7 @@ class ReportJob:
     near_duplicates: StrPath | None = None
     audit: Sequence[StrPath] = ()
     maps: Sequence[StrPath] = ()
+    limits: Limits = IN_PAGE
 
     @cached_property
     def settings(self) -> dict[str, Any]:
