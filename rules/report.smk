@@ -27,8 +27,11 @@ rule report:
         page=report(
             "results/reports/{experiment}/index.html",
             caption="captions/report.rst",
-            labels={"file": "report (HTML)"},
-            category=lambda wildcards: plan.title(wildcards.experiment),
+            category="Answer",
+            labels=lambda wildcards: {
+                "experiment": plan.title(wildcards.experiment),
+                "file": "report (HTML)",
+            },
         ),
         # declared, so that Snakemake makes both again where one is lost; nothing reads it, so it needs no checksum
         cases=directory("results/reports/{experiment}/cases"),

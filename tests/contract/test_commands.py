@@ -7,6 +7,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,18 @@ EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["
 CHECKED = ("lookalike", "snakemake", "make", "python", "pytest", "pip")
 OTHERS = {"git", "mkdir", "mv", "tar", "ruff", "mypy", "snakefmt", "trec_eval", "jq", "export", "."}  # others' programs
 METRICS = "results/{dataset}/metrics/{model}/{index}.json"
-NOT_INSTALLED = {"open_clip"}  # modules that a snippet imports, and that no extra installs
+# modules that a snippet imports, and that no extra installs
+NOT_INSTALLED = {"open_clip", "datasets", "lancedb", "qdrant_client", "embedding_atlas", "fiftyone"}
 INLINE = rf"`((?:{'|'.join(CHECKED)}) [^`]+)`"
 FENCED = r"^ *```(\w*)\n(.*?)^ *```"
+
+
+@cache
+def snakemake() -> Any:
+    """Its argument parser, with the options of the plugins."""
+    from snakemake.cli import get_argument_parser  # takes seconds
+
+    return get_argument_parser()
 
 
 def prose(page: Path) -> str:
@@ -91,13 +101,15 @@ def test_a_command_of_lookalike_has_these_options(page: Path, command: list[str]
     context = typer.Context(sub)
     given, _, _ = sub.make_parser(context).parse_args(command[2:])  # raises for an unknown option
     plan = plan_of(page, ["--configfile"])
-    names = {"experiment": plan.config.experiments, "model": plan.config.models, "models": plan.config.models}
+    of = plan.config.experiments.get(given.get("experiment") or "")
+    known = [*(of.models if of else plan.config.models), "MODEL..."]
+    names = {"experiment": plan.config.experiments, "model": known, "models": known}
     for parameter in sub.get_params(context):
         value = given.get(parameter.name or "")
         assert not (is_whole and parameter.required and not value), f"{parameter.name} is missing"
         if parameter.name in names and value:
             values = [value] if isinstance(value, str) else value
-            assert {one for text in values for one in text.split(",")} <= {*names[parameter.name], "MODEL..."}
+            assert {one for text in values for one in text.split(",")} <= {*names[parameter.name]}
         elif parameter.name == "name" and value and command[1] == "check":
             assert value in plan.config.datasets
 
@@ -106,10 +118,8 @@ def test_a_command_of_lookalike_has_these_options(page: Path, command: list[str]
 def test_a_command_of_snakemake_has_these_options_and_targets(
     page: Path, command: list[str], is_whole: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from snakemake.cli import get_argument_parser
-
     try:
-        given = get_argument_parser().parse_args(command[1:])
+        given = snakemake().parse_args(command[1:])
     except SystemExit:
         pytest.fail(capsys.readouterr().err)
     plan = plan_of(page, command)
@@ -155,7 +165,7 @@ def snippets() -> list[Any]:
 
 
 @pytest.mark.parametrize("text", snippets())
-def test_python_snippets_compile_and_use_names_that_exist(text: str) -> None:
+def test_python_snippets_compile_and_use_names_that_exist(text: str) -> None:  # noqa: PLR0912
     tree = ast.parse(text)
     compile(tree, "snippet", "exec")
     modules: dict[str, Any] = {}
@@ -164,14 +174,15 @@ def test_python_snippets_compile_and_use_names_that_exist(text: str) -> None:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 bound.add(alias.asname or alias.name)
-                if alias.name not in NOT_INSTALLED:
+                if alias.name.partition(".")[0] not in NOT_INSTALLED:
                     modules[alias.asname or alias.name] = importlib.import_module(alias.name)
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
-                assert hasattr(importlib.import_module(node.module or ""), alias.name), alias.name
+                if (node.module or "").partition(".")[0] not in NOT_INSTALLED:
+                    assert hasattr(importlib.import_module(node.module or ""), alias.name), alias.name
                 bound.add(alias.asname or alias.name)
-        elif isinstance(node, ast.ClassDef | ast.FunctionDef):
-            bound.add(node.name)
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.ExceptHandler):
+            bound.add(node.name or "")
         elif isinstance(node, ast.arg):
             bound.add(node.arg)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -182,3 +193,15 @@ def test_python_snippets_compile_and_use_names_that_exist(text: str) -> None:
             assert hasattr(modules[node.value.id], node.attr), f"{node.value.id}.{node.attr}"
         elif isinstance(node, ast.Name) and node.id not in bound:
             assert any(hasattr(module, node.id) for module in of_the_library), f"{node.id} is not defined"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_an_option_in_the_prose_exists(page: Path) -> None:
+    known = {*snakemake()._option_string_actions}
+    for sub in LOOKALIKE.commands.values():
+        known |= {name for parameter in sub.get_params(typer.Context(sub)) for name in parameter.opts}
+    scripts = "".join(path.read_text() for path in (REPOSITORY / "benchmarks").glob("*.py"))
+    known |= {*re.findall(r'"(--[a-z-]+)"', scripts)}
+    for text in re.findall(r"`(--[a-z][^`]*)`", prose(page)):
+        options = [word.partition("=")[0] for word in text.split() if word.startswith("--") and word != "--"]
+        assert {*options} <= known, text

@@ -39,7 +39,7 @@ AVOID = {
     r"\barticles? [AB]\b": "author and title",
     r"\belse it is said\b|\b(is|are) said first\b": "is reported first",
 }
-IN_CODE = {r"(?<!~/)\bpictures?\b(?!/)": "image"}  # in prose either is fine
+IN_CODE = {r"(?<![/\"-])\bpictures?\b(?![/\"])": "image"}  # in prose either is fine; folders may have the name
 
 
 def text_files() -> list[Path]:

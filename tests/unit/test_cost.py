@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY
-from lookalike.cli import catalogue
 from lookalike.config.datasets import Folder
+from lookalike.embed import catalogue
 from lookalike.io import store
 from lookalike.io.formats.records import EmbedTiming
 from lookalike.io.formats.tables import EMBEDDINGS
@@ -53,15 +53,15 @@ def test_the_issues_example_reads_as_one_line() -> None:
 def test_what_is_not_known_is_named_and_not_counted() -> None:
     known = ModelCost("a", 1000, 60.0, "cpu", 2_000_000)
     assert str(Cost("d", (known, ModelCost("b", 500, None, "", None)))) == (
-        "d: 1,500 images with 2 models to embed: about 60 s of embed jobs at the speed of earlier ones on cpu, besides "
-        "b, not measured yet, 2.0 MB of vectors, besides b, of unknown dimension"
+        "d: 1,500 images with 2 models to embed: about 60 s of embed jobs at the speed of earlier ones on cpu, plus b "
+        "(not measured yet), 2.0 MB of vectors, plus b (dimension unknown)"
     )
     assert str(Cost("d", (ModelCost("b", 500, None, "", None),))) == (
-        "d: 1 model x 500 images to embed: time not known, since no such job has run yet, size of the vectors not "
-        "known before the first are computed"
+        "d: 1 model x 500 images to embed: time unknown, since no such job has run yet, size of the vectors unknown "
+        "until the first are computed"
     )
     assert str(Cost("d", (ModelCost("a", None, None, "", None),))) == (
-        "d: 1 model to embed with; the number of images is not known before they are sampled"
+        "d: 1 model to embed with; the number of images is unknown until they are sampled"
     )
     assert str(Cost("d", (ModelCost("b", 12_034, 60.0, "cpu", 2_000_000, approximate=True),))) == (
         "d: 1 model x about 12,000 images to embed: about 60 s of embed jobs at the speed of earlier ones on cpu, "

@@ -482,7 +482,7 @@ def test_a_missing_truth_file():
             "query_id,reference_id\nq1.png,a,b.png\n",
             "line 2: has 3 cells, expected 2. Put names that contain a comma in double quotes.",
         ),
-        ('query_id,reference_id\nq1.png,"a.png', "line 2: is not valid CSV (unexpected end of data)."),
+        ('query_id,reference_id\nq1.png,"a.png', "line 2: is not valid CSV (unexpected end of data). Fix this line."),
     ],
 )
 def test_what_is_wrong_with_truth_is_named_by_line(text, expected):

@@ -139,7 +139,7 @@ def _runtime() -> Any:
     except ImportError as error:
         raise LookalikeError(
             f"onnxruntime: cannot be imported ({error}). Install it: pip install onnxruntime, or onnxruntime-gpu where "
-            "there is an NVIDIA GPU (the extras 'cpu' and 'gpu' bring them)."
+            "there is an NVIDIA GPU (the extras 'cpu' and 'gpu' include them)."
         ) from None
     return onnxruntime
 

@@ -45,7 +45,7 @@ def _as_patches(feature: NDArray[np.float32], sides: tuple[int, int], where: str
     first, last = b * width == c * height, a * width == b * height
     if first == last:
         raise LookalikeError(
-            f"{where}: is a map of {a} x {b} x {c} numbers, and it cannot be told which of them are channels. "
+            f"{where}: is a map of {a} x {b} x {c} numbers, and it is ambiguous which of them are channels. "
             "Choose an output that is one vector, or another size."
         )
     return feature.reshape(len(feature), a, b * c).transpose(0, 2, 1) if first else feature.reshape(-1, a * b, c)

@@ -49,7 +49,7 @@ def status_command(chosen: str, first_poll: float) -> str:
     if remembered < 3 * first_poll:
         raise ConfigError(
             f"SLURM keeps no accounts that `sacct` could read, and forgets jobs after {remembered} seconds "
-            f"(MinJobAge), so that their end may be missed: nothing was submitted. Ask at least three times as often: "
+            f"(MinJobAge), so that their end may be missed: nothing was submitted. Poll at least three times as often: "
             f"--slurm-init-seconds-before-status-checks {max(1, remembered // 3)}"
         )
     return "squeue"

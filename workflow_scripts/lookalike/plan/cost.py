@@ -59,7 +59,7 @@ class Cost:
         count = f"{len(self.models)} model{'s' if len(self.models) > 1 else ''}"
         images = [model.images for model in self.models if model.images is not None]
         if len(images) < len(self.models):
-            return f"{self.dataset}: {count} to embed with; the number of images is not known before they are sampled"
+            return f"{self.dataset}: {count} to embed with; the number of images is unknown until they are sampled"
         about = any(model.approximate for model in self.models)
         each, total = (f"about {_rounded(n):,}" if about else f"{n:,}" for n in (images[0], sum(images)))
         amount = f"{count} x {each} images" if len(set(images)) == 1 else f"{total} images with {count}"
@@ -68,19 +68,19 @@ class Cost:
     def _time(self) -> str:
         known = {model.model: model.seconds for model in self.models if model.seconds is not None}
         if not known:
-            return "time not known, since no such job has run yet"
+            return "time unknown, since no such job has run yet"
         devices = ", ".join(sorted({model.device for model in self.models if model.model in known}))
         time = f"about {duration(sum(known.values()))} of embed jobs at the speed of earlier ones on {devices}"
         unknown = [model.model for model in self.models if model.model not in known]
-        return f"{time}, besides {', '.join(unknown)}, not measured yet" if unknown else time
+        return f"{time}, plus {', '.join(unknown)} (not measured yet)" if unknown else time
 
     def _size(self) -> str:
         known = {model.model: model.bytes for model in self.models if model.bytes is not None}
         unknown = [model.model for model in self.models if model.model not in known]
         size = f"{file_size(sum(known.values()))} of vectors"
         if not known:
-            return "size of the vectors not known before the first are computed"
-        return f"{size}, besides {', '.join(unknown)}, of unknown dimension" if unknown else size
+            return "size of the vectors unknown until the first are computed"
+        return f"{size}, plus {', '.join(unknown)} (dimension unknown)" if unknown else size
 
 
 def estimate(
@@ -138,7 +138,8 @@ def measured(plan: Plan, model: str, folder: Path = Path()) -> Measured | None:
         try:
             if store.read_provenance(vectors)["key"] == plan.embedding_key(model):
                 dimension = store.read_schema(vectors).field("embedding").type.list_size
-                jobs.append((store.read_json(path, EmbedTiming), dimension))
+                timing = store.read_json(path, EmbedTiming)
+                jobs += [(timing, dimension)] if timing.representative else []
         except LookalikeError:  # removed, damaged, or of an earlier version: it tells nothing
             continue
     alike = [timing for timing, _ in jobs if timing.device == jobs[0][0].device and timing.seconds > 0]

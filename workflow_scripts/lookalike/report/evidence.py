@@ -197,7 +197,7 @@ class Evidence:
                 if (comparison.a, comparison.b) == (a.model, b.model):
                     return comparison
                 if (comparison.a, comparison.b) == (b.model, a.model):
-                    return _reversed(comparison)
+                    return reversed_comparison(comparison)
         return None
 
 
@@ -241,10 +241,8 @@ def read(job: ReportJob) -> Evidence:
         measured = store.read_json(path, Metrics)
         pair = (measured.model, measured.index)
         if pair not in footers:
-            raise LookalikeError(
-                f"{path}: no table of neighbors belongs to model '{measured.model}' and index '{measured.index}'. "
-                "Delete the file and run again."
-            )
+            why = f"no table of neighbors belongs to model '{measured.model}' and index '{measured.index}'"
+            raise LookalikeError(f"{path}: {why}. Delete the file and run again.")
         if measured.made_from.get("neighbors") != store.identity(footers[pair][0]):
             raise LookalikeError(
                 f"{path}: was measured from another version of {footers[pair][0]}. Delete {path} and run again."
@@ -257,7 +255,9 @@ def read(job: ReportJob) -> Evidence:
         label = labels.get(measured.model) or measured.model
         runs.append(Run(number, measured.model, label, measured.index, measured, *footers[pair], shown))
     if not runs:
-        raise LookalikeError(f"experiment '{settings['experiment']}' has no metrics, so no report can be written.")
+        raise LookalikeError(
+            f"experiment '{settings['experiment']}' has no metrics, so no report can be written. Run it again."
+        )
     images, truth = store.read_table(job.images, IMAGES), store.read_table(job.truth, TRUTH)
     rejected, compared = _read_rejected(runs, job.seen, images), store.read_json(job.comparisons, Comparisons)
     duplicates = store.read_json(job.duplicates, Duplicates)
@@ -384,7 +384,8 @@ def _groups(images: pa.Table, truth: pa.Table) -> int:
     return int(pc.count_distinct(names, mode="only_valid").as_py() + names.null_count)
 
 
-def _reversed(comparison: Comparison) -> Comparison:
+def reversed_comparison(comparison: Comparison) -> Comparison:
+    """The same comparison from the side of ``b``."""
     gap = comparison.difference
     value, low, high = gap.value, gap.low, gap.high
     difference = Estimate(

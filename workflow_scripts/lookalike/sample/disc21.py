@@ -24,7 +24,7 @@ SOURCE = Source(
     title="DISC21",
     publisher="Meta AI (agree to its licence there; 350 GB in all, less for an entry that takes a part)",
     page="https://ai.meta.com/datasets/disc21-dataset/",
-    licence="for research, not commercial (CC BY-NC); each image has terms of its own besides",
+    licence="for research, not commercial (CC BY-NC); each image also has terms of its own",
     docs="docs/disc21.md",
 )
 

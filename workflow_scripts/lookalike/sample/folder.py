@@ -339,11 +339,15 @@ def _lines(path: str, where: str, check_header: CheckHeader) -> Iterator[tuple[i
     except FileNotFoundError:
         raise LookalikeError(f"{where}: the file '{path}' does not exist. {WHERE_PATHS_START}") from None
     except OSError as error:
-        raise LookalikeError(f"{where}: the file '{path}' cannot be read ({error.strerror}).") from None
+        raise LookalikeError(
+            f"{where}: the file '{path}' cannot be read ({error.strerror}). Check its permissions."
+        ) from None
     except UnicodeDecodeError:
         raise LookalikeError(f"{where}: {path} is not UTF-8 text. Save it as CSV (UTF-8).") from None
     except csv.Error as error:
-        raise LookalikeError(f"{where}: {path}, line {rows.line_num}: is not valid CSV ({error}).") from None
+        raise LookalikeError(
+            f"{where}: {path}, line {rows.line_num}: is not valid CSV ({error}). Fix this line."
+        ) from None
 
 
 def _check_about_header(header: list[str], path: str, where: str) -> None:

@@ -145,7 +145,9 @@ class Network(TorchEncoder):
         if len(shape) == 4:
             return MAP if self._channels_first(shape, sides) else Layout(axes=(1, 2))
         if len(shape) != 3:
-            raise LookalikeError(f"{self.where}: the feature has the shape {shape}, which is neither tokens nor a map.")
+            raise LookalikeError(
+                f"{self.where}: the feature has the shape {shape}, which is neither tokens nor a map. {OTHERWISE}"
+            )
         return self._tokens(shape[1], sides)
 
     def _channels_first(self, shape: tuple[int, ...], sides: tuple[int, int]) -> bool:

@@ -201,10 +201,10 @@ DUPLICATES = Format(
 )
 
 # Files that show the same image: re-saved, resized, compressed again, turned. `group` is the id of one of its images,
-# which each of the others was held against.
+# which each of the others was compared with.
 NEAR_DUPLICATES = Format("near duplicates", {"group": STRING, "image_id": STRING}, unique=("image_id",))
 
-# Wrong references that rank before a true match, held against it. `match_id` is that match, `rank` counts from 1.
+# Wrong references that rank before a true match, compared with it. `match_id` is that match, `rank` counts from 1.
 AUDIT = Format(
     "audit",
     {

@@ -1,4 +1,4 @@
-"""The stage `audit`: wrong answers that rank before the true match are held against it: do both show one scene?"""
+"""The stage `audit`: wrong answers that rank before the true match are compared with it: do both show one scene?"""
 
 import hashlib
 import logging
@@ -118,7 +118,7 @@ class _Judge:
         others = 0
         for rank, wrong in miss.wrong:
             row = {"query_id": miss.query_id, "rank": rank, "reference_id": wrong}
-            rows.append(row | self._held_against(wrong, miss))
+            rows.append(row | self._compared_with(wrong, miss))
             others += rows[-1]["verdict"] != SAME_SCENE
             if others == ENOUGH:
                 break
@@ -132,7 +132,7 @@ class _Judge:
             **{"verdict": NOT_AUDITED, "by": BY_FEATURES, "inliers": None, "mirrored": False},
         }
 
-    def _held_against(self, wrong: str, miss: Miss) -> Row:
+    def _compared_with(self, wrong: str, miss: Miss) -> Row:
         """The verdict on a wrong answer: of the true matches, the first that shows its scene decides."""
         best: Row = {}
         for match in miss.matches:

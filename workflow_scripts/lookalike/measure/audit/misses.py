@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-MOST_MATCHES = 3  # true matches that wrong answers are held against
+MOST_MATCHES = 3  # true matches that wrong answers are compared with
 
 
 @dataclass(frozen=True)
