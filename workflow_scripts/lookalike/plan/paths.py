@@ -27,7 +27,7 @@ MAPPED = "results/{dataset}/map/{model}/{index}.parquet"
 
 SHARDS_OF_A_JOB = 100  # shard files that one job writes
 
-REPORT_FILES = ("leaderboard.csv", "comparisons.json", "duplicates.json", "duplicates.parquet", "index.html")
+REPORT_FILES = ("leaderboard.csv", "comparisons.json", "duplicates.json", "duplicates.parquet", "cases", "index.html")
 
 
 @dataclass(frozen=True)
