@@ -104,7 +104,7 @@ FOUND = {
 }
 
 
-def test_wrong_answers_are_held_against_the_true_match(tmp_path: Path, phone: PhoneFolder) -> None:
+def test_wrong_answers_are_compared_with_the_true_match(tmp_path: Path, phone: PhoneFolder) -> None:
     search = Search(tmp_path, phone)
     rows = search.audit(FOUND).to_pylist()
     verdicts = [(row["query_id"], row["rank"], row["reference_id"], row["verdict"]) for row in rows]

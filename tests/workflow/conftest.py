@@ -106,7 +106,7 @@ class Tree:
     def run(self, *targets: str, options: tuple[str, ...] = (), status: int = 0) -> Run:
         """Run Snakemake to a status; its output names every job that was started."""
         command = self.command(*targets)
-        at = command.index("--configfile")  # after ours: of an option that is there twice, the last one counts
+        at = command.index("--configfile")  # after ours: of a repeated option, the last one counts
         command[at:at] = options
         ended = SNAKEMAKE.run(*command[1:], cwd=self.folder, env=self.environment)
         output = ended.stdout + ended.stderr

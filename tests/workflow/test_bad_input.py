@@ -95,16 +95,16 @@ def test_a_missing_folder_an_empty_one_and_one_that_is_too_small(tmp_path: Path)
 
 def test_a_duplicate_image_id_is_named_with_both_places(tmp_path: Path) -> None:
     config = with_change(
-        datasets={"own": {"kind": "folder", "root": "photos", "queries": "asked"}},
+        datasets={"own": {"kind": "folder", "root": "photos", "queries": "queries"}},
         experiments={"mine": {"dataset": "own"}},
     )
     tree = Tree.new(tmp_path / "tree", config)
     tree.write_images("photos", 0, 1)
-    tree.write_images("asked", 1)
+    tree.write_images("queries", 1)
     assert (
-        "sample own: datasets.own.queries: 'p1.png' is both in root ('photos') and in queries ('asked'), "
+        "sample own: datasets.own.queries: 'p1.png' is both in root ('photos') and in queries ('queries'), "
         "and every id, the path inside its folder, must be unique. Rename one of the two, or move all queries "
-        "into a sub-folder of 'asked'.\n"
+        "into a sub-folder of 'queries'.\n"
     ) in failure(tree)
 
 
