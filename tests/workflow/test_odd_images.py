@@ -21,7 +21,7 @@ ODD = {
         "own": {
             "kind": "folder",
             "root": "photos",
-            "queries": "asked",
+            "queries": "queries",
             "training": "more",
             "truth": "truth.csv",
             "k": 3,
@@ -53,7 +53,7 @@ def write_collection(tree: Tree) -> dict[str, str]:
     for name in (*NAMES, *CHANGED):
         (root / name).parent.mkdir(exist_ok=True)
         made_image(7).save(root / name)
-    tree.write_images("asked", 20, 21)
+    tree.write_images("queries", 20, 21)
     tree.write_images("more", 30, 31, 32)
     (tree.folder / "more/broken.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
     (tree.folder / "truth.csv").write_text("query_id,reference_id\np20.png,ordinary.png\n")

@@ -23,6 +23,8 @@ from pydantic import TypeAdapter
 from lookalike.config.models import Embed
 from lookalike.io.color_profiles import Icc
 from lookalike.io.formats.records import Weights
+from lookalike.job.errors import LookalikeError
+from lookalike.job.packages import missing_import
 
 Computed = tuple[NDArray[np.float32], dict[str, float]]  # vectors, and seconds: `transfer` and `forward`
 Size = tuple[int, int]  # width, height
@@ -101,9 +103,14 @@ def load(key: str, weights: Weights, machine: Machine, export: str | Path | None
     """
     entry = parse(key)
     encoder: Encoder | None = None
-    if export:
-        encoder = importlib.import_module(EXPORTED).load(entry, weights, machine, export)
-    loaded: Any = encoder or family(entry).load(entry, weights, machine)
+    try:
+        if export:
+            encoder = importlib.import_module(EXPORTED).load(entry, weights, machine, export)
+        loaded: Any = encoder or family(entry).load(entry, weights, machine)
+    except ModuleNotFoundError as error:
+        if message := missing_import(error):
+            raise LookalikeError(f"{weights.source}: {message}") from None
+        raise
     if entry.icc != "ignore":
         loaded.icc = entry.icc
     return cast(Encoder, loaded)

@@ -19,7 +19,7 @@ from lookalike.io.image_refusals import TO_CONVERT, BadImage, refusal, undecoded
 from lookalike.job import memory
 from lookalike.job.errors import LookalikeError
 
-__all__ = ["BadImage", "check_roots", "decode", "full_size", "load", "read", "read_row"]
+__all__ = ["BadImage", "check_roots", "decode", "full_size", "load", "read", "read_row", "stored_size"]
 
 # Formats to decode, beside phone_formats. Pillow supports more, but some run other programs on the file (PostScript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
@@ -104,7 +104,7 @@ def check_roots(rows: pa.Table, where: object) -> None:
     for root in rows["root"].unique().to_pylist():
         if not Path(root).is_dir():
             raise LookalikeError(
-                f"{where}: its images are in {root}, and that folder does not exist now. Restore it, or mount its disk."
+                f"{where}: its images are in {root}, and that folder is missing. Restore it, or mount its disk."
             )
 
 
@@ -197,6 +197,14 @@ def decode(
 def full_size(data: bytes, image: Image.Image) -> Size:
     """Upright (width, height) of the file that ``decode`` returned as ``image``, perhaps at a reduced size."""
     return _upright_size(_opened(essentials(data))) if data.startswith(JPEG) else image.size
+
+
+def stored_size(data: bytes) -> Size:
+    """(width, height) of a file as its header says, before it is turned upright; zeros for what cannot be opened."""
+    try:
+        return phone_formats.jpeg_xl(data).size if phone_formats.is_jpeg_xl(data) else _opened(data).size
+    except Exception:  # a broken file may make Pillow raise anything
+        return 0, 0
 
 
 def _opened(data: bytes) -> Image.Image:

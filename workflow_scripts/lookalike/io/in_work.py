@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from lookalike.io import alone
+from lookalike.io import alone, images
 from lookalike.io.color_profiles import Icc
 from lookalike.io.image_refusals import BadImage
 from lookalike.job import watchdog
@@ -33,10 +33,14 @@ DEATHS_ALONE = 2  # of the whole job while one image was decoded alone: an inter
 
 
 class Guard:
-    """Notes the images in work. This one, of a program that a user watches, notes nothing and knows no suspects."""
+    """Reads images and notes those in work. This one, of a program that a user watches, notes nothing."""
 
     suspects: tuple[str, ...] = ()  # ids
     rejected = 0  # images that hung or killed a decoder
+
+    def read(self, row: Row) -> bytes:
+        """The bytes of an image. Raises BadImage."""
+        return images.read_row(row)
 
     @contextmanager
     def decoding(self, row: Row, reserve: Take | None) -> Iterator[Take | None]:

@@ -170,7 +170,7 @@ def _captions(images: pa.Table) -> Texts | None:
 
 
 def _categories(images: pa.Table) -> Texts | None:
-    """The set of categories of each image, ignoring repetition; None if there are none."""
+    """The set of categories of each image, ignoring repetition; None if it has no categories."""
     texts = _lists(images, "labels")
     if not any(texts):
         return None
