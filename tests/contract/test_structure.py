@@ -94,7 +94,8 @@ STAGES = (
     *("job.log", "sample.sample", "sample.make_images", "sample.shard", "sample.near_duplicates.find"),
     *("embed.fetch_weights", "embed.export", "embed.embed", "index.build", "search.search"),
     *("search.projection", "measure.measure"),
-    *("compare.compare", "compare.duplicates", "plan.plan", *HEAVY_AT_START),
+    *("compare.compare", "compare.duplicates", "plan.plan"),
+    *("embed.library", "sample.near_duplicates.library", *HEAVY_AT_START),
 )
 
 

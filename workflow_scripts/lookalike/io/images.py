@@ -19,7 +19,7 @@ from lookalike.io.image_refusals import TO_CONVERT, BadImage, refusal, undecoded
 from lookalike.job import memory
 from lookalike.job.errors import LookalikeError
 
-__all__ = ["BadImage", "check_roots", "decode", "full_size", "load", "read", "read_row", "stored_size"]
+__all__ = ["BadImage", "check_roots", "decode", "full_size", "load", "read", "read_row"]
 
 # Formats to decode, beside phone_formats. Pillow supports more, but some run other programs on the file (PostScript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
@@ -199,12 +199,17 @@ def full_size(data: bytes, image: Image.Image) -> Size:
     return _upright_size(_opened(essentials(data))) if data.startswith(JPEG) else image.size
 
 
-def stored_size(data: bytes) -> Size:
-    """(width, height) of a file as its header says, before it is turned upright; zeros for what cannot be opened."""
-    try:
-        return phone_formats.jpeg_xl(data).size if phone_formats.is_jpeg_xl(data) else _opened(data).size
-    except Exception:  # a broken file may make Pillow raise anything
-        return 0, 0
+def count_pixels(data: bytes) -> int:
+    """Width times height as the header says. For a file that ``decode`` rejects, it may raise anything."""
+    width, height = phone_formats.jpeg_xl(data).size if phone_formats.is_jpeg_xl(data) else _opened(data).size
+    return width * height
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image that the user opened with Pillow, turned as ``decode`` turns the file."""
+    image.load()  # turns a TIFF
+    turn = UPRIGHT.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
 
 
 def _opened(data: bytes) -> Image.Image:

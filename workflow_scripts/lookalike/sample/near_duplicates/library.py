@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -114,9 +113,7 @@ class _Reader(in_work.Guard):
             if not row["root"] and not archives.split(row["path"]) and not Path(row["path"]).exists():
                 raise images.BadImage("no such file")
             data = images.read(row["root"], row["path"])
-        self.files[row["image_id"]] = _File(
-            hashlib.sha256(data).hexdigest(), math.prod(images.stored_size(data)), len(data)
-        )
+        self.files[row["image_id"]] = _File(hashlib.sha256(data).hexdigest(), _pixels(data), len(data))
         return data
 
     @contextmanager
@@ -132,6 +129,14 @@ class _Reader(in_work.Guard):
         except images.BadImage as bad:
             self.bad[row["image_id"]] = str(bad)
             raise
+
+
+def _pixels(data: bytes) -> int:
+    """Width times height, from the header; 0 for what cannot be decoded, and is rejected afterwards."""
+    try:
+        return images.count_pixels(data)
+    except Exception:  # a broken file may make Pillow raise anything
+        return 0
 
 
 def _listed(given: PathInput | Iterable[PathInput]) -> pa.Table:
