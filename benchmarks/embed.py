@@ -9,7 +9,7 @@ For each model, in images a second:
   prepare   reading, decoding and resizing alone, on all cores
   loop      the reference implementation: one image at a time, processor, then model
   pipeline  transformers' image-feature-extraction pipeline, in batches
-  s-t       sentence-transformers' encode, in batches; CLIP only (make setup EXTRAS=cpu,demo,slurm,dev,bench)
+  s-t       sentence-transformers' encode, in batches; CLIP only (make setup EXTRAS=cpu,hub,demo,slurm,dev,bench)
 
 Architectures have their full size and random weights, since speed does not depend on their values. The ways of a model
 are measured in turn, round after round, until each had its share of `--seconds`; the best round of each counts, since
@@ -92,7 +92,7 @@ def build(name: str, folder: Path) -> None:
         tokenizer = t.CLIPTokenizer(vocab={"<|startoftext|>": 0, "<|endoftext|>": 1}, merges=[])
         processor = t.CLIPProcessor(image_processor=t.CLIPImageProcessorPil(), tokenizer=tokenizer)
     elif name == "blip2-opt-2.7b":
-        # the language model is never loaded: a small one stands in the file
+        # the language model is never loaded: the file has a small one instead
         text = t.OPTConfig(hidden_size=64, num_hidden_layers=1, num_attention_heads=2, ffn_dim=64, vocab_size=128)
         config = t.Blip2Config(
             vision_config=t.Blip2VisionConfig().to_dict(),
@@ -343,8 +343,8 @@ def describe_machine(loads: tuple[float, float]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in store.versions(*names).items())
     card = f"{platform.machine()} CPU, no GPU"
     if torch.cuda.is_available():
-        asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-        card = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+        command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        card = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     load = f"load average {loads[0]:.1f} before and {loads[1]:.1f} after"
     return f"{time.strftime('%Y-%m-%d')}: {card}, {os.cpu_count()} CPU cores, {load}, {versions}"
 
@@ -386,7 +386,7 @@ def markdown(every: list[Found], machine: str) -> str:
 
 
 def main() -> None:
-    """Measure, print a table, and write it as Markdown where that is asked for."""
+    """Measure, print a table, and write it as Markdown if requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = ["efficientnet-b7", "vit-large", "dinov2-base", CLIP, "blip2-opt-2.7b"]
     gpu = torch.cuda.is_available()
@@ -396,7 +396,7 @@ def main() -> None:
     parser.add_argument("--extrapolate", type=float, default=60 if gpu else 0, help="seconds; 0: no extrapolation")
     parser.add_argument("--sizes", nargs="+", default=["500x375", "1024x768"], metavar="WIDTHxHEIGHT")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     threads = os.cpu_count() or 1
     torch.set_num_threads(threads)
     transformers.logging.set_verbosity_error()
@@ -407,10 +407,10 @@ def main() -> None:
         work = Path(temporary)
         os.environ["LOOKALIKE_CACHE"] = str(work / "cache")
         images = {}
-        for size in asked.sizes:
+        for size in options.sizes:
             width, height = (int(side) for side in size.split("x"))
-            images[size] = image_folder(work / size, (width, height), asked.images)
-        for name in asked.models:
+            images[size] = image_folder(work / size, (width, height), options.images)
+        for name in options.models:
             build(name, work / name)
             for size, rows in images.items():
                 every.append(
@@ -420,8 +420,8 @@ def main() -> None:
                         size=size,
                         rows=rows,
                         threads=threads,
-                        seconds=asked.seconds,
-                        extrapolate=asked.extrapolate,
+                        seconds=options.seconds,
+                        extrapolate=options.extrapolate,
                     )
                 )
                 print("  ".join(cells(every[-1])), flush=True)
@@ -432,8 +432,8 @@ def main() -> None:
     for found in every:
         table.add_row(*cells(found))
     Console(width=170).print(table)
-    if asked.markdown:
-        asked.markdown.write_text(markdown(every, machine))
+    if options.markdown:
+        options.markdown.write_text(markdown(every, machine))
 
 
 if __name__ == "__main__":

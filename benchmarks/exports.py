@@ -99,20 +99,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=[*tiny.MAKERS, *NETWORKS])
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     logging.disable(logging.WARNING)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     rows = []
     print("architecture | exported outputs | largest difference | rows equal | seconds | torch instead")
-    for name in asked.networks:
+    for name in options.networks:
         with tempfile.TemporaryDirectory() as temporary:
             os.environ["LOOKALIKE_CACHE"] = f"{temporary}/cache"
             rows.append(row(name, Path(temporary)))
         print(" | ".join(rows[-1]), flush=True)
     print(table := summary(rows))
-    if asked.markdown:
-        asked.markdown.write_text(table)
+    if options.markdown:
+        options.markdown.write_text(table)
 
 
 if __name__ == "__main__":

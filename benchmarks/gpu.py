@@ -53,7 +53,7 @@ stage = sys.modules["embed_stage"] = importlib.util.module_from_spec(spec)  # wo
 spec.loader.exec_module(stage)
 
 MODELS = ["clip-vit-b32", "dinov2-base", "vit-large", "efficientnet-b7", "blip2-opt-2.7b"]  # what ends first, first
-# A model of the comparisons that is not measured -> the one that stands in, and how much more it computes.
+# A model of the comparisons that is not measured -> its substitute, and how much more it computes.
 STAND_INS = {"dinov2-base-mean": ("dinov2-base", 1.0), "clip-vit-l14": ("vit-large", 257 / 197)}  # tokens
 JOB_HEAD = ["model", "s before its first image", "of these, loading", "images", "peak MB, host", "peak MB, GPU"]
 K = 11
@@ -94,11 +94,11 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 # --- exact search ---
 
 
-def search_rows(references: int, queries: int, dimensions: int) -> list[list[str]]:
+def search_rows(references: int, count: int, dimensions: int) -> list[list[str]]:
     """The table of exact search."""
     draw = np.random.default_rng(0)
-    stored, asked = (
-        vectors.unit(draw.standard_normal((count, dimensions), np.float32)) for count in (references, queries)
+    stored, queries = (
+        vectors.unit(draw.standard_normal((rows, dimensions), np.float32)) for rows in (references, count)
     )
     device = exact_gpu.find(encoders.Machine(os.cpu_count() or 1, gpu=True)) or torch.device("cpu")
 
@@ -107,17 +107,17 @@ def search_rows(references: int, queries: int, dimensions: int) -> list[list[str
         return exact.search(part, vectors.split(stored), K, np.full(len(part), -1), pairs, device=where)
 
     def product() -> None:
-        products = exact_gpu.GpuProducts(asked, device)
+        products = exact_gpu.GpuProducts(queries, device)
         for block in vectors.split(stored):
             products.load(block)
-            for start in range(0, len(asked), products.rows):
+            for start in range(0, len(queries), products.rows):
                 scores = products.scores(slice(start, start + products.rows))
         scores[-1, -1].item()  # waits for the device
 
-    run(asked[:CHECKED], device)  # the first one warms up
-    seconds, found = timed(lambda: run(asked, device))
+    run(queries[:CHECKED], device)  # the first one warms up
+    seconds, found = timed(lambda: run(queries, device))
     multiply, _ = timed(product)
-    few = asked[:CHECKED]
+    few = queries[:CHECKED]
     on_cpu, expected = timed(lambda: run(few, None))
     same = all(
         np.array_equal(part[: len(few)], whole)
@@ -125,8 +125,8 @@ def search_rows(references: int, queries: int, dimensions: int) -> list[list[str
     )
     flop = 2 * references * dimensions
     rows = [
-        ("search", queries, seconds, "the same as on the CPU" if same else "NOT THE SAME AS ON THE CPU"),
-        ("product alone", queries, multiply, ""),
+        ("search", count, seconds, "the same as on the CPU" if same else "NOT THE SAME AS ON THE CPU"),
+        ("product alone", count, multiply, ""),
         ("search on the CPU", len(few), on_cpu, ""),
     ]
     head = [f"{references:,} x {dimensions}", "queries", "seconds", "queries per second", "GFLOP/s", "result"]

@@ -1,6 +1,6 @@
 """How often the scene audit confirms shots of one scene, and how often images that have nothing in common.
 
-Scenes are made, or cut from photographs that packages carry (those of one photograph are never held against each
+Scenes are made, or cut from photographs that packages carry (those of one photograph are never compared with each
 other). Shots of a scene differ in frame, angle and light; every image is also saved with losses.
 
     python benchmarks/scene_audit.py --scenes 120 --unrelated 20000
@@ -28,7 +28,7 @@ Pair = tuple[Features, Features]
 
 
 def canvases(count: int, photographs: bool, draw: np.random.Generator) -> list[tuple[str, Image.Image]]:
-    """Scenes, each with the name of what it must not be held against."""
+    """Scenes, each with the name of what it must not be compared with."""
     if not photographs:
         return [(str(number), scene_canvas(draw)) for number in range(count)]
     found = []

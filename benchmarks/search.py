@@ -68,7 +68,7 @@ def ways(references: Floats, queries: Floats, shards: list[str]) -> dict[str, Ca
     index = faiss.IndexFlatIP(references.shape[1])
     index.add(references)
 
-    def pool() -> list[Candidates]:
+    def candidates() -> list[Candidates]:
         return [Candidates(PAIRS_PER_QUERY * len(queries), np.zeros(len(queries), np.float32))]
 
     def product() -> None:
@@ -78,8 +78,8 @@ def ways(references: Floats, queries: Floats, shards: list[str]) -> dict[str, Ca
 
     return {
         "product": product,
-        "flat": lambda: exact.search(queries, vectors.split(references), K, nobody, pool()),
-        "scan": lambda: exact.search(queries, vectors.blocks(shards, everything), K, nobody, pool()),
+        "flat": lambda: exact.search(queries, vectors.split(references), K, nobody, candidates()),
+        "scan": lambda: exact.search(queries, vectors.blocks(shards, everything), K, nobody, candidates()),
         "faiss": lambda: index.search(queries, K),
     }
 

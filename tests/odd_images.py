@@ -270,9 +270,9 @@ def _rejected() -> Iterator[Odd]:
     yield Odd("sign-in.jpg", b"\n<!DOCTYPE html>\n<html>", reason="is a web page, not an image")
     yield Odd("film.jpg", b"\0\0\0\x18ftypmp42" + bytes(99), reason="is a video, not an image")
     yield Odd("packed.jpg", b"PK\3\4" + bytes(99), reason="is an archive, not an image")
-    yield Odd("phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99), reason=f"is HEIC, which {convert}")
-    yield Odd("phone.jpg", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(99), reason=f"is HEIC, which {convert}")
-    yield Odd("new.jxl", b"\xff\x0a" + bytes(99), reason=f"is JPEG XL, which {convert}")
+    yield Odd("phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99), reason="damaged: it starts like HEIC")
+    yield Odd("phone.jpg", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(99), reason="damaged: it starts like HEIC")
+    yield Odd("new.jxl", b"\xff\x0a" + bytes(99), reason="damaged: its JPEG XL data")
     yield Odd("drawing.jpg", b'<?xml version="1.0"?>\n<svg xmlns="">', reason=f"is SVG, which {convert}")
     yield Odd("page.jpg", b"%PDF-1.7\n" + bytes(99), reason=f"is PDF, which {convert}")
     program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"  # Pillow would run it

@@ -53,13 +53,13 @@ def make(folder: Path, scenes: int = 20, seed: int = 0) -> PhoneFolder:
         files = {**shots, extra: resave(first) if number % 2 else screenshot(first, draw)}
         if number % 2:
             same.append({f"{scene}-0.jpg", extra})
-        asked = {f"q-{scene}-{shot}.jpg": altered(shots[f"{scene}-{shot}.jpg"], draw) for shot in (0, 2)}
+        altered_shots = {f"q-{scene}-{shot}.jpg": altered(shots[f"{scene}-{shot}.jpg"], draw) for shot in (0, 2)}
         for image_id, image in files.items():
             _save(image, root / image_id)
-        for image_id, image in asked.items():
+        for image_id, image in altered_shots.items():
             _save(image, queries / image_id)
             pairs.append((image_id, image_id.removeprefix("q-")))
-        of |= dict.fromkeys([*files, *asked], scene)
+        of |= dict.fromkeys([*files, *altered_shots], scene)
     truth = _table(folder / "truth.csv", ("query_id", "reference_id"), pairs)
     about = _table(folder / "about.csv", ("image_id", "scene"), list(of.items()))
     return PhoneFolder(root, queries, truth, about, of, same)

@@ -68,14 +68,14 @@ def write_search(
     )
     footer = MADE | {"key": '{"family": "pixels"}'} | (footer or {})
     store.write_table(neighbors_table(found), made.neighbors, NEIGHBORS, footer)
-    store.write_table(pool_table(found, queries), made.candidates, NEIGHBORS, footer)
+    store.write_table(candidates_table(found, queries), made.candidates, NEIGHBORS, footer)
     for absent in (made.training, made.candidates_sn):
         store.write_table(neighbors_table({}), absent, NEIGHBORS, footer | {identity.ROLE: identity.ABSENT})
     return made
 
 
-def pool_table(found: Mapping[str, Sequence[tuple[str, float]]], queries: int) -> pa.Table:
-    """The pool of DISC21's rule: the ten times ``queries`` best pairs of all; those that tie with the next stay out."""
+def candidates_table(found: Mapping[str, Sequence[tuple[str, float]]], queries: int) -> pa.Table:
+    """Candidates by DISC21's rule: the ten times ``queries`` best pairs; those that tie with the next stay out."""
     scores = sorted((score for pairs in found.values() for _, score in pairs), reverse=True)
     bar = scores[10 * queries] if len(scores) > 10 * queries else float("-inf")
     return neighbors_table({query: [pair for pair in pairs if pair[1] > bar] for query, pairs in found.items()})

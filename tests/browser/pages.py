@@ -33,7 +33,7 @@ def experiment(folder: Path, *, queries: int, references: int, models: int, **mo
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"model-{number}" for number in range(models)]
     refs = [f"photo/ref-{number:05}.jpg" for number in range(references)]
-    asked = {
+    match_of = {
         f"photo/copy-{number:05}.jpg": None if number % 10 == 9 else refs[number % references]
         for number in range(queries)
     }
@@ -41,7 +41,7 @@ def experiment(folder: Path, *, queries: int, references: int, models: int, **mo
     draw = np.random.default_rng(1)
     found, scores = {}, {}
     for strength, name in enumerate(names):
-        for query, match in asked.items():
+        for query, match in match_of.items():
             others = [refs[place] for place in draw.choice(references, 12, replace=False) if refs[place] != match][:11]
             place = 0 if draw.random() > (strength + 1) / (models + 2) else int(draw.integers(1, 13))
             found[name, query] = ([*others[:place], match, *others[place:]] if match else others)[:11]
@@ -53,9 +53,9 @@ def experiment(folder: Path, *, queries: int, references: int, models: int, **mo
         models=names,
         labels={name: f"Model {number + 1} of {models}" for number, name in enumerate(names)},
         references=refs,
-        queries=asked,
-        operations={query: names_of[number % len(names_of)] for number, query in enumerate(asked)},
-        columns={"by_camera": {query: cameras[number % 3 == 0] for number, query in enumerate(asked)}},
+        queries=match_of,
+        operations={query: names_of[number % len(names_of)] for number, query in enumerate(match_of)},
+        columns={"by_camera": {query: cameras[number % 3 == 0] for number, query in enumerate(match_of)}},
         found=found,
         scores=scores,
         accuracy={name: 0.9 - 0.1 * strength for strength, name in enumerate(names)},

@@ -52,7 +52,7 @@ def test_the_page_of_the_catalogue_lists_every_model_and_which_are_not_pinned() 
     movable = {
         name for name, embed in entries.items() if isinstance(embed, Checkpoint) and not is_commit(embed.revision)
     }
-    section = page.partition("## Pinned")[2].partition(" have none:")[0]
+    section = page.partition("## Pinned")[2].partition(" are not pinned:")[0]
     assert set(re.findall(r"`([\w.-]+)`", section)) - {"revision"} == movable
     row = next(line for line in page.splitlines() if line.startswith("| `sscd-disc-mixup`"))
     assert [cell.strip() for cell in row.split("|")[3:7]] == ["24.6 M", "320", "512", "MIT"]

@@ -1,7 +1,7 @@
 """Decoders that hang or kill their process, in every Python process with this folder in PYTHONPATH.
 
 An image's size says what happens while it is decoded: 60 x 41 hangs, 60 x 42 hangs and lets no other thread run,
-60 x 43 dies of SIGSEGV, 60 x 44 is killed as if memory ran out, 60 x 45 kills the process only among other threads.
+60 x 43 dies of SIGSEGV, 60 x 44 is killed as if out of memory, 60 x 45 kills the process only among other threads.
 """
 
 import ctypes

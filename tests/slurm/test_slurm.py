@@ -1,4 +1,4 @@
-"""The same targets on a real SLURM. Options for the cluster at hand come from SNAKEMAKE_SLURM (docs/cluster.md)."""
+"""The same targets on a real SLURM. Options for your cluster come from SNAKEMAKE_SLURM (docs/cluster.md)."""
 
 import os
 import re
@@ -36,7 +36,7 @@ def on_slurm(tree: Tree, status: int = 0) -> Run:
 
 
 def requests(ran: Run) -> dict[str, str]:
-    """What each submitted job asked for, as SLURM tells it, by the name of the job."""
+    """What each submitted job requested, as SLURM tells it, by the name of the job."""
     found = {}
     for number in re.findall(r"has been submitted with SLURM jobid (\d+)", ran.output):
         told = subprocess.run(["scontrol", "-o", "show", "job", number], capture_output=True, text=True, check=True)
@@ -52,15 +52,15 @@ def test_a_cluster_gives_what_one_machine_gives(tmp_path: Path) -> None:
     here.run()
     ran = on_slurm(tree)
 
-    asked = requests(ran)
-    assert not [name for name in asked if "fetch_weights" in name], "network steps run where the network is"
-    on_gpu = [told for name, told in asked.items() if "embed" in name and "pixels" in name]
+    requested = requests(ran)
+    assert not [name for name in requested if "fetch_weights" in name], "network steps run where the network is"
+    on_gpu = [told for name, told in requested.items() if "embed" in name and "pixels" in name]
     assert len(on_gpu) == 2
     for told in on_gpu:
         assert "gres:gpu:1" in told or "gres/gpu=1" in told
         assert "MinMemoryNode=2000M" in told
         assert "TimeLimit=00:30:00" in told
-    assert not [told for name, told in asked.items() if "pixels" not in name and "gpu:1" in told]
+    assert not [told for name, told in requested.items() if "pixels" not in name and "gpu:1" in told]
 
     for path in here.folder.glob("results/copies/**/*.parquet"):
         ours, theirs = pq.read_table(path), pq.read_table(tree.folder / path.relative_to(here.folder))
@@ -77,4 +77,4 @@ def test_a_failed_job_shows_its_reason_here(tmp_path: Path) -> None:
     tree = Tree.new(tmp_path / "tree", CONFIG)
     (tree.folder / "photos").mkdir()
     output = on_slurm(tree, status=1).output
-    assert "datasets.images.root: 'photos' contains no images" in output
+    assert "datasets.photos.root: 'photos' contains no images" in output

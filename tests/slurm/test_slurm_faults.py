@@ -30,7 +30,7 @@ class Encoder:
         return batch
 
 def claims(name):
-    """Whether this is the first process that asks for a fault."""
+    """Whether this is the first process that requests a fault."""
     try:
         pathlib.Path(name).unlink()
         return True

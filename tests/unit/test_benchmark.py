@@ -14,6 +14,7 @@ MAKERS = {"clip-vit-b32": tiny.clip, "blip2-opt-2.7b": tiny.blip2}
 
 
 def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setenv("LOOKALIKE_CACHE", "")  # a benchmark sets it, and it must not outlast the test
     spec = importlib.util.spec_from_file_location(f"benchmark_{name}", REPOSITORY / "benchmarks" / f"{name}.py")
     assert spec
     assert spec.loader

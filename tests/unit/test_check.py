@@ -112,8 +112,8 @@ def test_the_cost_of_the_experiments_on_a_data_set_is_estimated(workdir: Path) -
     written = {"datasets": {"mine": entry}, "experiments": {"x": experiment}}
     (workdir / "mine.yaml").write_text(yaml.safe_dump(written))
     shown = check("mine", "--configfile", "mine.yaml").stdout
-    assert "cost: mine: 2 models x 10 images to embed: time not known, since no such job has run yet, 30.7 kB" in shown
-    unmeasured = {"images": 10, "seconds": None, "device": ""}
+    assert "cost: mine: 2 models x 10 images to embed: time unknown, since no such job has run yet, 30.7 kB" in shown
+    unmeasured = {"images": 10, "seconds": None, "device": "", "approximate": False}
     assert json.loads(check("mine", "--configfile", "mine.yaml", "--json").stdout)["cost"] == [
         {"model": "pixels", "bytes": 10 * 256 * 4} | unmeasured,
         {"model": "color-histogram", "bytes": 10 * 512 * 4} | unmeasured,

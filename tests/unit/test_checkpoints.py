@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +25,10 @@ from lookalike.embed import encoders
 from lookalike.io import store
 from lookalike.io.formats.records import Weights
 from lookalike.job.errors import LookalikeError
+from warm import Warm
 
+# without huggingface_hub and transformers, which imports it
+PYTHON = Warm("torch", "pyarrow.parquet", "pydantic", "lookalike.embed.encoders", path=REPOSITORY / "workflow_scripts")
 MAIN, CONVERTED = "a" * 40, "b" * 40  # commits
 
 
@@ -175,9 +177,7 @@ except LookalikeError as error:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
         environment |= {"HF_ENDPOINT": self.address, "HF_HOME": str(self.folder / "cache"), "HF_HUB_DISABLE_XET": "1"}
         environment |= {"PYTHONPATH": str(REPOSITORY / "workflow_scripts"), "no_proxy": "127.0.0.1"}
-        return subprocess.run(
-            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
-        )
+        return PYTHON.run("-c", program, cwd=self.folder, env=environment)
 
     def fetch(self, key: str) -> subprocess.CompletedProcess[str]:
         return self.run("fetch_weights(key, weights)", key)

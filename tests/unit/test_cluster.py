@@ -132,7 +132,12 @@ def test_the_doctor_names_what_would_make_a_run_fail(
     commands(**{"nvidia-smi": told(listed), "sbatch": "", "scontrol": told(ACCOUNTS), "sacct": "exit 0"})
     well = CliRunner().invoke(app, ["doctor"])
     assert well.exit_code == 0, well.output
-    for line in ("GPU: GPU-aaaa0000-1111", "no GPU is in use by Lookalike", "asked with sacct", "No problem found."):
+    for line in (
+        "GPU: GPU-aaaa0000-1111",
+        "no GPU is in use by Lookalike",
+        "jobs are polled with sacct",
+        "No problem found.",
+    ):
         assert line in well.output
     commands(scontrol="exit 1")
     (tmp_path / f"locks/lookalike-{os.getuid()}").chmod(0o777)

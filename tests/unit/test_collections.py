@@ -336,9 +336,9 @@ def test_small_classes_are_pooled_as_well(tmp_path: Path) -> None:
     unit = np.stack([vector / np.linalg.norm(vector) for vector in chain.vectors.values()])
     score, classes = unit @ unit.T, np.array([*np.repeat(np.arange(8), 6), *[-1] * 5])
     right = (classes[:, None] == classes) & (classes >= 0)
-    asked = ~np.eye(len(unit), dtype=bool) & (classes >= 0)[:, None]
-    order = np.argsort(-score[asked], kind="stable")[:480]
-    hits = np.flatnonzero(right[asked][order]) + 1
+    pairs = ~np.eye(len(unit), dtype=bool) & (classes >= 0)[:, None]
+    order = np.argsort(-score[pairs], kind="stable")[:480]
+    hits = np.flatnonzero(right[pairs][order]) + 1
     assert record.metrics["uap"].value == pytest.approx(np.sum(np.arange(1, len(hits) + 1) / hits) / 240, abs=1e-6)
     assert record.thresholds["recall_at_p90"].score is not None
 

@@ -262,10 +262,10 @@ def test_every_line_of_the_catalogue_survives_json() -> None:
 
 def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    raw = edited("datasets/mine", {"kind": "folder", "root": "~/photos", "queries": "asked"})
+    raw = edited("datasets/mine", {"kind": "folder", "root": "~/photos", "queries": "queries"})
     mine = loading.parse(raw).datasets["mine"]
     assert isinstance(mine, Folder)
-    assert (mine.root, mine.queries, mine.truth) == ("/home/me/photos", "asked", None)
+    assert (mine.root, mine.queries, mine.truth) == ("/home/me/photos", "queries", None)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             {"factory": "Flat", "search": {"nprobe": 4}},
-            "factory 'Flat' has no such search parameter. It has none: remove `search`. Entries of a --configfile "
+            "factory 'Flat' has no search parameters. Remove `search`. Entries of a --configfile "
             "are merged over the catalogue's: if 'nprobe' comes from the catalogue's entry of this name, give yours",
         ),
         (
@@ -315,7 +315,7 @@ def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"factory": "HNSW32_PQ16"}, "cannot build 'HNSW32_PQ16': FAISS builds an IndexHNSWPQ that compares by L2"),
         ({"factory": "OPQ16,NSG32,PQ16"}, "FAISS builds an IndexNSGPQ that compares by L2 distance, not inner product"),
         ({"factory": "IVF16(HNSW32_PQ8),PQ16"}, "To combine a graph with codes, use HNSW32_SQ8 or IVF256_HNSW32,PQ16."),
-        ({"scan": True, "search": {"nprobe": 4}}, "a scan has no such search parameter."),
+        ({"scan": True, "search": {"nprobe": 4}}, "a scan has no search parameters. Remove `search`."),
         ({"factory": "HNSW16", "search": {"efSearch": 0}}, "indexes.mine.search.efSearch: should be above 0, found 0."),
         ({"factory": "Flat", "train": {"sampel": 3}}, "indexes.mine.train.sampel: unknown key. Did you mean 'sample'?"),
         (

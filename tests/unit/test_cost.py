@@ -1,6 +1,7 @@
 """What a run will cost, told before it starts: only what is known, and what is not known by name."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY
-from lookalike.cli import catalogue
+from lookalike.config.datasets import Folder
+from lookalike.embed import catalogue
 from lookalike.io import store
 from lookalike.io.formats.records import EmbedTiming
 from lookalike.io.formats.tables import EMBEDDINGS
 from lookalike.plan import cost
 from lookalike.plan.cost import Cost, ModelCost
 from lookalike.plan.plan import Plan
+from lookalike.sample import counting
 
 CATALOGUE = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
 DIMENSION = 256  # of the model pixels
@@ -50,15 +53,19 @@ def test_the_issues_example_reads_as_one_line() -> None:
 def test_what_is_not_known_is_named_and_not_counted() -> None:
     known = ModelCost("a", 1000, 60.0, "cpu", 2_000_000)
     assert str(Cost("d", (known, ModelCost("b", 500, None, "", None)))) == (
-        "d: 1,500 images with 2 models to embed: about 60 s of embed jobs at the speed of earlier ones on cpu, besides "
-        "b, not measured yet, 2.0 MB of vectors, besides b, of unknown dimension"
+        "d: 1,500 images with 2 models to embed: about 60 s of embed jobs at the speed of earlier ones on cpu, plus b "
+        "(not measured yet), 2.0 MB of vectors, plus b (dimension unknown)"
     )
     assert str(Cost("d", (ModelCost("b", 500, None, "", None),))) == (
-        "d: 1 model x 500 images to embed: time not known, since no such job has run yet, size of the vectors not "
-        "known before the first are computed"
+        "d: 1 model x 500 images to embed: time unknown, since no such job has run yet, size of the vectors unknown "
+        "until the first are computed"
     )
     assert str(Cost("d", (ModelCost("a", None, None, "", None),))) == (
-        "d: 1 model to embed with; the number of images is not known before they are sampled"
+        "d: 1 model to embed with; the number of images is unknown until they are sampled"
+    )
+    assert str(Cost("d", (ModelCost("b", 12_034, 60.0, "cpu", 2_000_000, approximate=True),))) == (
+        "d: 1 model x about 12,000 images to embed: about 60 s of embed jobs at the speed of earlier ones on cpu, "
+        "2.0 MB of vectors"
     )
 
 
@@ -87,6 +94,60 @@ def test_images_come_from_what_the_configuration_expects(tmp_path: Path) -> None
     assert {model.images for model in copies.models} == {10_000 + 6000}
     (tiles,) = cost.estimate(known, [("photo-tiles-copies", "pixels", "references-00000")], folder=tmp_path)
     assert tiles.models == (ModelCost("pixels", None, None, "", None),)
+
+
+def test_images_that_no_configuration_tells_are_counted(tmp_path: Path, image_folder: Callable[..., Any]) -> None:
+    image_folder(tmp_path / "photos/more", 7)
+    known = plan(
+        datasets={
+            "own": {"kind": "folder", "root": str(tmp_path / "photos")},
+            "own-copies": {"kind": "copies", "of": "own", "queries": 20, "without_match": 2},
+        }
+    )
+    for shard, images in (("references-00000", 7 - 2), ("queries-00000", 20 + 2)):
+        jobs = [("own-copies", "pixels", shard)]
+        (copies,) = cost.estimate(known, jobs, folder=tmp_path, count=counting.count)
+        size = images * DIMENSION * 4
+        assert copies.models == (ModelCost("pixels", images, None, "", size, approximate=images == 5),)
+    (disc21,) = cost.estimate(known, cost.missing_jobs(known, "disc21", tmp_path), folder=tmp_path, count=broken)
+    assert not disc21.models[0].approximate, "what the configuration expects is not counted"
+
+
+def broken(_: Any) -> dict[str, int]:
+    raise AssertionError("counted without need")
+
+
+def test_tiles_are_counted_without_decoding_a_photograph() -> None:
+    entry = plan().config.datasets["photo-tiles"]
+    made = 172  # by `make demo`; flat tiles are left out of them
+    assert made <= counting.count(entry)["references"] <= 1.2 * made
+
+
+def test_a_folder_is_counted_as_it_is_sampled(tmp_path: Path, image_folder: Callable[..., Any]) -> None:
+    image_folder(tmp_path / "photos", 5)
+    image_folder(tmp_path / "photos/queries", 3)
+    image_folder(tmp_path / "photos/@eaDir", 4)  # thumbnails that a NAS keeps
+    (tmp_path / "photos/notes.txt").write_text("")
+    (tmp_path / "photos/cycle").symlink_to(tmp_path / "photos")
+    entry = folder_entry(root=tmp_path / "photos", queries=tmp_path / "photos/queries")
+    assert counting.count(entry) == {"references": 5, "queries": 3}
+    assert counting.count(folder_entry(root=tmp_path / "photos", sample=2)) == {"references": 2}
+
+
+def test_what_cannot_be_counted_quickly_stays_unknown(
+    tmp_path: Path, image_folder: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_folder(tmp_path / "archived", 2)
+    (tmp_path / "archived/photos.zip").write_bytes(b"")
+    assert counting.count(folder_entry(root=tmp_path / "archived")) == {}
+    assert counting.count(folder_entry(root=tmp_path / "missing")) == {}
+    image_folder(tmp_path / "huge", 2)
+    monkeypatch.setattr(counting, "SECONDS", -1.0)
+    assert counting.count(folder_entry(root=tmp_path / "huge", sample=1)) == {}
+
+
+def folder_entry(**keys: Any) -> Folder:
+    return Folder.model_validate({"kind": "folder"} | {key: str(value) for key, value in keys.items()}, strict=False)
 
 
 def test_of_a_half_embedded_data_set_only_the_rest_counts(tmp_path: Path) -> None:

@@ -318,9 +318,9 @@ def test_queries_have_ids_inside_their_own_folder():
 
 
 def test_queries_inside_root_are_queries_only():
-    put("photos/a.png", "photos/asked/q.png")
+    put("photos/a.png", "photos/queries/q.png")
 
-    images, _ = sample(queries="photos/asked")
+    images, _ = sample(queries="photos/queries")
 
     assert [(row["image_id"], row["query"]) for row in images] == [("a.png", False), ("q.png", True)]
 
@@ -482,7 +482,7 @@ def test_a_missing_truth_file():
             "query_id,reference_id\nq1.png,a,b.png\n",
             "line 2: has 3 cells, expected 2. Put names that contain a comma in double quotes.",
         ),
-        ('query_id,reference_id\nq1.png,"a.png', "line 2: is not valid CSV (unexpected end of data)."),
+        ('query_id,reference_id\nq1.png,"a.png', "line 2: is not valid CSV (unexpected end of data). Fix this line."),
     ],
 )
 def test_what_is_wrong_with_truth_is_named_by_line(text, expected):
@@ -494,9 +494,9 @@ def test_a_name_in_another_unicode_form_is_told_apart_from_a_typo():
     put("photos/a.png", "queries/o\u0308.png")  # as macOS writes it
     Path("truth.csv").write_text("query_id,reference_id\n\u00f6.png,a.png\n", encoding="utf-8")
 
-    asked = message(queries="queries", truth="truth.csv")
+    text = message(queries="queries", truth="truth.csv")
 
-    assert "query_id '\u00f6.png' is not in queries. 'o\u0308.png' looks the same, but is written with other" in asked
+    assert "query_id '\u00f6.png' is not in queries. 'o\u0308.png' looks the same, but is written with other" in text
 
 
 def test_truth_that_is_not_utf8():

@@ -37,7 +37,7 @@ time.sleep(600)
 
 
 class Machine:
-    """Processes that claim devices; ``locks`` stands for /tmp."""
+    """Processes that claim devices; ``locks`` replaces /tmp."""
 
     def __init__(self, folder: Path, listed: str) -> None:
         self.folder, self.locks = folder, folder / "locks"

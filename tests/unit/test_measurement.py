@@ -16,7 +16,7 @@ from lookalike.job.errors import LookalikeError
 from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics.evaluation import Results
 from lookalike.metrics.intervals import proportion, wilson
-from tables import MADE, images_table, neighbors_table, pool_table, seen_table, truth_table
+from tables import MADE, candidates_table, images_table, neighbors_table, seen_table, truth_table
 
 REFERENCES = [f"r{number}" for number in range(12)]
 Measure = Callable[..., Metrics]
@@ -53,7 +53,7 @@ def run(tmp_path: Path) -> Measure:
         training, candidates_sn = normalised or (neighbors_table({}), neighbors_table({}))
         tables = [
             ("neighbors", NEIGHBORS, neighbors_table(neighbors)),
-            ("candidates", NEIGHBORS, pool_table(neighbors, len(queries or truth))),
+            ("candidates", NEIGHBORS, candidates_table(neighbors, len(queries or truth))),
             ("training", NEIGHBORS, training),
             ("candidates_sn", NEIGHBORS, candidates_sn),
             ("flat.images", INDEX_IMAGES, seen_table(sides, rejected or [])),

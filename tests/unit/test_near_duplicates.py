@@ -114,7 +114,7 @@ def test_a_chain_is_not_one_group() -> None:
     assert group[7] == -1
     for one, other in combinations(range(7), 2):
         if group[one] == group[other] != -1:
-            assert abs(one - other) <= 2, "of a group, every image was held against its center"
+            assert abs(one - other) <= 2, "of a group, every image was compared with its center"
     assert stars(np.array([[1, 4], [1, 2], [2, 4]]), 5).tolist() == [-1, 1, 1, -1, 1]
 
 

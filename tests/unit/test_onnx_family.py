@@ -134,7 +134,7 @@ def test_weights_beside_the_file_are_recorded_and_watched(tmp_path: Path) -> Non
     content = bytearray(data.read_bytes())
     content[10] ^= 1
     data.write_bytes(content)
-    with pytest.raises(LookalikeError, match=r"net\.onnx\.data: is changed or damaged: fetch_weights recorded another"):
+    with pytest.raises(LookalikeError, match=r"net\.onnx\.data: has changed since fetch_weights recorded it"):
         encoders.load(key(path=str(file), size=SIDE, **NORMALISED), weights, encoders.Machine())
     data.unlink()
     with pytest.raises(LookalikeError, match=r"keeps its weights in net\.onnx\.data beside it, which is missing"):

@@ -20,7 +20,7 @@ def plan_of(**entry: object) -> Plan:
     return Plan.of(
         {
             "run": ["mine"],
-            "datasets": {"own": {"kind": "folder", "root": "photos", "queries": "asked", "k": 2, **entry}},
+            "datasets": {"own": {"kind": "folder", "root": "photos", "queries": "queries", "k": 2, **entry}},
             "models": {"pixels": {"embed": {"family": "pixels"}}},
             "indexes": {"flat": {"factory": "Flat"}},
             "experiments": {"mine": {"dataset": "own", "models": ["pixels"]}},
@@ -31,7 +31,7 @@ def plan_of(**entry: object) -> Plan:
 @pytest.fixture
 def root(tmp_path: Path, image_folder: ImageFolder, monkeypatch: pytest.MonkeyPatch) -> Path:
     image_folder(tmp_path / "photos", 5)
-    image_folder(tmp_path / "asked", 2, first=50)
+    image_folder(tmp_path / "queries", 2, first=50)
     image_folder(tmp_path / "outside/deep", 3)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -62,13 +62,13 @@ def test_showcase_images_have_no_role_and_ids_of_their_own(root: Path) -> None:
         ("empty", "datasets.own.showcase: 'empty' contains no images"),
         ("photos", "datasets.own.showcase: 'p0.png' is an image of the data set itself, in 'photos'."),
         (".", "datasets.own.showcase: 'p0.png' is an image of the data set itself, in 'photos'."),
-        ("linked", "datasets.own.showcase: 'p50.png' is an image of the data set itself, in 'asked'."),
+        ("linked", "datasets.own.showcase: 'p50.png' is an image of the data set itself, in 'queries'."),
     ],
 )
 def test_a_showcase_that_is_missing_or_overlaps_its_data_set_fails(root: Path, showcase: str, message: str) -> None:
     sample()
     (root / "empty").mkdir()
-    (root / "linked").symlink_to(root / "asked")
+    (root / "linked").symlink_to(root / "queries")
     with pytest.raises(LookalikeError) as refused:
         sample(showcase=showcase)
     assert str(refused.value).startswith(message)

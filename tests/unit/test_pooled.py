@@ -29,7 +29,7 @@ from lookalike.metrics.pooled import (
     recall_at,
 )
 from lookalike.metrics.ranking import rank as ranking_of
-from tables import images_table, neighbors_table, pool_table, truth_table
+from tables import candidates_table, images_table, neighbors_table, truth_table
 
 Found = Mapping[str, Sequence[tuple[str, float]]]
 REFERENCES = ["barn", "bridge", "cat", "dune", "elk"]
@@ -99,7 +99,7 @@ def test_a_duplicate_pair_is_an_error() -> None:
 
 
 def test_a_list_may_be_shorter_than_the_rule_allows() -> None:
-    assert len(pool_table(FOUND, queries=5)) == 20
+    assert len(candidates_table(FOUND, queries=5)) == 20
     assert uap({}, [("a", "barn")], ["a"]) == 0
 
 
@@ -116,7 +116,7 @@ def test_constant_scores_earn_nothing() -> None:
     found = {f"q{number}": [(reference, 0.25) for reference in references] for number in range(4)}
     truth = truth_table([(query, references[int(query[1:])]) for query in found])
     images = images_table(references, list(found))
-    for pairs in (pool_table(found, queries=4), first_of_each(neighbors_table(found), 10)):
+    for pairs in (candidates_table(found, queries=4), first_of_each(neighbors_table(found), 10)):
         assert micro_average_precision(predictions_of(pairs, truth, images, groups_of(images))) == 0
 
 

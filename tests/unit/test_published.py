@@ -168,7 +168,7 @@ def test_a_missing_reference_stops_and_is_named(tmp_path: Path) -> None:
     message = failure("disc21", root, references={"first": 12})
     assert "Missing: references: R000002, R000005 to R000006 (3 images), of R000000 to R000011" in message
     assert "the first of the archives refs_50k_*.zip" in message
-    sample("disc21", root, references={"first": 2}, queries="development")  # what is not asked for may be missing
+    sample("disc21", root, references={"first": 2}, queries="development")  # what is not requested may be missing
     assert "12 random images are requested, but only 9 were found" in failure("disc21", root, references={"sample": 12})
 
 
@@ -230,7 +230,7 @@ def test_a_ground_truth_of_another_format_is_named_with_its_line(tmp_path: Path,
 def test_ground_truth_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
     root = published.disc21(tmp_path / "disc21", zipped=False)
     (root / "my_ground_truth.csv").write_bytes(b"query_id,reference_id\nQ00000,\n")
-    assert "'Q00000' has a match here, but none in" in failure("disc21", root)
+    assert "'Q00000' has a match in this file, but none in" in failure("disc21", root)
     table, truth = sample("disc21", root, truth=["dev_queries_groundtruth.csv"])
     assert (table.num_rows, truth.num_rows) == (18, 3)
     assert "ground truth: put other.csv there" in failure("disc21", root, truth=["other.csv"])
@@ -516,7 +516,7 @@ for name, more in {
     if name == "all":
         store.write_table(images, "images.parquet", IMAGES, {"sample_sha256": "a"})
         store.write_table(true, "truth.parquet", TRUTH, {"sample_sha256": "a"})
-files = [f"{pool}-{number:05d}.parquet" for pool, count in shards.items() for number in range(count)]
+files = [f"{part}-{number:05d}.parquet" for part, count in shards.items() for number in range(count)]
 expect = {"references": 1_000_000, "queries": 50_000, "pairs": 10_000}
 key = json.dumps({"dataset": "disc21-dev", "k": 10, "shards": shards, "expect": expect})
 sharding.write_shards(sharding.ShardJob("images.parquet", "truth.parquet", key, files))

@@ -19,6 +19,7 @@ from PIL import Image
 
 from lookalike.compare.answers import answers
 from lookalike.io import store
+from lookalike.io.formats.audit import SAME_SCENE
 from lookalike.io.formats.hard_negatives import HardNegative, HardNegatives
 from lookalike.io.formats.records import (
     Approximation,
@@ -35,7 +36,7 @@ from lookalike.io.formats.records import (
     Metrics,
     Threshold,
 )
-from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, NEIGHBORS, TRUTH, Format
+from lookalike.io.formats.tables import AUDIT, IMAGES, INDEX_IMAGES, MAP, NEIGHBORS, TRUTH, Format
 from lookalike.io.formats.thresholds import Safe, Seen, Target, Transfer
 from lookalike.job.errors import LookalikeError
 from lookalike.metrics.ranking import rank
@@ -102,6 +103,8 @@ class Experiment:
     footer: dict[str, object] = field(default_factory=dict)  # of the neighbors, in addition to the common entries
     captions: dict[str, str] = field(default_factory=dict)
     columns: dict[str, dict[str, str]] = field(default_factory=dict)  # by_* column -> image -> value
+    maps: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)  # model -> image -> place
+    scenes: dict[tuple[str, str], str] = field(default_factory=dict)  # (model, query) -> wrong reference of its scene
     k: int = 3
     settings: dict[str, object] = field(default_factory=dict)  # of the report, in addition to the common ones
 
@@ -125,6 +128,8 @@ class Experiment:
             "seen": [self._seen(*pair) for pair in pairs],
             "comparisons": self._comparisons(),
             "duplicates": self._duplicates(),
+            "maps": [self._map(model, places) for model, places in self.maps.items()],
+            "audit": [self._audit(*pair) for pair in pairs if self.scenes],
         }
 
     def _images(self) -> Path:
@@ -188,6 +193,23 @@ class Experiment:
             **self.footer,
         }
         return self._table(name or f"{model}-{index}", columns, NEIGHBORS, NEIGHBORS.schema(), made)
+
+    def _map(self, model: str, places: dict[str, tuple[float, float]]) -> Path:
+        columns = {"image_id": list(places), "x": [x for x, _ in places.values()], "y": [y for _, y in places.values()]}
+        counted = {"method": "t-SNE", "kept_neighbors": 0.625, "query": 1, "reference": 1}
+        made = {**MADE, "model": model, **counted, **self.footer}
+        return self._table(f"{model}.map", columns, MAP, MAP.schema(), made)
+
+    def _audit(self, model: str, index: str) -> Path:
+        rows = [
+            {"query_id": query, "rank": 1, "reference_id": wrong, "match_id": self.queries[query] or "", "inliers": 9}
+            | {"verdict": SAME_SCENE, "by": "features", "mirrored": False}
+            for (of, query), wrong in self.scenes.items()
+            if of == model
+        ]
+        columns = {name: [row[name] for row in rows] for name in AUDIT.columns}
+        made = {**MADE, "neighbors": store.identity(self._neighbors(model, index))}
+        return self._table(f"{model}-{index}.audit", columns, AUDIT, AUDIT.schema(), made)
 
     def _duplicates(self) -> Path:
         kinds = ("queries_like_match", "queries_like_other", "training_like_reference")
@@ -952,7 +974,7 @@ def test_breakdowns_by_size_and_custom_columns_are_drawn(experiment: Experiment)
     assert "By size (longer side) up to 256 px" in page
     assert page.index("up to 256 px") < page.index("up to 1024 px") < page.index("unknown")
     assert "By camera new" in page
-    assert "only one" not in page, "a part with all queries is no breakdown"
+    assert "only one" not in page, "a part with all queries is not a breakdown"
 
 
 def test_a_threshold_is_shown_rounded_down_with_its_verdict(experiment: Experiment) -> None:
@@ -1134,7 +1156,7 @@ def test_each_index_has_its_own_row(experiment: Experiment) -> None:
 
 def test_twelve_models_with_long_labels_fit(experiment: Experiment) -> None:
     experiment.models = [f"model-{number}" for number in range(12)]
-    experiment.labels = {model: f"{model} " + "with a label that goes on " * 8 for model in experiment.models}
+    experiment.labels = {model: f"{model} " + "with a label that never ends " * 8 for model in experiment.models}
     html = experiment.report()
     assert balanced(html)
     assert len(re.findall(r'<td class="self"', html)) == 12

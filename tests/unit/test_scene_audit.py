@@ -29,8 +29,9 @@ def test_most_shots_of_one_scene_are_confirmed_and_at_most_two_in_a_thousand_oth
     shots = [features_of(grey_of(compressed(take_shot(one, draw), 70))) for one in canvases for _ in range(3)]
     confirmed: dict[bool, list[bool]] = {True: [], False: []}
     for one, other in combinations(range(len(shots)), 2):
-        confirmed[one // 3 == other // 3].append(agreement(shots[one], shots[other]) >= PLACES)
-    assert len(confirmed[False]) > 4000
+        if (same := one // 3 == other // 3) or (one + other) % 2:  # every second pair of different scenes
+            confirmed[same].append(agreement(shots[one], shots[other]) >= PLACES)
+    assert len(confirmed[False]) > 2000
     assert np.mean(confirmed[False]) <= 0.002
     assert np.mean(confirmed[True]) >= 0.8
 
@@ -103,7 +104,7 @@ FOUND = {
 }
 
 
-def test_wrong_answers_are_held_against_the_true_match(tmp_path: Path, phone: PhoneFolder) -> None:
+def test_wrong_answers_are_compared_with_the_true_match(tmp_path: Path, phone: PhoneFolder) -> None:
     search = Search(tmp_path, phone)
     rows = search.audit(FOUND).to_pylist()
     verdicts = [(row["query_id"], row["rank"], row["reference_id"], row["verdict"]) for row in rows]

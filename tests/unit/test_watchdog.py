@@ -1,4 +1,4 @@
-"""A decoder that hangs or crashes ends an attempt; the next one rejects the image, and the shard goes on."""
+"""A decoder that hangs or crashes ends an attempt; the next one rejects the image, and the shard continues."""
 
 import os
 import signal

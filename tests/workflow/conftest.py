@@ -4,7 +4,6 @@ import fcntl
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import REPOSITORY, made_image
+from conftest import REPOSITORY, made_image, shared_folder
+from warm import Warm
 
+SNAKEMAKE = Warm("snakemake.cli")
 WORKFLOW = ("Snakefile", "rules", "workflow_scripts", "profiles", "envs", "config.yaml")
 MINE = {
     "run": ["mine"],
@@ -94,18 +95,9 @@ class Tree:
         return loaded
 
     def command(self, *arguments: str) -> list[str]:
-        return [
-            *(
-                sys.executable,
-                "-m",
-                "snakemake",
-                "--cores",
-                "1",
-                "--quiet",
-                "host",
-            ),  # pytest's workers run at once
-            *("--configfile", "mine.yaml", "--", *arguments),
-        ]
+        one_core = ("--cores", "1")  # pytest's workers run at once
+        options = (*one_core, "--quiet", "host", "--configfile", "mine.yaml")
+        return [sys.executable, "-m", "snakemake", *options, "--", *arguments]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -114,11 +106,9 @@ class Tree:
     def run(self, *targets: str, options: tuple[str, ...] = (), status: int = 0) -> Run:
         """Run Snakemake to a status; its output names every job that was started."""
         command = self.command(*targets)
-        at = command.index("--configfile")  # after ours: of an option that is there twice, the last one counts
+        at = command.index("--configfile")  # after ours: of a repeated option, the last one counts
         command[at:at] = options
-        ended = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=900
-        )
+        ended = SNAKEMAKE.run(*command[1:], cwd=self.folder, env=self.environment)
         output = ended.stdout + ended.stderr
         assert ended.returncode == status, output[-5000:]
         return Run(ended.returncode, output)
@@ -153,9 +143,7 @@ def built_once(
     factory: pytest.TempPathFactory, name: str, config: dict[str, Any], build: Callable[[Tree], Any]
 ) -> Tree:
     """A tree that the first worker of pytest builds and the others wait for. Tests change copies of it only."""
-    shared = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
+    shared = shared_folder(factory)
     built = shared / f"{name}.built"
     with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

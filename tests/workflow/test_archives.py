@@ -17,7 +17,7 @@ CONFIG = {
         "packed": {
             "kind": "folder",
             "root": "train",
-            "queries": "asked",
+            "queries": "queries",
             "truth": "truth.csv",
             "k": 5,
             "shards": {"references": 3},
@@ -45,8 +45,8 @@ def test_tar_shards_are_sampled_embedded_and_searched_and_packing_them_again_emb
     (tree.folder / "train").mkdir()
     tar(tree.folder / "train/00000.tar", range(5))
     tar(tree.folder / "train/00001.tar", range(5, 9))
-    (tree.folder / "asked").mkdir()
-    tar(tree.folder / "asked/q.tar", range(3, 5))
+    (tree.folder / "queries").mkdir()
+    tar(tree.folder / "queries/q.tar", range(3, 5))
     (tree.folder / "truth.csv").write_text("query_id,reference_id\nq.tar/000003.png,00000.tar/000003.png\n")
     assert len(tree.run("packed").of("embed")) == 4
     report = (tree.folder / "results/reports/packed/index.html").read_text()

@@ -77,12 +77,12 @@ def test_a_block_that_yaml_would_drop_stops_before_any_job(tmp_path: Path) -> No
 def test_a_missing_folder_an_empty_one_and_one_that_is_too_small(tmp_path: Path) -> None:
     tree = Tree.new(tmp_path / "tree", MINE)
     assert (
-        "datasets.images.root: the folder 'photos' does not exist. "
+        "datasets.photos.root: the folder 'photos' does not exist. "
         "Check the path: relative paths start at the folder where snakemake is run.\n"
     ) in failure(tree)
     (tree.folder / "photos").mkdir()
     assert (
-        f"sample images: datasets.images.root: 'photos' contains no images (looked for {', '.join(EXTENSIONS)}).\n"
+        f"sample photos: datasets.photos.root: 'photos' contains no images (looked for {', '.join(EXTENSIONS)}).\n"
     ) in failure(tree)
     tree.write_images("photos", 0, 1)
     output = failure(tree)
@@ -95,16 +95,16 @@ def test_a_missing_folder_an_empty_one_and_one_that_is_too_small(tmp_path: Path)
 
 def test_a_duplicate_image_id_is_named_with_both_places(tmp_path: Path) -> None:
     config = with_change(
-        datasets={"own": {"kind": "folder", "root": "photos", "queries": "asked"}},
+        datasets={"own": {"kind": "folder", "root": "photos", "queries": "queries"}},
         experiments={"mine": {"dataset": "own"}},
     )
     tree = Tree.new(tmp_path / "tree", config)
     tree.write_images("photos", 0, 1)
-    tree.write_images("asked", 1)
+    tree.write_images("queries", 1)
     assert (
-        "sample own: datasets.own.queries: 'p1.png' is both in root ('photos') and in queries ('asked'), "
+        "sample own: datasets.own.queries: 'p1.png' is both in root ('photos') and in queries ('queries'), "
         "and every id, the path inside its folder, must be unique. Rename one of the two, or move all queries "
-        "into a sub-folder of 'asked'.\n"
+        "into a sub-folder of 'queries'.\n"
     ) in failure(tree)
 
 
@@ -151,7 +151,7 @@ def test_a_failed_job_is_not_forgotten(tree: Tree) -> None:
     tree.configure(with_change(models={"pixels": {"embed": {"size": 4}}}))
     for targets in ((), ("results/copies/metrics/pixels/flat.json",)):
         assert (
-            "its images are in images, and that folder does not exist now. Restore it, or mount its disk."
+            "its images are in photos, and that folder does not exist now. Restore it, or mount its disk."
         ) in failure(tree, *targets)
     (tree.folder / "elsewhere").rename(tree.folder / "photos")
     ran = tree.would_run()

@@ -1,4 +1,4 @@
-"""Decoders that hang or crash, through real Snakemake: a run goes on without those images, and ends when told to."""
+"""Decoders that hang or crash, through real Snakemake: a run continues without those images, and ends when told to."""
 
 import os
 import signal

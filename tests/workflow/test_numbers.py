@@ -10,13 +10,13 @@ from workflow.conftest import Tree
 
 
 def test_a_collection_without_true_matches_runs_to_its_report_and_says_why_there_are_no_numbers(tmp_path: Path) -> None:
-    folder = {"kind": "folder", "root": "photos", "queries": "asked", "about": "about.csv", "k": 3}
+    folder = {"kind": "folder", "root": "photos", "queries": "queries", "about": "about.csv", "k": 3}
     experiment = {"dataset": "own", "models": ["pixels", "color-histogram"]}
     tree = Tree.new(
         tmp_path / "tree", {"run": ["own"], "datasets": {"own": folder}, "experiments": {"own": experiment}}
     )
     tree.write_images("photos", *range(12))
-    tree.write_images("asked", 100, 101)
+    tree.write_images("queries", 100, 101)
     (tree.folder / "about.csv").write_text("image_id,camera\np100.png,old\n")
     tree.run()
     results = tree.folder / "results"

@@ -21,7 +21,7 @@ ODD = {
         "own": {
             "kind": "folder",
             "root": "photos",
-            "queries": "asked",
+            "queries": "queries",
             "training": "more",
             "truth": "truth.csv",
             "k": 3,
@@ -53,7 +53,7 @@ def write_collection(tree: Tree) -> dict[str, str]:
     for name in (*NAMES, *CHANGED):
         (root / name).parent.mkdir(exist_ok=True)
         made_image(7).save(root / name)
-    tree.write_images("asked", 20, 21)
+    tree.write_images("queries", 20, 21)
     tree.write_images("more", 30, 31, 32)
     (tree.folder / "more/broken.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
     (tree.folder / "truth.csv").write_text("query_id,reference_id\np20.png,ordinary.png\n")
@@ -106,7 +106,7 @@ def test_every_image_is_embedded_or_listed_with_its_reason(tmp_path: Path) -> No
     assert (metrics["references"], metrics["rejected_references"]) == (len(expected), len(rejected))
     assert (metrics["queries"], metrics["rejected_queries"]) == (2, 0)
     page = (tree.folder / "results/reports/mine/index.html").read_text()
-    assert "is HEIC, which is not supported; convert it to JPEG" in page
+    assert "damaged: it starts like HEIC, but cannot be decoded" in page
 
     training = tree.folder / "results/own/embeddings/pixels/training-00000.parquet"
     assert pq.read_table(training)["image_id"].to_pylist() == ["p30.png", "p31.png", "p32.png"]

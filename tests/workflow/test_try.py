@@ -19,14 +19,14 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow_scripts")}
 
 @pytest.fixture
 def here(tmp_path: Path, image_folder: ImageFolder) -> Path:
-    image_folder(tmp_path / "Images", 9)
+    image_folder(tmp_path / "Pictures", 9)
     (tmp_path / "Pictures/broken.jpg").write_bytes(b"no image")
     (tmp_path / "work").mkdir()
     return tmp_path / "work"
 
 
 def attempt(here: Path, *options: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [*MAIN, "try", "../Images", "--cores", "2", "--models", "pixels,color-histogram", *options]
+    command = [*MAIN, "try", "../Pictures", "--cores", "2", "--models", "pixels,color-histogram", *options]
     ended = subprocess.run(command, cwd=here, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert ended.returncode == status, ended.stderr[-5000:]
     assert "Traceback" not in ended.stderr
@@ -47,9 +47,9 @@ def test_one_command_from_a_folder_to_a_leaderboard(here: Path) -> None:
     assert (here / found["report"]).read_text().startswith("<!doctype html>")
 
     again = attempt(here, "--queries", "6", "--sample", "8")
-    assert "configuration: my-images.yaml (unchanged)" in again.stderr
+    assert "configuration: my-pictures.yaml (unchanged)" in again.stderr
     assert "Nothing to be done" in again.stderr
-    assert "report: results/reports/my-photos/index.html" in again.stdout
+    assert "report: results/reports/my-pictures/index.html" in again.stdout
     assert "Color histogram" in again.stdout
 
     (line,) = (one for one in (here / found["configuration"]).read_text().splitlines() if one.startswith("#   "))
@@ -72,7 +72,7 @@ def test_ctrl_c_ends_the_workflow_and_its_jobs(here: Path) -> None:
     said = here / "said.txt"
     with said.open("w") as output:
         process = subprocess.Popen(
-            [*MAIN, "try", "../Images", "--queries", "5000", "--models", "pixels", "--cores", "2"],
+            [*MAIN, "try", "../Pictures", "--queries", "5000", "--models", "pixels", "--cores", "2"],
             cwd=here,
             env=ENVIRONMENT,
             stderr=output,

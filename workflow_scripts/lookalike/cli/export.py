@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from lookalike.cli import trec
-from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import ConfigFiles, Json, Results
 from lookalike.cli.output import print_json
+from lookalike.embed.catalogue import Catalogue
 from lookalike.io import identity, store
 from lookalike.io.formats.tables import IMAGES, NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
@@ -28,7 +28,7 @@ def export(
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Export search results and true matches, to compute metrics with other programs.
+    """Export search results and true matches for other evaluation programs.
 
     \b
     Example:

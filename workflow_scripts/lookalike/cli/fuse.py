@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import pyarrow as pa
 import typer
 
-from lookalike.cli.catalogue import Catalogue, entry_of
 from lookalike.cli.fusion import WAYS
 from lookalike.cli.fusion import fuse as fused
 from lookalike.cli.options import ConfigFiles, Json, Results
 from lookalike.cli.output import print_json, print_table
+from lookalike.embed.catalogue import Catalogue, entry_of
 from lookalike.io import identity, relevance, store
 from lookalike.io.formats.records import Metrics
 from lookalike.io.formats.tables import IMAGES, NEIGHBORS, TRUTH
@@ -35,8 +35,8 @@ def fuse(
 ) -> None:
     """Fuse the neighbors that several models found, and compare the result with each model alone.
 
-    Scores are added after scaling (CombSUM), or reciprocal ranks are (reciprocal rank fusion). Nothing is embedded or
-    searched; only the neighbors that the run kept take part.
+    Two methods are tried: the sum of scaled scores (CombSUM) and of reciprocal ranks (reciprocal rank fusion). Nothing
+    is embedded or searched again; only the neighbors that the run kept are used.
 
     \b
     Example:
@@ -57,7 +57,9 @@ def fuse(
         return
     names = [name for name in rows[0]["metrics"] if rows[0]["metrics"][name] is not None]
     if not names:
-        raise LookalikeError(f"experiment '{experiment}': no accuracy was measured, so fusion cannot be compared.")
+        raise LookalikeError(
+            f"experiment '{experiment}': no query has a true match, so fusion cannot be compared. Choose another."
+        )
     print_table(
         f"{experiment}, index {index}: {' + '.join(models)}, {rows[0]['n']} queries with a match",
         ["ranking", *names, f"{BY} compared", "dimension", "bytes per vector", "images/s"],
@@ -73,12 +75,12 @@ def _costs(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:.4g}"
+    return "?" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _against(row: Mapping[str, Any]) -> str:
     """``better than dinov2-base, cannot tell from clip-vit-b32``."""
-    words = {"better": "better than", "worse": "worse than"}
+    words = {"better": "better than", "worse": "worse than", "cannot tell": "cannot tell from"}
     return ", ".join(f"{words.get(one['verdict'], one['verdict'] + ':')} {one['model']}" for one in row["against"])
 
 

@@ -3,21 +3,23 @@
 from pathlib import Path
 from typing import Any
 
-from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import ConfigFiles, Json, Results
 from lookalike.cli.output import print_json, print_table
 from lookalike.config.models import Checkpoint, EmbedBase, Onnx
 from lookalike.embed import checkpoints
+from lookalike.embed.catalogue import Catalogue
 from lookalike.io import store
 
 
 def models(configfile: ConfigFiles = None, results: Results = Path("results"), as_json: Json = False) -> None:
-    """List the catalogue's models with the dimension of their vectors and the state of their weights.
+    """List the catalogue's models, the dimension of their vectors, and the state of their weights.
 
-    Size, licence and training data are what the catalogue says of a model.
-    "local" means that the weights are on this machine, "recorded" that a run recorded which weights it used, and
-    "engine" is what a run chose to embed with on a CPU, and
-    "pinned" that the revision is a commit of the hub: the weights of a branch, such as main, can change.
+    \b
+    local     the weights are on this machine
+    recorded  a run has recorded which weights it used
+    engine    what a run chose for embedding on a CPU
+    pinned    the revision is a commit of the Hub; those of a branch, such as main, can change
+    about     licence, size and training data, as the catalogue states them
 
     \b
     Example:

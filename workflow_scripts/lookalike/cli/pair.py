@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from lookalike.cli.catalogue import Catalogue, offline, read_image
 from lookalike.cli.options import THREADS, ConfigFiles, Json, Results, Threads
 from lookalike.cli.output import print_json, print_table
 from lookalike.embed import embed
+from lookalike.embed.catalogue import Catalogue, offline, read_image
 from lookalike.embed.encoders import Encoder
 from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError
@@ -59,7 +59,7 @@ def pair(
             {"model": name, "label": catalogue.plan.label(name), "cosine": cosine, "similarity": (cosine + 1) / 2}
         )
     if not rows:
-        raise LookalikeError(f"no model is available locally. The first: {next(iter(unavailable.values()))}")
+        raise LookalikeError(f"no model is available locally. For example, {next(iter(unavailable.values()))}")
 
     if as_json:
         print_json({"a": str(first), "b": str(second), "models": rows, "unavailable": unavailable})

@@ -5,7 +5,7 @@ from lookalike.config.schema import schema as generate
 
 
 def schema() -> None:
-    """Print the JSON Schema of a configuration, with which an editor completes and explains keys and marks mistakes.
+    """Print the JSON Schema of the configuration, for completion, explanations and error marks in an editor.
 
     \b
     Example:

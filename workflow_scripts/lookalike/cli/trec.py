@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from lookalike.io import relevance
 
 BLOCK = 64  # queries whose matches are in memory at a time: in a labelled collection a query may have thousands
-SAFE = "/!#$&'()*+,:;=?@[]~\"<>\\^`{|}"  # everything printable that is no space and no %
+SAFE = "/!#$&'()*+,:;=?@[]~\"<>\\^`{|}"  # everything printable except space and %
 
 
 def token(text: str) -> str:
@@ -36,7 +36,7 @@ def run(neighbors: pa.Table, k: int, name: str) -> Iterator[str]:
 
 
 def qrels(truth: pa.Table, images: pa.Table) -> Iterator[str]:
-    """The lines of the true matches; a query without a match has none, and evaluators leave it out."""
+    """The lines of the true matches; a query without a match has no line, and evaluators leave it out."""
     has_match = pa.array(relevance.matches(truth, images) > 0)
     queries = images.filter(has_match)["image_id"].sort() if images.num_rows else images["image_id"]
     for start in range(0, len(queries), BLOCK):

@@ -17,15 +17,16 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from lookalike.cli import catalogue as catalogues
 from lookalike.cli import try_configuration
-from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import THREADS, Json
 from lookalike.cli.output import print_json, print_table
 from lookalike.config.files import read
+from lookalike.embed import catalogue as catalogues
+from lookalike.embed.catalogue import Catalogue
 from lookalike.io import store
 from lookalike.io.formats.records import Metrics
 from lookalike.job.errors import ConfigError, LookalikeError, writing
+from lookalike.plan.code import WORKFLOW
 from lookalike.plan.plan import Plan
 from lookalike.sample import folder as folders
 from lookalike.sample import hashing
@@ -95,11 +96,11 @@ def try_folder(
     ] = Path(),
     as_json: Json = False,
 ) -> None:
-    """Find out which model finds your images: alters copies of them and searches for the originals.
+    """Find out which model finds your images: make altered copies, and search for the originals.
 
     Writes a configuration (NAME.yaml) that you can keep and edit, runs the workflow and prints the leaderboard.
-    Your images are read and never changed. An interrupted run resumes where it stopped, and images that you add or
-    remove are noticed.
+    Your images are read and never changed. An interrupted run resumes where it stopped, and the next run notices
+    images that you have added or removed.
 
     \b
     Example:
@@ -121,7 +122,7 @@ def try_folder(
             "tell two models apart."
         )
     name = name or _name(folder)
-    trial = Trial(name, out / f"{name}.yaml", _snakefile())
+    trial = Trial(name, out / f"{name}.yaml", WORKFLOW.resolve() / "Snakefile")
     # settings that depend on the number of images are kept when the folder grows: the user did not change them
     kept = read(trial.file) if trial.file.exists() else {}
     spared = min((queries or QUERIES) // (UNMATCHED - 1), used // UNMATCHED, used - FEWEST)
@@ -168,13 +169,6 @@ def _name(folder: Path) -> str:
     """``my-2024`` for ``My Pictures/2024``: valid in paths, and never the name of a rule."""
     words = re.findall(r"[a-z0-9]+", folder.resolve().name.lower())
     return "-".join(["my", *(words or ["images"])])
-
-
-def _snakefile() -> Path:
-    snakefile = catalogues.find().resolve().parent / "Snakefile"
-    if not snakefile.is_file():
-        raise LookalikeError(f"{snakefile}: is missing next to config.yaml. Install from the folder of the workflow.")
-    return snakefile
 
 
 def _of(value: Any, *keys: str) -> Any:
@@ -283,7 +277,6 @@ def _show(known: Catalogue, trial: Trial, facts: dict[str, Any], as_json: bool) 
     cells = [
         [
             row["model"],
-            row["label"],
             _percent(row["accuracy_at_1"]),
             f"{_percent(row['low'])} to {_percent(row['high'])}",
             "?" if row["images_per_second"] is None else f"{row['images_per_second']:.3g}",
@@ -292,7 +285,7 @@ def _show(known: Catalogue, trial: Trial, facts: dict[str, Any], as_json: bool) 
     ]
     print_table(
         f"{trial.name}: fraction of {rows[0]['n']} copies for which the original is ranked first",
-        ["model", "label", "accuracy@1", "95 % interval", "images/s"],
+        ["model", "accuracy@1", "95 % interval", "images/s"],
         cells,
     )
     typer.echo(f"report: {typer.format_filename(report)}")

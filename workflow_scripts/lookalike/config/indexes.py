@@ -28,7 +28,7 @@ MERGED = (
 
 
 class Train(Entry):
-    """Vectors that an index is trained on: training images, or references if the data set has none."""
+    """Vectors that an index is trained on: training images, or references if the data set lacks them."""
 
     # FAISS uses 256 per centroid, so enough for 390
     sample: int = Field(100_000, ge=1, description="vectors to train on; all if there are fewer")
@@ -87,10 +87,12 @@ class Index(Entry):
         for name, value in self.search.items():
             place = f".search.{name}"
             if name not in allowed:
-                suggestion = did_you_mean(name, allowed) if allowed else " It has none: remove `search`."
+                lack = "search parameters. Remove `search`."
+                if allowed:
+                    lack = f"such search parameter.{did_you_mean(name, allowed)}"
                 of = f"factory '{self.factory}'" if self.factory else "a scan"
                 merged = "" if get_close_matches(name, allowed) else MERGED.format(key=name)
-                yield f"{place}: {of} has no such search parameter.{suggestion}{merged}"
+                yield f"{place}: {of} has no {lack}{merged}"
             elif value <= 0:
                 yield f"{place}: should be above 0, found {value:g}."
             elif name != "k_factor_rf" and value != int(value):

@@ -36,7 +36,7 @@ def folder_of(key: str, code: str, weights: Weights) -> Path | None:
 
 
 def restore(cached: Path | None, folder: Path) -> Network | None:
-    """Copy a cached network to ``folder``; None if there is none, or a damaged one, which the log says."""
+    """Copy a cached network to ``folder``; None if it is missing or damaged, which the log says."""
     if cached is None or not (cached / RECORD).is_file():
         return None
     try:

@@ -5,7 +5,7 @@ Which axes hold patches is decided once, when a network is loaded or exported (`
 
 from typing import Any
 
-from lookalike.embed.pooling import GEM_FLOOR, GEM_POWER
+from lookalike.embed.pooling import GEM_EPSILON, GEM_POWER
 from lookalike.io.formats.exports import Layout
 from lookalike.job.errors import LookalikeError
 
@@ -48,4 +48,4 @@ def poolings(layout: Layout) -> tuple[str, ...]:
 
 def _gem(feature: Any, axes: tuple[int, ...]) -> Any:
     """Generalised mean (GeM); negative values count as 0."""
-    return (feature.clip(min=GEM_FLOOR) ** GEM_POWER).mean(axes) ** (1 / GEM_POWER)
+    return (feature.clip(min=GEM_EPSILON) ** GEM_POWER).mean(axes) ** (1 / GEM_POWER)

@@ -139,13 +139,13 @@ def _runtime() -> Any:
     except ImportError as error:
         raise LookalikeError(
             f"onnxruntime: cannot be imported ({error}). Install it: pip install onnxruntime, or onnxruntime-gpu where "
-            "there is an NVIDIA GPU (the extras 'cpu' and 'gpu' bring them)."
+            "there is an NVIDIA GPU (the extras 'cpu' and 'gpu' include them)."
         ) from None
     return onnxruntime
 
 
 def _claim_gpu() -> tuple[int, str] | None:
-    """The number and name of a GPU taken for this job; None, and the log says why, where there is none to use."""
+    """The number and name of a GPU taken for this job; None, with the reason in the log, if no GPU is usable."""
     runtime = _runtime()
     if CUDA not in runtime.get_available_providers():
         devices.go_without_gpu(f"ONNX Runtime {runtime.__version__} is built without CUDA (onnxruntime-gpu has it)")
@@ -156,7 +156,7 @@ def _claim_gpu() -> tuple[int, str] | None:
         gpus.release()
         devices.go_without_gpu("CUDA finds no device")
         return None
-    runtime.preload_dlls()  # CUDA and cuDNN of torch's packages, where the system has none
+    runtime.preload_dlls()  # CUDA and cuDNN of torch's packages, where the system lacks them
     number = 0 if claimed and len(names) == 1 else gpus.claim_one_of(devices.visible_devices(len(names)))
     return number, names[number]
 

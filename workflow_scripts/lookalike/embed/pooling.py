@@ -5,12 +5,15 @@ from numpy.typing import NDArray
 
 from lookalike.job.errors import LookalikeError
 
-GEM_POWER, GEM_FLOOR = 3.0, 1e-6  # F. Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation (2018)
+GEM_POWER, GEM_EPSILON = (
+    3.0,
+    1e-6,
+)  # F. Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation (2018)
 
 
 def gem(patches: NDArray[np.float32]) -> NDArray[np.float32]:
     """Generalised mean of (n, patches, channels) over the patches; negative values count as 0."""
-    mean: NDArray[np.float32] = np.mean(np.maximum(patches, GEM_FLOOR) ** GEM_POWER, axis=1)
+    mean: NDArray[np.float32] = np.mean(np.maximum(patches, GEM_EPSILON) ** GEM_POWER, axis=1)
     pooled: NDArray[np.float32] = mean ** (1 / GEM_POWER)
     return pooled
 
@@ -42,7 +45,7 @@ def _as_patches(feature: NDArray[np.float32], sides: tuple[int, int], where: str
     first, last = b * width == c * height, a * width == b * height
     if first == last:
         raise LookalikeError(
-            f"{where}: is a map of {a} x {b} x {c} numbers, and it cannot be told which of them are channels. "
+            f"{where}: is a map of {a} x {b} x {c} numbers, and it is ambiguous which of them are channels. "
             "Choose an output that is one vector, or another size."
         )
     return feature.reshape(len(feature), a, b * c).transpose(0, 2, 1) if first else feature.reshape(-1, a * b, c)

@@ -54,7 +54,7 @@ def build(job: IndexJob) -> None:
 
     ``key``: the part of the index's entry that affects the index (``plan.Plan.build_key``). ``embedding_key`` and
     ``embedding_code``: what the vectors must have been embedded with. An index that needs training is trained on a
-    seeded sample of the training images, or of the references if there are none.
+    seeded sample of the training images, or of the references if they are missing.
 
     ``images_out`` records what the model saw of every image, so that later stages need neither shards nor rejected
     tables.

@@ -205,7 +205,7 @@ def _read_tar(file: BinaryIO) -> TarIndex:
     """Raises ArchiveError for a tar that is compressed, damaged, or has no end: tarfile takes that for its end."""
     head = file.read(8)
     if kind := next((kind for magic, kind in COMPRESSIONS.items() if head.startswith(magic)), ""):
-        raise ArchiveError(f"is a tar compressed with {kind}, in which nothing can be found; decompress it")
+        raise ArchiveError(f"is a tar compressed with {kind}, which cannot be read in place; decompress it")
     file.seek(0)
     index = TarIndex(array("q"), array("q"), {})
     try:
@@ -226,10 +226,10 @@ def _read_tar(file: BinaryIO) -> TarIndex:
     except tarfile.TarError as error:
         raise ArchiveError(f"is not a tar archive, or is damaged or truncated ({error}); fetch it again") from None
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise ArchiveError("is damaged or truncated: the mark of its end is missing; fetch it again")
+        raise ArchiveError("is damaged or truncated: its end marker is missing; fetch it again")
     while rest := file.read(1 << 20):
         if rest.count(0) != len(rest):
-            raise ArchiveError("has more behind its end, as joined archives have; unpack it with `tar -i`, and pack it")
+            raise ArchiveError("has data after its end marker, as joined archives do; repack it (`tar -i` unpacks it)")
     return index
 
 

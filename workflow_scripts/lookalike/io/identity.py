@@ -58,8 +58,8 @@ def check_sample(images: StrPath, *tables: StrPath, records: Mapping[StrPath, st
     for path, recorded in [*((path, sample_of(path)) for path in tables), *(records or {}).items()]:
         if recorded != expected:
             raise LookalikeError(
-                f"{path}: was made from another sample than {images} (of another data set, seed or time). Take the "
-                f"sample again, and make what follows from it: --forcerun {images}"
+                f"{path}: was made from another sample than {images} (of another data set, seed or time). Sample "
+                f"again, which also remakes what depends on it: --forcerun {images}"
             )
     return expected
 

@@ -12,12 +12,16 @@ from collections.abc import Iterator
 import numpy as np
 
 JPEG, PNG, BMP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM"
+HEIF = re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL)
+ZEROS = bytes(4)
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9  # markers of JPEG
 APPLICATION, COMMENT = range(0xE0, 0xF0), 0xFE
 MARKER = re.compile(rb"\xff+([^\0\xff\x01\xd0-\xd8])", re.DOTALL)  # except those inside compressed data
 # First bytes and minimum length of the JPEG segments to keep: libjpeg derives the color space from the first two; the
 # others hold the orientation.
 KEPT_SEGMENTS = ((b"JFIF\0", 14), (b"Adobe", 12), (b"Exif\0\0", 6), (b"http://ns.adobe.com/xap/1.0/\0", 29))
+PROFILE = b"ICC_PROFILE\0"  # first bytes of JPEG segments with a part of a color profile
+LARGEST_PROFILE = 16 << 20  # bytes; those of printers have a few million
 # Keywords of PNG text chunks that may hold the orientation.
 ORIENTING_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"exif\0")
 CRITICAL = {b"IHDR": "header", b"PLTE": "palette", b"IDAT": "pixels"}
@@ -39,6 +43,40 @@ def essentials(data: bytes, *, texts: bool = True) -> bytes:
     if data.startswith(JPEG):
         return _jpeg_essentials(data)
     return _plain_bmp(data) if data.startswith(BMP) else data
+
+
+def icc_profile(data: bytes) -> bytes:
+    """The color profile of a JPEG or PNG, from the parts that ``essentials`` leaves out; empty if it has none.
+
+    Raises ValueError if it is incomplete.
+    """
+    if data.startswith(PNG):
+        for kind, chunk in chunks(data):
+            if kind == b"iCCP":
+                _, _, packed = bytes(chunk[8:-4]).partition(b"\0")
+                return _decompressed(packed[1:])
+            if kind == b"IDAT":
+                break
+        return b""
+    parts: dict[int, bytes] = {}
+    count = 0
+    for marker, _, start, end in segments(data) if data.startswith(JPEG) else ():
+        if marker == START_OF_SCAN:
+            break
+        if marker == APPLICATION[2] and data[start:end].startswith(PROFILE) and end - start > len(PROFILE) + 2:
+            number, count = data[start + len(PROFILE) : start + len(PROFILE) + 2]
+            parts[number] = data[start + len(PROFILE) + 2 : end]
+    if len(parts) != count:
+        raise ValueError(f"{len(parts)} of its {count} parts are in the file")
+    return b"".join(part for _, part in sorted(parts.items()))
+
+
+def _decompressed(packed: bytes) -> bytes:
+    """At most LARGEST_PROFILE bytes and one more, so that a longer one is known to be."""
+    try:
+        return zlib.decompressobj().decompress(packed, LARGEST_PROFILE + 1)
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
 
 
 # --- PNG ---
@@ -125,15 +163,18 @@ def _is_kept(contents: bytes) -> bool:
     return any(contents.startswith(start) and len(contents) >= least for start, least in KEPT_SEGMENTS)
 
 
-# --- WebP and AVIF, which decode without error even if a partly downloaded file is filled up with zeros ---
+# --- WebP, AVIF and HEIC, which decode without error even if a partly downloaded file is filled up with zeros ---
 
 
-def ends_in_zeros(data: bytes) -> bool:
-    """Whether the last fifth of a WebP's or AVIF's pixel data is zeros; padding and metadata after it may be.
+def is_zero_filled(data: bytes, form: str) -> bool:
+    """Whether zeros replace the end of the pixels of a WEBP, AVIF or HEIF file; padding and metadata after it may be.
 
-    An image of one color ends in zeros too, but at most for a twentieth of its data.
+    In a WebP or AVIF: the last fifth. An image of one color ends in zeros too, but at most for a twentieth of its data.
+    In a HEIC: four bytes anywhere, which HEVC excludes (ITU-T H.265, 7.4.2.1).
     """
-    items = _webp_pixels(data) if data.startswith(b"RIFF") else _avif_pixels(data)
+    if form == "HEIF":
+        return any(ZEROS in item for item in _heif_pixels(data))
+    items = _webp_pixels(data) if form == "WEBP" else _avif_pixels(data)
     return any(len(item) >= 5 and not any(item[-(len(item) // 5) :]) for item in items)
 
 
@@ -149,20 +190,47 @@ def _webp_pixels(webp: bytes) -> list[bytes]:
 
 
 def _avif_pixels(avif: bytes) -> list[bytes]:
-    """The data of its AV1 items (ISO/IEC 14496-12, 8.11.3); of a video, which has no items, all media data."""
-    boxes = list(_boxes(avif, 0, len(avif)))
-    media = [avif[start:end] for kind, start, end in boxes if kind == b"mdat"]
-    children = [box for kind, start, end in boxes if kind == b"meta" for box in _boxes(avif, start + 4, end)]
+    """The data of its AV1 items; of a video, which has no items, all media data."""
     try:
-        items = [item for kind, start, end in children if kind == b"iloc" for item in _items(avif, avif[start:end])]
+        items = list(_items(avif))
     except (struct.error, IndexError):
-        return media
+        items = []
     # an AV1 item begins with a temporal delimiter or a sequence header (AV1 specification, 5.3), unlike metadata
-    return [item for item in items if item[:1] in (b"\x12", b"\x0a")] or media
+    pixels = [item for _, item in items if item[:1] in (b"\x12", b"\x0a")]
+    return pixels or [avif[start:end] for kind, start, end in boxes(avif, 0, len(avif)) if kind == b"mdat"]
 
 
-def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Boxes of ISO base media: type, and where the contents start and end."""
+def _heif_pixels(heif: bytes) -> list[bytes]:
+    """The data of its HEVC items."""
+    try:
+        types = {item: kind for info in _in_meta(heif, b"iinf") for item, kind in _item_types(info)}
+        return [data for item, data in _items(heif) if types.get(item) in (b"hvc1", b"hev1")]
+    except (struct.error, IndexError):
+        return []
+
+
+def _in_meta(data: bytes, wanted: bytes) -> Iterator[bytes]:
+    """The contents of the boxes of a type that describe the items of a file (ISO/IEC 14496-12, 8.11)."""
+    for meta, start, end in boxes(data, 0, len(data)):
+        for kind, first, last in boxes(data, start + 4, end) if meta == b"meta" else ():
+            if kind == wanted:
+                yield data[first:last]
+
+
+def _item_types(iinf: bytes) -> Iterator[tuple[int, bytes]]:
+    for _, start, _ in boxes(iinf, 8 if iinf[0] else 6, len(iinf)):
+        at = start + (8 if iinf[start] == 3 else 6)
+        yield int.from_bytes(iinf[start + 4 : at]), iinf[at + 2 : at + 6]
+
+
+def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The items of a file, each with its number."""
+    for iloc in _in_meta(data, b"iloc"):
+        yield from _located(data, iloc)
+
+
+def boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """The boxes of ISO base media from ``at`` on: type, and where the contents start and end."""
     while at + 8 <= end:
         length, kind, header = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8], 8
         if length == 1:
@@ -172,7 +240,7 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
         at = until
 
 
-def _items(avif: bytes, iloc: bytes) -> Iterator[bytes]:
+def _located(file: bytes, iloc: bytes) -> Iterator[tuple[int, bytes]]:
     version = iloc[0]
     offset_size, length_size, base_size = iloc[4] >> 4, iloc[4] & 15, iloc[5] >> 4
     index_size = iloc[5] & 15 if version else 0
@@ -186,16 +254,16 @@ def _items(avif: bytes, iloc: bytes) -> Iterator[bytes]:
         return int.from_bytes(iloc[at - size : at])
 
     for _ in range(number(4 if version == 2 else 2)):
-        number(4 if version == 2 else 2)  # the item's id
+        item = number(4 if version == 2 else 2)
         elsewhere = number(2) & 15 if version else 0
         number(2)  # which file
         base, data = number(base_size), b""
         for _ in range(number(2)):
             number(index_size)
             start, length = base + number(offset_size), number(length_size)
-            data += avif[start : start + length]
+            data += file[start : start + length]
         if not elsewhere:
-            yield data
+            yield item, data
 
 
 # --- BMP and JPEG 2000 ---

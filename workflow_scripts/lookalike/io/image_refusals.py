@@ -6,7 +6,8 @@ from io import BytesIO
 
 from PIL import TiffImagePlugin, features
 
-from lookalike.io.image_containers import BMP, JPEG, PNG, jpeg_2000_depth, segments
+from lookalike.io import phone_formats
+from lookalike.io.image_containers import BMP, HEIF, JPEG, PNG, jpeg_2000_depth, segments
 
 
 class BadImage(Exception):
@@ -20,10 +21,10 @@ BROKEN = "damaged: it starts like {}, but cannot be decoded"
 SIGNATURES = tuple(
     (re.compile(signature, re.DOTALL | re.IGNORECASE), reason.format(name))
     for signature, reason, name in (
-        (rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", TO_CONVERT, "HEIC"),
+        (HEIF.pattern, BROKEN, "HEIC"),
         (rb"....ftypavi[fs]", BROKEN if features.check("avif") else TO_CONVERT, "AVIF"),
         (rb"....ftypcrx |FUJIFILMCCD|IIRO|IIRS|MMOR|IIU\0|II\*\0....CR|FOVb", TO_CONVERT, "camera raw"),
-        (rb"\xff\x0a|\0\0\0\x0cJXL ", TO_CONVERT, "JPEG XL"),
+        (phone_formats.JPEG_XL.pattern, BROKEN, "JPEG XL"),
         (rb"II\xbc", TO_CONVERT, "JPEG XR"),
         (rb"8BPS", TO_CONVERT, "a Photoshop document"),
         (rb"gimp xcf", TO_CONVERT, "a GIMP document"),
@@ -67,6 +68,8 @@ def refusal(data: bytes) -> str:
     """The reason for rejecting a file that cannot be opened: what it is, judged by its first bytes."""
     if kind := undecoded_kind(data):
         return TO_CONVERT.format(kind)
+    if (phone := phone_formats.kind_of(data)) and not phone_formats.is_installed(phone):
+        return f"is {phone.name}, which needs the extra `formats` (pip install {phone.package}); or convert it to JPEG"
     for signature, reason in SIGNATURES:
         if signature.match(data):
             return reason

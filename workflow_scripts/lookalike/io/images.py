@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from lookalike.io import archives, content_hashes
-from lookalike.io.image_containers import JPEG, PNG, count_scans, ends_in_zeros, essentials, jpeg_2000_depth
+from lookalike.io import archives, color_profiles, content_hashes, phone_formats
+from lookalike.io.image_containers import JPEG, PNG, count_scans, essentials, is_zero_filled, jpeg_2000_depth
 from lookalike.io.image_refusals import TO_CONVERT, BadImage, refusal, undecoded_kind
 from lookalike.job import memory
 from lookalike.job.errors import LookalikeError
 
 __all__ = ["BadImage", "check_roots", "decode", "full_size", "load", "read", "read_row"]
 
-# Formats to decode. Pillow supports more, but some of them run other programs on the file (PostScript).
+# Formats to decode, beside phone_formats. Pillow supports more, but some run other programs on the file (PostScript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
 MAX_PIXELS = 250_000_000
 MAX_RATIO = 200  # of the sides: resizing the shorter side of 30,000 x 1 to 224 makes the longer one 6.7 million
@@ -47,7 +47,7 @@ SAVE_RANGE = "and its white level is unknown; save it in its full range"
 NO_WHITE = "has 32-bit or signed grey values, and their white level is unknown; save it with 16 bits"
 
 # Peak memory of decoding in bytes per pixel, measured with Pillow 12 and 13; it includes the decoders' own copies.
-BYTES_A_PIXEL = {"WEBP": 17, "AVIF": 13, "JPEG2000": 20}
+BYTES_A_PIXEL = {"WEBP": 17, "AVIF": 13, "JPEG2000": 20, "HEIF": 14, "JXL": 40}
 BYTES_OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}  # all others: 4
 STRIP = 1 << 20  # pixels converted at a time
 
@@ -104,7 +104,7 @@ def check_roots(rows: pa.Table, where: object) -> None:
     for root in rows["root"].unique().to_pylist():
         if not Path(root).is_dir():
             raise LookalikeError(
-                f"{where}: its images are in {root}, and that folder does not exist now. Restore it, or mount its disk."
+                f"{where}: its images are in {root}, and that folder is missing. Restore it, or mount its disk."
             )
 
 
@@ -135,7 +135,10 @@ def load(root: str, path: str) -> Image.Image:
 
 
 def decode(
-    data: bytes, needs: Callable[[Size], Size] | None = None, reserve: Callable[[int], None] | None = None
+    data: bytes,
+    needs: Callable[[Size], Size] | None = None,
+    reserve: Callable[[int], None] | None = None,
+    icc: color_profiles.Icc = "ignore",
 ) -> Image.Image:
     """Decode an image to 8-bit RGB, upright. Raises BadImage with a readable reason.
 
@@ -144,11 +147,15 @@ def decode(
     - The EXIF orientation is applied; a broken EXIF block is ignored.
     - Transparency, of pixels, a palette or one color, is composited onto white. A BMP with zero alpha everywhere is
       opaque, because programs leave that byte unset. The area that a GIF's first frame does not cover is white.
-    - Of an animation or a file with several images, only the first is decoded; the others may be damaged.
+    - Of an animation or a file with several images, only the first is decoded, of a HEIC the primary one; the others,
+      such as gain maps and depth maps, may be damaged. Animated JPEG XL is rejected.
+    - HEIC and JPEG XL need the packages of the extra `formats`. Both state in their own way how to turn the image, so
+      the EXIF orientation that they may repeat is not applied.
     - Of 16 bits per channel, the upper 8 are kept. Rejected, because their white level is unknown: 16-bit images
       without a value above 12 bits (they would be nearly black), 32-bit values and signed values.
       CMYK, YCbCr and Lab are converted to RGB by Pillow without profiles.
-    - Color profiles are not applied: the published models' preprocessing does not apply them either.
+    - Color profiles are not applied: the published models' preprocessing does not apply them either. With ``icc`` srgb
+      they are, to the 8-bit pixels; ``info["profile"]`` of the result is `converted`, or says why one was not.
     - Metadata and damaged parts other than the pixels have no effect; except for the orientation and a PNG's
       transparency, they are not read.
     - A truncated image is rejected, even if much of it could be decoded. Only damage that the format's decoder cannot
@@ -167,11 +174,11 @@ def decode(
         raise BadImage("the file is empty")
     try:
         try:
-            return _decode(essentials(data), needs, reserve)
+            return _decode(essentials(data), needs, reserve, data if icc == "srgb" else None)
         except (ValueError, SyntaxError, UnidentifiedImageError):
             if not data.startswith(PNG):  # Pillow also raises these for texts that cannot be decompressed, or are huge
                 raise
-            return _decode(essentials(data, texts=False), needs, reserve)
+            return _decode(essentials(data, texts=False), needs, reserve, data if icc == "srgb" else None)
     except (BadImage, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -184,7 +191,7 @@ def decode(
         if isinstance(error, UnidentifiedImageError):
             raise BadImage(refusal(data)) from None
         kind = undecoded_kind(data)
-        raise BadImage(TO_CONVERT.format(kind) if kind else f"damaged: {error}") from None
+        raise BadImage(TO_CONVERT.format(kind) if kind else f"damaged: {' '.join(str(error).split())}") from None
 
 
 def full_size(data: bytes, image: Image.Image) -> Size:
@@ -193,10 +200,24 @@ def full_size(data: bytes, image: Image.Image) -> Size:
 
 
 def _opened(data: bytes) -> Image.Image:
+    if kind := phone_formats.kind_of(data):
+        return phone_formats.opened(data, kind, FORMATS)
     return Image.open(BytesIO(data), formats=FORMATS)
 
 
-def _decode(data: bytes, needs: Callable[[Size], Size] | None, reserve: Callable[[int], None] | None) -> Image.Image:
+def _decode(
+    data: bytes,
+    needs: Callable[[Size], Size] | None,
+    reserve: Callable[[int], None] | None,
+    profiled: bytes | None,  # the whole file, whose color profile is applied
+) -> Image.Image:
+    if phone_formats.is_jpeg_xl(data):  # opening it decodes it
+        header = phone_formats.jpeg_xl(data)
+        _check_size(header.size)
+        if header.animated:
+            raise BadImage(TO_CONVERT.format("an animated JPEG XL"))
+        if reserve:
+            reserve(header.size[0] * header.size[1] * BYTES_A_PIXEL["JXL"])
     image = _opened(data)
     _check(image, data)
     full = image.size
@@ -204,12 +225,13 @@ def _decode(data: bytes, needs: Callable[[Size], Size] | None, reserve: Callable
         least = needs(_upright_size(image))
         image.draft(None, least[::-1] if _orientation(image) in SIDEWAYS else least)
     if reserve:
-        reserve(_peak(image, full, data))
+        reserve(_peak(image, full, data, converts=profiled is not None))
     frame = image.tile[0][1] if image.format == "GIF" and isinstance(image, ImageFile.ImageFile) else None
     image.load()
     turn = UPRIGHT.get(_orientation(image))  # Pillow has already applied that of a TIFF
     _correct(image, data)
-    upright = _to_rgb(image)
+    outcome, to_srgb = color_profiles.to_srgb(image, profiled) if profiled else ("", None)
+    upright = _to_rgb(image, to_srgb)
     if frame and frame != (0, 0, *image.size):
         whole = Image.new("RGB", image.size, "white")
         whole.paste(upright.crop(frame), frame)
@@ -220,10 +242,14 @@ def _decode(data: bytes, needs: Callable[[Size], Size] | None, reserve: Callable
     # an orientation left here would be applied again; Pillow would write the rest into copies and previews, and fails
     # on comments and color profiles that are too long
     upright.info.clear()
+    if outcome:
+        upright.info["profile"] = outcome
     return upright
 
 
 def _orientation(image: Image.Image) -> Any:
+    if phone_formats.is_upright(image):
+        return None
     try:
         return image.getexif().get(ORIENTATION)
     except Exception:  # broken EXIF may make Pillow raise anything
@@ -234,16 +260,20 @@ def _upright_size(image: Image.Image) -> Size:
     return image.size[::-1] if _orientation(image) in SIDEWAYS else image.size
 
 
-def _check(image: Image.Image, data: bytes) -> None:
-    """Reject, before decoding, an image that would take too much time or memory, or that is only a preview."""
-    width, height = image.size
+def _check_size(size: Size) -> None:
+    width, height = size
     if width * height > MAX_PIXELS:
         raise BadImage(f"has {width} x {height} pixels; the limit is {MAX_PIXELS:,} in all")
-    if max(image.size) > MAX_RATIO * min(image.size):
+    if max(size) > MAX_RATIO * min(size):
         raise BadImage(f"has {width} x {height} pixels: one side is more than {MAX_RATIO} times the other")
+
+
+def _check(image: Image.Image, data: bytes) -> None:
+    """Reject, before decoding, an image that would take too much time or memory, or that is only a preview."""
+    _check_size(image.size)
     if image.info.get("progressive") and (scans := count_scans(data)) > MAX_SCANS:
         raise BadImage(f"has {scans:,} progressive scans; the limit is {MAX_SCANS}. Save it again")
-    if image.format in ("WEBP", "AVIF") and ends_in_zeros(data):
+    if image.format in ("WEBP", "AVIF", "HEIF") and is_zero_filled(data, image.format):
         raise BadImage("damaged: its pixels end in zero bytes, as after an incomplete download")
     tags = _tags(image)
     if tags.get(SUBFILE, 0) & 1:
@@ -264,14 +294,14 @@ def _may_be_turned(image: Image.Image, data: bytes) -> bool:
     return _orientation(image) in UPRIGHT
 
 
-def _peak(image: Image.Image, full: Size, data: bytes) -> int:
+def _peak(image: Image.Image, full: Size, data: bytes, *, converts: bool) -> int:
     """Peak memory of decoding in bytes, from the header; ``full`` is the size before any draft."""
     pixels, tags = image.width * image.height, _tags(image)
     each = BYTES_A_PIXEL.get(image.format or "") or (BYTES_OF_MODE.get(image.mode, 4) + sum(tags.get(BITS, ())) / 8)
     total = pixels * each
     if image.info.get("progressive"):  # all coefficients stay in memory until the last scan
         total += 2 * len(image.getbands()) * full[0] * full[1]
-    changes = image.mode != "RGB" or image.has_transparency_data or image.format == "GIF"
+    changes = converts or image.mode != "RGB" or image.has_transparency_data or image.format == "GIF"
     return int(total + 4 * pixels * (changes or _may_be_turned(image, data)))
 
 
@@ -320,15 +350,18 @@ def _strips(size: Size) -> Iterator[tuple[int, int, int, int]]:
     return ((0, top, width, min(top + rows, height)) for top in range(0, height, rows))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, to_srgb: color_profiles.Convert | None) -> Image.Image:
     """Convert any mode to 8-bit RGB; ``decode`` documents transparency and 16-bit grey."""
     if image.mode in ("I", "F"):
         raise BadImage(NO_WHITE)
-    if image.mode == "RGB" and not image.has_transparency_data:
+    if image.mode == "RGB" and not image.has_transparency_data and not to_srgb:
         return image
     converted = Image.new("RGB", image.size)
     for box in _strips(image.size):
-        converted.paste(_strip_to_rgb(image.crop(box), _tags(image)), box)
+        strip = image.crop(box)
+        if not to_srgb or image.mode != "CMYK":
+            strip = _strip_to_rgb(strip, _tags(image))
+        converted.paste(to_srgb(strip) if to_srgb else strip, box)
     return converted
 
 

@@ -60,8 +60,8 @@ def pairs_of(queries: pa.Array, truth: pa.Table, images: pa.Table) -> pa.Table:
         return truth.filter(pc.is_in(truth["query_id"], value_set=queries))
     of_class = images.filter(images["reference"]).select([CLASS, "image_id"]).rename_columns([CLASS, "reference_id"])
     known = images.filter(pc.and_(images["query"], pc.is_in(images["image_id"], value_set=queries)))
-    asked = known.select([CLASS, "image_id"]).rename_columns([CLASS, "query_id"])
-    pairs = asked.filter(pc.is_valid(asked[CLASS])).join(of_class, keys=CLASS, join_type="inner", use_threads=False)
+    labels = known.select([CLASS, "image_id"]).rename_columns([CLASS, "query_id"])
+    pairs = labels.filter(pc.is_valid(labels[CLASS])).join(of_class, keys=CLASS, join_type="inner", use_threads=False)
     return pairs.filter(pc.not_equal(pairs["query_id"], pairs["reference_id"])).select(list(TRUTH.columns))
 
 

@@ -103,7 +103,7 @@ def _replaced(text: bytes, start: int, part: bytes) -> bytes:
 
 
 def _footer(file: BinaryIO) -> tuple[int, bytes]:
-    """Where the footer of a Parquet file starts, and its bytes. Raises ValueError where it has none."""
+    """Where the footer of a Parquet file starts, and its bytes. Raises ValueError if it is missing."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - TAIL.size))
     length, magic = TAIL.unpack(file.read().rjust(TAIL.size))

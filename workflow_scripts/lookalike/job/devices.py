@@ -13,8 +13,8 @@ from lookalike.job.errors import LookalikeError
 if TYPE_CHECKING:
     import torch
 
-# Variables with which a scheduler, or whoever started the job, says that it has a GPU, and the values that say that it
-# has none. The first one that is set decides.
+# Variables with which a scheduler, or whoever started the job, grants it a GPU, and the values that mean: no GPU. The
+# first one that is set decides.
 GPU_VARIABLES = {
     "CUDA_VISIBLE_DEVICES": ("", "-1", "NoDevFiles"),
     "SLURM_STEP_GPUS": ("",),
@@ -57,7 +57,7 @@ def torch_device(machine: Resources) -> tuple["torch.device", str]:
 
 
 def _cuda_device() -> int | None:
-    """Claim a working GPU for this job: torch's number of it. None, with the reason in the log, where there is none."""
+    """Claim a working GPU for this job: torch's number of it. None, with the reason in the log, if no GPU is usable."""
     import torch
 
     if torch.version.cuda or torch.version.hip:
@@ -140,7 +140,7 @@ def _keep_memory() -> None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the machine or its GPU ran out of memory; libraries and their loader report it in many ways."""
+    """Whether the machine or its GPU is out of memory; libraries and their loader report it in many ways."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 

@@ -71,7 +71,7 @@ def visible(gpus: Sequence[Gpu], setting: str | None) -> list[str]:
     """UUIDs of the devices that a value of ``CUDA_VISIBLE_DEVICES`` makes visible; None stands for all.
 
     Numbers are those of ``nvidia-smi``; of a divided GPU, a number means the first part, as in CUDA. As in CUDA, an
-    entry that is no device ends the list. A UUID may be abbreviated.
+    entry that is not a device ends the list. A UUID may be abbreviated.
     """
     if setting is None:
         return [unit for gpu in gpus for unit in gpu.units]
@@ -169,7 +169,7 @@ def holders(folder: Path) -> list[str]:
 
 
 def lock_folder() -> Path:
-    """The folder of this user's locks, which nobody else can write. Raises LookalikeError if there is none."""
+    """The folder of this user's locks, which nobody else can write. Raises LookalikeError if it cannot be had."""
     problems = []
     for place in PLACES:
         folder = Path(place) / f"lookalike-{os.getuid()}"

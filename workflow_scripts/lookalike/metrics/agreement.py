@@ -168,7 +168,7 @@ def _captions(images: pa.Table) -> Texts | None:
 
 
 def _categories(images: pa.Table) -> Texts | None:
-    """The set of categories of each image, ignoring repetition; None if there are none."""
+    """The set of categories of each image, ignoring repetition; None if it has no categories."""
     from sklearn.feature_extraction.text import CountVectorizer
 
     return _texts(CountVectorizer(analyzer=set, dtype=np.float64), _lists(images, "labels"), weighted=False)

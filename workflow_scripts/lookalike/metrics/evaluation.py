@@ -44,7 +44,7 @@ class Results:
     """The output files of one search.
 
     ``training`` and ``candidates_sn`` are marked absent if the data set has no training images, ``classes`` if its
-    images have no classes; None is the same. Besides, what scenes are judged by: the search's ``audit``, without which
+    images have no classes; None is the same. Also, what scenes are judged by: the search's ``audit``, without which
     there are no metrics of scenes, and the data set's ``near_duplicates``, None where its entry leaves them out.
     """
 

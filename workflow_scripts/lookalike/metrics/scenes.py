@@ -1,4 +1,4 @@
-"""Metrics that judge as people do: files of one image are one answer, and another shot of a scene is no mistake.
+"""Metrics that judge as people do: files of one image are one answer, and another shot of a scene is not a mistake.
 
 The strict metrics count exactly what the truth lists. Those with ``_scene`` in their name follow the junk protocol of
 image retrieval (Philbin et al., "Object retrieval with large vocabularies and fast spatial matching", CVPR 2007): an
@@ -92,7 +92,7 @@ def _codes(images: pa.Table) -> Ints:
 class _Judged:
     """Predictions, parallel to those of ``joined``: what they are besides listed as a match.
 
-    answer: (p,) int64, the reference that stands for all files of its image
+    answer: (p,) int64, the reference that represents all files of its image
     right: (p,) bool, the image of a true match
     same_image: (p,) bool, wrong, but the same image as the query
     same_scene: (p,) bool, wrong, but the scene of a true match

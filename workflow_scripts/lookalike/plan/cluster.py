@@ -36,10 +36,10 @@ REASONS = (
 
 
 def status_command(chosen: str, first_poll: float) -> str:
-    """The command to ask for the state of jobs: ``sacct``, or ``squeue`` where SLURM keeps no accounts.
+    """The command that polls jobs: ``sacct``, or ``squeue`` where SLURM keeps no accounts.
 
     ``chosen``: by the user or the plugin, which takes ``sacct`` because the program exists, and then waits forever.
-    ``first_poll``: seconds before jobs are first asked for. Raises ConfigError where jobs could not be followed.
+    ``first_poll``: seconds before the first poll. Raises ConfigError if the end of jobs could be missed.
     """
     settings = _settings()
     accounts = settings.get("AccountingStorageType", "").removeprefix("accounting_storage/")
@@ -49,7 +49,7 @@ def status_command(chosen: str, first_poll: float) -> str:
     if remembered < 3 * first_poll:
         raise ConfigError(
             f"SLURM keeps no accounts that `sacct` could read, and forgets jobs after {remembered} seconds "
-            f"(MinJobAge), so that their end may be missed: nothing was submitted. Ask at least three times as often: "
+            f"(MinJobAge), so that their end may be missed: nothing was submitted. Poll at least three times as often: "
             f"--slurm-init-seconds-before-status-checks {max(1, remembered // 3)}"
         )
     return "squeue"

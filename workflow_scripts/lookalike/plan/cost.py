@@ -1,17 +1,18 @@
 """What a run costs, before it starts: how many images are to be embedded, in what time, and the size of the vectors.
 
 Nothing is invented: times come from earlier embed jobs, dimensions from their vectors or from the configuration, and
-numbers of images from shards or from what the configuration expects. What is not known is said to be unknown.
+numbers of images from shards, from what the configuration expects, or from a count of the files. What is not known is
+reported as unknown.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from lookalike.config.datasets import Copies, Disc21, Flickr30k
+from lookalike.config.datasets import Copies, Dataset, Disc21, Flickr30k
 from lookalike.config.records import Config
 from lookalike.io import store
 from lookalike.io.formats.records import EmbedTiming
@@ -43,6 +44,7 @@ class ModelCost:
     seconds: float | None
     device: str
     bytes: int | None
+    approximate: bool = False  # the images were counted before they were sampled
 
 
 @dataclass(frozen=True)
@@ -57,26 +59,28 @@ class Cost:
         count = f"{len(self.models)} model{'s' if len(self.models) > 1 else ''}"
         images = [model.images for model in self.models if model.images is not None]
         if len(images) < len(self.models):
-            return f"{self.dataset}: {count} to embed with; the number of images is not known before they are sampled"
-        amount = f"{count} x {images[0]:,} images" if len(set(images)) == 1 else f"{sum(images):,} images with {count}"
+            return f"{self.dataset}: {count} to embed with; the number of images is unknown until they are sampled"
+        about = any(model.approximate for model in self.models)
+        each, total = (f"about {_rounded(n):,}" if about else f"{n:,}" for n in (images[0], sum(images)))
+        amount = f"{count} x {each} images" if len(set(images)) == 1 else f"{total} images with {count}"
         return f"{self.dataset}: {amount} to embed: {self._time()}, {self._size()}"
 
     def _time(self) -> str:
         known = {model.model: model.seconds for model in self.models if model.seconds is not None}
         if not known:
-            return "time not known, since no such job has run yet"
+            return "time unknown, since no such job has run yet"
         devices = ", ".join(sorted({model.device for model in self.models if model.model in known}))
         time = f"about {duration(sum(known.values()))} of embed jobs at the speed of earlier ones on {devices}"
         unknown = [model.model for model in self.models if model.model not in known]
-        return f"{time}, besides {', '.join(unknown)}, not measured yet" if unknown else time
+        return f"{time}, plus {', '.join(unknown)} (not measured yet)" if unknown else time
 
     def _size(self) -> str:
         known = {model.model: model.bytes for model in self.models if model.bytes is not None}
         unknown = [model.model for model in self.models if model.model not in known]
         size = f"{file_size(sum(known.values()))} of vectors"
         if not known:
-            return "size of the vectors not known before the first are computed"
-        return f"{size}, besides {', '.join(unknown)}, of unknown dimension" if unknown else size
+            return "size of the vectors unknown until the first are computed"
+        return f"{size}, plus {', '.join(unknown)} (dimension unknown)" if unknown else size
 
 
 def estimate(
@@ -85,13 +89,14 @@ def estimate(
     *,
     folder: Path = Path(),
     roles: Mapping[str, Mapping[str, int]] | None = None,
+    count: Callable[[Dataset], Mapping[str, int]] | None = None,
     resampled: Collection[str] = (),
 ) -> list[Cost]:
     """The cost of embed jobs that are still to be run, by data set.
 
     ``folder`` is the one that Snakemake runs in. ``roles`` has known counts by data set, such as
-    ``{"references": 5000}``. Shards of ``resampled`` data sets are out of date. Images of a showcase count only once
-    they are sharded.
+    ``{"references": 5000}``; else ``count`` has approximate ones by role, for what the configuration does not tell.
+    Shards of ``resampled`` data sets are out of date. Images of a showcase count only once they are sharded.
     """
     by_dataset: dict[str, dict[str, list[str]]] = {}
     for dataset, model, shard in jobs:
@@ -99,9 +104,16 @@ def estimate(
     speeds = {model: measured(plan, model, folder) for shards in by_dataset.values() for model in shards}
     costs = []
     for dataset, models in by_dataset.items():
-        expected = (roles or {}).get(dataset) or expected_roles(plan.config, dataset)
-        counts = _shard_images(plan, dataset, expected, None if dataset in resampled else folder)
-        rows = [_of(plan, name, [counts[shard] for shard in shards], speeds[name]) for name, shards in models.items()]
+        known = (roles or {}).get(dataset) or expected_roles(plan.config, dataset)
+        counts = _shard_images(plan, dataset, known, None if dataset in resampled else folder)
+        approximate = count is not None and any(counts[shard] is None for shards in models.values() for shard in shards)
+        if approximate:
+            known = expected_roles(plan.config, dataset, count)
+            counts = _shard_images(plan, dataset, known, None if dataset in resampled else folder)
+        rows = [
+            _of(plan, name, [counts[shard] for shard in shards], speeds[name], approximate)
+            for name, shards in models.items()
+        ]
         costs.append(Cost(dataset, tuple(rows)))
     return costs
 
@@ -126,7 +138,8 @@ def measured(plan: Plan, model: str, folder: Path = Path()) -> Measured | None:
         try:
             if store.read_provenance(vectors)["key"] == plan.embedding_key(model):
                 dimension = store.read_schema(vectors).field("embedding").type.list_size
-                jobs.append((store.read_json(path, EmbedTiming), dimension))
+                timing = store.read_json(path, EmbedTiming)
+                jobs += [(timing, dimension)] if timing.representative else []
         except LookalikeError:  # removed, damaged, or of an earlier version: it tells nothing
             continue
     alike = [timing for timing, _ in jobs if timing.device == jobs[0][0].device and timing.seconds > 0]
@@ -134,10 +147,12 @@ def measured(plan: Plan, model: str, folder: Path = Path()) -> Measured | None:
     return Measured(images / seconds, alike[0].device, jobs[0][1]) if images else None
 
 
-def expected_roles(config: Config, dataset: str) -> dict[str, int | None]:
-    """How many references, queries and training images the configuration says that a data set has."""
+def expected_roles(
+    config: Config, dataset: str, count: Callable[[Dataset], Mapping[str, int]] | None = None
+) -> dict[str, int | None]:
+    """How many references, queries and training images a data set has, by its configuration, else by ``count``."""
     entry = config.datasets[dataset]
-    roles: dict[str, int | None] = {}
+    roles: dict[str, int | None] = dict(count(entry)) if count else {}
     if isinstance(entry, Disc21):
         for role in ("references", "training"):
             selection = getattr(entry, role)
@@ -145,7 +160,7 @@ def expected_roles(config: Config, dataset: str) -> dict[str, int | None]:
     elif isinstance(entry, Flickr30k):
         roles["references"] = entry.sample
     elif isinstance(entry, Copies):
-        source = expected_roles(config, entry.of)
+        source = expected_roles(config, entry.of, count)
         references = source.get("references")
         roles["references"] = None if references is None else references - entry.without_match
         roles["queries"] = entry.queries + entry.without_match
@@ -180,7 +195,12 @@ def _shard_images(
     return counts
 
 
-def _of(plan: Plan, model: str, counts: list[float | None], speed: Measured | None) -> ModelCost:
+def _rounded(number: int) -> int:
+    """To two significant digits."""
+    return int(float(f"{number:.1e}"))
+
+
+def _of(plan: Plan, model: str, counts: list[float | None], speed: Measured | None, approximate: bool) -> ModelCost:
     known = [count for count in counts if count is not None]
     images = round(sum(known)) if len(known) == len(counts) else None
     entry = plan.config.models[model]
@@ -191,4 +211,5 @@ def _of(plan: Plan, model: str, counts: list[float | None], speed: Measured | No
         images / speed.images_per_second if images is not None and speed else None,
         speed.device if speed else "",
         images * dimension * ITEM_BYTES[entry.embed.stored_dtype] if images is not None and dimension else None,
+        approximate and images is not None,
     )

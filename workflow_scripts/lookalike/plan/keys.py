@@ -132,8 +132,8 @@ class Keys(Paths):
         if model:
             chosen += [f"embed.models.{self.config.models[model].embed.family}"]
             chosen += ["embed.exported"] if self._export_files[model] and stage == "embed" else []
-        besides = self.factory_hash(model) if model else self._hash_of_tables(dataset) if stage == "sample" else ""
-        return self.source.hash(stage, *chosen) + besides
+        also = self.factory_hash(model) if model else self._hash_of_tables(dataset) if stage == "sample" else ""
+        return self.source.hash(stage, *chosen) + also
 
     def _hash_of_tables(self, dataset: str) -> str:
         """A hash over the tables that cannot be inputs of sample; nothing where all can."""

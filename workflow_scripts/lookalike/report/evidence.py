@@ -132,6 +132,8 @@ class Evidence:
     about: dict[str, str]  # model -> licence, parameters, training data
     not_installed: dict[str, str]  # label of an optional model that was left out -> the missing Python package
     near_duplicates: NearDuplicates | None  # None where the data set's entry leaves them out
+    maps: Sequence[StrPath] = ()  # of its models
+    audits: Sequence[StrPath] = ()  # parallel to ``runs``
     has_pixels: bool = True  # False: the report shows ids instead of images
 
     @property
@@ -186,7 +188,7 @@ class Evidence:
         return next((run.label for run in self.runs if run.model == model), model)
 
     def verdict(self, metric: str, a: Run, b: Run) -> Comparison | None:
-        """The comparison of two runs from the perspective of ``a``; None if there is none, or if it has no value."""
+        """The comparison of two runs from the perspective of ``a``; None if it is missing or has no value."""
         for comparison in self.comparisons:
             if comparison.difference.value is None or comparison.metric != metric:
                 continue
@@ -213,6 +215,8 @@ class ReportJob:
     truth: StrPath
     out: StrPath
     near_duplicates: StrPath | None = None
+    audit: Sequence[StrPath] = ()
+    maps: Sequence[StrPath] = ()
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -228,7 +232,7 @@ def read(job: ReportJob) -> Evidence:
     settings = job.settings
     labels: dict[str, str] = settings["labels"]
     footers, showcase = _by_run(job.neighbors), _by_run(job.showcase)
-    identity.check_sample(job.images, job.truth, *job.neighbors, *job.showcase, *job.seen)
+    identity.check_sample(job.images, job.truth, *job.neighbors, *job.showcase, *job.seen, *job.maps, *job.audit)
     runs: list[Run] = []
     numbers: dict[str, int] = {}
     for path in job.metrics:
@@ -251,7 +255,9 @@ def read(job: ReportJob) -> Evidence:
         label = labels.get(measured.model) or measured.model
         runs.append(Run(number, measured.model, label, measured.index, measured, *footers[pair], shown))
     if not runs:
-        raise LookalikeError(f"experiment '{settings['experiment']}' has no metrics, so no report can be written.")
+        raise LookalikeError(
+            f"experiment '{settings['experiment']}' has no metrics, so no report can be written. Run it again."
+        )
     images, truth = store.read_table(job.images, IMAGES), store.read_table(job.truth, TRUTH)
     rejected, compared = _read_rejected(runs, job.seen, images), store.read_json(job.comparisons, Comparisons)
     duplicates = store.read_json(job.duplicates, Duplicates)
@@ -286,6 +292,8 @@ def read(job: ReportJob) -> Evidence:
         not_installed=settings.get("not_installed", {}),
         duplicates=duplicates,
         near_duplicates=near_duplicates.read(job.near_duplicates),
+        maps=job.maps,
+        audits=job.audit,
         has_pixels=settings.get("images", True),
     )
 

@@ -108,7 +108,7 @@ def make(queries: Queries, thumbnails: Thumbnails | None) -> Examples:
 
 
 def captions_of(queries: Queries, rows: Sequence[int]) -> list[str]:
-    """The first caption of each image; empty where there is none."""
+    """The first caption of each image; empty where it has no caption."""
     if "captions" not in queries.evidence.images.column_names:
         return [""] * len(rows)
     return [(texts or [""])[0] or "" for texts in queries.evidence.images["captions"].take(list(rows)).to_pylist()]

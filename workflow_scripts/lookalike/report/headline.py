@@ -1,7 +1,7 @@
 """The answer to each need in a sentence, and the counts behind it. Only a test declares a winner, not a larger number.
 
 The sentences are made from ``comparisons.json``'s ``answers`` alone. Where the best model to look at results with is
-not the best to act alone, the first sentence names both; what another metric contradicts follows.
+not the best to act alone, the first sentence names both; what another metric contradicts is reported with it.
 """
 
 from collections.abc import Sequence

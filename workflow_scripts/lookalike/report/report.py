@@ -92,7 +92,7 @@ def render(evidence: Evidence) -> str:
     }
     environment.globals |= {
         "count": words.count,
-        "style": _included("style.css"),
+        "style": _included("style.css") + _included("map.css"),
         "script": Markup(page_scripts.bundle()),
     }
     return environment.get_template("index.html.j2").render(_content(evidence))

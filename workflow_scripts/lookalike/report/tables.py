@@ -37,7 +37,7 @@ def ordered(evidence: Evidence) -> list[Run]:
 
 @dataclass(frozen=True)
 class Cell:
-    """The row's model compared with the column's; ``comparison`` is None on the diagonal or if there is none."""
+    """The row's model compared with the column's; ``comparison`` is None on the diagonal or if it is missing."""
 
     comparison: Comparison | None
     against: Run

@@ -8,7 +8,7 @@ from lookalike.io.formats.records import Estimate
 SPACE = "\u00a0"  # no-break: keeps a number and its unit on one line
 UNKNOWN = "–"
 
-# Operations as participles; {} is the adverb of strength. A flip has none.
+# Operations as participles; {} is the adverb of strength. A flip has no strength.
 OPERATIONS = {
     "crop": "{} cropped",
     "blur": "{} blurred",

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 def complete(images: pa.Table, entry: Folder, where: str) -> pa.Table:
     """Make every reference a query and, with ``same``, give it the class that makes two images right for each other.
 
-    images: an IMAGES table whose references are no queries; where: ``datasets.NAME``, for messages
+    images: an IMAGES table whose references are not queries; where: ``datasets.NAME``, for messages
 
     A class is a group, too: its images resemble each other, so intervals and tests count classes. An image without a
     class is a reference only, since nobody knows what is right for it. Raises LookalikeError for classes without which
@@ -72,7 +72,7 @@ def _check(sizes: Counter[str], without: int, entry: Folder, where: str) -> None
     if single:
         log.info("%s: %d classes have one image: it is a query without a match", where, single)
     if without:
-        log.info("%s: %d images have no class: they are no queries, and never right", where, without)
+        log.info("%s: %d images have no class: they are not queries, and never right", where, without)
 
 
 def _with(images: pa.Table, column: str, values: pa.Array) -> pa.Table:

@@ -24,7 +24,7 @@ SOURCE = Source(
     title="DISC21",
     publisher="Meta AI (agree to its licence there; 350 GB in all, less for an entry that takes a part)",
     page="https://ai.meta.com/datasets/disc21-dataset/",
-    licence="for research, not commercial (CC BY-NC); each image has terms of its own besides",
+    licence="for research, not commercial (CC BY-NC); each image also has terms of its own",
     docs="docs/disc21.md",
 )
 
@@ -143,7 +143,7 @@ def _part(name: str, kind: Kind, selection: Selection, listing: Listing) -> Part
     present = published.numbers(listing.images["image_id"])
     if selection.first:
         lacking = published.absent(present, range(selection.first))
-        part.missing = ""  # a damaged archive that is not needed is no error
+        part.missing = ""  # a damaged archive that is not needed is not an error
         if len(lacking):
             damaged = "".join(f"; {line}" for line in listing.damaged)
             part.missing = (
@@ -247,8 +247,8 @@ def _truth(files: list[str]) -> pa.Table:
     for (query, _), place in pairs.items():
         if query in without:
             raise LookalikeError(
-                f"{place}: '{query}' has a match here, but none in {without[query]}. Keep one of the two, or set "
-                "'truth' to the right file."
+                f"{place}: '{query}' has a match in this file, but none in {without[query]}. Keep one of the two, or "
+                "set 'truth' to the right file."
             )
     return pa.table(
         {"query_id": [query for query, _ in pairs], "reference_id": [reference for _, reference in pairs]},

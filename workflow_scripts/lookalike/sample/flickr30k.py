@@ -144,7 +144,7 @@ def _from_lines(file: str, text: str, *, is_csv: bool) -> Iterator[Row]:
 def _from_table(file: str, text: str, header: list[str]) -> Iterator[Row]:
     """Rows of a CSV with commas: a caption a row, or all of an image's as a JSON list in ``raw``.
 
-    A caption with commas may stand without quotes, since it is the last cell.
+    A caption with commas may lack quotes, since it is the last cell.
     """
     counts = Counter[str]()
     lines = csv.reader(io.StringIO(text, newline=""))

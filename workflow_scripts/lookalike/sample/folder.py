@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -163,12 +164,30 @@ def _images(
     return found
 
 
+class File(NamedTuple):
+    """An image or an archive in a folder: its id, its path, and its size in bytes."""
+
+    id: str
+    path: str
+    size: int
+
+
 def _walk(root: str, where: str, others: frozenset[str], inside: Inside, odd: LeftOut) -> Iterator[tuple[str, int]]:
-    """Yield id and size of the images below ``root``, and of those in zip and tar archives there.
+    """Yield id and size of the images below ``root``, and of those in zip and tar archives there."""
+    for file in files(root, where, others, odd):
+        if file.id.lower().endswith(archives.EXTENSIONS):
+            yield from folder_archives.images_of(file.path, _utf8(file.id, where), where, inside, odd)
+        else:
+            yield _utf8(file.id, where), file.size
+
+
+def files(root: str, where: str, others: frozenset[str] = frozenset(), odd: LeftOut | None = None) -> Iterator[File]:
+    """Yield the images and archives below ``root``; ``odd`` collects what is left out.
 
     Links are followed, but each folder is listed once: at its real path if that is below ``root``, else by the first
     link to it. So symlink cycles end, and links between folders do not multiply.
     """
+    odd = odd or LeftOut()
     folders = [(root, "", os.path.realpath(root))]  # the path it was found at, the prefix of its ids, its real path
     links: deque[tuple[str, str, str]] = deque()
     listed = set(others)
@@ -194,10 +213,8 @@ def _walk(root: str, where: str, others: frozenset[str], inside: Inside, odd: Le
                 odd.add_extension(image_id)
             elif (size := _size(entry, folder, where)) is None:
                 odd.add("broken links, and other things that are not regular files", image_id)
-            elif entry.name.lower().endswith(archives.EXTENSIONS):
-                yield from folder_archives.images_of(entry.path, _utf8(image_id, where), where, inside, odd)
             else:
-                yield _utf8(image_id, where), size
+                yield File(image_id, entry.path, size)
 
 
 def _entries(folder: str, where: str) -> list[os.DirEntry[str]]:
@@ -322,11 +339,15 @@ def _lines(path: str, where: str, check_header: CheckHeader) -> Iterator[tuple[i
     except FileNotFoundError:
         raise LookalikeError(f"{where}: the file '{path}' does not exist. {WHERE_PATHS_START}") from None
     except OSError as error:
-        raise LookalikeError(f"{where}: the file '{path}' cannot be read ({error.strerror}).") from None
+        raise LookalikeError(
+            f"{where}: the file '{path}' cannot be read ({error.strerror}). Check its permissions."
+        ) from None
     except UnicodeDecodeError:
         raise LookalikeError(f"{where}: {path} is not UTF-8 text. Save it as CSV (UTF-8).") from None
     except csv.Error as error:
-        raise LookalikeError(f"{where}: {path}, line {rows.line_num}: is not valid CSV ({error}).") from None
+        raise LookalikeError(
+            f"{where}: {path}, line {rows.line_num}: is not valid CSV ({error}). Fix this line."
+        ) from None
 
 
 def _check_about_header(header: list[str], path: str, where: str) -> None:

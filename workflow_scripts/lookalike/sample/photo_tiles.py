@@ -93,6 +93,18 @@ def make_images(entry: PhotoTiles, sources: pa.Table | None, album: Album) -> pa
     return pa.Table.from_pylist(rows, schema=MANIFEST.schema("sha256", "content_hash"))
 
 
+def count(entry: PhotoTiles) -> int:
+    """The number of tiles, flat ones included, without decoding a photograph."""
+    number = 0
+    for carrier in CARRIERS:
+        for name in carrier.photographs:
+            with Image.open(_folder(carrier) / name) as photograph:
+                width, height = photograph.size
+            half = 2 if max(width, height) > LARGE else 1
+            number += (-(-width // half) // entry.tile) * (-(-height // half) // entry.tile)
+    return number
+
+
 def _folder(carrier: Carrier) -> Path:
     spec = importlib.util.find_spec(carrier.module)  # does not import a top-level module
     if spec is None or not spec.submodule_search_locations:

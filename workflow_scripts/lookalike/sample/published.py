@@ -299,4 +299,4 @@ def read_text(path: str) -> str:
     except UnicodeDecodeError:
         raise LookalikeError(f"{path}: is not UTF-8 text; it is damaged, or another file. Fetch it again.") from None
     except OSError as error:
-        raise LookalikeError(f"{path}: cannot be read ({error.strerror}).") from None
+        raise LookalikeError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from None

@@ -104,7 +104,7 @@ def parts(images: pa.Table, names: list[str]) -> dict[str, pa.Table]:
         divided[name] = rows.filter(mask)
         remaining = pc.and_not(remaining, mask)
     if unassigned := images.filter(remaining)["image_id"].to_pylist():
-        raise LookalikeError(f"image '{unassigned[0]}' has no role that belongs to the parts {', '.join(names)}.")
+        raise LookalikeError(f"image '{unassigned[0]}' has no role among {', '.join(names)}. Sample again.")
     return divided
 
 

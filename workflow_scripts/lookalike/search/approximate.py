@@ -38,7 +38,7 @@ def fill(
     """Add the best pairs that the index finds to the candidates.
 
     Starts with every query's nearest 100, and continues with more neighbors of those queries whose last neighbor
-    exceeds the candidates' threshold, until there are none. ``indexes`` as in ``search``.
+    exceeds the candidates' threshold, until no such query remains. ``indexes`` as in ``search``.
     """
     total = indexes[-1].ntotal
     pending = np.arange(len(queries))

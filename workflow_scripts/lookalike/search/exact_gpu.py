@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def find(machine: devices.Resources) -> "torch.device | None":
-    """A GPU for exact search; None, with the reason logged, where there is none or it rounds float32 products.
+    """A GPU for exact search; None, with the reason logged, if no GPU is usable or it rounds float32 products.
 
     Rounding to fewer bits (TF32) would lose neighbors without a trace: the error would exceed ``exact.SLACK``.
     """

@@ -111,7 +111,7 @@ def on_gpu(index: Any) -> Any:
 def _needs_half_tables(index: Any) -> bool:
     """Whether an IVF index's codes are too long for distance tables in float32: FAISS refuses them on a GPU.
 
-    Of an index that is no IVF index, float16 would round the vectors themselves.
+    Of an index other than IVF, float16 would round the vectors themselves.
     """
     import faiss
 

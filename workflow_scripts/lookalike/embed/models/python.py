@@ -52,15 +52,17 @@ def load(entry: PythonFactory, weights: Weights, machine: Machine) -> Encoder:
     except Exception as error:  # the user's module may raise anything
         if out_of_memory(error):
             raise
-        raise LookalikeError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+        raise LookalikeError(
+            f"{path}: cannot be imported: {type(error).__name__}: {error}. Fix the module, or install what it needs."
+        ) from error
     if not callable(factory):
-        raise LookalikeError(f"{path}: has no function '{name}', which is configured as the model's 'factory'.")
+        raise LookalikeError(f"{path}: has no function '{name}'. Correct the 'factory' of the model's entry.")
     try:
         encoder = factory(machine=machine, **entry.options)
     except TypeError as error:
         raise LookalikeError(
             f"{path}: {name} was called with machine and the entry's options ({', '.join(entry.options) or 'none'}): "
-            f"{error}"
+            f"{error}. Change the options, or the function."
         ) from error
     where = f"{path}: the encoder returned by {name}"
     checked = _checked(encoder, where)
@@ -72,7 +74,8 @@ def load(entry: PythonFactory, weights: Weights, machine: Machine) -> Encoder:
     )
     if dimension != checked.dimension:
         raise LookalikeError(
-            f"{where}: its dimension is {checked.dimension}, but encode returns vectors of {dimension} numbers."
+            f"{where}: its dimension is {checked.dimension}, but encode returns vectors of {dimension} numbers. "
+            "Correct one of the two."
         )
     return checked
 
@@ -99,6 +102,8 @@ def _checked(encoder: Any, where: str) -> Encoder:
     if lacking:
         raise LookalikeError(f"{where}: is not an encoder: it has no {', '.join(lacking)}. See docs/add-a-model.md.")
     if not isinstance(encoder.dimension, int) or not isinstance(encoder.versions, dict):
-        raise LookalikeError(f"{where}: dimension must be a number and versions a mapping of names to versions.")
+        raise LookalikeError(
+            f"{where}: dimension must be a number and versions a mapping of names to versions. See docs/add-a-model.md."
+        )
     checked: Encoder = encoder
     return checked

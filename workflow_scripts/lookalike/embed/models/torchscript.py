@@ -28,6 +28,8 @@ UNTRUSTED = (
     "trust the new file."
 )
 
+OTHERWISE = "Use a network that takes RGB images and gives one vector for each."
+
 
 def fetch(entry: TorchScript) -> Weights:
     """Check the file's hash against the entry's; download the file if it is missing or its hash differs."""
@@ -71,13 +73,14 @@ class Script(TorchEncoder):
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
-            raise LookalikeError(f"{path}: is not a TorchScript file: {str(error).splitlines()[0]}") from None
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise LookalikeError(f"{path}: is not a TorchScript file: {reason}. {OTHERWISE}") from None
         self.path, self.where = path, str(path)
         self.dimension = try_out(
             self,
             self.where,
             repeatable="Script the network again in evaluation mode (network.eval()).",
-            otherwise="Use a network that takes RGB images and gives one vector for each.",
+            otherwise=OTHERWISE,
             catch=RuntimeError,
         )
         self.versions = store.versions("torch", "pillow", "numpy")
@@ -112,9 +115,11 @@ class Script(TorchEncoder):
                 raise
             raise LookalikeError(
                 f"{self.path}: fails on images of {batch.shape[2]} x {batch.shape[1]} pixels: "
-                f"{str(error).strip().splitlines()[-1]}"
+                f"{str(error).strip().splitlines()[-1].rstrip('.')}. Correct the entry's size."
             ) from None
         if not isinstance(vectors, torch.Tensor) or vectors.ndim != 2 or len(vectors) != len(batch):
             shape = tuple(vectors.shape) if isinstance(vectors, torch.Tensor) else type(vectors).__name__
-            raise LookalikeError(f"{self.path}: returns {shape} for {len(batch)} images, not one vector per image.")
+            raise LookalikeError(
+                f"{self.path}: returns {shape} for {len(batch)} images, not one vector per image. {OTHERWISE}"
+            )
         return vectors

@@ -117,7 +117,7 @@ class Network(TorchEncoder):
     def _last_state(self, arguments: dict[str, Any]) -> "torch.Tensor":
         """``hidden_states[-1]``, caught at the output of its layer, so that the other states need not stay in memory.
 
-        That layer is located once, with the first batch; if there is none, all states are kept.
+        That layer is located once, with the first batch; if it is missing, all states are kept.
         """
         if self._last_layer is None:
             states, self._last_layer = _find_last_layer(self.network, arguments)
@@ -145,7 +145,9 @@ class Network(TorchEncoder):
         if len(shape) == 4:
             return MAP if self._channels_first(shape, sides) else Layout(axes=(1, 2))
         if len(shape) != 3:
-            raise LookalikeError(f"{self.where}: the feature has the shape {shape}, which is neither tokens nor a map.")
+            raise LookalikeError(
+                f"{self.where}: the feature has the shape {shape}, which is neither tokens nor a map. {OTHERWISE}"
+            )
         return self._tokens(shape[1], sides)
 
     def _channels_first(self, shape: tuple[int, ...], sides: tuple[int, int]) -> bool:

@@ -95,7 +95,7 @@ class Format:
             )
 
 
-VECTOR = pa.list_(pa.float32())  # stands for fixed_size_list<float32 or float16, D>, where D is the model's
+VECTOR = pa.list_(pa.float32())  # a placeholder for fixed_size_list<float32 or float16, D>, where D is the model's
 
 
 def is_vector(dtype: pa.DataType) -> bool:
@@ -201,10 +201,10 @@ DUPLICATES = Format(
 )
 
 # Files that show the same image: re-saved, resized, compressed again, turned. `group` is the id of one of its images,
-# which each of the others was held against.
+# which each of the others was compared with.
 NEAR_DUPLICATES = Format("near duplicates", {"group": STRING, "image_id": STRING}, unique=("image_id",))
 
-# Wrong references that rank before a true match, held against it. `match_id` is that match, `rank` counts from 1.
+# Wrong references that rank before a true match, compared with it. `match_id` is that match, `rank` counts from 1.
 AUDIT = Format(
     "audit",
     {
@@ -221,7 +221,10 @@ AUDIT = Format(
     nullable=frozenset({"inliers"}),
 )
 
+# Places of images on a plane, between -1 and 1: what a projection kept of a model's vectors, for people to look at.
+MAP = Format("map", {"image_id": STRING, "x": pa.float32(), "y": pa.float32()}, unique=("image_id",))
+
 FORMATS = (
     *(IMAGES, MANIFEST, TRUTH, SHARD, EMBEDDINGS, REJECTED, INDEX_IDS, INDEX_IMAGES, NEIGHBORS, DUPLICATES),
-    *(CLASS_RANKS, NEAR_DUPLICATES, AUDIT),
+    *(CLASS_RANKS, NEAR_DUPLICATES, AUDIT, MAP),
 )

@@ -44,7 +44,7 @@ class Target(Record):
     verdict: `holds` if there is a safe threshold. `does not hold` if there are enough groups, but the target was not
         reached where enough of them are accepted, or not by thresholds of other halves. Otherwise `too few queries`
     queries_needed: about how many queries a verdict needs at least; None if it `holds` or nothing can be said
-    false_matches_per_query: wrong pairs accepted per query at the safe threshold, or the one seen if there is none
+    false_matches_per_query: wrong pairs accepted per query at the safe threshold, or the one seen if that is missing
     share_with_match: the share of queries that have a match. With fewer, precision is lower.
     """
 

@@ -1,4 +1,4 @@
-"""The stage `audit`: wrong answers that rank before the true match are held against it: do both show one scene?"""
+"""The stage `audit`: wrong answers that rank before the true match are compared with it: do both show one scene?"""
 
 import hashlib
 import logging
@@ -60,19 +60,19 @@ def audit(job: AuditJob) -> None:
     sample = store.read_table(job.images, IMAGES)
     found = misses(store.read_table(job.neighbors, NEIGHBORS), store.read_table(job.truth, TRUTH), job.k)
     found.sort(key=lambda miss: hashlib.sha256(f"{SEED} {miss.query_id}".encode()).digest())
-    gallery = _Gallery(sample, found)
+    judge = _Judge(sample, found)
     rows: list[Row] = []
     audited = 0
     progress = Progress("audited", len(found), "misses")
     memory.return_large_blocks()
     cv2.setNumThreads(1)  # OpenCV's own threads would compete with those of the audit
     with ThreadPoolExecutor(job.threads) as threads:
-        while audited < len(found) and gallery.compared < MOST_PAIRS:
-            for miss_rows in threads.map(gallery.judge, found[audited : audited + AT_ONCE]):
+        while audited < len(found) and judge.compared < MOST_PAIRS:
+            for miss_rows in threads.map(judge.rows_of, found[audited : audited + AT_ONCE]):
                 rows += miss_rows
                 progress.advance()
             audited = min(audited + AT_ONCE, len(found))
-    rows += [gallery.unjudged(miss) for miss in found[audited:]]
+    rows += [judge.unaudited(miss) for miss in found[audited:]]
     table = pa.Table.from_pylist(rows, AUDIT.schema()).sort_by([("query_id", "ascending"), ("rank", "ascending")])
     left = len(found) - audited
     provenance: dict[str, Any] = {
@@ -90,15 +90,15 @@ def audit(job: AuditJob) -> None:
     same = pc.sum(pc.equal(table["verdict"], SAME_SCENE)).as_py() or 0
     log.info(
         "%s misses: %s of %s wrong answers before the true match show its scene; compared %s pairs in %.0f s",
-        *(f"{count:,}" for count in (len(found), same, table.num_rows, gallery.compared)),
+        *(f"{count:,}" for count in (len(found), same, table.num_rows, judge.compared)),
         time.monotonic() - started,
     )
     if left:
         log.warning("the limit of %s pairs is reached: %s misses are not audited", f"{MOST_PAIRS:,}", f"{left:,}")
 
 
-class _Gallery:
-    """The images of the audit, and the features of those used last."""
+class _Judge:
+    """Judges misses by their images, and keeps the features of those used last."""
 
     def __init__(self, sample: pa.Table, found: Iterable[Miss]) -> None:
         ids = sorted(set(chain.from_iterable(miss.image_ids for miss in found)))
@@ -112,19 +112,19 @@ class _Gallery:
         self._lock = threading.Lock()
         self._files, self._pixels = memory.Budget(memory.FILES_AT_ONCE), memory.Budget(memory.AT_ONCE)
 
-    def judge(self, miss: Miss) -> list[Row]:
+    def rows_of(self, miss: Miss) -> list[Row]:
         """The rows of one miss: its wrong answers by rank, until ENOUGH of them show another scene."""
         rows: list[Row] = []
         others = 0
         for rank, wrong in miss.wrong:
             row = {"query_id": miss.query_id, "rank": rank, "reference_id": wrong}
-            rows.append(row | self._held_against(wrong, miss))
+            rows.append(row | self._compared_with(wrong, miss))
             others += rows[-1]["verdict"] != SAME_SCENE
             if others == ENOUGH:
                 break
         return rows
 
-    def unjudged(self, miss: Miss) -> Row:
+    def unaudited(self, miss: Miss) -> Row:
         """The row of a miss that is not audited."""
         rank, wrong = miss.wrong[0]
         return {
@@ -132,7 +132,7 @@ class _Gallery:
             **{"verdict": NOT_AUDITED, "by": BY_FEATURES, "inliers": None, "mirrored": False},
         }
 
-    def _held_against(self, wrong: str, miss: Miss) -> Row:
+    def _compared_with(self, wrong: str, miss: Miss) -> Row:
         """The verdict on a wrong answer: of the true matches, the first that shows its scene decides."""
         best: Row = {}
         for match in miss.matches:

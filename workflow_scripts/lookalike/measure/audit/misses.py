@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-MOST_MATCHES = 3  # true matches that wrong answers are held against
+MOST_MATCHES = 3  # true matches that wrong answers are compared with
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ def misses(neighbors: pa.Table, truth: pa.Table, k: int) -> list[Miss]:
     matches: dict[str, list[str]] = {}
     for query, reference in zip(*(truth[name].to_pylist() for name in ("query_id", "reference_id")), strict=True):
         matches.setdefault(query, []).append(reference)
-    asked = neighbors.filter(pc.is_in(neighbors["query_id"], value_set=truth["query_id"].combine_chunks()))
+    listed = neighbors.filter(pc.is_in(neighbors["query_id"], value_set=truth["query_id"].combine_chunks()))
     ranked: dict[str, list[tuple[float, bool, int, str]]] = {}
-    for query, rank, reference, score in zip(*(asked[name].to_pylist() for name in asked.column_names), strict=True):
+    for query, rank, reference, score in zip(*(listed[name].to_pylist() for name in listed.column_names), strict=True):
         ranked.setdefault(query, []).append((-score, reference in matches[query], rank, reference))
     found = []
     for query, rows in ranked.items():
