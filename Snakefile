@@ -4,7 +4,6 @@ import sys
 
 sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
 
-from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
@@ -56,7 +55,7 @@ onstart:
                 polls.status_command, polls.init_seconds_before_status_checks
             )
         except ConfigError as error:
-            raise WorkflowError(error)
+            sys.exit(f"{error}\n\nNothing was run.")
     if reason := why_not_writable("results"):
         sys.exit(reason)
     # all that is missing in one go, before gigabytes of weights are fetched for nothing
@@ -141,5 +140,5 @@ for experiment in plan.config.experiments:
         input:
             plan.targets(experiment),
 
-    # the title that `snakemake --list` shows
+    # the title that `snakemake --list-target-rules` shows
     workflow.get_rule(experiment).docstring = plan.title(experiment)

@@ -8,7 +8,7 @@ bounded:  by a number of pairs; what was not audited is counted, and the log say
 
 
 rule audit:
-    """Hold the wrong answers of a search against the right ones"""
+    """Compare the wrong answers of a search with the right ones"""
     input:
         neighbors="results/{dataset}/neighbors/{model}/{index}.parquet",
         images="results/{dataset}/sample/images.parquet",

@@ -49,7 +49,7 @@ def status_command(chosen: str, first_poll: float) -> str:
     if remembered < 3 * first_poll:
         raise ConfigError(
             f"SLURM keeps no accounts that `sacct` could read, and forgets jobs after {remembered} seconds "
-            f"(MinJobAge), so that their end may be missed: nothing was submitted. Poll at least three times as often: "
+            f"(MinJobAge), so that their end may be missed. Poll at least three times as often: "
             f"--slurm-init-seconds-before-status-checks {max(1, remembered // 3)}"
         )
     return "squeue"
@@ -63,13 +63,13 @@ def _settings() -> dict[str, str]:
         ).stdout
     except FileNotFoundError:
         raise ConfigError(
-            "there is no SLURM on this machine (`scontrol` is missing): nothing was run. Run this where jobs are "
-            "submitted, or without --profile profiles/slurm."
+            "there is no SLURM on this machine (`scontrol` is missing). Run this where jobs are submitted, or without "
+            "--profile profiles/slurm."
         ) from None
     except (OSError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", "") or error).strip().splitlines()
         raise ConfigError(
-            f"SLURM's controller does not answer ({said[-1] if said else 'no reason given'}): nothing was submitted. "
+            f"SLURM's controller does not answer ({said[-1] if said else 'no reason given'}). "
             "Check `scontrol ping`, and run again when it answers."
         ) from None
     lines = (line.partition("=") for line in told.splitlines())

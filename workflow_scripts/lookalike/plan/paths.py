@@ -47,6 +47,11 @@ class Paths:
         """A regular expression that matches exactly these names."""
         return "|".join(re.escape(name) for name in sorted(names, reverse=True)) or "(?!)"
 
+    @staticmethod
+    def with_wildcard(dataset: str, paths: Iterable[str]) -> list[str]:
+        """A data set's paths with the wildcard ``{dataset}`` for its name."""
+        return [path.replace(f"results/{dataset}/", "results/{dataset}/", 1) for path in paths]
+
     def shard_pattern(self) -> str:
         """A regular expression for shard ids: of the parts, as an alternation of thousands of ids is slow."""
         parts = {part for dataset in self.config.datasets for part in self.config.parts(dataset)}
