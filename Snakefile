@@ -11,6 +11,7 @@ from lookalike.job.errors import ConfigError
 from lookalike.plan import cluster
 from lookalike.plan.plan import Plan
 from lookalike.plan.start import (
+    check_same_copy,
     check_working_directory,
     collect_all_garbage_rarely,
     end_all_jobs_on_a_signal,
@@ -18,7 +19,6 @@ from lookalike.plan.start import (
     why_not_writable,
 )
 
-share_library()
 collect_all_garbage_rarely()
 
 
@@ -26,8 +26,10 @@ configfile: f"{workflow.basedir}/config.yaml"
 
 
 try:
+    check_same_copy(workflow.basedir)
     check_working_directory()
     in_conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+    share_library(own_environment=in_conda)
     # the catalogue first
     plan = Plan.of(config, reversed(workflow.configfiles), installed_here=not in_conda)
 except ConfigError as error:
@@ -65,6 +67,16 @@ onstart:
             logger.warning(
                 f"experiments.{experiment}: goes without '{model}', since the Python package {package} is not installed. "
                 f"To include it: lookalike fetch {model}"
+            )
+    if jobs and not in_conda:
+        from lookalike.plan import requirements  # takes a while
+
+        needed = [(job.rule.name, dict(job.wildcards.items())) for job in jobs]
+        if lacking := "\n".join(requirements.report(plan, needed)):
+            if not workflow.execution_settings.keep_going:
+                raise WorkflowError(f"{lacking}\n\nNothing was run.")
+            logger.warning(
+                f"{lacking}\n\nWhat does not need these packages is run (--keep-going)."
             )
     sampled = {job.wildcards.dataset for job in jobs if job.rule.name == "sample"}
     if sampled:
@@ -115,6 +127,7 @@ include: "rules/index.smk"
 include: "rules/search.smk"
 include: "rules/audit.smk"
 include: "rules/measure.smk"
+include: "rules/project.smk"
 include: "rules/compare.smk"
 include: "rules/report.smk"
 

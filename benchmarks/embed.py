@@ -9,7 +9,7 @@ For each model, in images a second:
   prepare   reading, decoding and resizing alone, on all cores
   loop      the reference implementation: one image at a time, processor, then model
   pipeline  transformers' image-feature-extraction pipeline, in batches
-  s-t       sentence-transformers' encode, in batches; CLIP only (make setup EXTRAS=cpu,demo,slurm,dev,bench)
+  s-t       sentence-transformers' encode, in batches; CLIP only (make setup EXTRAS=cpu,hub,demo,slurm,dev,bench)
 
 Architectures have their full size and random weights, since speed does not depend on their values. The ways of a model
 are measured in turn, round after round, until each had its share of `--seconds`; the best round of each counts, since

@@ -34,10 +34,21 @@ rule compare:
         leaderboard=report(
             "results/reports/{experiment}/leaderboard.csv",
             caption="captions/leaderboard.rst",
-            labels={"file": "leaderboard (CSV)"},
-            category=lambda wildcards: plan.title(wildcards.experiment),
+            category="Numbers",
+            labels=lambda wildcards: {
+                "experiment": plan.title(wildcards.experiment),
+                "file": "metrics (CSV)",
+            },
         ),
-        comparisons="results/reports/{experiment}/comparisons.json",
+        comparisons=report(
+            "results/reports/{experiment}/comparisons.json",
+            caption="captions/comparisons.rst",
+            category="Numbers",
+            labels=lambda wildcards: {
+                "experiment": plan.title(wildcards.experiment),
+                "file": "comparisons (JSON)",
+            },
+        ),
     log:
         "results/logs/compare/{experiment}.log",
     conda:
@@ -61,7 +72,15 @@ rule find_duplicates:
         images=rules.compare.input.images,
         truth=rules.compare.input.truth,
     output:
-        counts="results/reports/{experiment}/duplicates.json",
+        counts=report(
+            "results/reports/{experiment}/duplicates.json",
+            caption="captions/duplicates.rst",
+            category="Duplicates",
+            labels=lambda wildcards: {
+                "experiment": plan.title(wildcards.experiment),
+                "file": "counts (JSON)",
+            },
+        ),
         list="results/reports/{experiment}/duplicates.parquet",
     log:
         "results/logs/find_duplicates/{experiment}.log",

@@ -6,6 +6,8 @@ outputs:  results/weights/{weights}/weights.json              what exactly was f
           results/exports/{weights}/{export}/export.json      the engine on a CPU; beside it, the network as ONNX
           results/{dataset}/embeddings/{model}/{shard}.parquet      vectors, not normalised
           results/{dataset}/rejected/{model}/{shard}.parquet        images that could not be used, and why
+besides:  results/vector_store/                       vectors that were computed before; no rule's input or output, since
+                                                     what it holds changes no file, and it may be deleted at any time
 params:   what changes the vectors; resources: what does not
 """
 
@@ -79,6 +81,7 @@ rule embed:
         * plan.runtime(wildcards.model).minutes,
         batch_size=lambda wildcards, attempt: plan.batch_size(wildcards.model, attempt),
         image_seconds=lambda wildcards: plan.runtime(wildcards.model).image_seconds,
+        vector_store=lambda wildcards: int(plan.runtime(wildcards.model).vector_store),
     params:
         key=lambda wildcards: plan.embedding_key(wildcards.model),
         code=lambda wildcards: plan.code("embed", model=wildcards.model),

@@ -1,7 +1,8 @@
 """The HTML report of an experiment.
 
-inputs:   metrics, neighbors, neighbors of showcase images, and what was seen of every image, for every model and index of
-          the experiment; its comparisons and duplicates; the sample, its true matches and near-duplicates
+inputs:   metrics, neighbors, neighbors of showcase images, audits, and what was seen of every image, for every model and
+          index of the experiment; maps of its models, its comparisons and duplicates; the sample, its true matches and
+          near-duplicates
 outputs:  results/reports/{experiment}/index.html            self-contained
 refuses:  inputs that contradict each other
 """
@@ -16,6 +17,8 @@ rule report:
         neighbors=rules.compare.input.neighbors,
         showcase=lambda wildcards: plan.searched(wildcards.experiment, "showcase"),
         seen=lambda wildcards: plan.seen_of(wildcards.experiment),
+        audit=rules.compare.input.audit,
+        maps=lambda wildcards: plan.maps(wildcards.experiment),
         near_duplicates=rules.compare.input.near_duplicates,
         images=rules.compare.input.images,
         truth=rules.compare.input.truth,
@@ -23,8 +26,11 @@ rule report:
         report(
             "results/reports/{experiment}/index.html",
             caption="captions/report.rst",
-            labels={"file": "report (HTML)"},
-            category=lambda wildcards: plan.title(wildcards.experiment),
+            category="Answer",
+            labels=lambda wildcards: {
+                "experiment": plan.title(wildcards.experiment),
+                "file": "report (HTML)",
+            },
         ),
     log:
         "results/logs/report/{experiment}.log",

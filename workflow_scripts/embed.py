@@ -1,4 +1,5 @@
 from lookalike.embed.embed import EmbedJob, embed_shard
+from lookalike.io.vector_store import FOLDER
 from lookalike.job.log import job
 
 wildcards = snakemake.wildcards
@@ -17,6 +18,7 @@ with job(f"embed {wildcards.dataset} {wildcards.model} {wildcards.shard}", snake
             threads=snakemake.threads,
             gpu=bool(snakemake.resources.gpu),
             image_seconds=snakemake.resources.image_seconds,
+            vector_store=FOLDER if snakemake.resources.vector_store else None,
             export=next(iter(snakemake.input.export), None),
         )
     )

@@ -12,6 +12,8 @@ with job(f"report {snakemake.wildcards.experiment}", snakemake.log[0]):
             neighbors=snakemake.input.neighbors,
             showcase=snakemake.input.showcase,
             seen=snakemake.input.seen,
+            audit=snakemake.input.audit,
+            maps=snakemake.input.maps,
             images=snakemake.input.images,
             truth=snakemake.input.truth,
             near_duplicates=next(iter(snakemake.input.near_duplicates), None),

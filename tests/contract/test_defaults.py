@@ -8,13 +8,14 @@ from pydantic import BaseModel
 from lookalike.config import datasets, indexes, models
 from lookalike.plan.keys import LATER
 
-RESIZED = {"stored_dtype": "float32", "decode": "full"}
+COMMON = {"stored_dtype": "float32", "icc": "ignore"}
+RESIZED = {**COMMON, "decode": "full"}
 CHECKPOINT = {**RESIZED, "revision": "main", "size": None, "resize": "processor", "interpolation": None}
 OPERATIONS = "crop blur jpeg rotate color brightness text shapes flip pad paste grey"
 ALWAYS = "3637013.jpg 3662865.jpg 440375442.jpg 1377428277.jpg 57193495.jpg 1393947190.jpg"
 FROZEN: dict[str, dict[str, Any]] = {
-    "Pixels": {"stored_dtype": "float32", "size": 16},
-    "ColorHistogram": {"stored_dtype": "float32", "bins": 8},
+    "Pixels": {**COMMON, "size": 16},
+    "ColorHistogram": {**COMMON, "bins": 8},
     "EfficientNetLite": {**RESIZED, "resize": "squash", "compute_dtype": "float32"},
     "Transformers": {**CHECKPOINT, "pooling": "none", "compute_dtype": "float32", "remote_code": False},
     "Blip2": {**CHECKPOINT, "compute_dtype": "float16"},
@@ -36,8 +37,8 @@ FROZEN: dict[str, dict[str, Any]] = {
         "pooling": "none",
         "batch": None,
     },
-    "Hash": {"stored_dtype": "float32", "bits": 256},
-    "PythonFactory": {"stored_dtype": "float32", "options": {}},
+    "Hash": {**COMMON, "bits": 256},
+    "PythonFactory": {**COMMON, "options": {}},
     "PhotoTiles": {"showcase": None, "tile": 144},
     "Folder": dict.fromkeys(("showcase", "queries", "truth", "same", "about", "training", "sample")),
     "Copies": {

@@ -39,7 +39,6 @@ def test_the_conda_environments_have_the_same_pins(environment: str) -> None:
     entries = yaml.safe_load((REPOSITORY / f"envs/{environment}.yaml").read_text())["dependencies"]
     (pip,) = (entry["pip"] for entry in entries if isinstance(entry, dict))
     pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in pip)}
-    expected = {
-        canonicalize_name(requirement.name) for requirement in requirements(environment, "demo", "formats", "sscd")
-    }
+    wanted = requirements(environment, "hub", "formats", "demo", "sscd")
+    expected = {canonicalize_name(requirement.name) for requirement in wanted}
     assert pinned == {name: CONSTRAINTS[name] for name in expected}

@@ -39,6 +39,7 @@ const data = {
       hits: [4, 5, 4, 5, 5, 4, 4, 5],
       scores: [9000, 100, 8500, 4500, 5000, 4000, 9900, 100],
       right: [0, 1, 1, 0],
+      scene: [],
       reasons: {},
     },
     {
@@ -54,8 +55,13 @@ const data = {
       hits: [4, 5, 4, 5, 4, 5, -1, -1],
       scores: [9000, 100, 8500, 8400, 9000, 8000, null, null],
       right: [0, 1, 2, 0],
+      scene: [0, 0, 1, 0],
       reasons: { 3: "damaged" },
     },
+  ],
+  maps: [
+    { model: 0, images: [0, 1, 2, 3, 4], x: [0, 100, 200, 300, 150], y: [0, 100, 200, 300, 150], about: "" },
+    { model: 1, images: [1, 2, 4], x: [900, 100, 150], y: [900, 100, 150], about: "" },
   ],
 };
 const find = finder(data);
@@ -105,6 +111,12 @@ for (const [state, expected] of [
   [{ accepted: "1" }, [3, 2]],
   [{ accepted: "1", model: "b" }, [2]],
   [{ rejected: "1" }, [3]],
+  [{ scene: "1" }, [2]],
+  [{ scene: "1", model: "a&b" }, []],
+  [{ area: "100-100-200-200" }, [2, 1]],
+  [{ area: "100-100-200-200", map: "b" }, [2]],
+  [{ area: "100-100-200-200", text: "bus" }, [1]],
+  [{ area: "no area" }, [0, 3, 2, 1]],
   [{ model: "no such model" }, [0, 3, 2, 1]],
 ]) {
   test(`filter ${JSON.stringify(state)}`, () => assert.deepEqual(ids(state), expected));

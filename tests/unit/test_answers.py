@@ -2,24 +2,26 @@
 
 import re
 from itertools import combinations
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.compare.answers import ACTS, LOOKS, NEEDS, answers, headline_metrics
-from lookalike.io.formats.answers import Answer
 from lookalike.io.formats.records import Comparison, Estimate, Metrics
 from lookalike.io.formats.thresholds import Seen, Target, Transfer
+from lookalike.report import board, needs, useit, words
 from lookalike.report import evidence as inputs
-from lookalike.report import headline, words
+from lookalike.report.needs import FAST
 
 METRICS = [metric for metrics in NEEDS.values() for metric in metrics]
 TURNED = {"better": "worse", "worse": "better"}
 
 
-def record(model: str, values: dict[str, float | None], index: str = "flat") -> Metrics:
+def record(
+    model: str, values: dict[str, float | None], index: str = "flat", speed: float = 0.0, device: str = "CPU"
+) -> Metrics:
     estimates = {
         name: Estimate(value=value, low=value and value / 2, high=value, n=0 if value is None else 150)
         for name, value in values.items()
@@ -35,7 +37,7 @@ def record(model: str, values: dict[str, float | None], index: str = "flat") -> 
         rejected_queries=0,
         metrics=estimates,
         breakdowns={},
-        timing={},
+        timing={"embed": {"images": 100, "seconds": 100 / speed, "device": device}} if speed else {},
     )
 
 
@@ -55,14 +57,17 @@ def comparison(a: Metrics, b: Metrics, metric: str, verdict: str, needed: int | 
 
 
 class Shown:
-    """What the headline reads of the evidence."""
+    """What the head and the board read of the evidence."""
 
     matched = frozenset({"q"})
     groups = 30
     best_by = "accuracy_at_1"
+    about: ClassVar[dict[str, str]] = {}
+    verdict = inputs.Evidence.verdict
 
-    def __init__(self, records: list[Metrics], found: dict[str, Answer]) -> None:
-        self.answers = found
+    def __init__(self, records: list[Metrics], comparisons: list[Comparison]) -> None:
+        self.answers = answers(records, comparisons)
+        self.comparisons = comparisons
         self.runs = [
             inputs.Run(number, one.model, f"The {one.model} one", one.index, one, None, {})  # type: ignore[arg-type]
             for number, one in enumerate(records)
@@ -73,9 +78,17 @@ class Shown:
         return f"The {model} one"
 
 
-def sentence(records: list[Metrics], comparisons: list[Comparison]) -> str:
-    shown: Any = Shown(records, answers(records, comparisons))
-    return headline.sentence(shown).replace(words.SPACE, " ")
+def offered(records: list[Metrics], comparisons: list[Comparison]) -> dict[str, needs.Need]:
+    shown: Any = Shown(records, comparisons)
+    return {need.name: need for need in needs.needs(shown)}
+
+
+def said(need: needs.Need) -> str:
+    return f"{need.statement.first} {need.statement.more}".replace(words.SPACE, " ").strip()
+
+
+def sentence(records: list[Metrics], comparisons: list[Comparison], need: str = LOOKS) -> str:
+    return said(offered(records, comparisons)[need])
 
 
 def test_the_headline_names_both_winners_where_they_differ() -> None:
@@ -90,9 +103,15 @@ def test_the_headline_names_both_winners_where_they_differ() -> None:
     assert (found[LOOKS].best, found[LOOKS].verdict) == (["network"], "best")
     assert (found[ACTS].best, found[ACTS].verdict) == (["thumbnail"], "best")
     assert sentence([network, thumbnail], pairs) == (
-        "The network one ranks a true match first for 50 % of 150 queries; it is significantly better than the other "
-        "model; to act alone, The thumbnail one finds 42 % of the matches with 90 % precision, significantly more than "
-        "The network one; it is significantly better than the other model."
+        "The network one ranks a true match first for 50 % of 150 queries; to act alone, The "
+        "thumbnail one finds 42 % of "
+        "the matches with 90 % precision, significantly more than The network one. The network one is significantly "
+        "better than the other model."
+    )
+    assert sentence([network, thumbnail], pairs, ACTS) == (
+        "To act alone, The thumbnail one finds 42 % of the matches with 90 % precision; for someone who looks at the "
+        "results, The network one ranks a true match first for 50 % of 150 queries, significantly better than The "
+        "thumbnail one. The thumbnail one is significantly better than the other model."
     )
 
 
@@ -110,10 +129,14 @@ def test_a_contradiction_by_another_metric_of_the_need_is_said() -> None:
     assert found[LOOKS].contradictions[0].difference.value == pytest.approx(0.2)
     assert [(one.metric, one.model) for one in found[ACTS].contradictions] == [("uap", "b")]
     assert sentence([a, b], pairs) == (
-        "The a one ranks a true match first for 50 % of 150 queries; The b one is not significantly different from it "
-        "(about 1,300 queries would tell); yet by Accuracy@3, The b one is significantly better. To act alone, it "
-        "finds 40 % of the matches with 90 % precision; The b one is not significantly different from it; yet by µAP, "
-        "The b one is significantly better."
+        "The a one ranks a true match first for 50 % of 150 queries. The b one is not significantly "
+        "different from The a "
+        "one (about 1,300 queries would tell). Yet by Accuracy@3, The b one is significantly better than The a one."
+    )
+    assert sentence([a, b], pairs, ACTS) == (
+        "To act alone, The a one finds 40 % of the matches with 90 % precision. The b one is not "
+        "significantly different "
+        "from The a one. Yet by µAP, The b one is significantly better than The a one."
     )
 
 
@@ -138,14 +161,14 @@ def test_images_of_the_same_scene_are_ignored_where_that_changes_a_number() -> N
 
 
 @pytest.mark.parametrize(
-    ("verdict", "said"),
+    ("verdict", "expected"),
     [
-        ("holds", "precision."),
-        ("too few queries", "precision (unverified: too few queries)."),
-        ("does not hold", "precision (on other queries, that precision does not hold)."),
+        ("holds", "precision (95 % interval"),
+        ("too few queries", "precision (unverified: too few queries)"),
+        ("does not hold", "precision (on other queries, that precision does not hold)"),
     ],
 )
-def test_an_unproven_threshold_is_not_recommended_in_silence(verdict: str, said: str) -> None:
+def test_an_unproven_threshold_is_not_recommended_in_silence(verdict: str, expected: str) -> None:
     target = Target(
         seen=Seen(score=0.8, precision=0.9, recall=0.4),
         safe=None,
@@ -157,9 +180,16 @@ def test_an_unproven_threshold_is_not_recommended_in_silence(verdict: str, said:
     )
     alone = record("a", {"accuracy_at_1": 0.5, "recall_at_p90": 0.4}).model_copy(update={"thresholds": {"90": target}})
     assert answers([alone], [])[ACTS].threshold == verdict
-    text = sentence([alone], [])
-    assert said.removesuffix(".") in text
+    text = sentence([alone], [], ACTS)
+    assert expected in text
     assert ("unverified" in text or "does not hold" in text) == (verdict != "holds")
+    shown: Any = Shown([alone], [])
+    (card,) = useit.cards(shown, needs.needs(shown))
+    (step,) = card.steps
+    assert step.code == f"threshold = 0.8000  # 90 % precision: {step.verdict}"
+    assert {"holds": "holds", "too few queries": "unverified", "does not hold": "does not hold"}[
+        verdict
+    ] in step.verdict
 
 
 def test_too_few_groups_are_said() -> None:
@@ -167,9 +197,46 @@ def test_too_few_groups_are_said() -> None:
     pairs = [comparison(a, b, metric, "too few groups") for metric in ("accuracy_at_1", "recall_at_p90")]
     assert answers([a, b], pairs)[LOOKS].verdict == "too few groups"
     assert sentence([a, b], pairs) == (
-        "The a one ranks a true match first for 50 % of 150 queries; 30 independent groups cannot tell whether it is "
-        "better than The b one. No model reaches a precision of 90 % at any score, so none can act alone."
+        "The a one ranks a true match first for 50 % of 150 queries. 30 independent groups cannot "
+        "tell whether The a one "
+        "is better than The b one."
     )
+    assert sentence([a, b], pairs, ACTS) == (
+        "No model reaches a precision of 90 % at any score, so none can act alone."
+    )
+    assert offered([a, b], pairs)[ACTS].best is None
+
+
+def test_the_fastest_model_not_shown_to_be_worse_is_chosen() -> None:
+    values = {"slow": (0.9, 10.0), "fair": (0.8, 100.0), "bad": (0.2, 1000.0)}
+    slow, fair, bad = (record(name, {"accuracy_at_1": value}, speed=speed) for name, (value, speed) in values.items())
+    pairs = [
+        comparison(slow, fair, "accuracy_at_1", "cannot tell"),
+        comparison(slow, bad, "accuracy_at_1", "better"),
+        comparison(fair, bad, "accuracy_at_1", "better"),
+    ]
+    fast = offered([slow, fair, bad], pairs)[FAST]
+    assert said(fast) == (
+        "The fair one embeds 100 images per second, the fastest of the models not shown to be worse "
+        "than The slow one by "
+        "Accuracy@1 (80.0 % and 90.0 %); The slow one embeds 10 images per second. Faster, but "
+        "significantly worse than "
+        "The slow one: The bad one (1,000 per second, 20.0 %). Speed of the whole embedding stage, "
+        "measured once on CPU."
+    )
+    assert [(row.run.model, row.standing) for row in fast.rows] == [
+        ("bad", "behind"),
+        ("fair", "best"),
+        ("slow", "not shown to be worse"),
+    ]
+
+
+def test_speeds_of_different_devices_choose_no_model() -> None:
+    a, b = (record(name, {"accuracy_at_1": 0.5}, speed=9, device=name) for name in ("CPU", "GPU"))
+    fast = offered([a, b], [])[FAST]
+    assert fast.best is None
+    assert said(fast) == "Speeds cannot be compared: the models were measured on different devices."
+    assert FAST not in offered([record("a", {"accuracy_at_1": 0.5})], [])
 
 
 def test_nothing_measured_has_no_best_model() -> None:
@@ -179,10 +246,14 @@ def test_nothing_measured_has_no_best_model() -> None:
 
 @st.composite
 def experiments(draw: st.DrawFn) -> tuple[list[Metrics], list[Comparison]]:
-    """Any values and any verdicts, as long as a significant difference has the sign of the values."""
+    """Any values, speeds and verdicts, as long as a significant difference has the sign of the values."""
     value = st.sampled_from([0.0, 0.1, 0.2, 0.4, 0.5, 0.8])
     models = draw(st.integers(1, 4))
-    records = [record(f"m{number}", {metric: draw(value) for metric in METRICS}) for number in range(models)]
+    speed, device = st.sampled_from([0.0, 5.0, 50.0, 700.0]), st.sampled_from(["CPU", "CPU", "CPU", "GPU"])
+    records = [
+        record(f"m{number}", {metric: draw(value) for metric in METRICS}, speed=draw(speed), device=draw(device))
+        for number in range(models)
+    ]
     pairs = []
     for metric in METRICS:
         for a, b in combinations(records, 2):
@@ -197,13 +268,10 @@ def experiments(draw: st.DrawFn) -> tuple[list[Metrics], list[Comparison]]:
 def test_no_sentence_states_what_a_test_denies(experiment: tuple[list[Metrics], list[Comparison]]) -> None:
     """Checked against the comparisons themselves, not against the answers."""
     records, pairs = experiment
-    found = answers(records, pairs)
+    found, shown = answers(records, pairs), offered(records, pairs)
     verdicts = {(pair.metric, pair.a, pair.b): pair.verdict for pair in pairs}
     verdicts |= {(metric, b, a): TURNED.get(verdict, verdict) for (metric, a, b), verdict in verdicts.items()}
     others = {one.model for one in records}
-    text = sentence(records, pairs)
-    parts = re.split(r"(?:\. To act alone, it|; to act alone, The m\d one) finds ", text)
-    first = re.split(r"\. | reaches a precision|to act alone", text)[0]
     tops = {}
     for need, metrics in NEEDS.items():
         top = found[need].best[0]
@@ -228,18 +296,60 @@ def test_no_sentence_states_what_a_test_denies(experiment: tuple[list[Metrics], 
         }
         assert contradicted == denied
         silent = need == ACTS and not found[need].estimate.value
-        part = parts[-1] if need == ACTS else parts[0]
+        more = shown[need].statement.more.replace(words.SPACE, " ")
         for metric, model, how in denied:
-            named = rf"yet .*by {words.metric(metric)}, [^;]*The {model} one[^;]* significantly {how}"
-            assert silent or re.search(named, part), text
+            named = (
+                rf"Yet .*by {words.metric(metric)}, [^.]*The {model} one[^.]* significantly {how} than The {top} one"
+            )
+            assert re.search(named, more), more
         if worse and not silent and len(worse) < len(records) - 1:
-            named = re.search(r"(?:^|; |and )((?:The m\d one(?:, | and )?)+) (?:is|are) significantly worse", part)
-            assert named, text
+            named = re.search(r"(?:^|\. )((?:The m\d one(?:, | and )?)+) (?:is|are) significantly worse than", more)
+            assert named, more
             assert set(re.findall(r"m\d", named[1])) == worse
         if len(worse) == len(records) - 1 > 0 and not silent:
-            assert "it is significantly better than" in part
-    assert f"The {tops[LOOKS]} one" in first
+            assert f"The {top} one is significantly better than" in more
+    firsts = {need: shown[need].statement.first for need in NEEDS}
+    assert firsts[LOOKS].startswith(f"The {tops[LOOKS]} one ranks a true match first")
     if found[ACTS].estimate.value and tops[ACTS] != tops[LOOKS]:
-        assert f"to act alone, The {tops[ACTS]} one finds" in text.split(". ")[0]
-        significant = f"significantly more than The {tops[LOOKS]} one" in text
-        assert significant == (verdicts["recall_at_p90", tops[ACTS], tops[LOOKS]] == "better")
+        for need, other, said_of in ((LOOKS, ACTS, "more"), (ACTS, LOOKS, "better")):
+            assert all(f"The {top} one" in firsts[need] for top in tops.values())
+            verdict = verdicts[NEEDS[other][0], tops[other], tops[need]]
+            sure = "significantly" if verdict == "better" else "not significantly"
+            assert firsts[need].endswith(f", {sure} {said_of} than The {tops[need]} one.")
+
+
+@given(experiments())
+def test_star_order_and_card_agree_with_the_comparisons_for_every_need(
+    experiment: tuple[list[Metrics], list[Comparison]],
+) -> None:
+    records, pairs = experiment
+    evidence: Any = Shown(records, pairs)
+    found = needs.needs(evidence)
+    verdicts = {(pair.metric, pair.a, pair.b): pair.verdict for pair in pairs}
+    verdicts |= {(metric, b, a): TURNED.get(verdict, verdict) for (metric, a, b), verdict in verdicts.items()}
+    boards = {one.need.name: one for one in board.boards(evidence, found)}
+    cards = {need: card for card in useit.cards(evidence, found) for need in card.needs}
+    for need in found:
+        starred = [row.run.model for row in need.rows if row.standing == "best"]
+        assert [model.entry.run.model for model in boards[need.name].models][: len(need.rows)] == [
+            row.run.model for row in need.rows
+        ]
+        assert (need.name in cards) == (need.best is not None)
+        if need.best:
+            assert cards[need.name].run is need.best
+        values = {one.model: one.metrics[need.metric].value or 0.0 for one in records}
+        if need.name != FAST:
+            ordered = [values[row.run.model] for row in need.rows]
+            assert ordered == sorted(values.values(), reverse=True)
+            top = need.rows[0].run.model
+            beaten = [model for model in values if model != top and verdicts[need.metric, top, model] == "better"]
+            assert starred == ([top] if beaten else [])
+            assert need.best is None or need.best.model == top
+        elif need.best:
+            speeds = {row.run.model: row.run.embed.images_per_second for row in need.rows if row.run.embed}
+            assert [speeds[row.run.model] for row in need.rows] == sorted(speeds.values(), reverse=True)
+            top = max(values, key=lambda model: values[model])
+            good = [model for model in values if model == top or verdicts[need.metric, top, model] != "better"]
+            assert starred == [need.best.model]
+            assert need.best.model in good
+            assert all(speeds[model] <= speeds[need.best.model] for model in good if model in speeds)

@@ -19,11 +19,11 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from conftest import REPOSITORY, made_image
-from lookalike.cli import catalogue
+from lookalike import __version__
 from lookalike.cli.main import app
 from lookalike.cli.sheet import SIDE, corners
 from lookalike.config.models import Pixels
-from lookalike.embed import embed
+from lookalike.embed import catalogue, embed
 from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.embed.models import color_histogram, pixels
 from lookalike.index.build import IndexJob, build
@@ -560,15 +560,10 @@ def test_a_configuration_with_mistakes_says_so(workdir: Path) -> None:
     )
 
 
-def test_without_its_own_the_catalogue_is_that_of_the_working_directory(
-    workdir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(catalogue, "LIBRARY", workdir / "site-packages/somewhere/lookalike")
-    message = refusal("models")
-    assert message.startswith("config.yaml: the catalogue is neither")
-    assert message.endswith("pip install -e .")
-    shutil.copy(REPOSITORY / "config.yaml", "config.yaml")
-    assert answer("models")["models"]
+def test_the_catalogue_is_that_of_the_library_wherever_it_runs(workdir: Path) -> None:
+    Path("config.yaml").write_text("models: {}")
+    assert catalogue.find() == REPOSITORY / "config.yaml"
+    assert "dinov2-base" in {row["model"] for row in answer("models")["models"]}
 
 
 # --- the program ---
@@ -615,6 +610,11 @@ def test_the_page_names_every_option_and_no_other() -> None:
     )
     options = r"(?<![\w-])--?[a-z][a-z-]*"
     assert set(re.findall(options, page)) == set(re.findall(options, shown)) - {"-h"} | {"-r"}  # jq -r
+
+
+def test_the_program_says_where_the_workflow_is_and_its_version() -> None:
+    assert lookalike("workflow").stdout.strip() == str(REPOSITORY / "Snakefile")
+    assert lookalike("--version").stdout.strip() == f"lookalike {__version__}"
 
 
 def test_the_entry_point_is_the_program() -> None:

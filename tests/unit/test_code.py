@@ -82,7 +82,10 @@ def test_each_module_runs_again_exactly_the_stages_that_import_it(library: Path)
             assert edited, f"{module} makes no stage's numbers: why is it not neutral?"
         if top in STAGES - {"sample", "index", "compare"} and not is_neutral(module):
             besides = {"fetch_weights", "export"} if top == "embed" else set()
-            own = {"audit"} if module.startswith("measure.audit") else {top, "audit"} if module == "measure" else {top}
+            beside = {"measure": "audit", "search": "project"}
+            parts = {"measure.audit": {"audit"}, "search.projection": {"project"}}
+            own = next((rules for part, rules in parts.items() if module.startswith(part)), {top})
+            own |= {beside[module]} if module in beside else set()
             assert rules - besides == (own if rules - {"export"} else set()), f"{module} changes {rules}"
 
 
@@ -91,7 +94,7 @@ def test_each_module_runs_again_exactly_the_stages_that_import_it(library: Path)
     [
         ("io/images.py", {"make_images", "find_near_duplicates", "embed", "audit", "report"}),
         ("io/extensions.py", {"sample"}),
-        ("io/vectors.py", {"index", "search"}),
+        ("io/vectors.py", {"index", "search", "project"}),
         ("metrics/ranking.py", {"measure", "compare"}),
         ("metrics/breakdowns.py", {"measure", "compare"}),
         ("embed/preprocess.py", {"embed", "export"}),

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from conftest import REPOSITORY
-from lookalike.cli.catalogue import Catalogue, merge
 from lookalike.config.files import read
+from lookalike.embed.catalogue import Catalogue, merge
 from lookalike.job.errors import ConfigError
 from lookalike.plan.plan import Plan
 

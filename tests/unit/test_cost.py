@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY
-from lookalike.cli import catalogue
 from lookalike.config.datasets import Folder
+from lookalike.embed import catalogue
 from lookalike.io import store
 from lookalike.io.formats.records import EmbedTiming
 from lookalike.io.formats.tables import EMBEDDINGS

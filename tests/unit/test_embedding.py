@@ -14,7 +14,8 @@ from PIL import Image
 import tiny
 from conftest import ImageFolder, made_image
 from lookalike.embed import encoders
-from lookalike.embed.embed import Embedded, EmbedJob, embed_image, embed_rows, embed_shard
+from lookalike.embed.batches import Embedded
+from lookalike.embed.embed import EmbedJob, embed_image, embed_rows, embed_shard
 from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.io import content_hashes, store
 from lookalike.io.formats.records import STAGES, EmbedTiming, Weights, bottleneck

@@ -46,6 +46,14 @@ def test_a_user_facing_error_has_no_traceback(tmp_path: Path) -> None:
     assert "ERROR k: too large. Lower it." in log
 
 
+def test_a_package_of_an_extra_that_is_not_installed_is_an_error_with_the_remedy(tmp_path: Path) -> None:
+    status, terminal, log = run(tmp_path, "import sys; sys.modules['faiss'] = None; import faiss.contrib")
+    assert status == 1
+    message = "faiss is not installed. Run: pip install 'lookalike[cpu]' ('gpu' instead of 'cpu' for an NVIDIA GPU)"
+    assert terminal == f"embed pixels: half way\nembed pixels: {message}\n"
+    assert f"ERROR {message}" in log
+
+
 def test_an_interrupted_job_says_so_without_a_traceback(tmp_path: Path) -> None:
     status, terminal, log = run(tmp_path, "raise KeyboardInterrupt")
     assert status == 130

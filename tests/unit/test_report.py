@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zlib
 from dataclasses import dataclass, field
+from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 
 from lookalike.compare.answers import answers
 from lookalike.io import store
+from lookalike.io.formats.audit import SAME_SCENE
 from lookalike.io.formats.hard_negatives import HardNegative, HardNegatives
 from lookalike.io.formats.records import (
     Approximation,
@@ -34,13 +36,13 @@ from lookalike.io.formats.records import (
     Metrics,
     Threshold,
 )
-from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, NEIGHBORS, TRUTH, Format
+from lookalike.io.formats.tables import AUDIT, IMAGES, INDEX_IMAGES, MAP, NEIGHBORS, TRUTH, Format
 from lookalike.io.formats.thresholds import Safe, Seen, Target, Transfer
 from lookalike.job.errors import LookalikeError
 from lookalike.metrics.ranking import rank
 from lookalike.metrics.rates import FEWEST, NOTHING, SIGNIFICANCE, sign_flip
+from lookalike.report import appendix, headline, pareto, queries, sprites, words
 from lookalike.report import evidence as inputs_of
-from lookalike.report import headline, pareto, queries, sprites, words
 from lookalike.report.evidence import ReportJob
 from lookalike.report.report import write_report
 from tables import MADE
@@ -101,6 +103,8 @@ class Experiment:
     footer: dict[str, object] = field(default_factory=dict)  # of the neighbors, in addition to the common entries
     captions: dict[str, str] = field(default_factory=dict)
     columns: dict[str, dict[str, str]] = field(default_factory=dict)  # by_* column -> image -> value
+    maps: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)  # model -> image -> place
+    scenes: dict[tuple[str, str], str] = field(default_factory=dict)  # (model, query) -> wrong reference of its scene
     k: int = 3
     settings: dict[str, object] = field(default_factory=dict)  # of the report, in addition to the common ones
 
@@ -124,6 +128,8 @@ class Experiment:
             "seen": [self._seen(*pair) for pair in pairs],
             "comparisons": self._comparisons(),
             "duplicates": self._duplicates(),
+            "maps": [self._map(model, places) for model, places in self.maps.items()],
+            "audit": [self._audit(*pair) for pair in pairs if self.scenes],
         }
 
     def _images(self) -> Path:
@@ -187,6 +193,23 @@ class Experiment:
             **self.footer,
         }
         return self._table(name or f"{model}-{index}", columns, NEIGHBORS, NEIGHBORS.schema(), made)
+
+    def _map(self, model: str, places: dict[str, tuple[float, float]]) -> Path:
+        columns = {"image_id": list(places), "x": [x for x, _ in places.values()], "y": [y for _, y in places.values()]}
+        counted = {"method": "t-SNE", "kept_neighbors": 0.625, "query": 1, "reference": 1}
+        made = {**MADE, "model": model, **counted, **self.footer}
+        return self._table(f"{model}.map", columns, MAP, MAP.schema(), made)
+
+    def _audit(self, model: str, index: str) -> Path:
+        rows = [
+            {"query_id": query, "rank": 1, "reference_id": wrong, "match_id": self.queries[query] or "", "inliers": 9}
+            | {"verdict": SAME_SCENE, "by": "features", "mirrored": False}
+            for (of, query), wrong in self.scenes.items()
+            if of == model
+        ]
+        columns = {name: [row[name] for row in rows] for name in AUDIT.columns}
+        made = {**MADE, "neighbors": store.identity(self._neighbors(model, index))}
+        return self._table(f"{model}-{index}.audit", columns, AUDIT, AUDIT.schema(), made)
 
     def _duplicates(self) -> Path:
         kinds = ("queries_like_match", "queries_like_other", "training_like_reference")
@@ -358,7 +381,7 @@ def balanced(html: str) -> bool:
             self.wrong = False
 
         def handle_starttag(self, tag: str, attributes: object) -> None:
-            if tag not in ("meta", "br", "hr"):
+            if tag not in ("meta", "br", "hr", "input"):
                 self.open = [*self.open, tag]
 
         def handle_startendtag(self, tag: str, attributes: object) -> None:
@@ -404,8 +427,8 @@ def test_the_same_input_gives_the_same_bytes(experiment: Experiment) -> None:
 
 def test_the_headline_names_models_that_are_not_significantly_different(experiment: Experiment) -> None:
     assert (
-        "The good one ranks a true match first for 100 % of 2 queries; "
-        "The fair one is not significantly different from it." in Page(experiment.report()).words
+        "The good one ranks a true match first for 100 % of 2 queries. "
+        "The fair one is not significantly different from The good one." in Page(experiment.report()).words
     )
 
 
@@ -414,23 +437,40 @@ def test_the_headline_names_a_significantly_better_model(experiment: Experiment)
     experiment.verdict = "worse"  # of the first, fair
     page = Page(experiment.report()).words
     assert "The good one ranks a true match first" in page
-    assert "it is significantly better than the other model" in page
+    assert "The good one is significantly better than the other model" in page
     assert "not significantly different" not in page
 
 
 def test_the_matrix_shows_both_sides_of_a_comparison(experiment: Experiment) -> None:
     experiment.verdict = "better"
-    html = experiment.report()
-    assert html.count('<td class="better"') == html.count('<td class="worse"') == 1
-    page = Page(html).words
+    matrix = section(experiment.report(), "pairs").partition("Two models")[0]
+    assert matrix.count('<td class="better"') == matrix.count('<td class="worse"') == 1
+    page = Page(matrix).words
     assert "▲ better +50.0 points, p = 0.020" in page
     assert "▼ worse −50.0 points, p = 0.020" in page
+
+
+def test_intervals_and_p_values_of_two_models_are_text(experiment: Experiment) -> None:
+    """Readers without a pointer get no tooltips."""
+    experiment.models = ["fair", "good"]
+    experiment.verdict = "worse"
+    page = Page(section(experiment.report(), "pairs").partition("Two models")[2]).words
+    assert "The good one and The fair one" in page
+    assert "Accuracy@1 −50.0 −90.0 to −10.0 p = 0.020 p = 0.010 ▲ better" in page
+
+
+def test_models_that_agree_on_every_query_are_said_to_be_the_same(experiment: Experiment) -> None:
+    everywhere = {"only_a": case(), "only_b": case(), "only_a_b_near": None, "only_b_a_near": None}
+    experiment.cases = [Cases(index="flat", a="good", b="fair", both=case("q-1"), neither=case("q-0"), **everywhere)]
+    page = Page(section(experiment.report(), "pairs")).words
+    assert page.count("same on all 2") == 3  # on both sides of the matrix, and in the table of the two models
+    assert "10.0 to +90.0" not in page
 
 
 def test_the_leaderboard_is_sorted_by_accuracy_and_marks_models_behind(experiment: Experiment) -> None:
     experiment.models = ["fair", "good"]
     experiment.verdict = "worse"
-    board = Page(experiment.report().partition('<section id="leaderboard"')[2].partition("</section>")[0]).words
+    board = Page(experiment.report().partition('<section id="board"')[2].partition("</section>")[0]).words
     assert board.index("The good one") < board.index("The fair one")
     assert "★ best" in board
     assert "▼ behind" in board
@@ -438,16 +478,17 @@ def test_the_leaderboard_is_sorted_by_accuracy_and_marks_models_behind(experimen
 
 
 def test_a_model_is_best_only_if_significantly_better_than_another(experiment: Experiment) -> None:
-    board = Page(experiment.report().partition('<section id="leaderboard"')[2].partition("</section>")[0]).words
-    assert "% highest 4 " in board
+    board = Page(experiment.report().partition('<section id="board"')[2].partition("</section>")[0]).words
+    assert "highest" in board
     assert "≈ cannot tell apart" in board
     assert "★ best" not in board
 
 
 def test_a_single_model_has_no_standing(experiment: Experiment) -> None:
     experiment.models = ["good"]
-    board = Page(experiment.report().partition('<section id="leaderboard"')[2].partition("</section>")[0]).words
+    board = Page(experiment.report().partition('<section id="board"')[2].partition("</section>")[0]).words
     assert not re.search("highest|best|★", board)
+    assert "compare" not in board
 
 
 def test_the_header_counts_the_source_images_of_the_queries(experiment: Experiment) -> None:
@@ -487,7 +528,7 @@ def test_a_metric_that_every_ranking_satisfies_is_marked_and_not_compared(experi
     experiment.too_easy = {"recall_at_3"}
     html = experiment.report()
     page = Page(html).words
-    assert page.count("– too few references") == 2
+    assert page.count("– too few references") == 2 * 2  # on the board, and among all metrics
     assert "– no match" not in page
     assert "No table for Recall@3: with so few references, every ranking scores the same." in page
     assert html.count('<table class="matrix') == 1
@@ -521,9 +562,8 @@ def test_a_rejected_reference_that_is_no_match_penalizes_no_model(experiment: Ex
     experiment.rejected = {model: {"ref-4": "empty", "ref-5": "empty"} for model in experiment.models}
     page = Page(experiment.report()).words
     assert "references searched, of 6 4 queries 3 with" in page
-    assert (
-        page.count("No model is penalized: none of the rejected images is a query with a match or a true match.") == 2
-    )
+    penalized = "No model is penalized: none of the rejected images is a query with a match or a true match."
+    assert page.count(penalized) == 2
     assert "images rejected 2" in page
 
 
@@ -694,10 +734,13 @@ def test_each_setting_has_effects_with_intervals_verdicts_and_costs(experiment: 
     found = section_words(experiment.report(), "choices")
     assert "Variants of The good one ." in found
     assert "pooling: cls default: the baseline for the rows below" in found
-    assert "pooling: mean ▼ −25.0 −35.0 to −15.0; worse −30.0 to +10.0 by combination × 2.50 × 0.0312" in found
-    assert "pooling: gem ≈ 0.0 −10.0 to +10.0; cannot tell × 2.50" in found
+    assert (
+        "pooling: mean ▼ −25.0 −35.0 to −15.0; worse p = 0.020 (p = 0.010 before correction) −30.0 "
+        "to +10.0 by combination × 2.50 × 0.0312" in found
+    )
+    assert "pooling: gem ≈ 0.0 −10.0 to +10.0; cannot tell p = 0.020 (p = 0.010 before correction) × 2.50" in found
     experiment.timing["fair"] = {"embed": {**CPU["embed"], "device": "NVIDIA H100"}}
-    assert "worse −30.0 to +10.0 by combination unknown × 0.0312" in section_words(experiment.report(), "choices")
+    assert "−30.0 to +10.0 by combination unknown × 0.0312" in section_words(experiment.report(), "choices")
 
 
 def test_an_approximate_index_is_compared_with_the_exact_one(experiment: Experiment) -> None:
@@ -721,7 +764,9 @@ def test_an_approximate_index_is_compared_with_the_exact_one(experiment: Experim
 
 
 def test_without_a_varied_model_there_is_no_section_on_settings(experiment: Experiment) -> None:
-    assert "Effect of each setting" not in experiment.report()
+    page = experiment.report()
+    assert '<section id="choices"' not in page
+    assert "Effect of each setting (the experiment varies no model)" in page
 
 
 def test_every_rejected_image_is_listed_once_with_its_models(experiment: Experiment) -> None:
@@ -769,7 +814,7 @@ def test_a_long_list_of_rejected_images_is_cut_with_a_pointer_to_the_rest(experi
 
 
 def test_no_rejected_images_is_one_sentence(experiment: Experiment) -> None:
-    assert "No image was rejected: every model could read all 9 images." in Page(experiment.report()).words
+    assert "Rejected images (every model could read all 9 images)" in Page(experiment.report()).words
 
 
 def test_true_matches_are_marked_visually_and_for_screen_readers(experiment: Experiment) -> None:
@@ -880,7 +925,7 @@ def test_a_single_model_is_reported_without_comparisons(experiment: Experiment) 
     experiment.models = ["good"]
     page = Page(experiment.report()).words
     assert "The good one ranks a true match first for 100 % of 2 queries (95 % interval 50–100 %)." in page
-    assert "Only one model" in page
+    assert "Pairwise comparison (there is only one model)" in page
     assert "Models disagree" not in page
 
 
@@ -888,15 +933,15 @@ def test_without_matches_the_report_says_what_cannot_be_measured(experiment: Exp
     experiment.queries = {"q-0": None, "q-1": None}
     page = Page(experiment.report()).words
     assert "None of the 2 queries has a known match, so accuracy cannot be measured." in page
-    assert "No query has a match, so no threshold can be determined." in page
-    assert "No query has a match, so models cannot be compared by accuracy." in page
+    assert "Score thresholds (no query has a known match)" in page
+    assert "Pairwise comparison (no query has a known match)" in page
     assert "– no match" in page
     assert "∅ No known answer" in page
 
 
 def test_without_operations_the_report_explains_the_missing_breakdown(experiment: Experiment) -> None:
     experiment.operations = None
-    assert "No breakdown: the data set records no operations" in Page(experiment.report()).words
+    assert "Accuracy by query type (the data set records no operations" in Page(experiment.report()).words
 
 
 def test_breakdowns_show_every_model_with_its_interval(experiment: Experiment) -> None:
@@ -906,7 +951,8 @@ def test_breakdowns_show_every_model_with_its_interval(experiment: Experiment) -
         "operations": {"crop": {"accuracy_at_1": estimate}, "flip": {"accuracy_at_1": nothing}},
         "strength": {value: {"accuracy_at_1": estimate} for value in ("heavy", "light", "medium")},
     }
-    labels = [one["aria-label"] for one in Page(experiment.report()).named("svg") if "aria-label" in one]
+    part = section(experiment.report(), "operations")
+    labels = [one["aria-label"] for one in Page(part).named("svg") if "aria-label" in one]
     found = [label.replace(words.SPACE, " ") for label in labels if "interval" in label]
     assert found[0] == "Crop: The good one 50.0 %, interval 25.0–75.0 %; The fair one 50.0 %, interval 25.0–75.0 %"
     assert [label.partition(":")[0] for label in found] == ["Crop", "Light", "Medium", "Heavy"]
@@ -947,6 +993,11 @@ def test_a_threshold_is_shown_rounded_down_with_its_verdict(experiment: Experime
     assert "The good one 99 % does not hold none: no threshold reaches 99 % precision" in page
     assert "<b>0.9499</b>" in html
     assert "<b>0.8125</b>" not in html  # bold only where it holds
+    card = Page(section(html, "use")).words
+    assert "90 % 0.8125 45.0 % unverified: too few queries 95 % 0.9499 40.0 % holds on other queries" in card
+    assert "99 % none – no score reaches 99 %; does not hold on other queries" in card
+    assert "threshold = 0.9499 # 95 % precision: holds on other queries" in card
+    assert 'threshold = float("inf") # 99 % precision: no score reaches 99 %' in card
     assert section(html, "threshold").count("<polyline") == 2
     assert "Normalised" not in page
     assert balanced(html)
@@ -967,9 +1018,9 @@ def test_an_unreachable_precision_is_reported(experiment: Experiment) -> None:
 def test_metrics_with_and_without_normalisation_are_side_by_side(experiment: Experiment) -> None:
     experiment.pooled = ("", "_sn")
     html = experiment.report()
-    board = Page(section(html, "leaderboard")).words
-    assert "With and without score normalisation" in board
-    assert "Model µAP normalised µAP, 10 per query normalised Recall at P90 normalised" in board
+    metrics = Page(section(html, "metrics")).words
+    assert "With and without score normalisation" in metrics
+    assert "Model µAP normalised µAP, 10 per query normalised Recall at P90 normalised" in metrics
     threshold = Page(section(html, "threshold")).words
     assert threshold.index("Raw scores") < threshold.index("Normalised scores")
     assert "Threshold (normalised score)" in threshold
@@ -978,23 +1029,88 @@ def test_metrics_with_and_without_normalisation_are_side_by_side(experiment: Exp
     assert balanced(html)
 
 
-def test_the_first_table_has_the_main_metrics_and_the_second_the_others(experiment: Experiment) -> None:
+def test_each_need_has_a_board_with_its_columns(experiment: Experiment) -> None:
     experiment.pooled = ("", "_sn")
-    board = section(experiment.report(), "leaderboard")
-    first, _, others = board.partition("More metrics")
-    heads = re.findall(r'role="columnheader"[^>]*>([^<]+)<', first)
+    html = experiment.report()
+    boards = section(html, "board").split('<div class="board-of"')[1:]
+    heads = [re.findall(r'role="columnheader"[^>]*>([^<]+)<', one) for one in boards]
     assert heads == [
-        *("Model", "Accuracy@1", "Accuracy@3", "Recall@3", "µAP", "µAP, 10 per query", "Recall at P90"),
-        *("Someone looks", "Acts alone", "Images per second"),
+        ["Model", "Accuracy@1", "Accuracy@3", "Recall@3", "Images per second", "Bytes per vector", "Verdict "],
+        [
+            *("Model", "Recall at P90", "µAP", "µAP, 10 per query", "Threshold for 90 %"),
+            *("Images per second", "Bytes per vector", "Verdict "),
+        ],
+        ["Model", "Images per second", "Accuracy@1", "Bytes per vector", "Verdict "],
     ]
-    assert "MRR" in others
-    assert "MRR" not in first
+    sorted_by = [re.findall(r'data-key="(\w+)" aria-sort="descending"', one) for one in boards]
+    assert sorted_by == [["accuracy_at_1"], ["recall_at_p90"], ["speed"]]
+    assert ["hidden" in one.partition(">")[0] for one in boards] == [False, False, True]
+    assert "MRR" in Page(section(html, "metrics")).words
+
+
+def test_no_threshold_is_shown_without_its_verdict(experiment: Experiment) -> None:
+    experiment.pooled = ("",)
+    board = section(experiment.report(), "board")
+    assert 'class="value unproven">0.8125</span> <small>unverified: too few queries</small>' in board
+
+
+def test_the_head_warns_only_where_the_data_are_suspect(experiment: Experiment) -> None:
+    experiment.queries = {f"q-{number}": f"ref-{number % 6}" if number else None for number in range(20)}
+    experiment.pooled = ("",)
+    assert 'class="note warn"' not in head(experiment.report())
+    experiment.undecidable = 13
+    experiment.queries["q-0"] = "ref-0"
+    text = Page(head(experiment.report())).words
+    assert "13 queries cannot be decided: the true match has a duplicate" in text
+    assert "No queries without a match. Every query has a match here." in text
+
+
+def head(html: str) -> str:
+    return html.partition("<header>")[2].partition("</header>")[0]
+
+
+def test_all_needs_are_in_the_page_and_two_show_without_scripts(experiment: Experiment) -> None:
+    experiment.pooled = ("",)
+    shown = head(experiment.report())
+    assert re.findall(r'type="radio" name="need" value="(\w+)"( checked)?', shown) == [
+        ("someone_looks", " checked"),
+        ("acts_alone", ""),
+        ("fast", ""),
+    ]
+    assert re.findall(r'class="verdicts" data-need="(\w+)"( hidden)?', shown) == [
+        ("someone_looks", ""),
+        ("acts_alone", ""),
+        ("fast", " hidden"),
+    ]
+    assert "The good one embeds 4" in Page(shown.partition('data-need="fast"')[2]).words
+
+
+def test_the_code_to_copy_is_python(experiment: Experiment) -> None:
+    entry = {"family": "transformers", "checkpoint": "owner/vit", "feature": "last_hidden_state", "pooling": "cls"}
+    experiment.footer = {"key": json.dumps(entry), "weights": {"source": "hub owner/vit", "revision": "r7"}}
+    experiment.costs = dict.fromkeys(experiment.models, cost(512))
+    experiment.pooled = ("",)
+    use = section(experiment.report(), "use")
+    codes = [html_text(code) for code in re.findall(r"<pre><code>(.*?)</code>", use, re.DOTALL)]
+    for code in codes:
+        compile(code, "card", "exec")
+    assert 'la.load_model("good")' in codes[0]
+    assert 'checkpoint, revision = "owner/vit", "r7"' in codes[1]
+    assert "IndexFlatIP(512)" in codes[1]
+    for other in ({"family": "pixels"}, entry | {"size": 448}, entry | {"pooling": "gem"}):
+        experiment.footer["key"] = json.dumps(other)
+        assert "AutoModel" not in experiment.report(), "this code would make other vectors"
+
+
+def html_text(text: str) -> str:
+    return unescape(re.sub(r"<[^>]*>", "", text))
+
+
+def case(*queries: str, count: int | None = None) -> Case:
+    return Case(count=len(queries) if count is None else count, queries=list(queries))
 
 
 def test_the_four_cases_are_shown_with_example_images(experiment: Experiment) -> None:
-    def case(*queries: str, count: int | None = None) -> Case:
-        return Case(count=len(queries) if count is None else count, queries=list(queries))
-
     experiment.cases = [
         Cases(
             index="flat",
@@ -1032,9 +1148,9 @@ def test_percentages_are_never_rounded_to_0_or_100(value: float, written: str) -
 
 def test_each_index_has_its_own_row(experiment: Experiment) -> None:
     experiment.indexes = ["flat", "quick"]
-    board = Page(experiment.report().partition('<section id="leaderboard"')[2].partition("</section>")[0]).words
-    assert board.partition("More metrics")[0].count("index flat") == board.count("index quick") / 2 == 2
-    assert board.count("≈ cannot tell apart") == 2
+    board = Page(experiment.report().partition('<section id="board"')[2].partition("</section>")[0]).words
+    assert board.count("index flat") == board.count("index quick") == 2 * 2  # for two needs
+    assert board.count("≈ cannot tell apart") == 2 * 2
     assert "compared with the top model on the same index" in board
 
 
@@ -1147,7 +1263,7 @@ def test_showcase_images_come_first_without_a_verdict(experiment: Experiment) ->
     assert "This model rejected the image: damaged: no end." in Page(f"<article{broken}").words
     assert "showcase:broken.jpg" in html.partition('<section id="rejected"')[2]
     # they affect no number: the sections before the examples are unchanged, except for the note on rejected images
-    for section in ("leaderboard", "pairs", "operations", "speed"):
+    for section in ("board", "pairs", "operations", "cost"):
         assert board(html, section).split("No model is penalized")[0].strip() == board(without, section)
 
 
@@ -1172,11 +1288,18 @@ def test_many_showcase_images_leave_room_for_queries(experiment: Experiment, mon
     assert html.count('<article class="row"') == len(experiment.queries)
 
 
-def test_no_duplicates_is_one_sentence(experiment: Experiment) -> None:
-    assert board(experiment.report(), "duplicates") == (
-        'aria-labelledby="duplicates-heading"> Duplicate files No duplicates: none of the 6 references is '
-        "byte-identical to another reference, to one of the 3 queries, or to a training image."
+def test_sections_with_nothing_to_say_are_absent_and_listed(experiment: Experiment) -> None:
+    page = experiment.report()
+    present = re.findall(r'<section id="(\w+)"', page)
+    assert present == ["use", "board", "explorer", "pairs", "cost", "metrics", "made"]
+    line = Page(page.partition('<p class="note absent">')[2].partition("</p>")[0]).words
+    assert (
+        "Duplicate files (none of the 6 references is byte-identical to another reference, to one of "
+        "the 3 queries, or to "
+        "a training image)" in line
     )
+    left_out = [heading for name, heading in appendix.HEADINGS.items() if name not in present]
+    assert re.findall(r"(?:^|; )(?:Not in this report: )?([^(;]+) \(", line) == left_out
 
 
 def test_duplicates_are_counted_shown_and_explained(experiment: Experiment) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from lookalike.io import store
 from lookalike.io.formats.records import Case, Cases
-from lookalike.io.formats.tables import IMAGES, NEIGHBORS, TRUTH
+from lookalike.io.formats.tables import IMAGES, MAP, NEIGHBORS, TRUTH
+from lookalike.job.errors import LookalikeError
 from lookalike.metrics.ranking import rank
 from lookalike.report import evidence, page_scripts, queries
 from lookalike.report.evidence import ReportJob
@@ -136,6 +137,62 @@ def test_the_four_cases_lead_to_their_queries(experiment: Experiment) -> None:
     links = [one["href"] for one in Page(section(experiment.report(), "pairs")).named("a")]
     assert "#explorer?is.good=right&is.fair=wrong" in links
     assert any(link.startswith("#explorer?query=%22%3E%3Cscript%3E") for link in links)
+
+
+def test_a_wrong_neighbor_that_shows_the_scene_of_the_match_is_marked(experiment: Experiment) -> None:
+    experiment.found = {("fair", "q-0"): ["ref-3", "ref-0"], ("fair", "q-1"): ["ref-4", "ref-1"]}
+    experiment.scenes = {("fair", "q-0"): "ref-3", ("fair", "q-1"): "ref-5"}
+    data = explored(experiment.report())
+    scenes = {data["ids"][query]: bits for query, bits in enumerate(data["models"][1]["scene"])}
+    assert (scenes["q-0"], scenes["q-1"]) == (0b1, 0), "the audit judged pairs, not queries"
+    assert data["models"][0]["scene"] == []
+
+
+def test_an_audit_of_other_neighbors_is_refused(experiment: Experiment) -> None:
+    experiment.scenes = {("fair", "q-0"): "ref-3"}
+    inputs = experiment.inputs()
+    inputs["audit"] = inputs["audit"][::-1]  # type: ignore[index]
+    with pytest.raises(LookalikeError, match="is the audit of other neighbors"):
+        queries.listed(evidence.read(ReportJob(**inputs, out="")))  # type: ignore[arg-type]
+
+
+def test_maps_place_images_and_leave_out_queries_that_are_not_listed(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "MOST_QUERIES", 2)
+    experiment.maps = {"fair": {"q-0": (-1, 0.5), "q-1": (1, 0.5), "q-2": (0, -0.5), "ref-5": (0, 0)}}
+    data = explored(experiment.report())
+    (one,) = data["maps"]
+    assert data["models"][one["model"]]["model"] == "fair"
+    listed = set(data["ids"][: len(data["outcome"])])
+    named = [data["ids"][image] for image in one["images"]]
+    assert set(named) == listed | {"ref-5"}
+    places = dict(zip(named, zip(one["x"], one["y"], strict=True), strict=True))
+    assert places["ref-5"] == (500, 500)
+    assert {y for name, (_, y) in places.items() if name in ("q-0", "q-1")} == {0}, "y grows downwards"
+    assert "62 % are among the ten nearest" in one["about"]
+
+
+def test_a_map_is_turned_so_that_it_lies_like_the_first_one(experiment: Experiment) -> None:
+    places = {"q-0": (-1.0, 0.5), "q-1": (1.0, 0.25), "q-2": (0.0, -0.5), "ref-5": (0.25, 0.0)}
+    turned = {name: (-y, x) for name, (x, y) in places.items()}
+    mirrored = {name: (-x, y) for name, (x, y) in places.items()}
+    experiment.models = ["good", "fair", "other"]
+    experiment.maps = {"good": places, "fair": turned, "other": mirrored}
+    first, *others = explored(experiment.report())["maps"]
+    for one in others:
+        for axis in ("x", "y"):
+            np.testing.assert_allclose(one[axis], first[axis], atol=2)
+
+
+def test_a_map_of_other_vectors_is_refused(experiment: Experiment) -> None:
+    experiment.maps = {"good": {"q-0": (0, 0)}}
+    inputs = experiment.inputs()
+    path = inputs["maps"][0]  # type: ignore[index]
+    table, footer = store.read_table(path, MAP), store.read_provenance(path)
+    store.write_table(table, path, MAP, footer | {"shards_sha256": "other shards"})
+    with pytest.raises(LookalikeError, match="is the map of other vectors"):
+        queries.listed(evidence.read(ReportJob(**inputs, out="")))  # type: ignore[arg-type]
 
 
 def test_scripts_are_joined_with_each_module_once_and_after_its_imports() -> None:

@@ -9,11 +9,11 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from conftest import REPOSITORY, ImageFolder, made_image
-from lookalike.cli import catalogue, try_folder
+from lookalike.cli import try_folder
 from lookalike.cli.main import app
 from lookalike.config.datasets import OPERATIONS
 from lookalike.config.files import read
-from lookalike.embed import onnx_files
+from lookalike.embed import catalogue, onnx_files
 from lookalike.embed.models import efficientnet_lite, pixels
 from lookalike.plan.plan import Plan
 from lookalike.sample import sample

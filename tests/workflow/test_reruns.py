@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 
 from conftest import REPOSITORY, made_image
 from lookalike.io import store
+from lookalike.io.formats.records import EmbedTiming
 from lookalike.io.formats.tables import NEAR_DUPLICATES
 from workflow.conftest import MINE, Tree, built_once
 
 RECIPES = (REPOSITORY / "docs/reruns.md").read_text()
 BELOW_METRICS = {"compare", "report"}
-BELOW_EMBED = {"index", "search", "audit", "measure", *BELOW_METRICS}
+BELOW_EMBED = {"index", "search", "audit", "project", "measure", *BELOW_METRICS}
 BELOW_FIRST = {*BELOW_EMBED, "find_duplicates"}  # of an experiment's first model, by what it saw
 
 
@@ -38,6 +40,7 @@ def test_a_finished_run_has_every_file_of_every_stage(finished: Tree) -> None:
         "copies/neighbors/pixels/flat.candidates.parquet",
         "copies/sample/near_duplicates.parquet",
         "copies/audit/pixels/flat.parquet",
+        "copies/map/pixels/flat.parquet",
         "copies/metrics/pixels/flat.json",
         "reports/mine/leaderboard.csv",
         "reports/mine/comparisons.json",
@@ -49,6 +52,7 @@ def test_a_finished_run_has_every_file_of_every_stage(finished: Tree) -> None:
 
 
 def test_a_second_run_has_nothing_to_do(tree: Tree) -> None:
+    shutil.rmtree(tree.folder / "results/vector_store")  # no job's input or output
     assert tree.would_run().jobs == []
 
 
@@ -88,6 +92,11 @@ def test_other_queries_embed_only_new_images(tree: Tree) -> None:
     # one more image: one of the two shards of queries, under both models
     assert len(ran.of("embed")) == 2
     assert all("queries-" in job for job in ran.of("embed"))
+    for job in ran.of("embed"):  # the other queries of that shard are in the vector store
+        dataset, model, shard = job.split()
+        timing = store.read_json(tree.folder / f"results/logs/embed/{dataset}/{model}/{shard}.json", EmbedTiming)
+        vectors = tree.folder / f"results/{dataset}/embeddings/{model}/{shard}.parquet"
+        assert (timing.images, timing.from_store) == (1, pq.read_metadata(vectors).num_rows - 1)
     assert tree.bytes_of("results/copies/embeddings/*/references-*.parquet") == before
     assert pq.read_table(tree.folder / "results/copies/sample/truth.parquet").num_rows == 7
 

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import ConfigFiles, Json
 from lookalike.cli.output import print_json, print_table
-from lookalike.plan import cost
+from lookalike.embed.catalogue import Catalogue
+from lookalike.plan import cost, requirements
 from lookalike.sample import sample
 from lookalike.sample.found import shortened
 from lookalike.sample.sample import Check
@@ -22,7 +22,8 @@ def check(
 ) -> None:
     """Check that a downloaded data set (disc21, flickr30k, coco) is complete, and estimate what a run costs.
 
-    Makes the same checks as a run and writes nothing. Exits with status 1 if something is missing, otherwise with 0.
+    Makes the same checks as a run, Python packages included, and writes nothing. Exits with status 1 if something is
+    missing, otherwise with 0.
 
     \b
     Example:
@@ -31,14 +32,19 @@ def check(
     catalogue = Catalogue.open(configfile, Path("results"))
     plan, entry = catalogue.plan, catalogue.dataset(name)
     checked = sample.check(name, entry)
-    costs = cost.estimate(plan, cost.missing_jobs(plan, name), roles={name: checked.counts})
+    jobs = cost.missing_jobs(plan, name)
+    costs = cost.estimate(plan, jobs, roles={name: checked.counts})
+    needed: list[tuple[str, dict[str, str]]] = [("embed", {"model": model}) for _, model, _ in jobs]
+    lacking = requirements.report(plan, [*needed, *((rule, {}) for rule in requirements.WITH_FAISS)])
     if as_json:
-        print_json(_as_json(name, checked, entry.expect, costs))
+        print_json({**_as_json(name, checked, entry.expect, costs), "packages": lacking})
     else:
         _print(name, checked, entry.expect)
         for line in costs:
             typer.echo(f"cost: {line}")
-    if not checked.complete:
+        for reason in lacking:
+            typer.echo(f"missing: {reason}")
+    if lacking or not checked.complete:
         raise typer.Exit(1)
 
 

@@ -6,13 +6,16 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from lookalike.config.models import Runtime
-from lookalike.job import gpus
+from lookalike.io import vector_store
+from lookalike.job import gpus, packages
 from lookalike.job.errors import LookalikeError
 from lookalike.plan import cluster
+from lookalike.plan.cost import file_size
 from lookalike.plan.start import why_not_writable
 
 PACKAGES = ("snakemake", "snakemake-executor-plugin-slurm", "torch", "transformers", "pillow", "pyarrow")
@@ -20,16 +23,30 @@ FIRST_POLL = 10  # seconds, as in profiles/slurm
 Line = tuple[str, str, bool]  # topic, fact, whether it is fine
 
 
-def doctor() -> None:
+PruneStore = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        metavar="DAYS",
+        help="Delete from the vector store what no current shard shares and is older than this; 0: all such.",
+    ),
+]
+
+
+def doctor(prune_store: PruneStore = None) -> None:
     """Check this machine: packages, GPUs and which processes claim them, SLURM, caches, and folders to write to.
 
     Run it where you would type `snakemake`. Starts nothing and sends nothing. Exits with status 1 if a run would fail.
 
     \b
-    Example:
+    Examples:
       lookalike doctor
+      lookalike doctor --prune-store 30
     """
     problems = 0
+    if prune_store is not None:
+        freed = vector_store.prune(vector_store.FOLDER, prune_store)
+        typer.echo(f"vector store: {file_size(freed)} freed")
     for topic, fact, fine in (*_installation(), *_gpus(), *_slurm(), *_folders()):
         typer.echo(f"{'' if fine else 'PROBLEM '}{topic}: {fact}")
         problems += not fine
@@ -46,7 +63,7 @@ def _installation() -> Iterator[Line]:
         except metadata.PackageNotFoundError:
             yield name, "not installed", name.startswith("snakemake-") or name in ("torch", "transformers")
     faiss = [name for name in ("faiss-cpu", "faiss-gpu") if _installed(name)]
-    fact = " and ".join(faiss) or "not installed. Run `make setup`"
+    fact = " and ".join(faiss) or packages.why_missing(["faiss"])
     yield "faiss", fact if len(faiss) < 2 else f"{fact}, which exclude each other: uninstall one", len(faiss) == 1
 
 
@@ -87,6 +104,13 @@ def _folders() -> Iterator[Line]:
     reason = why_not_writable("results")
     free = shutil.disk_usage(".").free / 1e9
     yield "results", reason or f"{Path('results').absolute()}, {free:.0f} GB free", reason is None
+    stored = vector_store.usage(vector_store.FOLDER)
+    yield (
+        "vector store",
+        f"{stored.vectors:,} vectors in {vector_store.FOLDER}, which take {file_size(stored.own_bytes)} besides the "
+        "shards (--prune-store DAYS)",
+        True,
+    )
     home = os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser()
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from lookalike.cli import trec
-from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import ConfigFiles, Json, Results
 from lookalike.cli.output import print_json
+from lookalike.embed.catalogue import Catalogue
 from lookalike.io import identity, store
 from lookalike.io.formats.tables import IMAGES, NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import ConfigFiles, Results
+from lookalike.embed.catalogue import Catalogue
 from lookalike.io.formats.records import Weights
 from lookalike.job.errors import LookalikeError
 from lookalike.plan.installed import package_of

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import pyarrow as pa
 import typer
 
-from lookalike.cli.catalogue import Catalogue, entry_of
 from lookalike.cli.fusion import WAYS
 from lookalike.cli.fusion import fuse as fused
 from lookalike.cli.options import ConfigFiles, Json, Results
 from lookalike.cli.output import print_json, print_table
+from lookalike.embed.catalogue import Catalogue, entry_of
 from lookalike.io import identity, relevance, store
 from lookalike.io.formats.records import Metrics
 from lookalike.io.formats.tables import IMAGES, NEIGHBORS, TRUTH

@@ -1,11 +1,12 @@
 """The command line, one module per command."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from lookalike.cli import check, doctor, export, fetch, fuse, models, pair, schema, search, try_folder
+from lookalike import __version__
+from lookalike.cli import check, doctor, export, fetch, fuse, models, pair, schema, search, try_folder, workflow
 from lookalike.job.errors import LookalikeError
 from lookalike.job.log import fault_of_the_machine
 from lookalike.job.telemetry import switch_off_telemetry
@@ -31,7 +32,6 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     name="lookalike",
-    help="Which image embedding finds your images? Compare models on them, and search with the results.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # any other error is a bug, for which a plain traceback is best
@@ -40,9 +40,24 @@ app = typer.Typer(
 app.command("try")(try_folder.try_folder)  # `try` is a Python keyword
 for command in (
     *(pair.pair, search.search, models.models, fetch.fetch, check.check, doctor.doctor, schema.schema),
-    *(export.export, fuse.fuse),
+    *(export.export, fuse.fuse, workflow.workflow),
 ):
     app.command()(command)
+
+
+def _version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"lookalike {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Which image embedding finds your images? Compare models on them, and search with the results."""
 
 
 def main() -> None:

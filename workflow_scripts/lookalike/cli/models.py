@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import ConfigFiles, Json, Results
 from lookalike.cli.output import print_json, print_table
 from lookalike.config.models import Checkpoint, EmbedBase, Onnx
 from lookalike.embed import checkpoints
+from lookalike.embed.catalogue import Catalogue
 from lookalike.io import store
 
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from lookalike.cli.catalogue import Catalogue, offline, read_image
 from lookalike.cli.options import THREADS, ConfigFiles, Json, Results, Threads
 from lookalike.cli.output import print_json, print_table
 from lookalike.embed import embed
+from lookalike.embed.catalogue import Catalogue, offline, read_image
 from lookalike.embed.encoders import Encoder
 from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError

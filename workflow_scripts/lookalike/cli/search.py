@@ -11,10 +11,10 @@ import typer
 from numpy.typing import NDArray
 
 from lookalike.cli import sheet as contact_sheet
-from lookalike.cli.catalogue import Catalogue, read_image
 from lookalike.cli.options import THREADS, ConfigFiles, Json, Results, Threads
 from lookalike.cli.output import print_json, print_table
 from lookalike.embed import embed
+from lookalike.embed.catalogue import Catalogue, read_image
 from lookalike.io import identity, store
 from lookalike.io.checks import check_index, check_same
 from lookalike.io.formats.tables import IMAGES

@@ -17,15 +17,16 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from lookalike.cli import catalogue as catalogues
 from lookalike.cli import try_configuration
-from lookalike.cli.catalogue import Catalogue
 from lookalike.cli.options import THREADS, Json
 from lookalike.cli.output import print_json, print_table
 from lookalike.config.files import read
+from lookalike.embed import catalogue as catalogues
+from lookalike.embed.catalogue import Catalogue
 from lookalike.io import store
 from lookalike.io.formats.records import Metrics
 from lookalike.job.errors import ConfigError, LookalikeError, writing
+from lookalike.plan.code import WORKFLOW
 from lookalike.plan.plan import Plan
 from lookalike.sample import folder as folders
 from lookalike.sample import hashing
@@ -121,7 +122,7 @@ def try_folder(
             "tell two models apart."
         )
     name = name or _name(folder)
-    trial = Trial(name, out / f"{name}.yaml", _snakefile())
+    trial = Trial(name, out / f"{name}.yaml", WORKFLOW.resolve() / "Snakefile")
     # settings that depend on the number of images are kept when the folder grows: the user did not change them
     kept = read(trial.file) if trial.file.exists() else {}
     spared = min((queries or QUERIES) // (UNMATCHED - 1), used // UNMATCHED, used - FEWEST)
@@ -168,13 +169,6 @@ def _name(folder: Path) -> str:
     """``my-2024`` for ``My Pictures/2024``: valid in paths, and never the name of a rule."""
     words = re.findall(r"[a-z0-9]+", folder.resolve().name.lower())
     return "-".join(["my", *(words or ["images"])])
-
-
-def _snakefile() -> Path:
-    snakefile = catalogues.find().resolve().parent / "Snakefile"
-    if not snakefile.is_file():
-        raise LookalikeError(f"{snakefile}: is missing next to config.yaml. Install from the folder of the workflow.")
-    return snakefile
 
 
 def _of(value: Any, *keys: str) -> Any:

@@ -247,7 +247,7 @@ def _bad_names(config: Config, rule_names: frozenset[str]) -> list[str]:
         if name in rule_names:
             mistakes.append(f"experiments.{name}: is already the name of a rule of the workflow. {_other_name(name)}")
     for name in config.datasets:
-        if name in ("weights", "reports", "logs"):
+        if name in ("weights", "exports", "vector_store", "reports", "logs"):
             mistakes.append(f"datasets.{name}: results/{name}/ is reserved for the workflow. {_other_name(name)}")
     for name in config.indexes:
         start, dot, end = name.rpartition(".")

@@ -21,9 +21,13 @@ class EmbedBase(Entry):
     weights_fields: ClassVar[tuple[str, ...]] = ()  # which, with the family, identify the weights
     export_fields: ClassVar[tuple[str, ...] | None] = None  # which else change an exported network; None: no exports
     exported_as: ClassVar[dict[str, str]] = {}  # fields of the exported entry that have one value for all models
+    reusable: ClassVar[bool] = True  # settings, code and weights decide a vector, so that it may be taken from a store
 
     family: str
     stored_dtype: Literal["float32", "float16"] = Field("float32", description="precision of the stored vectors")
+    icc: Literal["ignore", "srgb"] = Field(
+        "ignore", description="ignore color profiles, as published models do, or convert images with one to sRGB"
+    )
 
     def weights_key(self) -> str:
         """What identifies a model's weights, as sorted JSON without defaults. Models may share it."""
@@ -339,6 +343,7 @@ class PythonFactory(EmbedBase):
     options: dict[str, Any] = Field({}, description="keyword arguments for the function")
 
     weights_fields = ("factory", "options")
+    reusable = False  # what else the function reads is not watched
 
     def _weights_label(self) -> tuple[str, bool]:
         return f"{self.family}-{self.factory.replace(':', '.')}", self.factory.isascii() and not self.options
@@ -367,6 +372,7 @@ class Runtime(Entry):
     minutes: int = Field(30, ge=1, description="run time to request from a cluster for one embed job, in minutes")
     gpu: int = Field(0, ge=0, le=1, description="GPUs per embed job")
     threads: int = Field(4, ge=1, description="CPU cores per embed job, to read images and, without a GPU, to compute")
+    vector_store: bool = Field(True, description="take vectors from results/vector_store, and keep them there")
     image_seconds: int = Field(300, ge=1, description="longest time to decode one image; reading it is not timed")
     download_seconds: int = Field(
         300, ge=1, description="longest time for one chunk of a download (10 MB from the Hub, else 64 kB)"

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,10 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from lookalike.config.models import Embed
+from lookalike.io.color_profiles import Icc
 from lookalike.io.formats.records import Weights
+from lookalike.job.errors import LookalikeError
+from lookalike.job.packages import missing_import
 
 Computed = tuple[NDArray[np.float32], dict[str, float]]  # vectors, and seconds: `transfer` and `forward`
 Size = tuple[int, int]  # width, height
@@ -33,7 +36,7 @@ class Encoder(Protocol):
     """A loaded model. ``prepare`` is called from several threads, ``encode`` from one.
 
     An encoder with its own device also has ``launch`` (``embed/torch_encoder.py``). With `decode: fast` it has
-    ``needs``, which maps an image's size to the smallest size that it may be decoded at.
+    ``needs``, which maps an image's size to the smallest size that it may be decoded at; with `icc: srgb`, ``icc``.
     """
 
     dimension: int
@@ -77,6 +80,12 @@ def needs(encoder: Encoder) -> Callable[[Size], Size] | None:
     return smallest
 
 
+def icc(encoder: Encoder) -> Icc:
+    """What to do about color profiles (``images.decode``)."""
+    chosen: Icc = getattr(encoder, "icc", "ignore")
+    return chosen
+
+
 def parse(key: str) -> Any:
     """Parse a model's `embed:` entry from its key (``plan.Plan.embedding_key``)."""
     return TypeAdapter(Embed).validate_json(key)
@@ -93,12 +102,18 @@ def load(key: str, weights: Weights, machine: Machine, export: str | Path | None
     With an ``export`` (export.json), ONNX Runtime computes, unless that says otherwise or a GPU may be used.
     """
     entry = parse(key)
-    if export:
-        exported: Encoder | None = importlib.import_module(EXPORTED).load(entry, weights, machine, export)
-        if exported:
-            return exported
-    encoder: Encoder = family(entry).load(entry, weights, machine)
-    return encoder
+    encoder: Encoder | None = None
+    try:
+        if export:
+            encoder = importlib.import_module(EXPORTED).load(entry, weights, machine, export)
+        loaded: Any = encoder or family(entry).load(entry, weights, machine)
+    except ModuleNotFoundError as error:
+        if message := missing_import(error):
+            raise LookalikeError(f"{weights.source}: {message}") from None
+        raise
+    if entry.icc != "ignore":
+        loaded.icc = entry.icc
+    return cast(Encoder, loaded)
 
 
 def engine(encoder: Encoder) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """The `export` stage: a network to ONNX, compared with torch, so that embedding on a CPU needs no torch."""
 
 import gc
-import importlib.util
 import logging
 import tempfile
 import warnings
@@ -21,6 +20,7 @@ from lookalike.embed.layout import pool, poolings
 from lookalike.io import store
 from lookalike.io.formats.exports import Export, Layout, Network, Resizing
 from lookalike.io.formats.records import Weights
+from lookalike.job import packages
 from lookalike.job.devices import out_of_memory
 from lookalike.job.errors import LookalikeError
 
@@ -72,8 +72,10 @@ def export(job: ExportJob) -> None:
 
 def _exported(job: ExportJob, weights: Weights, folder: Path) -> Network:
     """Export to ``folder``. Raises CannotExportError, and removes what was written, if torch is to be used."""
-    if lacking := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        raise CannotExportError(f"{', '.join(lacking)} is not installed")
+    if lacking := packages.missing(["torch"]):  # torch could not embed with it either
+        raise LookalikeError(f"{weights.source}: {packages.why_missing(lacking)}")
+    if lacking := packages.missing(NEEDED):
+        raise CannotExportError(packages.why_missing(lacking))
     entry = encoders.parse(job.key)
     encoder: Any = encoders.family(entry).load(entry, weights, encoders.Machine(job.threads))
     if encoder.geometry is None:

@@ -5,12 +5,10 @@ module changes a number: what it hands out are the files that were recorded, or 
 """
 
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from lookalike.config.models import Onnx
-from lookalike.embed import checkpoints, downloads
+from lookalike.embed import checkpoints, downloads, onnx_external
 from lookalike.embed.file_hashes import sha256
 from lookalike.io import store
 from lookalike.io.formats.records import Weights
@@ -65,32 +63,15 @@ def locate(entry: Onnx, weights: Weights) -> Path:
 
 def external_files(path: Path) -> list[str]:
     """Names of the files beside a network that hold its weights, sorted; none where it holds them itself."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
     try:
-        model = onnx.load(path, load_external_data=False)
-    except DecodeError:
+        names = sorted(onnx_external.locations(path))
+    except ValueError:
         raise LookalikeError(f"{path}: is not an ONNX file, or is damaged. Fetch or export it again.") from None
-    names = sorted({_location(tensor) for tensor in _tensors(model.graph) if tensor.data_location})
     if outside := [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]:
         raise LookalikeError(
             f"{path}: keeps weights in {outside[0]}, outside its own folder. Save it again with its weights beside it."
         )
     return names
-
-
-def _tensors(graph: Any) -> Iterator[Any]:
-    """The tensors of a graph and of the graphs within its nodes."""
-    yield from graph.initializer
-    for attribute in (one for node in graph.node for one in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for inner in (attribute.g, *attribute.graphs):
-            yield from _tensors(inner)
-
-
-def _location(tensor: Any) -> str:
-    return next((str(pair.value) for pair in tensor.external_data if pair.key == "location"), "")
 
 
 def _source(entry: Onnx, commit: str) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from PIL import Image
 
 from lookalike.io import images
+from lookalike.io.color_profiles import Icc
 from lookalike.job.errors import LookalikeError
 
 Size = tuple[int, int]  # width, height
@@ -30,7 +31,7 @@ class FatalError(Exception):
     """The process hung or died; the message says how."""
 
 
-def decode(data: bytes, needs: Needs | None, seconds: float) -> tuple[Image.Image, Size]:
+def decode(data: bytes, needs: Needs | None, seconds: float, icc: Icc = "ignore") -> tuple[Image.Image, Size]:
     """Decode an image in a child process: the image, and its full size (``images.full_size``).
 
     Raises BadImage and MemoryError as ``images.decode`` does, and FatalError if the child hangs or dies.
@@ -44,7 +45,7 @@ def decode(data: bytes, needs: Needs | None, seconds: float) -> tuple[Image.Imag
         env={**os.environ, "PYTHONPATH": paths},
     )
     try:
-        answer = _converse(child, data, needs)
+        answer = _converse(child, data, needs, icc)
     finally:
         child.kill()  # it has answered, or died, or this job is being interrupted
         status = child.wait()
@@ -55,16 +56,18 @@ def decode(data: bytes, needs: Needs | None, seconds: float) -> tuple[Image.Imag
         raise _died(status, seconds)
     if isinstance(answer, Exception):
         raise answer
-    mode, size, pixels, full = answer
-    return Image.frombytes(mode, size, pixels), full
+    mode, size, pixels, info, full = answer
+    image = Image.frombytes(mode, size, pixels)
+    image.info = info
+    return image, full
 
 
-def _converse(child: "subprocess.Popen[bytes]", data: bytes, needs: Needs | None) -> Any:
+def _converse(child: "subprocess.Popen[bytes]", data: bytes, needs: Needs | None, icc: Icc) -> Any:
     """Send the file and answer questions about sizes; return the child's result, or None if it ends without one."""
     assert child.stdin
     assert child.stdout
     try:
-        pickle.dump((data, needs is not None), child.stdin)
+        pickle.dump((data, needs is not None, icc), child.stdin)
         child.stdin.flush()
         while True:
             kind, value = pickle.load(child.stdout)
@@ -107,13 +110,13 @@ def main() -> None:
         smallest: Size = pickle.load(source)
         return smallest
 
-    data, may_shrink = pickle.load(source)
+    data, may_shrink, icc = pickle.load(source)
     signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))  # its signal ends the process, whatever that is doing
     try:
-        image = images.decode(data, ask if may_shrink else None)
+        image = images.decode(data, ask if may_shrink else None, icc=icc)
         full = images.full_size(data, image) if may_shrink else image.size
         signal.setitimer(signal.ITIMER_REAL, 0)
-        send("result", (image.mode, image.size, image.tobytes(), full))
+        send("result", (image.mode, image.size, image.tobytes(), image.info, full))
     except (images.BadImage, MemoryError) as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
         send("result", error)

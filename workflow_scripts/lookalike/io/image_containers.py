@@ -20,6 +20,8 @@ MARKER = re.compile(rb"\xff+([^\0\xff\x01\xd0-\xd8])", re.DOTALL)  # except thos
 # First bytes and minimum length of the JPEG segments to keep: libjpeg derives the color space from the first two; the
 # others hold the orientation.
 KEPT_SEGMENTS = ((b"JFIF\0", 14), (b"Adobe", 12), (b"Exif\0\0", 6), (b"http://ns.adobe.com/xap/1.0/\0", 29))
+PROFILE = b"ICC_PROFILE\0"  # first bytes of JPEG segments with a part of a color profile
+LARGEST_PROFILE = 16 << 20  # bytes; those of printers have a few million
 # Keywords of PNG text chunks that may hold the orientation.
 ORIENTING_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"exif\0")
 CRITICAL = {b"IHDR": "header", b"PLTE": "palette", b"IDAT": "pixels"}
@@ -41,6 +43,40 @@ def essentials(data: bytes, *, texts: bool = True) -> bytes:
     if data.startswith(JPEG):
         return _jpeg_essentials(data)
     return _plain_bmp(data) if data.startswith(BMP) else data
+
+
+def icc_profile(data: bytes) -> bytes:
+    """The color profile of a JPEG or PNG, from the parts that ``essentials`` leaves out; empty if it has none.
+
+    Raises ValueError if it is incomplete.
+    """
+    if data.startswith(PNG):
+        for kind, chunk in chunks(data):
+            if kind == b"iCCP":
+                _, _, packed = bytes(chunk[8:-4]).partition(b"\0")
+                return _decompressed(packed[1:])
+            if kind == b"IDAT":
+                break
+        return b""
+    parts: dict[int, bytes] = {}
+    count = 0
+    for marker, _, start, end in segments(data) if data.startswith(JPEG) else ():
+        if marker == START_OF_SCAN:
+            break
+        if marker == APPLICATION[2] and data[start:end].startswith(PROFILE) and end - start > len(PROFILE) + 2:
+            number, count = data[start + len(PROFILE) : start + len(PROFILE) + 2]
+            parts[number] = data[start + len(PROFILE) + 2 : end]
+    if len(parts) != count:
+        raise ValueError(f"{len(parts)} of its {count} parts are in the file")
+    return b"".join(part for _, part in sorted(parts.items()))
+
+
+def _decompressed(packed: bytes) -> bytes:
+    """At most LARGEST_PROFILE bytes and one more, so that a longer one is known to be."""
+    try:
+        return zlib.decompressobj().decompress(packed, LARGEST_PROFILE + 1)
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
 
 
 # --- PNG ---

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from lookalike.io import archives, content_hashes, phone_formats
+from lookalike.io import archives, color_profiles, content_hashes, phone_formats
 from lookalike.io.image_containers import JPEG, PNG, count_scans, essentials, is_zero_filled, jpeg_2000_depth
 from lookalike.io.image_refusals import TO_CONVERT, BadImage, refusal, undecoded_kind
 from lookalike.job import memory
@@ -135,7 +135,10 @@ def load(root: str, path: str) -> Image.Image:
 
 
 def decode(
-    data: bytes, needs: Callable[[Size], Size] | None = None, reserve: Callable[[int], None] | None = None
+    data: bytes,
+    needs: Callable[[Size], Size] | None = None,
+    reserve: Callable[[int], None] | None = None,
+    icc: color_profiles.Icc = "ignore",
 ) -> Image.Image:
     """Decode an image to 8-bit RGB, upright. Raises BadImage with a readable reason.
 
@@ -151,7 +154,8 @@ def decode(
     - Of 16 bits per channel, the upper 8 are kept. Rejected, because their white level is unknown: 16-bit images
       without a value above 12 bits (they would be nearly black), 32-bit values and signed values.
       CMYK, YCbCr and Lab are converted to RGB by Pillow without profiles.
-    - Color profiles are not applied: the published models' preprocessing does not apply them either.
+    - Color profiles are not applied: the published models' preprocessing does not apply them either. With ``icc`` srgb
+      they are, to the 8-bit pixels; ``info["profile"]`` of the result is `converted`, or says why one was not.
     - Metadata and damaged parts other than the pixels have no effect; except for the orientation and a PNG's
       transparency, they are not read.
     - A truncated image is rejected, even if much of it could be decoded. Only damage that the format's decoder cannot
@@ -170,11 +174,11 @@ def decode(
         raise BadImage("the file is empty")
     try:
         try:
-            return _decode(essentials(data), needs, reserve)
+            return _decode(essentials(data), needs, reserve, data if icc == "srgb" else None)
         except (ValueError, SyntaxError, UnidentifiedImageError):
             if not data.startswith(PNG):  # Pillow also raises these for texts that cannot be decompressed, or are huge
                 raise
-            return _decode(essentials(data, texts=False), needs, reserve)
+            return _decode(essentials(data, texts=False), needs, reserve, data if icc == "srgb" else None)
     except (BadImage, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -201,7 +205,12 @@ def _opened(data: bytes) -> Image.Image:
     return Image.open(BytesIO(data), formats=FORMATS)
 
 
-def _decode(data: bytes, needs: Callable[[Size], Size] | None, reserve: Callable[[int], None] | None) -> Image.Image:
+def _decode(
+    data: bytes,
+    needs: Callable[[Size], Size] | None,
+    reserve: Callable[[int], None] | None,
+    profiled: bytes | None,  # the whole file, whose color profile is applied
+) -> Image.Image:
     if phone_formats.is_jpeg_xl(data):  # opening it decodes it
         header = phone_formats.jpeg_xl(data)
         _check_size(header.size)
@@ -216,12 +225,13 @@ def _decode(data: bytes, needs: Callable[[Size], Size] | None, reserve: Callable
         least = needs(_upright_size(image))
         image.draft(None, least[::-1] if _orientation(image) in SIDEWAYS else least)
     if reserve:
-        reserve(_peak(image, full, data))
+        reserve(_peak(image, full, data, converts=profiled is not None))
     frame = image.tile[0][1] if image.format == "GIF" and isinstance(image, ImageFile.ImageFile) else None
     image.load()
     turn = UPRIGHT.get(_orientation(image))  # Pillow has already applied that of a TIFF
     _correct(image, data)
-    upright = _to_rgb(image)
+    outcome, to_srgb = color_profiles.to_srgb(image, profiled) if profiled else ("", None)
+    upright = _to_rgb(image, to_srgb)
     if frame and frame != (0, 0, *image.size):
         whole = Image.new("RGB", image.size, "white")
         whole.paste(upright.crop(frame), frame)
@@ -232,6 +242,8 @@ def _decode(data: bytes, needs: Callable[[Size], Size] | None, reserve: Callable
     # an orientation left here would be applied again; Pillow would write the rest into copies and previews, and fails
     # on comments and color profiles that are too long
     upright.info.clear()
+    if outcome:
+        upright.info["profile"] = outcome
     return upright
 
 
@@ -282,14 +294,14 @@ def _may_be_turned(image: Image.Image, data: bytes) -> bool:
     return _orientation(image) in UPRIGHT
 
 
-def _peak(image: Image.Image, full: Size, data: bytes) -> int:
+def _peak(image: Image.Image, full: Size, data: bytes, *, converts: bool) -> int:
     """Peak memory of decoding in bytes, from the header; ``full`` is the size before any draft."""
     pixels, tags = image.width * image.height, _tags(image)
     each = BYTES_A_PIXEL.get(image.format or "") or (BYTES_OF_MODE.get(image.mode, 4) + sum(tags.get(BITS, ())) / 8)
     total = pixels * each
     if image.info.get("progressive"):  # all coefficients stay in memory until the last scan
         total += 2 * len(image.getbands()) * full[0] * full[1]
-    changes = image.mode != "RGB" or image.has_transparency_data or image.format == "GIF"
+    changes = converts or image.mode != "RGB" or image.has_transparency_data or image.format == "GIF"
     return int(total + 4 * pixels * (changes or _may_be_turned(image, data)))
 
 
@@ -338,15 +350,18 @@ def _strips(size: Size) -> Iterator[tuple[int, int, int, int]]:
     return ((0, top, width, min(top + rows, height)) for top in range(0, height, rows))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, to_srgb: color_profiles.Convert | None) -> Image.Image:
     """Convert any mode to 8-bit RGB; ``decode`` documents transparency and 16-bit grey."""
     if image.mode in ("I", "F"):
         raise BadImage(NO_WHITE)
-    if image.mode == "RGB" and not image.has_transparency_data:
+    if image.mode == "RGB" and not image.has_transparency_data and not to_srgb:
         return image
     converted = Image.new("RGB", image.size)
     for box in _strips(image.size):
-        converted.paste(_strip_to_rgb(image.crop(box), _tags(image)), box)
+        strip = image.crop(box)
+        if not to_srgb or image.mode != "CMYK":
+            strip = _strip_to_rgb(strip, _tags(image))
+        converted.paste(to_srgb(strip) if to_srgb else strip, box)
     return converted
 
 

@@ -19,7 +19,8 @@ from typing import Any
 
 from PIL import Image
 
-from lookalike.io import alone
+from lookalike.io import alone, images
+from lookalike.io.color_profiles import Icc
 from lookalike.io.image_refusals import BadImage
 from lookalike.job import watchdog
 from lookalike.job.errors import LookalikeError, writing
@@ -32,17 +33,23 @@ DEATHS_ALONE = 2  # of the whole job while one image was decoded alone: an inter
 
 
 class Guard:
-    """Notes the images in work. This one, of a program that a user watches, notes nothing and knows no suspects."""
+    """Reads images and notes those in work. This one, of a program that a user watches, notes nothing."""
 
     suspects: tuple[str, ...] = ()  # ids
     rejected = 0  # images that hung or killed a decoder
+
+    def read(self, row: Row) -> bytes:
+        """The bytes of an image. Raises BadImage."""
+        return images.read_row(row)
 
     @contextmanager
     def decoding(self, row: Row, reserve: Take | None) -> Iterator[Take | None]:
         """Note that an image is decoded; yields a ``reserve`` whose waiting does not count as decoding."""
         yield reserve
 
-    def alone(self, row: Row, data: bytes, needs: Callable[[Size], Size] | None) -> tuple[Image.Image, Size]:
+    def alone(
+        self, row: Row, data: bytes, needs: Callable[[Size], Size] | None, icc: Icc = "ignore"
+    ) -> tuple[Image.Image, Size]:
         """Decode a suspect in a process of its own: the image, and its full size. Raises BadImage, MemoryError."""
         raise NotImplementedError
 
@@ -106,7 +113,9 @@ class Notes(Guard):
 
             yield waiting if reserve else None
 
-    def alone(self, row: Row, data: bytes, needs: Callable[[Size], Size] | None) -> tuple[Image.Image, Size]:
+    def alone(
+        self, row: Row, data: bytes, needs: Callable[[Size], Size] | None, icc: Icc = "ignore"
+    ) -> tuple[Image.Image, Size]:
         """Decode a suspect in a process of its own: the image, and its full size. Raises BadImage, MemoryError."""
         if (deaths := self._known[row["image_id"]]) >= DEATHS_ALONE:
             self.rejected += 1
@@ -114,7 +123,7 @@ class Notes(Guard):
         with self._slot() as slot:
             self._note(slot, row, alone=True)
             try:
-                return alone.decode(data, needs, self.seconds)
+                return alone.decode(data, needs, self.seconds, icc)
             except alone.FatalError as error:
                 self.rejected += 1
                 raise BadImage(f"not decoded: {error}, twice") from None

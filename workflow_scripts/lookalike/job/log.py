@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lookalike.job import packages
 from lookalike.job.devices import out_of_memory
 from lookalike.job.errors import LookalikeError, writing
 from lookalike.job.telemetry import switch_off_telemetry
@@ -70,7 +71,9 @@ def job(name: str, log_file: str) -> Iterator[None]:
 
 
 def fault_of_the_machine(error: Exception) -> str | None:
-    """A sentence on what the machine lacks (memory, space, permission) and what to do; None for any other error."""
+    """What the machine lacks (memory, space, permission, a package) and what to do; None for any other error."""
+    if message := packages.missing_import(error):
+        return message
     if out_of_memory(error):
         reason = f" ({str(error).strip().splitlines()[0]})" if str(error).strip() else ""
         return (

@@ -185,8 +185,8 @@ def _timing(path: str | Path, record: type[T]) -> T | None:
 
 
 def _embed_timing(paths: Sequence[str | Path]) -> dict[str, Any]:
-    shards = [timing for path in paths if (timing := _timing(path, EmbedTiming))]
-    if not shards:
+    shards = [timing for path in paths if (timing := _timing(path, EmbedTiming)) and timing.representative]
+    if not shards:  # the speed of a model whose vectors were all in the vector store is unknown
         return {}
     images, seconds = sum(shard.images for shard in shards), sum(shard.seconds for shard in shards)
     slowest: dict[str, float] = {}  # bottleneck -> total seconds of its shards

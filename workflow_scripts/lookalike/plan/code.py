@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LIBRARY = Path(__file__).parent.parent
+IN_WHEEL = (LIBRARY / "workflow" / "Snakefile").is_file()
+# The folder of the Snakefile: inside an installed library, or the repository around it.
+WORKFLOW = LIBRARY / "workflow" if IN_WHEEL else LIBRARY.parents[1]
+SCRIPTS = WORKFLOW / "workflow_scripts"
 DATA = (".j2", ".css", ".js")
 
 # Editing these changes no number, so it reruns nothing: module or package -> why. Their imports do not count either.
@@ -20,11 +24,18 @@ NEUTRAL = {
     "plan": "what it decides is in the keys and paths",
     "io.formats": "checks and describes tables and records; the stages make what they hold",
     "io.store": "writes and reads files, with checksums; a value that is read is the value that was written",
+    "io.vector_store": "reads and writes files, with checksums; a vector that is taken is the one that was computed",
     "io.alone": "decodes as io.images does, in a process of its own",
     "io.in_work": "notes which images are decoded, and leaves out those that hang or kill a job",
+    "embed.catalogue": "reads the configuration for commands and programs; no stage imports it",
+    "embed.library": "calls what the stage calls, for programs; no stage imports it",
+    "search.library": "calls what the stage calls, for programs; no stage imports it",
+    "sample.near_duplicates.library": "calls what the stage calls, for programs; no stage imports it",
+    "io.library": "reads what a run wrote, for programs; no stage imports it",
     "embed.checkpoints": "finds files, which are identified by their hashes",
     "embed.time_limit": "limits the time of a download",
     "embed.downloads": "fetches files, which are identified by their hashes",
+    "embed.onnx_external": "finds files, which are identified by their hashes",
     "embed.onnx_files": "finds files, which are identified by their hashes",
     "embed.fetch_weights": "writes down which files there are, by their hashes",
     "embed.file_hashes": "hashes files, or remembers the hash",
@@ -34,8 +45,8 @@ NEUTRAL = {
 class Code:
     """The source of a library, and hashes over the part of it that a script uses. Each file is read once."""
 
-    def __init__(self, library: Path = LIBRARY) -> None:
-        self.library = library
+    def __init__(self, library: Path = LIBRARY, scripts: Path = SCRIPTS) -> None:
+        self.library, self.scripts = library, scripts
         self._imports: dict[Path, list[str]] = {}
         self._hashes: dict[tuple[str, ...], str] = {}
 
@@ -44,14 +55,19 @@ class Code:
         key = (rule, *modules)
         if key not in self._hashes:
             digest = hashlib.sha256()
-            for file in self.files(rule, *modules):
-                digest.update(file.relative_to(self.library.parent).as_posix().encode() + b"\0" + file.read_bytes())
+            files = {self._name(file): file for file in self.files(rule, *modules)}
+            for name, file in sorted(files.items()):
+                digest.update(name.as_posix().encode() + b"\0" + file.read_bytes())
             self._hashes[key] = digest.hexdigest()[:16]
         return self._hashes[key]
 
+    def _name(self, file: Path) -> Path:
+        """A file's path in a clone, where the scripts are beside the library: the same in the wheel."""
+        return file.relative_to(self.scripts if file.parent == self.scripts else self.library.parent)
+
     def files(self, rule: str, *modules: str) -> list[Path]:
         """The files that a rule's hash covers, sorted: its script, the import closure of that, and data beside them."""
-        script = self.library.parent / f"{rule}.py"
+        script = self.scripts / f"{rule}.py"
         found = {script}
         pending = [*self._imported(script), *modules]
         seen: set[str] = set()

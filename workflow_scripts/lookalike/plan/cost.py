@@ -138,7 +138,8 @@ def measured(plan: Plan, model: str, folder: Path = Path()) -> Measured | None:
         try:
             if store.read_provenance(vectors)["key"] == plan.embedding_key(model):
                 dimension = store.read_schema(vectors).field("embedding").type.list_size
-                jobs.append((store.read_json(path, EmbedTiming), dimension))
+                timing = store.read_json(path, EmbedTiming)
+                jobs += [(timing, dimension)] if timing.representative else []
         except LookalikeError:  # removed, damaged, or of an earlier version: it tells nothing
             continue
     alike = [timing for timing, _ in jobs if timing.device == jobs[0][0].device and timing.seconds > 0]

@@ -23,6 +23,7 @@ SEARCHED = {
 }
 
 AUDITED = "results/{dataset}/audit/{model}/{index}.parquet"
+MAPPED = "results/{dataset}/map/{model}/{index}.parquet"
 
 SHARDS_OF_A_JOB = 100  # shard files that one job writes
 
@@ -74,6 +75,7 @@ class Paths:
             *(path for name in SEARCHED for path in self.searched(experiment, name)),
             *self.near_duplicates(dataset),
             *self.audited(experiment),
+            *self.maps(experiment),
             *self.per_model(experiment, "results/{dataset}/metrics/{model}/{index}.json"),
             *(f"{folder}/{name}" for name in REPORT_FILES),
         ]
@@ -232,6 +234,11 @@ class Paths:
     def audited(self, experiment: str) -> list[str]:
         """The verdicts on wrong answers for every model and index of an experiment."""
         return self.per_model(experiment, AUDITED)
+
+    def maps(self, experiment: str) -> list[str]:
+        """The maps of an experiment's models, of what they found with its first index."""
+        entry = self.config.experiments[experiment]
+        return [MAPPED.format(dataset=entry.dataset, model=model, index=entry.indexes[0]) for model in entry.models]
 
     def seen_of(self, experiment: str) -> list[str]:
         """What every model saw of the images: the tables that are written beside every index."""

@@ -15,13 +15,13 @@ from lookalike.config.indexes import IndexRuntime
 from lookalike.config.models import Runtime
 from lookalike.config.records import Config
 from lookalike.job.errors import ConfigError
-from lookalike.plan.code import LIBRARY
+from lookalike.plan.code import WORKFLOW
 from lookalike.plan.installed import without_missing
 from lookalike.plan.keys import Keys
 
 RULES = (
     *("make_images", "sample", "shard", "find_near_duplicates", "fetch_weights", "export", "embed", "index", "search"),
-    *("audit", "measure", "compare", "find_duplicates", "report"),
+    *("audit", "measure", "project", "compare", "find_duplicates", "report"),
 )
 
 
@@ -49,7 +49,7 @@ class Plan(Keys):
     @property
     def environment(self) -> str:
         """The conda environment's file; braces are doubled, since Snakemake takes single ones for a wildcard."""
-        root = str(LIBRARY.parents[1]).replace("{", "{{").replace("}", "}}")
+        root = str(WORKFLOW).replace("{", "{{").replace("}", "}}")
         return f"{root}/envs/{self.config.environment}.yaml"
 
     def title(self, experiment: str) -> str:

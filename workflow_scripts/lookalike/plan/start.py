@@ -10,8 +10,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from lookalike.job.errors import ConfigError
-from lookalike.plan.code import LIBRARY
+from lookalike.job.errors import ConfigError, writing
+from lookalike.plan.code import IN_WHEEL, LIBRARY, WORKFLOW
 
 
 def why_not_writable(folder: str) -> str | None:
@@ -30,10 +30,33 @@ def why_not_writable(folder: str) -> str | None:
         )
 
 
-def share_library() -> None:
-    """Make the scripts, which run in processes of their own, find this copy of the library before any installed one."""
-    paths = [str(LIBRARY.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+def check_same_copy(workflow: str) -> None:
+    """Raise ConfigError for a Snakefile of another copy of Lookalike than this library: its scripts may not fit."""
+    if Path(workflow).resolve() != WORKFLOW.resolve():
+        raise ConfigError(
+            f"{workflow}/Snakefile: this Python imports the library of another copy of Lookalike ({LIBRARY}). Run the "
+            f"`snakemake` that was installed with this Snakefile, or that copy's: -s {WORKFLOW}/Snakefile"
+        )
+
+
+def share_library(*, own_environment: bool) -> None:
+    """Make the scripts, which run in processes of their own, find this copy of the library before any other.
+
+    ``own_environment``: they run in conda environments. An installed library is beside the packages of this Python,
+    which must not get there, so it is found through a link.
+    """
+    folder = LIBRARY.parent
+    if IN_WHEEL:
+        if not own_environment:
+            return  # they run in this Python
+        folder = Path(".snakemake/library").absolute()
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f"link-{os.getpid()}"
+            temporary.symlink_to(LIBRARY, target_is_directory=True)
+            temporary.replace(folder / LIBRARY.name)
+    paths = [str(folder), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
 
 
 def collect_all_garbage_rarely() -> None:

@@ -132,6 +132,8 @@ class Evidence:
     about: dict[str, str]  # model -> licence, parameters, training data
     not_installed: dict[str, str]  # label of an optional model that was left out -> the missing Python package
     near_duplicates: NearDuplicates | None  # None where the data set's entry leaves them out
+    maps: Sequence[StrPath] = ()  # of its models
+    audits: Sequence[StrPath] = ()  # parallel to ``runs``
     has_pixels: bool = True  # False: the report shows ids instead of images
 
     @property
@@ -194,7 +196,7 @@ class Evidence:
                 if (comparison.a, comparison.b) == (a.model, b.model):
                     return comparison
                 if (comparison.a, comparison.b) == (b.model, a.model):
-                    return _reversed(comparison)
+                    return reversed_comparison(comparison)
         return None
 
 
@@ -213,6 +215,8 @@ class ReportJob:
     truth: StrPath
     out: StrPath
     near_duplicates: StrPath | None = None
+    audit: Sequence[StrPath] = ()
+    maps: Sequence[StrPath] = ()
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -228,7 +232,7 @@ def read(job: ReportJob) -> Evidence:
     settings = job.settings
     labels: dict[str, str] = settings["labels"]
     footers, showcase = _by_run(job.neighbors), _by_run(job.showcase)
-    identity.check_sample(job.images, job.truth, *job.neighbors, *job.showcase, *job.seen)
+    identity.check_sample(job.images, job.truth, *job.neighbors, *job.showcase, *job.seen, *job.maps, *job.audit)
     runs: list[Run] = []
     numbers: dict[str, int] = {}
     for path in job.metrics:
@@ -288,6 +292,8 @@ def read(job: ReportJob) -> Evidence:
         not_installed=settings.get("not_installed", {}),
         duplicates=duplicates,
         near_duplicates=near_duplicates.read(job.near_duplicates),
+        maps=job.maps,
+        audits=job.audit,
         has_pixels=settings.get("images", True),
     )
 
@@ -378,7 +384,8 @@ def _groups(images: pa.Table, truth: pa.Table) -> int:
     return int(pc.count_distinct(names, mode="only_valid").as_py() + names.null_count)
 
 
-def _reversed(comparison: Comparison) -> Comparison:
+def reversed_comparison(comparison: Comparison) -> Comparison:
+    """The same comparison from the side of ``b``."""
     gap = comparison.difference
     value, low, high = gap.value, gap.low, gap.high
     difference = Estimate(

@@ -12,6 +12,7 @@ import numpy as np
 from lookalike.io.formats.tables import BY
 from lookalike.report import figures, words
 from lookalike.report.examples import captions_of
+from lookalike.report.maps import Map
 from lookalike.report.queries import MOST_MATCHES, OUTCOMES, SHOWN, Found, Queries
 from lookalike.report.sprites import ACROSS, Thumbnails
 
@@ -67,6 +68,7 @@ def _content(queries: Queries, thumbnails: Thumbnails | None) -> dict[str, Any]:
         "matches": [number[matches[:MOST_MATCHES]].tolist() for matches in queries.matches],
         "more": [max(0, len(matches) - MOST_MATCHES) for matches in queries.matches],
         "models": [_model(found, number) for found in queries.found],
+        "maps": [_map(queries, one, number) for one in queries.maps],
     }
 
 
@@ -85,8 +87,31 @@ def _model(found: Found, number: np.ndarray[Any, np.dtype[np.int64]]) -> dict[st
         "hits": number[found.hits].ravel().tolist(),
         "scores": _scaled(found.scores),
         "right": (found.right @ (1 << np.arange(SHOWN))).tolist(),
+        "scene": (found.scene @ (1 << np.arange(SHOWN))).tolist() if found.scene.any() else [],
         "reasons": found.reasons,
     }
+
+
+def _map(queries: Queries, one: Map, number: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, Any]:
+    """Places of images; queries that are not listed are left out, since the page knows nothing of them."""
+    unlisted = queries.evidence.images["query"].to_numpy()[one.rows] & (number[one.rows] >= len(queries.images))
+    kept = ~unlisted & (number[one.rows] >= 0)
+    places = one.on_page[kept]
+    return {
+        "model": [found.run.model for found in queries.found].index(one.run.model),
+        "images": number[one.rows[kept]].tolist(),
+        "x": places[:, 0].tolist(),
+        "y": places[:, 1].tolist(),
+        "about": _about(one),
+    }
+
+
+def _about(one: Map) -> str:
+    """How a map was made, and how far it can be trusted."""
+    kept = (
+        "" if one.kept is None else f" Of the ten nearest images of an image, {100 * one.kept:.0f} % are among the ten "
+    )
+    return f"{one.method}.{kept}" + ("nearest on the map." if kept else "")
 
 
 def _scaled(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[int | None]:

@@ -1,4 +1,4 @@
-"""The answer in one or two sentences, and the counts behind it. Only a test declares a winner, not the larger number.
+"""The answer to each need in a sentence, and the counts behind it. Only a test declares a winner, not a larger number.
 
 The sentences are made from ``comparisons.json``'s ``answers`` alone. Where the best model to look at results with is
 not the best to act alone, the first sentence names both; what another metric contradicts is reported with it.
@@ -7,9 +7,9 @@ not the best to act alone, the first sentence names both; what another metric co
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lookalike.io.formats.answers import Answer
+from lookalike.io.formats.answers import Answer, Rival
 from lookalike.report import words
-from lookalike.report.evidence import ACTS, BEST_BY, LOOKS, Evidence, Run
+from lookalike.report.evidence import ACTS, LOOKS, Evidence, Run
 
 FEW_GROUPS = 10  # below, the report warns at the top
 DECIDABLE = 6  # as ``rates.FEWEST``, which the report must not depend on; a test compares them
@@ -20,34 +20,71 @@ UNVERIFIED = {  # what is said of a threshold that is not safe
 }
 
 
-def best(runs: list[Run], by: str = BEST_BY) -> Run | None:
+@dataclass(frozen=True)
+class Statement:
+    """What the page says for one need: a first sentence, and the sentences that qualify it."""
+
+    first: str
+    more: str = ""
+
+
+def best(runs: list[Run], by: str) -> Run | None:
     """The run with the highest value of a metric, the first at ties; None if none was measured."""
     measured = [run for run in runs if run.estimate(by).value is not None]
     return max(measured, key=lambda run: run.estimate(by).value or 0.0, default=None)
 
 
-def sentence(evidence: Evidence) -> str:
-    """The answers to both needs."""
-    looks, acts = evidence.answers[LOOKS], evidence.answers.get(ACTS)
-    if not looks.best and evidence.matched:
-        return "With so few references, every ranking scores the same, so accuracy cannot be measured. Add references."
-    if not looks.best:
-        return (
-            f"None of the {words.count(evidence.queries.num_rows, 'query', 'queries')} has a known match, so accuracy "
-            "cannot be measured. The examples below show what each model finds."
-            if evidence.queries.num_rows
-            else "There are no queries, so models cannot be compared."
+def looks(evidence: Evidence) -> Statement:
+    """For someone who looks at the results: the model that ranks true matches first."""
+    answer, acts = evidence.answers[LOOKS], evidence.answers.get(ACTS)
+    if not answer.best:
+        return Statement(_nothing(evidence))
+    first = _ranks(evidence, answer)
+    if acts and acts.best and acts.estimate.value and _differ(answer, acts):
+        first += (
+            f"; to act alone, {_name(evidence, acts)} finds {_found(acts)}{_beside(evidence, acts, answer, 'more')}"
         )
-    first = _looks(evidence, looks)
-    if acts is None or not acts.best:
-        return f"{first}."
-    if (acts.best[0], acts.index) == (looks.best[0], looks.index) or not acts.estimate.value:
-        return f"{first}. {_acts_too(evidence, acts)}."
-    return f"{first}; {_acts_instead(evidence, looks, acts)}."
+    return Statement(f"{first}.", _compared(evidence, answer))
 
 
-def _looks(evidence: Evidence, answer: Answer) -> str:
-    """The model that ranks true matches first, and how the others compare with it."""
+def acts_alone(evidence: Evidence) -> Statement | None:
+    """For a system without a person: the model that finds most with 90 % precision. None if that was not measured."""
+    answer, looks = evidence.answers.get(ACTS), evidence.answers[LOOKS]
+    if answer is None or not answer.best:
+        return None
+    if not answer.estimate.value:
+        several = bool(answer.rivals)
+        return Statement(
+            f"{'No model reaches' if several else f'{_name(evidence, answer)} does not reach'} a precision of "
+            f"90{words.SPACE}% at any score, so {'none can act alone' if several else 'it cannot act alone'}.",
+            _contradicted(evidence, answer),
+        )
+    first = f"To act alone, {_name(evidence, answer)} finds {_found(answer)}"
+    if not answer.rivals:
+        first += f" (95{words.SPACE}% interval {words.interval(answer.estimate, _decimals(answer.estimate.n))})"
+    if looks.best and _differ(looks, answer):
+        ranks = _ranks(evidence, looks)
+        first += f"; for someone who looks at the results, {ranks}{_beside(evidence, looks, answer, 'better')}"
+    return Statement(f"{first}.", _compared(evidence, answer))
+
+
+def _nothing(evidence: Evidence) -> str:
+    if evidence.matched:
+        return "With so few references, every ranking scores the same, so accuracy cannot be measured. Add references."
+    if not evidence.queries.num_rows:
+        return "There are no queries, so models cannot be compared."
+    return (
+        f"None of the {words.count(evidence.queries.num_rows, 'query', 'queries')} has a known match, so accuracy "
+        "cannot be measured. The explorer shows what each model finds."
+    )
+
+
+def _differ(a: Answer, b: Answer) -> bool:
+    return (a.best[0], a.index) != (b.best[0], b.index)
+
+
+def _ranks(evidence: Evidence, answer: Answer) -> str:
+    """What the model that leads where someone looks does."""
     estimate, name = answer.estimate, _name(evidence, answer)
     decimals = _decimals(estimate.n)
     share, queries = words.percent(estimate.value, decimals), words.count(estimate.n, "query", "queries")
@@ -58,50 +95,38 @@ def _looks(evidence: Evidence, answer: Answer) -> str:
         )
     else:
         result = f"{name} ranks a true match first for {share} of {queries}"
-    if answer.strict is not None:
-        result += f" ({words.percent(answer.strict.value, decimals)} if another image of the same scene is a miss)"
+    result += _strictly(answer)
     if not answer.rivals:
         result = f"{result} (95{words.SPACE}% interval {words.interval(estimate, decimals)})"
-    return result + "".join(
-        f"; {part}" for part in (_compared(evidence, answer), _contradicted(evidence, answer)) if part
-    )
-
-
-def _acts_too(evidence: Evidence, answer: Answer) -> str:
-    """How the model that leads acts alone, or that none can."""
-    if not answer.estimate.value:
-        models = "No model reaches" if answer.rivals else "It does not reach"
-        return f"{models} a precision of 90{words.SPACE}% at any score, so {'none' if answer.rivals else 'it'} can" + (
-            " act alone" if answer.rivals else "not act alone"
-        )
-    result = f"To act alone, it finds {_found(answer)}" + ("" if answer.rivals else f" {_interval(answer)}")
-    return result + _rest(evidence, answer)
-
-
-def _acts_instead(evidence: Evidence, looks: Answer, acts: Answer) -> str:
-    """That another model leads where it acts alone, and whether significantly."""
-    result = f"to act alone, {_name(evidence, acts)} finds {_found(acts)}"
-    if looks.best[0] in acts.worse:
-        result += f", significantly more than {evidence.label(looks.best[0])}"
-    return result + _rest(evidence, acts)
-
-
-def _rest(evidence: Evidence, answer: Answer) -> str:
-    parts = [_compared(evidence, answer), _contradicted(evidence, answer)]
-    return "".join(f"; {part}" for part in parts if part)
+    return result
 
 
 def _found(answer: Answer) -> str:
     share = words.percent(answer.estimate.value, _decimals(answer.estimate.n))
-    strict = ""
-    if answer.strict is not None:
-        value = words.percent(answer.strict.value, _decimals(answer.estimate.n))
-        strict = f" ({value} if another image of the same scene is a miss)"
-    return f"{share} of the matches with 90{words.SPACE}% precision{strict}{UNVERIFIED.get(answer.threshold, '')}"
+    precision = f"of the matches with 90{words.SPACE}% precision"
+    return f"{share} {precision}{_strictly(answer)}{UNVERIFIED.get(answer.threshold, '')}"
 
 
-def _interval(answer: Answer) -> str:
-    return f"(95{words.SPACE}% interval {words.interval(answer.estimate, _decimals(answer.estimate.n))})"
+def _strictly(answer: Answer) -> str:
+    if answer.strict is None:
+        return ""
+    value = words.percent(answer.strict.value, _decimals(answer.estimate.n))
+    return f" ({value} if another image of the same scene is a miss)"
+
+
+def _beside(evidence: Evidence, answer: Answer, other: Answer, than: str) -> str:
+    """Whether the model that leads for one need is significantly ahead of the one that leads for the other."""
+    rival = _rival(answer, other)
+    if rival is None or rival.verdict not in ("better", "cannot tell"):
+        return ""
+    sure = "significantly" if rival.verdict == "better" else "not significantly"
+    return f", {sure} {than} than {evidence.label(rival.model)}"
+
+
+def _rival(answer: Answer, other: Answer) -> Rival | None:
+    if answer.index != other.index:
+        return None
+    return next((rival for rival in answer.rivals if rival.model == other.best[0]), None)
 
 
 def _decimals(n: int) -> int:
@@ -109,26 +134,29 @@ def _decimals(n: int) -> int:
 
 
 def _compared(evidence: Evidence, answer: Answer) -> str:
-    """How the others compare with the model that leads, by the metric of the need."""
+    """How the others compare with the model that leads, by the metric of the need and by its other metrics."""
+    name = _name(evidence, answer)
     by_verdict: dict[str, list[str]] = {}
     for rival in answer.rivals:
         by_verdict.setdefault(rival.verdict, []).append(evidence.label(rival.model))
     similar, worse = by_verdict.get("cannot tell", []), by_verdict.get("better", [])
     few, unknown = by_verdict.get("too few groups", []), by_verdict.get("not compared", [])
-    parts = []
+    sentences = []
     if similar:
-        parts.append(f"{_are(similar)} not significantly different from it{_needed(answer)}")
+        sentences.append(f"{_are(similar)} not significantly different from {name}{_needed(answer)}.")
     if worse and len(worse) == len(answer.rivals):
         others = "the other model" if len(worse) == 1 else f"all {len(worse)} other models"
-        parts.append(f"it is significantly better than {others}")
+        sentences.append(f"{name} is significantly better than {others}.")
     elif worse:
-        parts.append(f"{_are(worse)} significantly worse")
+        sentences.append(f"{_are(worse)} significantly worse than {name}.")
     if few:
         groups = words.count(evidence.groups, "independent group")
-        parts.append(f"{groups} cannot tell whether it is better than {words.listing(few, 99)}")
+        sentences.append(f"{groups} cannot tell whether {name} is better than {words.listing(few, 99)}.")
     if unknown:
-        parts.append(f"{_are(unknown)} not compared with it")
-    return "; ".join(parts) if len(parts) > 2 else ", and ".join(parts)
+        sentences.append(f"{_are(unknown)} not compared with {name}.")
+    if contradicted := _contradicted(evidence, answer):
+        sentences.append(contradicted)
+    return " ".join(sentences)
 
 
 def _needed(answer: Answer) -> str:
@@ -148,11 +176,12 @@ def _contradicted(evidence: Evidence, answer: Answer) -> str:
     for found in answer.contradictions:
         direction = "better" if (found.difference.value or 0.0) > 0 else "worse"
         said.setdefault((found.metric, direction), []).append(evidence.label(found.model))
+    name = _name(evidence, answer) if answer.best else ""
     parts = [
-        f"by {words.metric(metric)}, {_are(labels)} significantly {direction}"
+        f"by {words.metric(metric)}, {_are(labels)} significantly {direction} than {name}"
         for (metric, direction), labels in said.items()
     ]
-    return f"yet {' and '.join(parts)}" if parts else ""
+    return f"Yet {' and '.join(parts)}." if parts else ""
 
 
 def _are(labels: Sequence[str]) -> str:

@@ -13,9 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike.io import relevance, store
-from lookalike.io.formats.tables import NEIGHBORS
-from lookalike.report import classmates, words
+from lookalike.io.formats.audit import SAME_SCENE
+from lookalike.io.formats.tables import AUDIT, NEIGHBORS
+from lookalike.job.errors import LookalikeError
+from lookalike.report import classmates, maps, words
 from lookalike.report.evidence import Evidence, Run
+from lookalike.report.maps import Map
 
 SHOWN = 5  # neighbors per model
 MOST_MATCHES = 2  # true matches shown next to a query
@@ -45,6 +48,7 @@ class Found:
         neighbors
     accepted: (n,) whether the first neighbor reaches the threshold for 90 % precision
     hits, scores, right: (n, SHOWN) the first neighbors, their scores, and whether they are true matches
+    scene: (n, SHOWN) whether they are wrong, and the audit saw the scene of a true match in them
     """
 
     run: Run
@@ -56,6 +60,7 @@ class Found:
     hits: Ints
     scores: Floats
     right: Bools
+    scene: Bools
     reasons: dict[int, str]  # of rejected queries, by position
 
 
@@ -74,6 +79,7 @@ class Queries:
     matches: list[Sequence[int]]
     found: list[Found]
     outcomes: Counter[str]  # of all queries, listed or not
+    maps: list[Map]
 
     @cached_property
     def ids(self) -> list[str]:
@@ -93,13 +99,14 @@ class Queries:
 
     @cached_property
     def shown_images(self) -> Ints:
-        """Rows of the images that are shown, in order of first appearance, without repetition."""
+        """Rows of the images that are shown, in order of first appearance, those that only maps show last."""
         matches = np.full((len(self.images), MOST_MATCHES), -1, np.int64)
         for place, of_query in enumerate(self.matches):
             matches[place, : len(of_query[:MOST_MATCHES])] = of_query[:MOST_MATCHES]
         shown = np.hstack([self.images[:, None], matches, *(found.hits for found in self.found)]).ravel()
         rows, first = np.unique(shown[shown >= 0], return_index=True)
-        return np.asarray(rows[np.argsort(first)], np.int64)
+        in_order = rows[np.argsort(first)]
+        return np.asarray([*in_order, *np.setdiff1d(maps.all_rows(self.maps), rows)], np.int64)
 
 
 def listed(evidence: Evidence) -> Queries:
@@ -124,6 +131,7 @@ def listed(evidence: Evidence) -> Queries:
         [matches.get(row, []) for row in candidates[kept].tolist()],
         [_taken(one, kept) for one in found],
         judged,
+        maps.read(evidence),
     )
 
 
@@ -262,6 +270,9 @@ def _found(run: Run, evidence: Evidence, candidates: Ints, ids: pa.Array, truth:
     at = place[shown], column[shown]
     hits[at] = np.where(reference < images, reference, -1)[shown]
     scores[at], marks[at] = score[shown], right[shown]
+    scene = _same_scene(evidence, run, query * (images + 1) + reference)
+    scenes = np.zeros((n, SHOWN), np.bool_)
+    scenes[at] = scene[shown]
     target = run.metrics.targets().get(PRECISION)
     accepting = (target.safe or target.seen) if target else None
     threshold = accepting.score if accepting else None
@@ -273,7 +284,26 @@ def _found(run: Run, evidence: Evidence, candidates: Ints, ids: pa.Array, truth:
     both = np.isfinite(best["right"]) & np.isfinite(best["wrong"])
     margin = np.full(n, np.nan)
     margin[both] = best["right"][both].astype(np.float64) - best["wrong"][both]
-    return Found(run, threshold, rank, tied & is_found, margin, accepted, hits, scores, marks, reasons)
+    return Found(run, threshold, rank, tied & is_found, margin, accepted, hits, scores, marks, scenes, reasons)
+
+
+def _same_scene(evidence: Evidence, run: Run, pairs: Ints) -> Bools:
+    """Which pairs of rows, query * (images + 1) + reference, the audit of a run judged to show one scene.
+
+    Raises LookalikeError for an audit of other neighbors.
+    """
+    if not evidence.audits:
+        return np.zeros(len(pairs), np.bool_)
+    path = evidence.audits[evidence.runs.index(run)]
+    if store.read_provenance(path).get("neighbors") != store.identity(run.neighbors):
+        raise LookalikeError(f"{path}: is the audit of other neighbors than {run.neighbors}. Delete it and run again.")
+    audit, ids = store.read_table(path, AUDIT), evidence.images["image_id"].combine_chunks()
+    audit = audit.filter(pc.equal(audit["verdict"], SAME_SCENE))
+    query, reference = (
+        pc.fill_null(pc.index_in(audit[name].combine_chunks(), value_set=ids), -1).to_numpy().astype(np.int64)
+        for name in ("query_id", "reference_id")
+    )
+    return np.isin(pairs, query * (len(ids) + 1) + reference)
 
 
 def _reasons(run: Run, evidence: Evidence, candidates: Ints) -> dict[int, str]:
@@ -287,7 +317,8 @@ def _reasons(run: Run, evidence: Evidence, candidates: Ints) -> dict[int, str]:
 def _taken(found: Found, rows: Ints) -> Found:
     position = {int(row): place for place, row in enumerate(rows)}
     arrays = {
-        name: getattr(found, name)[rows] for name in ("rank", "tied", "margin", "accepted", "hits", "scores", "right")
+        name: getattr(found, name)[rows]
+        for name in ("rank", "tied", "margin", "accepted", "hits", "scores", "right", "scene")
     }
     reasons = {position[place]: reason for place, reason in found.reasons.items() if place in position}
     return Found(run=found.run, threshold=found.threshold, **arrays, reasons=reasons)

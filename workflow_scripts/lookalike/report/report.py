@@ -1,7 +1,8 @@
 """The report: one self-contained HTML file that works offline and starts with the answer.
 
-Each section is a template (``templates/*.html.j2``) listed in ``SECTIONS``. Templates only lay out what functions of
-this package compute. To add a section, add a template, its entry in ``SECTIONS`` and its data in ``_content``.
+Each section is a template (``templates/*.html.j2``) listed in ``SECTIONS`` or in ``appendix.HEADINGS``. Templates only
+lay out what functions of this package compute. To add a section, add a template, its entry there and its data in
+``_content``; in the appendix also what ``appendix`` says where it has nothing to show.
 """
 
 import logging
@@ -14,12 +15,16 @@ from markupsafe import Markup
 from lookalike import __version__
 from lookalike.io import store
 from lookalike.report import (
+    appendix,
+    board,
+    cautions,
     choices,
     examples,
     explorer,
     figures,
     headline,
     meaning,
+    needs,
     negatives,
     page_scripts,
     pareto,
@@ -28,6 +33,7 @@ from lookalike.report import (
     scenes,
     sprites,
     tables,
+    useit,
     words,
 )
 from lookalike.report import evidence as inputs
@@ -36,25 +42,11 @@ from lookalike.report.evidence import Evidence, ReportJob
 log = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
 
-# Template and heading, in order. A section without data says so instead of disappearing; only sections that depend on
-# the configuration or data set (a varied model, captions, an approximate index) are omitted.
+# Template and heading, in order; ``appendix.HEADINGS`` lists the others, which are folded.
 SECTIONS = (
-    ("leaderboard", "Leaderboard"),
-    ("choices", "Effect of each setting"),
-    ("pairs", "Pairwise comparison"),
+    ("use", "Use it"),
+    ("board", "Board"),
     ("explorer", "Explorer"),
-    ("threshold", "Which score threshold?"),
-    ("negatives", "Queries without a match"),
-    ("agreement", "Semantic agreement"),
-    ("operations", "Accuracy by query type"),
-    ("follows", "What does each model rely on?"),
-    ("cost", "Accuracy vs. cost"),
-    ("approximation", "Cost of approximation"),
-    ("misses", "What misses found"),
-    ("duplicates", "Duplicate files"),
-    ("near_duplicates", "Near-duplicates"),
-    ("rejected", "Rejected images"),
-    ("made", "How this report was made"),
 )
 
 
@@ -100,7 +92,7 @@ def render(evidence: Evidence) -> str:
     }
     environment.globals |= {
         "count": words.count,
-        "style": _included("style.css"),
+        "style": _included("style.css") + _included("map.css"),
         "script": Markup(page_scripts.bundle()),
     }
     return environment.get_template("index.html.j2").render(_content(evidence))
@@ -112,33 +104,37 @@ def _included(name: str) -> str:
 
 
 def _content(evidence: Evidence) -> dict[str, Any]:
-    names, ladders = tables.metric_names(evidence), meaning.ladders(evidence)
-    missed, unmatched = scenes.missed(evidence), negatives.rows(evidence)
-    optional: dict[str, object] = {
-        **{"choices": evidence.varied, "agreement": ladders, "approximation": evidence.approximations},
-        **{"misses": missed, "near_duplicates": evidence.near_duplicates, "negatives": unmatched},
-    }
+    names = tables.metric_names(evidence)
+    offered = needs.needs(evidence)
+    cards = useit.cards(evidence, offered)
+    present, absent = appendix.divide(evidence)
+    sections = [section for section in SECTIONS if section[0] != "use" or cards]
     return {
         "evidence": evidence,
-        "sections": [section for section in SECTIONS if optional.get(section[0], True)],
-        "sentence": headline.sentence(evidence),
+        "sections": sections,
+        "appendix": present,
+        "present": [name for name, _ in present],
+        "absent": absent,
+        "navigation": [*sections, ("appendix", "Appendix")],
+        "needs": offered,
+        "offered": [need.name for need in offered],
+        "cards": cards,
+        "boards": board.boards(evidence, offered),
+        "cautions": cautions.cautions(evidence),
         "facts": headline.facts(evidence),
-        "few": headline.few(evidence),
         "grouped": headline.grouped(evidence),
-        "found_instead": scenes.lead(headline.best(evidence.runs)),
-        "missed": missed,
-        "metrics": tables.primary(names),
-        "more_metrics": [name for name in names if name not in tables.primary(names)],
+        "missed": scenes.missed(evidence),
+        "metrics": names,
+        "ordered": tables.ordered(evidence),
         "normalised": tables.normalised(names),
-        "cases": tables.cases(evidence),
-        "leaderboard": tables.leaderboard(evidence),
-        "needs": tables.needs(evidence),
-        "deciding": [metric for metric, _ in tables.needs(evidence)],
+        "pairs": tables.pairs(evidence),
+        "same_on": tables.same_on,
+        "deciding": [need.metric for need in offered],
         "matrices": tables.matrices(evidence),
         "left_out": tables.left_out(evidence),
         "breakdowns": figures.breakdowns(evidence),
         "curves": figures.precision_recall(evidence),
-        "negatives": unmatched,
+        "negatives": negatives.rows(evidence),
         "negatives_sentence": negatives.sentence,
         "approximated": tables.approximated(evidence),
         "choices": choices.tables(evidence),
@@ -146,7 +142,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "bytes": scatter.by_bytes(evidence),
         "devices": scatter.devices_of(evidence),
         "pareto": pareto.sentence,
-        "ladders": ladders,
+        "ladders": meaning.ladders(evidence),
         "follows": meaning.follows(evidence),
         **_explored(evidence),
         "rejected": tables.rejected(evidence),
@@ -156,7 +152,6 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "symbols": tables.SYMBOLS,
         "colors": figures.COLORS,
         "shapes": figures.SHAPES,
-        "best_by": evidence.best_by,
         "versions": {"lookalike": __version__, **store.versions("pyarrow", "pillow", "jinja2")},
     }
 

@@ -1,4 +1,4 @@
-"""Rows of the report's tables: leaderboard, pairwise comparison, rejected images, provenance."""
+"""Rows of the report's tables: pairwise comparison, rejected images, provenance."""
 
 import json
 from dataclasses import dataclass
@@ -6,23 +6,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 from lookalike.config.models import is_commit
-from lookalike.io.formats.records import Comparison, Estimate
-from lookalike.report import headline, words
-from lookalike.report.evidence import ACTS, LOOKS, Evidence, Rejected, Run
+from lookalike.io.formats.records import Case, Cases, Comparison
+from lookalike.report import words
+from lookalike.report.evidence import BEST_BY, Evidence, Rejected, Run, reversed_comparison
 
 MOST_REJECTED = 100  # rows; nobody reads more, and browsers struggle with 100,000
 # Verdicts have a symbol, so that color is not needed to read them.
 SYMBOLS = {"better": "▲", "worse": "▼", "cannot tell": "≈", "too few groups": "○"}
-
-
-@dataclass(frozen=True)
-class Place:
-    """A row of the leaderboard."""
-
-    run: Run
-    estimates: dict[str, Estimate]
-    standings: list[str]  # by need, vs. the top run of the index: best, highest, behind, cannot tell apart, ...
-    reason: str  # shown for a metric without a value
 
 
 def metric_names(evidence: Evidence) -> list[str]:
@@ -33,56 +23,16 @@ def metric_names(evidence: Evidence) -> list[str]:
     return [name for name in names if any(run.estimate(name).value is not None for run in evidence.runs)]
 
 
-# Prefixes of the metrics in the first table.
-FIRST = ("accuracy_at_", "recall_at_", "map_at_r", "r_precision", "uap", "caption_", "category_")
-
-
-def primary(names: list[str]) -> list[str]:
-    """The metrics of the first table; the others are in a second one, which keeps the first readable."""
-    return [name for name in names if name.startswith(FIRST) and not name.endswith((words.NORMALISED, words.SCENE))]
-
-
 def normalised(names: list[str]) -> list[tuple[str, str]]:
     """Metrics measured without and with score normalisation, as pairs (without, with)."""
     pairs = [(name.removesuffix(words.NORMALISED), name) for name in names if name.endswith(words.NORMALISED)]
     return [(without, name) for without, name in pairs if without in names]
 
 
-NEEDS = {LOOKS: "Someone looks", ACTS: "Acts alone"}  # headings of the columns with standings
-
-
-def needs(evidence: Evidence) -> list[tuple[str, str]]:
-    """The answered needs: the metric that decides, and the heading of its column."""
-    return [(answer.metric, NEEDS[need]) for need, answer in evidence.answers.items() if answer.best]
-
-
-def leaderboard(evidence: Evidence) -> list[Place]:
-    """Rows by decreasing accuracy; ties in the experiment's order, runs without a value last."""
-    names, by = metric_names(evidence), evidence.best_by
-    reason = "too few references" if evidence.matched else "no match"
-    places = [
-        Place(
-            run,
-            {name: run.estimate(name) for name in names},
-            [_standing(evidence, run, metric) for metric, _ in needs(evidence)],
-            reason,
-        )
-        for run in evidence.runs
-    ]
-    return sorted(places, key=lambda place: -(value if (value := place.run.estimate(by).value) is not None else -1))
-
-
-def _standing(evidence: Evidence, run: Run, by: str) -> str:
-    rivals = [rival for rival in evidence.runs if rival.index == run.index]
-    top = headline.best(rivals, by)
-    if top is None or run.estimate(by).value is None:
-        return "not measured"
-    verdicts = {rival.model: pair.verdict for rival in rivals if (pair := evidence.verdict(by, top, rival))}
-    if run is top:
-        # The highest number is not enough: "best" requires a significant difference from some other model.
-        return "best" if "better" in verdicts.values() else "highest"
-    standings = {"better": "behind", "too few groups": "too few groups"}
-    return standings.get(verdicts[run.model], "cannot tell apart") if run.model in verdicts else "not compared"
+def ordered(evidence: Evidence) -> list[Run]:
+    """All runs, the most accurate first; ties in the experiment's order, runs without a value last."""
+    by = evidence.best_by
+    return sorted(evidence.runs, key=lambda run: -(value if (value := run.estimate(by).value) is not None else -1))
 
 
 @dataclass(frozen=True)
@@ -90,6 +40,7 @@ class Cell:
     """The row's model compared with the column's; ``comparison`` is None on the diagonal or if it is missing."""
 
     comparison: Comparison | None
+    against: Run
     self: bool
 
     @property
@@ -113,11 +64,10 @@ def matrices(evidence: Evidence) -> list[Matrix]:
 
     Metrics that have no value for any pair are omitted; see ``left_out``.
     """
-    order = [place.run for place in leaderboard(evidence)]
     tables = []
     for index, metric in _compared(evidence):
-        runs = [run for run in order if run.index == index]
-        rows = [(a, [Cell(None if a is b else evidence.verdict(metric, a, b), a is b) for b in runs]) for a in runs]
+        runs = [run for run in ordered(evidence) if run.index == index]
+        rows = [(a, [Cell(None if a is b else evidence.verdict(metric, a, b), b, a is b) for b in runs]) for a in runs]
         tables.append(Matrix(metric, index, runs, rows))
     return tables
 
@@ -151,46 +101,68 @@ class CaseRow:
 
 
 @dataclass(frozen=True)
-class CaseTable:
-    """The four cases of two models."""
+class Pair:
+    """Two models: their comparisons by each metric and index, and with the first index their four cases.
+
+    The comparisons are from the side of ``a``.
+    """
 
     a: Run
     b: Run
-    rows: list[CaseRow]
+    comparisons: list[Comparison]
+    cases: list[CaseRow]
 
 
-def cases(evidence: Evidence) -> list[CaseTable]:
-    """The four cases of each pair of models, with the first index."""
-    runs = {run.model: run for run in evidence.models}
-    tables = []
-    for pair in evidence.cases:
-        if pair.index == evidence.runs[0].index and {pair.a, pair.b} <= set(runs):
-            a, b = runs[pair.a], runs[pair.b]
+def pairs(evidence: Evidence) -> list[Pair]:
+    """The pairwise comparison of all models, the more accurate one first."""
+    runs = [run for run in ordered(evidence) if run.index == evidence.indexes[0]]
+    compared: dict[frozenset[str], list[Comparison]] = {}
+    for comparison in evidence.comparisons:
+        if comparison.difference.value is not None:
+            compared.setdefault(frozenset({comparison.a, comparison.b}), []).append(comparison)
+    found = []
+    for place, a in enumerate(runs):
+        for b in runs[place + 1 :]:
+            both = compared.get(frozenset({a.model, b.model}), [])
+            rows = [one if one.a == a.model else reversed_comparison(one) for one in both]
+            cases = _cases(evidence, a, b)
+            if rows or cases:
+                found.append(Pair(a, b, rows, cases))
+    return found
 
-            def address(of_a: str, of_b: str, a: str = a.model, b: str = b.model) -> str:
-                return urlencode({f"is.{a}": of_a, f"is.{b}": of_b})
 
-            near_b, near_a = pair.only_a_b_near, pair.only_b_a_near
-            rows = [
-                CaseRow("Both right", pair.both.count, pair.both.queries, address("right", "right")),
-                CaseRow(
-                    f"Only {a.label}",
-                    pair.only_a.count,
-                    pair.only_a.queries,
-                    address("right", "wrong"),
-                    near_b.count if near_b else None,
-                ),
-                CaseRow(
-                    f"Only {b.label}",
-                    pair.only_b.count,
-                    pair.only_b.queries,
-                    address("wrong", "right"),
-                    near_a.count if near_a else None,
-                ),
-                CaseRow("Both wrong", pair.neither.count, pair.neither.queries, address("wrong", "wrong")),
-            ]
-            tables.append(CaseTable(a, b, rows))
-    return tables
+def _cases(evidence: Evidence, a: Run, b: Run) -> list[CaseRow]:
+    """The four cases of two models with the first index, from the side of ``a``."""
+    pair = _pair_of(evidence, a.model, b.model)
+    if pair is None:
+        return []
+
+    def row(name: str, case: Case, of_a: str, of_b: str, near: Case | None = None) -> CaseRow:
+        address = urlencode({f"is.{a.model}": of_a, f"is.{b.model}": of_b})
+        return CaseRow(name, case.count, case.queries, address, near.count if near else None)
+
+    only_a, only_b, near_b, near_a = pair.only_a, pair.only_b, pair.only_a_b_near, pair.only_b_a_near
+    if pair.a != a.model:
+        only_a, only_b, near_b, near_a = only_b, only_a, near_a, near_b
+    return [
+        row("Both right", pair.both, "right", "right"),
+        row(f"Only {a.label}", only_a, "right", "wrong", near_b),
+        row(f"Only {b.label}", only_b, "wrong", "right", near_a),
+        row("Both wrong", pair.neither, "wrong", "wrong"),
+    ]
+
+
+def _pair_of(evidence: Evidence, a: str, b: str) -> Cases | None:
+    first = evidence.indexes[0]
+    return next((pair for pair in evidence.cases if pair.index == first and {pair.a, pair.b} == {a, b}), None)
+
+
+def same_on(evidence: Evidence, comparison: Comparison) -> int | None:
+    """The number of queries, if two models are right on the same ones and wrong on the same ones; else None."""
+    if comparison.metric != BEST_BY or comparison.index != evidence.indexes[0]:
+        return None
+    pair = _pair_of(evidence, comparison.a, comparison.b)
+    return pair.both.count + pair.neither.count if pair and not (pair.only_a.count or pair.only_b.count) else None
 
 
 @dataclass(frozen=True)
@@ -240,7 +212,7 @@ def provenance(evidence: Evidence) -> list[Provenance]:
         Provenance(
             run,
             _text(run.provenance.get("key", "")),
-            _weights(run.provenance.get("weights"), _settings(run.provenance.get("key", ""))),
+            weights(run.provenance.get("weights"), settings(run.provenance.get("key", ""))),
             ", ".join(
                 f"{name} {version}" for name, version in sorted(run.provenance.get("embed_versions", {}).items())
             ),
@@ -250,24 +222,25 @@ def provenance(evidence: Evidence) -> list[Provenance]:
     ]
 
 
-def _weights(weights: Any, settings: Any) -> str:
-    if not isinstance(weights, dict):
-        return _text(weights or "")
-    resolved = ", ".join(str(weights[name]) for name in ("source", "revision") if weights.get(name))
-    revision = settings.get("revision", "main") if isinstance(settings, dict) else "main"
-    movable = str(weights.get("source")).startswith("hub ") and not is_commit(revision)
+def weights(recorded: Any, entry: Any) -> str:
+    """Where the weights come from, and whether a later run may resolve them to others; ``entry`` as of ``settings``."""
+    if not isinstance(recorded, dict):
+        return _text(recorded or "")
+    resolved = ", ".join(str(recorded[name]) for name in ("source", "revision") if recorded.get(name))
+    revision = entry.get("revision", "main") if isinstance(entry, dict) else "main"
+    movable = str(recorded.get("source")).startswith("hub ") and not is_commit(revision)
     return f"{resolved} (not pinned: {revision} may point to another commit later)" if movable else resolved
 
 
 def _text(key: Any) -> str:
     """A key as ``family: pixels, size: 16``."""
-    settings = _settings(key)
-    if isinstance(settings, dict):
-        return ", ".join(f"{name}: {value}" for name, value in settings.items())
-    return str(settings)
+    entry = settings(key)
+    if isinstance(entry, dict):
+        return ", ".join(f"{name}: {value}" for name, value in entry.items())
+    return str(entry)
 
 
-def _settings(key: Any) -> Any:
+def settings(key: Any) -> Any:
     """The object in a key's JSON string; anything else unchanged."""
     try:
         return json.loads(key) if isinstance(key, str) else key

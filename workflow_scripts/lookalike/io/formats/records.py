@@ -29,6 +29,9 @@ STAGES = ("read", "decode", "preprocess", "transfer", "forward", "write")  # of 
 class EmbedTiming(Record):
     """Timing of one embed job. ``seconds`` is the wall time of the whole stage after loading the model.
 
+    ``images`` were computed in that time; ``from_store`` more were taken from the vector store before and after. It is
+    ``representative`` of the model's speed if those were at most as many, and none of them was read in between.
+
     ``stages``, in seconds: `read`, `decode` and `preprocess` are summed over the threads; `transfer` (to a GPU and
     back) and `forward` are device time; `write` and `wait` (for images) are wall time.
     """
@@ -38,6 +41,8 @@ class EmbedTiming(Record):
     load_seconds: float
     device: str
     batch_size: int
+    from_store: int = 0
+    representative: bool = True
     threads: int = 1
     precision: str = ""  # compute dtype, such as float32
     engine: str = ""  # onnxruntime or torch; other families: python

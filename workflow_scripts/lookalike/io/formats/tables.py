@@ -221,7 +221,10 @@ AUDIT = Format(
     nullable=frozenset({"inliers"}),
 )
 
+# Places of images on a plane, between -1 and 1: what a projection kept of a model's vectors, for people to look at.
+MAP = Format("map", {"image_id": STRING, "x": pa.float32(), "y": pa.float32()}, unique=("image_id",))
+
 FORMATS = (
     *(IMAGES, MANIFEST, TRUTH, SHARD, EMBEDDINGS, REJECTED, INDEX_IDS, INDEX_IMAGES, NEIGHBORS, DUPLICATES),
-    *(CLASS_RANKS, NEAR_DUPLICATES, AUDIT),
+    *(CLASS_RANKS, NEAR_DUPLICATES, AUDIT, MAP),
 )

@@ -1,6 +1,7 @@
 import { OUTCOMES } from "./data.js";
 import { make } from "./dom.js";
 import { SORTS, nothing } from "./filters.js";
+import { areaOf, inArea, mapOf } from "./places.js";
 
 /** @typedef {import("./filters.js").State} State */
 
@@ -36,7 +37,7 @@ export function filterBar(data, state, changed) {
     return make("label", {}, make("span", {}, label), field);
   }
 
-  /** @param {string} label @param {"accepted" | "rejected"} name @param {string} [title] */
+  /** @param {string} label @param {"accepted" | "rejected" | "scene"} name @param {string} [title] */
   function box(label, name, title) {
     const field = make("input", { type: "checkbox" });
     field.addEventListener("change", () => ((state[name] = field.checked ? "1" : ""), changed()));
@@ -172,6 +173,14 @@ export function filterBar(data, state, changed) {
         ),
       );
   }
+  if (data.models.some((model) => model.scene.length))
+    about.append(
+      box(
+        "Found the scene of its match",
+        "scene",
+        "The first neighbor is wrong, and shows the scene of the true match: perhaps another photograph of it",
+      ),
+    );
   if (data.models.some((model) => model.rank.includes(-1))) about.append(box("Rejected image", "rejected"));
   const each = make(
     "details",
@@ -204,7 +213,16 @@ export function filterBar(data, state, changed) {
     (value) => (state.sort = value),
   );
   const clear = make("button", { type: "button", class: "clear" }, "Clear filters");
-  clear.addEventListener("click", () => (Object.assign(state, nothing()), changed()));
+  clear.addEventListener("click", () => (Object.assign(state, nothing(), { map: state.map }), changed()));
+  const area = make("button", { type: "button", class: "area" });
+  area.addEventListener("click", () => ((state.area = ""), changed()));
+  updates.push(() => {
+    const chosen = areaOf(state.area);
+    area.hidden = !chosen || !data.maps.length;
+    if (!chosen || !data.maps.length) return;
+    area.textContent = `Area of the map (${format(inArea(data, mapOf(data, state), chosen).size)}) ✕`;
+    area.setAttribute("aria-label", `${area.textContent.slice(0, -2)}: remove this filter`);
+  });
   const showing = make("p", { class: "showing", role: "status" });
   const csv = make("button", { type: "button", class: "csv" }, "Download CSV");
   const help = make("button", { type: "button", class: "help-button", "aria-label": "Keyboard shortcuts" }, "?");
@@ -226,6 +244,7 @@ export function filterBar(data, state, changed) {
       state.margin,
       state.accepted,
       state.rejected,
+      state.scene,
       ...Object.values(state.verdicts),
       ...Object.values(state.columns),
     ].filter(Boolean).length;
@@ -237,7 +256,7 @@ export function filterBar(data, state, changed) {
     make("div", { class: "line" }, make("label", { class: "search" }, make("span", {}, "Search"), text), sort),
     outcomes,
     details,
-    make("div", { class: "line" }, showing, clear, csv, help),
+    make("div", { class: "line" }, showing, area, clear, csv, help),
   );
   return {
     element,

@@ -81,9 +81,9 @@ function strip(data, query, model, noun) {
     const enlarge = make(
       "button",
       { type: "button", class: "hit", "data-model": String(model), "data-hit": String(place), tabindex: "-1" },
-      thumbnail(data, hit.image, `Rank ${place + 1}: ${id}${hit.right ? ", a true match" : ""}`),
+      thumbnail(data, hit.image, `Rank ${place + 1}: ${id}${hit.right ? ", a true match" : ""}${hit.scene ? ", the scene of a true match" : ""}`),
     );
-    const score = make("small", {}, hit.right ? make("span", { class: "sr" }, "match, ") : null, hit.score.toFixed(2));
+    const score = make("small", {}, hit.scene ? make("abbr", { title: "Shows the scene of a true match" }, "scene ") : null, hit.right ? make("span", { class: "sr" }, "match, ") : null, hit.score.toFixed(2));
     list.append(
       make(
         "li",

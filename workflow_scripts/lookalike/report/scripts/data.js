@@ -19,7 +19,15 @@
  * @property {number[]} hits  `shown` images for each query; -1 for none
  * @property {(number | null)[]} scores  likewise
  * @property {number[]} right  for each query, bit i is set if hit i is a true match
+ * @property {number[]} scene  likewise, if wrong hit i shows the scene of a true match; empty if none does
  * @property {Record<string, string>} reasons  why it rejected a query
+ *
+ * @typedef {object} ImageMap  places of images on a plane, from 0 to 1000
+ * @property {number} model
+ * @property {number[]} images
+ * @property {number[]} x
+ * @property {number[]} y
+ * @property {string} about
  *
  * @typedef {object} Data
  * @property {string} experiment
@@ -40,6 +48,7 @@
  * @property {number[][]} matches
  * @property {number[]} more
  * @property {Model[]} models
+ * @property {ImageMap[]} maps
  */
 
 export const OUTCOMES = ["disagree", "wrong", "right", "none", "showcase"];
@@ -70,7 +79,12 @@ export function seen(data, query, model) {
   for (let i = from; i < from + data.shown; i++) {
     const score = one.scores[i];
     if (score !== null)
-      hits.push({ image: one.hits[i], score: score / SCORE, right: Boolean((one.right[query] >> (i - from)) & 1) });
+      hits.push({
+        image: one.hits[i],
+        score: score / SCORE,
+        right: Boolean((one.right[query] >> (i - from)) & 1),
+        scene: Boolean(((one.scene[query] ?? 0) >> (i - from)) & 1),
+      });
   }
   return { rank: one.rank[query], margin: one.margin[query], hits };
 }

@@ -4,7 +4,9 @@ import { card } from "./cards.js";
 import { enlarger } from "./enlarge.js";
 import { filterBar } from "./bar.js";
 import { longList } from "./list.js";
+import { imageMap } from "./map.js";
 import { make } from "./dom.js";
+import { save } from "./save.js";
 import { toCsv } from "./csv.js";
 
 const KEYS = [
@@ -36,6 +38,7 @@ export async function startExplorer() {
   const place = make("div", { class: "list" });
   const list = longList(place, (query) => card(data, query, toHash(nothing(), data.ids[query])));
   const bar = filterBar(data, state, () => change());
+  const map = data.maps.length ? imageMap(data, state, () => change(), (query) => reach(query)) : null;
   const help = make(
     "dialog",
     { class: "help", "aria-label": "Keyboard shortcuts" },
@@ -65,12 +68,19 @@ export async function startExplorer() {
     const shown = find(state);
     list.show(shown);
     bar.update(shown.length);
+    map?.update(shown);
     if (!shown.includes(current)) current = -1;
   }
 
   function change() {
     draw();
     history.replaceState(null, "", toHash(state));
+  }
+
+  /** Show a query that the map shows. @param {number} query */
+  function reach(query) {
+    select(query);
+    history.replaceState(null, "", toHash(state, data.ids[query]));
   }
 
   /** Show what the address says. */
@@ -91,12 +101,7 @@ export async function startExplorer() {
   };
 
   function download() {
-    const link = make("a", {
-      download: `${data.experiment}-queries.csv`,
-      href: URL.createObjectURL(new Blob([toCsv(data, list.queries())], { type: "text/csv" })),
-    });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    save(`${data.experiment}-queries.csv`, toCsv(data, list.queries()), "text/csv");
   }
 
   /** @param {number} query */
@@ -149,7 +154,7 @@ export async function startExplorer() {
   addEventListener("hashchange", follow);
   bar.csv.addEventListener("click", download);
   bar.help.addEventListener("click", () => help.showModal());
-  few.replaceWith(bar.element, place);
+  few.replaceWith(bar.element, ...(map ? [map.element] : []), place);
   document.body.append(help);
   draw();
   follow();

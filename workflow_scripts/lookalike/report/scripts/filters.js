@@ -1,4 +1,5 @@
-import { OUTCOMES, RANK, SCORE, confidences, verdict } from "./data.js";
+import { OUTCOMES, RANK, SCORE, confidences, seen, verdict } from "./data.js";
+import { areaOf, inArea, mapOf } from "./places.js";
 
 /**
  * @typedef {import("./data.js").Data} Data
@@ -14,6 +15,9 @@ import { OUTCOMES, RANK, SCORE, confidences, verdict } from "./data.js";
  * @property {string} margin
  * @property {string} accepted
  * @property {string} rejected
+ * @property {string} scene
+ * @property {string} map  the model whose map `area` is on; "" for that of the model that finds most
+ * @property {string} area
  * @property {string} sort
  * @property {Record<string, string>} verdicts  model -> right, wrong or rejected
  * @property {Record<string, string>} columns  by_* column -> value
@@ -36,6 +40,9 @@ const NAMES = /** @type {const} */ ([
   "margin",
   "accepted",
   "rejected",
+  "scene",
+  "map",
+  "area",
   "sort",
 ]);
 const PREFIX = "#explorer?";
@@ -152,6 +159,12 @@ export function finder(data) {
     if (state.accepted)
       tests.push((query) => models.some((model) => mistaken(query, model) && accepted[model].has(query)));
     if (state.rejected) tests.push((query) => models.some((model) => data.models[model].rank[query] === RANK.rejected));
+    if (state.scene) tests.push((query) => models.some((model) => seen(data, query, model).hits[0]?.scene));
+    const area = areaOf(state.area);
+    if (area && data.maps.length) {
+      const inside = inArea(data, mapOf(data, state), area);
+      tests.push((query) => inside.has(query));
+    }
     return (query) => tests.every((one) => one(query));
   }
 

@@ -1,6 +1,12 @@
 // Progressive enhancement: the report is readable without it.
+import { startBoard } from "./board.js";
 import { startExplorer } from "./explorer.js";
-import { sortTables } from "./tables.js";
+import { startNeeds } from "./needs.js";
+import { startAppendix } from "./parts.js";
+import { startCards } from "./useit.js";
 
-sortTables();
+startNeeds();
+startBoard();
+startCards();
+startAppendix();
 startExplorer().catch((error) => console.warn("The explorer did not start:", error));

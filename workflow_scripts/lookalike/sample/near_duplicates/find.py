@@ -56,9 +56,9 @@ def find_near_duplicates(job: NearDuplicatesJob) -> None:
         in_work.guarding(job.notes, images_sha256, job.image_seconds) as guard,
         ThreadPoolExecutor(job.threads) as threads,
     ):
-        for names, thumbnails in _thumbnails(listed, threads, progress, guard):
+        for names, small in thumbnails(listed, threads, progress, guard):
             ids += names
-            parts.append(sign(thumbnails))
+            parts.append(sign(small))
     found = same_images(joined(parts)) if ids else None
     group = stars(found.pairs, len(ids)) if found else np.empty(0, np.int64)
     if found and found.capped:
@@ -85,7 +85,7 @@ def find_near_duplicates(job: NearDuplicatesJob) -> None:
     )
 
 
-def _thumbnails(
+def thumbnails(
     listed: pa.Table, threads: ThreadPoolExecutor, progress: Progress, guard: in_work.Guard
 ) -> Iterator[tuple[list[str], Bytes]]:
     """Ids and thumbnails of the images that can be decoded, some at a time."""
@@ -95,7 +95,7 @@ def _thumbnails(
         try:
             with files.share() as take_file, pixels.share() as take_pixels:
                 take_file(row["bytes"])
-                data = images.read_row(row)
+                data = guard.read(row)
                 if row["image_id"] in guard.suspects:
                     return thumbnail(guard.alone(row, data, least_size)[0])
                 with guard.decoding(row, take_pixels) as take:

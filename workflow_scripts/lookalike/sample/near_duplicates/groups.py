@@ -94,7 +94,7 @@ def _are_same(signatures: Signatures, probe: Rows, row: Rows) -> NDArray[np.bool
         far = np.abs(tints.astype(np.float32) - signatures.tints[row[of]]).mean(axis=(1, 2, 3))
         near = (np.abs(grey - other).mean(axis=(1, 2)) <= GREY) & (far <= TINT) & (_largest_part(grey - other) <= PART)
         same[of] = (
-            near & (_correlation(grey, other) >= ALIKE) & (_correlation(_details(grey), _details(other)) >= DETAILS)
+            near & (correlation(grey, other) >= ALIKE) & (correlation(_details(grey), _details(other)) >= DETAILS)
         )
     return same
 
@@ -112,7 +112,8 @@ def _details(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.clip(grey - surroundings, -STRONG, STRONG))
 
 
-def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The correlation of each pair of thumbnails, (p, s, s) both: (p,), from -1 to 1."""
     a = a - a.mean(axis=(1, 2), keepdims=True)
     b = b - b.mean(axis=(1, 2), keepdims=True)
     both = np.sqrt((a * a).sum(axis=(1, 2)) * (b * b).sum(axis=(1, 2)))

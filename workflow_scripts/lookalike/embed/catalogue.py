@@ -1,4 +1,4 @@
-"""The catalogue for commands: finds and merges config.yaml, and loads models as the embed stage does."""
+"""The catalogue for commands and programs: finds and merges config.yaml, and loads models as the embed stage does."""
 
 import os
 import sys
@@ -14,8 +14,10 @@ from lookalike.embed import encoders
 from lookalike.io import images, store
 from lookalike.io.formats.exports import Export
 from lookalike.io.formats.records import Weights
+from lookalike.job import packages
 from lookalike.job.errors import ConfigError, LookalikeError, did_you_mean
-from lookalike.plan.code import LIBRARY
+from lookalike.plan import requirements
+from lookalike.plan.code import WORKFLOW
 from lookalike.plan.plan import Plan
 
 E = TypeVar("E")
@@ -31,12 +33,15 @@ class Catalogue:
     model_names: tuple[str, ...]  # entries in the files, without the variants that experiments add
 
     @classmethod
-    def open(cls, configfiles: Sequence[Path] | None, results: Path) -> "Catalogue":
-        """The workflow's config.yaml with a user's files merged over it. Raises ConfigError."""
+    def open(
+        cls, configfiles: Sequence[Path] | None, results: Path, models: Mapping[str, Any] | None = None
+    ) -> "Catalogue":
+        """The workflow's config.yaml with a user's files, and entries of models, merged over it. Raises ConfigError."""
         files = [find(), *(configfiles or ())]
         raw: Any = {}
         for path in files:
             raw = merge(raw, _mapping(path))
+        raw = merge(raw, {"models": models or {}})
         return cls(Plan.of(raw, files), tuple(configfiles or ()), results, tuple(raw["models"]))
 
     def check_models(self, names: Sequence[str]) -> None:
@@ -60,6 +65,8 @@ class Catalogue:
         """The weights that the run used, or without a run, those that it would use now."""
         if self.recorded(model).exists():
             return store.read_json(self.recorded(model), Weights)
+        if lacking := requirements.missing(self.plan, model, self.results):  # before a download
+            raise LookalikeError(f"models.{model}: {packages.why_missing(lacking)}")
         return self.fetched(model)
 
     def fetched(self, model: str) -> Weights:
@@ -70,7 +77,9 @@ class Catalogue:
         return weights
 
     def why_missing(self, model: str) -> str | None:
-        """Why a model's weights are not available locally; None if they are. Reads no weights."""
+        """Why a model cannot be used without a download or installation; None if it can. Reads no weights."""
+        if lacking := requirements.missing(self.plan, model, self.results):
+            return packages.why_missing(lacking)
         entry = self.plan.config.models[model].embed
         try:
             encoders.family(entry).check_available(entry)
@@ -109,15 +118,8 @@ class Catalogue:
 
 
 def find() -> Path:
-    """The workflow's config.yaml: beside this copy of the library, or else in the working directory."""
-    places = [LIBRARY.parents[1] / "config.yaml", Path("config.yaml")]
-    for path in places:
-        if path.is_file():
-            return path
-    raise ConfigError(
-        f"config.yaml: the catalogue is neither {places[0]} nor in the working directory. "
-        "Change to the folder of the workflow, or install the workflow from there: pip install -e ."
-    )
+    """The workflow's config.yaml."""
+    return WORKFLOW / "config.yaml"
 
 
 def entry_of(entries: Mapping[str, E], what: str, name: str) -> E:
