@@ -140,5 +140,5 @@ for experiment in plan.config.experiments:
         input:
             plan.targets(experiment),
 
-    # the title that `snakemake --list` shows
+    # the title that `snakemake --list-target-rules` shows
     workflow.get_rule(experiment).docstring = plan.title(experiment)

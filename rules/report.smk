@@ -3,7 +3,8 @@
 inputs:   metrics, neighbors, neighbors of showcase images, audits, and what was seen of every image, for every model and
           index of the experiment; maps of its models, its comparisons and duplicates; the sample, its true matches and
           near-duplicates
-outputs:  results/reports/{experiment}/index.html            self-contained
+outputs:  results/reports/{experiment}/index.html            self-contained, up to 20,000 queries or 15 MB
+          results/reports/{experiment}/cases/                above that, the queries and thumbnails; else empty
 refuses:  inputs that contradict each other
 """
 
@@ -23,7 +24,7 @@ rule report:
         images=rules.compare.input.images,
         truth=rules.compare.input.truth,
     output:
-        report(
+        page=report(
             "results/reports/{experiment}/index.html",
             caption="captions/report.rst",
             category="Answer",
@@ -32,6 +33,8 @@ rule report:
                 "file": "report (HTML)",
             },
         ),
+        # declared, so that Snakemake makes both again where one is lost; nothing reads it, so it needs no checksum
+        cases=directory("results/reports/{experiment}/cases"),
     log:
         "results/logs/report/{experiment}.log",
     conda:

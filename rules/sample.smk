@@ -9,7 +9,8 @@ outputs:  results/{dataset}/images/{shard}.zip        images that the run makes,
 """
 
 # A checkpoint, so that Snakemake decides about what reads an archive once it is there, by its content; one for each data
-# set, since the names of its archives follow from its configuration.
+# set, since the names of its archives follow from its configuration. The wildcard has one value: a rule with one is no
+# target, so that `snakemake --list-target-rules` lists experiments only.
 for dataset in plan.creating_datasets():
 
     checkpoint:
@@ -19,10 +20,12 @@ for dataset in plan.creating_datasets():
         input:
             **plan.images_input(dataset),
         output:
-            archives=plan.archives(dataset),
-            manifest=f"results/{dataset}/images/manifest.parquet",
+            archives=plan.with_wildcard(dataset, plan.archives(dataset)),
+            manifest="results/{dataset}/images/manifest.parquet",
         log:
-            f"results/logs/make_images/{dataset}.log",
+            "results/logs/make_images/{dataset}.log",
+        wildcard_constraints:
+            dataset=plan.pattern([dataset]),
         group:
             "sample"
         conda:
@@ -56,10 +59,12 @@ rule sample:
         "../workflow_scripts/sample.py"
 
 
-# A checkpoint, so that Snakemake decides about embedding again once the shards are there, by their content; one for
-# each data set, since their names follow from its configuration. Thousands of shards are several jobs: the time of a
-# dry run grows with the number of a checkpoint's files times that of the jobs that read them.
+# A checkpoint, so that Snakemake decides about embedding again once the shards are there, by their content; one for each
+# data set, since their names follow from its configuration. Thousands of shards are several jobs: the time of a dry run
+# grows with the number of a checkpoint's files times that of the jobs that read them. Those have no wildcard, which
+# would have to be matched with each file, so that they are listed as targets.
 for rule_name, dataset, shard_files in plan.shard_jobs():
+    alone = shard_files == plan.shard_files(dataset)
 
     checkpoint:
         """Split a sample into shards"""
@@ -69,11 +74,13 @@ for rule_name, dataset, shard_files in plan.shard_jobs():
             images=f"results/{dataset}/sample/images.parquet",
             truth=f"results/{dataset}/sample/truth.parquet",
         output:
-            shard_files,
+            plan.with_wildcard(dataset, shard_files) if alone else shard_files,
         log:
-            f"results/logs/shard/{rule_name.removeprefix('shard_')}.log",
+            f"results/logs/shard/{'{dataset}' if alone else rule_name.removeprefix('shard_')}.log",
+        wildcard_constraints:
+            dataset=plan.pattern([dataset]),
         group:  # with the sample, unless there are several: they would all run at once in one job
-            "sample" if shard_files == plan.shard_files(dataset) else rule_name
+            "sample" if alone else rule_name
         conda:
             plan.environment
         params:

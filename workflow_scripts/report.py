@@ -17,6 +17,6 @@ with job(f"report {snakemake.wildcards.experiment}", snakemake.log[0]):
             images=snakemake.input.images,
             truth=snakemake.input.truth,
             near_duplicates=next(iter(snakemake.input.near_duplicates), None),
-            out=snakemake.output[0],
+            out=snakemake.output.page,
         )
     )

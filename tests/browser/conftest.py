@@ -60,13 +60,13 @@ class Browser:
         return self.driver.execute_script(f"return {script}", *arguments)
 
     def wait(self, condition: str) -> None:
-        """Wait at most ten seconds until an expression is true."""
+        """Wait at most a minute until an expression is true."""
         found = self.driver.execute_async_script(
-            "const done = arguments[0], end = Date.now() + 10000;"
+            "const done = arguments[0], end = Date.now() + 60000;"
             f"(function look() {{ if ({condition}) done(true); else if (Date.now() > end) done(false);"
             " else setTimeout(look, 20); })();"
         )
-        assert found, f"not within ten seconds: {condition}"
+        assert found, f"not within a minute: {condition}"
 
     def press(self, keys: str) -> None:
         """Type keys where the focus is."""
@@ -104,6 +104,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     started = webdriver.Chrome(options, Service(executable_path=driver))
+    started.set_script_timeout(120)
     try:
         yield Browser(started, downloads)
     finally:

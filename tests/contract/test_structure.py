@@ -97,6 +97,8 @@ def test_the_library_knows_nothing_of_snakemake() -> None:
             "compare.duplicates",
             "report.report",
             "job.log",
+            "embed.library",
+            "sample.near_duplicates.library",
         ),
     ],
 )

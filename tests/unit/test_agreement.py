@@ -2,7 +2,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pyarrow as pa
@@ -284,9 +284,9 @@ def test_ten_thousand_images_take_seconds() -> None:
     names = [f"p{number:05d}" for number in range(10_000)]
     captions = {name: [" ".join(f"word{word}" for word in row)] for name, row in zip(names, drawn, strict=True)}
     images = images_with_text(names, names, captions)
-    started = perf_counter()
+    started = process_time()
     scale = scales(images, 10)["caption_agreement_at_5"]
-    assert perf_counter() - started < 60  # about six on an idle machine
+    assert process_time() - started < 60  # about four
     assert 0 < scale.chance.mean() < scale.ceiling.mean() < 1
     assert len(scale.counted) == 10_000
 

@@ -47,17 +47,25 @@ class Machine:
         program.write_text(f"#!/bin/sh\ncat <<'END'\n{listed}END\n")
         program.chmod(0o755)
         self.path = f"{program.parent}:{os.environ['PATH']}"
-        self.processes: list[subprocess.Popen[str]] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, visible: str | None = None, then: str = "", **environment: str) -> "subprocess.Popen[str]":
+    def start(self, visible: str | None = None, then: str = "", **environment: str) -> "subprocess.Popen[bytes]":
         base = {name: value for name, value in os.environ.items() if name != gpus.VISIBLE}
         base |= {"PATH": self.path, "PYTHONPATH": str(REPOSITORY / "workflow_scripts"), **environment}
         if visible is not None:
             base[gpus.VISIBLE] = visible
         command = [sys.executable, "-c", CLAIM, str(self.locks), then]
-        process = subprocess.Popen(command, env=base, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        with (self.folder / f"{len(self.processes)}.log").open("w") as log:
+            process = subprocess.Popen(command, env=base, stdout=subprocess.PIPE, stderr=log, bufsize=0)
         self.processes.append(process)
         return process
+
+    def keeps_waiting(self, process: "subprocess.Popen[bytes]") -> bool:
+        """Whether a process has found all devices in use, and has none."""
+        log, deadline = self.folder / f"{self.processes.index(process)}.log", time.monotonic() + 120
+        while "in use by other jobs: waiting for one" not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return time.monotonic() < deadline and device(process, 0.2) is None
 
 
 @pytest.fixture
@@ -76,11 +84,11 @@ def machine(tmp_path: Path) -> Iterator[Callable[[str], Machine]]:
             process.stdout.close()
 
 
-def device(process: "subprocess.Popen[str]", seconds: float = 30) -> str | None:
+def device(process: "subprocess.Popen[bytes]", seconds: float = 120) -> str | None:
     """The device that a process and what it starts sees; None while it waits for one."""
     assert process.stdout
     ready, _, _ = select.select([process.stdout], [], [], seconds)
-    return process.stdout.readline().strip() if ready else None
+    return process.stdout.readline().decode().strip() if ready else None  # not a byte beyond the line is read
 
 
 def test_however_devices_are_named_no_two_processes_share_one(
@@ -91,8 +99,10 @@ def test_however_devices_are_named_no_two_processes_share_one(
     assert device(computer.start("0")) == "MIG-cccc0000-3333", "the first part of the divided GPU, as in CUDA"
     assert device(computer.start("MIG-d", TMPDIR=str(tmp_path / "scratch"))) == "MIG-dddd0000-4444"
     assert device(computer.start()) == "GPU-bbbb0000-2222"
-    for visible in ("1", "GPU-bbbb0000-2222", "MIG-cccc0000-3333,1", None, "0,GPU-b", "GPU-aaaa"):
-        assert device(computer.start(visible, TMPDIR=str(tmp_path)), 1.5) is None, visible
+    others = ("1", "GPU-bbbb0000-2222", "MIG-cccc0000-3333,1", None, "0,GPU-b", "GPU-aaaa")
+    late = {visible: computer.start(visible, TMPDIR=str(tmp_path)) for visible in others}
+    for visible, process in late.items():
+        assert computer.keeps_waiting(process), visible
 
 
 @pytest.mark.parametrize(
@@ -102,24 +112,26 @@ def test_a_single_device_is_claimed_and_freed_however_its_process_ends(
     machine: Callable[[str], Machine], end: str
 ) -> None:
     computer = machine(TWO)
-    first = computer.start("1", then=f"time.sleep(2.5); {end}")
+    go = computer.folder / "go"
+    first = computer.start("1", then=f"while not os.path.exists({str(go)!r}): time.sleep(0.02)\n{end}")
     assert device(first) == "GPU-bbbb0000-2222"
     second = computer.start("GPU-bbbb0000-2222")
-    assert device(second, 1) is None
+    assert computer.keeps_waiting(second)
+    go.touch()
     assert device(second) == "GPU-bbbb0000-2222"
     assert first.wait() != 0 or "_exit" in end
 
 
 def test_a_child_that_outlives_its_killed_parent_does_not_keep_the_device(machine: Callable[[str], Machine]) -> None:
     computer = machine(TWO)
-    fork = "child = os.fork(); child or time.sleep(20); print(child, flush=True)"
+    fork = "child = os.fork(); child or time.sleep(600); print(child, flush=True)"
     parent = computer.start("0", then=fork)
     assert device(parent) == "GPU-aaaa0000-1111"
     child = int(str(device(parent)))
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     try:
-        assert device(computer.start("0"), 10) == "GPU-aaaa0000-1111"
+        assert device(computer.start("0")) == "GPU-aaaa0000-1111"
     finally:
         os.kill(child, signal.SIGKILL)
 
@@ -128,16 +140,16 @@ def test_claims_of_one_process_are_one_claim_and_do_not_wait_for_each_other(mach
     again = "print(gpus.claim(), gpus.claim_one_of(['GPU-x', gpus.claim()]), gpus.claim_one_of(['0', '1']), flush=True)"
     one = machine(TWO).start(then=again)
     assert device(one) == "GPU-aaaa0000-1111"
-    assert device(one, 5) == "GPU-aaaa0000-1111 1 0"
+    assert device(one) == "GPU-aaaa0000-1111 1 0"
 
 
 def test_twelve_processes_race_for_two_devices(machine: Callable[[str], Machine]) -> None:
     computer = machine(TWO)
     for number in range(12):
         computer.start([None, "0,1", "1,0", "GPU-b,GPU-a"][number % 4])
-    holders: dict[str, subprocess.Popen[str]] = {}
+    holders: dict[str, subprocess.Popen[bytes]] = {}
     waiting, done = list(computer.processes), 0
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while waiting:
         assert time.monotonic() < deadline
         for process in list(waiting):

@@ -15,6 +15,7 @@ from PIL import Image
 
 import lookalike as la
 from conftest import REPOSITORY, made_image
+from lookalike.io import phone_formats
 from phone_folder import compressed, scene_canvas, take_shot
 from typed import library_types
 
@@ -30,8 +31,8 @@ def module_of(path: Path) -> ModuleType:
 
 
 def test_importing_the_library_imports_nothing_else() -> None:
-    """So it takes milliseconds: NumPy alone takes 80."""
-    code = "import sys, typing; before = set(sys.modules); import lookalike; print(sorted(set(sys.modules) - before))"
+    """So it takes a millisecond: NumPy alone takes 80."""
+    code = "import sys, types; before = set(sys.modules); import lookalike; print(sorted(set(sys.modules) - before))"
     ran = subprocess.run([sys.executable, "-c", code], cwd=LIBRARY, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "['lookalike']"
 
@@ -169,6 +170,19 @@ def test_duplicates_are_grouped_with_the_one_to_keep_first(shots: Path) -> None:
     assert rows.loc[first[0], "bytes"] == Path(first[0]).stat().st_size
     with Image.open(first[0]) as kept:
         assert rows.loc[first[0], "pixels"] == kept.width * kept.height
+
+
+def test_a_phones_image_counts_with_all_its_pixels(shots: Path) -> None:
+    assert all(map(phone_formats.is_installed, phone_formats.KINDS))  # which lets Pillow write them, too
+    with Image.open(shots / "b.png") as image:
+        pixels = image.width * image.height
+        for name in ("heic", "jxl"):
+            image.save(shots / f"phone.{name}")
+    found = la.find_duplicates([shots / "d.png", *shots.glob("phone.*")]).set_index("image")
+    assert found["pixels"].to_dict() == {
+        **{str(shots / f"phone.{name}"): pixels for name in ("heic", "jxl")},
+        str(shots / "d.png"): pixels // 4,
+    }
 
 
 def test_a_list_of_paths_is_enough_and_their_order_does_not_matter(shots: Path) -> None:

@@ -23,7 +23,7 @@ from lookalike.config.models import Embed
 from lookalike.embed import export
 from lookalike.embed.embed import EmbedJob, embed_shard
 from lookalike.embed.fetch_weights import fetch_weights
-from lookalike.io import content_hashes, store
+from lookalike.io import content_hashes, phone_formats, store
 from lookalike.io.formats.tables import EMBEDDINGS, SHARD
 from lookalike.plan import keys
 
@@ -167,9 +167,17 @@ def odd_images(folder: Path) -> dict[str, Path]:
     }
 
 
+def phone_images(folder: Path) -> dict[str, Path]:
+    assert all(map(phone_formats.is_installed, phone_formats.KINDS))  # which lets Pillow write them, too
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    image = made_image(3, (64, 48))
+    return {name: saved(image, folder / f"turned.{name}", exif=turned.tobytes()) for name in ("heic", "jxl")}
+
+
 def test_an_image_has_one_vector_as_path_bytes_and_pil_image(tmp_path: Path) -> None:
     model = la.load_model({"family": "pixels", "size": 16})
-    for name, path in odd_images(tmp_path).items():
+    for name, path in (odd_images(tmp_path) | phone_images(tmp_path)).items():
         with Image.open(path) as image:
             vectors = model.embed([path, str(path), path.read_bytes(), image])
         assert (vectors == vectors[0]).all(), name
@@ -270,11 +278,16 @@ def test_a_model_of_a_users_configuration_is_found_by_its_name(tmp_path: Path) -
         ({"family": "pixels", "sides": 3}, r"models.entry.embed.sides: .*"),
         ({"family": "pixels", "size": 1}, r"models.entry.embed.size: .*"),
         ({"embed": {"family": "onnx", "path": "none.onnx", "size": 8}}, "none.onnx: no such file"),
+        (
+            "mine",
+            "no such file.* To fetch the weights ahead of time: lookalike fetch mine --configfile m.yaml",
+        ),
     ],
 )
 def test_a_wrong_model_says_where_what_and_what_to_do(model: Any, message: str) -> None:
+    Path("m.yaml").write_text("models: {mine: {embed: {family: onnx, path: none.onnx}}}")
     with pytest.raises(la.LookalikeError, match=message):
-        la.load_model(model)
+        la.load_model(model, config="m.yaml")
 
 
 def test_a_whole_entry_brings_its_runtime() -> None:

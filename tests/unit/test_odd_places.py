@@ -122,7 +122,7 @@ def test_anything_but_a_regular_file_is_rejected_without_blocking(tmp_path: Path
     assert refusal(tmp_path, "socket.jpg") == "cannot be read: No such device or address"
     assert refusal(tmp_path, "a\0.jpg") == "cannot be read: its name contains a zero byte"
     assert refusal(tmp_path, "n" * 300) == "cannot be read: File name too long"
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 60  # seconds; opening a pipe or reading /dev/zero never ends
 
 
 def test_a_file_without_read_permission_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +214,7 @@ def test_every_image_of_the_collection_is_embedded_or_rejected(
     caplog.set_level(logging.INFO)
     started = time.perf_counter()
     embedded, rejected = collection.embed()
-    assert time.perf_counter() - started < 60  # seconds; it takes one or two unless one of them blocks
+    assert time.perf_counter() - started < 300  # seconds; it takes one or two unless one of them blocks
     assert embedded.num_rows + rejected.num_rows == len(collection.expected) > 200
     assert set(embedded["image_id"].to_pylist()) == {name for name, reason in collection.expected.items() if not reason}
     for row in rejected.to_pylist():

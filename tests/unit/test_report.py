@@ -43,6 +43,7 @@ from lookalike.metrics.ranking import rank
 from lookalike.metrics.rates import FEWEST, NOTHING, SIGNIFICANCE, sign_flip
 from lookalike.report import appendix, headline, pareto, queries, sprites, words
 from lookalike.report import evidence as inputs_of
+from lookalike.report.cases import IN_PAGE, Limits
 from lookalike.report.evidence import ReportJob
 from lookalike.report.report import write_report
 from tables import MADE
@@ -106,11 +107,13 @@ class Experiment:
     maps: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)  # model -> image -> place
     scenes: dict[tuple[str, str], str] = field(default_factory=dict)  # (model, query) -> wrong reference of its scene
     k: int = 3
+    limits: Limits = IN_PAGE
     settings: dict[str, object] = field(default_factory=dict)  # of the report, in addition to the common ones
 
     def report(self) -> str:
         """Write the files and the report; return its HTML."""
-        write_report(ReportJob(**self.inputs(), out=self.folder / "index.html"))
+        job = ReportJob(**self.inputs(), out=self.folder / "index.html", limits=self.limits)  # type: ignore[arg-type]
+        write_report(job)
         return (self.folder / "index.html").read_text(encoding="utf-8")
 
     def inputs(self) -> dict[str, object]:
@@ -1179,13 +1182,13 @@ def test_thumbnails_shrink_with_their_number_and_the_rest_is_counted(
     whole = inputs_of.read(ReportJob(**experiment.inputs(), out=""))  # type: ignore[arg-type]
     rows = list(range(36))
     assert sprites.make(whole, rows).side == max(sprites.SIDES)
-    monkeypatch.setattr(sprites, "ROOMY", 10_000)
-    monkeypatch.setattr(sprites, "MOST", 15_000)
-    bounded = sprites.make(whole, rows)
+    little = sprites.Room(roomy=10_000, most=15_000)
+    monkeypatch.setattr(sprites, "PAGE", little)
+    bounded = sprites.make(whole, rows, little)
     assert bounded.side == min(sprites.SIDES)
     assert 0 < bounded.omitted == 36 - len(bounded.cells)
     assert f"{bounded.omitted} images have no thumbnail" in Page(experiment.report()).words
-    assert sum(map(len, bounded.data)) < 15_000 * 2
+    assert sum(map(len, bounded.sheets)) < 15_000 * 1.5
 
 
 def test_a_report_without_pixels_shows_ids(experiment: Experiment) -> None:

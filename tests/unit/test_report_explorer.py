@@ -1,5 +1,9 @@
 """The data behind the explorer: every query, what each model found, and how the page unpacks it."""
 
+import base64
+import json
+import re
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ from lookalike.io.formats.tables import IMAGES, MAP, NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.metrics.ranking import rank
 from lookalike.report import evidence, page_scripts, queries
+from lookalike.report.cases import Limits
 from lookalike.report.evidence import ReportJob
 from unit.test_report import HOSTILE, Experiment, Page, explored, section
 
@@ -193,6 +198,36 @@ def test_a_map_of_other_vectors_is_refused(experiment: Experiment) -> None:
     store.write_table(table, path, MAP, footer | {"shards_sha256": "other shards"})
     with pytest.raises(LookalikeError, match="is the map of other vectors"):
         queries.listed(evidence.read(ReportJob(**inputs, out="")))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("limits", [Limits(queries=2), Limits(bytes=100)])
+def test_a_page_that_would_be_too_large_has_a_folder_beside_it(experiment: Experiment, limits: Limits) -> None:
+    whole = explored(experiment.report())
+    assert list((experiment.folder / "cases").iterdir()) == []
+    experiment.limits = limits
+    html = experiment.report()
+    (script,) = [one["src"] for one in Page(html).named("script") if "src" in one]
+    text = (experiment.folder / script).read_text()
+    assert text.startswith('window.lookalikeCases = "')
+    assert json.loads(zlib.decompress(base64.b64decode(text.split('"')[1]))) == whole
+    sheets = re.findall(r"url\((.*?)\)", Page(html).style)
+    assert sheets
+    assert all((experiment.folder / sheet).read_bytes().startswith(b"RIFF") for sheet in sheets)
+    assert "data:image" not in html
+    assert "keep them together" in Page(html).words
+
+
+def test_files_of_an_older_page_are_removed_and_others_stay(experiment: Experiment) -> None:
+    experiment.limits = Limits(queries=2)
+    experiment.report()
+    before = {path.name for path in (experiment.folder / "cases").iterdir()}
+    (experiment.folder / "cases/notes.txt").write_text("mine")
+    experiment.queries["q-3"] = None
+    experiment.report()
+    after = {path.name for path in (experiment.folder / "cases").iterdir()}
+    assert len(after) == len(before) + 1
+    assert before & after == set()
+    assert "notes.txt" in after
 
 
 def test_scripts_are_joined_with_each_module_once_and_after_its_imports() -> None:

@@ -494,3 +494,10 @@ def test_speed_is_unknown_where_stored_images_were_read_in_between(jobs: Jobs) -
     assert jobs.add(*range(10, 30)).again() == 20
     assert (jobs.timing().images, jobs.timing().from_store) == (20, 4)
     assert not jobs.timing().representative
+
+
+def test_a_duplicate_of_another_shards_image_leaves_the_speed_known(jobs: Jobs) -> None:
+    jobs.add(0).embed()
+    (jobs.photos / "00000.bmp").rename(jobs.photos / "renamed.bmp")
+    assert jobs.add(*range(10, 110)).again() == 100
+    assert (jobs.timing().from_store, jobs.timing().representative) == (1, True)

@@ -1,9 +1,11 @@
-"""What Snakemake costs before the first job: every call of it pays for the Snakefile, also `--list` and `--unlock`."""
+"""What Snakemake does and costs before the first job: every call of it pays for the Snakefile, also `--unlock`."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import yaml
 
 from workflow.conftest import MINE, Tree
 
@@ -11,18 +13,26 @@ TIMED = """
 import sys, time
 started = time.process_time()
 include: "Snakefile"
-print(f"loaded in {time.process_time() - started:.2f} s of CPU", file=sys.stderr)
+print(f"{time.process_time() - started} s of CPU after {started} s", file=sys.stderr)
 """
 
 
-def test_the_snakefile_loads_in_under_0_7_seconds_of_cpu(tmp_path: Path) -> None:
+def test_the_snakefile_loads_faster_than_snakemake_and_the_experiments_are_listed_with_their_titles(
+    tmp_path: Path,
+) -> None:
+    """The Snakefile takes 0.45 s where Snakemake's own imports take 1 s, whatever the machine; up to 0.7 s pass."""
     tree = Tree.new(tmp_path / "tree", MINE)
     (tree.folder / "timed.smk").write_text(TIMED)
-    seconds = []
-    while len(seconds) < 5 and min(seconds, default=1) >= 0.7:  # what else the machine does can only slow it down
-        output = tree.run(options=("-s", "timed.smk", "--list")).output
-        seconds += [float(said) for said in re.findall(r"^loaded in (\S+) s of CPU", output, re.MULTILINE)]
-    assert min(seconds) < 0.7
+    command = [*tree.command()[:-1], "-s", "timed.smk", "--list-target-rules"]
+    ratios: list[float] = []
+    while len(ratios) < 5 and min(ratios, default=1) >= 0.7:  # what else the machine does can only slow it down
+        ran = subprocess.run(command, cwd=tree.folder, env=tree.environment, capture_output=True, text=True, check=True)
+        ((loading, before),) = re.findall(r"^(\S+) s of CPU after (\S+) s$", ran.stderr, re.MULTILINE)
+        ratios.append(float(loading) / float(before))
+    assert min(ratios) < 0.7
+    experiments = yaml.safe_load((tree.folder / "config.yaml").read_text())["experiments"] | {"mine": {"title": "mine"}}
+    listed = [f"{name} ({entry['title']})" for name, entry in experiments.items()]
+    assert ran.stdout.splitlines() == sorted([*listed, "all (Every experiment that `run:` in the configuration names)"])
 
 
 def test_the_gpu_profile_gives_embed_jobs_more_cores_and_larger_batches(tmp_path: Path) -> None:

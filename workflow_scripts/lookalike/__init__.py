@@ -6,8 +6,8 @@ how to use them, and says which names are stable.
 
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # type checkers take it for True; importing typing takes most of the time
 if TYPE_CHECKING:
     from lookalike.embed.library import Model, load_model, models
     from lookalike.io.library import Embeddings, read_embeddings

@@ -21,7 +21,7 @@ from PIL import Image
 from lookalike.embed import encoders
 from lookalike.embed.batches import Batches, Embedded, Keep, Seconds, ShardImage, rounded, table
 from lookalike.embed.reuse import Known, Reuse, embed_missing
-from lookalike.io import color_profiles, images, in_work, store
+from lookalike.io import color_profiles, images, in_work, phone_formats, store
 from lookalike.io.formats.records import EmbedTiming, Weights, bottleneck
 from lookalike.io.formats.tables import EMBEDDINGS, REJECTED, SHARD
 from lookalike.io.vector_store import VectorStore
@@ -85,7 +85,7 @@ def embed_shard(job: EmbedJob) -> None:
         "weights_sha256": weights_sha256(fetched),
         "dtypes": {"compute": encoder.compute_dtype, "stored": entry.stored_dtype},
         "engine": encoders.engine(encoder),
-        "versions": {**encoder.versions, **store.versions("pyarrow")},
+        "versions": {**encoder.versions, **store.versions("pyarrow", *(kind.package for kind in phone_formats.KINDS))},
     }
     kept = VectorStore(job.vector_store, provenance) if job.vector_store and entry.reusable else None
     notes = Path(job.timing_out).with_suffix(".in_work")

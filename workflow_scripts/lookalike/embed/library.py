@@ -1,11 +1,11 @@
 """``lookalike.load_model`` and ``lookalike.models``: a run's models in a program, with the same numbers."""
 
 import hashlib
-import importlib.util
 import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lookalike.embed import encoders, export
-from lookalike.embed.catalogue import Catalogue
+from lookalike.embed.catalogue import Catalogue, offline
 from lookalike.embed.embed import Row, embed_rows
 from lookalike.embed.file_hashes import cache_folder
 from lookalike.embed.onnx_session import cuda_devices
 from lookalike.io import archives, images, in_work, store
+from lookalike.io.formats.exports import Export
 from lookalike.io.formats.records import Weights
 from lookalike.io.formats.tables import SHARD
 from lookalike.io.vectors import unit
+from lookalike.job import packages
 from lookalike.job.errors import LookalikeError
 from lookalike.job.telemetry import switch_off_telemetry
 
@@ -142,7 +144,7 @@ def load_model(
     catalogue.check_models([name])
     runtime = catalogue.plan.runtime(name)
     machine = encoders.Machine(threads or os.cpu_count() or 1, bool(runtime.gpu) if gpu is None else gpu)
-    weights = catalogue.weights(name)
+    weights = _weights(catalogue, name)
     key, exported = catalogue.plan.embedding_key(name), catalogue.export(name, weights)
     if exported is None and not (machine.gpu and (cuda_devices() or Path("/dev/kfd").exists())):
         exported = _export(catalogue, name, weights, machine.threads)
@@ -258,7 +260,7 @@ def _file_of(image: Image.Image) -> bytes:
     if not image.width or not image.height:
         raise images.BadImage("has no pixels")
     try:
-        upright = ImageOps.exif_transpose(image)
+        upright = images.upright(image)
         file = BytesIO()
         if upright.mode == "RGB" and not upright.has_transparency_data and "icc_profile" not in upright.info:
             upright.save(file, "BMP")
@@ -278,33 +280,53 @@ def _export(catalogue: Catalogue, model: str, weights: Weights, threads: int) ->
 
     None for a model that is not exported, and where that is impossible: the packages or a home directory are missing.
     """
-    key = catalogue.plan.export_key(model)
-    if not key or importlib.util.find_spec("onnxruntime") is None:
-        return None
-    code = catalogue.plan.code("export", model=model)
-    identity = json.dumps([key, code, store.checksum(weights)])
-    try:
-        folder = cache_folder() / "networks" / hashlib.sha256(identity.encode()).hexdigest()[:32]
-    except RuntimeError as error:
-        log.info("computing with torch: %s", error)
-        return None
-    record = folder / "export.json"
-    if not record.is_file():
-        if any(importlib.util.find_spec(name) is None for name in export.NEEDED):
+    record = _record(catalogue, model, weights)
+    if record and not record.is_file():
+        if packages.missing(export.NEEDED):
             return None
-        log.info("exporting %s to ONNX, once: %s", model, folder)
-        store.write_json(weights, folder / "weights.json")
+        log.info("exporting %s to ONNX, once: %s", model, record.parent)
+        store.write_json(weights, record.with_name("weights.json"))
         export.export(
             export.ExportJob(
-                weights=str(folder / "weights.json"),
+                weights=str(record.with_name("weights.json")),
                 out=str(record),
-                key=key,
-                code=code,
+                key=catalogue.plan.export_key(model),
+                code=catalogue.plan.code("export", model=model),
                 batch_size=catalogue.plan.runtime(model).batch_size,
                 threads=threads,
             )
         )
     return record
+
+
+def _record(catalogue: Catalogue, model: str, weights: Weights) -> Path | None:
+    """Where the user's cache has the export.json of a model's network; None if it cannot have one."""
+    key = catalogue.plan.export_key(model)
+    if not key or packages.missing(["onnxruntime"]):
+        return None
+    identity = json.dumps([key, catalogue.plan.code("export", model=model), store.checksum(weights)])
+    try:
+        folder = cache_folder() / "networks"
+    except RuntimeError as error:
+        log.info("computing with torch: %s", error)
+        return None
+    return folder / hashlib.sha256(identity.encode()).hexdigest()[:32] / "export.json"
+
+
+def _weights(catalogue: Catalogue, model: str) -> Weights:
+    """The model's weights; the error for missing ones says how to fetch them ahead of time."""
+    try:
+        return catalogue.weights(model)
+    except LookalikeError as error:
+        with suppress(LookalikeError), offline():  # without torch, a network that was exported before is enough
+            weights = catalogue.fetched(model)
+            record = _record(catalogue, model, weights)
+            if record and record.is_file() and store.read_json(record, Export).network:
+                return weights
+        if model == ENTRY:
+            raise
+        files = "".join(f" --configfile {path}" for path in catalogue.configfiles)
+        raise LookalikeError(f"{error} To fetch the weights ahead of time: lookalike fetch {model}{files}") from None
 
 
 def _whole(entry: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from lookalike.job.progress import Progress
 
 log = logging.getLogger(__name__)
 
+IN_BETWEEN = 100  # computed images for each stored one that was read in between, or their speed is unknown
 Known = Callable[[str], bool]
 Compute = Callable[[pa.Table, Known | None], Embedded]
 Row = dict[str, Any]  # of a SHARD table
@@ -85,7 +86,7 @@ def embed_missing(rows: pa.Table, kept: VectorStore, threads: int, compute: Comp
     )
     count = len(order) - taken
     log.info("%d vectors computed + %d from the vector store = %d", count, taken, len(order))
-    representative = count >= taken and not done.known
+    representative = count >= taken and count >= IN_BETWEEN * len(done.known)
     return embedded, Reuse(count, taken, representative, looked_up - started + took - computed)
 
 

@@ -199,6 +199,19 @@ def full_size(data: bytes, image: Image.Image) -> Size:
     return _upright_size(_opened(essentials(data))) if data.startswith(JPEG) else image.size
 
 
+def count_pixels(data: bytes) -> int:
+    """Width times height as the header says. For a file that ``decode`` rejects, it may raise anything."""
+    width, height = phone_formats.jpeg_xl(data).size if phone_formats.is_jpeg_xl(data) else _opened(data).size
+    return width * height
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image that the user opened with Pillow, turned as ``decode`` turns the file."""
+    image.load()  # turns a TIFF
+    turn = UPRIGHT.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
 def _opened(data: bytes) -> Image.Image:
     if kind := phone_formats.kind_of(data):
         return phone_formats.opened(data, kind, FORMATS)

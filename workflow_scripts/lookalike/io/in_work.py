@@ -8,6 +8,7 @@ its own (``alone.py``); one that hangs or dies there too is rejected. Both files
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -176,7 +177,9 @@ def guarding(path: str | Path, shard_sha256: str, seconds: float) -> Iterator[Gu
     notes = Notes(Path(path), shard_sha256, seconds)
     name, log_file = _of_the_log()
     program = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), str(path), str(seconds), name, log_file]
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, watchdog.ENDING)  # until it handles them, it would die of them
     dog = subprocess.Popen(program, stdin=subprocess.PIPE)
+    signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
     assert dog.stdin
     try:
         yield notes

@@ -160,7 +160,7 @@ class VectorStore:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added. Where that fails, the job continues without the store."""
+        """Write what was added. Where that fails, the job continues without it."""
         tables, self._pending, self._waiting, self._written = self._pending, [], 0, time.monotonic()
         if not tables or not self._writable:
             return

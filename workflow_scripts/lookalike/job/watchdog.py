@@ -17,6 +17,7 @@ from typing import Any
 
 SLOT = 1 << 15  # bytes that each thread has in the file of images in work
 TICK = 0.5  # seconds between two looks at that file
+ENDING = (signal.SIGINT, signal.SIGTERM)  # what a person or a cluster ends jobs with
 GRACE = 3.0  # seconds that a job has to end after an interrupt or an error
 DONE = b"done\n"  # what the job says before it ends the watchdog; any other end is a death
 FAILED = b"failed\n"  # the job wants to end with an error, and a thread that hangs keeps it from that
@@ -56,8 +57,9 @@ class Clock:
 def watch(job: int, path: str, seconds: float, tell: Callable[[str], None]) -> None:
     """Watch the process ``job`` until it ends."""
     ending: list[float] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDING:
         signal.signal(number, lambda *_: ending.append(time.monotonic()))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # the job has started it with these blocked
     clock = Clock()
     while True:
         ready, _, _ = select.select([sys.stdin], [], [], TICK)

@@ -27,7 +27,7 @@ MAPPED = "results/{dataset}/map/{model}/{index}.parquet"
 
 SHARDS_OF_A_JOB = 100  # shard files that one job writes
 
-REPORT_FILES = ("leaderboard.csv", "comparisons.json", "duplicates.json", "duplicates.parquet", "index.html")
+REPORT_FILES = ("leaderboard.csv", "comparisons.json", "duplicates.json", "duplicates.parquet", "cases", "index.html")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Paths:
     def pattern(names: Iterable[str]) -> str:
         """A regular expression that matches exactly these names."""
         return "|".join(re.escape(name) for name in sorted(names, reverse=True)) or "(?!)"
+
+    @staticmethod
+    def with_wildcard(dataset: str, paths: Iterable[str]) -> list[str]:
+        """A data set's paths with the wildcard ``{dataset}`` for its name."""
+        return [path.replace(f"results/{dataset}/", "results/{dataset}/", 1) for path in paths]
 
     def shard_pattern(self) -> str:
         """A regular expression for shard ids: of the parts, as an alternation of thousands of ids is slow."""

@@ -29,6 +29,7 @@ from lookalike.io.formats.records import (
 from lookalike.io.formats.tables import IMAGES, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.report import near_duplicates
+from lookalike.report.cases import IN_PAGE, Limits
 from lookalike.report.near_duplicates import NearDuplicates
 
 StrPath = str | Path
@@ -217,6 +218,7 @@ class ReportJob:
     near_duplicates: StrPath | None = None
     audit: Sequence[StrPath] = ()
     maps: Sequence[StrPath] = ()
+    limits: Limits = IN_PAGE
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -239,10 +241,8 @@ def read(job: ReportJob) -> Evidence:
         measured = store.read_json(path, Metrics)
         pair = (measured.model, measured.index)
         if pair not in footers:
-            raise LookalikeError(
-                f"{path}: no table of neighbors belongs to model '{measured.model}' and index '{measured.index}'. "
-                "Delete the file and run again."
-            )
+            why = f"no table of neighbors belongs to model '{measured.model}' and index '{measured.index}'"
+            raise LookalikeError(f"{path}: {why}. Delete the file and run again.")
         if measured.made_from.get("neighbors") != store.identity(footers[pair][0]):
             raise LookalikeError(
                 f"{path}: was measured from another version of {footers[pair][0]}. Delete {path} and run again."

@@ -22,7 +22,7 @@ from lookalike.report.maps import Map
 
 SHOWN = 5  # neighbors per model
 MOST_MATCHES = 2  # true matches shown next to a query
-MOST_QUERIES = 50_000  # listed in a report; a browser holds these, and the tables of neighbors hold all
+MOST_QUERIES = 200_000  # listed in a report; a browser holds these, and the tables of neighbors hold all
 PRECISION = "90"  # target whose threshold decides which mistakes a system would have acted on
 
 # Rows per outcome in pages without scripts, 40 in all. Disagreement shows most; outcomes with too few queries leave

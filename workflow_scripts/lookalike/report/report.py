@@ -17,6 +17,7 @@ from lookalike.io import store
 from lookalike.report import (
     appendix,
     board,
+    cases,
     cautions,
     choices,
     examples,
@@ -51,20 +52,24 @@ SECTIONS = (
 
 
 def write_report(job: ReportJob) -> None:
-    """Write an experiment's report as one self-contained HTML file.
+    """Write an experiment's report: one self-contained HTML file, or above ``limits`` with a folder beside it.
 
     ``key`` is ``plan.Plan.report_key``. ``metrics`` and ``seen`` (INDEX_IMAGES) are parallel, in the experiment's
     order; ``neighbors`` and ``showcase`` (neighbors of the showcase images) may be in any order, as their footers
     identify them. The output is reproducible byte for byte. Raises LookalikeError if an input is missing or damaged, or
     if inputs contradict each other.
     """
-    html = render(inputs.read(job))
-    with store.atomic(job.out) as temporary:
+    evidence, page = inputs.read(job), Path(job.out)
+    explored, files = _explored(evidence, job.limits)
+    html = render(evidence, explored)
+    cases.write(files, page)
+    with store.atomic(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
-    log.info("report: %s", Path(job.out).resolve())
+    cases.tidy(files, page)
+    log.info("report: %s", page.resolve())
 
 
-def render(evidence: Evidence) -> str:
+def render(evidence: Evidence, explored: dict[str, Any]) -> str:
     """The HTML of the report."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -95,7 +100,7 @@ def render(evidence: Evidence) -> str:
         "style": _included("style.css") + _included("map.css"),
         "script": Markup(page_scripts.bundle()),
     }
-    return environment.get_template("index.html.j2").render(_content(evidence))
+    return environment.get_template("index.html.j2").render(_content(evidence) | explored)
 
 
 def _included(name: str) -> str:
@@ -144,7 +149,6 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "pareto": pareto.sentence,
         "ladders": meaning.ladders(evidence),
         "follows": meaning.follows(evidence),
-        **_explored(evidence),
         "rejected": tables.rejected(evidence),
         "provenance": tables.provenance(evidence),
         "definitions": tables.definitions(evidence),
@@ -156,20 +160,29 @@ def _content(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _explored(evidence: Evidence) -> dict[str, Any]:
-    """The queries with their thumbnails, for the explorer and for pages without scripts."""
+def _explored(evidence: Evidence, limits: cases.Limits) -> tuple[dict[str, Any], cases.Files | None]:
+    """The queries with their thumbnails, for the explorer and for pages without scripts; and files beside the page."""
     listed = queries.listed(evidence)
     twins = [image_id for pairs in evidence.duplicates.examples.values() for pair in pairs for image_id in pair]
     elsewhere = {*twins, *scenes.image_ids(evidence), *negatives.image_ids(evidence)}
     rows = [row for row, image_id in enumerate(listed.ids) if image_id in elsewhere] if elsewhere else []
+    many = len(listed.images) > limits.queries
+    room = sprites.FOLDER if many else sprites.PAGE
     thumbnails = None
     if evidence.has_pixels:
-        thumbnails = sprites.make(evidence, list(dict.fromkeys([*rows, *listed.shown_images.tolist()])))
-    return {
+        thumbnails = sprites.make(evidence, list(dict.fromkeys([*rows, *listed.shown_images.tolist()])), room)
+    shown = explorer.make(listed, thumbnails)
+    uris = thumbnails.uris() if thumbnails else []
+    files = None
+    if many or len(shown.data) + sum(map(len, uris)) > limits.bytes:
+        files = cases.Files(shown.data, thumbnails.sheets if thumbnails else [])
+    content = {
         "examples": examples.make(listed, thumbnails),
-        "explorer": explorer.make(listed, thumbnails),
+        "explorer": shown,
         "judged": listed.outcomes,
         "outcomes": words.outcomes(one_model=len(evidence.models) == 1, known=bool(evidence.matched)),
-        "sprites": thumbnails.data if thumbnails else [],
+        "sprites": files.images() if files else uris,
+        "beside": files.script if files else "",
         "omitted": thumbnails.omitted if thumbnails else 0,
     }
+    return content, files

@@ -14,8 +14,6 @@ from lookalike.report.evidence import Evidence
 ACROSS = 8  # cells in a row and in a column of a sprite; style.css knows this number
 GAP = 1  # transparent pixels around each image, so that scaling mixes no two
 SIDES = (160, 128, 96, 80, 64, 48)  # pixels of the longer side, the largest that fits first
-ROOMY = 2_700_000  # bytes of all sprites that allow a larger side; as text in the page they take a third more
-MOST = 9_000_000  # bytes of all sprites; images beyond it are left out
 TRIED = ACROSS**2  # images whose size in bytes predicts that of all
 QUALITY = 72
 
@@ -23,56 +21,74 @@ Pixels = Image.Image
 
 
 @dataclass(frozen=True)
+class Room:
+    """Bytes of all sprites: ``roomy`` ones allow a larger side, images beyond ``most`` are left out; as text in a page
+    they take a third more. ``images`` bounds the time that it takes, a few milliseconds each."""
+
+    roomy: int = 2_700_000
+    most: int = 9_000_000
+    images: int = 60_000
+
+
+PAGE = Room()
+FOLDER = Room(roomy=120_000_000, most=480_000_000)
+
+
+@dataclass(frozen=True)
 class Thumbnails:
     """Where each image is, and why others are not shown.
 
-    ``data``: the sprites as data URIs. ``cells``: row of the images table -> number of its cell, counted over all
+    ``sheets``: the sprites, WebP. ``cells``: row of the images table -> number of its cell, counted over all
     sprites. ``reasons``: row -> why there is no thumbnail.
     """
 
-    data: list[str]
+    sheets: list[bytes]
     side: int
     cells: dict[int, int]
     reasons: dict[int, str]
     omitted: int  # images without a thumbnail because the report would become too large
 
+    def uris(self) -> list[str]:
+        """The sprites as data URIs."""
+        return ["data:image/webp;base64," + base64.b64encode(sheet).decode() for sheet in self.sheets]
 
-def make(evidence: Evidence, rows: Sequence[int]) -> Thumbnails:
+
+def make(evidence: Evidence, rows: Sequence[int], room: Room = PAGE) -> Thumbnails:
     """Thumbnails of these rows of the images table, in order of priority."""
     table = evidence.images.select(["root", "path"])
     sample = list(rows[:: max(1, len(rows) // TRIED)][:TRIED])
     tried = {row: image for row, image, _ in _load(table, sample, SIDES[0]) if image}
-    side, most = _affordable(list(tried.values()), len(rows))
+    side, most = _affordable(list(tried.values()), len(rows), room)
     cells: dict[int, int] = {}
     reasons = dict.fromkeys(rows[most:], "omitted: the report would become too large")
     readable: list[Pixels] = []
-    data = []
+    sheets: list[bytes] = []
 
     def flush() -> None:
-        data.append("data:image/webp;base64," + base64.b64encode(_sprite(readable, side)).decode())
+        sheets.append(_sprite(readable, side))
         readable.clear()
 
     for row, image, reason in _load(table, rows[:most], side):
         if image is None:
             reasons[row] = reason
             continue
-        cells[row] = len(data) * ACROSS**2 + len(readable)
+        cells[row] = len(sheets) * ACROSS**2 + len(readable)
         readable.append(image)
         if len(readable) == ACROSS**2:
             flush()
     if readable:
         flush()
-    return Thumbnails(data, side, cells, reasons, len(rows[most:]))
+    return Thumbnails(sheets, side, cells, reasons, len(rows[most:]))
 
 
-def _affordable(tried: list[Pixels], count: int) -> tuple[int, int]:
+def _affordable(tried: list[Pixels], count: int, room: Room) -> tuple[int, int]:
     """The side of a thumbnail, and how many there may be."""
     size = 0.0
     for side in SIDES:
         size = len(_sprite([_fitted(image, side) for image in tried], side)) / max(1, len(tried))
-        if size * count <= ROOMY:
-            return side, count
-    return SIDES[-1], min(count, int(MOST / size))
+        if size * count <= room.roomy:
+            return side, min(count, room.images)
+    return SIDES[-1], min(count, int(room.most / size), room.images)
 
 
 def _load(table: pa.Table, rows: Iterable[int], side: int) -> Iterator[tuple[int, Pixels | None, str]]:

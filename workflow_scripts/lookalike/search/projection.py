@@ -112,8 +112,8 @@ def _chosen(job: ProjectJob, sample: pa.Table, ids: pa.Array, embedded: NDArray[
     draw = np.random.default_rng(SEED)
     outside = sample["showcase"].to_numpy() if "showcase" in sample.column_names else np.zeros(len(ids), np.bool_)
     queries = np.flatnonzero(sample["query"].to_numpy() & ~outside)
-    chosen = [*np.flatnonzero(outside).tolist(), *draw.permutation(queries).tolist()]
-    together = ([row, *matches.get(row, [])[:MATCHES], hits.get(row, -1)] for row in chosen if embedded[row])
+    all_queries = [*np.flatnonzero(outside).tolist(), *draw.permutation(queries).tolist()]
+    together = ([row, *matches.get(row, [])[:MATCHES], hits.get(row, -1)] for row in all_queries if embedded[row])
     references = np.flatnonzero(sample["reference"].to_numpy() & embedded[:-1])
     some = draw.choice(references, min(job.most, len(references)), replace=False)
     return _first(

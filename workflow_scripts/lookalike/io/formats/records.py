@@ -30,7 +30,7 @@ class EmbedTiming(Record):
     """Timing of one embed job. ``seconds`` is the wall time of the whole stage after loading the model.
 
     ``images`` were computed in that time; ``from_store`` more were taken from the vector store before and after. It is
-    ``representative`` of the model's speed if those were at most as many, and none of them was read in between.
+    ``representative`` of the model's speed if those were at most as many, and hardly any was read in between.
 
     ``stages``, in seconds: `read`, `decode` and `preprocess` are summed over the threads; `transfer` (to a GPU and
     back) and `forward` are device time; `write` and `wait` (for images) are wall time.

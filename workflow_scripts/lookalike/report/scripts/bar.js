@@ -214,7 +214,7 @@ export function filterBar(data, state, changed) {
   );
   const clear = make("button", { type: "button", class: "clear" }, "Clear filters");
   clear.addEventListener("click", () => (Object.assign(state, nothing(), { map: state.map }), changed()));
-  const area = make("button", { type: "button", class: "area" });
+  const area = make("button", { type: "button", class: "area" }, "Area of the map");
   area.addEventListener("click", () => ((state.area = ""), changed()));
   updates.push(() => {
     const chosen = areaOf(state.area);

@@ -27,7 +27,10 @@ export async function startExplorer() {
   if (!packed || !section || !few) return;
   let /** @type {import("./data.js").Data} */ data;
   try {
-    data = await unpack(packed.textContent ?? "");
+    const beside = /** @type {{lookalikeCases?: string}} */ (/** @type {unknown} */ (window)).lookalikeCases;
+    const missing = document.getElementById("cases-missing");
+    if (missing && !beside) missing.hidden = false;
+    data = await unpack(packed.textContent || beside || "");
   } catch (error) {
     few.outerHTML = few.textContent ?? ""; // an old browser cannot unpack the data
     throw error;

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from lookalike.io import archives, images, in_work
 from lookalike.io.formats.tables import SHARD
@@ -136,8 +134,7 @@ class _Reader(in_work.Guard):
 def _pixels(data: bytes) -> int:
     """Width times height, from the header; 0 for what cannot be decoded, and is rejected afterwards."""
     try:
-        with Image.open(BytesIO(data), formats=images.FORMATS) as image:
-            return image.width * image.height
+        return images.count_pixels(data)
     except Exception:  # a broken file may make Pillow raise anything
         return 0
 
