@@ -165,6 +165,7 @@ def test_embedding_with_an_export_imports_neither_torch_nor_transformers(vit: Pa
     assert footer["engine"]["version"]
     assert footer["engine"]["instructions"]
     assert footer["dtypes"]["compute"] == "float32"
+    assert footer["export"]
 
 
 def test_memory_does_not_grow_with_the_number_of_images(vit: Path, tmp_path: Path) -> None:
@@ -288,6 +289,20 @@ def test_a_damaged_or_removed_network_is_refused(vit: Path, tmp_path: Path) -> N
     network.write_bytes(content)
     with pytest.raises(LookalikeError, match=r"network.onnx: has changed since it was exported, or is damaged"):
         encoders.load(transformers_entry(vit), weights, encoders.Machine(), path)
+
+
+def test_a_network_exported_in_another_way_is_another_one_for_the_vector_store(vit: Path, tmp_path: Path) -> None:
+    """An export made again by other code or another torch has the same key and weights."""
+    weights, path = made(transformers_entry(vit), tmp_path)
+    first = encoders.export(encoders.load(transformers_entry(vit), weights, encoders.Machine(), path))
+    record = store.read_json(path, Export)
+    assert record.network
+    network = path.with_name("network.onnx")
+    network.write_bytes(network.read_bytes() + b"\x32\x01x")  # a doc string, which changes nothing but the file
+    files = {"network.onnx": store.sha256_file(network)}
+    store.write_json(record.model_copy(update={"network": record.network.model_copy(update={"files": files})}), path)
+    assert first
+    assert first != encoders.export(encoders.load(transformers_entry(vit), weights, encoders.Machine(), path))
 
 
 def test_other_weights_are_exported_again_and_never_mixed_up(tmp_path: Path, cache: Path) -> None:

@@ -10,13 +10,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from conftest import REPOSITORY, largest_file
 from lookalike.cli.main import app
-from lookalike.embed import embed, encoders
+from lookalike.embed import batches, embed, encoders
+from lookalike.embed.batches import ShardImage
 from lookalike.embed.embed import EmbedJob, embed_shard
 from lookalike.io import content_hashes, store, vector_store
 from lookalike.io.formats.records import EmbedTiming, Weights
@@ -185,6 +187,7 @@ def test_equal_bytes_have_equal_vectors_in_other_data_sets_and_under_other_names
         {"encoder": type("OtherEngine", (Counting,), {"engine": "library"})},
         {"encoder": type("Half", (Counting,), {"compute_dtype": "float16"})},
         {"encoder": type("OtherCpu", (Counting,), {"instructions": "avx512f"})},
+        {"encoder": type("ExportedAgain", (Counting,), {"export": "other network"})},
         {"weights": "changed"},
     ],
     ids=str,
@@ -311,6 +314,41 @@ def test_a_flipped_bit_costs_time_and_changes_no_vector(
         computed.add(jobs.embed())
         assert jobs.bytes() == expected
     assert len(computed) > 1
+
+
+def test_a_page_that_a_flipped_bit_hides_moves_no_vector_to_another_image(tmp_path: Path) -> None:
+    count, dimension = 6000, 256
+    hashes = [f"{number:064x}" for number in np.random.default_rng(0).permutation(1 << 20)[:count]]
+    values = np.random.default_rng(0).standard_normal((count, dimension), np.float32)
+    images = [ShardImage(sha256, sha256, sha256, (4, 4)) for sha256 in hashes]
+    kept = VectorStore(tmp_path, dict.fromkeys(vector_store.DECIDES))
+    kept.add(batches.table(images, values))
+    kept.flush()
+    (path,) = tmp_path.glob("*/*.parquet")
+    pages = pq.ParquetFile(path).metadata.row_group(0).column(4)
+    assert pages.path_in_schema.startswith("embedding")
+    content = bytearray(path.read_bytes())
+    content[pages.data_page_offset + 1] ^= 1 << 1  # the type in the page's header, which has no checksum: it is skipped
+    path.write_bytes(content)
+    assert not list(VectorStore(tmp_path, kept.provenance).take(hashes, dimension))
+
+
+def test_a_link_overwritten_with_another_models_shard_gives_none_of_its_vectors(jobs: Jobs) -> None:
+    """``cp`` writes into the file that the store links to."""
+    paths = sorted(jobs.add(*range(9)).photos.iterdir())
+    jobs.sample(paths[:4])
+    jobs.embed()
+    jobs.sample(paths[:2] + paths[4:], "foreign")
+    jobs.embed(
+        "foreign", type("Negative", (Counting,), {"encode": lambda _, batch: -batch.astype(np.float32)})(), code="b"
+    )
+    (linked,) = [path for path in jobs.tables() if path.samefile(jobs.folder / "shard.parquet")]
+    linked.write_bytes((jobs.folder / "foreign.parquet").read_bytes())
+    jobs.sample(paths[:3])
+    assert jobs.embed() == 3
+    jobs.sample(paths, "all")
+    assert jobs.embed("all") == 6
+    assert jobs.bytes("all") == without_store(jobs)
 
 
 @pytest.mark.usefixtures("_written_at_once")

@@ -85,6 +85,7 @@ def embed_shard(job: EmbedJob) -> None:
         "weights_sha256": weights_sha256(fetched),
         "dtypes": {"compute": encoder.compute_dtype, "stored": entry.stored_dtype},
         "engine": encoders.engine(encoder),
+        "export": encoders.export(encoder),
         "versions": {**encoder.versions, **store.versions("pyarrow", *(kind.package for kind in phone_formats.KINDS))},
     }
     kept = VectorStore(job.vector_store, provenance) if job.vector_store and entry.reusable else None

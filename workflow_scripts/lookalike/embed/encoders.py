@@ -116,6 +116,12 @@ def load(key: str, weights: Weights, machine: Machine, export: str | Path | None
     return cast(Encoder, loaded)
 
 
+def export(encoder: Encoder) -> str | None:
+    """What identifies the exported network that computes the vectors, for a footer; None without one."""
+    identity: str | None = getattr(encoder, "export", None)
+    return identity
+
+
 def engine(encoder: Encoder) -> dict[str, str]:
     """What computes the vectors, for a footer: name, version, and what its kernels are chosen by."""
     name: str = getattr(encoder, "engine", "python")

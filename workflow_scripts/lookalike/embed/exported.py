@@ -4,6 +4,7 @@ A row of the result does not depend on the batch that it was computed in, bit fo
 vector is a function of the image alone.
 """
 
+import hashlib
 import importlib.util
 import logging
 from pathlib import Path
@@ -74,6 +75,8 @@ class Exported:
         self._layout, self.where = network.layout, str(file)
         self._pooling = getattr(entry, "pooling", "mean")
         self.device = self._session.device
+        decides = network.model_dump_json(include={"files", "resizing", "layout"})
+        self.export = hashlib.sha256(decides.encode()).hexdigest()
         self._geometry = geometry(network)
         if entry.decode == "fast":
             self.needs = self._geometry.needs

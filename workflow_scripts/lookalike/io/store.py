@@ -5,7 +5,7 @@ library versions, row count. No dates and no host names: the same input must giv
 
 A flipped bit is an error that names the file. In Parquet, page checksums cover the data and the ``lookalike_sha256``
 entry the footer: SHA-256 of all bytes before the footer, and of the footer with that second hash set to zeros. The
-first is not verified on reading, but makes the second one identify the whole file. JSON has a ``checksum`` of itself.
+first makes the second one identify the whole file; only ``verify`` checks it. JSON has a ``checksum`` of itself.
 """
 
 import hashlib
@@ -87,12 +87,9 @@ def _seal(path: Path) -> None:
     """Put the hashes into the footer of a Parquet file, where space was reserved for them."""
     with path.open("r+b") as file:
         start, footer = _footer(file)
-        file.seek(0)
-        data = hashlib.sha256()
-        for begin in range(0, start, 1 << 20):
-            data.update(file.read(min(1 << 20, start - begin)))
+        data = _hash_of_start(file, start)
         *_, place = HASHES.finditer(footer)
-        footer = _replaced(footer, place.start(1), data.hexdigest().encode())
+        footer = _replaced(footer, place.start(1), data.encode())
         footer = _replaced(footer, place.start(2), hashlib.sha256(footer).hexdigest().encode())
         file.seek(start)
         file.write(footer)
@@ -128,7 +125,11 @@ def read_columns(path: str | Path, *columns: str) -> pa.Table:
 
 
 def read_batches(path: str | Path, *columns: str, rows: int) -> Iterator[pa.RecordBatch]:
-    """Read some columns of a table that was checked already, at most ``rows`` rows at a time."""
+    """Read some columns of a table that was checked already, at most ``rows`` rows at a time.
+
+    A damaged page header may make columns differ in their rows, and raises only after the last batch: use none of them
+    then, or ``verify`` the file first.
+    """
     with _opened(path, pre_buffer=False, buffer_size=1 << 20) as file:
         count = 0
         for batch in file.iter_batches(rows, columns=list(columns)):
@@ -159,6 +160,26 @@ def identity(path: str | Path) -> str:
     """The identity of a table's file: a hash over all of its bytes, read from its footer."""
     with _reading(path):
         return _verified(path)
+
+
+def verify(path: str | Path) -> None:
+    """Raise LookalikeError for a table's file of which any byte has changed; reads all of it."""
+    with _reading(path):
+        _verified(path)
+        with Path(path).open("rb") as file:
+            start, footer = _footer(file)
+            *_, recorded = HASHES.finditer(footer)
+            if _hash_of_start(file, start).encode() != recorded.group(1):
+                raise ValueError("the checksum of its pages does not match")
+
+
+def _hash_of_start(file: BinaryIO, size: int) -> str:
+    """SHA-256 of a file's first bytes."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    for begin in range(0, size, 1 << 20):
+        digest.update(file.read(min(1 << 20, size - begin)))
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Vectors that were computed before, found by the SHA-256 of an image's bytes and by what else decides its vector.
 
-``results/vector_store/{identity}/`` is the folder of one combination of settings, code, weights, precision, engine and
-versions (``DECIDES``). Its tables are embedding shards: hard links to finished ones, which take no space, and what jobs
-that did not finish have computed. Beside each is ``{name}.keys``, by which an image is looked up without reading them.
+``results/vector_store/{identity}/`` is the folder of one combination of settings, code, weights, precision, engine,
+exported network and versions (``DECIDES``). Its tables are embedding shards: hard links to finished ones, which take no
+space, and what jobs that did not finish have computed. Beside each is ``{name}.keys``, by which an image is looked up
+without reading them.
 
 Every file is written once, whole, and under a name of its own, so jobs never wait for each other. Nothing depends on
 any of them: one that is missing, damaged or of another identity is passed over, and its images are computed again.
@@ -33,7 +34,7 @@ from lookalike.job.errors import LookalikeError
 log = logging.getLogger(__name__)
 
 FOLDER = "results/vector_store"
-DECIDES = ("key", "code", "weights_sha256", "dtypes", "engine", "versions")  # of a shard's footer
+DECIDES = ("key", "code", "weights_sha256", "dtypes", "engine", "export", "versions")  # of a shard's footer
 KEYS = np.dtype([("image_id", "<u8"), ("sha256", "<u8")])  # hash of the id, and the hash of the bytes, cut to 64 bits
 SECONDS = 30  # of computing that are lost at most when a job is killed
 BYTES = 1 << 26  # of vectors that wait to be written
@@ -134,8 +135,7 @@ class VectorStore:
         return [(self._files[number], wanted) for number, wanted in sorted(by_number.items())]
 
     def _read(self, path: Path, wanted: list[str], dimension: int) -> Iterator[Found]:
-        if _identity(store.read_provenance(path)) != self.identity:
-            raise LookalikeError(f"{path}: is of another model, code or engine.")
+        self._check(path)
         remaining = set(wanted)
         for batch in store.read_batches(path, "sha256", "width", "height", "embedding", rows=BLOCK):
             rows = []
@@ -151,6 +151,12 @@ class VectorStore:
             if vectors.shape[1] != dimension:
                 raise LookalikeError(f"{path}: its vectors have {vectors.shape[1]} dimensions, not {dimension}.")
             yield Found(part["sha256"].to_pylist(), sizes, vectors)
+
+    def _check(self, path: Path) -> None:
+        """Raise LookalikeError for a damaged table, or one of another identity: a shard may have been overwritten."""
+        if _identity(store.read_provenance(path)) != self.identity:
+            raise LookalikeError(f"{path}: is of another model, code or engine.")
+        store.verify(path)  # what follows takes its vectors block by block
 
     def add(self, table: pa.Table) -> None:
         """Keep a table of EMBEDDINGS; it is on disk after ``SECONDS``, or once ``BYTES`` are waiting."""
@@ -216,7 +222,8 @@ class VectorStore:
         if path.stat().st_nlink > 1:
             return
         rest = None
-        with suppress(LookalikeError):  # it is damaged
+        with suppress(LookalikeError):  # nothing of it can be used
+            self._check(path)
             table = store.read_table(path, EMBEDDINGS)
             rest = table.filter(pc.invert(pc.is_in(table["sha256"], covered)))
         if rest:
