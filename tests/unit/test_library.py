@@ -108,6 +108,13 @@ def test_search_changes_no_argument_and_leaves_out_the_query_itself() -> None:
     assert scores[0, 2] == -np.inf
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint64])
+def test_row_numbers_of_any_integer_type_leave_out_the_query_itself(dtype: type) -> None:
+    vectors = np.random.default_rng(0).standard_normal((300, 4))
+    indices, _ = la.search(vectors[:100], vectors, k=1, own=np.arange(100).astype(dtype))
+    np.testing.assert_array_equal(indices, la.search(vectors[:100], vectors, k=1, own=np.arange(100)).indices)
+
+
 @pytest.mark.parametrize(
     ("queries", "references", "more", "message"),
     [
@@ -118,6 +125,9 @@ def test_search_changes_no_argument_and_leaves_out_the_query_itself() -> None:
         ([[1, 0]], [[1, 0]], {"k": 0}, "k: is 0. Set it to 1 or more"),
         ([[1, 0]], [[1, 0]], {"own": np.array([0.0])}, "own: has the shape .* one row number per query"),
         ([[1, 0]], [[1, 0]], {"own": np.array([0, 1])}, "own: has the shape"),
+        ([[1, 0]], [[1, 0]], {"own": np.array([1])}, "own: has 1, which is not a row of the 1 references"),
+        ([[1, 0]], [[1, 0]], {"own": np.array([-2])}, "own: has -2, which is not a row"),
+        ([[1j, 0]], [[1, 0]], {}, "queries: are not an array of numbers"),
     ],
 )
 def test_search_refuses_what_has_no_answer(queries: Any, references: Any, more: Any, message: str) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from pydantic import TypeAdapter
 
 import lookalike as la
 import onnx_networks
+import profiles
 import tiny
 from conftest import REPOSITORY, ImageFolder, made_image
 from lookalike.config.models import Embed
@@ -181,6 +183,52 @@ def test_an_image_has_one_vector_as_path_bytes_and_pil_image(tmp_path: Path) -> 
         with Image.open(path) as image:
             vectors = model.embed([path, str(path), path.read_bytes(), image])
         assert (vectors == vectors[0]).all(), name
+
+
+def test_a_pil_image_given_several_times_is_read_once(tmp_path: Path) -> None:
+    """PIL reads an image when it is first used; two threads at once would get each other's bytes."""
+    path = saved(made_image(0, (1500, 1500)), tmp_path / "large.jpg")
+    model = la.load_model({"family": "pixels", "size": 8}, threads=4)
+    with Image.open(path) as image:
+        vectors = model.embed([image] * 8)
+    np.testing.assert_array_equal(vectors, np.repeat(model.embed([path]), 8, axis=0))
+
+
+@pytest.mark.parametrize(("bits", "white", "order"), [(16, 1, "<"), (16, 0, "<"), (16, 1, ">"), (12, 1, "<")])
+def test_grey_tiffs_have_one_vector_as_path_and_pil_image(bits: int, white: int, order: str, tmp_path: Path) -> None:
+    model = la.load_model({"family": "pixels", "size": 8})
+    path = tmp_path / "grey.tiff"
+    path.write_bytes(grey_tiff(bits, white, order))
+    with Image.open(path) as image:
+        vectors = model.embed([path, image])
+    np.testing.assert_array_equal(vectors[0], vectors[1])
+
+
+def grey_tiff(bits: int, white: int, order: str) -> bytes:
+    """A TIFF of 16 x 16 grey pixels; ``white`` is its PhotometricInterpretation, 0 where 0 is white."""
+    values = np.arange(256, dtype=np.uint16) * (1 << (bits - 8))
+    if bits == 16:
+        pixels = values.astype(f"{order}u2").tobytes()
+    else:  # packed, the highest bit first
+        pixels = np.packbits(np.unpackbits(values.astype(">u2").view(np.uint8)).reshape(-1, 16)[:, 4:]).tobytes()
+    tags = [(256, 16), (257, 16), (258, bits), (259, 1), (262, white), (273, 122), (277, 1), (278, 16)]
+    tags.append((279, len(pixels)))
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags)
+    header = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    return header + entries + struct.pack(f"{order}I", 0) + pixels
+
+
+def test_cmyk_keeps_its_color_profile(tmp_path: Path) -> None:
+    cmyk = made_image(0, (32, 24)).convert("CMYK")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for entry in ({"family": "pixels", "size": 8}, {"family": "pixels", "size": 8, "icc": "srgb"}):
+        model = la.load_model(entry)
+        for name in ("cmyk.jpg", "cmyk.tiff"):
+            cmyk.save(tmp_path / name, exif=turned, icc_profile=profiles.cmyk())
+            with Image.open(tmp_path / name) as image:
+                vectors = model.embed([tmp_path / name, image])
+            np.testing.assert_array_equal(vectors[0], vectors[1])
 
 
 def test_arrays_are_rgb_in_rows_and_columns(photos: list[Path]) -> None:

@@ -4,10 +4,12 @@ import hashlib
 import json
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -195,6 +197,9 @@ class _Given(in_work.Guard):
             raise LookalikeError("images: is a single image. Put it in a list: embed([image]).")
         self.images = list(images)
         self._names = [_checked(number, image) for number, image in enumerate(self.images)]
+        # PIL reads an image's file when it is first used: several threads would get parts of it
+        of_file: defaultdict[int, Lock] = defaultdict(Lock)
+        self._reading = [of_file[id(getattr(image, "fp", None) or image)] for image in self.images]
 
     def table(self) -> pa.Table:
         """The images as a SHARD table; their ids are their positions."""
@@ -215,7 +220,8 @@ class _Given(in_work.Guard):
         if isinstance(image, np.ndarray):
             return _file_of(Image.fromarray(np.ascontiguousarray(image)))
         if isinstance(image, Image.Image):
-            return _file_of(image)
+            with self._reading[int(row["image_id"])]:
+                return _file_of(image)
         path = str(Path(image).expanduser())
         if not archives.split(path) and not Path(path).exists():
             raise images.BadImage("no such file")
@@ -225,7 +231,7 @@ class _Given(in_work.Guard):
 def _checked(number: int, image: object) -> str:
     """An image's name, for messages. Raises LookalikeError for what is not an image."""
     if isinstance(image, str | os.PathLike):
-        return os.fspath(image)
+        return os.fsencode(image).decode(errors="replace")  # Parquet takes no undecodable names
     name = f"images[{number}]"
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
@@ -264,8 +270,12 @@ def _file_of(image: Image.Image) -> bytes:
         file = BytesIO()
         if upright.mode == "RGB" and not upright.has_transparency_data and "icc_profile" not in upright.info:
             upright.save(file, "BMP")
+        elif upright.mode == "CMYK":  # which a color profile may describe
+            upright.save(file, "TIFF", exif=Image.Exif(), tiffinfo={})
         else:
-            if upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+            if upright.mode.startswith("I;16"):
+                upright = _sixteen_bits(upright, getattr(image, "tag_v2", {}))
+            elif upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
                 if upright.mode in ("I", "F"):
                     raise images.BadImage("has 32-bit values, and their white level is unknown; convert it to RGB")
                 upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
@@ -273,6 +283,14 @@ def _file_of(image: Image.Image) -> bytes:
     except (OSError, SyntaxError, ValueError) as error:  # of a file that PIL has opened and not read yet
         raise images.BadImage(f"damaged: {error}") from None
     return file.getvalue()
+
+
+def _sixteen_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """Grey as a PNG has it; a TIFF, with its ``tags``, may have another byte order, fewer bits, and 0 for white."""
+    values = np.asarray(image).astype(np.uint16) << (16 - tags.get(images.BITS, (16,))[0])
+    grey = Image.fromarray(~values if tags.get(images.PHOTOMETRIC) == 0 else values)
+    grey.info = image.info
+    return grey
 
 
 def _export(catalogue: Catalogue, model: str, weights: Weights, threads: int) -> Path | None:

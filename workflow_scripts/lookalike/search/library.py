@@ -51,14 +51,20 @@ def search(
         raise LookalikeError(
             f"own: has the shape {excluded.shape} and dtype {excluded.dtype}. Pass one row number per query, or -1."
         )
-    nearest = exact.search(found, split(among), min(k, len(among)), excluded)
+    outside = (excluded < -1) | (excluded >= len(among))
+    if outside.any():
+        raise LookalikeError(
+            f"own: has {excluded[np.argmax(outside)]}, which is not a row of the {len(among)} references. Pass a row, "
+            "counted from 0, or -1."
+        )
+    nearest = exact.search(found, split(among), min(k, len(among)), excluded.astype(np.int64))
     return Neighbors(nearest.rows, nearest.scores)
 
 
 def _vectors(given: ArrayLike, name: str) -> NDArray[np.float32]:
     try:
         vectors = np.array(given, np.float32)  # a copy, which is normalised in place
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise LookalikeError(f"{name}: are not an array of numbers ({error}). Pass (n, dimension).") from None
     if vectors.ndim != 2 or not vectors.shape[1]:
         raise LookalikeError(f"{name}: have the shape {vectors.shape}. Pass (n, dimension); of one, vector[None].")
