@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -10,12 +11,16 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 import lookalike as la
 from conftest import REPOSITORY, made_image
-from lookalike.io import phone_formats
+from lookalike.embed import batches
+from lookalike.embed.batches import ShardImage
+from lookalike.io import phone_formats, store
+from lookalike.io.formats.tables import EMBEDDINGS, SHARD
 from phone_folder import compressed, scene_canvas, take_shot
 from typed import library_types
 
@@ -140,6 +145,22 @@ def test_search_without_queries_or_references_is_empty() -> None:
     assert la.search(np.ones((2, 3)), np.empty((0, 3))).indices.shape == (2, 0)
 
 
+# --- vectors of a run ---
+
+
+def test_shards_computed_in_different_precision_are_refused(tmp_path: Path) -> None:
+    """As the index refuses them."""
+    for number, compute in enumerate(("float32", "float16")):
+        name = f"references-{number:05}.parquet"
+        row = {"image_id": [f"{number}"], "root": [""], "path": [""], "bytes": [1], "content_hash": [""]}
+        store.write_table(pa.table(row, SHARD.schema()), tmp_path / "sample/shards" / name, SHARD, {})
+        footer = {"shard_sha256": store.identity(tmp_path / "sample/shards" / name), "dtypes": {"compute": compute}}
+        vectors = batches.table([ShardImage(f"{number}", "", f"{number:064x}", (1, 1))], np.ones((1, 4), np.float32))
+        store.write_table(vectors, tmp_path / "embeddings/some" / name, EMBEDDINGS, footer)
+    with pytest.raises(la.LookalikeError, match=r"references-00001.parquet: was embedded with other .* \(dtypes\)"):
+        la.read_embeddings(tmp_path / "embeddings/some")
+
+
 # --- duplicates ---
 
 
@@ -201,6 +222,21 @@ def test_a_list_of_paths_is_enough_and_their_order_does_not_matter(shots: Path) 
     assert table.equals(la.find_duplicates(reversed(paths), threads=2))
     assert len(table) == 5
     assert table.attrs["rejected"] == {str(shots / "missing.png"): "no such file"}
+
+
+def test_a_file_given_by_two_paths_is_no_duplicate_of_itself(shots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever deletes what is not to be kept would delete the only copy."""
+    monkeypatch.chdir(shots)
+    (shots / "link.png").symlink_to("d.png")
+    assert la.find_duplicates(["d.png", shots / "d.png", "old/../d.png", "link.png"]).empty
+
+
+def test_a_name_that_is_not_utf_8_is_an_error_or_embedded(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(bytes(tmp_path) + b"/\xff.png"))
+    made_image(0).save(path)
+    assert la.load_model("pixels").embed([path]).shape == (1, 256)
+    with pytest.raises(la.LookalikeError, match=r"file name .*\.png' is not valid UTF-8. Rename the file"):
+        la.find_duplicates([path])
 
 
 def test_without_duplicates_the_table_is_empty_and_has_its_columns(shots: Path) -> None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lookalike.io import store
+from lookalike.io.checks import IDENTITY
 from lookalike.io.formats.tables import EMBEDDINGS, IMAGES
 from lookalike.job.errors import LookalikeError, did_you_mean
 
@@ -77,7 +78,7 @@ def _part(path: Path) -> int:
 def _shard(path: Path, sampled: Path, first: Path) -> pa.Table:
     """A shard's table. Raises LookalikeError if it is of another sample, or of other settings than the first one."""
     footer, expected = store.read_provenance(path), store.read_provenance(first)
-    if differing := [name for name in ("key", "code", "weights_sha256") if footer.get(name) != expected.get(name)]:
+    if differing := [name for name in IDENTITY if footer.get(name) != expected.get(name)]:
         raise LookalikeError(
             f"{path}: was embedded with other settings or code ({', '.join(differing)}) than {first.name}. Run again."
         )
