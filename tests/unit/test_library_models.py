@@ -338,6 +338,14 @@ def test_a_wrong_model_says_where_what_and_what_to_do(model: Any, message: str) 
         la.load_model(model, config="m.yaml")
 
 
+def test_an_entry_takes_nothing_from_a_model_of_the_configuration(tmp_path: Path) -> None:
+    mine = {"models": {"entry": {"embed": {"family": "pixels", "stored_dtype": "float16", "size": 4}}}}
+    (tmp_path / "mine.yaml").write_text(json.dumps(mine))
+    image = made_image(0)
+    found = la.load_model({"family": "pixels", "size": 8}, config=tmp_path / "mine.yaml").embed([image])
+    np.testing.assert_array_equal(found, la.load_model({"family": "pixels", "size": 8}).embed([image]))
+
+
 def test_a_whole_entry_brings_its_runtime() -> None:
     model = la.load_model({"embed": PIXELS, "runtime": {"batch_size": 2}})
     assert model._batch_size == 2

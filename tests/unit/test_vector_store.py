@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, features
 from typer.testing import CliRunner
 
 from conftest import REPOSITORY, largest_file
@@ -199,6 +199,13 @@ def test_nothing_is_reused_of_other_code_settings_weights_or_engines(jobs: Jobs,
     if encoder := settings.pop("encoder", None):
         settings["encoder"] = encoder()
     assert jobs.embed(**settings) == 9
+
+
+def test_nothing_is_reused_that_another_decoder_decoded(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution updates libjpeg, and Pillow stays as it is."""
+    jobs.add(*range(9)).embed()
+    monkeypatch.setattr(features, "version", lambda name: "2.0" if name == "libjpeg_turbo" else None)
+    assert jobs.embed() == 9
 
 
 def test_a_model_under_another_name_shares_its_vectors(jobs: Jobs) -> None:

@@ -41,7 +41,8 @@ class Catalogue:
         raw: Any = {}
         for path in files:
             raw = merge(raw, _mapping(path))
-        raw = merge(raw, {"models": models or {}})
+        for entries in (dict.fromkeys(models or ()), models or {}):  # they replace entries of the same name
+            raw = merge(raw, {"models": entries})
         return cls(Plan.of(raw, files), tuple(configfiles or ()), results, tuple(raw["models"]))
 
     def check_models(self, names: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from lookalike.embed import encoders
 from lookalike.embed.batches import Batches, Embedded, Keep, Seconds, ShardImage, rounded, table
@@ -31,6 +31,9 @@ from lookalike.job.progress import Progress
 from lookalike.job.usage import peak_gpu_memory_mb, peak_memory_mb
 
 log = logging.getLogger(__name__)
+
+# What Pillow decodes with. A Linux distribution updates them without Pillow.
+DECODERS = ("jpg", "libjpeg_turbo", "jpg_2000", "webp", "avif", "libtiff", "littlecms2")
 
 Row = dict[str, Any]  # of a SHARD table
 
@@ -86,6 +89,7 @@ def embed_shard(job: EmbedJob) -> None:
         "dtypes": {"compute": encoder.compute_dtype, "stored": entry.stored_dtype},
         "engine": encoders.engine(encoder),
         "export": encoders.export(encoder),
+        "decoders": {name: version for name in DECODERS if (version := features.version(name))},
         "versions": {**encoder.versions, **store.versions("pyarrow", *(kind.package for kind in phone_formats.KINDS))},
     }
     kept = VectorStore(job.vector_store, provenance) if job.vector_store and entry.reusable else None

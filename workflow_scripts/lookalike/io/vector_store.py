@@ -34,7 +34,7 @@ from lookalike.job.errors import LookalikeError
 log = logging.getLogger(__name__)
 
 FOLDER = "results/vector_store"
-DECIDES = ("key", "code", "weights_sha256", "dtypes", "engine", "export", "versions")  # of a shard's footer
+DECIDES = ("key", "code", "weights_sha256", "dtypes", "engine", "export", "decoders", "versions")  # of a shard's footer
 KEYS = np.dtype([("image_id", "<u8"), ("sha256", "<u8")])  # hash of the id, and the hash of the bytes, cut to 64 bits
 SECONDS = 30  # of computing that are lost at most when a job is killed
 BYTES = 1 << 26  # of vectors that wait to be written
