@@ -340,7 +340,8 @@ def test_a_page_without_pixels_has_the_same_queries(browser: Browser, tmp_path: 
 def test_screen_readers_hear_what_is_shown(browser: Browser, page: Path) -> None:
     browser.open(page)
     unnamed = browser.run(
-        "[...document.querySelectorAll('.list .pic, #explorer :is(button, select, input)')].filter((one) =>"
+        "[...document.querySelectorAll('.list .pic, #explorer :is(button, select, input)')]"
+        ".filter((one) => !one.hidden &&"
         " !(one.getAttribute('aria-label') || one.textContent.trim() || one.closest('label')"
         " || one.querySelector('[aria-label]'))).length"
     )

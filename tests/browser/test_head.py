@@ -263,7 +263,8 @@ def test_headings_and_landmarks_are_in_order(browser: Browser, page: Path) -> No
     assert all(b - a <= 1 for a, b in pairwise(levels)), levels
     assert browser.run("document.querySelectorAll('header, nav, main, footer').length") == 4
     unnamed = browser.run(
-        "[...document.querySelectorAll('button, input, select, [role=region], [role=img], nav')].filter((one) =>"
+        "[...document.querySelectorAll('button, input, select, [role=region], [role=img], nav')]"
+        ".filter((one) => !one.hidden &&"
         " !(one.getAttribute('aria-label') || one.getAttribute('aria-labelledby') || one.textContent.trim()"
         " || one.querySelector('[aria-label]') || one.closest('label'))).map((one) => one.outerHTML.slice(0, 100))"
     )

@@ -145,7 +145,8 @@ def _compared(evidence: Evidence, answer: Answer) -> str:
     if similar:
         sentences.append(f"{_are(similar)} not significantly different from {name}{_needed(answer)}.")
     if worse and len(worse) == len(answer.rivals):
-        others = "the other model" if len(worse) == 1 else f"all {len(worse)} other models"
+        amount = {1: "the other model", 2: "both other models"}
+        others = amount.get(len(worse), f"all {len(worse)} other models")
         sentences.append(f"{name} is significantly better than {others}.")
     elif worse:
         sentences.append(f"{_are(worse)} significantly worse than {name}.")
@@ -195,11 +196,10 @@ def _name(evidence: Evidence, answer: Answer) -> str:
 
 @dataclass(frozen=True)
 class Fact:
-    """A count in the header, its name, and a tooltip if the name needs an explanation."""
+    """A count in the head and its name."""
 
     value: str
     name: str
-    explanation: str = ""
 
 
 def facts(evidence: Evidence) -> list[Fact]:
@@ -209,7 +209,6 @@ def facts(evidence: Evidence) -> list[Fact]:
     counts = list(evidence.counts.values())
     rejected_queries = sorted({count.rejected_queries for count in counts})
     rejected = len({image.image_id for image in evidence.rejected})
-    shared = "are of one class" if evidence.labelled else "share a source image or photograph"
     return [
         _references(evidence),
         Fact(
@@ -217,13 +216,16 @@ def facts(evidence: Evidence) -> list[Fact]:
             ("query" if queries == 1 else "queries")
             + (f", {_range(rejected_queries)} of them rejected" if rejected_queries[-1] else ""),
         ),
-        Fact(words.number(matched), "with a match"),
-        Fact(words.number(queries - matched), "without a match"),
-        Fact(
-            words.number(evidence.groups),
-            "independent group" if evidence.groups == 1 else "independent groups",
-            f"Queries with a match that {shared} form one group. They tend to succeed or fail "
-            "together, so intervals and tests count each group once.",
+        Fact(words.number(matched), "with a match" if matched else "with a known match"),
+        *(
+            [
+                Fact(words.number(queries - matched), "without a match"),
+                Fact(
+                    words.number(evidence.groups), "independent group" if evidence.groups == 1 else "independent groups"
+                ),
+            ]
+            if matched
+            else []
         ),
         Fact(words.number(len(counts)), "model" if len(counts) == 1 else "models"),
         Fact(words.number(rejected), "image rejected" if rejected == 1 else "images rejected"),
@@ -238,7 +240,6 @@ def _references(evidence: Evidence) -> Fact:
     return Fact(
         _range(searched),
         f"references searched, of {words.number(sampled)}",
-        "Rejected references are not searched." + (" Their number depends on the model." if len(searched) > 1 else ""),
     )
 
 

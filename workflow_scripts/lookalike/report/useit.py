@@ -36,16 +36,16 @@ nearest = scores.argsort(axis=1)[:, ::-1]
 PLAIN = """\
 import faiss
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import AutoImageProcessor, AutoModel
 
 checkpoint, revision = {checkpoint}, {revision}
-processor = AutoImageProcessor.from_pretrained(checkpoint, revision=revision)
+processor = AutoImageProcessor.from_pretrained(checkpoint, revision=revision, backend="pil")
 model = AutoModel.from_pretrained(checkpoint, revision=revision).eval()
 
 @torch.inference_mode()
 def embed(paths):
-    images = [Image.open(path).convert("RGB") for path in paths]
+    images = [ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in paths]
     inputs = processor(images=images, return_tensors="pt")
     vectors = {feature}
     vectors = getattr(vectors, "pooler_output", vectors).numpy().copy()
@@ -82,12 +82,8 @@ class Step:
     @property
     def verdict(self) -> str:
         """Whether the threshold can be relied on."""
-        said = {
-            "holds": "holds on other queries",
-            "too few queries": "unverified: too few queries",
-            "does not hold": "does not hold on other queries",
-        }
-        text = said.get(self.target.verdict, self.target.verdict)
+        verdict = self.target.verdict
+        text = f"unverified: {verdict}" if verdict == "too few queries" else verdict
         return text if self.score else f"no score reaches {self.percent}{words.SPACE}%; {text}"
 
     @property
