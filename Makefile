@@ -74,6 +74,7 @@ bench: setup
 	$(BIN)/python benchmarks/embed.py $(BENCH)
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python benchmarks/start.py
 
 # under 5 minutes; docs/benchmarks.md says what it prints. Without a GPU: make bench-gpu BENCH="--models clip-vit-b32"
 bench-gpu: setup

@@ -9,8 +9,8 @@ outputs:  results/{dataset}/images/{shard}.zip        images that the run makes,
 """
 
 # A checkpoint, so that Snakemake decides about what reads an archive once it is there, by its content; one for each data
-# set, since the names of its archives follow from its configuration. The wildcard has one value: a rule with one is no
-# target, so that `snakemake --list-target-rules` lists experiments only.
+# set, since the names of its archives follow from its configuration. The wildcard has one value: a rule with a
+# wildcard is not a target, so `snakemake --list-target-rules` lists experiments only.
 for dataset in plan.creating_datasets():
 
     checkpoint:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from browser.pages import experiment
@@ -125,7 +126,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def large_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """1,448 queries and six models."""
+    """1,448 queries and six models, with maps."""
     folder = tmp_path_factory.mktemp("large")
-    experiment(folder, queries=1448, references=1600, models=6).report()
+    large = experiment(folder, queries=1448, references=1600, models=6)
+    draw = np.random.default_rng(2)
+    names = [*large.queries, *large.references]
+    large.maps = {
+        model: {
+            name: (float(x), float(y)) for name, (x, y) in zip(names, draw.uniform(-1, 1, (len(names), 2)), strict=True)
+        }
+        for model in large.models
+    }
+    large.report()
     return folder / "index.html"

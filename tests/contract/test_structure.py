@@ -84,28 +84,54 @@ def test_the_library_knows_nothing_of_snakemake() -> None:
         assert "snakemake" not in names | roots, path
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        *("plan.plan", "sample.sample", "sample.shard", "embed.embed", "index.build", "search.search"),
-        *(
-            "sample.near_duplicates.find",
-            "measure.audit.audit",
-            "search.projection",
-            "measure.measure",
-            "compare.compare",
-            "compare.duplicates",
-            "report.report",
-            "job.log",
-            "embed.library",
-            "sample.near_duplicates.library",
-        ),
-    ],
+# Packages that take long to import, and the stages that may import them before they need them.
+HEAVY = {
+    *("torch", "transformers", "onnxruntime", "huggingface_hub", "pandas", "scipy", "sklearn", "faiss", "imagehash"),
+    *("cv2", "jinja2", "pyarrow.dataset", "pyarrow.acero"),
+}
+HEAVY_AT_START = {"measure.audit.audit": ["cv2"], "report.report": ["jinja2"]}
+STAGES = (
+    *("job.log", "sample.sample", "sample.make_images", "sample.shard", "sample.near_duplicates.find"),
+    *("embed.fetch_weights", "embed.export", "embed.embed", "index.build", "search.search"),
+    *("search.projection", "measure.measure"),
+    *("compare.compare", "compare.duplicates", "plan.plan"),
+    *("embed.library", "sample.near_duplicates.library", *HEAVY_AT_START),
 )
-def test_starting_a_stage_imports_no_torch(module: str) -> None:
-    code = f"import sys, lookalike.{module}; print(sorted({{'torch', 'transformers'}} & set(sys.modules)))"
+
+
+def test_starting_a_stage_imports_only_what_it_needs() -> None:
+    """All stages in one process: a package counts for the first one that imports it."""
+    code = f"""
+import importlib, json, sys
+found, known = {{}}, set()
+for stage in {STAGES!r}:
+    importlib.import_module("lookalike." + stage)
+    if new := sorted(({HEAVY!r} & set(sys.modules)) - known):
+        found[stage] = new
+        known.update(new)
+print(json.dumps(found))
+"""
     ran = subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "[]"
+    assert json.loads(ran.stdout) == HEAVY_AT_START
+
+
+def test_a_job_reads_and_writes_tables_without_pandas(tmp_path: Path) -> None:
+    """Pyarrow would import it with the first array that it makes; what converts to pandas still can."""
+    code = f"""
+import sys
+from lookalike.job.log import job
+with job("a job", {str(tmp_path / "job.log")!r}):
+    import pyarrow as pa
+    from lookalike.io import store
+    from lookalike.io.formats.tables import TRUTH
+    table = pa.table({{"query_id": ["a", "b"], "reference_id": ["x", "x"]}})
+    store.write_table(table, {str(tmp_path / "truth.parquet")!r}, TRUTH, {{}})
+    read = store.read_table({str(tmp_path / "truth.parquet")!r}, TRUTH)
+    print(sorted({HEAVY!r} & set(sys.modules)))
+    print(len(read.to_pandas()), "pandas" in sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == ["[]", "2 True"]
 
 
 @pytest.mark.parametrize("rule", plan.RULES)

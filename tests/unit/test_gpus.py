@@ -61,7 +61,7 @@ class Machine:
         return process
 
     def keeps_waiting(self, process: "subprocess.Popen[bytes]") -> bool:
-        """Whether a process has found all devices in use, and has none."""
+        """Whether a process has found all devices in use, and waits for one."""
         log, deadline = self.folder / f"{self.processes.index(process)}.log", time.monotonic() + 120
         while "in use by other jobs: waiting for one" not in log.read_text() and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -197,6 +197,7 @@ def test_the_header_of_a_jpeg_xl_says_its_size(size: tuple[int, int], container:
     data = jxl(made_image(0, size), use_container=container, effort=1)
     assert data.startswith(b"\xff\x0a") != container
     assert phone_formats.jpeg_xl(data) == phone_formats.JpegXL(size, animated=False)
+    assert images.count_pixels(data) == size[0] * size[1]
 
 
 def test_a_large_jpeg_xl_is_rejected_and_counted_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:

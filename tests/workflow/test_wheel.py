@@ -22,6 +22,24 @@ from lookalike.plan.plan import RULES, Plan
 from wheels import ENVIRONMENT, build, built_wheel
 from workflow.conftest import Run
 
+IN_PYTHON = """
+import sys
+from pathlib import Path
+import lookalike as la
+import pillow_heif
+from PIL import Image
+
+photos = Path(sys.argv[1])
+for name in ("pixels", "vit", "net"):
+    run = la.read_embeddings(f"results/my-photos-copies/embeddings/{name}", role="reference")
+    model = la.load_model(name, config=["my-photos.yaml", "mine.yaml"])
+    assert 6 <= len(run.ids) <= 9
+    assert (model.embed(photos / image_id for image_id in run.ids) == run.vectors).all(), name
+    print(model.engine["name"])
+pillow_heif.from_pillow(Image.open(photos / "p0.png")).save("phone.heic")
+assert model.similarity("phone.heic", photos / "p0.png") > 0.9
+Path("phone.heic").unlink()
+"""
 ABSENT = re.compile(r"torch|functorch|transformers|onnx(?!runtime)|lookalike|__editable__|.*\.pth$")
 
 
@@ -47,6 +65,7 @@ def test_the_wheel_carries_the_workflow_as_it_is_in_the_repository_and_no_more(w
         assert found[f"lookalike/workflow/{name}"] == (REPOSITORY / name).read_bytes()
     library = {name for name in found if not name.startswith(("lookalike/workflow/", "lookalike-"))}
     scripts = REPOSITORY / "workflow_scripts"
+    assert "lookalike/py.typed" in library
     assert {name for name in library if name.endswith(".py")} == {
         str(path.relative_to(scripts)) for path in (scripts / "lookalike").rglob("*.py")
     }
@@ -140,6 +159,10 @@ def test_the_wheel_works_in_an_empty_folder_without_torch(
     files = [option for name in ("my-photos.yaml", "mine.yaml") for option in ("--configfile", name)]
     search = ("search", str(photos / "p3.png"), "--experiment", "my-photos", "--model", "vit", "--json", *files)
     assert len(json.loads(call(here, lookalike, *search))["neighbors"]) == 5
+
+    assert call(here, str(python), "-c", IN_PYTHON, str(photos)).split() == ["python", "onnxruntime", "onnxruntime"]
+    said = call(here, str(python), "-c", "import lookalike as la; la.load_model('dinov2-base')", status=1)
+    assert said.splitlines()[-1].endswith("torch and transformers are not installed. Run: pip install 'lookalike[hub]'")
 
     said = call(here, *snakemake, "more", status=1)
     assert "models.not-exported: torch and transformers are not installed. Run: pip install 'lookalike[hub]'" in said

@@ -28,8 +28,8 @@ def to_srgb(image: Image.Image, file: bytes) -> tuple[str, Convert | None]:
     """What becomes of the color profile of an image, and what converts strips of the image to sRGB.
 
     The strips are given in the mode ``RGB`` or, of a CMYK image, ``CMYK``. The conversion is relative colorimetric with
-    black point compensation, as in browsers. There is none without a profile, and for profiles of sRGB itself; nor for
-    one that littlecms cannot read or that does not describe the image: then the first value says why.
+    black point compensation, as in browsers. Nothing is converted without a profile, with a profile of sRGB itself, or
+    with one that littlecms cannot read or that does not describe the image: then the first value says why.
     """
     try:
         profile = icc_profile(file) or image.info.get("icc_profile")

@@ -46,7 +46,7 @@ def essentials(data: bytes, *, texts: bool = True) -> bytes:
 
 
 def icc_profile(data: bytes) -> bytes:
-    """The color profile of a JPEG or PNG, from the parts that ``essentials`` leaves out; empty if it has none.
+    """The color profile of a JPEG or PNG, from the parts that ``essentials`` leaves out; empty if there is no profile.
 
     Raises ValueError if it is incomplete.
     """

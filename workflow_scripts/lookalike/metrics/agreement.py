@@ -161,17 +161,22 @@ def _captions(images: pa.Table) -> Texts | None:
     scikit-learn's smoothed IDF, 1 + ln((1 + n) / (1 + df)): Salton and Buckley, "Term-weighting approaches in
     automatic text retrieval", Information Processing & Management 24 (1988), 513-523.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
     texts = ["\n".join(captions) for captions in _lists(images, "captions")]
+    if not any(texts):
+        return None
+    from sklearn.feature_extraction.text import TfidfVectorizer  # half a second
+
     return _texts(TfidfVectorizer(stop_words="english"), texts, weighted=True)
 
 
 def _categories(images: pa.Table) -> Texts | None:
     """The set of categories of each image, ignoring repetition; None if it has no categories."""
+    texts = _lists(images, "labels")
+    if not any(texts):
+        return None
     from sklearn.feature_extraction.text import CountVectorizer
 
-    return _texts(CountVectorizer(analyzer=set, dtype=np.float64), _lists(images, "labels"), weighted=False)
+    return _texts(CountVectorizer(analyzer=set, dtype=np.float64), texts, weighted=False)
 
 
 def _texts(vectorizer: Any, texts: Sequence[Any], *, weighted: bool) -> Texts | None:

@@ -18,14 +18,18 @@ BLOCK = 1 << 12  # ids converted to Python strings at a time
 
 
 def hashes_of(ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint64]:
-    """Hash n strings to (n,) uint64: 8 bytes each, a tenth of what a hash table takes."""
-    from pandas.util import hash_array
-
-    hashes = np.empty(len(ids), np.uint64)
+    """Hash n strings to (n,) uint64: 8 bytes each, a tenth of what a hash table takes. Only equal in this process."""
+    hashes = np.empty(len(ids), np.int64)
     for start in range(0, len(ids), BLOCK):
         block = ids.slice(start, BLOCK)
-        hashes[start : start + len(block)] = hash_array(np.asarray(block.to_pylist(), object), categorize=False)
-    return hashes
+        hashes[start : start + len(block)] = np.fromiter(map(hash, block.to_pylist()), np.int64, len(block))
+    return hashes.view(np.uint64)
+
+
+def _codes(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """(n,) numbers, equal for equal values of a column."""
+    indices = pc.dictionary_encode(column).combine_chunks().indices
+    return np.asarray(indices.to_numpy(zero_copy_only=False), np.int64)
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,18 @@ class Format:
             hashes = hashes_of(table[self.unique[0]])
             ordered = np.sort(hashes)
             table = table.filter(pa.array(np.isin(hashes, ordered[1:][ordered[1:] == ordered[:-1]])))
-        counts = table.group_by(list(self.unique), use_threads=False).aggregate([([], "count_all")])
-        repeated = counts.filter(pc.greater(counts["count_all"], 1))
-        if repeated.num_rows:
-            first = ", ".join(str(repeated[name][0]) for name in self.unique)
+            if not table.num_rows:
+                return
+        codes = np.zeros(table.num_rows, np.int64)
+        for name in self.unique:  # at most two columns of 2 ** 31 values; `group_by` would import pandas
+            codes = codes * table.num_rows + _codes(table[name])
+        _, firsts, counts = np.unique(codes, return_index=True, return_counts=True)
+        repeated = firsts[counts > 1]
+        if len(repeated):
+            first = ", ".join(str(table[name][int(repeated.min())]) for name in self.unique)
             hint = " Rename one of the images." if self.unique == ("image_id",) else ""
             raise LookalikeError(
-                f"{where}: duplicate {' and '.join(self.unique)} '{first}' ({repeated.num_rows} in total).{hint}"
+                f"{where}: duplicate {' and '.join(self.unique)} '{first}' ({len(repeated)} in total).{hint}"
             )
 
 

@@ -7,6 +7,7 @@ const STYLES = [
   ...["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap", "stroke-linejoin", "opacity"],
   ...["font-family", "font-size", "font-weight", "text-anchor", "paint-order", "vector-effect", "overflow"],
 ];
+const EDGE = 16; // pixels around a chart, into which labels reach
 const SPACE = "http://www.w3.org/2000/svg";
 
 /** Below each chart and table, buttons that save it: charts as SVG, tables as CSV and LaTeX. */
@@ -27,7 +28,9 @@ export function startExports() {
       button.addEventListener("click", act);
       return button;
     });
-    place.after(make("p", { class: "save" }, make("span", { "aria-hidden": "true" }, "Save as "), ...buttons));
+    const line = make("p", { class: "save" }, make("span", { "aria-hidden": "true" }, "Save as "), ...buttons);
+    if (of.matches("figure")) of.append(line);
+    else place.after(line);
   }
   const found = [...document.querySelectorAll(`:is(header, main) :is(${CHARTS}, table)`)];
   for (const of of found) {
@@ -48,26 +51,51 @@ export function startExports() {
  * @param {Element} chart
  */
 function standalone(chart) {
-  const frame = chart.getBoundingClientRect();
+  const whole = chart.getBoundingClientRect();
+  const bottom = chart.querySelector(".save")?.getBoundingClientRect().top ?? whole.bottom;
+  const frame = new DOMRect(whole.left, whole.top, whole.width, bottom - whole.top);
+  const key = legend(chart, frame);
   const root = document.createElementNS(SPACE, "svg");
-  for (const [key, value] of Object.entries({ xmlns: SPACE, width: frame.width, height: frame.height }))
-    root.setAttribute(key, String(value));
-  root.setAttribute("viewBox", `0 0 ${frame.width} ${frame.height}`);
+  const size = { width: frame.width + 2 * EDGE, height: frame.height + key.height + 2 * EDGE };
+  for (const [name, value] of Object.entries({ xmlns: SPACE, ...size })) root.setAttribute(name, String(value));
+  root.setAttribute("viewBox", `${-EDGE} ${-EDGE} ${size.width} ${size.height}`);
   const shapes = document.querySelector("svg.shapes defs");
   if (shapes) root.append(shapes.cloneNode(true));
   const drawings = chart instanceof SVGSVGElement ? [chart] : [...chart.querySelectorAll("svg")];
   for (const drawing of drawings.filter((one) => one === chart || !one.parentElement?.closest("svg"))) {
     const box = drawing.getBoundingClientRect();
     if (!box.width) continue;
-    const copy = /** @type {SVGSVGElement} */ (drawing.cloneNode(true));
-    inline(drawing, copy);
-    const place = { x: box.left - frame.left, y: box.top - frame.top, width: box.width, height: box.height };
-    for (const [key, value] of Object.entries(place)) copy.setAttribute(key, String(value));
-    copy.querySelectorAll(".touch").forEach((one) => one.remove());
-    root.append(copy);
+    root.append(placed(drawing, box.left - frame.left, box.top - frame.top));
   }
+  root.append(...key.marks);
   if (!(chart instanceof SVGSVGElement)) root.append(...words(chart, frame));
   return new XMLSerializer().serializeToString(root);
+}
+
+/** A copy of a drawing that needs no style sheet. @param {SVGSVGElement} drawing @param {number} x @param {number} y */
+function placed(drawing, x, y) {
+  const { width, height } = drawing.getBoundingClientRect();
+  const copy = /** @type {SVGSVGElement} */ (drawing.cloneNode(true));
+  inline(drawing, copy);
+  for (const [name, value] of Object.entries({ x, y, width, height })) copy.setAttribute(name, String(value));
+  copy.querySelectorAll(".touch").forEach((one) => one.remove());
+  return copy;
+}
+
+/** The section's legend, for below a chart. @param {Element} chart @param {DOMRect} frame */
+function legend(chart, frame) {
+  /** @type {SVGElement[]} */
+  const marks = [];
+  let [x, y] = [0, frame.height + EDGE];
+  for (const entry of chart.closest("section")?.querySelectorAll(".legend li") ?? []) {
+    const box = entry.getBoundingClientRect();
+    if (x && x + box.width > frame.width) [x, y] = [0, y + box.height];
+    const marker = /** @type {SVGSVGElement | null} */ (entry.querySelector("svg.marker"));
+    if (marker) marks.push(placed(marker, x, y + 3));
+    marks.push(...words(entry, new DOMRect(box.left - x, box.top - y)));
+    x += box.width + 20;
+  }
+  return { marks, height: marks.length ? y + 24 - frame.height : 0 };
 }
 
 /** @param {Element} from @param {Element} to  of the same structure */
@@ -87,7 +115,7 @@ function words(chart, frame) {
   while (walker.nextNode()) {
     const node = walker.currentNode;
     const parent = node.parentElement;
-    if (!parent || parent.closest("svg, .sr, button")) continue;
+    if (!parent || parent.closest("svg, .sr, .save")) continue;
     const style = getComputedStyle(parent);
     let bottom = -1;
     for (const { 0: word, index } of (node.textContent ?? "").matchAll(/\S+/g)) {

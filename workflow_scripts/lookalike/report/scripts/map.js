@@ -191,7 +191,7 @@ export function imageMap(data, state, changed, show) {
   function measure() {
     const width = stage.clientWidth;
     if (!width || width === size.width) return;
-    size = { width, height: Math.round(Math.min(width, Math.max(360, width * 0.72))) };
+    size = { width, height: Math.round(Math.min(width, 560, Math.max(360, width * 0.72))) };
     stage.style.height = `${size.height}px`;
     place();
     redraw();
