@@ -1,8 +1,8 @@
-"""Take the pictures of the docs from a finished demo: head, explorer and map, on a screen and on a phone.
+"""Take the images of the docs from a finished demo: head, explorer and map, on a screen and on a phone.
 
     python docs/images/make.py                # reads results/reports/demo/index.html, writes docs/images/*.webp
 
-Needs Chromium and its driver, and the extra `browser`. Fonts are those of the machine that takes the pictures.
+Needs Chromium and its driver, and the extra `browser`. Fonts are those of the machine that it runs on.
 """
 
 import argparse
@@ -24,7 +24,7 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
 )
 SCREENS = {"": (1400, 900), "-phone": (390, 844)}
-# What is done on the page before each picture is taken; a picture begins where the page is scrolled to.
+# What is done on the page before each image is taken, which begins where the page is scrolled to.
 STEPS = {
     "report": "scrollTo({top: 0, behavior: 'instant'});",
     "explorer": "show(document.querySelector('.filters'));",
@@ -58,7 +58,7 @@ DRAWN = "const done = arguments[0]; requestAnimationFrame(() => requestAnimation
 
 
 def main() -> None:
-    """Write each picture of STEPS for each screen."""
+    """Write an image for each of STEPS and each screen."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("page", nargs="?", type=Path, default=Path("results/reports/demo/index.html"))
     parser.add_argument("--out", type=Path, default=FOLDER)

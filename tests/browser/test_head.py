@@ -166,6 +166,7 @@ def test_two_selected_models_are_compared_in_text_with_links_to_their_queries(br
         f"#explorer?is.model-0={a}&is.model-1={b}"
         for a, b in (("right", "right"), ("right", "wrong"), ("wrong", "right"))
     ]
+    assert browser.run("document.querySelectorAll('.compared .save').length") == 0, "copied buttons would do nothing"
     pick(browser, 2)  # of three, the two selected last
     assert browser.run(
         "[...document.querySelectorAll('#board .board-of:not([hidden]) .pick input')].map((one) => one.checked)"

@@ -27,11 +27,12 @@ MINE = {
             "of": "photos",
             "queries": 6,
             "k": 3,
-            "shards": {"references": 2, "queries": 2},
+            "shards": {"queries": 2},
         },
     },
     "experiments": {"mine": {"dataset": "copies", "models": ["pixels", "color-histogram"]}},
 }
+SHARDS = ["queries-00000", "queries-00001", "references-00000"]  # of the copies
 
 
 @dataclass(frozen=True)

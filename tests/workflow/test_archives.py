@@ -71,7 +71,8 @@ def test_tar_shards_are_sampled_embedded_and_searched_and_packing_them_again_emb
     assert "00001.tar!000007.png" in found.stdout, found.stderr
     assert (tree.folder / "sheet.png").exists()
 
+    index = "results/packed/indexes/pixels/flat.faiss"
     tar(tree.folder / "train/00000.tar", range(4, -1, -1), mode=tarfile.PAX_FORMAT)
-    assert tree.run("packed", options=("--forcerun", "sample")).of("embed") == []
+    assert tree.run(index, options=("--forcerun", "sample")).of("embed") == []
     tar(tree.folder / "train/00000.tar", range(5), more=50)
-    assert len(tree.run("packed", options=("--forcerun", "sample")).of("embed")) == 1
+    assert len(tree.run(index, options=("--forcerun", "sample")).of("embed")) == 1

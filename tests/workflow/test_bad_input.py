@@ -141,7 +141,7 @@ def test_results_of_another_configuration_are_refused_by_name(tree: Tree) -> Non
     assert (
         "index copies pixels flat: results/copies/embeddings/pixels/queries-00000.parquet: was made by another "
         'configuration: its key is {"family": "color_histogram"}, expected {"family": "pixels"} '
-        "(1 of 4 shards). Embed again: --forcerun results/copies/embeddings/pixels/queries-00000.parquet\n"
+        "(1 of 3 shards). Embed again: --forcerun results/copies/embeddings/pixels/queries-00000.parquet\n"
     ) in failure(tree)
 
 
@@ -150,10 +150,9 @@ def test_a_failed_job_is_not_forgotten(tree: Tree) -> None:
     (tree.folder / "photos").rename(tree.folder / "elsewhere")
     tree.configure(with_change(models={"pixels": {"embed": {"size": 4}}}))
     for targets in ((), ("results/copies/metrics/pixels/flat.json",)):
-        assert (
-            "its images are in photos, and that folder does not exist now. Restore it, or mount its disk."
-        ) in failure(tree, *targets)
+        missing = "its images are in photos, and that folder is missing. Restore it, or mount its disk."
+        assert missing in failure(tree, *targets)
     (tree.folder / "elsewhere").rename(tree.folder / "photos")
     ran = tree.would_run()
-    assert {"copies pixels references-00000", "copies pixels references-00001"} <= set(ran.of("embed"))
+    assert "copies pixels references-00000" in ran.of("embed")
     assert {"index", "search", "measure", "compare", "report"} <= ran.rules

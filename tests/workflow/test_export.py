@@ -15,17 +15,18 @@ def test_a_network_is_exported_once_and_embeds_without_torch(tmp_path: Path) -> 
     models = {
         f"vit-{pooling}": {"embed": {**entry, "pooling": pooling}, "runtime": {"gpu": 0}} for pooling in ("cls", "gem")
     }
-    experiments = {"mine": {"dataset": "copies", "models": ["pixels", *models]}}
-    tree = Tree.new(tmp_path / "first", {**MINE, "models": models, "experiments": experiments})
+    config = {**MINE, "datasets": {"photos": MINE["datasets"]["photos"]}, "models": models}
+    config["experiments"] = {"mine": {"dataset": "photos", "models": ["pixels", *models]}}
+    tree = Tree.new(tmp_path / "first", config)
     write_collection(tree)
-    assert len(tree.run("mine").of("export")) == 1
+    embedded = [f"results/photos/embeddings/{model}/images-00000.parquet" for model in ("pixels", *models)]
+    assert len(tree.run(*embedded).of("export")) == 1
     (path,) = tree.folder.glob("results/exports/*/*/export.json")
     record = store.read_json(path, Export)
     assert (record.engine, record.reason) == ("onnxruntime", "")
-    for model, engine in {"pixels": "python", "vit-cls": "onnxruntime", "vit-gem": "onnxruntime"}.items():
-        for shard in tree.folder.glob(f"results/copies/embeddings/{model}/*.parquet"):
-            assert store.read_provenance(shard)["engine"]["name"] == engine
-    assert tree.run("mine").jobs == []
+    engines = [store.read_provenance(tree.folder / shard)["engine"]["name"] for shard in embedded]
+    assert engines == ["python", "onnxruntime", "onnxruntime"]
+    assert tree.would_run(*embedded).jobs == []
 
     second = Tree.new(tmp_path / "second", tree.config)
     shutil.copytree(tree.folder / "photos", second.folder / "photos")
@@ -38,7 +39,7 @@ def test_a_network_is_exported_once_and_embeds_without_torch(tmp_path: Path) -> 
     content[-3] ^= 1
     weights.write_bytes(content)
     (fetched,) = tree.folder.glob("results/weights/vit-local-*/weights.json")
-    again = tree.run("mine", options=("--forcerun", str(fetched.relative_to(tree.folder))))
+    again = tree.run(*embedded, options=("--forcerun", str(fetched.relative_to(tree.folder))))
     assert len(again.of("export")) == 1
-    assert len(again.of("embed")) == 2 * 4
+    assert again.of("embed") == [f"photos {model} images-00000" for model in models]
     assert store.read_json(path, Export).weights_checksum != record.weights_checksum

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from conftest import REPOSITORY, made_image
 from workflow.conftest import Tree
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "run": ["mine"],
     "datasets": {"photos": {"kind": "folder", "root": "photos", "queries": "queries", "k": 3}},
     "models": {"pixels": {"runtime": {"image_seconds": 2}}},
@@ -61,6 +62,9 @@ def test_a_run_with_a_hanging_decoder_ends_in_seconds_when_told_to(
     tree: Tree, stage: str, sent: int, group: bool
 ) -> None:
     made_image(7, HANGS).save(tree.folder / "photos/hangs.png")
+    photos = {**CONFIG["datasets"]["photos"], "near_duplicates": stage != "embed"}
+    models = {"pixels": {"runtime": {"image_seconds": 600}}}  # so that only the signal can end it
+    tree.configure({**CONFIG, "datasets": {"photos": photos}, "models": models})
     run = subprocess.Popen(
         tree.command(*TARGETS[stage]),
         cwd=tree.folder,
@@ -78,7 +82,7 @@ def test_a_run_with_a_hanging_decoder_ends_in_seconds_when_told_to(
             assert run.poll() is None
             time.sleep(0.1)
         (os.killpg if group else os.kill)(run.pid, sent)
-        run.wait(timeout=300)
+        run.wait(timeout=60)
     finally:
         if run.poll() is None:
             os.killpg(run.pid, signal.SIGKILL)

@@ -14,7 +14,7 @@ from conftest import REPOSITORY, made_image
 from lookalike.io import store
 from lookalike.io.formats.records import EmbedTiming
 from lookalike.io.formats.tables import NEAR_DUPLICATES
-from workflow.conftest import MINE, Tree, built_once
+from workflow.conftest import MINE, SHARDS, Tree, built_once
 
 RECIPES = (REPOSITORY / "docs/reruns.md").read_text()
 BELOW_METRICS = {"compare", "report"}
@@ -29,7 +29,7 @@ def test_a_finished_run_has_every_file_of_every_stage(finished: Tree) -> None:
         "copies/images/queries-00001.zip",
         "copies/sample/images.parquet",
         "copies/sample/truth.parquet",
-        "copies/sample/shards/references-00001.parquet",
+        "copies/sample/shards/references-00000.parquet",
         "weights/pixels/weights.json",
         "copies/embeddings/pixels/queries-00000.parquet",
         "copies/rejected/pixels/queries-00000.parquet",
@@ -78,7 +78,7 @@ def test_editing_a_models_entry_runs_that_model_only(tree: Tree) -> None:
     config["models"] = {"pixels": {"embed": {"size": 8}}}
     tree.configure(config)
     ran = tree.would_run()
-    assert len(ran.of("embed")) == 4
+    assert len(ran.of("embed")) == len(SHARDS)
     assert ran.rules == {"embed", *BELOW_FIRST}  # of the same weights, another size of thumbnail
     assert not [job for job in ran.jobs if "color-histogram" in job]
 
@@ -104,21 +104,24 @@ def test_other_queries_embed_only_new_images(tree: Tree) -> None:
 def test_an_archive_of_copies_that_is_gone_is_made_again_and_a_changed_one_stops_the_run(tree: Tree) -> None:
     archive = tree.folder / "results/copies/images/queries-00000.zip"
     whole = archive.read_bytes()
+    models = ("pixels", "color-histogram")
+    targets = [f"results/copies/embeddings/{model}/{shard}.parquet" for model in models for shard in SHARDS]
+    targets += [str(archive.relative_to(tree.folder)), "results/copies/sample/near_duplicates.parquet"]
     archive.unlink()
-    ran = tree.run()
+    ran = tree.run(*targets)
     assert "make_images_copies" in ran.rules
     assert ran.of("embed") == [], "the same bytes as before embed nothing"
     assert archive.read_bytes() == whole
 
     archive.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
-    output = tree.run(status=1).output
+    output = tree.run(*targets, status=1).output
     remedy = ("--forcerun", "results/copies/images/manifest.parquet")
     assert f"A run made it; make it again: {' '.join(remedy)}" in output
     assert "Traceback" not in output
-    ran = tree.run(options=remedy)
-    assert set(ran.of("embed")) <= {f"copies {model} queries-00000" for model in ("pixels", "color-histogram")}
+    ran = tree.run(*targets, options=remedy)
+    assert set(ran.of("embed")) <= {f"copies {model} queries-00000" for model in models}
     assert archive.read_bytes() == whole
-    assert tree.run().jobs == []
+    assert tree.run(*targets).jobs == []
 
 
 def test_keeping_more_neighbors_embeds_nothing(tree: Tree) -> None:
@@ -157,7 +160,7 @@ def test_without_near_duplicates_only_metrics_are_made_again(tree: Tree) -> None
 def test_editing_a_family_embeds_that_family_only(tree: Tree) -> None:
     tree.edit("workflow_scripts/lookalike/embed/models/color_histogram.py")
     ran = tree.would_run()
-    assert len(ran.of("embed")) == 4
+    assert len(ran.of("embed")) == len(SHARDS)
     assert all("color-histogram" in job for job in ran.jobs if job.split()[0] not in BELOW_METRICS)
     assert ran.rules == {"embed", *BELOW_EMBED}
 
@@ -169,7 +172,7 @@ def test_adding_a_model_adds_its_jobs_the_comparison_and_the_report(tree: Tree) 
     tree.configure(config)
     ran = tree.would_run()
     assert ran.of("fetch_weights") == []  # those of pixels, which are there
-    assert len(ran.of("embed")) == 4
+    assert len(ran.of("embed")) == len(SHARDS)
     assert all("tiny" in job for job in ran.jobs if job.split()[0] not in BELOW_METRICS)
     assert ran.rules >= BELOW_METRICS
 
@@ -217,7 +220,7 @@ def test_one_more_image_in_a_folder_embeds_one_shard(own: Tree) -> None:
     assert command in RECIPES
     own.write_images("photos", 9)
     assert own.would_run().jobs == [], "a sample is a snapshot"
-    ran = own.run("own", options=("--forcerun", "sample"))
+    ran = own.run("results/own/indexes/pixels/flat.faiss", options=("--forcerun", "sample"))
     assert len(ran.of("embed")) == 1
     assert pq.read_table(own.folder / "results/own/indexes/pixels/flat.ids.parquet").num_rows == 10
 
@@ -254,10 +257,11 @@ def test_braces_in_paths_are_no_wildcards(tmp_path: Path) -> None:
     config = {**OWN, "datasets": {"own": OWN["datasets"]["own"] | places}}
     tree = Tree.new(tmp_path / "{dataset} of {x}", config)
     write_own(tree.folder / "{q}")
-    assert len(tree.run().of("embed")) == 2
-    assert tree.would_run().jobs == []
+    index = "results/own/indexes/pixels/flat.faiss"
+    assert len(tree.run(index).of("embed")) == 2
+    assert tree.would_run(index).jobs == []
     (tree.folder / "{q}/truth.csv").write_text(TRUTH.format(4))
-    assert tree.would_run().of("sample") == ["own"]
+    assert tree.would_run(index).of("sample") == ["own"]
 
 
 def test_models_that_saw_other_images_are_not_compared(tree: Tree) -> None:
@@ -278,7 +282,7 @@ def test_models_that_saw_other_images_are_not_compared(tree: Tree) -> None:
 def test_the_recipe_for_one_model_runs_that_model(tree: Tree) -> None:
     assert "snakemake --cores 2 --forcerun results/weights/pixels/weights.json -- demo" in RECIPES
     ran = tree.would_run("mine", options=("--forcerun", "results/weights/pixels/weights.json"))
-    assert len(ran.of("embed")) == 4
+    assert len(ran.of("embed")) == len(SHARDS)
     assert ran.rules == {"fetch_weights", "embed", *BELOW_FIRST}
     assert not [job for job in ran.jobs if "color-histogram" in job]
 
@@ -304,7 +308,7 @@ def test_one_models_metrics_and_nothing_else(tmp_path: Path) -> None:
 def test_after_touch_an_edited_comment_runs_nothing(tree: Tree) -> None:
     assert "snakemake --cores 2 --touch demo" in RECIPES
     tree.edit("workflow_scripts/lookalike/embed/embed.py")
-    assert len(tree.would_run().of("embed")) == 8
+    assert len(tree.would_run().of("embed")) == 2 * len(SHARDS)
     tree.run("mine", options=("--touch",))
     assert tree.would_run().jobs == []
 
@@ -315,4 +319,4 @@ def test_the_workflow_runs_from_another_folder(finished: Tree, tmp_path: Path) -
     (elsewhere / "mine.yaml").write_text((finished.folder / "mine.yaml").read_text())
     (elsewhere / "photos").symlink_to(finished.folder / "photos")
     ran = Tree(elsewhere).would_run(options=("-s", str(finished.folder / "Snakefile")))
-    assert len(ran.of("embed")) == 8
+    assert len(ran.of("embed")) == 2 * len(SHARDS)

@@ -39,12 +39,7 @@ def numbers(tree: Tree) -> Any:
     metrics = {}
     for path in sorted(tree.folder.glob("results/copies/metrics/*/*.json")):
         found = json.loads(path.read_text())
-        for name in (
-            "timing",
-            "sample_sha256",
-            "made_from",
-            "checksum",
-        ):  # and which files it is of
+        for name in ("timing", "sample_sha256", "made_from", "checksum"):  # and which files it is of
             found.pop(name)
         neighbors = pq.read_table(tree.folder / f"results/copies/neighbors/{found['model']}/flat.parquet")
         metrics[found["model"]] = (found, neighbors.to_pydict())
@@ -81,7 +76,7 @@ def test_a_showcase_comes_changes_and_goes_and_no_number_moves(tree: Tree) -> No
     page = (tree.folder / "results/reports/mine/index.html").read_text()
     assert page.count('data-outcome="showcase"') == 3
     assert "showcase:broken.png" in page.partition('<section id="rejected"')[2]
-    assert tree.run().jobs == []
+    assert tree.would_run().jobs == []
 
     (tree.folder / "other").mkdir()
     made_image(101).save(tree.folder / "other/laptop.png")

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from workflow.conftest import Tree
+from workflow.conftest import SHARDS, Tree
 
 
 def varied(**over: Any) -> dict[str, Any]:
@@ -19,8 +19,7 @@ def test_another_value_runs_its_variant_only_and_experiments_share_theirs(tree: 
     tree.configure(config)
     runs = tree.would_run("sizes")
     assert runs.of("fetch_weights") == []  # variants share the weights of their model
-    shards = [f"{role}-{number:05d}" for role in ("queries", "references") for number in range(2)]
-    assert runs.of("embed") == [f"copies pixels.size-8 {shard}" for shard in shards]
+    assert runs.of("embed") == [f"copies pixels.size-8 {shard}" for shard in SHARDS]
     assert runs.of("compare") == ["sizes"]
 
     config["experiments"]["both"] = varied(size=[8], stored_dtype=["float16"])
@@ -29,14 +28,14 @@ def test_another_value_runs_its_variant_only_and_experiments_share_theirs(tree: 
     new = ["pixels.size-8", "pixels.size-8.stored_dtype-float16", "pixels.stored_dtype-float16"]
     assert ran.of("fetch_weights") == []
     assert ran.of("measure") == [f"copies {model} flat" for model in new]
-    assert len(ran.of("embed")) == 4 * len(new)
+    assert len(ran.of("embed")) == len(SHARDS) * len(new)
     assert ran.of("compare") == ["both"]
 
     config["experiments"]["sizes"] = varied(size=[8, 4])
     tree.configure(config)
     runs = tree.would_run("sizes", "both")
     assert runs.of("fetch_weights") == []
-    assert runs.of("embed") == [f"copies pixels.size-4 {shard}" for shard in shards]
+    assert runs.of("embed") == [f"copies pixels.size-4 {shard}" for shard in SHARDS]
     assert runs.of("compare") == ["sizes"]
     check_report(tree.folder / "results/reports/both")
 

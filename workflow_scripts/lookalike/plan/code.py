@@ -32,6 +32,7 @@ NEUTRAL = {
     "search.library": "calls what the stage calls, for programs; no stage imports it",
     "sample.near_duplicates.library": "calls what the stage calls, for programs; no stage imports it",
     "io.library": "reads what a run wrote, for programs; no stage imports it",
+    "sample.counting": "estimates how many images a run will have, before they are sampled",
     "embed.checkpoints": "finds files, which are identified by their hashes",
     "embed.time_limit": "limits the time of a download",
     "embed.downloads": "fetches files, which are identified by their hashes",

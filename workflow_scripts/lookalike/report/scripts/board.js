@@ -77,6 +77,7 @@ function comparable(pane) {
     const heading = make("h3", {}, ...(pair?.querySelector("summary")?.cloneNode(true).childNodes ?? ["Two models"]));
     const body = pair?.querySelector("div")?.cloneNode(true) ?? make("p", {}, "These two models were not compared.");
     pane.append(make("div", { class: "compared-head" }, heading, close), body);
+    for (const dead of pane.querySelectorAll(".save")) dead.remove(); // a copied button does nothing
     pane.scrollIntoView({ block: "nearest" });
   }
   for (const box of boxes) box.addEventListener("change", () => pick(box.value, box.checked));
