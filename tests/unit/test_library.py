@@ -132,6 +132,7 @@ def test_row_numbers_of_any_integer_type_leave_out_the_query_itself(dtype: type)
         ([[1, 0]], [[1, 0]], {"own": np.array([0, 1])}, "own: has the shape"),
         ([[1, 0]], [[1, 0]], {"own": np.array([1])}, "own: has 1, which is not a row of the 1 references"),
         ([[1, 0]], [[1, 0]], {"own": np.array([-2])}, "own: has -2, which is not a row"),
+        ([[1e-60, 0]], [[1, 0]], {}, "queries: have rows whose numbers are all too small for float32"),
         ([[1j, 0]], [[1, 0]], {}, "queries: are not an array of numbers"),
     ],
 )

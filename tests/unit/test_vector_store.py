@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from conftest import REPOSITORY, largest_file
 from lookalike.cli.main import app
 from lookalike.embed import batches, embed, encoders
-from lookalike.embed.batches import ShardImage
+from lookalike.embed.batches import Embedded, ShardImage
 from lookalike.embed.embed import EmbedJob, embed_shard
+from lookalike.embed.reuse import embed_missing
 from lookalike.io import content_hashes, store, vector_store
 from lookalike.io.formats.records import EmbedTiming, Weights
 from lookalike.io.formats.tables import EMBEDDINGS, REJECTED, SHARD
@@ -539,6 +540,13 @@ def test_speed_is_unknown_where_stored_images_were_read_in_between(jobs: Jobs) -
     assert jobs.add(*range(10, 30)).again() == 20
     assert (jobs.timing().images, jobs.timing().from_store) == (20, 4)
     assert not jobs.timing().representative
+
+
+def test_looking_up_changed_files_does_not_count_as_computing(jobs: Jobs) -> None:
+    nothing = Embedded([], np.empty((0, 48), np.float32), [], {}, 1)
+    rows = store.read_table(jobs.sample(sorted(jobs.add(1).photos.iterdir())), SHARD)
+    kept = VectorStore(jobs.store, dict.fromkeys(vector_store.DECIDES))
+    assert embed_missing(rows, kept, 1, lambda *_: nothing)[1].seconds > 0
 
 
 def test_a_duplicate_of_another_shards_image_leaves_the_speed_known(jobs: Jobs) -> None:

@@ -48,7 +48,7 @@ def embed_missing(rows: pa.Table, kept: VectorStore, threads: int, compute: Comp
     is_known = np.fromiter((image_id in known for image_id in rows["image_id"].to_pylist()), np.bool_, rows.num_rows)
     done = compute(rows.filter(pa.array(~is_known)), kept.has)
     if not known and not done.known:
-        return done, Reuse(len(done.images))
+        return done, Reuse(len(done.images), seconds=looked_up - started)
     computed = time.perf_counter()
     row_of = {image_id: row for row, image_id in enumerate(rows["image_id"].to_pylist())}
     vectors = np.empty((rows.num_rows, done.vectors.shape[1]), done.vectors.dtype)

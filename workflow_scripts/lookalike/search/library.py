@@ -74,4 +74,7 @@ def _vectors(given: ArrayLike, name: str) -> NDArray[np.float32]:
             f"{name}: row {int(np.argmin(finite))} has NaN or infinite numbers. Leave out rows of images that could "
             "not be embedded: vectors[np.isfinite(vectors).all(axis=1)]."
         )
+    zero = ~vectors.any(axis=1)
+    if np.asarray(given)[zero].any():
+        raise LookalikeError(f"{name}: have rows whose numbers are all too small for float32. Scale them up.")
     return unit(vectors)
