@@ -74,7 +74,7 @@ onstart:
         needed = [(job.rule.name, dict(job.wildcards.items())) for job in jobs]
         if lacking := "\n".join(requirements.report(plan, needed)):
             if not workflow.execution_settings.keep_going:
-                raise WorkflowError(f"{lacking}\n\nNothing was run.")
+                sys.exit(f"{lacking}\n\nNothing was run.")
             logger.warning(
                 f"{lacking}\n\nWhat does not need these packages is run (--keep-going)."
             )

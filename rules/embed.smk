@@ -1,4 +1,4 @@
-"""Images to vectors: the only stage that uses a GPU.
+"""Images to vectors, on a GPU where one is requested.
 
 inputs:   results/{dataset}/sample/shards/{shard}.parquet
           results/{dataset}/images/{shard}.zip                those that its images are in, where a run made them

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -239,3 +240,9 @@ def test_scripts_are_joined_with_each_module_once_and_after_its_imports() -> Non
     assert "</script" not in script
     assert script.count("function unpack(") == script.count("function startExplorer(") == 1
     assert script.index("function unpack(") < script.index("function startExplorer(")
+
+
+def test_names_at_the_top_of_scripts_are_distinct_since_they_are_joined() -> None:
+    names = re.findall(r"^(?:async )?(?:function|const|let|class) (\w+)", page_scripts.bundle(), re.MULTILINE)
+    assert len(names) > 50
+    assert [name for name, count in Counter(names).items() if count > 1] == []

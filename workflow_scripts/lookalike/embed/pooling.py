@@ -5,10 +5,8 @@ from numpy.typing import NDArray
 
 from lookalike.job.errors import LookalikeError
 
-GEM_POWER, GEM_EPSILON = (
-    3.0,
-    1e-6,
-)  # F. Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation (2018)
+# F. Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation (2018)
+GEM_POWER, GEM_EPSILON = 3.0, 1e-6
 
 
 def gem(patches: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -61,7 +61,7 @@ def _read(path: StrPath, runs: dict[str, Run], ids: pa.Array) -> Map:
         raise LookalikeError(
             f"{path}: is the map of other vectors than those searched. Make it again: --forcerun {path}"
         )
-    rows = pc.fill_null(pc.index_in(table["image_id"].combine_chunks(), value_set=ids), -1).to_numpy().astype(np.int64)
+    rows = rows_of(table["image_id"], ids)
     places = np.column_stack([table["x"].to_numpy(), -table["y"].to_numpy()]).astype(np.float64)
     return Map(run, rows, places, footer["method"], footer["kept_neighbors"], footer["query"], footer["reference"])
 
@@ -78,6 +78,12 @@ def _turned(made: Map, like: Map) -> Map:
     left, _, right = np.linalg.svd(a.T @ b)
     turned = made.places @ (left @ right)
     return replace(made, places=turned)
+
+
+def rows_of(column: pa.ChunkedArray, ids: pa.Array) -> Ints:
+    """The row of each of n image ids among the sample's, (n,); -1 where the sample lacks it."""
+    rows = pc.fill_null(pc.index_in(column.combine_chunks(), value_set=ids), -1)
+    return np.asarray(rows.to_numpy(zero_copy_only=False), np.int64)
 
 
 def all_rows(maps: Sequence[Map]) -> Ints:

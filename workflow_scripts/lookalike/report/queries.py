@@ -208,13 +208,7 @@ def _outcomes(candidates: Ints, is_query: Bools, matches: Mapping[int, Sequence[
 
 def _truth(evidence: Evidence, ids: pa.Array) -> tuple[Ints, Ints]:
     """The rows of each query and its true match."""
-    query, reference = (
-        pc.fill_null(pc.index_in(evidence.truth[name].combine_chunks(), value_set=ids), -1)
-        .to_numpy(zero_copy_only=False)
-        .astype(np.int64)
-        for name in ("query_id", "reference_id")
-    )
-    return query, reference
+    return maps.rows_of(evidence.truth["query_id"], ids), maps.rows_of(evidence.truth["reference_id"], ids)
 
 
 def _neighbors(run: Run) -> pa.Table:
@@ -299,10 +293,7 @@ def _same_scene(evidence: Evidence, run: Run, pairs: Ints) -> Bools:
         raise LookalikeError(f"{path}: is the audit of other neighbors than {run.neighbors}. Delete it and run again.")
     audit, ids = store.read_table(path, AUDIT), evidence.images["image_id"].combine_chunks()
     audit = audit.filter(pc.equal(audit["verdict"], SAME_SCENE))
-    query, reference = (
-        pc.fill_null(pc.index_in(audit[name].combine_chunks(), value_set=ids), -1).to_numpy().astype(np.int64)
-        for name in ("query_id", "reference_id")
-    )
+    query, reference = (maps.rows_of(audit[name], ids) for name in ("query_id", "reference_id"))
     return np.isin(pairs, query * (len(ids) + 1) + reference)
 
 

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 MOST = 5_000  # images on a map: t-SNE of these takes half a minute on one core
 MATCHES = 2  # true matches that come with a query, as many as the explorer shows
+FOUND = 5  # neighbors of a query, likewise
 COMPONENTS = 50  # of the PCA before t-SNE
 PERPLEXITY = 30.0
 ITERATIONS = 750
@@ -101,7 +102,7 @@ def _chosen(job: ProjectJob, sample: pa.Table, ids: pa.Array, embedded: NDArray[
     without these; then what was found next; then other references.
     """
     neighbors = pa.concat_tables(store.read_table(path, NEIGHBORS) for path in (job.showcase, job.neighbors))
-    neighbors = neighbors.filter(pc.less_equal(neighbors["rank"], 5))
+    neighbors = neighbors.filter(pc.less_equal(neighbors["rank"], FOUND))
     query, found = (_rows(neighbors[name], ids) for name in ("query_id", "reference_id"))
     rank = neighbors["rank"].to_numpy()
     hits = dict(zip(query[rank == 1].tolist(), found[rank == 1].tolist(), strict=True))

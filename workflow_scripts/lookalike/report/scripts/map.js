@@ -11,6 +11,7 @@ import { save } from "./save.js";
 const NEAR = 16; // pixels between a pointer and the query that it points at
 const DRAG = 5; // pixels that a pointer moves before it draws an area
 const BESIDE = 4; // of 1000, around points between which the keyboard chose an area
+const INSET = 14; // pixels around the places
 const MOST_LINES = 150; // misses up to which each has a line to its match
 
 /**
@@ -96,9 +97,10 @@ export function imageMap(data, state, changed, show) {
   const model = () => map.model;
   const isQuery = (/** @type {number} */ point) => map.images[point] < queries;
 
+  /** Where a place on the map is on a side of the canvas. @param {number} value @param {number} length  pixels */
+  const side = (value, length) => INSET + (value / 1000) * (length - 2 * INSET);
+
   function place() {
-    const edge = 14;
-    const side = (/** @type {number} */ value, /** @type {number} */ length) => edge + (value / 1000) * (length - 2 * edge);
     xs = map.x.map((value) => side(value, size.width));
     ys = map.y.map((value) => side(value, size.height));
   }
@@ -106,7 +108,7 @@ export function imageMap(data, state, changed, show) {
   /** @param {number} x @param {number} y  pixels */
   const toMap = (x, y) => {
     const back = (/** @type {number} */ value, /** @type {number} */ length) =>
-      Math.round(Math.max(0, Math.min(1000, ((value - 14) / (length - 28)) * 1000)));
+      Math.round(Math.max(0, Math.min(1000, ((value - INSET) / (length - 2 * INSET)) * 1000)));
     return { x: back(x, size.width), y: back(y, size.height) };
   };
 
@@ -147,7 +149,6 @@ export function imageMap(data, state, changed, show) {
     }
     const area = corner && other ? box(corner, other, margin) : areaOf(state.area);
     if (area) {
-      const side = (/** @type {number} */ value, /** @type {number} */ length) => 14 + (value / 1000) * (length - 28);
       const [x, y] = [side(area.x0, size.width), side(area.y0, size.height)];
       front.push({
         ...{ x, y, w: side(area.x1, size.width) - x, h: side(area.y1, size.height) - y },
