@@ -66,11 +66,13 @@ def test_a_wrong_configuration_stops_before_any_job(tmp_path: Path, config: dict
 def test_a_block_that_yaml_would_drop_stops_before_any_job(tmp_path: Path) -> None:
     """Snakemake has merged the files by then, and would run what the last block says."""
     tree = Tree.new(tmp_path / "tree", MINE)
+    lines = (tree.folder / "mine.yaml").read_text().splitlines()
+    run, end = lines.index("run:") + 1, len(lines)
     with (tree.folder / "mine.yaml").open("a") as file:
         file.write("models:\n  m: {embed: {family: pixels}, runtime: {minutes: 1:30}}\nrun: [demo]\n")
     output = failure(tree)
-    assert f"{tree.folder}/mine.yaml, line 22: models.m.runtime.minutes: YAML reads 1:30 as" in output
-    assert f"{tree.folder}/mine.yaml, line 23: run: duplicates line 19, and YAML keeps only the last" in output
+    assert f"{tree.folder}/mine.yaml, line {end + 2}: models.m.runtime.minutes: YAML reads 1:30 as" in output
+    assert f"{tree.folder}/mine.yaml, line {end + 3}: run: duplicates line {run}, and YAML keeps" in output
     assert not (tree.folder / "results").exists()
 
 

@@ -15,6 +15,7 @@ AFTER_SAMPLE = {
     "embed",
     "index",
     "search",
+    "project",
     "audit",
     "measure",
     "compare",
@@ -83,7 +84,7 @@ def test_a_showcase_comes_changes_and_goes_and_no_number_moves(tree: Tree) -> No
     with_showcase(tree, "other")
     ran = tree.run("results/copies/embeddings/pixels/showcase-00000.parquet", "results/copies/metrics/pixels/flat.json")
     assert ran.of("embed") == ["copies pixels showcase-00000"]
-    assert ran.rules == AFTER_SAMPLE - {"compare", "find_duplicates", "report"}
+    assert ran.rules == AFTER_SAMPLE - {"project", "compare", "find_duplicates", "report"}
 
     with_showcase(tree, None)
     ran = tree.run()

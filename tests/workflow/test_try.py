@@ -50,7 +50,7 @@ def test_one_command_from_a_folder_to_a_leaderboard(here: Path) -> None:
     assert "configuration: my-pictures.yaml (unchanged)" in again.stderr
     assert "Nothing to be done" in again.stderr
     assert "report: results/reports/my-pictures/index.html" in again.stdout
-    assert "Color histogram" in again.stdout
+    assert "color-histogram" in again.stdout
 
     (line,) = (one for one in (here / found["configuration"]).read_text().splitlines() if one.startswith("#   "))
     command = [sys.executable, "-m", *shlex.split(line.removeprefix("#   "))]
