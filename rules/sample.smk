@@ -3,7 +3,7 @@
 inputs:   the configuration; for `copies` the sample of the data set that is copied; tables that come with a data set
 outputs:  results/{dataset}/images/{shard}.zip        images that the run makes, one archive per shard
           results/{dataset}/images/manifest.parquet   what those images are
-          results/{dataset}/sample/images.parquet     one row per image (docs/file-formats.md)
+          results/{dataset}/sample/images.parquet     one row per image (docs/tables.md)
           results/{dataset}/sample/truth.parquet      the true matches
           results/{dataset}/sample/shards/{shard}.parquet
 """

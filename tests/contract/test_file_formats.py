@@ -15,7 +15,7 @@ from lookalike.io import store
 from lookalike.io.formats.records import LEADERBOARD_COLUMNS
 from lookalike.io.formats.tables import EMBEDDINGS, FORMATS, VECTOR, Format
 
-PAGE = (REPOSITORY / "docs/file-formats.md").read_text()
+PAGE = (REPOSITORY / "docs/tables.md").read_text()
 VECTORS = np.array([[1.5, -2.0, 0.25], [0.0, 3.0, 1e-3]])
 
 
@@ -49,7 +49,7 @@ def test_vectors_are_stored_without_loss(embeddings: Path) -> None:
 def test_the_page_describes_every_column(format: Format) -> None:
     described: dict[str, str] = {}
     lines: list[str] = []
-    sections = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
+    sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
     for section in ("images", "manifest") if format.name == "manifest" else (format.name,):
         lines += sections[section].splitlines()
         described |= dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", sections[section], re.MULTILINE))

@@ -189,7 +189,7 @@ class Metrics(Record):
 
 
 class Case(Record):
-    """Queries with one outcome for two models: their number, and a selection of ids (see docs/file-formats.md)."""
+    """Queries with one outcome for two models: their number, and a selection of ids (see docs/file-formats-json.md)."""
 
     count: int
     queries: list[str]
