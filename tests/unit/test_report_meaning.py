@@ -118,7 +118,7 @@ def section(page: str, name: str) -> str:
 def test_without_matches_the_headline_is_by_agreement(page) -> None:
     text = page()
     answer = text.partition('<p class="answer">')[2].partition("</p>")[0]
-    assert answer.startswith("The mine one finds the neighbors that agree best with their queries: Caption agreement@5")
+    assert answer.startswith("The mine one has the highest Caption agreement@5: ")
     assert "The mine one is significantly better than all 3 other models" in text
     board = section(text, "board")
     assert "Caption agreement@5" in board

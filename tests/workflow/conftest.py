@@ -140,6 +140,16 @@ def write_collection(tree: Tree) -> None:
     (tree.folder / "photos/broken.jpg").write_bytes(b"no image")
 
 
+REPORTS = "LOOKALIKE_TEST_REPORTS"  # a folder for finished reports: the browser tests look at them, and run the others
+
+
+def keep_report(tree: Tree, experiment: str, dataset: str, folder: str | Path | None = None) -> None:
+    """Copy a finished report, and the list of its images, to where the browser tests find it."""
+    if folder := folder or os.environ.get(REPORTS):
+        kept = shutil.copytree(tree.folder / "results/reports" / experiment, Path(folder) / experiment)
+        shutil.copy(tree.folder / "results" / dataset / "sample/images.parquet", kept)
+
+
 def built_once(
     factory: pytest.TempPathFactory, name: str, config: dict[str, Any], build: Callable[[Tree], Any]
 ) -> Tree:

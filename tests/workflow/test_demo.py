@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from workflow.conftest import Tree, built_once
+from workflow.conftest import Tree, built_once, keep_report
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    return built_once(tmp_path_factory, "demo", {"run": ["demo"]}, lambda tree: tree.run("demo"))
+    def build(tree: Tree) -> None:
+        tree.run("demo")
+        keep_report(tree, "demo", "photo-tiles-copies")
+
+    return built_once(tmp_path_factory, "demo", {"run": ["demo"]}, build)
 
 
 def accuracy(folder: Path) -> dict[str, float]:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import phone_folder
-from workflow.conftest import Tree
+from workflow.conftest import Tree, keep_report
 
 MODELS = ["efficientnet-lite0", "pixels"]
 
@@ -22,6 +22,7 @@ def test_the_headline_of_a_phone_folder_is_right_for_both_needs(tmp_path: Path) 
         },
     )
     tree.run()
+    keep_report(tree, "phone", "phone")
     compared = json.loads((tree.folder / "results/reports/phone/comparisons.json").read_text())
     looks, acts = compared["answers"]["someone_looks"], compared["answers"]["acts_alone"]
     measured = {

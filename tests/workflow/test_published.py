@@ -7,7 +7,7 @@ from typing import Any
 import published
 from lookalike.io import store
 from lookalike.io.formats.tables import IMAGES, NEIGHBORS
-from workflow.conftest import Tree
+from workflow.conftest import Tree, keep_report
 
 CONFIG: dict[str, Any] = {
     "run": ["copies", "scenes", "things"],
@@ -55,6 +55,7 @@ def test_a_missing_data_set_stops_only_what_needs_it_and_all_three_run_from_thei
     config["datasets"]["my-coco"]["expect"] = {"references": 8}  # changes no sample, and embeds nothing
     tree.configure(config)
     ran = tree.run()
+    keep_report(tree, "scenes", "my-flickr30k")
     assert ran.of("sample") == ["my-flickr30k"]
     assert ran.of("embed") == ["my-flickr30k color-histogram images-00000"]
     images = store.read_table(results / "my-flickr30k/sample/images.parquet", IMAGES)

@@ -49,7 +49,7 @@ def looks(evidence: Evidence) -> Statement:
 
 def acts_alone(evidence: Evidence) -> Statement | None:
     """For a system without a person: the model that finds most with 90 % precision. None if that was not measured."""
-    answer, looks = evidence.answers.get(ACTS), evidence.answers[LOOKS]
+    answer, looking = evidence.answers.get(ACTS), evidence.answers[LOOKS]
     if answer is None or not answer.best:
         return None
     if not answer.estimate.value:
@@ -62,9 +62,9 @@ def acts_alone(evidence: Evidence) -> Statement | None:
     first = f"To act alone, {_name(evidence, answer)} finds {_found(answer)}"
     if not answer.rivals:
         first += f" (95{words.SPACE}% interval {words.interval(answer.estimate, _decimals(answer.estimate.n))})"
-    if looks.best and _differ(looks, answer):
-        ranks = _ranks(evidence, looks)
-        first += f"; for someone who looks at the results, {ranks}{_beside(evidence, looks, answer, 'better')}"
+    if looking.best and _differ(looking, answer):
+        ranks = _ranks(evidence, looking)
+        first += f"; for someone who looks at the results, {ranks}{_beside(evidence, looking, answer, 'better')}"
     return Statement(f"{first}.", _compared(evidence, answer))
 
 
@@ -89,10 +89,8 @@ def _ranks(evidence: Evidence, answer: Answer) -> str:
     decimals = _decimals(estimate.n)
     share, queries = words.percent(estimate.value, decimals), words.count(estimate.n, "query", "queries")
     if answer.metric in evidence.runs[0].metrics.baselines:
-        result = (
-            f"{name} finds the neighbors that agree best with their queries: {words.metric(answer.metric)} is {share} "
-            f"over {queries}"
-        )
+        metric = words.metric(answer.metric)
+        result = f"{name} has {'the highest' if answer.rivals else 'a'} {metric}: {share} over {queries}"
     else:
         result = f"{name} ranks a true match first for {share} of {queries}"
     result += _strictly(answer)
