@@ -298,6 +298,15 @@ def test_paper_shows_twelve_cases(browser: Browser, page: Path) -> None:
     assert browser.run("[...document.querySelectorAll('.list .row')].filter((one) => one.offsetHeight).length") == 12
     assert not browser.run("document.querySelector('.filters').offsetHeight")
     assert browser.run("document.querySelector('.list .row .pic.large').clientWidth") > 40
+    overlap = browser.run(
+        "[...document.querySelectorAll('.list .row .right')].filter((hit) => hit.offsetParent).map((hit) => {"
+        " const range = new Range(),"
+        " pic = hit.querySelector('.pic'), style = getComputedStyle(pic), score = hit.querySelector('small').lastChild;"
+        " range.selectNode(score); return range.getBoundingClientRect().top - pic.getBoundingClientRect().bottom"
+        " - parseFloat(style.outlineWidth) - parseFloat(style.outlineOffset); })"
+    )
+    assert overlap, "queries have true matches among the neighbors"
+    assert min(overlap) >= 0, "the outline of a true match leaves its score readable"
     printed = browser.driver.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})
     assert base64.b64decode(printed["data"]).startswith(b"%PDF")
 

@@ -12,7 +12,7 @@ import yaml
 import phone_folder
 import published
 from browser.conftest import Browser
-from browser.test_head import SIZES, choose, visible
+from browser.test_head import BROKEN, SIZES, choose, visible
 from conftest import REPOSITORY
 from workflow.conftest import REPORTS, Tree, keep_report
 
@@ -71,6 +71,13 @@ def test_the_page_opens_without_a_request_and_every_query_can_be_reached(
     shown = [image for image in images if image["query"] or image.get("showcase")]
     assert browser.run("window.lookalike.queries") == len({image["image_id"] for image in shown})
     assert browser.run("document.documentElement.scrollWidth") <= width
+
+
+def test_no_word_is_broken_on_paper(browser: Browser, report: Path) -> None:
+    browser.open(report / "index.html", width=703)  # A4 without its margins
+    browser.media(media="print")
+    assert browser.run(BROKEN) == []
+    assert browser.run("document.documentElement.scrollWidth") <= 703
 
 
 def test_headline_and_star_agree_with_the_comparisons(browser: Browser, report: Path) -> None:

@@ -14,10 +14,20 @@ from browser.conftest import Browser
 from browser.pages import experiment
 from lookalike.io import store
 from lookalike.io.formats.records import Case, Cases, Comparisons
-from unit.test_report import CPU
+from lookalike.io.formats.thresholds import Seen
+from unit.test_report import CPU, UNVERIFIED
 
 NEEDS = ["someone_looks", "acts_alone", "fast"]
 SHOWN = "[...document.querySelectorAll('{}')].filter((one) => one.offsetParent).map((one) => one.{})"
+BROKEN = (  # names with a word that continues on another line
+    "[...document.querySelectorAll('header bdi, #use bdi, #board th bdi, #appendix th, #appendix th bdi')]"
+    ".filter((one) => one.offsetParent && one.textContent.trim().split(/\\s+/).some((word) => {"
+    " const range = document.createRange(), text = document.createTreeWalker(one, NodeFilter.SHOW_TEXT);"
+    " for (let node = text.nextNode(); node; node = text.nextNode()) { const at = node.data.indexOf(word);"
+    " if (at < 0) continue; range.setStart(node, at); range.setEnd(node, at + word.length);"
+    " return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1 && !word.includes('-')"
+    " && !word.includes('@'); } return false; })).map((one) => one.textContent)"
+)
 SIZES = {"desktop": (1400, 800), "phone": (390, 844)}
 
 
@@ -27,6 +37,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("head")
     trial = experiment(folder, queries=40, references=60, models=3)
     trial.indexes = ["flat", "quick"]
+    higher = Seen(score=0.95, precision=0.95, recall=0.2)
+    trial.targets = {"90": UNVERIFIED, "95": UNVERIFIED.model_copy(update={"seen": higher})}
+    trial.labels["model-1"] = "EfficientNet-Lite0"
     embed: dict[str, Any] = CPU["embed"]
     trial.timing = {f"model-{n}": {"embed": {**embed, "seconds": 2.0 / (n + 1)}} for n in range(3)}
 
@@ -192,6 +205,24 @@ def test_the_slider_moves_the_threshold_in_the_code_with_its_verdict(browser: Br
     assert "threshold = 0.8125  # 90 % precision: unverified: too few queries" in code
     assert browser.run(f"{card}.querySelector('input[type=range]').getAttribute('aria-valuetext')") == "90 % precision"
     assert not browser.run(f"{card}.querySelector('b')"), "bold only where a threshold holds"
+    shade = f"[...{card}.querySelectorAll('tr.chosen > *')].map((one) => getComputedStyle(one).backgroundColor)"
+    assert len(set(browser.run(shade))) == 1, "the whole row is marked"
+    browser.driver.execute_script(
+        f"const one = {card}.querySelector('input[type=range]'); one.value = 1; one.dispatchEvent(new Event('input'))"
+    )
+    code = browser.run(f"{card}.querySelector('code').innerText")
+    assert "threshold = 0.9500  # 95 % precision: unverified: too few queries" in code
+    assert "90 %" not in code
+
+
+def test_without_a_choice_of_precision_there_is_no_slider(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("one")
+    experiment(folder, queries=10, references=20, models=2).report()
+    browser.open(folder / "index.html")
+    assert visible(browser, "#use .target") == []
+    assert "0.8125" in visible(browser, "#use .steps")[0]
 
 
 def test_a_link_into_the_appendix_unfolds_it(browser: Browser, page: Path) -> None:
@@ -223,16 +254,7 @@ def test_nothing_overflows_and_no_word_is_broken(browser: Browser, page: Path, s
         f" && one.getBoundingClientRect().right > {width} + 1).map((one) => one.outerHTML.slice(0, 80))"
     )
     assert outside == []
-    broken = browser.run(
-        "[...document.querySelectorAll('header bdi, #use bdi, #board th bdi, #appendix th, #appendix th bdi')]"
-        ".filter((one) => one.offsetParent && one.textContent.trim().split(/\\s+/).some((word) => {"
-        " const range = document.createRange(), text = document.createTreeWalker(one, NodeFilter.SHOW_TEXT);"
-        " for (let node = text.nextNode(); node; node = text.nextNode()) { const at = node.data.indexOf(word);"
-        " if (at < 0) continue; range.setStart(node, at); range.setEnd(node, at + word.length);"
-        " return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1 && !word.includes('-')"
-        " && !word.includes('@'); } return false; })).map((one) => one.textContent)"
-    )
-    assert broken == []
+    assert browser.run(BROKEN) == []
 
 
 def test_the_first_column_stays_when_a_table_scrolls(browser: Browser, page: Path) -> None:

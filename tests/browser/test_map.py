@@ -154,3 +154,17 @@ def test_the_map_fits_the_screen(browser: Browser, page: Path, width: int) -> No
     assert browser.run("document.documentElement.scrollWidth") <= width
     edge = f"{CANVAS}.getBoundingClientRect().right"
     assert browser.run(edge) <= width
+
+
+def test_only_what_is_on_the_map_is_explained_and_counted(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("alone")
+    small = experiment(folder, queries=9, references=20, models=1)  # every tenth query has no match
+    small.maps = {"model-0": {name: (float(place), float(place % 4)) for place, name in enumerate(small.queries)}}
+    small.report()
+    browser.open(folder / "index.html")
+    assert "9 of 9 queries and no other images." in browser.run("document.querySelector('.map-about').textContent")
+    key = browser.run("[...document.querySelectorAll('.map-key li')].map((one) => one.textContent)")
+    assert "query without a match" not in key
+    assert {"miss", "right"} <= set(key)

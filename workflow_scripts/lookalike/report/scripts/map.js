@@ -1,4 +1,4 @@
-import { seen, verdict } from "./data.js";
+import { OUTCOMES, seen, verdict } from "./data.js";
 import { thumbnail, status } from "./cards.js";
 import { make, marker } from "./dom.js";
 import { areaOf, areaText, mapOf } from "./places.js";
@@ -60,7 +60,8 @@ export function imageMap(data, state, changed, show) {
           ["none", "query without a match"],
           ["reference", "reference"],
         ]
-          .filter(([name]) => data.known || !["bad", "none"].includes(name))
+          .filter(([name]) => data.known || name !== "bad")
+          .filter(([name]) => name !== "none" || (data.known && data.outcome.includes(OUTCOMES.indexOf("none"))))
           .map(([name, text]) => make("li", { class: name }, text)),
       ),
     ),
@@ -361,9 +362,10 @@ export function imageMap(data, state, changed, show) {
         place();
         look(-1);
         const on = map.images.filter((image) => image < queries).length;
+        const others = map.images.length - on; // none where the queries are the references
         about.textContent =
           `${on.toLocaleString("en-US")} of ${queries.toLocaleString("en-US")} queries and ` +
-          `${(map.images.length - on).toLocaleString("en-US")} references. ${map.about} Distances on the map are not scores.`;
+          `${others ? `${others.toLocaleString("en-US")} references` : "no other images"}. ${map.about} Distances on the map are not scores.`;
       }
       redraw();
     },

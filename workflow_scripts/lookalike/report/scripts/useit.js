@@ -15,8 +15,8 @@ function slider(card) {
   const input = label?.querySelector("input");
   const output = label?.querySelector("output");
   if (!label || !input || !output) return;
-  label.hidden = false;
   const percents = (input.dataset.percents ?? "").split(" ");
+  label.hidden = percents.length < 2; // nothing to choose
   const show = () => {
     const percent = percents[Number(input.value)];
     output.textContent = `${percent} %`;
