@@ -291,6 +291,13 @@ def test_a_phone_shows_the_page_without_sideways_scrolling_or_broken_words(
     assert (dark == "rgb(19, 21, 25)") == (scheme == "dark")
 
 
+def test_names_of_models_keep_their_case_in_the_filters(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    style = "getComputedStyle(document.querySelector('.filters {} label > span'), '::first-letter').textTransform"
+    assert browser.run(style.format(".each")) == "none"
+    assert browser.run(style.format("")) == "uppercase"
+
+
 def test_paper_shows_twelve_cases(browser: Browser, page: Path) -> None:
     browser.open(page)
     browser.driver.execute_script("document.querySelector('.show-all').click()")
