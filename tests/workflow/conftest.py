@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ class Run:
 class Tree:
     """A copy of the workflow in a folder of its own, with a configuration file beside it."""
 
+    forked = True  # Snakemake starts as a fork of a process that has imported it, not as users start it
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
@@ -109,7 +112,12 @@ class Tree:
         command = self.command(*targets)
         at = command.index("--configfile")  # after ours: of a repeated option, the last one counts
         command[at:at] = options
-        ended = SNAKEMAKE.run(*command[1:], cwd=self.folder, env=self.environment)
+        if self.forked:
+            ended = SNAKEMAKE.run(*command[1:], cwd=self.folder, env=self.environment)
+        else:
+            ended = subprocess.run(
+                command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+            )
         output = ended.stdout + ended.stderr
         assert ended.returncode == status, output[-5000:]
         return Run(ended.returncode, output)
