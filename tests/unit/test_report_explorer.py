@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -189,6 +190,16 @@ def test_a_map_is_turned_so_that_it_lies_like_the_first_one(experiment: Experime
     for one in others:
         for axis in ("x", "y"):
             np.testing.assert_allclose(one[axis], first[axis], atol=2)
+
+
+def test_two_maps_of_one_model_are_refused(experiment: Experiment) -> None:
+    experiment.models = ["good", "fair"]
+    experiment.maps = {"good": {"q-0": (0, 0)}, "fair": {"q-0": (1, 1)}}
+    inputs = experiment.inputs()
+    good, fair = inputs["maps"]  # type: ignore[misc]
+    shutil.copy(good, fair)
+    with pytest.raises(LookalikeError, match=f"is a map of good, as is {good}. Make both again: --forcerun"):
+        queries.listed(evidence.read(ReportJob(**inputs, out="")))  # type: ignore[arg-type]
 
 
 def test_a_map_of_other_vectors_is_refused(experiment: Experiment) -> None:

@@ -43,13 +43,19 @@ class Map:
 def read(evidence: Evidence) -> list[Map]:
     """The maps of an experiment's models, each turned towards the first one.
 
-    Raises LookalikeError for a map of other vectors than those that were searched.
+    Raises LookalikeError for a map of other vectors than those that were searched, and for two of one model.
     """
     runs = {run.model: run for run in evidence.models}
     ids = evidence.images["image_id"].combine_chunks()
     maps: list[Map] = []
+    path_of: dict[str, StrPath] = {}
     for path in evidence.maps:
         made = _read(path, runs, ids)
+        model = made.run.model
+        if (other := path_of.setdefault(model, path)) != path:
+            raise LookalikeError(
+                f"{path}: is a map of {model}, as is {other}. Make both again: --forcerun {path} {other}"
+            )
         maps.append(_turned(made, maps[0]) if maps else made)
     return maps
 
