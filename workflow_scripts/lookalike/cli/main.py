@@ -6,7 +6,20 @@ import typer
 from typer.core import TyperGroup
 
 from lookalike import __version__
-from lookalike.cli import check, doctor, export, fetch, fuse, models, pair, schema, search, try_folder, workflow
+from lookalike.cli import (
+    check,
+    doctor,
+    duplicates,
+    export,
+    fetch,
+    fuse,
+    models,
+    pair,
+    schema,
+    search,
+    try_folder,
+    workflow,
+)
 from lookalike.job.errors import LookalikeError
 from lookalike.job.log import fault_of_the_machine
 from lookalike.job.telemetry import switch_off_telemetry
@@ -39,7 +52,16 @@ app = typer.Typer(
 )
 app.command("try")(try_folder.try_folder)  # `try` is a Python keyword
 for command in (
-    *(pair.pair, search.search, models.models, fetch.fetch, check.check, doctor.doctor, schema.schema),
+    *(
+        duplicates.duplicates,
+        pair.pair,
+        search.search,
+        models.models,
+        fetch.fetch,
+        check.check,
+        doctor.doctor,
+        schema.schema,
+    ),
     *(export.export, fuse.fuse, workflow.workflow),
 ):
     app.command()(command)
