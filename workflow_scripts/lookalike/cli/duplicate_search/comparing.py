@@ -18,7 +18,7 @@ from lookalike.sample.near_duplicates.signatures import Signatures
 log = logging.getLogger(__name__)
 
 BLOCK = 512  # rows of the similarity matrix in memory at a time
-PER_IMAGE = 10  # most similar candidates of an image: in a folder of one texture, all resemble all
+PER_IMAGE = 15  # most similar candidates of an image: in a folder of one texture, all resemble all
 CACHED = 500  # images whose features are in memory, about 300 KB each
 SURE = 2.0  # the score of pairs that pixels decide: above any cosine
 
