@@ -39,6 +39,10 @@ rule report:
         "results/logs/report/{experiment}.log",
     conda:
         plan.environment
+    resources:
+        image_seconds=lambda wildcards: plan.image_seconds(
+            plan.dataset_of(wildcards.experiment)
+        ),
     params:
         key=lambda wildcards: plan.report_key(wildcards.experiment),
         code=plan.code("report"),

@@ -115,7 +115,8 @@ def test_archives_of_shards_that_there_are_no_more_are_deleted_and_nothing_else(
 
     def make(shards: int) -> list[str]:
         archives = [f"made/queries-{number:05d}.zip" for number in range(shards)]
-        make_images(MakeImagesJob("copies", key, "images.parquet", archives, "made/manifest.parquet"))
+        files = ("images.parquet", archives, "made/manifest.parquet", "make_images.in_work")
+        make_images(MakeImagesJob("copies", key, *files))
         return sorted(path.name for path in Path("made").iterdir())
 
     assert len(make(3)) == 4

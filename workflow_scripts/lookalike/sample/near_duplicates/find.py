@@ -96,10 +96,7 @@ def thumbnails(
             with files.share() as take_file, pixels.share() as take_pixels:
                 take_file(row["bytes"])
                 data = guard.read(row)
-                if row["image_id"] in guard.suspects:
-                    return thumbnail(guard.alone(row, data, least_size)[0])
-                with guard.decoding(row, take_pixels) as take:
-                    return thumbnail(images.decode(data, needs=least_size, reserve=take))
+                return thumbnail(guard.decode(row, data, least_size, take_pixels)[0])
         except images.BadImage as bad:
             log.info("left out: %s/%s: %s", row["root"], row["path"], bad)
             return None
