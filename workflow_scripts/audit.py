@@ -9,6 +9,7 @@ with job(f"audit {wildcards.dataset} {wildcards.model} {wildcards.index}", snake
         AuditJob(
             neighbors=snakemake.input.neighbors,
             images=snakemake.input.images,
+            archives=snakemake.input.archives,
             truth=snakemake.input.truth,
             out=snakemake.output[0],
             notes=Path(snakemake.log[0]).with_suffix(".in_work"),

@@ -8,6 +8,7 @@ with job(snakemake.rule, snakemake.log[0]):
         MakeImagesJob(
             dataset=snakemake.params.dataset,
             key=snakemake.params.key,
+            archives=snakemake.input.get("archives", ()),
             sources=snakemake.input.get("sources"),
             archives_out=snakemake.output.archives,
             manifest_out=snakemake.output.manifest,

@@ -17,6 +17,7 @@ with job(f"report {snakemake.wildcards.experiment}", snakemake.log[0]):
             audit=snakemake.input.audit,
             maps=snakemake.input.maps,
             images=snakemake.input.images,
+            archives=snakemake.input.archives,
             truth=snakemake.input.truth,
             near_duplicates=next(iter(snakemake.input.near_duplicates), None),
             notes=Path(snakemake.log[0]).with_suffix(".in_work"),

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from PIL import features
 from lookalike.embed import encoders
 from lookalike.embed.batches import Batches, Embedded, Keep, Seconds, ShardImage, rounded, table
 from lookalike.embed.reuse import Known, Reuse, embed_missing
-from lookalike.io import color_profiles, images, in_work, phone_formats, store
+from lookalike.io import color_profiles, images, in_work, made_images, phone_formats, store
 from lookalike.io.formats.records import EmbedTiming, Weights, bottleneck
 from lookalike.io.formats.tables import EMBEDDINGS, REJECTED, SHARD
 from lookalike.io.vector_store import VectorStore
@@ -56,6 +56,7 @@ class EmbedJob:
     image_seconds: float = 300
     export: str | None = None  # export.json, where the model's network is exported for CPUs
     vector_store: str | None = None  # folder; None computes every vector
+    archives: Sequence[str] = ()  # of images that a run made
 
 
 def embed_shard(job: EmbedJob) -> None:
@@ -71,6 +72,7 @@ def embed_shard(job: EmbedJob) -> None:
     ``on_bad_image: fail`` the index stage stops.
     """
     rows = store.read_table(job.shard, SHARD)
+    made_images.locate(job.archives)
     images.check_roots(rows, job.shard)
     fetched = store.read_json(job.weights, Weights)
     entry = encoders.parse(job.key)

@@ -217,6 +217,7 @@ class ReportJob:
     out: StrPath
     notes: StrPath
     image_seconds: float = 300
+    archives: Sequence[StrPath] = ()  # of images that a run made
     near_duplicates: StrPath | None = None
     audit: Sequence[StrPath] = ()
     maps: Sequence[StrPath] = ()

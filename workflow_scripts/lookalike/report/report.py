@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from lookalike import __version__
-from lookalike.io import in_work, store
+from lookalike.io import in_work, made_images, store
 from lookalike.report import (
     appendix,
     board,
@@ -60,6 +60,7 @@ def write_report(job: ReportJob) -> None:
     if inputs contradict each other.
     """
     evidence, page = inputs.read(job), Path(job.out)
+    made_images.locate(job.archives)
     sample_sha256 = evidence.runs[0].metrics.sample_sha256
     with in_work.guarding(job.notes, sample_sha256, job.image_seconds) as guard:
         explored, files = _explored(evidence, job.limits, guard)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from PIL import Image
 
-from lookalike.io import images, in_work
+from lookalike.io import images, in_work, made_images
 from lookalike.report.evidence import Evidence
 
 ACROSS = 8  # cells in a row and in a column of a sprite; style.css knows this number
@@ -104,7 +104,7 @@ class _Loader:
             try:
                 if reason := self.fatal.get(row["image_id"]):
                     raise images.BadImage(reason)
-                data = images.read(row["root"], row["path"])
+                data = images.read(made_images.folder_of(row["root"]), row["path"])
                 image, _ = self.guard.decode(row, data, lambda size: (min(size[0], 2 * side), min(size[1], 2 * side)))
             except images.BadImage as bad:
                 yield number, None, str(bad)

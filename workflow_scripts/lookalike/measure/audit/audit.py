@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -16,7 +16,7 @@ import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.io import identity, images, in_work, store
+from lookalike.io import identity, images, in_work, made_images, store
 from lookalike.io.formats.audit import BY_COLUMN, BY_FEATURES, NOT_AUDITED, OTHER, SAME_SCENE, UNREADABLE
 from lookalike.io.formats.tables import AUDIT, IMAGES, NEIGHBORS, SHARD, TRUTH
 from lookalike.job import memory
@@ -52,6 +52,7 @@ class AuditJob:
     k: int
     threads: int
     image_seconds: float = 300
+    archives: Sequence[str | Path] = ()  # of images that a run made
 
 
 def audit(job: AuditJob) -> None:
@@ -65,6 +66,7 @@ def audit(job: AuditJob) -> None:
     sample = store.read_table(job.images, IMAGES)
     found = misses(store.read_table(job.neighbors, NEIGHBORS), store.read_table(job.truth, TRUTH), job.k)
     found.sort(key=lambda miss: hashlib.sha256(f"{SEED} {miss.query_id}".encode()).digest())
+    made_images.locate(job.archives)
     rows: list[Row] = []
     audited = 0
     progress = Progress("audited", len(found), "misses")
