@@ -121,7 +121,7 @@ def tally(what: str, result: str, times: int = 1) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if ALL and not hasattr(config, "workerinput"):
-        os.environ[FIGURES] = tempfile.mkdtemp()
+        os.environ.setdefault(FIGURES, tempfile.mkdtemp())  # one that is there adds up several calls
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
