@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -16,7 +16,7 @@ import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.io import identity, images, store
+from lookalike.io import identity, images, in_work, made_images, store
 from lookalike.io.formats.audit import BY_COLUMN, BY_FEATURES, NOT_AUDITED, OTHER, SAME_SCENE, UNREADABLE
 from lookalike.io.formats.tables import AUDIT, IMAGES, NEIGHBORS, SHARD, TRUTH
 from lookalike.job import memory
@@ -39,14 +39,20 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class AuditJob:
-    """One search whose wrong answers are audited: its neighbors, the sample, and the requested neighbors ``k``."""
+    """One search whose wrong answers are audited: its neighbors, the sample, and the requested neighbors ``k``.
+
+    ``notes`` is a file for which images are in work (``io.in_work``), ``image_seconds`` limits decoding one of them.
+    """
 
     neighbors: str | Path
     images: str | Path
     truth: str | Path
     out: str | Path
+    notes: str | Path
     k: int
     threads: int
+    image_seconds: float = 300
+    archives: Sequence[str | Path] = ()  # of images that a run made
 
 
 def audit(job: AuditJob) -> None:
@@ -60,13 +66,17 @@ def audit(job: AuditJob) -> None:
     sample = store.read_table(job.images, IMAGES)
     found = misses(store.read_table(job.neighbors, NEIGHBORS), store.read_table(job.truth, TRUTH), job.k)
     found.sort(key=lambda miss: hashlib.sha256(f"{SEED} {miss.query_id}".encode()).digest())
-    judge = _Judge(sample, found)
+    made_images.locate(job.archives)
     rows: list[Row] = []
     audited = 0
     progress = Progress("audited", len(found), "misses")
     memory.return_large_blocks()
     cv2.setNumThreads(1)  # OpenCV's own threads would compete with those of the audit
-    with ThreadPoolExecutor(job.threads) as threads:
+    with (
+        in_work.guarding(job.notes, sample_sha256, job.image_seconds) as guard,
+        ThreadPoolExecutor(job.threads) as threads,
+    ):
+        judge = _Judge(sample, found, guard)
         while audited < len(found) and judge.compared < MOST_PAIRS:
             for miss_rows in threads.map(judge.rows_of, found[audited : audited + AT_ONCE]):
                 rows += miss_rows
@@ -100,7 +110,8 @@ def audit(job: AuditJob) -> None:
 class _Judge:
     """Judges misses by their images, and keeps the features of those used last."""
 
-    def __init__(self, sample: pa.Table, found: Iterable[Miss]) -> None:
+    def __init__(self, sample: pa.Table, found: Iterable[Miss], guard: in_work.Guard) -> None:
+        self.guard = guard
         ids = sorted(set(chain.from_iterable(miss.image_ids for miss in found)))
         chosen = sample.filter(pc.is_in(sample["image_id"], value_set=pa.array(ids, pa.string())))
         unknown = chosen.filter(pc.is_null(chosen["scene"])) if "scene" in chosen.column_names else chosen
@@ -182,13 +193,12 @@ class _Judge:
                 self._cached.popitem(last=False)
         return found
 
-    def _grey(self, row: Mapping[str, Any]) -> features.Grey | None:
+    def _grey(self, row: Row) -> features.Grey | None:
         try:
             with self._files.share() as take_file, self._pixels.share() as take_pixels:
                 take_file(row["bytes"])
-                return features.grey_of(
-                    images.decode(images.read_row(row), needs=features.least_size, reserve=take_pixels)
-                )
+                data = self.guard.read(row)
+                return features.grey_of(self.guard.decode(row, data, features.least_size, take_pixels)[0])
         except images.BadImage as bad:
             log.info("cannot be compared: %s/%s: %s", row["root"], row["path"], bad)
             return None
