@@ -6,6 +6,7 @@ with job(f"audit {wildcards.dataset} {wildcards.model} {wildcards.index}", snake
     audit(
         AuditJob(
             neighbors=snakemake.input.neighbors,
+            candidates=snakemake.input.candidates,
             images=snakemake.input.images,
             truth=snakemake.input.truth,
             out=snakemake.output[0],
