@@ -1,8 +1,8 @@
-"""`lookalike search`: the nearest neighbors of one image in the index of a run."""
+"""The nearest neighbors of one image in the index of a run."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +10,6 @@ import pyarrow.compute as pc
 import typer
 from numpy.typing import NDArray
 
-from lookalike.cli import sheet as contact_sheet
-from lookalike.cli.options import THREADS, ConfigFiles, Json, Results, Threads
-from lookalike.cli.output import print_json, print_table
 from lookalike.embed import embed
 from lookalike.embed.catalogue import Catalogue, read_image
 from lookalike.io import identity, store
@@ -35,9 +32,8 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class Stored:
-    """The files of a model's index in an experiment."""
+    """The files of a model's index of a data set."""
 
-    experiment: str
     dataset: str
     model: str
     index: str
@@ -59,80 +55,16 @@ class Stored:
         return self.folder / "sample" / "images.parquet"
 
 
-def search(
-    photo: Annotated[
-        Path, typer.Argument(metavar="PHOTO", exists=True, dir_okay=False, help="The image to search for.")
-    ],
-    *,
-    experiment: Annotated[str, typer.Option("--experiment", help="The experiment whose references are searched.")],
-    model: Annotated[str, typer.Option("--model", help="One of the experiment's models.")],
-    index_name: Annotated[
-        str | None, typer.Option("--index", help="One of the experiment's indexes; the first by default.")
-    ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Number of neighbors; fewer if the index has fewer.")] = 5,
-    sheet: Annotated[
-        Path | None,
-        typer.Option(
-            "--sheet",
-            dir_okay=False,
-            help="File for the contact sheet; PHOTO-MODEL.png by default.",
-        ),
-    ] = None,
-    no_sheet: Annotated[bool, typer.Option("--no-sheet", help="Draw no contact sheet.")] = False,
-    configfile: ConfigFiles = None,
-    results: Results = Path("results"),
-    threads: Threads = THREADS,
-    as_json: Json = False,
-) -> None:
-    """Find an image's nearest references in the index of a run, and draw them on a contact sheet.
-
-    The image is embedded exactly as the run embedded its own. The score is cosine similarity: higher is nearer.
-
-    \b
-    Example:
-      lookalike search photo.jpg --experiment demo --model efficientnet-lite0 -k 5
-    """
-    out = None if no_sheet else _sheet_path(photo, sheet or Path(f"{photo.stem}-{model}.png"))
-    if no_sheet and sheet:
-        raise typer.BadParameter("--sheet and --no-sheet contradict each other.")
-    catalogue = Catalogue.open(configfile, results)
-    stored = _stored(catalogue, experiment, model, index_name)
-    footer = _check(catalogue, stored)
+def find(catalogue: Catalogue, stored: Stored, photo: Path, k: int, threads: int) -> list[Neighbor]:
+    """The k nearest references of a photo. Raises LookalikeError for an index that does not fit the configuration."""
+    footer = check(catalogue, stored)
     vector = _vector(catalogue, stored, footer, photo, threads)
     settings = catalogue.plan.config.indexes[stored.index].search
     hits = nearest(index=str(stored.faiss), ids=str(stored.ids), vector=vector, k=k, settings=settings)
-    neighbors = _neighbors(stored, hits, results.parent)
-    title = f"{photo}: {len(neighbors)} nearest in {stored.dataset} by {catalogue.plan.label(model)} ({stored.index})"
-    if out:
-        contact_sheet.draw(title, photo, [(hit.rank, hit.score, hit.image_id, hit.path) for hit in neighbors], out)
-
-    if as_json:
-        print_json(
-            {
-                "photo": str(photo),
-                "experiment": experiment,
-                "dataset": stored.dataset,
-                "model": model,
-                "index": stored.index,
-                "neighbors": [asdict(neighbor) for neighbor in neighbors],
-                "sheet": str(out) if out else None,
-            }
-        )
-        return
-    print_table(title, ["rank", "id", "score", "path"], [asdict(neighbor).values() for neighbor in neighbors])
-    if out:
-        typer.echo(f"contact sheet: {typer.format_filename(out)}")
+    return _neighbors(stored, hits, catalogue.results.parent)
 
 
-def _sheet_path(photo: Path, out: Path) -> Path:
-    if out.suffix.lower() not in contact_sheet.FORMATS:
-        raise typer.BadParameter(f"--sheet {out}: should end with one of {', '.join(contact_sheet.FORMATS)}.")
-    if out.resolve() == photo.resolve():
-        raise typer.BadParameter(f"--sheet {out}: is the image to search for. Choose another file.")
-    return out
-
-
-def _stored(catalogue: Catalogue, experiment: str, model: str, index_name: str | None) -> Stored:
+def of_experiment(catalogue: Catalogue, experiment: str, model: str, index_name: str | None) -> Stored:
     """The files of an index. Raises LookalikeError for an unknown name, or if a run has not made them yet."""
     entry = catalogue.experiment(experiment)
     catalogue.check_models([model])
@@ -141,7 +73,7 @@ def _stored(catalogue: Catalogue, experiment: str, model: str, index_name: str |
         known = getattr(entry, key)
         if chosen not in known:
             raise LookalikeError(f"experiments.{experiment}.{key}: has no '{chosen}'.{did_you_mean(chosen, known)}")
-    stored = Stored(experiment, entry.dataset, model, name, catalogue.results / entry.dataset)
+    stored = Stored(entry.dataset, model, name, catalogue.results / entry.dataset)
     for path in (stored.faiss, stored.ids, stored.images):
         if not path.exists():
             raise LookalikeError(
@@ -151,7 +83,7 @@ def _stored(catalogue: Catalogue, experiment: str, model: str, index_name: str |
     return stored
 
 
-def _check(catalogue: Catalogue, stored: Stored) -> dict[str, Any]:
+def check(catalogue: Catalogue, stored: Stored) -> dict[str, Any]:
     """The footer of an index. One that is damaged or was made with another configuration is rejected."""
     expected = {
         "index_key": catalogue.plan.build_key(stored.index),
