@@ -47,7 +47,7 @@ def home() -> Path:
 
 
 def words(folder: Path) -> str:
-    """``my-pictures-2024`` for a folder ``My Pictures (2024)``: what names of data sets may consist of."""
+    """``holidays-2024`` for a folder ``Holidays (2024)``: what names of data sets may consist of."""
     return "-".join(re.findall(r"[a-z0-9]+", folder.resolve().name.lower()) or ["images"])
 
 

@@ -34,7 +34,8 @@ class Stage:
     """A stage's jobs. ``running``: job -> the part of its images that is done."""
 
     total: int
-    started: float | None = None
+    started: float = 0.0
+    has_begun: bool = False
     done: int = 0
     running: dict[str, float] = field(default_factory=dict)
 
@@ -65,7 +66,7 @@ class Stages:
                 stage.done += 1
                 self.last_event = now
                 if stage.done == stage.total:
-                    return self._line(rule, f"done in {duration(now - (stage.started or now))}")
+                    return self._line(rule, f"done in {duration(now - stage.started)}")
         elif (progress := PROGRESS.match(line)) and (stage := self.stages.get(rule := _rule(progress[1]))):
             self._begin(rule, stage, now)
             done, total = (int(progress[number].replace(",", "")) for number in (3, 4))
@@ -73,7 +74,8 @@ class Stages:
         return None
 
     def _begin(self, rule: str, stage: Stage, now: float) -> None:
-        stage.started = now if stage.started is None else stage.started
+        if not stage.has_begun:
+            stage.started, stage.has_begun = now, True
         self.current = rule
 
     def status(self, now: float) -> str:
@@ -82,7 +84,7 @@ class Stages:
         if not stage or stage.done >= stage.total:
             waiting = next((rule for rule, stage in self.stages.items() if stage.done < stage.total), "")
             return self._line(waiting, "...") if waiting else "..."
-        spent, part = now - (stage.started or now), stage.part
+        spent, part = now - stage.started, stage.part
         left = f", about {duration(spent * (1 - part) / part)} left" if part and spent > SHORTEST else ""
         return self._line(self.current, f"{part:.0%}{left}")
 
