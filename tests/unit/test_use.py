@@ -136,3 +136,18 @@ def test_a_pair_is_judged_by_the_last_comparison(compared: Path) -> None:
     assert verdicts("1.png", "1.png") == {"tiny": "same", "pixels": "no threshold"}
     assert verdicts("1.png", "2.png")["tiny"] == "not the same"
     assert "at 90 % precision" in call("pair", "1.png", "2.png", "--model", "tiny", "--precision", "90").stdout
+
+
+def test_the_doctor_shows_the_last_comparison_and_folders_that_cannot_be_written(
+    compared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(compared / "mine.yaml/cache"))
+    shown = CliRunner().invoke(app, ["doctor"])
+    assert shown.exit_code == 1
+    assert "\nlast comparison: mine, of /x\n" in shown.stdout
+    assert f"\ncomparisons: {compared}, " in shown.stdout
+    problem = f"PROBLEM cache: {compared}/mine.yaml/cache: cannot be written; set LOOKALIKE_CACHE to another folder\n"
+    assert problem in shown.stdout
+    (record,) = (compared / "runs").glob("*.json")
+    record.write_text(record.read_text().replace("/x", "/y"))
+    assert f"PROBLEM last comparison: {record}: " in CliRunner().invoke(app, ["doctor"]).stdout

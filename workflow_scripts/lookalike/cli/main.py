@@ -19,6 +19,9 @@ class Commands(TyperGroup):
         """Run a command."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("lookalike: interrupted", err=True)
+            raise typer.Exit(130) from None
         except LookalikeError as error:
             typer.echo(f"lookalike: {error}", err=True)
             raise typer.Exit(1) from None
@@ -33,7 +36,6 @@ app = typer.Typer(
     cls=Commands,
     name="lookalike",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # any other error is a bug, for which a plain traceback is best
     context_settings={"help_option_names": ["-h", "--help"]},
 )
