@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 from lookalike import __version__
 from lookalike.cli import check, compare, doctor, export, fetch, find, fuse, models, pair, schema, use, workflow
 from lookalike.job.errors import LookalikeError
+from lookalike.job.lean import leave_pandas_out
 from lookalike.job.log import fault_of_the_machine
 from lookalike.job.telemetry import switch_off_telemetry
 
@@ -69,4 +70,5 @@ def options(
 def main() -> None:
     """The entry point `lookalike`."""
     switch_off_telemetry()
+    leave_pandas_out()
     app()

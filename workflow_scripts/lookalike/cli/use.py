@@ -13,8 +13,6 @@ from lookalike.cli.runs import ACTS, RESULTS, Finished
 from lookalike.io import store
 from lookalike.io.formats.thresholds import Target
 from lookalike.job.errors import LookalikeError
-from lookalike.report import tables, useit
-from lookalike.report.evidence import Run
 
 HOLDS = "holds"
 
@@ -62,6 +60,9 @@ def use(
 
 
 def _facts(finished: Finished, model: str, index: str, target: Target, precision: int) -> dict[str, Any]:
+    from lookalike.report import tables, useit  # take a while to import
+    from lookalike.report.evidence import Run
+
     plan, metrics = finished.catalogue.plan, finished.metrics(model, index)
     neighbors = finished.catalogue.results / finished.entry.dataset / "neighbors" / model / f"{index}.parquet"
     provenance = store.read_provenance(neighbors)
