@@ -80,7 +80,7 @@ def find(
     _check_sheet(image, sheet)
     if experiment and folder:
         raise typer.BadParameter("FOLDER and --experiment contradict each other.")
-    read_image(image)  # a broken one is reported before anything is embedded
+    data = read_image(image)  # a broken one is reported before anything is embedded
     if experiment:
         if model is None:
             run = runs.finished(experiment, configfile, results)
@@ -95,7 +95,7 @@ def find(
         catalogue, stored = _of_folder(image, folder, model, cores, verbose=verbose)
     out = None if no_sheet else sheet or Path(f"{image.stem}-{stored.model}.png")
     _check_sheet(image, out)
-    neighbors = indexed.find(catalogue, stored, image, k, threads)
+    neighbors = indexed.Loaded(catalogue, stored, threads).find(data, str(image), k)
     title = f"{image}: {len(neighbors)} nearest in {stored.dataset} by {catalogue.plan.label(stored.model)}"
     title = f"{title} ({stored.index})" if experiment else title
     if out:

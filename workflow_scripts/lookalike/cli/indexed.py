@@ -8,16 +8,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import typer
-from numpy.typing import NDArray
 
 from lookalike.embed import embed
-from lookalike.embed.catalogue import Catalogue, read_image
-from lookalike.io import identity, store
+from lookalike.embed.catalogue import Catalogue
+from lookalike.embed.encoders import Encoder
+from lookalike.io import identity, store, vectors
 from lookalike.io.checks import check_index, check_same
 from lookalike.io.formats.tables import IMAGES
-from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError, did_you_mean
-from lookalike.search.search import nearest
+from lookalike.search.loading import load
+from lookalike.search.searcher import Searcher
+
+USED = ("image_id", "root", "path", "bytes", "content_hash")  # columns of the sample
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,44 @@ class Stored:
         return self.folder / "sample" / "images.parquet"
 
 
-def find(catalogue: Catalogue, stored: Stored, photo: Path, k: int, threads: int) -> list[Neighbor]:
-    """The k nearest references of a photo. Raises LookalikeError for an index that does not fit the configuration."""
-    footer = check(catalogue, stored)
-    vector = _vector(catalogue, stored, footer, photo, threads)
-    settings = catalogue.plan.config.indexes[stored.index].search
-    hits = nearest(index=str(stored.faiss), ids=str(stored.ids), vector=vector, k=k, settings=settings)
-    return _neighbors(stored, hits, catalogue.results.parent)
+class Loaded:
+    """An index and the model that made it, ready to search with any number of images, one at a time.
+
+    ``rows`` has a row of the sample for each reference. Raises LookalikeError for files that do not fit together, or
+    the configuration.
+    """
+
+    def __init__(self, catalogue: Catalogue, stored: Stored, threads: int) -> None:
+        footer = check(catalogue, stored)
+        self.stored, self.folder = stored, catalogue.results.parent  # to which relative roots refer
+        self.key = catalogue.plan.embedding_key(stored.model)
+        self.encoder = _encoder(catalogue, stored, footer, threads)
+        self.ids = vectors.whole(store.read_columns(stored.ids, "image_id")["image_id"])
+        settings = catalogue.plan.config.indexes[stored.index].search
+        self.searcher = Searcher(load(str(stored.faiss), str(stored.ids), self.ids, settings))
+        sample = store.read_table(stored.images, IMAGES)
+        self.rows = sample.select([name for name in USED if name in sample.column_names])
+
+    def find(self, data: bytes, name: str, k: int) -> list[Neighbor]:
+        """The k nearest references of an image file's bytes, nearest first; all if there are fewer."""
+        vector = vectors.unit(embed.embed_image(data, name, self.encoder, self.key)[None])
+        found, _ = self.searcher.search(vector, min(k, len(self.ids)), np.array([-1]))
+        hits = [(row, float(score)) for row, score in zip(found.rows[0], found.scores[0], strict=True) if row >= 0]
+        return [
+            Neighbor(rank, image_id, score, str(self.folder / row["root"] / row["path"]))
+            for rank, (number, score) in enumerate(hits, start=1)
+            if (image_id := str(self.ids[number])) and (row := self.row(image_id))
+        ]
+
+    def row(self, image_id: str) -> dict[str, Any]:
+        """The sample's row of an image. Raises LookalikeError for an id that it does not have."""
+        at = pc.index(self.rows["image_id"], pa.scalar(image_id, pa.string())).as_py()
+        if at < 0:
+            raise LookalikeError(
+                f"{self.stored.images}: has no image '{image_id}', but {self.stored.faiss} does, so the index is of "
+                "another sample. Run the experiment again."
+            )
+        return dict(self.rows.slice(at, 1).to_pylist()[0])
 
 
 def of_experiment(catalogue: Catalogue, experiment: str, model: str, index_name: str | None) -> Stored:
@@ -95,11 +128,8 @@ def check(catalogue: Catalogue, stored: Stored) -> dict[str, Any]:
     return footer
 
 
-def _vector(
-    catalogue: Catalogue, stored: Stored, footer: dict[str, Any], photo: Path, threads: int
-) -> NDArray[np.float32]:
-    """The photo's unit vector (d,), computed with the weights of the index."""
-    data = read_image(photo)
+def _encoder(catalogue: Catalogue, stored: Stored, footer: dict[str, Any], threads: int) -> Encoder:
+    """The model with the weights of the index."""
     weights = catalogue.weights(stored.model)
     check_same(str(stored.ids), footer, {"weights_sha256": embed.weights_sha256(weights)})
     encoder = catalogue.encoder(stored.model, weights, threads)
@@ -110,22 +140,4 @@ def _vector(
             "scores may differ slightly.",
             err=True,
         )
-    key = catalogue.plan.embedding_key(stored.model)
-    vector: NDArray[np.float32] = unit(embed.embed_image(data, str(photo), encoder, key)[None])[0]
-    return vector
-
-
-def _neighbors(stored: Stored, hits: list[tuple[str, float]], folder: Path) -> list[Neighbor]:
-    """Hits with their files. ``folder`` is the one that Snakemake ran in, to which relative roots refer."""
-    sample = store.read_table(stored.images, IMAGES).select(["image_id", "root", "path"])
-    rows = sample.filter(pc.is_in(sample["image_id"], pa.array([image_id for image_id, _ in hits], pa.string())))
-    files = {row["image_id"]: folder / row["root"] / row["path"] for row in rows.to_pylist()}
-    for image_id, _ in hits:
-        if image_id not in files:
-            raise LookalikeError(
-                f"{stored.images}: has no image '{image_id}', but {stored.faiss} does, so the index is of another "
-                "sample. Run the experiment again."
-            )
-    return [
-        Neighbor(rank, image_id, score, str(files[image_id])) for rank, (image_id, score) in enumerate(hits, start=1)
-    ]
+    return encoder
