@@ -114,7 +114,7 @@ def measured(folder: Path, truth: dict[str, tuple[str, str]], model: str, least:
     from lookalike.cli.duplicate_search.reading import list_folders, read
     from lookalike.embed.library import load_model
 
-    collection = read(list_folders([str(folder)]), load_model(model))
+    collection = read(list_folders([str(folder)]), load_model(model), folder.parent / "vector_store", 2)
     of = {file.sha256: truth[file.path] for file in collection.files}
     known = [of[sha256] for sha256 in collection.contents]
     names = np.unique([name for name, _ in known], return_inverse=True)[1]

@@ -4,6 +4,7 @@ import csv
 import json
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lookalike.cli.duplicate_search import calibration, defaults
 from lookalike.cli.duplicate_search.alignment import Verdict, compare, mirror, prepare
 from lookalike.cli.duplicate_search.comparing import SURE, Pairs
 from lookalike.cli.main import app
+from lookalike.embed.models.hash import Hasher
 from phone_folder import compressed, scene_canvas, take_shot
 
 COPIES = {"resaved.webp", "small.jpg", "captioned.png", "mirrored.jpg", "cropped.jpg", "sub/Füße 日本.jpg"}
@@ -34,6 +36,14 @@ def png_header(width: int, height: int) -> bytes:
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks.items()
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _home_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The vector store."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOOKALIKE_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +157,13 @@ def test_nothing_in_the_folder_changes_and_results_are_beside_it(photos: Path, t
         rows = list(csv.DictReader(file))
     assert [row["keep"] for row in rows] == ["yes"] + ["no"] * (len(COPIES) + 1)
     assert all(Path(row["image"]).is_file() for row in rows)
+
+
+def test_a_second_search_computes_no_vector_again(
+    photos: Path, found: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hasher, "encode", lambda *_: pytest.fail("computed again"))
+    assert json.loads(run(photos, "--json").stdout) == found
 
 
 def test_against_lists_what_is_in_both_folders(photos: Path, tmp_path: Path) -> None:

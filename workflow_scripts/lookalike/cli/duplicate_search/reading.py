@@ -6,6 +6,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -21,7 +22,9 @@ from lookalike.embed.library import Model
 from lookalike.io import archives, images, in_work, phone_formats
 from lookalike.io.formats.tables import SHARD
 from lookalike.io.vectors import unit
+from lookalike.job import memory
 from lookalike.job.errors import LookalikeError
+from lookalike.job.progress import Progress
 from lookalike.sample import folder as folders
 from lookalike.sample.left_out import LeftOut
 from lookalike.sample.near_duplicates.signatures import Signatures, joined, sign, thumbnail
@@ -166,13 +169,18 @@ def list_files(paths: Iterable[str]) -> Listing:
     return Listing(_once(rows)[0], [])
 
 
-def read(listing: Listing, model: Model) -> Collection:
-    """Read and embed images, each decoded once. Raises LookalikeError if none can be read."""
+def read(listing: Listing, model: Model, store: Path, threads: int) -> Collection:
+    """Read and embed images, each decoded once; ``store`` is a vector store.
+
+    Raises LookalikeError if no image can be read.
+    """
     rows = listing.rows
     reader = _Reader(SmallImages())
     files: list[File] = []
     kept: dict[str, NDArray[np.float32]] = {}  # SHA-256 -> vector
-    done = model.embed_files(_table(rows), reader, reader.see)
+    table = _table(rows)
+    done = model.embed_files(table, reader, reader.see, store)
+    _see_others(reader, table, {image.image_id: image.sha256 for image in done.images}, threads)
     unreadable = {image.image_id: image.reason for image in done.rejected}
     root_of = {name: root for name, root, _, _ in rows}
     for number, image in enumerate(done.images):
@@ -210,8 +218,25 @@ def read(listing: Listing, model: Model) -> Collection:
     )
 
 
+def _see_others(reader: _Reader, table: pa.Table, hashes: dict[str, str], threads: int) -> None:
+    """Decode the images whose vectors came from the vector store. ``hashes``: path -> SHA-256 of all that have one."""
+    rows = {hashes[row["image_id"]]: row for row in table.to_pylist() if row["image_id"] in hashes}
+    others = [row for sha256, row in rows.items() if sha256 not in reader.signatures]
+    progress = Progress("decoded", len(others), "images that were embedded before")
+    pixels = memory.Budget(memory.AT_ONCE)
+
+    def look(row: in_work.Row) -> None:
+        data = reader.read(row)
+        with pixels.share() as take:
+            reader.see(images.decode(data, reserve=take))
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(look, others):
+            progress.advance()
+
+
 def _once(rows: list[Row]) -> tuple[list[Row], list[str]]:
-    """Rows without those that are another path of the same file, and the paths of these: they are no copies."""
+    """Rows without those that are another path of the same file, and the paths of these, which are not copies."""
     seen: set[str] = set()
     once: list[Row] = []
     aliases: list[Row] = []
