@@ -28,6 +28,7 @@ from rich.table import Table
 
 from lookalike.cli.duplicate_search import defaults
 from lookalike.cli.duplicate_search.search import Request, search
+from lookalike.io import in_work
 from lookalike.sample import photo_tiles
 from phone_folder import CANVAS, take_shot
 
@@ -76,7 +77,7 @@ KINDS: dict[str, Change] = {
 def photographs() -> list[tuple[str, Image.Image]]:
     """The photographs and their names."""
     return [
-        (Path(name).stem, photo_tiles._read(carrier, photo_tiles._folder(carrier), name))
+        (Path(name).stem, photo_tiles._read(carrier, photo_tiles._folder(carrier), name, in_work.Guard()))
         for carrier in photo_tiles.CARRIERS
         for name in carrier.photographs
     ]

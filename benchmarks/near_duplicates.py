@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
+from lookalike.io import in_work
 from lookalike.sample import photo_tiles
 from lookalike.sample.near_duplicates.groups import same_images, stars
 from lookalike.sample.near_duplicates.signatures import joined, sign, thumbnail
@@ -88,7 +89,9 @@ def main() -> None:
         tile
         for carrier in photo_tiles.CARRIERS
         for name in carrier.photographs
-        for _, _, tile in photo_tiles._tiles(photo_tiles._read(carrier, photo_tiles._folder(carrier), name), side)
+        for _, _, tile in photo_tiles._tiles(
+            photo_tiles._read(carrier, photo_tiles._folder(carrier), name, in_work.Guard()), side
+        )
         if np.asarray(tile.convert("L")).std() >= photo_tiles.FLAT
     ]
     started = time.perf_counter()

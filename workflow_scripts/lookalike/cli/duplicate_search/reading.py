@@ -6,7 +6,6 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -18,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from lookalike.cli.duplicate_search.threads import in_threads
 from lookalike.embed.library import Model
 from lookalike.io import archives, images, in_work, phone_formats
 from lookalike.io.formats.tables import SHARD
@@ -230,9 +230,8 @@ def _see_others(reader: _Reader, table: pa.Table, hashes: dict[str, str], thread
         with pixels.share() as take:
             reader.see(images.decode(data, reserve=take))
 
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(look, others):
-            progress.advance()
+    for _ in in_threads(look, others, threads):
+        progress.advance()
 
 
 def _once(rows: list[Row]) -> tuple[list[Row], list[str]]:
