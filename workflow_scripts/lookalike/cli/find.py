@@ -92,7 +92,9 @@ def find(
     else:
         if index_name or configfile or results != RESULTS:
             raise typer.BadParameter("--index, --configfile and --results require --experiment.")
-        catalogue, stored = _of_folder(image, folder, model, cores, verbose=verbose)
+        folder = folder or _last_folder(image)
+        again = ["lookalike", "find", str(image), str(folder)]
+        catalogue, stored = of_folder(folder, model, again, cores, verbose=verbose)
     out = None if no_sheet else sheet or Path(f"{image.stem}-{stored.model}.png")
     _check_sheet(image, out)
     neighbors = indexed.Loaded(catalogue, stored, threads).find(data, str(image), k)
@@ -140,15 +142,18 @@ def search(
     )
 
 
-def _of_folder(
-    image: Path, folder: Path | None, model: str | None, cores: int, *, verbose: bool
+def _last_folder(image: Path) -> Path:
+    run = next(iter(runs.remembered()), None)
+    if run is None:
+        raise LookalikeError(f"there is no comparison yet. Name a folder: lookalike find {image} FOLDER")
+    return Path(run.folder)
+
+
+def of_folder(
+    folder: Path, model: str | None, again: list[str], cores: int, *, verbose: bool
 ) -> tuple[Catalogue, Stored]:
-    """The index of all images of a folder, after what is new was embedded."""
-    run = runs.of_folder(folder) if folder else next(iter(runs.remembered()), None)
-    if folder is None:
-        if run is None:
-            raise LookalikeError(f"there is no comparison yet. Name a folder: lookalike find {image} FOLDER")
-        folder = Path(run.folder)
+    """The index of all images of a folder, after what is new was embedded; ``again`` is the command to repeat."""
+    run = runs.of_folder(folder)
     place = Path(run.configfile).parent if run else runs.home()
     name = f"{runs.words(folder)}-{runs.digest(folder)}"
     file = place / f"{name}.yaml"
@@ -165,10 +170,10 @@ def _of_folder(
     stored = Stored(name, model, INDEX, catalogue.results / name)
     options = _pending(catalogue, stored)
     if options is not None:
-        again = shlex.join(["lookalike", "find", str(image), str(folder), "--model", model])
         target = str(stored.faiss.relative_to(place))
         say(f"{folder}: embedding what is new")
-        workflow_run.run(Workflow(place, files, [target], name, cores), options, verbose=verbose, again=again)
+        repeat = shlex.join([*again, "--model", model])
+        workflow_run.run(Workflow(place, files, [target], name, cores), options, verbose=verbose, again=repeat)
     return catalogue, stored
 
 

@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from lookalike import __version__
-from lookalike.cli import check, compare, doctor, export, fetch, find, fuse, models, pair, schema, use, workflow
+from lookalike.cli import check, compare, doctor, export, fetch, find, fuse, models, pair, schema, serve, use, workflow
 from lookalike.job.errors import LookalikeError
 from lookalike.job.lean import leave_pandas_out
 from lookalike.job.log import fault_of_the_machine
@@ -43,6 +43,7 @@ app = typer.Typer(
 app.command()(compare.compare)
 app.command()(find.find)
 app.command()(use.use)
+app.command()(serve.serve)
 app.command("search", hidden=True)(find.search)
 app.command("try", hidden=True)(compare.try_folder)  # `try` is a Python keyword
 for command in (
