@@ -588,11 +588,11 @@ def test_a_scan_index_needs_no_more_memory_for_more_shards(tmp_path: Path) -> No
     """Compares two shards of 20 MB of vectors with eight."""
 
     def peak(shards: int) -> int:
-        chain = Chain(tmp_path / str(shards), references=0, queries=20, dimension=512)
+        chain = Chain(tmp_path / str(shards), references=0, queries=20, dimension=2048)
         rng = np.random.default_rng(0)
         for number in range(shards):
-            ids = [f"r{number}-{row}" for row in range(10_000)]
-            chain.vectors |= dict(zip(ids, rng.standard_normal((10_000, 512), np.float32), strict=True))
+            ids = [f"r{number}-{row}" for row in range(2_500)]
+            chain.vectors |= dict(zip(ids, rng.standard_normal((2_500, 2048), np.float32), strict=True))
             chain.shard(f"references-{number}", ids)
         chain.sample({name: name[0] for name in chain.vectors})
         folder, key = str(chain.folder), '{"scan": true}'
