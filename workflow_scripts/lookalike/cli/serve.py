@@ -19,13 +19,13 @@ PACKAGES = ("starlette", "uvicorn")
 def serve(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="A comparison, or an experiment that has been run; the last by default."),
+        typer.Argument(metavar="NAME", help="A comparison, or an experiment that has been run; the last by default."),
     ] = None,
     *,
     model: ModelName = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of images to show.")] = 24,
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on. Others than this machine can see your images then.")
+        str, typer.Option("--host", help="Address to listen on; at any other, people elsewhere can see the images.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 for a free one.")] = 8765,
     cores: Cores = THREADS,
