@@ -53,18 +53,18 @@ def test_a_chosen_image_finds_its_neighbors(browser: Browser, address: str, tmp_
     assert [line for line in problems if "422" not in line and "ERR_INVALID" not in line] == []
 
 
-def test_another_page_of_the_browser_can_ask_nothing(browser: Browser, address: str, tmp_path: Path) -> None:
+def test_another_page_of_the_browser_can_read_nothing(browser: Browser, address: str, tmp_path: Path) -> None:
     other = tmp_path / "other.html"
     other.write_text("<!doctype html><title>Other</title>")
     browser.driver.get(other.as_uri())
     outcome = browser.driver.execute_async_script(
         "const [address, done] = arguments, image = new Image();"
-        "const asked = [['facts', 'GET'], ['search', 'POST']].map(([path, method]) =>"
+        "const sent = [['facts', 'GET'], ['search', 'POST']].map(([path, method]) =>"
         " fetch(address + path, {method}).then(() => 'read', () => 'refused'));"
         "const shown = new Promise((tell) => {"
         " image.onload = () => tell('read'); image.onerror = () => tell('refused');"
         " image.src = address + 'image/0'; });"
-        "Promise.all([...asked, shown]).then(done);",
+        "Promise.all([...sent, shown]).then(done);",
         address,
     )
     assert outcome == ["refused"] * 3
