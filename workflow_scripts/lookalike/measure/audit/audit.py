@@ -20,6 +20,7 @@ from typing import Any
 import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
+from threadpoolctl import threadpool_limits
 
 from lookalike.io import identity, images, store
 from lookalike.io.formats.audit import BY_COLUMN, BY_FEATURES, NOT_AUDITED, OTHER, SAME_SCENE, UNREADABLE
@@ -72,8 +73,8 @@ def audit(job: AuditJob) -> None:
     pooled = candidates(store.read_table(job.candidates, NEIGHBORS), truth)
     judge = _Judge(sample, [*found, *(miss for _, miss in pooled)])
     memory.return_large_blocks()
-    cv2.setNumThreads(1)  # OpenCV's own threads would compete with those of the audit
-    with ThreadPoolExecutor(job.threads) as threads:
+    cv2.setNumThreads(1)  # OpenCV's own threads, and NumPy's, would compete with those of the audit
+    with threadpool_limits(1), ThreadPoolExecutor(job.threads) as threads:
         rows, audited = _audited(judge, found, MOST_PAIRS, "misses", threads)
         rows += [judge.unaudited(miss) for miss in found[audited:]]
         known = {(row["query_id"], row["reference_id"]) for row in rows}
