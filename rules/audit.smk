@@ -25,6 +25,7 @@ rule audit:
     resources:
         mem_mb=lambda wildcards, attempt: attempt * 2000,
         runtime=lambda wildcards, attempt: attempt * 60,
+        image_seconds=lambda wildcards: plan.image_seconds(wildcards.dataset),
     params:
         k=lambda wildcards: plan.config.datasets[wildcards.dataset].k,
         code=plan.code("audit"),

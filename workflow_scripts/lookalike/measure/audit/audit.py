@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from threadpoolctl import threadpool_limits
 
-from lookalike.io import identity, images, store
+from lookalike.io import identity, images, in_work, made_images, store
 from lookalike.io.formats.audit import BY_COLUMN, BY_FEATURES, NOT_AUDITED, OTHER, SAME_SCENE, UNREADABLE
 from lookalike.io.formats.tables import AUDIT, IMAGES, NEIGHBORS, SHARD, TRUTH
 from lookalike.job import memory
@@ -46,15 +46,21 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class AuditJob:
-    """One search whose wrong answers are audited: its files, the sample, and the requested neighbors ``k``."""
+    """One search whose wrong answers are audited: its neighbors, the sample, and the requested neighbors ``k``.
+
+    ``notes`` is a file for which images are in work (``io.in_work``), ``image_seconds`` limits decoding one of them.
+    """
 
     neighbors: str | Path
     candidates: str | Path
     images: str | Path
     truth: str | Path
     out: str | Path
+    notes: str | Path
     k: int
     threads: int
+    image_seconds: float = 300
+    archives: Sequence[str | Path] = ()  # of images that a run made
 
 
 def audit(job: AuditJob) -> None:
@@ -70,11 +76,16 @@ def audit(job: AuditJob) -> None:
     sample, truth = store.read_table(job.images, IMAGES), store.read_table(job.truth, TRUTH)
     found = misses(store.read_table(job.neighbors, NEIGHBORS), truth, job.k)
     found.sort(key=lambda miss: hashlib.sha256(f"{SEED} {miss.query_id}".encode()).digest())
+    made_images.locate(job.archives)
     pooled = candidates(store.read_table(job.candidates, NEIGHBORS), truth)
-    judge = _Judge(sample, [*found, *(miss for _, miss in pooled)])
     memory.return_large_blocks()
     cv2.setNumThreads(1)  # OpenCV's own threads, and NumPy's, would compete with those of the audit
-    with threadpool_limits(1), ThreadPoolExecutor(job.threads) as threads:
+    with (
+        in_work.guarding(job.notes, sample_sha256, job.image_seconds) as guard,
+        threadpool_limits(1),
+        ThreadPoolExecutor(job.threads) as threads,
+    ):
+        judge = _Judge(sample, [*found, *(miss for _, miss in pooled)], guard)
         rows, audited = _audited(judge, found, MOST_PAIRS, "misses", threads)
         rows += [judge.unaudited(miss) for miss in found[audited:]]
         known = {(row["query_id"], row["reference_id"]) for row in rows}
@@ -134,7 +145,8 @@ def _audited(
 class _Judge:
     """Judges misses by their images, and keeps the features of those used last."""
 
-    def __init__(self, sample: pa.Table, found: Iterable[Miss]) -> None:
+    def __init__(self, sample: pa.Table, found: Iterable[Miss], guard: in_work.Guard) -> None:
+        self.guard = guard
         ids = sorted(set(chain.from_iterable(miss.image_ids for miss in found)))
         chosen = sample.filter(pc.is_in(sample["image_id"], value_set=pa.array(ids, pa.string())))
         unknown = chosen.filter(pc.is_null(chosen["scene"])) if "scene" in chosen.column_names else chosen
@@ -216,13 +228,12 @@ class _Judge:
                 self._cached.popitem(last=False)
         return found
 
-    def _grey(self, row: Mapping[str, Any]) -> features.Grey | None:
+    def _grey(self, row: Row) -> features.Grey | None:
         try:
             with self._files.share() as take_file, self._pixels.share() as take_pixels:
                 take_file(row["bytes"])
-                return features.grey_of(
-                    images.decode(images.read_row(row), needs=features.least_size, reserve=take_pixels)
-                )
+                data = self.guard.read(row)
+                return features.grey_of(self.guard.decode(row, data, features.least_size, take_pixels)[0])
         except images.BadImage as bad:
             log.info("cannot be compared: %s/%s: %s", row["root"], row["path"], bad)
             return None
