@@ -8,6 +8,7 @@ with job(f"audit {wildcards.dataset} {wildcards.model} {wildcards.index}", snake
     audit(
         AuditJob(
             neighbors=snakemake.input.neighbors,
+            candidates=snakemake.input.candidates,
             images=snakemake.input.images,
             archives=snakemake.input.archives,
             truth=snakemake.input.truth,

@@ -1,6 +1,9 @@
 """Which jobs an edit of the library runs again: what a stage's script imports decides, and nothing else."""
 
+import ast
 import shutil
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,13 @@ JOBS = [
     *((rule,) for rule in RULES if rule not in ("make_images", "sample", "export", "embed")),
 ]
 STAGES = {"sample", "embed", "index", "search", "measure", "compare", "report"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _each_text_is_parsed_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lookalike.plan.code.ast.parse", cache(ast.parse))
+        yield
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from lookalike.job.errors import LookalikeError
 from lookalike.sample import hashing
 from tables import images_table, neighbors_table, rejected_table, truth_table
 
-FLIPS = 300
+FLIPS = 100  # for each way to read a file
 REFERENCES, QUERIES = [f"r{number}.jpg" for number in range(40)], [f"q{number}.jpg" for number in range(20)]
 SETTINGS = {"made_by": "a test", "key": '{"family": "pixels"}'}
 
@@ -65,10 +65,10 @@ def every_reader(path: Path, table: pa.Table, format: Any) -> dict[str, Read]:
     }
 
 
-def flip_and_read(path: Path, read: Read, flips: int = FLIPS) -> int:
+def flip_and_read(path: Path, read: Read, seed: int = 0) -> int:
     """Flip one bit after the other and count the flips that are detected. The others must not change what is read."""
-    intact, expected, rng, refused = path.read_bytes(), read(path), random.Random(0), 0
-    for _ in range(flips):
+    intact, expected, rng, refused = path.read_bytes(), read(path), random.Random(seed), 0
+    for _ in range(FLIPS):
         data = bytearray(intact)
         position = rng.randrange(len(data))
         data[position] ^= 1 << rng.randrange(8)
@@ -92,22 +92,22 @@ def test_no_flipped_bit_of_a_table_gives_another_value(tmp_path: Path, name: str
     table, format = tables()[name]
     path = tmp_path / "a.parquet"
     store.write_table(table, path, format, SETTINGS)
-    for reader, read in every_reader(path, table, format).items():
-        refused = flip_and_read(path, read)
+    for seed, (reader, read) in enumerate(every_reader(path, table, format).items()):
+        refused = flip_and_read(path, read, seed)
         assert refused > FLIPS / 10, reader
 
 
-def test_every_flipped_bit_of_a_footer_is_detected(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_any_byte_of_a_footer_is_detected(tmp_path: Path) -> None:
     table, format = tables()["truth"]
     path = tmp_path / "a.parquet"
     store.write_table(table, path, format, SETTINGS)
-    intact = path.read_bytes()
+    intact, rng = path.read_bytes(), random.Random(0)
     length = int.from_bytes(intact[-8:-4], "little")
     for position in range(len(intact) - 8 - length, len(intact)):
-        for bit in range(8):
-            path.write_bytes(intact[:position] + bytes([intact[position] ^ 1 << bit]) + intact[position + 1 :])
-            with pytest.raises(LookalikeError, match=r"a\.parquet: .* Delete it and run again\."):
-                store.read_provenance(path)
+        flipped = intact[position] ^ 1 << rng.randrange(8)
+        path.write_bytes(intact[:position] + bytes([flipped]) + intact[position + 1 :])
+        with pytest.raises(LookalikeError, match=r"a\.parquet: .* Delete it and run again\."):
+            store.read_provenance(path)
 
 
 def test_a_truncated_file_is_named(tmp_path: Path) -> None:
@@ -171,10 +171,10 @@ def test_the_identity_of_a_file_depends_on_its_rows(tmp_path: Path) -> None:
     assert first != changed
 
 
-def flipped(path: Path, flips: int = FLIPS) -> Iterator[None]:
+def flipped(path: Path) -> Iterator[None]:
     """Flip one bit of the file after the other, and restore it at the end."""
     intact, rng = path.read_bytes(), random.Random(1)
-    for _ in range(flips):
+    for _ in range(FLIPS):
         data = bytearray(intact)
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         path.write_bytes(data)

@@ -82,12 +82,15 @@ class Search:
         store.write_table(images, folder_ / "images.parquet", IMAGES, made)
         store.write_table(truth, folder_ / "truth.parquet", TRUTH, made)
         self.made = made
+        self.candidates: dict[str, list[tuple[str, float]]] = {}
 
     def audit(self, found: dict[str, list[str]], threads: int = 2) -> pa.Table:
         pairs = {query: [(name, 1 - 0.1 * rank) for rank, name in enumerate(names)] for query, names in found.items()}
         store.write_table(neighbors_table(pairs), self.folder / "n.parquet", NEIGHBORS, self.made)
-        names = ("n.parquet", "images.parquet", "truth.parquet", "audit.parquet", "audit.in_work")
-        audit(AuditJob(*(self.folder / name for name in names), k=5, threads=threads))
+        store.write_table(neighbors_table(self.candidates), self.folder / "c.parquet", NEIGHBORS, self.made)
+        names = ("n.parquet", "c.parquet", "images.parquet", "truth.parquet", "audit.parquet", "audit.in_work")
+        files = (self.folder / name for name in names)
+        audit(AuditJob(*files, k=5, threads=threads))
         return store.read_table(self.folder / "audit.parquet", AUDIT)
 
 

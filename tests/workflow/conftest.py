@@ -15,9 +15,15 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY, made_image, shared_folder
-from warm import Warm
+from warm import SCRIPTS, Warm
 
-SNAKEMAKE = Warm("snakemake.cli")
+SNAKEMAKE = Warm("snakemake.cli", "snakemake.storage", "snakemake.report.html_reporter", "yte", "warm_scripts")
+JOBS = Warm(
+    *("snakemake.iocontainers", "snakemake.logging", "numpy", "pyarrow.parquet", "pyarrow.compute", "pydantic"),
+    *("PIL.Image", "PIL.ImageOps", "faiss", "cv2", "scipy.special", "scipy.sparse.csgraph", "sklearn.manifold"),
+    *("jinja2",),
+    **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")},
+)
 WORKFLOW = ("Snakefile", "rules", "workflow_scripts", "profiles", "envs", "config.yaml")
 MINE = {
     "run": ["mine"],
@@ -67,7 +73,7 @@ class Run:
 class Tree:
     """A copy of the workflow in a folder of its own, with a configuration file beside it."""
 
-    forked = True  # Snakemake starts as a fork of a process that has imported it, not as users start it
+    forked = True  # Snakemake and its scripts start as forks of processes with their imports, not as users start them
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -113,7 +119,8 @@ class Tree:
         at = command.index("--configfile")  # after ours: of a repeated option, the last one counts
         command[at:at] = options
         if self.forked:
-            ended = SNAKEMAKE.run(*command[1:], cwd=self.folder, env=self.environment)
+            environment = {**self.environment, SCRIPTS: JOBS.address}
+            ended = SNAKEMAKE.run(*command[1:], cwd=self.folder, env=environment)
         else:
             ended = subprocess.run(
                 command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 # What Pillow decodes with. A Linux distribution updates them without Pillow.
 DECODERS = ("jpg", "libjpeg_turbo", "jpg_2000", "webp", "avif", "libtiff", "littlecms2")
+TOGETHER = 8  # images that a thread prepares before it hands them over, which costs as much for one
 
 Row = dict[str, Any]  # of a SHARD table
 
@@ -232,21 +233,26 @@ def _prepared(rows: pa.Table, preparer: _Preparer, threads: int, batch_size: int
     """
     remaining = iter(rows.to_pylist())
     memory.return_large_blocks()
+    overlaps = preparer.encoder.overlaps
     ahead = 2 * max(batch_size, threads)
+    together = max(1, min(TOGETHER, ahead // (4 * threads))) if overlaps else 1
     suspects = rows.filter(pc.is_in(rows["image_id"], pa.array(preparer.guard.suspects, pa.string()))).to_pylist()
     alone = {row["image_id"]: _prepare(row, preparer) for row in suspects}
     pool = ThreadPoolExecutor(threads)
-    waiting: deque[Future[ShardImage]] = deque()
+    waiting: deque[Future[list[ShardImage]]] = deque()
+
+    def prepare(part: list[Row]) -> list[ShardImage]:
+        return [alone.get(row["image_id"]) or _prepare(row, preparer) for row in part]
+
     try:
         while True:
-            room = ahead - len(waiting) if preparer.encoder.overlaps else batch_size if not waiting else 0
-            for row in islice(remaining, room):
-                image = alone.pop(row["image_id"], None)
-                work = (lambda image: image, image) if image else (_prepare, row, preparer)
-                waiting.append(pool.submit(*work))
+            room = ahead - together * len(waiting) if overlaps else batch_size if not waiting else 0
+            while room >= together and (part := list(islice(remaining, together))):
+                waiting.append(pool.submit(prepare, part))
+                room -= together
             if not waiting:
                 return
-            yield waiting.popleft().result()
+            yield from waiting.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # after an error, a thread may hang
 

@@ -69,7 +69,7 @@ def read(root: str, path: str) -> bytes:
                 return archives.read(Path(root) / archive, member)
         if _leaves(root, path):
             raise BadImage("its path leads outside the data set's folder, so it is not read")
-        return _read_file(Path(root) / path)
+        return _read_file(os.path.join(root, path))  # noqa: PTH118 - faster, and every image is read here
     except archives.ArchiveError as error:
         raise BadImage(f"the archive {error}") from None
     except FileNotFoundError:
@@ -109,10 +109,10 @@ def check_roots(rows: pa.Table, where: object) -> None:
 
 
 def _leaves(root: str, path: str) -> bool:
-    return bool(root) and (PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts)
+    return bool(root) and (path.startswith("/") or (".." in path and ".." in PurePosixPath(path).parts))
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe without a writer would block
     try:
         status = os.fstat(descriptor)

@@ -135,7 +135,7 @@ def _names(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        else:
+        elif not isinstance(node, ast.expr):  # most of the nodes, without statements
             yield from _names(node)
 
 

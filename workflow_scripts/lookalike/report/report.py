@@ -6,6 +6,7 @@ lay out what functions of this package compute. To add a section, add a template
 """
 
 import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,11 @@ def write_report(job: ReportJob) -> None:
 
 def render(evidence: Evidence, explored: dict[str, Any]) -> str:
     """The HTML of the report."""
+    return _template().render(_content(evidence) | explored)
+
+
+@cache
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,  # ids, paths and labels are untrusted
@@ -103,7 +109,7 @@ def render(evidence: Evidence, explored: dict[str, Any]) -> str:
         "style": _included("style.css") + _included("map.css"),
         "script": Markup(page_scripts.bundle()),
     }
-    return environment.get_template("index.html.j2").render(_content(evidence) | explored)
+    return environment.get_template("index.html.j2")
 
 
 def _included(name: str) -> str:
