@@ -6,7 +6,7 @@ CORES ?= 2
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-slow test-slurm test-gpu test-browser test-install check lint lint-scripts setup bench bench-gpu clean
+.PHONY: demo test test-slow test-slurm test-gpu test-browser test-install faults check lint lint-scripts setup bench bench-gpu clean
 
 demo: setup
 	$(BIN)/snakemake --cores $(CORES) demo
@@ -51,6 +51,10 @@ test-browser: setup
 # installs the wheel with the extra cpu in an environment of its own: minutes and 1 GB, and says how much of both
 test-install: setup
 	$(BIN)/python -m pytest -m install -n 0 tests/install $(TESTS)
+
+# kills, signals, full and read-only disks, damaged files, in every stage; counts them in docs/reliability.md
+faults: setup
+	LOOKALIKE_FAULTS=all $(BIN)/python -m pytest -m "faults or not faults" tests/faults $(TESTS)
 
 check: lint test
 

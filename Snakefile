@@ -15,6 +15,7 @@ from lookalike.plan.start import (
     check_working_directory,
     collect_all_garbage_rarely,
     end_all_jobs_on_a_signal,
+    remember_signatures,
     share_library,
     why_not_writable,
 )
@@ -142,3 +143,5 @@ for experiment in plan.config.experiments:
 
     # the title that `snakemake --list-target-rules` shows
     workflow.get_rule(experiment).docstring = plan.title(experiment)
+
+remember_signatures(workflow.rules)

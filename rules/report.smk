@@ -2,7 +2,7 @@
 
 inputs:   metrics, neighbors, neighbors of showcase images, audits, and what was seen of every image, for every model and
           index of the experiment; maps of its models, its comparisons and duplicates; the sample, its true matches and
-          near-duplicates
+          near-duplicates; the archives of images that a run made
 outputs:  results/reports/{experiment}/index.html            self-contained, up to 20,000 queries or 15 MB
           results/reports/{experiment}/cases/                above that, the queries and thumbnails; else empty
 refuses:  inputs that contradict each other
@@ -21,6 +21,9 @@ rule report:
         audit=rules.compare.input.audit,
         maps=lambda wildcards: plan.maps(wildcards.experiment),
         near_duplicates=rules.compare.input.near_duplicates,
+        archives=lambda wildcards: plan.all_archives(
+            plan.dataset_of(wildcards.experiment)
+        ),
         images=rules.compare.input.images,
         truth=rules.compare.input.truth,
     output:
@@ -39,6 +42,10 @@ rule report:
         "results/logs/report/{experiment}.log",
     conda:
         plan.environment
+    resources:
+        image_seconds=lambda wildcards: plan.image_seconds(
+            plan.dataset_of(wildcards.experiment)
+        ),
     params:
         key=lambda wildcards: plan.report_key(wildcards.experiment),
         code=plan.code("report"),

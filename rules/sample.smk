@@ -30,6 +30,8 @@ for dataset in plan.creating_datasets():
             "sample"
         conda:
             plan.environment
+        resources:
+            image_seconds=plan.image_seconds(dataset),
         params:
             dataset=dataset,
             key=plan.images_key(dataset),

@@ -21,10 +21,11 @@ def shared_folder(factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What the library remembers of files is neither read from the user's cache nor left there."""
+    """What the library remembers of files and runs is neither read from the user's folders nor left there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(shared_folder(tmp_path_factory) / "cache"))
         patch.delenv("LOOKALIKE_CACHE", raising=False)
+        patch.setenv("LOOKALIKE_HOME", str(tmp_path_factory.mktemp("home")))
         yield
 
 

@@ -1,7 +1,9 @@
 """A made phone folder: four shots of every scene, re-saved copies of some, screenshots of others.
 
-Shots of one scene overlap, but differ in frame, angle and light. Every query is an altered copy of one shot, and only
-that shot is its true match: the other shots, and a re-saved copy, are what makes such a folder hard to judge.
+Shots of one scene overlap, but differ in frame, zoom, angle and light, and things move between them; scenes share a
+few coarse layouts. So a grey thumbnail confuses scenes, and a network confuses shots of one. Every query is an altered
+copy of one shot, and only that shot is its true match: the other shots, and a re-saved copy, are what makes such a
+folder hard to judge.
 """
 
 import csv
@@ -13,8 +15,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 SHOTS = 4
-CANVAS = (760, 600)  # of a scene
+CANVAS = (1000, 780)  # of a scene
 SHOT = (400, 300)  # of a shot; width, height
+LAYOUTS = 5  # that scenes share
+MOVING = 3  # things in a shot that others of its scene do not have
+
+Pen = ImageDraw.ImageDraw
 
 
 @dataclass(frozen=True)
@@ -66,50 +72,113 @@ def make(folder: Path, scenes: int = 20, seed: int = 0) -> PhoneFolder:
 
 
 def scene_canvas(draw: np.random.Generator) -> Image.Image:
-    """A scene as textured as a photograph: noise at every scale, and things of many shapes and colors."""
+    """A scene: one of a few LAYOUTS, as many photographs share (bright above, dark below), and things of its own."""
     width, height = CANVAS
-    pixels = np.zeros((height, width, 3))
-    for cells, amount in ((3, 110), (8, 50), (24, 30), (80, 22), (240, 16)):
+    across, down = np.linspace(0, 1, width)[None, :], np.linspace(0, 1, height)[:, None]
+    layout = np.random.default_rng([99, int(draw.integers(LAYOUTS))])
+    horizon, slope, vignette = layout.uniform(0.3, 0.65), layout.uniform(-1, 1), layout.uniform(0, 2)
+    light = np.where(down < horizon, 1.0, -0.6) + (down - horizon) * slope
+    light = light - vignette * ((across - 0.5) ** 2 + (down - 0.5) ** 2)
+    pixels = 60 * light[..., None] * layout.uniform(0.6, 1, 3)
+    for cells, amount in ((4, 45), (12, 27), (70, 14), (300, 14)):
         noise = draw.integers(0, 256, (cells * 3 // 4 + 1, cells, 3)).astype(np.uint8)
         layer = np.asarray(Image.fromarray(noise).resize(CANVAS, Image.Resampling.BICUBIC), float)
         pixels += amount * (layer / 255 - 0.5)
-    canvas = Image.fromarray(np.clip(pixels + draw.uniform(90, 160, 3), 0, 255).astype(np.uint8))
+    canvas = Image.fromarray(np.clip(pixels + draw.uniform(100, 150, 3), 0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(canvas)
-    for _ in range(45):
-        x, y = (float(draw.uniform(0, side)) for side in CANVAS)
-        size = float(draw.gamma(2.0, 18.0)) + 6
-        color = tuple(int(value) for value in draw.integers(0, 256, 3))
-        corners = [
-            (x + size * np.cos(turn) * draw.uniform(0.4, 1.3), y + size * np.sin(turn) * draw.uniform(0.4, 1.3))
-            for turn in np.linspace(0, 2 * np.pi, int(draw.integers(4, 9)))[:-1]
-        ]
-        if draw.random() < 0.25:
-            pen.ellipse((x - size, y - size * 0.7, x + size, y + size * 0.7), fill=color)
-        else:
-            pen.polygon(corners, fill=color)
-        if draw.random() < 0.3:
-            letters = "".join(chr(int(code)) for code in draw.integers(65, 91, 4))
-            pen.text((x, y), letters, fill=tuple(255 - value for value in color), font_size=max(10, size * 0.6))
+    palette, shapes = _palette(draw), draw.choice(len(SHAPES), 3, replace=False)
+    for _ in range(60):
+        place = (float(draw.uniform(0, width)), float(draw.uniform(0, height)))
+        size = float(draw.gamma(2.5, 14)) + 8
+        SHAPES[int(draw.choice(shapes))](pen, draw, place, size, palette)
     return canvas
 
 
+Color = tuple[int, int, int]
+Place = tuple[float, float]
+
+
+def _palette(draw: np.random.Generator) -> list[Color]:
+    return [(int(red), int(green), int(blue)) for red, green, blue in draw.integers(0, 256, (4, 3))]
+
+
+def _one_of(draw: np.random.Generator, palette: list[Color]) -> Color:
+    return palette[int(draw.integers(len(palette)))]
+
+
+def _box(place: Place, wide: float, high: float) -> tuple[float, float, float, float]:
+    return (place[0] - wide, place[1] - high, place[0] + wide, place[1] + high)
+
+
+def _ellipse(pen: Pen, draw: np.random.Generator, place: Place, size: float, palette: list[Color]) -> None:
+    pen.ellipse(_box(place, size, size * 0.7), fill=_one_of(draw, palette))
+
+
+def _block(pen: Pen, draw: np.random.Generator, place: Place, size: float, palette: list[Color]) -> None:
+    pen.rectangle(_box(place, size, size * 0.8), fill=_one_of(draw, palette))
+
+
+def _polygon(pen: Pen, draw: np.random.Generator, place: Place, size: float, palette: list[Color]) -> None:
+    turns = np.linspace(0, 2 * np.pi, int(draw.integers(4, 9)))[:-1]
+    corners = [
+        (
+            place[0] + size * np.cos(turn) * draw.uniform(0.4, 1.3),
+            place[1] + size * np.sin(turn) * draw.uniform(0.4, 1.3),
+        )
+        for turn in turns
+    ]
+    pen.polygon(corners, fill=_one_of(draw, palette))
+
+
+def _stripes(pen: Pen, draw: np.random.Generator, place: Place, size: float, palette: list[Color]) -> None:
+    color = _one_of(draw, palette)
+    for stripe in range(-2, 3):
+        pen.rectangle(_box((place[0] + stripe * size * 0.4, place[1]), size * 0.1, size), fill=color)
+
+
+def _dots(pen: Pen, draw: np.random.Generator, place: Place, size: float, palette: list[Color]) -> None:
+    color = _one_of(draw, palette)
+    for across in (-1, 0, 1):
+        for down in (-1, 0, 1):
+            middle = (place[0] + across * size * 0.6, place[1] + down * size * 0.6)
+            pen.ellipse(_box(middle, size * 0.2, size * 0.2), fill=color)
+
+
+def _letters(pen: Pen, draw: np.random.Generator, place: Place, size: float, palette: list[Color]) -> None:
+    word = "".join(chr(int(code)) for code in draw.integers(65, 91, 5))
+    pen.text((place[0] - size, place[1] - size / 2), word, fill=_one_of(draw, palette), font_size=max(12, size))
+
+
+def _rings(pen: Pen, draw: np.random.Generator, place: Place, size: float, palette: list[Color]) -> None:
+    for share in (1, 0.75, 0.5, 0.25):
+        pen.ellipse(_box(place, size * share, size * share), fill=_one_of(draw, palette))
+
+
+SHAPES = (_ellipse, _block, _polygon, _stripes, _dots, _letters, _rings)
+
+
 def take_shot(canvas: Image.Image, draw: np.random.Generator, shift: float = 0.5) -> Image.Image:
-    """One shot of a scene: a frame that overlaps the others by half or more, in slight perspective, in its own light.
+    """One shot of a scene: its own frame, zoom, angle, perspective and light, and things that moved meanwhile.
 
     ``shift`` is how far frames of one scene may be apart, as a share of the free space around them.
     """
     (width, height), (wide, high) = canvas.size, SHOT
-    zoom = float(draw.uniform(0.95, 1.25))
-    free = np.array([width - wide * zoom - 40, height - high * zoom - 40]) / 2
-    x, y = 20 + free + free * draw.uniform(-shift, shift, 2)
-    turn = np.deg2rad(draw.uniform(-6, 6))
+    canvas = canvas.copy()
+    for _ in range(MOVING):
+        place = (float(draw.uniform(0.2, 0.8) * width), float(draw.uniform(0.2, 0.8) * height))
+        thing = SHAPES[int(draw.integers(len(SHAPES)))]
+        thing(ImageDraw.Draw(canvas), draw, place, float(draw.uniform(35, 75)), _palette(draw))
+    zoom = float(draw.uniform(1.0, 1.6))
+    free = np.array([width - wide * zoom - 80, height - high * zoom - 80]) / 2
+    x, y = 40 + free + free * draw.uniform(-shift, shift, 2)
+    turn = np.deg2rad(draw.uniform(-7, 7))
     middle = np.array([x + wide * zoom / 2, y + high * zoom / 2])
     corners = np.array([(-wide, -high), (-wide, high), (wide, high), (wide, -high)]) / 2 * zoom
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    quad = middle + corners @ rotation.T + draw.uniform(-9, 9, (4, 2))
+    quad = middle + corners @ rotation.T + draw.uniform(-14, 14, (4, 2))
     shot = canvas.transform(SHOT, Image.Transform.QUAD, tuple(quad.ravel()), Image.Resampling.BICUBIC)
     pixels = np.asarray(shot, float) / 255
-    pixels = pixels ** draw.uniform(0.75, 1.35) * draw.uniform(0.85, 1.12) * draw.uniform(0.95, 1.05, 3)
+    pixels = pixels ** draw.uniform(0.7, 1.4) * draw.uniform(0.85, 1.12) * draw.uniform(0.94, 1.06, 3)
     pixels += draw.normal(0, 0.01, pixels.shape)
     return Image.fromarray((np.clip(pixels, 0, 1) * 255).astype(np.uint8))
 
@@ -144,7 +213,7 @@ def screenshot(image: Image.Image, draw: np.random.Generator) -> Image.Image:
 
 def altered(image: Image.Image, draw: np.random.Generator) -> Image.Image:
     """A query: a shot cropped, in other light, somewhat blurred, and compressed again."""
-    share = float(draw.uniform(0.7, 0.9))
+    share = float(draw.uniform(0.6, 0.9))
     wide, high = int(image.width * share), int(image.height * share)
     x, y = int(draw.integers(0, image.width - wide)), int(draw.integers(0, image.height - high))
     crop = image.crop((x, y, x + wide, y + high))

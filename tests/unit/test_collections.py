@@ -16,6 +16,7 @@ from lookalike.config.datasets import Copies, Folder
 from lookalike.io import identity, relevance, store
 from lookalike.io.formats.records import Metrics
 from lookalike.io.formats.tables import CLASS_RANKS, IMAGES, NEIGHBORS, TRUTH
+from lookalike.io.in_work import Guard
 from lookalike.job.errors import LookalikeError
 from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics.class_ranks import by_class
@@ -162,7 +163,7 @@ def test_copies_of_a_labelled_collection_are_right_for_their_source_alone() -> N
     made = []
     for images in (with_classes, plain):
         with Album(["results/copies/images/queries-00000.zip"]) as album:
-            made.append(copies.make_images(Copies(kind="copies", of="mine", queries=3), images, album))
+            made.append(copies.make_images(Copies(kind="copies", of="mine", queries=3), images, album, Guard()))
     assert made[0].equals(made[1])
     assert not relevance.is_labelled(made[0])
 

@@ -17,6 +17,7 @@ from conftest import largest_file
 from lookalike.config.datasets import Copies
 from lookalike.io import archives, content_hashes, images
 from lookalike.io.formats.tables import IMAGES, MANIFEST
+from lookalike.io.in_work import Guard
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import copies, copy_recipes
 from lookalike.sample.make_images import Album
@@ -58,7 +59,7 @@ def sampled_again(table):
 
 def make(table, folder="results/copies/images", **entry):
     with Album([f"{folder}/queries-00000.zip"]) as album:
-        manifest = copies.make_images(Copies(kind="copies", of="photos", **entry), table, album)
+        manifest = copies.make_images(Copies(kind="copies", of="photos", **entry), table, album, Guard())
         album.pack()
     return MANIFEST.check(manifest, "the manifest").to_pylist()
 

@@ -2,6 +2,7 @@ import json
 import logging
 import re
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -363,6 +364,31 @@ def expected(shard: Shard) -> np.ndarray:
     encoder = Scripted()
     names = store.read_table(shard.folder / "shard.parquet", SHARD)["path"].to_pylist()
     return np.concatenate([encoder.encode(encoder.prepare(Image.open(shard.root / name))[None]) for name in names])
+
+
+@pytest.mark.parametrize("overlaps", [True, False])
+def test_threads_that_hand_over_several_images_at_a_time_keep_order_and_count(
+    tmp_path: Path, image_folder: ImageFolder, monkeypatch: pytest.MonkeyPatch, overlaps: bool
+) -> None:
+    handed_over: list[int] = []
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, function: Any, part: Any, /) -> Any:  # type: ignore[override]
+            handed_over.append(len(part))
+            return super().submit(function, part)
+
+    monkeypatch.setattr("lookalike.embed.embed.ThreadPoolExecutor", Pool)
+    root = image_folder(tmp_path / "some", 45)
+    names = sorted(path.name for path in root.iterdir())
+    (root / names[3]).write_bytes(b"not an image")
+    encoder = Scripted()
+    encoder.overlaps = overlaps  # type: ignore[misc]
+    done = embed(Shard(tmp_path, root), encoder, batch_size=32)
+    assert handed_over == ([8] * 5 + [5] if overlaps else [1] * 45)
+    assert [image.path for image in done.rejected] == [names[3]]
+    assert [image.path for image in done.images] == names[:3] + names[4:]
+    alone = [encoder.encode(encoder.prepare(Image.open(root / image.path))[None]) for image in done.images]
+    np.testing.assert_array_equal(done.vectors, np.concatenate(alone))
 
 
 def test_the_next_batch_is_queued_before_the_previous_result_is_fetched(shard: Shard) -> None:

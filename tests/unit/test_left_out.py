@@ -145,7 +145,7 @@ def test_counts_reach_the_data_set_of_copies(image_folder: ImageFolder) -> None:
     key = json.dumps({"kind": "copies", "of": "mine", "queries": 3})
     manifest = "results/copies/images/manifest.parquet"
     archives = ["results/copies/images/queries-00000.zip"]
-    make_images(MakeImagesJob("copies", key, "results/images.parquet", archives, manifest))
+    make_images(MakeImagesJob("copies", key, "results/images.parquet", archives, manifest, "make_images.in_work"))
     datasets.sample(
         datasets.SampleJob("copies", key, manifest, "results/copies/images.parquet", "results/copies/truth.parquet")
     )

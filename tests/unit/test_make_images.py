@@ -5,10 +5,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from conftest import ImageFolder
-from lookalike.io import images
+from lookalike.io import images, made_images
+from lookalike.job.errors import LookalikeError
 from lookalike.plan.plan import Plan
 from lookalike.sample import sample as datasets
 from lookalike.sample.make_images import Album, MakeImagesJob, make_images
@@ -115,10 +117,33 @@ def test_archives_of_shards_that_there_are_no_more_are_deleted_and_nothing_else(
 
     def make(shards: int) -> list[str]:
         archives = [f"made/queries-{number:05d}.zip" for number in range(shards)]
-        make_images(MakeImagesJob("copies", key, "images.parquet", archives, "made/manifest.parquet"))
+        files = ("images.parquet", archives, "made/manifest.parquet", "make_images.in_work")
+        make_images(MakeImagesJob("copies", key, *files))
         return sorted(path.name for path in Path("made").iterdir())
 
     assert len(make(3)) == 4
     for name in ("queries-mine.zip", "other-00002.zip"):
         Path("made", name).touch()
     assert make(1) == ["manifest.parquet", "other-00002.zip", "queries-00000.zip", "queries-mine.zip"]
+
+
+def test_images_are_found_in_the_folder_that_a_job_has_them_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With remote storage, each job has its inputs in another folder; tables name none of them."""
+    monkeypatch.setattr(made_images, "_folders", {})
+    made, moved = (tmp_path / name / "results/copies/images" for name in ("one", "two"))
+    with Album([made / "queries-00000.zip"]) as album:
+        row = album.add("copy.jpg", b"an image")
+        album.pack()
+    assert row["root"] == "results/copies/images"
+    with pytest.raises(LookalikeError, match=r"results/copies/images/queries-00000\.zip!copy\.jpg: cannot be read"):
+        images.read_row(row)
+    moved.parent.mkdir(parents=True)
+    made.rename(moved)
+    made_images.locate([moved / "queries-00000.zip"])
+    assert images.read_row(row) == b"an image"
+    images.check_roots(pa.Table.from_pylist([row]), "a shard")
+
+
+def test_in_the_folder_of_a_run_tables_name_the_folder_itself() -> None:
+    assert made_images.root_of(Path("results/copies/images")) == "results/copies/images"
+    assert made_images.root_of(Path("made")) == "made"

@@ -15,6 +15,7 @@ from conftest import largest_file
 from lookalike.config.datasets import PhotoTiles
 from lookalike.io import images
 from lookalike.io.formats.tables import MANIFEST
+from lookalike.io.in_work import Guard
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import photo_tiles, sample
 from lookalike.sample.make_images import Album, MakeImagesJob, make_images
@@ -28,7 +29,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 def make(tile=144, folder="results/photo-tiles/images"):
     with Album([f"{folder}/images-00000.zip", f"{folder}/images-00001.zip"]) as album:
-        table = photo_tiles.make_images(PhotoTiles(kind="photo_tiles", tile=tile), None, album)
+        table = photo_tiles.make_images(PhotoTiles(kind="photo_tiles", tile=tile), None, album, Guard())
         album.pack()
     return table
 
@@ -147,7 +148,7 @@ def test_tiles_that_fit_nowhere_are_an_error():
 def test_a_full_disk_is_reported_with_the_file_that_did_not_fit():
     folder = "results/photo-tiles/images"
     message = rf"^{folder}/\S+: cannot be written \(File too large\)\. Check .* free space\.$"
-    with largest_file(1000), pytest.raises(LookalikeError, match=message):
+    with largest_file(100_000), pytest.raises(LookalikeError, match=message):  # the notes of images in work fit
         make_images(
             MakeImagesJob(
                 dataset="photo-tiles",
@@ -155,6 +156,7 @@ def test_a_full_disk_is_reported_with_the_file_that_did_not_fit():
                 sources=None,
                 archives_out=[f"{folder}/images-00000.zip"],
                 manifest_out=f"{folder}/manifest.parquet",
+                notes="make_images.in_work",
             )
         )
     assert not list(Path(folder).iterdir()), "no half-written file is left"

@@ -38,6 +38,7 @@ from lookalike.io.formats.records import (
 )
 from lookalike.io.formats.tables import AUDIT, IMAGES, INDEX_IMAGES, MAP, NEIGHBORS, TRUTH, Format
 from lookalike.io.formats.thresholds import Safe, Seen, Target, Transfer
+from lookalike.io.in_work import Guard
 from lookalike.job.errors import LookalikeError
 from lookalike.metrics.ranking import rank
 from lookalike.metrics.rates import FEWEST, NOTHING, SIGNIFICANCE, sign_flip
@@ -123,6 +124,7 @@ class Experiment:
         key |= self.settings | ({"varied": "The good one"} if self.effects else {})
         return {
             "key": json.dumps(key),
+            "notes": self.folder / "report.in_work",
             "images": self._images(),
             "truth": self._truth(),
             "metrics": [self._metrics(model, index) for model, index in pairs],
@@ -1181,10 +1183,10 @@ def test_thumbnails_shrink_with_their_number_and_the_rest_is_counted(
     experiment.queries = {f"q-{number}": f"ref-{number % 6}" for number in range(30)}
     whole = inputs_of.read(ReportJob(**experiment.inputs(), out=""))  # type: ignore[arg-type]
     rows = list(range(36))
-    assert sprites.make(whole, rows).side == max(sprites.SIDES)
+    assert sprites.make(whole, rows, Guard()).side == max(sprites.SIDES)
     little = sprites.Room(roomy=10_000, most=15_000)
     monkeypatch.setattr(sprites, "PAGE", little)
-    bounded = sprites.make(whole, rows, little)
+    bounded = sprites.make(whole, rows, Guard(), little)
     assert bounded.side == min(sprites.SIDES)
     assert 0 < bounded.omitted == 36 - len(bounded.cells)
     assert f"{bounded.omitted} images have no thumbnail" in Page(experiment.report()).words

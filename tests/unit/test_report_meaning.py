@@ -71,6 +71,7 @@ def page(tmp_path: Path):
                 comparisons=tmp_path / "comparisons.json",
                 seen=[tmp_path / f"{model}.images.parquet" for model in models],
                 out=tmp_path / "index.html",
+                notes=tmp_path / "report.in_work",
             )
         )
         return (tmp_path / "index.html").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from PIL import Image
 
 import phone_folder
 from lookalike.config.datasets import Folder
-from lookalike.io import identity, store
+from lookalike.io import identity, images, store
 from lookalike.io.formats.audit import BY_COLUMN, BY_FEATURES, NOT_AUDITED, OTHER, SAME_SCENE, UNREADABLE
 from lookalike.io.formats.tables import AUDIT, IMAGES, NEIGHBORS, TRUTH
 from lookalike.measure.audit import audit as stage
@@ -82,11 +82,14 @@ class Search:
         store.write_table(images, folder_ / "images.parquet", IMAGES, made)
         store.write_table(truth, folder_ / "truth.parquet", TRUTH, made)
         self.made = made
+        self.candidates: dict[str, list[tuple[str, float]]] = {}
 
     def audit(self, found: dict[str, list[str]], threads: int = 2) -> pa.Table:
         pairs = {query: [(name, 1 - 0.1 * rank) for rank, name in enumerate(names)] for query, names in found.items()}
         store.write_table(neighbors_table(pairs), self.folder / "n.parquet", NEIGHBORS, self.made)
-        files = (self.folder / name for name in ("n.parquet", "images.parquet", "truth.parquet", "audit.parquet"))
+        store.write_table(neighbors_table(self.candidates), self.folder / "c.parquet", NEIGHBORS, self.made)
+        names = ("n.parquet", "c.parquet", "images.parquet", "truth.parquet", "audit.parquet", "audit.in_work")
+        files = (self.folder / name for name in names)
         audit(AuditJob(*files, k=5, threads=threads))
         return store.read_table(self.folder / "audit.parquet", AUDIT)
 
@@ -163,5 +166,5 @@ def test_misses_beyond_the_limit_are_counted(
 
 
 def test_without_misses_no_image_is_read(tmp_path: Path, phone: PhoneFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage.images, "read_row", lambda row: pytest.fail(f"{row} was read"))
+    monkeypatch.setattr(images, "read_row", lambda row: pytest.fail(f"{row} was read"))
     assert not Search(tmp_path, phone).audit({"q-scene002-0.jpg": ["scene002-0.jpg"]}).num_rows

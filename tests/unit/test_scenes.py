@@ -37,6 +37,7 @@ class Judge:
         self.near: Mapping[str, Sequence[str]] = NEAR
         self.verdicts: Mapping[tuple[str, str, str], str] = VERDICTS
         self.found: Mapping[str, Sequence[tuple[str, float]]] = FOUND
+        self.pooled_from: float | None = None
 
     def results(self) -> tuple[Results, pa.Table]:
         images = images_table(REFERENCES, QUERIES, brought={"scene": self.scenes} if self.scenes is not None else None)
@@ -47,7 +48,8 @@ class Judge:
             | {"by": BY_FEATURES, "inliers": 20 if verdict == SAME_SCENE else 2, "mirrored": False}
             for rank, ((query, wrong, match), verdict) in enumerate(self.verdicts.items(), start=1)
         ]
-        made = {"neighbors": store.identity(files.neighbors)}
+        made = {"neighbors": store.identity(files.neighbors), "candidates": store.identity(files.candidates)}
+        made |= {"pooled_from": self.pooled_from}
         store.write_table(pa.Table.from_pylist(rows, AUDIT.schema()), self.folder / "audit.parquet", AUDIT, made)
         groups = [(group, member) for group, members in self.near.items() for member in members]
         columns = {"group": [group for group, _ in groups], "image_id": [member for _, member in groups]}

@@ -112,7 +112,8 @@ def python(wheel: Path, tmp_path: Path) -> Path:
 
 
 def call(here: Path, *command: str, status: int = 0) -> str:
-    ended = subprocess.run(command, cwd=here, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    environment = {**ENVIRONMENT, "LOOKALIKE_HOME": str(here.parent / "home")}
+    ended = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == status, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr
 
@@ -120,14 +121,27 @@ def call(here: Path, *command: str, status: int = 0) -> str:
 def test_the_wheel_works_in_an_empty_folder_without_torch(
     python: Path, tmp_path: Path, image_folder: ImageFolder
 ) -> None:
-    """By `lookalike try`, then by `snakemake`: two more models, of which this Python has exported one network."""
+    """By `lookalike compare`, then by `snakemake`: two more models, of which this Python has exported one network."""
     photos, here = image_folder(tmp_path / "photos", 9), tmp_path / "empty"
     here.mkdir()
     lookalike = str(python.parent / "lookalike")
     snakefile = call(here, lookalike, "workflow").strip()
     assert Path(snakefile).is_relative_to(python.parents[1])
     before = {path for path in Path(snakefile).parent.rglob("*") if "__pycache__" not in path.parts}
-    call(here, lookalike, "try", str(photos), "--models", "pixels,phash-256", "--queries", "6", "--cores", "2")
+    call(
+        here,
+        lookalike,
+        "compare",
+        str(photos),
+        "--out",
+        ".",
+        "--models",
+        "pixels,phash-256",
+        "--queries",
+        "6",
+        "--cores",
+        "2",
+    )
     assert {path.name for path in here.iterdir()} == {"my-photos.yaml", "results", ".snakemake"}
 
     vit = {"family": "transformers", "checkpoint": str(tiny.vit(tmp_path / "vit")), "feature": "pooler_output"}

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Annotated
 
 import typer
 
+from lookalike.cli import runs
 from lookalike.config.models import Runtime
+from lookalike.embed.file_hashes import cache_folder
 from lookalike.io import vector_store
 from lookalike.job import gpus, packages
 from lookalike.job.errors import LookalikeError
@@ -45,7 +48,7 @@ def doctor(prune_store: PruneStore = None) -> None:
     """
     problems = 0
     if prune_store is not None:
-        freed = vector_store.prune(vector_store.FOLDER, prune_store)
+        freed = sum(vector_store.prune(folder, prune_store) for folder in _stores())
         typer.echo(f"vector store: {file_size(freed)} freed")
     for topic, fact, fine in (*_installation(), *_gpus(), *_slurm(), *_folders()):
         typer.echo(f"{'' if fine else 'PROBLEM '}{topic}: {fact}")
@@ -104,16 +107,37 @@ def _folders() -> Iterator[Line]:
     reason = why_not_writable("results")
     free = shutil.disk_usage(".").free / 1e9
     yield "results", reason or f"{Path('results').absolute()}, {free:.0f} GB free", reason is None
-    stored = vector_store.usage(vector_store.FOLDER)
-    yield (
-        "vector store",
-        f"{stored.vectors:,} vectors in {vector_store.FOLDER}, which take {file_size(stored.own_bytes)} besides the "
-        "shards (--prune-store DAYS)",
-        True,
-    )
+    for folder in _stores():
+        stored = vector_store.usage(folder)
+        yield (
+            "vector store",
+            f"{stored.vectors:,} vectors in {folder}, which take {file_size(stored.own_bytes)} besides the shards "
+            "(--prune-store DAYS)",
+            True,
+        )
     home = os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser()
-    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    writable = os.access(existing, os.W_OK)
-    yield "weights", str(cache) if writable else f"{cache}: cannot be written; set HF_HOME to another folder", writable
+    yield _writable("weights", Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub"), "HF_HOME")
+    yield _writable("cache", cache_folder(), "LOOKALIKE_CACHE")
+    yield _writable("temporary files", Path(tempfile.gettempdir()), "TMPDIR")
+    yield _writable("comparisons", runs.home(), "LOOKALIKE_HOME")
+    try:
+        remembered = runs.remembered()
+        last = f"{remembered[0].experiment}, of {remembered[0].folder}" if remembered else "none yet"
+        yield "last comparison", last, True
+    except LookalikeError as error:
+        yield "last comparison", f"{error} Or delete the file: only the memory of this run is lost", False
     yield "time limits", f"{Runtime().image_seconds} s to decode an image (image_seconds in `runtime:`)", True
+
+
+def _stores() -> list[Path]:
+    """The vector stores of a run here and of comparisons."""
+    here, comparisons = Path(vector_store.FOLDER), runs.home() / vector_store.FOLDER
+    return [here, comparisons] if comparisons.exists() and comparisons.resolve() != here.resolve() else [here]
+
+
+def _writable(topic: str, folder: Path, variable: str) -> Line:
+    """A folder that exists or can be made."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if existing.is_dir() and os.access(existing, os.W_OK):
+        return topic, f"{folder}, {shutil.disk_usage(existing).free / 1e9:.0f} GB free", True
+    return topic, f"{folder}: cannot be written; set {variable} to another folder", False

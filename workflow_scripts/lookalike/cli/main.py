@@ -6,8 +6,9 @@ import typer
 from typer.core import TyperGroup
 
 from lookalike import __version__
-from lookalike.cli import check, doctor, export, fetch, fuse, models, pair, schema, search, try_folder, workflow
+from lookalike.cli import check, compare, doctor, export, fetch, find, fuse, models, pair, schema, use, workflow
 from lookalike.job.errors import LookalikeError
+from lookalike.job.lean import leave_pandas_out
 from lookalike.job.log import fault_of_the_machine
 from lookalike.job.telemetry import switch_off_telemetry
 
@@ -19,6 +20,9 @@ class Commands(TyperGroup):
         """Run a command."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("lookalike: interrupted", err=True)
+            raise typer.Exit(130) from None
         except LookalikeError as error:
             typer.echo(f"lookalike: {error}", err=True)
             raise typer.Exit(1) from None
@@ -33,13 +37,16 @@ app = typer.Typer(
     cls=Commands,
     name="lookalike",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # any other error is a bug, for which a plain traceback is best
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("try")(try_folder.try_folder)  # `try` is a Python keyword
+app.command()(compare.compare)
+app.command()(find.find)
+app.command()(use.use)
+app.command("search", hidden=True)(find.search)
+app.command("try", hidden=True)(compare.try_folder)  # `try` is a Python keyword
 for command in (
-    *(pair.pair, search.search, models.models, fetch.fetch, check.check, doctor.doctor, schema.schema),
+    *(pair.pair, models.models, fetch.fetch, check.check, doctor.doctor, schema.schema),
     *(export.export, fuse.fuse, workflow.workflow),
 ):
     app.command()(command)
@@ -63,4 +70,5 @@ def options(
 def main() -> None:
     """The entry point `lookalike`."""
     switch_off_telemetry()
+    leave_pandas_out()
     app()

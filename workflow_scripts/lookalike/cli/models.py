@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from lookalike.cli import runs
 from lookalike.cli.options import ConfigFiles, Json, Results
 from lookalike.cli.output import print_json, print_table
 from lookalike.config.models import Checkpoint, EmbedBase, Onnx
 from lookalike.embed import checkpoints
 from lookalike.embed.catalogue import Catalogue
 from lookalike.io import store
+from lookalike.plan import cost
 
 
 def models(configfile: ConfigFiles = None, results: Results = Path("results"), as_json: Json = False) -> None:
@@ -18,8 +20,10 @@ def models(configfile: ConfigFiles = None, results: Results = Path("results"), a
     local     the weights are on this machine
     recorded  a run has recorded which weights it used
     engine    what a run chose for embedding on a CPU
+    images/s  speed of the last runs on this machine, here or of a comparison
     pinned    the revision is a commit of the Hub; those of a branch, such as main, can change
-    about     licence, size and training data, as the catalogue states them
+    gated     the Hub requires that you accept terms before the download
+    about     size, licence and training data, as the catalogue states them
 
     \b
     Example:
@@ -33,14 +37,28 @@ def models(configfile: ConfigFiles = None, results: Results = Path("results"), a
         return
     print_table(
         "Models of the catalogue",
-        ["model", "label", "family", "dimensions", "local", "recorded", "engine", "pinned", "about"],
+        [
+            "model",
+            "label",
+            "family",
+            "dimensions",
+            "local",
+            "recorded",
+            "engine",
+            "images/s",
+            "pinned",
+            "gated",
+            "about",
+        ],
         [
             [
                 *(row[column] for column in ("model", "label", "family")),
                 "?" if row["dimensions"] is None else row["dimensions"],
                 *("yes" if row[column] else "no" for column in ("local", "recorded")),
                 row["engine"] or "-",
+                "not measured" if row["images_per_second"] is None else f"{row['images_per_second']:.3g}",
                 {True: "yes", False: "not pinned", None: "-"}[row["pinned"]],
+                "yes" if row["gated"] else "-",
                 settings[row["model"]].about.summary,
             ]
             for row in rows
@@ -53,6 +71,8 @@ def _row(catalogue: Catalogue, model: str) -> dict[str, Any]:
     entry = settings.embed
     missing = catalogue.why_missing(model)
     engine, why_torch = catalogue.engine(model)
+    places = dict.fromkeys((catalogue.results.parent, runs.home()))  # of results
+    speed = next((speed for place in places if (speed := cost.measured(catalogue.plan, model, place))), None)
     return {
         "model": model,
         "label": catalogue.plan.label(model),
@@ -63,7 +83,10 @@ def _row(catalogue: Catalogue, model: str) -> dict[str, Any]:
         "weights": str(catalogue.recorded(model)),
         "engine": engine,
         "why_torch": why_torch,
+        "images_per_second": speed.images_per_second if speed else None,
+        "device": speed.device if speed else None,
         "pinned": _pinned(entry),
+        "gated": settings.about.gated,
         "about": {name: value for name, value in settings.about.model_dump().items() if value},
         "requires": settings.requires,
         "missing": missing,

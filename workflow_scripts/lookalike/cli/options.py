@@ -19,4 +19,24 @@ ConfigFiles = Annotated[
 ]
 Results = Annotated[Path, typer.Option("--results", file_okay=False, help="The results folder of a run.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")]
+ModelNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--models",
+        "--model",
+        metavar="A,B",
+        help="Models of the catalogue, separated by commas; all locally available ones by default. Can be repeated.",
+    ),
+]
+ModelName = Annotated[str | None, typer.Option("--model", help="One of the experiment's models; by default the best.")]
+Precision = Annotated[
+    int, typer.Option("--precision", help="Share of the accepted pairs that are correct, in percent: 90, 95 or 99.")
+]
+Cores = Annotated[int, typer.Option("--cores", min=1, help="CPU cores of a run.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show the output of Snakemake.")]
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON to standard output.")]
+
+
+def split(names: list[str] | None) -> list[str]:
+    """Names that are separated by commas, each once."""
+    return list(dict.fromkeys(name.strip() for text in names or () for name in text.split(",") if name.strip()))

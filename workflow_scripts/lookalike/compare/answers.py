@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from lookalike.io.formats.answers import Answer, Contradiction, Rival
 from lookalike.io.formats.records import Comparison, Estimate, Metrics
 from lookalike.metrics.rates import NOTHING, TOO_FEW
+from lookalike.metrics.scenes import SCENE
 
-SCENE = "_scene"  # ending of the metrics that ignore near-duplicates and other shots of a scene
 LOOKS, ACTS = "someone_looks", "acts_alone"
 NEEDS = {LOOKS: ("accuracy_at_1", "accuracy_at_3"), ACTS: ("recall_at_p90", "uap")}  # the first decides
 
@@ -42,6 +42,7 @@ def _answer(need: str, metrics: Sequence[str], records: Sequence[Metrics], compa
         return Answer(need=need, metric=metric, index=records[0].index, verdict="not measured", estimate=NOTHING)
     top = max(measured, key=lambda record: record.metrics[metric].value or 0.0)  # the first at ties
     about = _about(top, comparisons)
+    end = SCENE if metric.endswith(SCENE) else ""
     others = [record.model for record in records if record.index == top.index and record.model != top.model]
     rivals = [_rival(model, about.get((metric, model))) for model in others]
     verdicts = {rival.model: rival.verdict for rival in rivals}
@@ -55,7 +56,7 @@ def _answer(need: str, metrics: Sequence[str], records: Sequence[Metrics], compa
         worse=worse,
         estimate=top.metrics[metric],
         strict=top.metrics[metrics[0]] if metric != metrics[0] else None,
-        threshold=target.verdict if need == ACTS and (target := top.targets().get("90")) else "",
+        threshold=target.verdict if need == ACTS and (target := top.targets(end).get("90")) else "",
         rivals=rivals,
         contradictions=[
             Contradiction(metric=name, model=model, difference=_turned(pair.difference), p_holm=pair.p_holm)

@@ -11,6 +11,7 @@ from lookalike.io.formats.records import Comparison, Estimate
 from lookalike.metrics.intervals import Spread
 from lookalike.metrics.power import needed
 from lookalike.metrics.rates import NOTHING, Floats, Ints, difference, holm, sign_flip, spread_of_difference, verdict
+from lookalike.metrics.scenes import SCENE
 
 T = TypeVar("T")
 
@@ -56,17 +57,30 @@ def corrected(pairs: Iterable[Pair], headline: Iterable[str]) -> list[Comparison
     headline: the metrics that the first sentence of the report may speak of. All their tests, of all indexes, form one
         family, so that at most 5 % of reports on equal models begin with a false statement. Every other metric is a
         family with each index: its tables are exploratory.
+
+    A metric of scenes whose tests are those of the strict metric, as nothing is junk, is the same hypothesis: it is
+    not tested again and has the same verdicts.
     """
     pairs, named = list(pairs), frozenset(headline)
+    strict = {(pair.index, pair.metric, pair.a, pair.b): row for row, pair in enumerate(pairs)}
+    same = {
+        row: strict[key]
+        for row, pair in enumerate(pairs)
+        if pair.metric.endswith(SCENE)
+        and (key := (pair.index, pair.metric.removesuffix(SCENE), pair.a, pair.b)) in strict
+        and pairs[strict[key]].tested == pair.tested
+    }
     families: dict[tuple[str, ...], list[int]] = {}
     for row, pair in enumerate(pairs):
-        if pair.tested.difference.value is not None or pair.metric not in named:
+        if row not in same and (pair.tested.difference.value is not None or pair.metric not in named):
             family = () if pair.metric in named else (pair.index, pair.metric)
             families.setdefault(family, []).append(row)
     p_holm, tests = [1.0] * len(pairs), [1] * len(pairs)
     for rows in families.values():
         for row, p in zip(rows, holm([pairs[row].tested.p for row in rows]), strict=True):
             p_holm[row], tests[row] = p, len(rows)
+    for row, of_strict in same.items():
+        p_holm[row], tests[row] = p_holm[of_strict], tests[of_strict]
     return [_comparison(*row) for row in zip(pairs, p_holm, tests, strict=True)]
 
 

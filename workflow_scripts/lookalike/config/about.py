@@ -12,6 +12,7 @@ class About(Entry):
     parameters: int | None = Field(None, ge=1, description="number of parameters of the image part, such as 86_600_000")
     image_size: int | None = Field(None, ge=1, description="side of the images that the network sees, in pixels")
     trained_on: str = Field("", description="training data, if it matters to a data set of the catalogue")
+    gated: bool = Field(False, description="whether the Hub requires that you accept its terms before the download")
     note: str = Field("", description="anything else to know before using it")
 
     @property

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from PIL import Image, features
+from PIL import features
 
 from lookalike.embed import encoders
 from lookalike.embed.batches import Batches, Embedded, Keep, Seconds, ShardImage, rounded, table
 from lookalike.embed.reuse import Known, Reuse, embed_missing
-from lookalike.io import color_profiles, images, in_work, phone_formats, store
+from lookalike.io import color_profiles, images, in_work, made_images, phone_formats, store
 from lookalike.io.formats.records import EmbedTiming, Weights, bottleneck
 from lookalike.io.formats.tables import EMBEDDINGS, REJECTED, SHARD
 from lookalike.io.vector_store import VectorStore
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 # What Pillow decodes with. A Linux distribution updates them without Pillow.
 DECODERS = ("jpg", "libjpeg_turbo", "jpg_2000", "webp", "avif", "libtiff", "littlecms2")
+TOGETHER = 8  # images that a thread prepares before it hands them over, which costs as much for one
 
 Row = dict[str, Any]  # of a SHARD table
 
@@ -56,6 +57,7 @@ class EmbedJob:
     image_seconds: float = 300
     export: str | None = None  # export.json, where the model's network is exported for CPUs
     vector_store: str | None = None  # folder; None computes every vector
+    archives: Sequence[str] = ()  # of images that a run made
 
 
 def embed_shard(job: EmbedJob) -> None:
@@ -71,6 +73,7 @@ def embed_shard(job: EmbedJob) -> None:
     ``on_bad_image: fail`` the index stage stops.
     """
     rows = store.read_table(job.shard, SHARD)
+    made_images.locate(job.archives)
     images.check_roots(rows, job.shard)
     fetched = store.read_json(job.weights, Weights)
     entry = encoders.parse(job.key)
@@ -199,7 +202,7 @@ def embed_image(data: bytes, path: str, encoder: encoders.Encoder, key: str) -> 
     Raises BadImage for an unusable image, and LookalikeError, which names ``path``, for numbers that are not finite or
     do not fit the stored dtype.
     """
-    image, _ = _decode(data, encoder)
+    image = images.decode(data, encoders.needs(encoder), icc=encoders.icc(encoder))
     vectors = encoder.encode(encoder.prepare(image)[None])
     stored = rounded(vectors, np.dtype(encoders.parse(key).stored_dtype), [path])
     return np.asarray(stored[0], np.float32)
@@ -230,21 +233,26 @@ def _prepared(rows: pa.Table, preparer: _Preparer, threads: int, batch_size: int
     """
     remaining = iter(rows.to_pylist())
     memory.return_large_blocks()
+    overlaps = preparer.encoder.overlaps
     ahead = 2 * max(batch_size, threads)
+    together = max(1, min(TOGETHER, ahead // (4 * threads))) if overlaps else 1
     suspects = rows.filter(pc.is_in(rows["image_id"], pa.array(preparer.guard.suspects, pa.string()))).to_pylist()
     alone = {row["image_id"]: _prepare(row, preparer) for row in suspects}
     pool = ThreadPoolExecutor(threads)
-    waiting: deque[Future[ShardImage]] = deque()
+    waiting: deque[Future[list[ShardImage]]] = deque()
+
+    def prepare(part: list[Row]) -> list[ShardImage]:
+        return [alone.get(row["image_id"]) or _prepare(row, preparer) for row in part]
+
     try:
         while True:
-            room = ahead - len(waiting) if preparer.encoder.overlaps else batch_size if not waiting else 0
-            for row in islice(remaining, room):
-                image = alone.pop(row["image_id"], None)
-                work = (lambda image: image, image) if image else (_prepare, row, preparer)
-                waiting.append(pool.submit(*work))
+            room = ahead - together * len(waiting) if overlaps else batch_size if not waiting else 0
+            while room >= together and (part := list(islice(remaining, together))):
+                waiting.append(pool.submit(prepare, part))
+                room -= together
             if not waiting:
                 return
-            yield waiting.popleft().result()
+            yield from waiting.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # after an error, a thread may hang
 
@@ -272,11 +280,7 @@ def _read_and_prepare(row: Row, preparer: _Preparer, reserve: memory.Take) -> Sh
         if preparer.known and preparer.known(sha256):
             return ShardImage(row["image_id"], row["path"], sha256)
         decoding = time.perf_counter()
-        if row["image_id"] in guard.suspects:
-            image, size = guard.alone(row, data, encoders.needs(encoder), encoders.icc(encoder))
-        else:
-            with guard.decoding(row, reserve) as take:
-                image, size = _decode(data, encoder, take)
+        image, size = guard.decode(row, data, encoders.needs(encoder), reserve, encoders.icc(encoder))
     except images.BadImage as bad:
         return ShardImage(row["image_id"], row["path"], reason=str(bad))
     decoded = time.perf_counter()
@@ -288,15 +292,6 @@ def _read_and_prepare(row: Row, preparer: _Preparer, reserve: memory.Take) -> Sh
     seconds = {"read": read - started, "decode": decoded - decoding, "preprocess": time.perf_counter() - decoded}
     profile = image.info.get("profile", "")
     return ShardImage(row["image_id"], row["path"], sha256, size, prepared, seconds=seconds, profile=profile)
-
-
-def _decode(
-    data: bytes, encoder: encoders.Encoder, reserve: memory.Take | None = None
-) -> tuple[Image.Image, tuple[int, int]]:
-    """The decoded image, and the full (width, height), which differs if the image was decoded at a smaller size."""
-    needs = encoders.needs(encoder)
-    image = images.decode(data, needs, reserve, encoders.icc(encoder))
-    return image, images.full_size(data, image) if needs else image.size
 
 
 def _rejected_table(rejected: list[ShardImage]) -> pa.Table:

@@ -1,7 +1,7 @@
-"""Which images an embed job is decoding, noted so that one that hangs or kills the process can be found and left out.
+"""Which images a job is decoding, noted so that one that hangs or kills the process can be found and left out.
 
-Beside the log are, while a job runs or after it died: ``{shard}.in_work``, in which each thread has a line, and
-``{shard}.suspects.json``, the images that were in work when earlier attempts died. A suspect is decoded in a process of
+Beside the log are, while a job runs or after it died: ``{log}.in_work``, in which each thread has a line, and
+``{log}.suspects.json``, the images that were in work when earlier attempts died. A suspect is decoded in a process of
 its own (``alone.py``); one that hangs or dies there too is rejected. Both files are removed when the job succeeds.
 """
 
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 Size = tuple[int, int]  # width, height
 Row = dict[str, Any]  # of a SHARD table
 Take = Callable[[int], None]
+Needs = Callable[[Size], Size]
+NOT_DECODED = "not decoded: "  # begins the reason of an image that hung or killed its decoder
 DEATHS_ALONE = 2  # of the whole job while one image was decoded alone: an interrupt alone must not reject it
 
 
@@ -43,48 +45,56 @@ class Guard:
         """The bytes of an image. Raises BadImage."""
         return images.read_row(row)
 
+    def decode(
+        self, row: Row, data: bytes, needs: Needs | None = None, reserve: Take | None = None, icc: Icc = "ignore"
+    ) -> tuple[Image.Image, Size]:
+        """The image of a row (``image_id``, ``path``) and its full size, as ``images.decode``; a suspect's alone."""
+        if row["image_id"] in self.suspects:
+            return self.alone(row, data, needs, icc)
+        with self.decoding(row, reserve) as take:
+            image = images.decode(data, needs, take, icc)
+            return image, images.full_size(data, image) if needs else image.size
+
     @contextmanager
     def decoding(self, row: Row, reserve: Take | None) -> Iterator[Take | None]:
         """Note that an image is decoded; yields a ``reserve`` whose waiting does not count as decoding."""
         yield reserve
 
-    def alone(
-        self, row: Row, data: bytes, needs: Callable[[Size], Size] | None, icc: Icc = "ignore"
-    ) -> tuple[Image.Image, Size]:
+    def alone(self, row: Row, data: bytes, needs: Needs | None, icc: Icc = "ignore") -> tuple[Image.Image, Size]:
         """Decode a suspect in a process of its own: the image, and its full size. Raises BadImage, MemoryError."""
         raise NotImplementedError
 
 
 class Notes(Guard):
-    """The notes of one job about one shard, identified by ``shard_sha256``: those about another one are ignored."""
+    """The notes of one job about the images of ``sha256``, a shard or sample: those about others are ignored."""
 
-    def __init__(self, path: Path, shard_sha256: str, seconds: float) -> None:
+    def __init__(self, path: Path, sha256: str, seconds: float) -> None:
         self.path, self.seconds = path, seconds
         self._suspects_file = path.with_suffix(".suspects.json")
-        self._known = self._earlier(shard_sha256)
+        self._known = self._earlier(sha256)
         self.suspects = tuple(sorted(self._known))
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._write_suspects(shard_sha256)
-            path.write_bytes(json.dumps(shard_sha256).encode().ljust(watchdog.SLOT, b"\n"))
+            self._write_suspects(sha256)
+            path.write_bytes(json.dumps(sha256).encode().ljust(watchdog.SLOT, b"\n"))
             self._file = os.open(path, os.O_WRONLY)
         self._lock = threading.Lock()
         self._free: list[int] = []
         self._slots = self._count = 0
         self._ending = False
 
-    def _earlier(self, shard_sha256: str) -> dict[str, int]:
+    def _earlier(self, sha256: str) -> dict[str, int]:
         """Suspects of earlier attempts: id -> how often the whole job died while it was decoded alone."""
         known: dict[str, int] = {}
         try:
             noted = json.loads(self._suspects_file.read_bytes())
-            if noted["shard"] == shard_sha256:
+            if noted["images_of"] == sha256:
                 known = {str(image): int(deaths) for image, deaths in noted["images"].items()}
         except (OSError, ValueError, KeyError, AttributeError, TypeError):  # missing, or cut short by a full disk
             pass
         try:
             with self.path.open("rb") as file:
-                same = file.read(watchdog.SLOT).strip() == json.dumps(shard_sha256).encode()
+                same = file.read(watchdog.SLOT).strip() == json.dumps(sha256).encode()
         except OSError:
             return known
         for image in watchdog.read(self.path) if same else ():
@@ -92,10 +102,10 @@ class Notes(Guard):
             log.warning("an earlier attempt ended while it decoded %s: decoding it in its own process", image["path"])
         return known
 
-    def _write_suspects(self, shard_sha256: str) -> None:
+    def _write_suspects(self, sha256: str) -> None:
         if self._known:
             temporary = self._suspects_file.with_suffix(".tmp")
-            temporary.write_text(json.dumps({"shard": shard_sha256, "images": self._known}))
+            temporary.write_text(json.dumps({"images_of": sha256, "images": self._known}))
             temporary.replace(self._suspects_file)
         else:
             self._suspects_file.unlink(missing_ok=True)
@@ -114,20 +124,18 @@ class Notes(Guard):
 
             yield waiting if reserve else None
 
-    def alone(
-        self, row: Row, data: bytes, needs: Callable[[Size], Size] | None, icc: Icc = "ignore"
-    ) -> tuple[Image.Image, Size]:
+    def alone(self, row: Row, data: bytes, needs: Needs | None, icc: Icc = "ignore") -> tuple[Image.Image, Size]:
         """Decode a suspect in a process of its own: the image, and its full size. Raises BadImage, MemoryError."""
         if (deaths := self._known[row["image_id"]]) >= DEATHS_ALONE:
             self.rejected += 1
-            raise BadImage(f"not decoded: the job died {1 + deaths} times while it decoded this image")
+            raise BadImage(f"{NOT_DECODED}the job died {1 + deaths} times while it decoded this image")
         with self._slot() as slot:
             self._note(slot, row, alone=True)
             try:
                 return alone.decode(data, needs, self.seconds, icc)
             except alone.FatalError as error:
                 self.rejected += 1
-                raise BadImage(f"not decoded: {error}, twice") from None
+                raise BadImage(f"{NOT_DECODED}{error}, twice") from None
 
     @contextmanager
     def _slot(self) -> Iterator[int]:
@@ -169,12 +177,12 @@ class Notes(Guard):
 
 
 @contextmanager
-def guarding(path: str | Path, shard_sha256: str, seconds: float) -> Iterator[Guard]:
+def guarding(path: str | Path, sha256: str, seconds: float) -> Iterator[Guard]:
     """Note the images in work in the file ``path``, under a watchdog that ends a job of which one hangs.
 
     ``seconds``: how long decoding one image may take.
     """
-    notes = Notes(Path(path), shard_sha256, seconds)
+    notes = Notes(Path(path), sha256, seconds)
     name, log_file = _of_the_log()
     program = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), str(path), str(seconds), name, log_file]
     earlier = signal.pthread_sigmask(signal.SIG_BLOCK, watchdog.ENDING)  # until it handles them, it would die of them
@@ -205,4 +213,4 @@ def _dismiss(dog: "subprocess.Popen[bytes]") -> None:
 def _of_the_log() -> tuple[str, str]:
     """The job's name, and the file that it logs to; empty where it is not a job of a workflow."""
     file = next((one for one in logging.getLogger("lookalike").handlers if isinstance(one, logging.FileHandler)), None)
-    return (file.get_name() or "embed", file.baseFilename) if file else ("embed", "")
+    return (file.get_name() or "job", file.baseFilename) if file else ("job", "")

@@ -1,4 +1,4 @@
-"""The watchdog of an embed job: a small process that ends the job when decoding one image takes too long.
+"""The watchdog of a job: a small process that ends the job when decoding one image takes too long.
 
 A thread that hangs in a decoder cannot be ended, and may even keep Python from running any other thread; only ending
 the process helps. ``in_work`` starts this file as a program. It imports nothing but the standard library, so that it

@@ -33,6 +33,7 @@ from lookalike.metrics.jackknife import pooled_estimate
 from lookalike.metrics.joining import Bools
 from lookalike.metrics.pooled import Predictions, curve
 from lookalike.metrics.rates import NOTHING, estimate, group_codes
+from lookalike.metrics.scenes import SCENE
 
 log = logging.getLogger(__name__)
 T = TypeVar("T", bound=Record)
@@ -108,11 +109,12 @@ def measure(job: MeasureJob) -> None:
         },
         thresholds=of_scores,
         thresholds_sn=thresholds.targets(evaluation, queries, NORMALISED),
+        thresholds_scene=thresholds.targets(evaluation, queries, SCENE),
         hard_negatives=hard_negatives(job.results, truth, sample, scores_of(of_scores)),
         curves={
             name: _curve(predictions)
-            for name, predictions in evaluation.predictions.items()
-            if predictions.matches.any()
+            for name, predictions in (*evaluation.predictions.items(), (f"uap{SCENE}", evaluation.of_scenes))
+            if predictions is not None and predictions.matches.any()
         },
         baselines=baselines,
         timing=_embed_timing(job.timings) | _search_timing(job.search_timing),

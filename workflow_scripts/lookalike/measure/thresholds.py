@@ -7,6 +7,7 @@ from lookalike.io.formats.thresholds import Target
 from lookalike.metrics.evaluation import NORMALISED, Evaluation, matches_of
 from lookalike.metrics.pooled import Groups, Predictions, best_cut, held_out
 from lookalike.metrics.rates import NOTHING, estimate
+from lookalike.metrics.scenes import SCENE
 from lookalike.metrics.targets import TARGETS, target
 
 
@@ -16,8 +17,13 @@ def all_of(evaluation: Evaluation, queries: int) -> dict[str, Threshold | Target
 
 
 def targets(evaluation: Evaluation, queries: int, end: str = "") -> dict[str, Target]:
-    """The thresholds for each target precision, of raw or normalised scores (``end``); empty without true pairs."""
+    """The thresholds for each target precision, of raw or normalised scores, or without junk (``end``).
+
+    Empty without true pairs, and without junk where there is none.
+    """
     predictions = evaluation.predictions.get(f"uap{end}")
+    if end == SCENE:
+        predictions = evaluation.of_scenes if evaluation.has_junk else None
     if predictions is None or not predictions.matches.any():
         return {}
     with_match = len(evaluation.ranking.counted)

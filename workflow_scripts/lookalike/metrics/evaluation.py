@@ -2,7 +2,7 @@
 
 The pooled metrics use up to four lists of predictions, named after their metric: ``uap`` (the DISC21 rule: the best
 pairs over all queries), ``uap_k10`` (the first ten of each query), and both after score normalisation, ``uap_sn`` and
-``uap_k10_sn``.
+``uap_k10_sn``. ``uap_scene`` is the first without junk (``metrics.scenes``).
 """
 
 from collections.abc import Sequence
@@ -32,11 +32,11 @@ from lookalike.metrics.pooled import (
     recall_at,
 )
 from lookalike.metrics.ranking import Ranking, at_k, rank
-from lookalike.metrics.scenes import count_misses, outcomes_of_scenes, read_scenes
+from lookalike.metrics.scenes import SCENE, count_misses, outcomes_of_scenes, predictions_of_scenes, read_scenes
 
 PER_QUERY = 10  # predictions per query of the usual, easier rule
 NORMALISED = "_sn"
-NO_INFLUENCE = (np.zeros((1, 0)), np.zeros((1, 0)))  # without true pairs
+NO_INFLUENCE = np.zeros((1, 0))  # without true pairs
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,7 @@ class Evaluation:
     predictions: metric -> its list of predictions; none where they could not hold most true pairs
     matches: (g,) int64, the number of true pairs of each group
     audit: what the misses found; None without an audit
+    of_scenes: the list of ``uap`` without junk; None if the audit is not complete
     """
 
     ranking: Ranking
@@ -109,6 +110,15 @@ class Evaluation:
     predictions: dict[str, Predictions]
     matches: Ints
     audit: Audit | None = None
+    of_scenes: Predictions | None = None
+
+    @property
+    def has_junk(self) -> bool:
+        """Whether ``of_scenes`` differs from the list of ``uap``."""
+        if self.of_scenes is None:
+            return False
+        strict, left = self.predictions["uap"], self.of_scenes
+        return not (np.array_equal(strict.right, left.right) and np.array_equal(strict.matches, left.matches))
 
 
 def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: int, k: int) -> Evaluation:
@@ -124,12 +134,18 @@ def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: i
     ranking = rank(neighbors, truth, images, searched=searched, kept=k + 1, where=results.neighbors)
     groups = groups_of(images)
     matches = np.bincount(groups.code[ranking.counted], ranking.matches, len(groups.names)).astype(np.int64)
-    outcomes, misses = at_k(ranking, k), None
-    if relevance.is_labelled(images) and results.classes is not None:
+    outcomes, labelled = at_k(ranking, k), relevance.is_labelled(images)
+    if labelled and results.classes is not None:
         outcomes = by_class(ranking, store.read_table(results.classes, CLASS_RANKS), images, k, results.classes)
-        if matches.sum() > PER_QUERY * np.count_nonzero(images["query"]):
-            # 10,000 images of 10 classes: the best 100,000 pairs hold at most 1 % of the true ones
-            return Evaluation(ranking, outcomes, groups, {}, matches)
+    scenes = None
+    if results.audit is not None and (results.near_duplicates or not labelled):
+        scenes = read_scenes(results.audit, results.near_duplicates, results.neighbors, results.candidates, images)
+        outcomes |= outcomes_of_scenes(
+            neighbors, truth, images, scenes, strict=outcomes, ranking=ranking, searched=searched
+        )
+    if labelled and results.classes is not None and matches.sum() > PER_QUERY * np.count_nonzero(images["query"]):
+        # 10,000 images of 10 classes: the best 100,000 pairs hold at most 1 % of the true ones
+        return Evaluation(ranking, outcomes, groups, {}, matches)
     best = f"uap_k{min(k, PER_QUERY)}"
     lists = {
         "uap": (store.read_table(results.candidates, NEIGHBORS), results.candidates),
@@ -143,11 +159,11 @@ def evaluate(results: Results, truth: pa.Table, images: pa.Table, *, searched: i
             f"{best}{NORMALISED}": (normalise(lists[best][0], near, settings, results.training), results.neighbors),
         }
     predictions = {name: predictions_of(pairs, truth, images, groups, where) for name, (pairs, where) in lists.items()}
-    if results.audit is not None and not relevance.is_labelled(images):
-        scenes = read_scenes(results.audit, results.near_duplicates, results.neighbors, images)
-        outcomes |= outcomes_of_scenes(neighbors, truth, images, scenes, searched=searched, k=k)
+    misses = of_scenes = None
+    if scenes and not labelled:
         misses = count_misses(neighbors, truth, images, scenes, ranking)
-    return Evaluation(ranking, outcomes, groups, predictions, matches, misses)
+        of_scenes = predictions_of_scenes(lists["uap"][0], truth, images, groups, scenes)
+    return Evaluation(ranking, outcomes, groups, predictions, matches, misses, of_scenes)
 
 
 def matches_of(evaluation: Evaluation) -> Ints:
@@ -156,17 +172,30 @@ def matches_of(evaluation: Evaluation) -> Ints:
 
 
 def pooled(evaluation: Evaluation) -> dict[str, Pooled]:
-    """The pooled metrics: name -> value and the influence of groups on it."""
-    lists, matches = evaluation.predictions, matches_of(evaluation)
-    influence = {
-        name: influences(predictions.right, predictions.group, matches) if matches.any() else NO_INFLUENCE
-        for name, predictions in lists.items()
-    }
+    """The pooled metrics: name -> value and the influence of groups on it; without a value if it is not known."""
     metrics: dict[str, Pooled] = {}
     for end in ("", NORMALISED):
-        for name in (name for name in lists if name.endswith(NORMALISED) == bool(end)):
-            metrics[name] = Pooled(micro_average_precision(lists[name]), influence[name][0])
-        if (uap := f"uap{end}") in lists:
-            recall = recall_at(best_cut(lists[uap]), lists[uap])
-            metrics[f"recall_at_p90{end}"] = Pooled(recall, influence[uap][1], ROUGH_DF)
+        found: dict[str, Pooled] = {}
+        for name, predictions in evaluation.predictions.items():
+            if name.endswith(NORMALISED) == bool(end):
+                found |= _pooled(name, end, predictions, matches_of(evaluation))
+        metrics |= dict(sorted(found.items(), key=lambda item: item[0].startswith("recall")))
+    if evaluation.audit is not None:
+        if evaluation.of_scenes is None:
+            metrics |= dict.fromkeys((f"uap{SCENE}", f"recall_at_p90{SCENE}"), Pooled(None, NO_INFLUENCE))
+        elif evaluation.has_junk:
+            metrics |= _pooled(f"uap{SCENE}", SCENE, evaluation.of_scenes, evaluation.of_scenes.matches)
+        else:
+            metrics |= {f"{name}{SCENE}": metrics[name] for name in ("uap", "recall_at_p90")}
     return metrics
+
+
+def _pooled(name: str, end: str, predictions: Predictions, matches: Ints) -> dict[str, Pooled]:
+    """uAP of one list and, of the list by DISC21's rule, recall at a precision of 90 %."""
+    average, recall = NO_INFLUENCE, NO_INFLUENCE
+    if matches.any():
+        average, recall = influences(predictions.right, predictions.group, matches)
+    found = {name: Pooled(micro_average_precision(predictions), average)}
+    if name == f"uap{end}":
+        found[f"recall_at_p90{end}"] = Pooled(recall_at(best_cut(predictions), predictions), recall, ROUGH_DF)
+    return found

@@ -5,10 +5,12 @@ image retrieval (Philbin et al., "Object retrieval with large vocabularies and f
 answer that is neither right nor wrong is taken out of the ranking before it is judged.
 
 - Files that show the same image are one answer, at the rank of the first of them; it is right if any is.
-- Junk: a wrong reference that shows the scene of a true match, and one that shows the same image as the query.
+- Junk: a wrong reference that shows the scene of a true match, and one that shows the same image as the query. In a
+  labelled collection the latter is junk also where it has the query's class: it says nothing about the class.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +18,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.io import identity, store
+from lookalike.io import identity, relevance, store
 from lookalike.io.formats.audit import NOT_AUDITED, SAME_IMAGE, SAME_SCENE, Audit, AuditPair
 from lookalike.io.formats.tables import AUDIT, NEAR_DUPLICATES
 from lookalike.job.errors import LookalikeError
 from lookalike.metrics.joining import Bools, Floats, Ints, Joined, join
-from lookalike.metrics.ranking import Ranking, at_k, rank
+from lookalike.metrics.pooled import Groups, Predictions
+from lookalike.metrics.ranking import Ranking
 
 SCENE = "_scene"
-JUDGED = ("accuracy_at_1", "accuracy_at_3")  # what the audit covers: it follows a ranking to its third wrong answer
+ACCURACY = "accuracy_at_"  # what the audit of misses covers: it follows a ranking to its third wrong answer
 MOST_PAIRS = 12  # of each kind, for the report
 
 
@@ -35,11 +38,13 @@ class Scenes:
     same: (images,) int64, the row of the first reference that shows the same image; without one, the image's own row
     scene: (images,) int64, a code of the data set's ``scene`` column, -1 where it is not known
     audit: the AUDIT table of one search
+    pooled_from: score from which on it covers all wrong candidates
     """
 
     same: Ints
     scene: Ints
     audit: pa.Table
+    pooled_from: float = -np.inf
 
     @property
     def is_complete(self) -> bool:
@@ -48,14 +53,20 @@ class Scenes:
 
 
 def read_scenes(
-    audit: str | Path, near_duplicates: str | Path | None, neighbors: str | Path, images: pa.Table
+    audit: str | Path,
+    near_duplicates: str | Path | None,
+    neighbors: str | Path,
+    candidates: str | Path,
+    images: pa.Table,
 ) -> Scenes:
     """Read what the answers of one search are judged by; ``near_duplicates`` is None where the data set leaves it out.
 
-    Raises LookalikeError for an audit of other neighbors, and for near-duplicates of other images.
+    Raises LookalikeError for an audit of another search, and for near-duplicates of other images.
     """
-    if store.read_provenance(audit).get("neighbors") != store.identity(neighbors):
-        raise LookalikeError(f"{audit}: was made from another version of {neighbors}. Audit again: --forcerun {audit}")
+    footer = store.read_provenance(audit)
+    for name, path in (("neighbors", neighbors), ("candidates", candidates)):
+        if footer.get(name) != store.identity(path):
+            raise LookalikeError(f"{audit}: was made from another version of {path}. Audit again: --forcerun {audit}")
     groups = NEAR_DUPLICATES.schema().empty_table()
     if near_duplicates:
         groups = store.read_table(near_duplicates, NEAR_DUPLICATES)
@@ -66,7 +77,13 @@ def read_scenes(
                 f"{near_duplicates}: was made from other images than those of the sample. Make it again: "
                 f"--forcerun {near_duplicates}"
             )
-    return Scenes(_same(images, groups), _codes(images), store.read_table(audit, AUDIT))
+    lowest = footer.get("pooled_from")
+    return Scenes(
+        _same(images, groups),
+        _codes(images),
+        store.read_table(audit, AUDIT),
+        -np.inf if lowest is None else float(lowest),
+    )
 
 
 def _same(images: pa.Table, groups: pa.Table) -> Ints:
@@ -94,9 +111,9 @@ class _Judged:
 
     answer: (p,) int64, the reference that represents all files of its image
     right: (p,) bool, the image of a true match
-    same_image: (p,) bool, wrong, but the same image as the query
-    same_scene: (p,) bool, wrong, but the scene of a true match
-    true_pairs: sorted codes query * images + answer of the true pairs, each once
+    same_image: (p,) bool, not right, but the same image as the query
+    same_scene: (p,) bool, not right, but the scene of a true match
+    true_pairs: sorted codes query * images + answer of the listed true pairs, each once
     """
 
     joined: Joined
@@ -114,6 +131,8 @@ def _judge(pairs: pa.Table, truth: pa.Table, images: pa.Table, scenes: Scenes) -
     true_pairs = np.unique(joined.true_query * count + scenes.same[joined.true_reference])
     code = joined.query * count + answer
     right = np.isin(code, true_pairs)
+    if relevance.is_labelled(images):
+        right = _of_class(joined, answer, scenes, relevance.classes(images))
     ids = images["image_id"].combine_chunks()
     confirmed = scenes.audit.filter(pc.equal(scenes.audit["verdict"], SAME_SCENE))
     of_query, of_wrong = (
@@ -130,16 +149,75 @@ def _judge(pairs: pa.Table, truth: pa.Table, images: pa.Table, scenes: Scenes) -
     return _Judged(joined, answer, right, same_image, same_scene, true_pairs)
 
 
+def _of_class(joined: Joined, answer: Ints, scenes: Scenes, classes: Ints) -> Bools:
+    """(p,) bool: whether any file of an answer's image has the class of the query, but is not the query's image."""
+    known = np.flatnonzero(classes >= 0)
+    count = int(classes.max(initial=0)) + 1
+    members = scenes.same[known] * count + classes[known]
+    wanted = answer * count + classes[joined.query]
+    return np.asarray(
+        np.isin(wanted, members) & (classes[joined.query] >= 0) & (answer != scenes.same[joined.query]), dtype=np.bool_
+    )
+
+
 def outcomes_of_scenes(
-    neighbors: pa.Table, truth: pa.Table, images: pa.Table, scenes: Scenes, *, searched: int, k: int
+    neighbors: pa.Table,
+    truth: pa.Table,
+    images: pa.Table,
+    scenes: Scenes,
+    *,
+    strict: Mapping[str, Floats | None],
+    ranking: Ranking,
+    searched: int,
 ) -> dict[str, Floats | None]:
-    """The JUDGED metrics with junk taken out, by name: as ``ranking.at_k``, and None if the audit is not complete."""
+    """The accuracies among ``strict`` with junk taken out, by name; None if the audit is not complete.
+
+    strict, ranking: what the truth alone says (``ranking.at_k``). In a labelled collection, a query whose class has no
+    other image than its own keeps the strict outcome, as nothing is left to be found.
+    """
     judged = _judge(neighbors, truth, images, scenes)
-    table, matches = _without_junk(judged, images, truncated=_truncated(judged, images, searched, k + 1))
-    ranking = rank(table, matches, images, searched=searched, kept=k + 1)
-    outcomes = at_k(ranking, k)
-    complete = scenes.is_complete
-    return {f"{name}{SCENE}": outcomes[name] if complete else None for name in JUDGED if name in outcomes}
+    order = _ordered(judged, images, drop=_truncated(judged, images, searched, ranking.kept))
+    query = judged.joined.query[order]
+    starts = np.flatnonzero(np.diff(query, prepend=-1))
+    place = 1 + np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    first = np.full(images.num_rows, np.iinfo(np.int64).max)
+    right = judged.right[order]
+    np.minimum.at(first, query[right], place[right])
+    outcomes: dict[str, Floats | None] = {}
+    for name, values in strict.items():
+        cutoff = name.removeprefix(ACCURACY)
+        if cutoff != name:
+            hits = (first[ranking.counted] <= int(cutoff)).astype(np.float64)
+            if values is not None and relevance.is_labelled(images):
+                hits = np.where(_alone(images, scenes)[ranking.counted], values, hits)
+            outcomes[f"{name}{SCENE}"] = hits if values is not None and scenes.is_complete else None
+    return outcomes
+
+
+def _alone(images: pa.Table, scenes: Scenes) -> Bools:
+    """(images,) bool: images whose class holds no reference that shows another image."""
+    classes, reference = relevance.classes(images), images["reference"].to_numpy()
+    listed = np.unique(np.stack([classes[reference], scenes.same[reference]]), axis=1)
+    kinds = np.bincount(listed[0][listed[0] >= 0], minlength=int(classes.max(initial=0)) + 1)
+    own = np.isin(classes * images.num_rows + scenes.same, listed[0] * images.num_rows + listed[1])
+    return np.asarray((classes >= 0) & (kinds[classes] - own == 0), dtype=np.bool_)
+
+
+def predictions_of_scenes(
+    candidates: pa.Table, truth: pa.Table, images: pa.Table, groups: Groups, scenes: Scenes
+) -> Predictions | None:
+    """The pooled list of answers without junk; None if the audit ends before the last right one."""
+    judged = _judge(candidates, truth, images, scenes)
+    joined = judged.joined
+    order = _ordered(judged, images, drop=np.zeros(len(joined.query), np.bool_))
+    score = joined.score.astype(np.float64)
+    last = score[order][judged.right[order]].min(initial=np.inf)
+    if not scenes.is_complete or last < scenes.pooled_from:
+        return None
+    group = groups.code[joined.query]
+    order = order[np.lexsort((group[order], judged.right[order], -score[order]))]
+    matches = np.bincount(groups.code[judged.true_pairs // images.num_rows], minlength=len(groups.names))
+    return Predictions(score[order], judged.right[order], group[order], matches.astype(np.int64))
 
 
 def _truncated(judged: _Judged, images: pa.Table, searched: int, kept: int) -> Bools:
@@ -152,27 +230,16 @@ def _truncated(judged: _Judged, images: pa.Table, searched: int, kept: int) -> B
     return np.asarray(((rows >= kept) & (candidates > rows))[query] & (score == lowest[query]) & judged.right)
 
 
-def _without_junk(judged: _Judged, images: pa.Table, truncated: Bools) -> tuple[pa.Table, pa.Table]:
-    """Predictions and truth by answers: one row for each query and answer, and none for junk and ``truncated``."""
-    query, score = judged.joined.query, judged.joined.score
-    order = np.lexsort((judged.right, -score, query))
-    order = order[~(judged.same_image | judged.same_scene | truncated)[order]]
+def _ordered(judged: _Judged, images: pa.Table, drop: Bools) -> Ints:
+    """Rows of the predictions, one for each query and answer, none for junk and ``drop``; by query, best first.
+
+    At equal scores wrong answers rank first.
+    """
+    query = judged.joined.query
+    order = np.lexsort((judged.right, -judged.joined.score, query))
+    order = order[~(judged.same_image | judged.same_scene | drop)[order]]
     _, first = np.unique((query * images.num_rows + judged.answer)[order], return_index=True)
-    order = order[np.sort(first)]
-    rows = np.bincount(query[order], minlength=images.num_rows)
-    rank_ = np.arange(1, len(order) + 1) - (np.cumsum(rows) - rows)[query[order]]
-    ids = images["image_id"].combine_chunks()
-    table = pa.table(
-        {
-            "query_id": ids.take(pa.array(query[order])),
-            "rank": pa.array(rank_, pa.int32()),
-            "reference_id": ids.take(pa.array(judged.answer[order])),
-            "score": pa.array(score[order]),
-        }
-    )
-    of_query, answer = np.divmod(judged.true_pairs, images.num_rows)
-    truth = pa.table({"query_id": ids.take(pa.array(of_query)), "reference_id": ids.take(pa.array(answer))})
-    return table, truth
+    return np.asarray(order[np.sort(first)], dtype=np.int64)
 
 
 def count_misses(neighbors: pa.Table, truth: pa.Table, images: pa.Table, scenes: Scenes, ranking: Ranking) -> Audit:

@@ -1,14 +1,17 @@
 """Setup and checks when Snakemake starts, before anything is planned or run."""
 
 import gc
+import inspect
 import os
 import re
 import signal
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from lookalike.job.errors import ConfigError, writing
 from lookalike.plan.code import IN_WHEEL, LIBRARY, WORKFLOW
@@ -67,6 +70,19 @@ def collect_all_garbage_rarely() -> None:
     """
     young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, 1000)
+
+
+def remember_signatures(rules: Iterable[Any]) -> None:
+    """Make Python look up the parameters of each function in the rules once, not two dozen times a job.
+
+    Snakemake asks `inspect` for them whenever it calls one: a tenth of the CPU time that planning takes.
+    """
+    for rule in rules:
+        for value in (*rule.input, *rule.params, *rule.resources.values()):
+            inner = [getattr(value, name, None) for name in ("callable", "_evaluator")]  # of an input, of a resource
+            for function in (value, *inner, getattr(type(value), "evaluate", None)):
+                if inspect.isfunction(function) and not hasattr(function, "__signature__"):
+                    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
 
 
 def check_working_directory() -> None:

@@ -203,7 +203,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class ReportJob:
-    """The files and settings of one report."""
+    """The files and settings of one report. ``notes`` and ``image_seconds`` are for ``io.in_work``."""
 
     key: str
     metrics: Sequence[StrPath]
@@ -215,6 +215,9 @@ class ReportJob:
     images: StrPath
     truth: StrPath
     out: StrPath
+    notes: StrPath
+    image_seconds: float = 300
+    archives: Sequence[StrPath] = ()  # of images that a run made
     near_duplicates: StrPath | None = None
     audit: Sequence[StrPath] = ()
     maps: Sequence[StrPath] = ()
@@ -387,13 +390,8 @@ def _groups(images: pa.Table, truth: pa.Table) -> int:
 def reversed_comparison(comparison: Comparison) -> Comparison:
     """The same comparison from the side of ``b``."""
     gap = comparison.difference
-    value, low, high = gap.value, gap.low, gap.high
-    difference = Estimate(
-        value=None if value is None else -value,
-        low=None if high is None else -high,
-        high=None if low is None else -low,
-        n=gap.n,
-    )
+    value, high, low = (None if number is None else -number for number in (gap.value, gap.low, gap.high))
+    difference = Estimate(value=value, low=low, high=high, n=gap.n)
     verdict = {"better": "worse", "worse": "better"}.get(comparison.verdict, comparison.verdict)
     swapped = {"a": comparison.b, "b": comparison.a, "difference": difference, "verdict": verdict}
     return comparison.model_copy(update=swapped)

@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from lookalike import __version__
-from lookalike.io import store
+from lookalike.io import in_work, made_images, store
 from lookalike.report import (
     appendix,
     board,
@@ -61,7 +61,10 @@ def write_report(job: ReportJob) -> None:
     if inputs contradict each other.
     """
     evidence, page = inputs.read(job), Path(job.out)
-    explored, files = _explored(evidence, job.limits)
+    made_images.locate(job.archives)
+    sample_sha256 = evidence.runs[0].metrics.sample_sha256
+    with in_work.guarding(job.notes, sample_sha256, job.image_seconds) as guard:
+        explored, files = _explored(evidence, job.limits, guard)
     html = render(evidence, explored)
     cases.write(files, page)
     with store.atomic(page) as temporary:
@@ -166,7 +169,9 @@ def _content(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _explored(evidence: Evidence, limits: cases.Limits) -> tuple[dict[str, Any], cases.Files | None]:
+def _explored(
+    evidence: Evidence, limits: cases.Limits, guard: in_work.Guard
+) -> tuple[dict[str, Any], cases.Files | None]:
     """The queries with their thumbnails, for the explorer and for pages without scripts; and files beside the page."""
     listed = queries.listed(evidence)
     twins = [image_id for pairs in evidence.duplicates.examples.values() for pair in pairs for image_id in pair]
@@ -176,7 +181,8 @@ def _explored(evidence: Evidence, limits: cases.Limits) -> tuple[dict[str, Any],
     room = sprites.FOLDER if many else sprites.PAGE
     thumbnails = None
     if evidence.has_pixels:
-        thumbnails = sprites.make(evidence, list(dict.fromkeys([*rows, *listed.shown_images.tolist()])), room)
+        shown_rows = list(dict.fromkeys([*rows, *listed.shown_images.tolist()]))
+        thumbnails = sprites.make(evidence, shown_rows, guard, room)
     shown = explorer.make(listed, thumbnails)
     uris = thumbnails.uris() if thumbnails else []
     files = None

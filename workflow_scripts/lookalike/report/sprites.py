@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from PIL import Image
 
-from lookalike.io import images
+from lookalike.io import images, in_work, made_images
 from lookalike.report.evidence import Evidence
 
 ACROSS = 8  # cells in a row and in a column of a sprite; style.css knows this number
@@ -53,11 +53,12 @@ class Thumbnails:
         return ["data:image/webp;base64," + base64.b64encode(sheet).decode() for sheet in self.sheets]
 
 
-def make(evidence: Evidence, rows: Sequence[int], room: Room = PAGE) -> Thumbnails:
-    """Thumbnails of these rows of the images table, in order of priority."""
-    table = evidence.images.select(["root", "path"])
+def make(evidence: Evidence, rows: Sequence[int], guard: in_work.Guard, room: Room = PAGE) -> Thumbnails:
+    """Thumbnails of these rows of the images table, in order of priority; none of what hung or killed a decoder."""
+    fatal = {image.image_id: image.reason for image in evidence.rejected if in_work.NOT_DECODED in image.reason}
+    loader = _Loader(evidence.images.select(["image_id", "root", "path"]), guard, fatal)
     sample = list(rows[:: max(1, len(rows) // TRIED)][:TRIED])
-    tried = {row: image for row, image, _ in _load(table, sample, SIDES[0]) if image}
+    tried = {row: image for row, image, _ in loader.load(sample, SIDES[0]) if image}
     side, most = _affordable(list(tried.values()), len(rows), room)
     cells: dict[int, int] = {}
     reasons = dict.fromkeys(rows[most:], "omitted: the report would become too large")
@@ -68,7 +69,7 @@ def make(evidence: Evidence, rows: Sequence[int], room: Room = PAGE) -> Thumbnai
         sheets.append(_sprite(readable, side))
         readable.clear()
 
-    for row, image, reason in _load(table, rows[:most], side):
+    for row, image, reason in loader.load(rows[:most], side):
         if image is None:
             reasons[row] = reason
             continue
@@ -91,15 +92,24 @@ def _affordable(tried: list[Pixels], count: int, room: Room) -> tuple[int, int]:
     return SIDES[-1], min(count, int(room.most / size), room.images)
 
 
-def _load(table: pa.Table, rows: Iterable[int], side: int) -> Iterator[tuple[int, Pixels | None, str]]:
-    for row in rows:
-        try:
-            data = images.read(table["root"][row].as_py(), table["path"][row].as_py())
-            image = images.decode(data, needs=lambda size: (min(size[0], 2 * side), min(size[1], 2 * side)))
-        except images.BadImage as bad:
-            yield row, None, str(bad)
-        else:
-            yield row, _fitted(image, side), ""
+@dataclass(frozen=True)
+class _Loader:
+    table: pa.Table
+    guard: in_work.Guard
+    fatal: dict[str, str]  # ids of images that must not be decoded, with the reason
+
+    def load(self, rows: Iterable[int], side: int) -> Iterator[tuple[int, Pixels | None, str]]:
+        for number in rows:
+            (row,) = self.table.slice(number, 1).to_pylist()
+            try:
+                if reason := self.fatal.get(row["image_id"]):
+                    raise images.BadImage(reason)
+                data = images.read(made_images.folder_of(row["root"]), row["path"])
+                image, _ = self.guard.decode(row, data, lambda size: (min(size[0], 2 * side), min(size[1], 2 * side)))
+            except images.BadImage as bad:
+                yield number, None, str(bad)
+            else:
+                yield number, _fitted(image, side), ""
 
 
 def _fitted(image: Pixels, side: int) -> Pixels:

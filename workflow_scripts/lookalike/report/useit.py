@@ -120,11 +120,11 @@ def _card(evidence: Evidence, run: Run, names: list[str]) -> Card:
     settings = settings if isinstance(settings, dict) else {}
     curve = run.metrics.curves.get("uap")
     points = list(zip(curve.recall, curve.precision, strict=True)) if curve else []
-    steps = [_step(percent, target) for percent, target in run.metrics.targets().items()]
+    steps = [step(percent, target) for percent, target in run.metrics.targets().items()]
     return Card(
         run,
         names,
-        _facts(evidence, run, settings),
+        facts(run, evidence.about.get(run.model), settings),
         steps,
         " ".join(f"{100 * recall:.2f},{100 - 100 * precision:.2f}" for recall, precision in points),
         OURS.format(model=json.dumps(run.model, ensure_ascii=False)),
@@ -132,25 +132,26 @@ def _card(evidence: Evidence, run: Run, names: list[str]) -> Card:
     )
 
 
-def _step(percent: str, target: Target) -> Step:
+def step(percent: str, target: Target) -> Step:
+    """A target precision on the card."""
     used = target.safe or target.seen
     return Step(percent, target, 100 * used.recall if used else 0.0, 100 - 100 * used.precision if used else 0.0)
 
 
-def _facts(evidence: Evidence, run: Run, settings: dict[str, Any]) -> list[tuple[str, str]]:
+def facts(run: Run, about: str | None, settings: dict[str, Any]) -> list[tuple[str, str]]:
     """What the model is made of, as far as it was recorded."""
     dimension = run.metrics.cost.dimension if run.metrics.cost else run.provenance.get("dimension")
     prepared = ", ".join(f"{name} {settings[name]}" for name in PREPARED if settings.get(name) is not None)
     vector = f"{dimension} dimensions; " if dimension else ""
-    facts = {
-        "Model": run.model + (f"; {about}" if (about := evidence.about.get(run.model)) else ""),
+    known = {
+        "Model": run.model + (f"; {about}" if about else ""),
         "Weights": tables.weights(run.provenance.get("weights"), settings),
         "Output": ", ".join(str(settings[name]) for name in ("feature", "pooling") if settings.get(name)),
         "Preprocessing": prepared or ("the checkpoint’s own" if "checkpoint" in settings else ""),
         "Vector": f"{vector}divide it by its length, so that a dot product is the cosine similarity",
         "Index": run.index,
     }
-    return [(name, value) for name, value in facts.items() if value]
+    return [(name, value) for name, value in known.items() if value]
 
 
 def _plain(run: Run, settings: dict[str, Any]) -> str:

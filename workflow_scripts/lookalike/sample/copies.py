@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from lookalike.config.datasets import Copies
-from lookalike.io import images, relevance
+from lookalike.io import images, in_work, relevance
 from lookalike.io.formats.tables import BY, IMAGES, MANIFEST
 from lookalike.job.errors import LookalikeError
 from lookalike.job.progress import Progress
@@ -44,7 +44,7 @@ class Background:
     image: Image.Image
 
 
-def make_images(entry: Copies, sources: pa.Table, album: Album) -> pa.Table:
+def make_images(entry: Copies, sources: pa.Table, album: Album, guard: in_work.Guard) -> pa.Table:
     """Put the copies into ``album`` and return the MANIFEST table of references, training images and copies.
 
     ``sources`` is the images table of the data set that is copied. Raises LookalikeError where it has too few
@@ -59,10 +59,10 @@ def make_images(entry: Copies, sources: pa.Table, album: Album) -> pa.Table:
         sources = sources.set_column(sources.column_names.index("group"), group, nothing)
     references = sources.filter(sources["reference"]).select(columns).to_pylist()
     ranked = sorted(references, key=lambda row: digest(entry.seed, row["image_id"]))
-    held_out = _hold_out(entry, ranked)
+    held_out = _hold_out(entry, ranked, guard)
     held_ids = {row["image_id"] for row in held_out}
     pastes = bool(WITH_BACKGROUND & {*entry.operations})
-    backgrounds = [_background(row, entry.max_side) for row in held_out[:BACKGROUNDS]] if pastes else []
+    backgrounds = [_background(row, entry.max_side, guard) for row in held_out[:BACKGROUNDS]] if pastes else []
     references = [row for row in references if row["image_id"] not in held_ids]
 
     if held_out:
@@ -70,9 +70,8 @@ def make_images(entry: Copies, sources: pa.Table, album: Album) -> pa.Table:
     progress = Progress("made", entry.queries + entry.without_match, "copies")
     copies: list[Row] = []
     hashes: dict[str, str] = {}  # of the sources' bytes: a model must have embedded the image that was copied
-    for row, number, image, sha256 in _with_match(
-        entry.queries, [row for row in ranked if row["image_id"] not in held_ids]
-    ):
+    sampled = [row for row in ranked if row["image_id"] not in held_ids]
+    for row, number, image, sha256 in _with_match(entry.queries, sampled, guard):
         hashes[row["image_id"]] = sha256
         copies.append(
             _copy(entry, row, number, image, backgrounds=backgrounds, album=album) | {"source": row["image_id"]}
@@ -80,7 +79,7 @@ def make_images(entry: Copies, sources: pa.Table, album: Album) -> pa.Table:
         del image  # before the next one is decoded
         progress.advance()
     for row in held_out[: entry.without_match]:
-        image, _ = _load(row)
+        image, _ = _load(row, guard)
         copies.append(_copy(entry, row, 0, image, backgrounds=backgrounds, album=album) | {"source": None})
         del image
         progress.advance()
@@ -94,7 +93,7 @@ def make_images(entry: Copies, sources: pa.Table, album: Album) -> pa.Table:
     )
 
 
-def _hold_out(entry: Copies, ranked: Sequence[Row]) -> list[Row]:
+def _hold_out(entry: Copies, ranked: Sequence[Row], guard: in_work.Guard) -> list[Row]:
     """The images to hold out of the references, from the end of the order; undecodable ones are skipped."""
     if not ranked:
         raise LookalikeError("of: that data set has no references to copy. Choose one that has.")
@@ -112,7 +111,7 @@ def _hold_out(entry: Copies, ranked: Sequence[Row]) -> list[Row]:
         if len(held_out) == size:
             break
         try:
-            _load(row)
+            _load(row, guard)
         except images.BadImage as error:
             _log_undecodable(row, error)
             first_reason = first_reason or f"{row['path']}: {error}"
@@ -128,7 +127,9 @@ def _hold_out(entry: Copies, ranked: Sequence[Row]) -> list[Row]:
     return held_out
 
 
-def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, int, Image.Image, str]]:
+def _with_match(
+    queries: int, references: Sequence[Row], guard: in_work.Guard
+) -> Iterator[tuple[Row, int, Image.Image, str]]:
     """Yield references to copy until there are enough: with the number of the round, the image and its hash."""
     yielded = 0
     first_reason = ""
@@ -138,7 +139,7 @@ def _with_match(queries: int, references: Sequence[Row]) -> Iterator[tuple[Row, 
             if yielded == queries:
                 return
             try:
-                image, sha256 = _load(row)
+                image, sha256 = _load(row, guard)
             except images.BadImage as error:
                 _log_undecodable(row, error)
                 first_reason = first_reason or f"{row['path']}: {error}"
@@ -159,21 +160,21 @@ def _nothing_decodable(tried: int, first_reason: str) -> LookalikeError:
     )
 
 
-def _load(row: Row) -> tuple[Image.Image, str]:
+def _load(row: Row, guard: in_work.Guard) -> tuple[Image.Image, str]:
     """An image and the SHA-256 of its file. Raises BadImage, and LookalikeError for one that has changed."""
     try:
-        data = images.read_row(row)
+        data = guard.read(row)
     except LookalikeError as error:
         raise LookalikeError(f"of: {error}") from None
-    return images.decode(data), hashlib.sha256(data).hexdigest()
+    return guard.decode(row, data)[0], hashlib.sha256(data).hexdigest()
 
 
 def _log_undecodable(row: Row, error: images.BadImage) -> None:
     log.warning("%s is not copied, the next image is used instead: %s", row["path"], error)
 
 
-def _background(row: Row, max_side: int) -> Background:
-    image, _ = _load(row)
+def _background(row: Row, max_side: int, guard: in_work.Guard) -> Background:
+    image, _ = _load(row, guard)
     return Background(row["image_id"], scaled_down(image, max_side))
 
 

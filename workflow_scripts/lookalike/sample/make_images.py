@@ -1,6 +1,6 @@
 """Images that a run makes: one zip archive per shard, and a manifest of the whole data set.
 
-A kind that makes its images has ``make_images(entry, sources, album) -> manifest``.
+A kind that makes its images has ``make_images(entry, sources, album, guard) -> manifest``.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from pydantic import TypeAdapter
 
 from lookalike.config.datasets import Dataset
-from lookalike.io import content_hashes, store
+from lookalike.io import content_hashes, in_work, made_images, store
 from lookalike.io.formats.tables import IMAGES, MANIFEST
 from lookalike.job.errors import LookalikeError, WriteError, writing
 from lookalike.sample.shard_number import shard_of
@@ -32,8 +32,9 @@ DATE = (1980, 1, 1, 0, 0, 0)  # of every member, the earliest in zip: equal imag
 class MakeImagesJob:
     """One data set whose images are made: its files and its entry.
 
-    ``key`` is ``plan.Plan.images_key``; ``sources`` is the sample of the data set that is copied, None for a kind that
-    copies none; ``archives_out`` has one archive for each shard.
+    ``key`` is ``plan.Plan.images_key``. ``sources`` is the sample of the data set that is copied, None for a kind that
+    copies none, and ``archives`` has those of its images that a run made. ``archives_out`` has one archive for each
+    shard. ``notes`` is a file for which images are in work (``io.in_work``), and ``image_seconds`` limits decoding one.
     """
 
     dataset: str
@@ -41,6 +42,9 @@ class MakeImagesJob:
     sources: str | Path | None
     archives_out: Sequence[str | Path]
     manifest_out: str | Path
+    notes: str | Path
+    image_seconds: float = 300
+    archives: Sequence[str | Path] = ()
 
     @cached_property
     def entry(self) -> Any:
@@ -51,12 +55,14 @@ class MakeImagesJob:
 def make_images(job: MakeImagesJob) -> None:
     """Make a data set's images, pack them into its archives, and list them in its manifest."""
     name, entry, sources = job.dataset, job.entry, job.sources
+    made_images.locate(job.archives)
     kind = importlib.import_module(f"lookalike.sample.{entry.kind}")
     table_of_sources = store.read_table(sources, IMAGES) if sources else None
     left_out = store.read_provenance(sources).get("left_out", []) if sources else []
-    with Album(job.archives_out) as album:
+    identity = store.identity(sources) if sources else job.key
+    with in_work.guarding(job.notes, identity, job.image_seconds) as guard, Album(job.archives_out) as album:
         try:
-            table = kind.make_images(entry, table_of_sources, album)
+            table = kind.make_images(entry, table_of_sources, album, guard)
         except WriteError:
             raise
         except LookalikeError as error:  # a kind knows its keys, but not its name
@@ -111,7 +117,7 @@ class Album:
         sha256 = content_hashes.of_made(data)
         return {
             "image_id": image_id,
-            "root": self.root.as_posix(),
+            "root": made_images.root_of(self.root),
             "path": f"{self.archives[number].name}!{image_id}",
             "bytes": len(data),
             "content_hash": sha256,

@@ -14,7 +14,7 @@ import pyarrow as pa
 from PIL import Image
 
 from lookalike.config.datasets import PhotoTiles
-from lookalike.io import images
+from lookalike.io import images, in_work
 from lookalike.io.formats.tables import MANIFEST
 from lookalike.job.errors import LookalikeError
 from lookalike.sample.make_images import Album
@@ -65,7 +65,7 @@ CARRIERS = (
 )
 
 
-def make_images(entry: PhotoTiles, sources: pa.Table | None, album: Album) -> pa.Table:
+def make_images(entry: PhotoTiles, sources: pa.Table | None, album: Album, guard: in_work.Guard) -> pa.Table:
     """Put the tiles into ``album`` and return their MANIFEST table; ``sources`` is not used.
 
     Raises LookalikeError where a package or a photograph is missing, or no tile fits into any photograph.
@@ -75,7 +75,7 @@ def make_images(entry: PhotoTiles, sources: pa.Table | None, album: Album) -> pa
     flat = 0
     for carrier, path in zip(CARRIERS, folders, strict=True):
         for name in carrier.photographs:
-            photograph = _read(carrier, path, name)
+            photograph = _read(carrier, path, name, guard)
             for row, column, tile in _tiles(photograph, entry.tile):
                 if np.asarray(tile.convert("L")).std() < FLAT:
                     flat += 1
@@ -115,9 +115,9 @@ def _folder(carrier: Carrier) -> Path:
     return Path(spec.submodule_search_locations[0]) / carrier.folder
 
 
-def _read(carrier: Carrier, folder: Path, name: str) -> Image.Image:
+def _read(carrier: Carrier, folder: Path, name: str, guard: in_work.Guard) -> Image.Image:
     try:
-        photograph = images.load(str(folder), name)
+        photograph, _ = guard.decode({"image_id": name, "path": name}, images.read(str(folder), name))
     except images.BadImage as error:
         raise LookalikeError(
             f"kind: the photograph {carrier.module}/{carrier.folder}/{name} of the package "

@@ -176,21 +176,6 @@ def search(job: SearchJob) -> None:
     store.write_json(timing, job.timing_out)
 
 
-def nearest(
-    *, index: str, ids: str, vector: NDArray[np.float32], k: int, settings: dict[str, float] | None = None
-) -> list[tuple[str, float]]:
-    """Ids and scores of the k references nearest to one unit vector (d,) float32, nearest first; all if fewer than k.
-
-    ``settings`` are the search parameters of the index's entry. The files are not checked: ``checks.check_index`` tells
-    whether they belong together and to the vector.
-    """
-    reference_ids = vectors.whole(store.read_columns(ids, "image_id")["image_id"])
-    searcher = Searcher(load(index, ids, reference_ids, settings or {}))
-    result, _ = searcher.search(vector[None], min(k, len(reference_ids)), np.array([-1]))
-    rows, scores = result.rows[0], result.scores[0]
-    return [(str(reference_ids[row]), float(score)) for row, score in zip(rows, scores, strict=True) if row >= 0]
-
-
 def _with_role(images: str, role: str) -> pa.Array:
     """Ids of the images that have a role."""
     sample = store.read_columns(images, "image_id", role)

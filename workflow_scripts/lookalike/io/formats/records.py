@@ -1,5 +1,6 @@
 """The JSON files that a run writes, and the columns of its CSV file."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lookalike.io.formats.answers import Answer
@@ -167,6 +168,7 @@ class Metrics(Record):
     breakdowns: dict[str, dict[str, dict[str, Estimate]]]  # column -> value -> metric -> estimate
     thresholds: dict[str, Threshold | Target] = {}  # recall_at_p90, recall_at_p90_sn; 90, 95, 99
     thresholds_sn: dict[str, Target] = {}  # 90, 95, 99 for normalised scores
+    thresholds_scene: dict[str, Target] = {}  # the same without junk; empty if nothing is junk or that is not known
     curves: dict[str, Curve] = {}
     hard_negatives: dict[str, HardNegatives] = {}  # by threshold: queries without a match that it accepts
     baselines: dict[str, Baseline] = {}  # of the metrics that compare captions or categories
@@ -183,8 +185,10 @@ class Metrics(Record):
         return threshold
 
     def targets(self, end: str = "") -> dict[str, Target]:
-        """The thresholds of each target precision, for raw scores or normalised ones (``_sn``)."""
-        named = self.thresholds_sn if end else self.thresholds
+        """The thresholds of each target precision, for raw scores, normalised ones (``_sn``), or ``_scene``."""
+        named: Mapping[str, Threshold | Target] = self.thresholds_sn if end == "_sn" else self.thresholds
+        if end == "_scene" and self.thresholds_scene:
+            named = self.thresholds_scene
         return {percent: target for percent, target in named.items() if isinstance(target, Target)}
 
 

@@ -1,11 +1,16 @@
-"""The stage `audit`: wrong answers that rank before the true match are compared with it: do both show one scene?"""
+"""The stage `audit`: wrong answers are compared with the true match: do both show one scene?
+
+First those that rank before the true match, which decide about accuracy; then all that are among the candidates of the
+pooled metrics, from the highest score down.
+"""
 
 import hashlib
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -16,7 +21,7 @@ import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.io import identity, images, store
+from lookalike.io import identity, images, in_work, made_images, store
 from lookalike.io.formats.audit import BY_COLUMN, BY_FEATURES, NOT_AUDITED, OTHER, SAME_SCENE, UNREADABLE
 from lookalike.io.formats.tables import AUDIT, IMAGES, NEIGHBORS, SHARD, TRUTH
 from lookalike.job import memory
@@ -24,14 +29,15 @@ from lookalike.job.errors import LookalikeError
 from lookalike.job.progress import Progress
 from lookalike.measure.audit import features
 from lookalike.measure.audit.features import PLACES, RECIPE, Features, agreement
-from lookalike.measure.audit.misses import Miss, misses
+from lookalike.measure.audit.misses import Miss, candidates, misses
 
 log = logging.getLogger(__name__)
 
-MOST_PAIRS = 10_000  # pairs that local features are compared for; some minutes
+MOST_PAIRS = 10_000  # pairs of misses that local features are compared for; some minutes
+MOST_POOLED = 20_000  # further pairs, of the candidates
 SEED = 0  # of the choice of misses that are audited if there are more pairs
 ENOUGH = 3  # wrong answers of another scene: what follows them decides about no accuracy
-AT_ONCE = 64  # misses between two looks at the limit
+AT_ONCE = 64  # misses or candidates between two looks at the limit
 CACHED = 1_000  # images whose features are in memory, at most 140 KB each
 
 Row = dict[str, Any]
@@ -39,68 +45,106 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class AuditJob:
-    """One search whose wrong answers are audited: its neighbors, the sample, and the requested neighbors ``k``."""
+    """One search whose wrong answers are audited: its neighbors, the sample, and the requested neighbors ``k``.
+
+    ``notes`` is a file for which images are in work (``io.in_work``), ``image_seconds`` limits decoding one of them.
+    """
 
     neighbors: str | Path
+    candidates: str | Path
     images: str | Path
     truth: str | Path
     out: str | Path
+    notes: str | Path
     k: int
     threads: int
+    image_seconds: float = 300
+    archives: Sequence[str | Path] = ()  # of images that a run made
 
 
 def audit(job: AuditJob) -> None:
     """Write the AUDIT table of one model and index.
 
     The data set's ``scene`` column wins where both images have one; else local features decide. Misses are audited in
-    the order of a hash of their ids until MOST_PAIRS pairs were compared; the footer counts those that were not.
+    the order of a hash of their ids until MOST_PAIRS pairs were compared; the footer counts those that were not. So are
+    candidates in the order of their scores until MOST_POOLED further pairs were compared; ``pooled_from`` in the footer
+    is the score from which on all are audited, null where none is missing.
     """
     started = time.monotonic()
-    sample_sha256 = identity.check_sample(job.images, job.truth, job.neighbors)
-    sample = store.read_table(job.images, IMAGES)
-    found = misses(store.read_table(job.neighbors, NEIGHBORS), store.read_table(job.truth, TRUTH), job.k)
+    sample_sha256 = identity.check_sample(job.images, job.truth, job.neighbors, job.candidates)
+    sample, truth = store.read_table(job.images, IMAGES), store.read_table(job.truth, TRUTH)
+    found = misses(store.read_table(job.neighbors, NEIGHBORS), truth, job.k)
     found.sort(key=lambda miss: hashlib.sha256(f"{SEED} {miss.query_id}".encode()).digest())
-    judge = _Judge(sample, found)
-    rows: list[Row] = []
-    audited = 0
-    progress = Progress("audited", len(found), "misses")
+    made_images.locate(job.archives)
+    pooled = candidates(store.read_table(job.candidates, NEIGHBORS), truth)
     memory.return_large_blocks()
     cv2.setNumThreads(1)  # OpenCV's own threads would compete with those of the audit
-    with ThreadPoolExecutor(job.threads) as threads:
-        while audited < len(found) and judge.compared < MOST_PAIRS:
-            for miss_rows in threads.map(judge.rows_of, found[audited : audited + AT_ONCE]):
-                rows += miss_rows
-                progress.advance()
-            audited = min(audited + AT_ONCE, len(found))
-    rows += [judge.unaudited(miss) for miss in found[audited:]]
-    table = pa.Table.from_pylist(rows, AUDIT.schema()).sort_by([("query_id", "ascending"), ("rank", "ascending")])
+    with (
+        in_work.guarding(job.notes, sample_sha256, job.image_seconds) as guard,
+        ThreadPoolExecutor(job.threads) as threads,
+    ):
+        judge = _Judge(sample, [*found, *(miss for _, miss in pooled)], guard)
+        rows, audited = _audited(judge, found, MOST_PAIRS, "misses", threads)
+        rows += [judge.unaudited(miss) for miss in found[audited:]]
+        known = {(row["query_id"], row["reference_id"]) for row in rows}
+        of_misses = judge.compared
+        pooled = [(score, miss) for score, miss in pooled if (miss.query_id, miss.wrong[0][1]) not in known]
+        others, ended = _audited(judge, [miss for _, miss in pooled], MOST_POOLED, "candidates", threads)
+    table = pa.Table.from_pylist([*rows, *others], AUDIT.schema()).sort_by(
+        [("query_id", "ascending"), ("rank", "ascending")]
+    )
     left = len(found) - audited
     provenance: dict[str, Any] = {
         "made_by": "lookalike audit",
         "recipe": RECIPE,
         "seed": SEED,
         "most_pairs": MOST_PAIRS,
+        "most_pooled": MOST_POOLED,
         "misses": len(found),
         "not_audited": left,
+        "pooled_from": math.nextafter(pooled[ended][0], math.inf) if ended < len(pooled) else None,
         "neighbors": store.identity(job.neighbors),
+        "candidates": store.identity(job.candidates),
         identity.SAMPLE: sample_sha256,
         "versions": store.versions("opencv-python-headless", "opencv-python", "pillow"),
     }
     store.write_table(table, job.out, AUDIT, provenance)
     same = pc.sum(pc.equal(table["verdict"], SAME_SCENE)).as_py() or 0
     log.info(
-        "%s misses: %s of %s wrong answers before the true match show its scene; compared %s pairs in %.0f s",
-        *(f"{count:,}" for count in (len(found), same, table.num_rows, judge.compared)),
+        "%s misses: %s of %s wrong answers show the scene of the true match; compared %s pairs of misses and %s other "
+        "candidates in %.0f s",
+        *(f"{count:,}" for count in (len(found), same, table.num_rows, of_misses, judge.compared - of_misses)),
         time.monotonic() - started,
     )
     if left:
         log.warning("the limit of %s pairs is reached: %s misses are not audited", f"{MOST_PAIRS:,}", f"{left:,}")
+    if ended < len(pooled):
+        log.warning(
+            "the limit of %s pairs is reached: %s candidates are not audited",
+            *(f"{count:,}" for count in (MOST_POOLED, len(pooled) - ended)),
+        )
+
+
+def _audited(
+    judge: "_Judge", found: Sequence[Miss], most: int, what: str, threads: ThreadPoolExecutor
+) -> tuple[list[Row], int]:
+    """The rows of the first misses, until ``most`` pairs were compared, and how many misses these are."""
+    rows: list[Row] = []
+    audited, most = 0, judge.compared + most
+    progress = Progress("audited", len(found), what)
+    while audited < len(found) and judge.compared < most:
+        for miss_rows in threads.map(judge.rows_of, found[audited : audited + AT_ONCE]):
+            rows += miss_rows
+            progress.advance()
+        audited = min(audited + AT_ONCE, len(found))
+    return rows, audited
 
 
 class _Judge:
     """Judges misses by their images, and keeps the features of those used last."""
 
-    def __init__(self, sample: pa.Table, found: Iterable[Miss]) -> None:
+    def __init__(self, sample: pa.Table, found: Iterable[Miss], guard: in_work.Guard) -> None:
+        self.guard = guard
         ids = sorted(set(chain.from_iterable(miss.image_ids for miss in found)))
         chosen = sample.filter(pc.is_in(sample["image_id"], value_set=pa.array(ids, pa.string())))
         unknown = chosen.filter(pc.is_null(chosen["scene"])) if "scene" in chosen.column_names else chosen
@@ -182,13 +226,12 @@ class _Judge:
                 self._cached.popitem(last=False)
         return found
 
-    def _grey(self, row: Mapping[str, Any]) -> features.Grey | None:
+    def _grey(self, row: Row) -> features.Grey | None:
         try:
             with self._files.share() as take_file, self._pixels.share() as take_pixels:
                 take_file(row["bytes"])
-                return features.grey_of(
-                    images.decode(images.read_row(row), needs=features.least_size, reserve=take_pixels)
-                )
+                data = self.guard.read(row)
+                return features.grey_of(self.guard.decode(row, data, features.least_size, take_pixels)[0])
         except images.BadImage as bad:
             log.info("cannot be compared: %s/%s: %s", row["root"], row["path"], bad)
             return None

@@ -1,4 +1,7 @@
-"""Misses: queries with a match for which a wrong reference ranks before it."""
+"""Wrong answers to audit: misses, and the wrong pairs among the candidates of pooled metrics.
+
+A miss is a query with a match for which a wrong reference ranks before it.
+"""
 
 from dataclasses import dataclass
 
@@ -31,9 +34,7 @@ def misses(neighbors: pa.Table, truth: pa.Table, k: int) -> list[Miss]:
 
     At equal scores wrong references rank first, as in every metric.
     """
-    matches: dict[str, list[str]] = {}
-    for query, reference in zip(*(truth[name].to_pylist() for name in ("query_id", "reference_id")), strict=True):
-        matches.setdefault(query, []).append(reference)
+    matches = _matches(truth)
     listed = neighbors.filter(pc.is_in(neighbors["query_id"], value_set=truth["query_id"].combine_chunks()))
     ranked: dict[str, list[tuple[float, bool, int, str]]] = {}
     for query, rank, reference, score in zip(*(listed[name].to_pylist() for name in listed.column_names), strict=True):
@@ -51,3 +52,26 @@ def misses(neighbors: pa.Table, truth: pa.Table, k: int) -> list[Miss]:
             others = sorted(set(matches[query]).difference(seen))
             found.append(Miss(query, tuple(wrong), (*seen, *others)[:MOST_MATCHES]))
     return found
+
+
+def candidates(pairs: pa.Table, truth: pa.Table) -> list[tuple[float, Miss]]:
+    """The wrong pairs of queries with a match, from a NEIGHBORS table of all queries: each with its score, best first.
+
+    At equal scores by the ids.
+    """
+    matches = _matches(truth)
+    listed = pairs.filter(pc.is_in(pairs["query_id"], value_set=truth["query_id"].combine_chunks()))
+    rows = zip(*(listed[name].to_pylist() for name in listed.column_names), strict=True)
+    found = [
+        (score, Miss(query, ((rank, reference),), tuple(sorted(matches[query])[:MOST_MATCHES])))
+        for query, rank, reference, score in rows
+        if reference not in matches[query]
+    ]
+    return sorted(found, key=lambda pair: (-pair[0], pair[1].query_id, pair[1].wrong))
+
+
+def _matches(truth: pa.Table) -> dict[str, list[str]]:
+    matches: dict[str, list[str]] = {}
+    for query, reference in zip(*(truth[name].to_pylist() for name in ("query_id", "reference_id")), strict=True):
+        matches.setdefault(query, []).append(reference)
+    return matches

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lookalike.io import identity, images, in_work, store
+from lookalike.io import identity, images, in_work, made_images, store
 from lookalike.io.formats.tables import NEAR_DUPLICATES, SHARD
 from lookalike.job import memory
 from lookalike.job.errors import LookalikeError
@@ -35,6 +35,7 @@ class NearDuplicatesJob:
     notes: str | Path
     threads: int
     image_seconds: float = 300
+    archives: Sequence[str | Path] = ()  # of images that a run made
 
 
 def find_near_duplicates(job: NearDuplicatesJob) -> None:
@@ -45,6 +46,7 @@ def find_near_duplicates(job: NearDuplicatesJob) -> None:
     """
     memory.return_large_blocks()
     shards = [store.read_table(path, SHARD) for path in job.shards]
+    made_images.locate(job.archives)
     for path, rows in zip(job.shards, shards, strict=True):
         images.check_roots(rows, path)
     listed = pa.concat_tables(shards).sort_by("image_id")  # how a data set is split must not decide about groups
@@ -96,10 +98,7 @@ def thumbnails(
             with files.share() as take_file, pixels.share() as take_pixels:
                 take_file(row["bytes"])
                 data = guard.read(row)
-                if row["image_id"] in guard.suspects:
-                    return thumbnail(guard.alone(row, data, least_size)[0])
-                with guard.decoding(row, take_pixels) as take:
-                    return thumbnail(images.decode(data, needs=least_size, reserve=take))
+                return thumbnail(guard.decode(row, data, least_size, take_pixels)[0])
         except images.BadImage as bad:
             log.info("left out: %s/%s: %s", row["root"], row["path"], bad)
             return None

@@ -1,4 +1,4 @@
-"""`lookalike try` up to the workflow: what it takes, writes and refuses. tests/workflow/test_try.py runs it."""
+"""`lookalike compare` up to the workflow: what it takes, writes and refuses. tests/workflow/test_compare.py runs it."""
 
 import os
 from pathlib import Path
@@ -9,12 +9,14 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from conftest import REPOSITORY, ImageFolder, made_image
-from lookalike.cli import try_folder
+from lookalike.cli import runs, workflow_run
 from lookalike.cli.main import app
+from lookalike.cli.workflow_run import Workflow
 from lookalike.config.datasets import OPERATIONS
 from lookalike.config.files import read
 from lookalike.embed import catalogue, onnx_files
 from lookalike.embed.models import efficientnet_lite, pixels
+from lookalike.job.errors import LookalikeError
 from lookalike.plan.plan import Plan
 from lookalike.sample import sample
 
@@ -25,13 +27,17 @@ def workdir(tmp_path: Path, image_folder: ImageFolder, monkeypatch: pytest.Monke
     image_folder(tmp_path / "My Images (2024)", 9)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(try_folder, "_run", lambda trial, cores, options: 3)
+    monkeypatch.setattr(workflow_run, "run", fails)
     return tmp_path
 
 
-def attempt(*arguments: str, status: int = 1) -> Result:
+def fails(workflow: Workflow, options: list[str], *, verbose: bool, again: str) -> None:
+    raise LookalikeError(f"not run. Then resume with: {again}")
+
+
+def attempt(*arguments: str, status: int = 1, command: str = "compare", out: str = ".") -> Result:
     """A call that ends with a status: 1 for a refusal, and, in these tests, for the workflow that was not run."""
-    result = CliRunner().invoke(app, ["try", *arguments])
+    result = CliRunner().invoke(app, [command, *arguments, *(["--out", out] if "--out" not in arguments else [])])
     assert result.exit_code == status, result.output
     assert "Traceback" not in result.output
     assert result.stdout == ""
@@ -68,8 +74,8 @@ def test_the_configuration_is_one_that_a_person_can_keep(workdir: Path) -> None:
     command = f"snakemake -s {REPOSITORY}/Snakefile --cores 2 --configfile my-my-images-2024.yaml -- my-my-images-2024"
     assert f"#   {command}\n" in text
     assert "images: 9 in ../My Images (2024); all are used\n" in stderr
-    assert "(available locally; choose others with --models)" in stderr
-    assert "lookalike: the workflow ended with status 3." in stderr
+    assert "(--models adds others)" in stderr
+    assert stderr.endswith("lookalike: not run. Then resume with: lookalike compare '../My Images (2024)' --out .\n")
 
 
 def test_options_are_what_the_configuration_says(workdir: Path) -> None:
@@ -117,22 +123,69 @@ def test_finding_local_models_reads_no_weights(workdir: Path, monkeypatch: pytes
     attempt("../My Images (2024)")
 
 
-def test_an_existing_configuration_is_reused_or_refused_and_never_overwritten(workdir: Path) -> None:
+def test_a_second_comparison_adds_to_the_first_and_keeps_what_a_person_wrote(workdir: Path) -> None:
     folder = "../My Images (2024)"
     attempt(folder, "--models", "pixels", "--name", "mine")
     file = Path("mine.yaml")
-    commented = file.read_text() + "# a note of mine\n"
-    file.write_text(commented)
+    file.write_text(file.read_text().replace("title:", "report: {images: false} # a note of mine\n    title:"))
     assert "configuration: mine.yaml (unchanged)" in attempt(folder, "--models", "pixels", "--name", "mine").stderr
-    stderr = attempt(folder, "--models", "pixels", "--name", "mine", "--queries", "5").stderr
-    assert stderr.startswith(
-        "lookalike: mine.yaml: already exists and differs from this request: datasets.mine-copies.queries is 8, "
-        f"not 5. Run it unchanged (snakemake -s {REPOSITORY}/Snakefile --cores 2 --configfile mine.yaml -- mine), "
-        "choose another --name, or move it away."
-    )
-    assert file.read_text() == commented
+    assert "configuration: mine.yaml (unchanged)" in attempt(folder, "--name", "mine").stderr
+    more = attempt(folder, "--models", "phash-256,pixels", "--name", "mine", "--queries", "5").stderr
+    assert "configuration: mine.yaml (added to)" in more
+    assert "models: pixels, phash-256\n" in more
+    assert written("mine")["experiments"]["mine"]["models"] == ["pixels", "phash-256"]
+    assert written("mine")["datasets"]["mine-copies"]["queries"] == 5
+    text = file.read_text()
+    assert "a note of mine" in text
+    assert "# Altered copies of them" in text
+    file.write_text(text.replace("[pixels, phash-256]", "[pixels,\n      phash-256]"))  # not as it was written
+    attempt(folder, "--models", "color-histogram", "--name", "mine")
+    assert written("mine")["experiments"]["mine"]["models"] == ["pixels", "phash-256", "color-histogram"]
     file.write_text("run: [mine")
     assert "mine.yaml, line 1: is not valid YAML" in attempt(folder, "--models", "pixels", "--name", "mine").stderr
+
+
+def test_folders_of_one_name_have_comparisons_of_their_own(workdir: Path, image_folder: ImageFolder) -> None:
+    for place in ("a", "b"):
+        image_folder(workdir / place / "Pictures", 6)
+        attempt(f"../{place}/Pictures", "--models", "pixels")
+    first, second = sorted((path.stem for path in Path().glob("*.yaml")), key=len)
+    assert first == "my-pictures"
+    assert second.startswith("my-pictures-")
+    roots = [written(name)["datasets"][name]["root"] for name in (first, second)]
+    assert roots == [str(workdir / place / "Pictures") for place in ("a", "b")]
+    again = attempt("../b/Pictures", "--models", "phash-256").stderr
+    assert f"configuration: {second}.yaml (added to)" in again
+    refused = attempt("../b/Pictures", "--name", "my-pictures").stderr
+    assert refused.startswith(
+        "lookalike: my-pictures.yaml: is not a comparison of ../b/Pictures. Choose another --name"
+    )
+
+
+def test_without_a_place_everything_is_in_the_home_of_comparisons(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOKALIKE_HOME", str(workdir / "home"))
+    CliRunner().invoke(app, ["compare", "../My Images (2024)"])
+    assert [path.name for path in (workdir / "home").glob("*")] == ["my-my-images-2024.yaml"]
+    monkeypatch.delenv("LOOKALIKE_HOME")
+    monkeypatch.setenv("XDG_DATA_HOME", str(workdir / "data"))
+    assert runs.home() == workdir / "data/lookalike"
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")
+    assert runs.home() == Path.home() / ".local/share/lookalike"
+
+
+def test_a_home_that_is_hidden_in_the_folder_is_no_part_of_it(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOKALIKE_HOME", str(workdir / "My Images (2024)/.local/share/lookalike"))
+    result = CliRunner().invoke(app, ["compare", "../My Images (2024)"])
+    assert "lookalike: not run." in result.stderr
+
+
+def test_the_earlier_name_works_and_tells_the_new_one(workdir: Path) -> None:
+    stderr = attempt("../My Images (2024)", "--models", "pixels", command="try").stderr
+    assert stderr.startswith("`lookalike try` is now `lookalike compare`.\nimages: 9 in")
+    assert written()
+    assert " try " not in CliRunner().invoke(app, ["--help"]).stdout
 
 
 def test_a_changed_folder_is_read_again_with_the_same_configuration(
@@ -140,16 +193,17 @@ def test_a_changed_folder_is_read_again_with_the_same_configuration(
 ) -> None:
     calls: list[list[str]] = []
 
-    def run(trial: try_folder.Trial, cores: int, options: list[str]) -> int:
+    def run(workflow: Workflow, options: list[str], *, verbose: bool, again: str) -> None:
         """What a run does first, if it is necessary."""
         calls.append(options)
-        if options or not trial.sample.exists():
-            trial.sample.parent.mkdir(parents=True, exist_ok=True)
-            key = Plan.of(catalogue.merge(read(catalogue.find()), read(trial.file))).dataset_key("mine")
-            sample.sample(sample.SampleJob("mine", key, None, trial.sample, trial.sample.with_name("truth.parquet")))
-        return 3
+        images = Path("results/mine/sample/images.parquet")
+        if options or not images.exists():
+            images.parent.mkdir(parents=True, exist_ok=True)
+            key = Plan.of(catalogue.merge(read(catalogue.find()), read(Path("mine.yaml")))).dataset_key("mine")
+            sample.sample(sample.SampleJob("mine", key, None, images, images.with_name("truth.parquet")))
+        fails(workflow, options, verbose=verbose, again=again)
 
-    monkeypatch.setattr(try_folder, "_run", run)
+    monkeypatch.setattr(workflow_run, "run", run)
     again = ["--forcerun", "results/mine/sample/images.parquet"]
     folder = workdir / "My Images (2024)"
     for change, expected in [
@@ -166,7 +220,15 @@ def test_a_changed_folder_is_read_again_with_the_same_configuration(
         stderr = attempt("../My Images (2024)", "--models", "pixels", "--name", "mine").stderr
         assert calls[-1] == expected
         assert ("the folder has changed since the last run: reading it again\n" in stderr) == bool(expected)
-    assert written("mine")["datasets"]["mine-copies"]["queries"] == 8  # as for the nine images of the first run
+    copies = written("mine")["datasets"]["mine-copies"]
+    assert (copies["queries"], copies["without_match"], copies["k"]) == (12, 2, 7)  # as for 14 images, once there were
+
+
+def test_chosen_numbers_do_not_grow_with_the_folder(workdir: Path, image_folder: ImageFolder) -> None:
+    attempt("../My Images (2024)", "--models", "pixels", "--name", "mine", "--queries", "5")
+    image_folder(workdir / "My Images (2024)/more", 5)
+    attempt("../My Images (2024)", "--name", "mine")
+    assert written("mine")["datasets"]["mine-copies"]["queries"] == 5
 
 
 @pytest.mark.parametrize(

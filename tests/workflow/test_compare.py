@@ -1,7 +1,8 @@
-"""`lookalike try` with the real workflow, in a folder that knows nothing of it."""
+"""`lookalike compare` with the real workflow, in a folder that knows nothing of it."""
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -11,10 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from conftest import REPOSITORY, ImageFolder
+from conftest import REPOSITORY, ImageFolder, made_image
 
 MAIN = [sys.executable, "-c", "from lookalike.cli.main import main; main()"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow_scripts")}
+COMPARE = [*MAIN, "compare", "../Pictures", "--out", ".", "--cores", "2"]
+
+
+def environment() -> dict[str, str]:
+    """Of commands; conftest.py has set a home for what they remember."""
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow_scripts")}
 
 
 @pytest.fixture
@@ -26,8 +32,19 @@ def here(tmp_path: Path, image_folder: ImageFolder) -> Path:
 
 
 def attempt(here: Path, *options: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [*MAIN, "try", "../Pictures", "--cores", "2", "--models", "pixels,color-histogram", *options]
-    ended = subprocess.run(command, cwd=here, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    command = [
+        *MAIN,
+        "compare",
+        "../Pictures",
+        "--out",
+        ".",
+        "--cores",
+        "2",
+        "--models",
+        "pixels,color-histogram",
+        *options,
+    ]
+    ended = subprocess.run(command, cwd=here, env=environment(), capture_output=True, text=True, check=False)
     assert ended.returncode == status, ended.stderr[-5000:]
     assert "Traceback" not in ended.stderr
     return ended
@@ -35,7 +52,9 @@ def attempt(here: Path, *options: str, status: int = 0) -> subprocess.CompletedP
 
 def test_one_command_from_a_folder_to_a_leaderboard(here: Path) -> None:
     ran = attempt(here, "--json", "--queries", "6", "--sample", "8")
-    assert "steps (100%) done" in ran.stderr
+    assert re.search(r"^embed images +4 jobs +done in ", ran.stderr, re.MULTILINE)
+    assert "Snakemake" not in ran.stderr + ran.stdout
+    assert "steps (100%) done" in (here / "results/logs/snakemake/my-pictures.log").read_text()
     found = json.loads(ran.stdout)
     assert (found["images"], found["used"]) == (10, 8)
     assert {row["model"] for row in found["leaderboard"]} == {"pixels", "color-histogram"}
@@ -48,23 +67,47 @@ def test_one_command_from_a_folder_to_a_leaderboard(here: Path) -> None:
 
     again = attempt(here, "--queries", "6", "--sample", "8")
     assert "configuration: my-pictures.yaml (unchanged)" in again.stderr
-    assert "Nothing to be done" in again.stderr
+    assert "Nothing to be done" not in again.stderr
+    assert "Nothing to be done" in (here / "results/logs/snakemake/my-pictures.log").read_text()
     assert "report: results/reports/my-pictures/index.html" in again.stdout
     assert "color-histogram" in again.stdout
 
     (line,) = (one for one in (here / found["configuration"]).read_text().splitlines() if one.startswith("#   "))
     command = [sys.executable, "-m", *shlex.split(line.removeprefix("#   "))]
-    kept = subprocess.run(command, cwd=here, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    kept = subprocess.run(command, cwd=here, env=environment(), capture_output=True, text=True, check=False)
     assert kept.returncode == 0, kept.stderr
     assert "Nothing to be done" in kept.stdout + kept.stderr
+
+
+def test_what_a_comparison_leaves_is_what_the_next_commands_use(here: Path, image_folder: ImageFolder) -> None:
+    attempt(here, "--queries", "6", "--models", "phash-256")
+    log = here / "results/logs/snakemake"
+
+    def find(number: int) -> str:
+        made_image(number).save(here / "photo.png")
+        command = [*MAIN, "find", "photo.png", "--no-sheet", "--json"]
+        ended = subprocess.run(command, cwd=here, env=environment(), capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        return str(json.loads(ended.stdout)["neighbors"][0]["image_id"])
+
+    assert find(3) == "p3.png"
+    (run,) = log.glob("pictures-*.log")
+    run.unlink()
+    assert find(4) == "p4.png"
+    assert not run.exists(), "an unchanged folder starts no Snakemake"
+    image_folder(here.parent / "Pictures", 1, first=40)
+    assert find(40) == "p40.png"
+    assert "1 vectors computed + 9 from the vector store = 10" in run.read_text()
 
 
 def test_a_workflow_that_fails_ends_with_its_reason(here: Path) -> None:
     for image in here.parent.glob("Pictures/*.png"):
         image.write_bytes(b"not an image any more")
     failed = attempt(here, status=1)
-    assert "references that were tried can be decoded; the first: " in failed.stderr
-    assert "lookalike: the workflow ended with status 1." in failed.stderr
+    *_, last = failed.stderr.splitlines()
+    assert last.startswith("lookalike: datasets.my-pictures-copies.of: ")
+    assert "references that were tried can be decoded; the first: " in last
+    assert last.endswith("Then resume with: lookalike compare ../Pictures --out .")
     assert failed.stdout == ""
 
 
@@ -72,9 +115,9 @@ def test_ctrl_c_ends_the_workflow_and_its_jobs(here: Path) -> None:
     said = here / "said.txt"
     with said.open("w") as output:
         process = subprocess.Popen(
-            [*MAIN, "try", "../Pictures", "--queries", "5000", "--models", "pixels", "--cores", "2"],
+            [*COMPARE, "--queries", "5000", "--models", "pixels"],
             cwd=here,
-            env=ENVIRONMENT,
+            env=environment(),
             stderr=output,
             start_new_session=True,
         )
@@ -84,7 +127,7 @@ def test_ctrl_c_ends_the_workflow_and_its_jobs(here: Path) -> None:
     assert running(here)
     process.send_signal(signal.SIGINT)
     assert process.wait(300) == 130, said.read_text()
-    assert said.read_text().endswith("Run the same command again to resume.\n")
+    assert said.read_text().endswith("Resume with: lookalike compare ../Pictures --out .\n")
     deadline = time.monotonic() + 60
     while running(here) and time.monotonic() < deadline:
         time.sleep(0.05)
