@@ -21,7 +21,8 @@ from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError
 from lookalike.plan.paths import SEARCHED
 from lookalike.search import exact_gpu, loading
-from lookalike.search.search import SearchJob, nearest, search
+from lookalike.search.search import SearchJob, search
+from lookalike.search.searcher import Searcher
 from tables import MADE
 
 Floats = NDArray[np.float32]
@@ -185,15 +186,22 @@ def test_neighbors_are_the_k_plus_1_largest_cosines(chain: Chain) -> None:
     assert result["query_id"].nunique() == 7
 
 
+def nearest(chain: Chain, image_id: str, k: int) -> dict[str, float]:
+    """The nearest references of an image's vector and their scores, as a single search finds them."""
+    index, ids = chain.folder / "flat.faiss", chain.folder / "flat.ids.parquet"
+    names = vectors.whole(store.read_columns(str(ids), "image_id")["image_id"])
+    searcher = Searcher(loading.load(str(index), str(ids), names, {}))
+    found, _ = searcher.search(unit(chain.vectors[image_id][None].copy()), k, np.array([-1]))
+    return {str(names[row]): float(score) for row, score in zip(found.rows[0], found.scores[0], strict=True)}
+
+
 def test_a_single_vector_finds_what_the_stage_finds(chain: Chain) -> None:
     chain.build()
     stored = chain.search(k=5).to_pandas().query("query_id == 'q3'")
-    (vector,) = unit(chain.vectors["q3"][None].copy())
-    files = {"index": str(chain.folder / "flat.faiss"), "ids": str(chain.folder / "flat.ids.parquet")}
-    result = nearest(**files, vector=vector, k=6)
-    assert [name for name, _ in result] == stored["reference_id"].tolist()
-    np.testing.assert_allclose([score for _, score in result], stored["score"], rtol=1e-6)
-    assert len(nearest(**files, vector=vector, k=1000)) == 40
+    result = nearest(chain, "q3", k=6)
+    assert list(result) == stored["reference_id"].tolist()
+    np.testing.assert_allclose(list(result.values()), stored["score"], rtol=1e-6)
+    assert len(nearest(chain, "q3", k=40)) == 40
 
 
 def test_an_image_is_never_its_own_neighbor(tmp_path: Path) -> None:
@@ -556,10 +564,8 @@ def test_a_scan_index_is_a_manifest_and_finds_what_flat_finds(tmp_path: Path) ->
     assert manifest["shards"] == {"training.parquet": 0, "references.parquet": 5000, "queries.parquet": 0}
     chain.search(key='{"scan": true}', training=True)
     assert {name: chain.rows(name) for name in names} == flat
-    (vector,) = unit(chain.vectors["q3"][None].copy())
-    files = {"index": str(chain.folder / "flat.faiss"), "ids": str(chain.folder / "flat.ids.parquet")}
     best = [row["reference_id"] for row in flat["neighbors"] if row["query_id"] == "q3"]
-    assert [name for name, _ in nearest(**files, vector=vector, k=6)] == best
+    assert list(nearest(chain, "q3", k=6)) == best
 
 
 def test_a_scan_index_over_shards_with_other_references_is_rejected(chain: Chain) -> None:

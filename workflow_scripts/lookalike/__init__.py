@@ -9,10 +9,10 @@ from types import ModuleType
 
 TYPE_CHECKING = False  # type checkers take it for True; importing typing takes most of the time
 if TYPE_CHECKING:
+    from lookalike.cli.library import find_duplicates
     from lookalike.embed.library import Model, load_model, models
     from lookalike.io.library import Embeddings, read_embeddings
     from lookalike.job.errors import LookalikeError
-    from lookalike.sample.near_duplicates.library import find_duplicates
     from lookalike.search.library import Neighbors, search
 
 __version__ = "0.1.0"
@@ -34,7 +34,7 @@ _MODULES = {
     "LookalikeError": "job.errors",
     "Model": "embed.library",
     "Neighbors": "search.library",
-    "find_duplicates": "sample.near_duplicates.library",
+    "find_duplicates": "cli.library",
     "load_model": "embed.library",
     "models": "embed.library",
     "read_embeddings": "io.library",

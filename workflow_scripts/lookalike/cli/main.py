@@ -6,7 +6,21 @@ import typer
 from typer.core import TyperGroup
 
 from lookalike import __version__
-from lookalike.cli import check, compare, doctor, export, fetch, find, fuse, models, pair, schema, use, workflow
+from lookalike.cli import (
+    check,
+    compare,
+    doctor,
+    duplicates,
+    export,
+    fetch,
+    find,
+    fuse,
+    models,
+    pair,
+    schema,
+    use,
+    workflow,
+)
 from lookalike.job.errors import LookalikeError
 from lookalike.job.lean import leave_pandas_out
 from lookalike.job.log import fault_of_the_machine
@@ -46,7 +60,7 @@ app.command()(use.use)
 app.command("search", hidden=True)(find.search)
 app.command("try", hidden=True)(compare.try_folder)  # `try` is a Python keyword
 for command in (
-    *(pair.pair, models.models, fetch.fetch, check.check, doctor.doctor, schema.schema),
+    *(duplicates.duplicates, pair.pair, models.models, fetch.fetch, check.check, doctor.doctor, schema.schema),
     *(export.export, fuse.fuse, workflow.workflow),
 ):
     app.command()(command)

@@ -5,12 +5,12 @@ import json
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lookalike.embed import encoders, export
+from lookalike.embed.batches import Embedded
 from lookalike.embed.catalogue import Catalogue, offline
 from lookalike.embed.embed import Row, embed_rows
 from lookalike.embed.file_hashes import cache_folder
 from lookalike.embed.onnx_session import cuda_devices
+from lookalike.embed.watched import Watched
 from lookalike.io import archives, images, in_work, store
 from lookalike.io.formats.exports import Export
 from lookalike.io.formats.records import Weights
@@ -104,6 +106,18 @@ class Model:
         vectors = np.full((len(given.images), self.dimension), np.nan, np.float32)
         vectors[[int(image.image_id) for image in done.images]] = done.vectors
         return vectors
+
+    def embed_files(self, rows: pa.Table, guard: in_work.Guard, see: Callable[[Image.Image], None]) -> Embedded:
+        """Embed the rows of a SHARD table, for commands; ``see`` is given each decoded image (``embed.watched``)."""
+        encoder = cast(encoders.Encoder, Watched(self._encoder, see))
+        return embed_rows(
+            rows,
+            encoder,
+            batch_size=self._batch_size,
+            threads=self._threads,
+            stored_dtype=self._stored_dtype,
+            guard=guard,
+        )
 
     def similarity(self, first: ImageInput, second: ImageInput) -> float:
         """The cosine of two images' vectors, from -1 to 1, as ``lookalike pair`` prints it; 0 for a vector of zeros.

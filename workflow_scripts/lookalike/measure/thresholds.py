@@ -19,7 +19,7 @@ def all_of(evaluation: Evaluation, queries: int) -> dict[str, Threshold | Target
 def targets(evaluation: Evaluation, queries: int, end: str = "") -> dict[str, Target]:
     """The thresholds for each target precision, of raw or normalised scores, or without junk (``end``).
 
-    Empty without true pairs, and without junk where there is none.
+    Empty without true pairs; those without junk also for a data set that has no junk.
     """
     predictions = evaluation.predictions.get(f"uap{end}")
     if end == SCENE:

@@ -68,7 +68,7 @@ def agreement(a: Features, b: Features) -> int:
     """The number of distinct places of two images that agree; 0 if they are not two views of one thing."""
     if min(len(a.points), len(b.points)) < PLACES:
         return 0
-    rows, columns = _matches(a, b)
+    rows, columns = matches(a, b)
     if len(rows) < PLACES:
         return 0
     source, target = a.points[rows], b.points[columns]
@@ -79,7 +79,7 @@ def agreement(a: Features, b: Features) -> int:
     return min(_places(source[inliers]), _places(target[inliers]))
 
 
-def _matches(a: Features, b: Features) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def matches(a: Features, b: Features) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of features that are each other's nearest, and much nearer than the second nearest, in both directions."""
     left, right = a.descriptors.astype(np.float32), b.descriptors.astype(np.float32)
     distances = (left**2).sum(1)[:, None] + (right**2).sum(1)[None] - 2 * left @ right.T

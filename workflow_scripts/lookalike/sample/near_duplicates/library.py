@@ -1,4 +1,4 @@
-"""``lookalike.find_duplicates``: which files of a folder, or of a list, show the same image, and which to keep."""
+"""``lookalike.find_duplicates`` without a precision: which files show the same image, and which to keep."""
 
 import hashlib
 import logging
@@ -37,33 +37,7 @@ COLUMNS = {
 
 
 def find_duplicates(images: PathInput | Iterable[PathInput], *, threads: int | None = None) -> "pd.DataFrame":
-    """Find files that show the same image: byte-identical, re-saved, resized, compressed again, turned or mirrored.
-
-    images: a folder, searched as a data set of kind `folder` with its subfolders and archives; or paths of files; two
-        paths of one file, such as a symlink and its target, count once
-    threads: CPU threads, by default all
-
-    No model is involved: images are compared as the stage *find_near_duplicates* compares them. Deletes nothing.
-    Returns a row for each image of a group, the one to keep first; images without a duplicate have none.
-
-    - group: its number, from 0; image: path (of a member of an archive: ``photos.zip!a.jpg``)
-    - keep: one of each group: the one with most pixels; of several the largest file, then the first path
-    - kind: ``kept``; ``exact`` if it has the bytes of the image to keep; ``near`` otherwise
-    - score: correlation with the image to keep, of grey thumbnails in the best orientation, at most 1. It is at least
-      0.96 with the image that a group was formed around, and may be less with the one to keep.
-    - pixels: width times height; bytes: of the file
-
-    ``attrs`` of the table has ``images``, how many were read, and ``rejected``, path -> reason of those that could not
-    be. Images of nearly one color are only in exact groups. Raises LookalikeError for a missing folder, or one without
-    images.
-
-    >>> import lookalike as la
-    >>> found = la.find_duplicates("photos")
-    >>> found[["group", "image", "keep", "kind"]]
-       group              image   keep   kind
-    0      0    photos/cat.png   True   kept
-    1      0  photos/small.jpg  False   near
-    """
+    """Find files that show the same image, without a model: ``lookalike.find_duplicates`` describes the result."""
     import pandas as pd
 
     listed = _listed(images)

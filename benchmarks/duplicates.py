@@ -1,0 +1,156 @@
+"""How precise and how complete `lookalike duplicates` is, on copies made of photographs that packages carry.
+
+The photographs of scikit-image and scikit-learn are cut into tiles that do not overlap. Of each tile there are seven
+copies: recompressed, resized, cropped by 5 to 20 %, captioned, mirrored, as WebP, and mirrored and cropped. Bursts are
+shots of the whole photographs: the same scene in another frame, angle and light, so none is a copy of another. Tiles of
+one texture (grass, gravel, a page of text) look much alike and are different images, too.
+
+    python benchmarks/duplicates.py --models sscd-int8,phash-256
+    python benchmarks/duplicates.py --calibrate      # the table in cli/duplicate_search/defaults.py
+"""
+
+import argparse
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "workflow_scripts"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import numpy as np
+from PIL import Image, ImageDraw
+from rich.console import Console
+from rich.table import Table
+
+from lookalike.cli.duplicate_search.search import Request, search
+from lookalike.sample import photo_tiles
+from phone_folder import CANVAS, take_shot
+
+Draw = np.random.Generator
+Change = Callable[[Image.Image, Draw], tuple[Image.Image, str, int]]  # image, format, quality
+SHOTS = 6
+
+
+def resized(image: Image.Image, share: float) -> Image.Image:
+    """The image with its sides multiplied by ``share``."""
+    return image.resize((round(image.width * share), round(image.height * share)), Image.Resampling.LANCZOS)
+
+
+def cropped(image: Image.Image, draw: Draw) -> Image.Image:
+    """The image without 5 to 20 % of its width and height, somewhere."""
+    share = 1 - float(draw.uniform(0.05, 0.2))
+    width, height = round(image.width * share), round(image.height * share)
+    left, top = (int(draw.integers(0, most + 1)) for most in (image.width - width, image.height - height))
+    return image.crop((left, top, left + width, top + height))
+
+
+def captioned(image: Image.Image) -> Image.Image:
+    """The image with a line of text over its lower edge."""
+    copy = image.copy()
+    text = ImageDraw.Draw(copy)
+    text.text((image.width * 0.08, image.height * 0.85), "Happy birthday!", fill="white", font_size=image.height // 10)
+    return copy
+
+
+def mirrored(image: Image.Image) -> Image.Image:
+    """The mirror image."""
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+KINDS: dict[str, Change] = {
+    "recompressed": lambda image, draw: (image, "JPEG", int(draw.integers(30, 71))),
+    "resized": lambda image, draw: (resized(image, float(draw.uniform(0.4, 0.8))), "JPEG", 80),
+    "cropped": lambda image, draw: (cropped(image, draw), "JPEG", 85),
+    "captioned": lambda image, draw: (captioned(image), "JPEG", 85),
+    "mirrored": lambda image, draw: (mirrored(image), "JPEG", 85),
+    "WebP": lambda image, draw: (image, "WEBP", int(draw.integers(40, 81))),
+    "mirrored, cropped": lambda image, draw: (mirrored(cropped(image, draw)), "JPEG", 85),
+}
+
+
+def photographs() -> list[tuple[str, Image.Image]]:
+    """The photographs and their names."""
+    return [
+        (Path(name).stem, photo_tiles._read(carrier, photo_tiles._folder(carrier), name))
+        for carrier in photo_tiles.CARRIERS
+        for name in carrier.photographs
+    ]
+
+
+def make(folder: Path, side: int, seed: int = 0) -> dict[str, tuple[str, str]]:
+    """Fill a folder; return each file's image, and its kind."""
+    draw = np.random.default_rng(seed)
+    truth = {}
+
+    def save(name: str, change: tuple[Image.Image, str, int], of: str, kind: str) -> None:
+        image, form, quality = change
+        path = folder / f"{name}.{'webp' if form == 'WEBP' else 'jpg'}"
+        image.save(path, form, quality=quality)
+        truth[str(path)] = (of, kind)
+
+    for name, photograph in photographs():
+        for row, column, tile in photo_tiles._tiles(photograph, side):
+            if np.asarray(tile.convert("L")).std() < photo_tiles.FLAT:
+                continue
+            tile_name = f"{name}-{row}-{column}"
+            save(tile_name, (tile, "JPEG", 95), tile_name, "original")
+            for kind, change in KINDS.items():
+                save(f"{tile_name}-{kind.replace(', ', '-')}", change(tile, draw), tile_name, kind)
+        canvas = photograph.resize(CANVAS, Image.Resampling.LANCZOS)
+        for number in range(SHOTS):
+            shot = f"{name}-shot-{number}"
+            save(shot, (take_shot(canvas, draw), "JPEG", int(draw.integers(60, 95))), shot, "burst")
+    return truth
+
+
+def main() -> None:
+    """Make the folder, search it with each model, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=200, help="side of a tile in pixels")
+    parser.add_argument("--models", default="sscd-int8,phash-256", help="models, separated by commas")
+    parser.add_argument("--precision", type=float, default=99, help="in percent")
+    parser.add_argument("--threshold", type=float, help="instead of a calibrated one")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    console = Console()
+    table = Table("model", "precision", "recall", *KINDS, "threshold", "seconds")
+    with tempfile.TemporaryDirectory() as folder:
+        truth = make(Path(folder), options.side)
+        copies = [path for path, (_, kind) in truth.items() if kind in KINDS]
+        bursts = sum(kind == "burst" for _, kind in truth.values())
+        console.print(f"{len(truth):,} images: {len(copies):,} copies, {bursts} shots; tiles of {options.side} px")
+        for model in options.models.split(","):
+            started = time.perf_counter()
+            result = search(
+                Request(Path(folder), model=model, precision=options.precision, threshold=options.threshold)
+            )
+            seconds = time.perf_counter() - started
+            group_of = {
+                member.file.path: number for number, group in enumerate(result.groups) for member in group.members
+            }
+            original = {of: path for path, (of, kind) in truth.items() if kind == "original"}
+            hit = {path: group_of.get(path, -1) == group_of.get(original[truth[path][0]], -2) for path in copies}
+            pairs = [
+                (truth[a.file.path], truth[b.file.path])
+                for group in result.groups
+                for a, b in combinations(group.members, 2)
+            ]
+            right = sum(a[0] == b[0] for a, b in pairs)
+            by_kind = [np.mean([hit[path] for path in copies if truth[path][1] == kind]) for kind in KINDS]
+            table.add_row(
+                *(model, f"{right / max(len(pairs), 1):.2%}", f"{np.mean([*hit.values()]):.1%}"),
+                *(f"{share:.1%}" for share in by_kind),
+                *(f"{result.threshold:.3f} ({result.source})", f"{seconds:.0f}"),
+            )
+            console.print(result.calibration)
+            for a, b in [pair for pair in pairs if pair[0][0] != pair[1][0]][:20]:
+                console.print(f"  wrong: {a} {b}")
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main()

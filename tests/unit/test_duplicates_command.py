@@ -1,0 +1,258 @@
+"""`lookalike duplicates` finds copies, keeps other shots apart, accounts for every file, and changes none."""
+
+import csv
+import json
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from typer.testing import CliRunner, Result
+
+import lookalike as la
+from lookalike.cli.duplicate_search import calibration, defaults
+from lookalike.cli.duplicate_search.alignment import Verdict, compare, mirror, prepare
+from lookalike.cli.duplicate_search.comparing import SURE, Pairs
+from lookalike.cli.main import app
+from phone_folder import compressed, scene_canvas, take_shot
+
+COPIES = {"resaved.webp", "small.jpg", "captioned.png", "mirrored.jpg", "cropped.jpg", "sub/Füße 日本.jpg"}
+UNREADABLE = {"zero.jpg": "empty", "broken.jpg": "damaged", "huge.png": "pixels"}
+
+
+def photograph(seed: int, size: tuple[int, int] = (400, 300)) -> Image.Image:
+    return scene_canvas(np.random.default_rng(seed)).resize(size, Image.Resampling.LANCZOS)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has no pixels."""
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT": zlib.compress(b""), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks.items()
+    )
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One photograph with copies of every kind, shots of another scene, single images, and odd files."""
+    folder = tmp_path_factory.mktemp("module") / "photos"
+    (folder / "sub").mkdir(parents=True)
+    first = photograph(0)
+    first.save(folder / "a.jpg", quality=95)
+    (folder / "sub" / "a.jpg").write_bytes((folder / "a.jpg").read_bytes())
+    first.save(folder / "resaved.webp", quality=60)
+    first.resize((240, 180), Image.Resampling.LANCZOS).save(folder / "small.jpg", quality=80)
+    captioned = first.copy()
+    ImageDraw.Draw(captioned).text((30, 250), "Happy birthday!", fill="white", font_size=30)
+    captioned.save(folder / "captioned.png")
+    first.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "mirrored.jpg", quality=85)
+    first.crop((12, 9, 388, 291)).save(folder / "cropped.jpg", quality=85)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned to the right
+    first.transpose(Image.Transpose.ROTATE_90).save(folder / "sub" / "Füße 日本.jpg", quality=85, exif=turned)
+    draw = np.random.default_rng(5)
+    canvas = scene_canvas(draw)
+    for number in range(3):
+        take_shot(canvas, draw).save(folder / f"burst-{number}.jpg", quality=90)
+    photograph(3).save(folder / "single.jpg")
+    frames = [photograph(seed, (120, 90)) for seed in (8, 9)]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    Image.new("RGB", (64, 64), "white").save(folder / "white.png")
+    Image.new("RGB", (64, 64), "black").save(folder / "black.png")
+    (folder / "zero.jpg").write_bytes(b"")
+    (folder / "broken.jpg").write_bytes((folder / "single.jpg").read_bytes()[:4000])
+    (folder / "huge.png").write_bytes(png_header(40_000, 40_000))
+    (folder / "notes.txt").write_text("not an image")
+    (folder / "link.jpg").symlink_to(folder / "a.jpg")
+    return folder
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["duplicates", *map(str, arguments), "--model", "phash-256", "--threads", "2"])
+
+
+@pytest.fixture(scope="module")
+def found(photos: Path) -> dict[str, Any]:
+    result = run(photos, "--json")
+    assert result.exit_code == 0, result.output
+    data: dict[str, Any] = json.loads(result.stdout)  # nothing else is on standard output
+    return data
+
+
+def names(folder: Path, paths: list[str]) -> set[str]:
+    return {str(Path(path).relative_to(folder)) for path in paths}
+
+
+def test_copies_of_every_kind_are_one_group_and_other_shots_are_none(photos: Path, found: dict[str, Any]) -> None:
+    assert [names(photos, group["images"]) for group in found["groups"]] == [{"a.jpg", "sub/a.jpg", *COPIES}]
+    (group,) = found["groups"]
+    assert group["kind"] == "near"
+    by = dict(zip(group["images"], group["by"], strict=True))
+    assert [Path(path).name for path, what in by.items() if what == "bytes"].count("a.jpg") in (0, 2)
+
+
+def test_heic_of_a_phone_is_a_copy(photos: Path, tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    first = photograph(0)
+    heif.from_pillow(first).save(tmp_path / "phone.heic", quality=70)
+    first.save(tmp_path / "a.jpg", quality=95)
+    photograph(3).save(tmp_path / "other.jpg")
+    (group,) = json.loads(run(tmp_path, "--json").stdout)["groups"]
+    assert names(tmp_path, group["images"]) == {"a.jpg", "phone.heic"}
+
+
+def test_the_image_with_most_pixels_is_kept_and_the_reason_given(photos: Path, found: dict[str, Any]) -> None:
+    (group,) = found["groups"]
+    assert group["keep"] == group["images"][0] == str(photos / "captioned.png")  # 400 x 300, and the largest file
+    assert "largest file" in group["why"]
+
+
+def test_counts_add_up_and_unreadable_files_are_named_with_the_reason(photos: Path, found: dict[str, Any]) -> None:
+    count = found["counts"]
+    files = [path for path in photos.rglob("*.*") if path.suffix != ".txt" and not path.is_symlink()]
+    assert count["found"] == len(files)
+    parts = ("unreadable", "single", "kept", "identical", "near")
+    assert count["found"] == sum(count[part] for part in parts)
+    assert count["kept"] == count["groups"] == len(found["groups"])
+    reasons = {Path(entry["image"]).name: entry["reason"] for entry in found["unreadable"]}
+    assert reasons.keys() == UNREADABLE.keys()
+    for name, word in UNREADABLE.items():
+        assert word in reasons[name]
+    assert any("links to images" in line for line in found["left_out"])
+    assert any(".txt files" in line for line in found["left_out"])
+
+
+def test_json_names_model_threshold_and_where_it_comes_from(found: dict[str, Any]) -> None:
+    assert (found["model"], found["precision"]) == ("phash-256", 99)
+    assert found["threshold"] == defaults.DEFAULTS["phash-256"].threshold
+    assert found["threshold_from"] == "shipped default"  # too few images to calibrate
+    assert found["calibration"] is None
+
+
+def test_nothing_in_the_folder_changes_and_results_are_beside_it(photos: Path, tmp_path: Path) -> None:
+    def state() -> dict[Path, tuple[bytes, float]]:
+        return {path: (path.read_bytes(), path.lstat().st_mtime) for path in photos.rglob("*") if path.is_file()}
+
+    before = state()
+    result = run(photos, "--out", tmp_path / "found")
+    assert result.exit_code == 0, result.output
+    assert state() == before
+    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["index.html", "keep.csv"]
+    assert "nothing was deleted or moved. Next: " in result.stdout.splitlines()[-1]
+    with (tmp_path / "found" / "keep.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["keep"] for row in rows] == ["yes"] + ["no"] * (len(COPIES) + 1)
+    assert all(Path(row["image"]).is_file() for row in rows)
+
+
+def test_against_lists_what_is_in_both_folders(photos: Path, tmp_path: Path) -> None:
+    other = tmp_path / "training"
+    other.mkdir()
+    photograph(3).save(other / "seen.webp", quality=70)
+    photograph(4).save(other / "new.jpg")
+    (other / "same.jpg").write_bytes((photos / "burst-0.jpg").read_bytes())
+    result = run(photos, "--against", other, "--json", "--out", tmp_path / "found")
+    data = json.loads(result.stdout)
+    pairs = {(Path(pair["image"]).name, Path(pair["match"]).name): pair["kind"] for pair in data["pairs"]}
+    assert pairs == {("single.jpg", "seen.webp"): "near", ("burst-0.jpg", "same.jpg"): "identical"}
+    assert data["counts"]["pairs"] == 2
+    with (tmp_path / "found" / "pairs.csv").open(newline="", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "status"),
+    [
+        ("--out", "{photos}/found", 1),
+        ("--against", "{photos}/sub", 1),
+        ("--precision", "100", 2),
+        ("--threshold", "7", 1),
+    ],
+)
+def test_a_wrong_request_is_refused_with_what_to_do(
+    photos: Path, option: str, value: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    result = run(photos, option, value.format(photos=photos))
+    assert result.exit_code == status
+    assert option in result.stderr
+    assert [path.name for path in photos.parent.iterdir()] == ["photos"]
+
+
+def test_a_model_without_a_shipped_threshold_needs_one(photos: Path, tmp_path: Path) -> None:
+    arguments = ["duplicates", str(photos), "--model", "pixels", "--json"]
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 1
+    assert refused.stderr.strip().endswith("--threshold T")
+    accepted = CliRunner().invoke(app, [*arguments, "--threshold", "0.99"])
+    assert accepted.exit_code == 0, accepted.output
+    assert json.loads(accepted.stdout)["threshold_from"] == "given"
+
+
+def test_the_best_available_model_is_the_default() -> None:
+    assert defaults.preferred(["pixels", "phash-256", "sscd-int8"]) == "sscd-int8"
+    assert defaults.preferred(["pixels", "phash-256"]) == "phash-256"
+
+
+def grey(image: Image.Image) -> Any:
+    return prepare(np.asarray(image.convert("L")))
+
+
+def test_pixels_tell_a_copy_from_another_shot_and_from_a_stranger() -> None:
+    first = photograph(0, (320, 240))
+    cropped = compressed(first.crop((20, 15, 300, 220)).resize((320, 234)), 70)
+    assert compare(grey(first), grey(cropped)) is Verdict.COPY
+    assert compare(grey(first), mirror(grey(first))) is not Verdict.COPY
+    assert compare(mirror(mirror(grey(first))), grey(cropped)) is Verdict.COPY
+    draw = np.random.default_rng(1)
+    canvas = scene_canvas(draw)
+    shots = [grey(take_shot(canvas, draw).resize((320, 240))) for _ in range(4)]
+    assert {compare(shots[0], shot) for shot in shots[1:]} == {Verdict.OTHER}
+    assert compare(grey(first), grey(photograph(7, (320, 240)))) is Verdict.UNKNOWN
+
+
+def pairs_of(scores: list[float], wrong: list[float], images: int) -> Pairs:
+    """Copy i of image i has the i-th score; the first copies also match a wrong image."""
+    rows = [(number, images + number) for number in range(len(scores))]
+    rows += [(number + 1, images + number) for number in range(len(wrong))]
+    score = np.array([*scores, *wrong], np.float32)
+    return Pairs(np.array(rows), score, score)
+
+
+def test_a_calibrated_threshold_is_above_the_wrong_matches_of_copies() -> None:
+    copies = 400
+    found = pairs_of([0.9] * 380 + [0.5] * 20, [0.6] * 30, copies)
+    own = Pairs(np.array([(0, 1), (2, 3)]), np.array([0.95, 0.55], np.float32), np.array([0.95, 0.55], np.float32))
+    chosen = calibration.choose(found, np.arange(copies), own, copies, 99)
+    assert chosen.threshold == pytest.approx(0.9)
+    assert chosen.found == 0.95
+    assert chosen.false_per_image == 0
+    assert 0 < chosen.at_most < 0.01
+    assert calibration.choose(pairs_of([0.9] * 50, [], 50), np.arange(50), own, 50, 99).threshold is None
+
+
+def test_false_matches_count_for_the_share_of_matches_that_a_folder_has() -> None:
+    """One wrong match of 600 copies is precise enough on copies, and not in a folder where only two pairs match."""
+    copies = 600
+    found = pairs_of([0.9] * 400 + [0.7] * 200, [0.8], copies)
+    few = Pairs(np.array([(0, 1), (2, 3)]), np.array([0.95] * 2, np.float32), np.array([0.95] * 2, np.float32))
+    many = Pairs(np.array([(0, 1)] * 200), np.full(200, 0.95, np.float32), np.full(200, SURE, np.float32))
+    assert calibration.choose(found, np.arange(copies), few, copies, 99).threshold == pytest.approx(0.9)
+    assert calibration.choose(found, np.arange(copies), many, copies, 99).threshold == pytest.approx(0.7)
+
+
+def test_the_library_finds_the_same_with_a_precision(photos: Path, found: dict[str, Any]) -> None:
+    table = la.find_duplicates(photos, precision=99, model="phash-256")
+    assert names(photos, table["image"].tolist()) == {"a.jpg", "sub/a.jpg", *COPIES}
+    assert table["keep"].sum() == 1
+    assert table.attrs["model"] == "phash-256"
+    assert len(table.attrs["rejected"]) == len(UNREADABLE)
+    listed = la.find_duplicates([photos / "a.jpg", photos / "cropped.jpg"], precision=99, model="phash-256")
+    assert listed["kind"].tolist() == ["kept", "near"]
+    assert "cropped.jpg" not in names(photos, la.find_duplicates(photos)["image"].tolist())
+    with pytest.raises(la.LookalikeError, match="precision"):
+        la.find_duplicates(photos, model="phash-256")

@@ -1,0 +1,132 @@
+"""Whether one image is a copy of another, and not another shot of its scene: do their pixels agree once aligned?
+
+A copy that was cropped, resized, captioned, padded or mirrored lies on its original exactly: scaled and moved, but not
+turned, sheared or in perspective, and its details are the same. Two shots of one scene share local features too, but no
+such alignment fits them. Features and their matches are those of the scene audit.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from io import BytesIO
+from itertools import pairwise
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lookalike.measure.audit.features import PLACES, Features, Grey, matches, mirrored
+
+SIDE = 320  # pixels: the longer side of an image is scaled to this, up or down
+FEATURES = 400
+CONTRAST = 0.015  # least contrast of a feature: blurred and dark images have few with SIFT's own 0.04
+ERROR = 4.0  # pixels from where the alignment puts a feature
+LEAST = 8  # features that have to agree with an alignment
+TURN = 1.5  # pixels by which a copy's border may be turned or sheared
+COVER = 0.9  # share of one image that the other has to show
+BLOCKS = 8  # an image is compared in BLOCKS x BLOCKS blocks
+ALIKE = 0.7  # least correlation of the details of a block
+SHARE = 0.6  # of the blocks that have details: a caption or a sticker covers a few
+FAINT = 3.0  # standard deviation of details, of 255, below which a block has nothing to compare
+BLUR = 1.2  # pixels: what compression and resizing take away
+SURROUNDINGS = 41  # pixels: what is brighter or darker over a larger area is light, not detail
+
+Transform = NDArray[np.float64]
+
+
+class Verdict(Enum):
+    """What two images' pixels say about them."""
+
+    COPY = "copy"
+    OTHER = "other"  # another shot of the same scene, or a part of one
+    UNKNOWN = "unknown"  # too few features agree to say
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image for comparisons: grey values, (height, width) uint8, and local features of it."""
+
+    grey: Grey
+    features: Features
+
+
+def prepare(grey: Grey) -> Prepared:
+    """Find the local features of an image."""
+    size = (grey.shape[1], grey.shape[0])
+    found, descriptors = cv2.SIFT.create(FEATURES, contrastThreshold=CONTRAST).detectAndCompute(grey, None)
+    if descriptors is None or not len(found):
+        return Prepared(grey, Features(np.empty((0, 2), np.float32), np.empty((0, 128), np.uint8), size))
+    points = np.array([point.pt for point in found[:FEATURES]], np.float32)
+    return Prepared(grey, Features(points, descriptors[:FEATURES].astype(np.uint8), size))
+
+
+def grey_of(small: bytes) -> Grey:
+    """The grey values of a small image file, its longer side scaled to SIDE."""
+    image = Image.open(BytesIO(small)).convert("L")
+    scale = SIDE / max(image.size)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return np.asarray(image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC))
+
+
+def mirror(image: Prepared) -> Prepared:
+    """The mirror image, with features of its own."""
+    return prepare(mirrored(image.grey))
+
+
+def compare(a: Prepared, b: Prepared) -> Verdict:
+    """Compare two images in the orientation that they have."""
+    if min(len(a.features.points), len(b.features.points)) < LEAST:
+        return Verdict.UNKNOWN
+    rows, columns = matches(a.features, b.features)
+    if len(rows) < LEAST:
+        return Verdict.UNKNOWN
+    transform, inside = cv2.estimateAffine2D(
+        a.features.points[rows], b.features.points[columns], method=cv2.RANSAC, ransacReprojThreshold=ERROR
+    )
+    agreeing = 0 if transform is None else int(inside.sum())
+    if agreeing < LEAST:
+        return Verdict.UNKNOWN
+    found = np.asarray(transform, np.float64)
+    if _is_upright(found, a.grey) and _agree(a.grey, b.grey, found):
+        return Verdict.COPY
+    return Verdict.OTHER if agreeing >= PLACES else Verdict.UNKNOWN
+
+
+def _is_upright(transform: Transform, grey: Grey) -> bool:
+    """Whether an image is scaled and moved only: how far its border is turned, in pixels of its own size."""
+    scale = np.sqrt(abs(np.linalg.det(transform[:, :2])))
+    if transform[0, 0] <= 0 or transform[1, 1] <= 0:
+        return False
+    return bool(max(abs(transform[0, 1]), abs(transform[1, 0])) * max(grey.shape) / 2 <= TURN * scale)
+
+
+def _agree(a: Grey, b: Grey, transform: Transform) -> bool:
+    """Whether the pixels of two aligned images agree wherever both show something, and one shows most of the other."""
+    height, width = b.shape
+    scale = abs(np.linalg.det(transform[:, :2]))
+    shrinks = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    moved = cv2.warpAffine(a, transform, (width, height), flags=shrinks)
+    inside = cv2.warpAffine(np.full_like(a, 255), transform, (width, height)) == 255
+    if max(inside.sum() / (scale * a.size), inside.mean()) < COVER:
+        return False
+    details, others = _details(np.asarray(moved, np.uint8)), _details(b)
+    down, across = (np.linspace(0, side, BLOCKS + 1).astype(int) for side in (height, width))
+    alike = compared = 0
+    for top, bottom in pairwise(down):
+        for left, right in pairwise(across):
+            block = np.s_[top:bottom, left:right]
+            if inside[block].mean() < 0.5:
+                continue
+            one, other = details[block][inside[block]], others[block][inside[block]]
+            one, other = one - one.mean(), other - other.mean()
+            spreads = float(one.std()), float(other.std())
+            if max(spreads) < FAINT:
+                continue
+            compared += 1
+            alike += float((one * other).mean()) >= ALIKE * max(spreads[0] * spreads[1], 1e-6)
+    return compared > 0 and alike >= SHARE * compared
+
+
+def _details(grey: Grey) -> NDArray[np.float32]:
+    values = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), BLUR)
+    return np.asarray(values - cv2.blur(values, (SURROUNDINGS, SURROUNDINGS)))

@@ -1,0 +1,133 @@
+"""Which images of a collection are copies of each other: candidates by vectors and hashes, judged by their pixels."""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookalike.cli.duplicate_search.alignment import Prepared, Verdict, compare, grey_of, mirror, prepare
+from lookalike.job.progress import Progress
+from lookalike.sample.near_duplicates.groups import same_images
+from lookalike.sample.near_duplicates.signatures import Signatures
+
+log = logging.getLogger(__name__)
+
+BLOCK = 512  # rows of the similarity matrix in memory at a time
+PER_IMAGE = 10  # most similar candidates of an image: in a folder of one texture, all resemble all
+CACHED = 500  # images whose features are in memory, about 300 KB each
+SURE = 2.0  # the score of pairs that pixels decide: above any cosine
+
+Ints = NDArray[np.int64]
+Scores = NDArray[np.float32]
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of images that may be copies, smaller row first.
+
+    rows: (p, 2) int64. cosine: (p,) float32. score: (p,) float32, SURE where pixels confirm the pair, -1 where they
+    refute it, and the cosine where they cannot tell.
+    """
+
+    rows: Ints
+    cosine: Scores
+    score: Scores
+
+    def accepted(self, threshold: float) -> NDArray[np.bool_]:
+        """(p,) bool: pairs that pixels confirm, and those that they cannot decide with a cosine of the threshold."""
+        return np.asarray(self.score >= threshold)
+
+
+def compared(
+    vectors: Vectors,
+    signatures: Signatures,
+    small: Callable[[int], bytes],
+    *,
+    least: float,
+    threads: int,
+    between: NDArray[np.bool_] | None = None,
+) -> Pairs:
+    """Compare the images of n unit vectors.
+
+    least: cosine from which on a pair is a candidate. small: a small version of an image, by its row.
+    between: (n,) bool; if given, only pairs of one image for which it is true and one for which it is false count
+    """
+    usable = ~signatures.flat
+    same = same_images(signatures).pairs
+    if between is not None:
+        same = same[between[same[:, 0]] != between[same[:, 1]]]
+    near = np.array([*_candidates(vectors, usable, least, between)], np.int64).reshape(-1, 2)
+    known = {(int(a), int(b)) for a, b in same}
+    doubtful = [pair for pair in map(tuple, near.tolist()) if pair not in known]
+    judge = _Judge(small)
+    progress = Progress("compared", len(doubtful), "pairs", every=5.0)
+    verdicts = []
+    with ThreadPoolExecutor(threads) as pool:
+        for verdict in pool.map(judge.verdict, doubtful):
+            verdicts.append(verdict)
+            progress.advance()
+    rows = np.concatenate([same, np.array(doubtful, np.int64).reshape(-1, 2)])
+    cosine = np.array([vectors[a] @ vectors[b] for a, b in rows], np.float32)
+    fixed = {Verdict.COPY: SURE, Verdict.OTHER: -1.0}
+    score = np.array([SURE] * len(same) + [fixed.get(verdict, np.nan) for verdict in verdicts], np.float32)
+    return Pairs(rows, cosine, np.where(np.isnan(score), cosine, score).astype(np.float32))
+
+
+def _candidates(
+    vectors: Vectors, usable: NDArray[np.bool_], least: float, between: NDArray[np.bool_] | None
+) -> Iterator[tuple[int, int]]:
+    """The pairs with a cosine of at least ``least``, the most similar of each image only."""
+    found: set[tuple[int, int]] = set()
+    for start in range(0, len(vectors), BLOCK):
+        block = vectors[start : start + BLOCK] @ vectors.T
+        block[~usable[start : start + BLOCK]] = -1
+        block[:, ~usable] = -1
+        block[np.arange(len(block)), np.arange(start, start + len(block))] = -1
+        if between is not None:
+            block[between[start : start + BLOCK][:, None] == between[None]] = -1
+        most = min(PER_IMAGE, block.shape[1] - 1)
+        if most < 1:
+            return
+        nearest = np.argpartition(-block, most - 1, axis=1)[:, :most]
+        cosines = np.take_along_axis(block, nearest, axis=1)
+        for row, column in zip(*np.nonzero(cosines >= least), strict=True):
+            a, b = start + int(row), int(nearest[row, column])
+            found.add((min(a, b), max(a, b)))
+    yield from sorted(found)
+
+
+class _Judge:
+    """Compares pairs by their pixels, and keeps the features of the images used last."""
+
+    def __init__(self, small: Callable[[int], bytes]) -> None:
+        self._small = small
+        self._cached: OrderedDict[tuple[int, bool], Prepared] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def verdict(self, pair: tuple[int, int]) -> Verdict:
+        """The verdict on a pair, also with one of the two mirrored."""
+        first = compare(self._prepared(pair[0]), self._prepared(pair[1]))
+        if first is Verdict.COPY:
+            return first
+        second = compare(self._prepared(pair[0], mirrored=True), self._prepared(pair[1]))
+        if second is Verdict.COPY:
+            return second
+        return Verdict.OTHER if Verdict.OTHER in (first, second) else Verdict.UNKNOWN
+
+    def _prepared(self, row: int, *, mirrored: bool = False) -> Prepared:
+        with self._lock:
+            if (row, mirrored) in self._cached:
+                self._cached.move_to_end((row, mirrored))
+                return self._cached[row, mirrored]
+        found = mirror(self._prepared(row)) if mirrored else prepare(grey_of(self._small(row)))
+        with self._lock:
+            self._cached[row, mirrored] = found
+            if len(self._cached) > CACHED:
+                self._cached.popitem(last=False)
+        return found
