@@ -135,7 +135,9 @@ class Tree:
         at = command.index("--configfile")  # after ours: of a repeated option, the last one counts
         command[at:at] = options
         if self.forked:
-            environment = {**self.environment, SCRIPTS: JOBS.address}
+            environment = self.environment
+            if "PYTHONPATH" not in environment:  # what is there can change how Python starts, which a fork does not
+                environment = {**environment, SCRIPTS: JOBS.address}
             ended = SNAKEMAKE.run(*command[1:], cwd=self.folder, env=environment)
         else:
             ended = subprocess.run(
