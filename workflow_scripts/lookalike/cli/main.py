@@ -18,6 +18,7 @@ from lookalike.cli import (
     models,
     pair,
     schema,
+    serve,
     use,
     workflow,
 )
@@ -58,6 +59,7 @@ app.command()(compare.compare)
 app.command()(find.find)
 app.command()(duplicates.duplicates)
 app.command()(use.use)
+app.command()(serve.serve)
 app.command("search", hidden=True)(find.search)
 app.command("try", hidden=True)(compare.try_folder)  # `try` is a Python keyword
 for command in (
