@@ -1,6 +1,6 @@
 """The thresholds that the package ships, and the model to use where the user names none.
 
-Measured by ``python benchmarks/duplicates.py --calibrate`` on altered copies of tiles of the photographs that
+Above what ``python benchmarks/duplicates.py --calibrate --side 320`` measures (docs/duplicates.md has the table) on altered copies of tiles of the photographs that
 scikit-image and scikit-learn carry. ``candidates``: the cosine from which on pixels are compared. ``threshold``: the
 cosine that decides where pixels cannot tell. For comparison, SSCD's authors use 0.75 (Pizzi et al., "A Self-Supervised
 Descriptor for Image Copy Detection", CVPR 2022, for a precision of 90 % on DISC21).
@@ -25,7 +25,6 @@ class Default:
 DEFAULTS = {
     "sscd-int8": Default(candidates=0.35, threshold=0.75),
     "efficientnet-lite0": Default(candidates=0.70, threshold=0.95),
-    "efficientnet-lite2": Default(candidates=0.70, threshold=0.95),
     "phash-256": Default(candidates=0.25, threshold=0.75),
 }
 
