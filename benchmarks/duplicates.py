@@ -26,7 +26,9 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
+from lookalike.cli.duplicate_search import defaults
 from lookalike.cli.duplicate_search.search import Request, search
+from lookalike.io import in_work
 from lookalike.sample import photo_tiles
 from phone_folder import CANVAS, take_shot
 
@@ -75,7 +77,7 @@ KINDS: dict[str, Change] = {
 def photographs() -> list[tuple[str, Image.Image]]:
     """The photographs and their names."""
     return [
-        (Path(name).stem, photo_tiles._read(carrier, photo_tiles._folder(carrier), name))
+        (Path(name).stem, photo_tiles._read(carrier, photo_tiles._folder(carrier), name, in_work.Guard()))
         for carrier in photo_tiles.CARRIERS
         for name in carrier.photographs
     ]
@@ -107,6 +109,44 @@ def make(folder: Path, side: int, seed: int = 0) -> dict[str, tuple[str, str]]:
     return truth
 
 
+def measured(folder: Path, truth: dict[str, tuple[str, str]], model: str, least: float) -> tuple[object, ...]:
+    """A row of the table of shipped thresholds: where the cosines of copies and of others are."""
+    from lookalike.cli.duplicate_search.comparing import compared
+    from lookalike.cli.duplicate_search.reading import list_folders, read
+    from lookalike.embed.library import load_model
+
+    collection = read(list_folders([str(folder)]), load_model(model), folder.parent / "vector_store", 2)
+    of = {file.sha256: truth[file.path] for file in collection.files}
+    known = [of[sha256] for sha256 in collection.contents]
+    names = np.unique([name for name, _ in known], return_inverse=True)[1]
+    originals = np.array([kind == "original" for _, kind in known])
+    cosines = collection.vectors @ collection.vectors.T
+    same = (names[:, None] == names[None]) & originals[:, None] & ~originals[None]
+    others = np.triu(names[:, None] != names[None], 1)
+    pairs = compared(
+        collection.vectors,
+        collection.signatures,
+        lambda row: collection.small.get(collection.contents[row]),
+        least=least,
+        threads=2,
+    )
+    wrong = names[pairs.rows[:, 0]] != names[pairs.rows[:, 1]]
+    undecided = (pairs.score >= 0) & (pairs.score <= 1)
+    right_scores, wrong_scores = (np.sort(pairs.score[undecided & rows]) for rows in (~wrong, wrong))
+    thresholds = np.unique(np.concatenate([right_scores, wrong_scores, [1.0]]))
+    holds = [
+        threshold
+        for threshold in thresholds
+        if (wrong_scores >= threshold).sum() * 99 <= (right_scores >= threshold).sum() or threshold == 1.0
+    ]
+    return (
+        model,
+        *(f"{np.quantile(cosines[same], share):.2f}" for share in (0.01, 0.1, 0.5)),
+        *(f"{np.quantile(cosines[others], share):.2f}" for share in (0.5, 0.99, 0.9999)),
+        *(len(right_scores), len(wrong_scores), f"{wrong_scores.max(initial=0):.2f}", f"{holds[0]:.2f}"),
+    )
+
+
 def main() -> None:
     """Make the folder, search it with each model, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -114,15 +154,25 @@ def main() -> None:
     parser.add_argument("--models", default="sscd-int8,phash-256", help="models, separated by commas")
     parser.add_argument("--precision", type=float, default=99, help="in percent")
     parser.add_argument("--threshold", type=float, help="instead of a calibrated one")
+    parser.add_argument("--calibrate", action="store_true", help="measure the shipped thresholds")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    console = Console()
+    console = Console(width=180)
     table = Table("model", "precision", "recall", *KINDS, "threshold", "seconds")
     with tempfile.TemporaryDirectory() as folder:
         truth = make(Path(folder), options.side)
         copies = [path for path, (_, kind) in truth.items() if kind in KINDS]
         bursts = sum(kind == "burst" for _, kind in truth.values())
         console.print(f"{len(truth):,} images: {len(copies):,} copies, {bursts} shots; tiles of {options.side} px")
+        if options.calibrate:
+            numbers = Table(
+                *("model", "copies: 1 %", "10 %", "median", "others: median", "99 %", "99.99 %"),
+                *("undecided right", "wrong", "highest wrong", "99 % precise from"),
+            )
+            for model in options.models.split(","):
+                numbers.add_row(*map(str, measured(Path(folder), truth, model, defaults.of(model).candidates)))
+            console.print(numbers)
+            return
         for model in options.models.split(","):
             started = time.perf_counter()
             result = search(

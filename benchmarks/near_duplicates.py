@@ -6,10 +6,12 @@ is right if both images were made from one tile. Screenshots and crops show othe
 they are found, and completeness says how often.
 
     python benchmarks/near_duplicates.py --side 160
+    python benchmarks/near_duplicates.py --simulated 150000   # time and memory: noise with the spectrum of photographs
 """
 
 import argparse
 import io
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -23,9 +25,10 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
+from lookalike.io import in_work
 from lookalike.sample import photo_tiles
 from lookalike.sample.near_duplicates.groups import same_images, stars
-from lookalike.sample.near_duplicates.signatures import joined, sign, thumbnail
+from lookalike.sample.near_duplicates.signatures import SIDE, Bytes, joined, sign, thumbnail
 from phone_folder import compressed, screenshot
 
 Make = Callable[[Image.Image], Image.Image]
@@ -79,16 +82,59 @@ KINDS: dict[str, Make] = {
 }
 
 
-def main() -> None:
-    """Make the copies, search, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=160, help="side of a tile in pixels")
-    side = parser.parse_args().side
+COPIED = 20  # one of so many simulated images is a copy
+AT_ONCE = 1 << 10  # as the stage signs them
+
+
+def noise(count: int, random: np.random.Generator) -> Bytes:
+    """(count, SIDE, SIDE, 3) uint8: thumbnails whose amplitudes fall with the frequency; the last are copies."""
+    waves = 16
+    basis = np.cos(np.pi / SIDE * np.arange(waves)[:, None] * (np.arange(SIDE) + 0.5)).astype(np.float32)
+    frequency = np.hypot(*np.meshgrid(np.arange(waves), np.arange(waves))).astype(np.float32)
+    frequency[0, 0] = np.inf  # the mean is set below
+    small = np.empty((count, SIDE, SIDE, 3), np.uint8)
+    for band, contrast in enumerate((45, 12, 12)):
+        weights = random.standard_normal((count, waves, waves), np.float32) / frequency
+        values = basis.T @ weights @ basis
+        values *= contrast / values.std(axis=(1, 2), keepdims=True)
+        small[..., band] = np.clip(128 + values, 0, 255)
+    copied = count // COPIED
+    shaken = small[:copied] + random.integers(-3, 4, small[:copied].shape)
+    small[count - copied :] = np.clip(shaken, 0, 255)
+    return small
+
+
+def simulated(count: int) -> None:
+    """Print the time and memory of grouping many images; decoding is not part of it."""
+    random = np.random.default_rng(0)
+    started = time.perf_counter()
+    parts, made = [], 0.0
+    for start in range(0, count, AT_ONCE):
+        begun = time.perf_counter()
+        small = noise(min(AT_ONCE, count - start), random)
+        made += time.perf_counter() - begun
+        parts.append(sign(small))
+    signatures = joined(parts)
+    signed = time.perf_counter()
+    found = same_images(signatures)
+    searched = time.perf_counter()
+    stars(found.pairs, count)
+    print(
+        f"{count:,} images, {len(signatures.image):,} orientations: signatures {signed - started - made:.0f} s, search "
+        f"{searched - signed:.0f} s, groups {time.perf_counter() - searched:.1f} s; {len(found.pairs):,} pairs of "
+        f"{count // COPIED:,} copies; {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MB"
+    )
+
+
+def copied_tiles(side: int) -> None:
+    """Make the copies of tiles, search, and print the table."""
     tiles = [
         tile
         for carrier in photo_tiles.CARRIERS
         for name in carrier.photographs
-        for _, _, tile in photo_tiles._tiles(photo_tiles._read(carrier, photo_tiles._folder(carrier), name), side)
+        for _, _, tile in photo_tiles._tiles(
+            photo_tiles._read(carrier, photo_tiles._folder(carrier), name, in_work.Guard()), side
+        )
         if np.asarray(tile.convert("L")).std() >= photo_tiles.FLAT
     ]
     started = time.perf_counter()
@@ -118,6 +164,18 @@ def main() -> None:
     )
     for one, other in pairs[~right][:12]:
         console.print(f"  wrong: {one} {other}")
+
+
+def main() -> None:
+    """Measure what was chosen."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=160, help="side of a tile in pixels")
+    parser.add_argument("--simulated", type=int, default=0, help="number of simulated images, instead of tiles")
+    options = parser.parse_args()
+    if options.simulated:
+        simulated(options.simulated)
+    else:
+        copied_tiles(options.side)
 
 
 if __name__ == "__main__":

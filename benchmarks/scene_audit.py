@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
+from lookalike.io import in_work
 from lookalike.measure.audit.features import PLACES, Features, agreement, features_of, grey_of, mirrored
 from lookalike.sample import photo_tiles
 from phone_folder import CANVAS, SHOTS, compressed, scene_canvas, take_shot
@@ -34,7 +35,7 @@ def canvases(count: int, photographs: bool, draw: np.random.Generator) -> list[t
     found = []
     for carrier in photo_tiles.CARRIERS:
         for name in carrier.photographs:
-            photograph = photo_tiles._read(carrier, photo_tiles._folder(carrier), name)
+            photograph = photo_tiles._read(carrier, photo_tiles._folder(carrier), name, in_work.Guard())
             found.append((name, photograph.resize(CANVAS, Image.Resampling.LANCZOS)))
     return found
 

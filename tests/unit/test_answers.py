@@ -61,6 +61,7 @@ class Shown:
 
     matched = frozenset({"q"})
     groups = 30
+    labelled = False
     best_by = "accuracy_at_1"
     about: ClassVar[dict[str, str]] = {}
     verdict = inputs.Evidence.verdict

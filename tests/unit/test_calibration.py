@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from conftest import REPOSITORY
+from lookalike.report.figures import optimism
 
 PAGE = (REPOSITORY / "docs" / "calibration.md").read_text(encoding="utf-8")
 NOISE = 1.0  # percentage points: the worst of many cells is worse than their truth by about this much
@@ -45,6 +46,18 @@ def test_at_most_6_percent_of_reports_on_equal_models_name_a_winner() -> None:
     assert max(float(row[4]) for row in found) <= 6  # all together
     assert max(float(row[5].split()[0]) for row in found) <= 5 + NOISE  # thresholds
     assert {cell for row in found[:1] for cell in row[:5]} == {"0.0"}  # five groups: too few groups
+
+
+def test_the_report_says_how_optimistic_recall_is_in_small_samples() -> None:
+    sizes = [
+        int(number)
+        for number in re.findall(r"^\| (\d+) (?:x|independent)", PAGE.partition("**Bias**")[2], re.MULTILINE)
+    ]
+    measured = [float(row[2]) for row in rows("Bias")]
+    assert len(sizes) == len(measured) == 13
+    for groups, bias in zip(sizes, measured, strict=True):
+        assert bias <= optimism(groups) + 0.5, f"{groups} groups"
+    assert [optimism(groups) for groups in (20, 50, 150, 600)] == [round(bias) for bias in measured[-4:]]
 
 
 def test_the_command_replaces_the_tables_of_a_page(

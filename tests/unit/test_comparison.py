@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lookalike.compare import compare as comparison
 from lookalike.compare.compare import CompareJob, compare
+from lookalike.compare.pairwise import Pair, corrected, rates_tested
 from lookalike.embed.embed import weights_sha256
 from lookalike.io import store
 from lookalike.io.formats.records import (
@@ -26,6 +28,7 @@ from lookalike.job.errors import LookalikeError
 from lookalike.measure.measure import MeasureJob, measure
 from lookalike.metrics.evaluation import Results, results_of
 from lookalike.metrics.intervals import wilson
+from lookalike.metrics.joining import Floats
 from lookalike.metrics.rates import holm
 from tables import MADE, images_table, neighbors_table, seen_table, truth_table, write_search
 
@@ -220,6 +223,22 @@ def test_holms_correction_is_within_one_index(searched: Callable[..., Files]) ->
     single = comparisons(searched(models))["flat", "recall_at_3", "good", "bad"]
     several = comparisons(searched(models, indexes=["flat", "hnsw"]))["hnsw", "recall_at_3", "good", "bad"]
     assert single.p == single.p_holm == several.p_holm == pytest.approx(2 / 2**6)
+
+
+def test_a_metric_of_scenes_is_not_tested_twice_where_nothing_is_junk() -> None:
+    groups = np.arange(20)
+    of_good, of_bad, lenient = (np.repeat([1.0, 0.0], [right, 20 - right]) for right in (18, 8, 20))
+
+    def pair(metric: str, a: Floats) -> Pair:
+        return Pair("flat", metric, "good", "bad", rates_tested(a, of_bad, groups))
+
+    headline = ["accuracy_at_1", "accuracy_at_1_scene", "accuracy_at_3"]
+    first, third = pair("accuracy_at_1", of_good), pair("accuracy_at_3", of_bad)
+    same = corrected([first, pair("accuracy_at_1_scene", of_good), third], headline)
+    assert [one.tests for one in same] == [2, 2, 2]
+    assert same[0].p_holm == same[1].p_holm == 2 * same[0].p
+    other = corrected([first, pair("accuracy_at_1_scene", lenient), third], headline)
+    assert [one.tests for one in other] == [3, 3, 3]
 
 
 def test_queries_of_one_photograph_are_weaker_evidence(searched: Callable[..., Files]) -> None:

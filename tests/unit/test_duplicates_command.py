@@ -4,6 +4,7 @@ import csv
 import json
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lookalike.cli.duplicate_search import calibration, defaults
 from lookalike.cli.duplicate_search.alignment import Verdict, compare, mirror, prepare
 from lookalike.cli.duplicate_search.comparing import SURE, Pairs
 from lookalike.cli.main import app
+from lookalike.embed.models.hash import Hasher
 from phone_folder import compressed, scene_canvas, take_shot
 
 COPIES = {"resaved.webp", "small.jpg", "captioned.png", "mirrored.jpg", "cropped.jpg", "sub/Füße 日本.jpg"}
@@ -34,6 +36,14 @@ def png_header(width: int, height: int) -> bytes:
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks.items()
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _home_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The vector store."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOOKALIKE_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +159,13 @@ def test_nothing_in_the_folder_changes_and_results_are_beside_it(photos: Path, t
     assert all(Path(row["image"]).is_file() for row in rows)
 
 
+def test_a_second_search_computes_no_vector_again(
+    photos: Path, found: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hasher, "encode", lambda *_: pytest.fail("computed again"))
+    assert json.loads(run(photos, "--json").stdout) == found
+
+
 def test_against_lists_what_is_in_both_folders(photos: Path, tmp_path: Path) -> None:
     other = tmp_path / "training"
     other.mkdir()
@@ -212,7 +229,9 @@ def test_pixels_tell_a_copy_from_another_shot_and_from_a_stranger() -> None:
     canvas = scene_canvas(draw)
     shots = [grey(take_shot(canvas, draw).resize((320, 240))) for _ in range(4)]
     assert {compare(shots[0], shot) for shot in shots[1:]} == {Verdict.OTHER}
-    assert compare(grey(first), grey(photograph(7, (320, 240)))) is Verdict.UNKNOWN
+    assert compare(grey(first), grey(photograph(7, (320, 240)))) is Verdict.OTHER
+    sky = Image.linear_gradient("L").resize((320, 240))
+    assert compare(grey(sky), grey(sky)) is Verdict.UNKNOWN  # nothing to recognize it by
 
 
 def pairs_of(scores: list[float], wrong: list[float], images: int) -> Pairs:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,22 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def cached(vit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the export of the ViT, which another folder has made."""
+    folder = tmp_path_factory.mktemp("cached")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOOKALIKE_CACHE", str(folder / "cache"))
+        made(transformers_entry(vit), folder)
+    return folder / "cache"
+
+
+@pytest.fixture
+def filled_cache(cached: Path, cache: Path) -> Path:
+    """A cache of this test alone, with that export."""
+    return Path(shutil.copytree(cached, cache))
 
 
 @pytest.mark.parametrize(("architecture", "feature"), FEATURES)
@@ -216,7 +233,7 @@ def test_a_network_with_other_vectors_is_embedded_by_torch(
 
 
 def test_without_onnxruntime_torch_embeds(
-    vit: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    vit: Path, tmp_path: Path, filled_cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     weights, path = made(transformers_entry(vit), tmp_path)
     real = exported.importlib.util.find_spec
@@ -244,9 +261,9 @@ def test_torch_uses_a_gpu_that_the_driver_lists(vit: Path, tmp_path: Path, monke
 
 
 def test_another_folder_takes_the_export_from_the_cache(
-    vit: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    vit: Path, tmp_path: Path, cached: Path, filled_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = store.read_json(made(transformers_entry(vit), tmp_path)[1], Export)
+    first = store.read_json(cached.parent / "export/export.json", Export)
     monkeypatch.setattr(export, "_write", None)  # exporting again would fail
     weights, path = made(transformers_entry(vit), tmp_path, "elsewhere")
     assert store.read_json(path, Export) == first
@@ -255,18 +272,15 @@ def test_another_folder_takes_the_export_from_the_cache(
 
 @pytest.mark.parametrize("damage", ["network.onnx", "network.json"])
 def test_a_damaged_cache_is_replaced(
-    damage: str, vit: Path, tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+    damage: str, vit: Path, tmp_path: Path, filled_cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made(transformers_entry(vit), tmp_path)
-    (file,) = cache.glob(f"exports/*/{damage}")
-    content = file.read_bytes()
-    file.unlink()  # it is linked to the first folder's
-    file.write_bytes(content[:-100])
+    (file,) = filled_cache.glob(f"exports/*/{damage}")
+    file.write_bytes(file.read_bytes()[:-100])
     weights, path = made(transformers_entry(vit), tmp_path, "elsewhere")
     assert "the cached export cannot be used, exporting again" in caplog.text
     assert_same_vectors(transformers_entry(vit), weights, path)
-    assert len([*cache.glob("exports/*")]) == 1
-    assert export_cache.restore(next(cache.glob("exports/*")), tmp_path / "third")
+    (replaced,) = filled_cache.glob("exports/*")
+    assert export_cache.restore(replaced, tmp_path / "third")
 
 
 def test_a_cache_that_cannot_be_written_is_only_logged(

@@ -2,9 +2,13 @@
 
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
+import uvicorn
+import yaml
+from starlette.testclient import TestClient
 from typer.testing import CliRunner, Result
 
 from conftest import ImageFolder, made_image
@@ -14,10 +18,16 @@ from lookalike.cli.workflow_run import Workflow
 from lookalike.embed import catalogue, embed
 from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.index.build import IndexJob, build
+from lookalike.io import store
+from lookalike.io.formats.answers import Answer
+from lookalike.io.formats.base import Estimate
+from lookalike.io.formats.records import Comparisons
 from lookalike.job.errors import LookalikeError
 from lookalike.plan.plan import Plan
 from lookalike.sample import sample as datasets
 from lookalike.sample.shard import ShardJob, write_shards
+
+NONE = {"estimate": Estimate(value=None, low=None, high=None, n=0)}
 
 
 @pytest.fixture
@@ -124,6 +134,37 @@ def test_a_broken_image_is_refused_before_anything_is_embedded(calls: list[list[
 def test_what_contradicts_is_a_usage_error(calls: list[list[str]]) -> None:
     for options in (["Pictures", "--experiment", "demo"], ["--index", "flat"], ["--sheet", "a.png", "--no-sheet"]):
         find("photo.png", *options, status=2)
+
+
+def test_a_comparison_of_a_folder_serves_all_of_its_images(
+    calls: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configfile = Path("home/mine.yaml").resolve()
+    configfile.write_text(yaml.safe_dump({"experiments": {"mine": {"dataset": "coco", "models": ["pixels"]}}}))
+    answer = Answer(need="someone_looks", metric="accuracy_at_1", index="flat", verdict="only", best=["pixels"], **NONE)
+    made = Comparisons(experiment="mine", comparisons=[], answers={"someone_looks": answer})
+    store.write_json(made, "home/results/reports/mine/comparisons.json")
+    runs.remember(runs.Run(folder=str(Path("Pictures").resolve()), experiment="mine", configfile=str(configfile)))
+    images: list[int] = []
+
+    def run(started: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        with TestClient(started.config.app, base_url="http://localhost") as client:
+            images.append(client.get("/facts").json()["images"])
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    result = CliRunner().invoke(app, ["serve", "--port", "0"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("http://127.0.0.1:")
+    assert (images, len(calls)) == ([8], 1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        busy = CliRunner().invoke(app, ["serve", "mine", "--port", port])
+    assert busy.stderr.startswith(f"lookalike: --host 127.0.0.1 --port {port}: cannot be listened on (")
+    found = CliRunner().invoke(app, ["find", "photo.png", "--no-sheet"])
+    why = "which ranks the right image first most often in mine"
+    assert found.stderr == f"model: pixels, {why}\n", "in the folder of the last comparison"
+    shutil.rmtree("home/results/reports")
+    assert "the largest that is available locally" in CliRunner().invoke(app, ["find", "photo.png"]).stderr
 
 
 def test_runs_are_remembered_each_in_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,12 +34,28 @@ def make(tile=144, folder="results/photo-tiles/images"):
     return table
 
 
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory):
+    """The demo's tiles in a folder to be read only: their table, what was logged, and the folder."""
+    folder, logged = tmp_path_factory.mktemp("tiles"), []
+    handler = logging.Handler()
+    handler.emit = lambda record: logged.append(record.getMessage())
+    logger = logging.getLogger("lookalike")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(logger, "level", logging.INFO)
+        logger.addHandler(handler)
+        table = make()
+        logger.removeHandler(handler)
+    return table, "\n".join(logged), folder
+
+
 def hashes(folder):
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in Path(folder).iterdir()}
 
 
-def test_the_demo_has_about_175_references_from_19_photographs():
-    table = MANIFEST.check(make(), "the manifest")
+def test_the_demo_has_about_175_references_from_19_photographs(tiles):
+    table = MANIFEST.check(tiles[0], "the manifest")
 
     assert 170 <= table.num_rows <= 180
     assert (
@@ -47,8 +63,11 @@ def test_the_demo_has_about_175_references_from_19_photographs():
     )
 
 
-def test_every_row_is_a_reference_whose_file_has_the_recorded_size():
-    for row in make().to_pylist():
+def test_every_row_is_a_reference_whose_file_has_the_recorded_size(tiles, monkeypatch):
+    table, _, folder = tiles
+    monkeypatch.chdir(folder)
+
+    for row in table.to_pylist():
         data = images.read_row(row)
         assert row["root"] == "results/photo-tiles/images"
         assert row["path"] == f"images-{shard_of(row['image_id'], 2):05d}.zip!{row['image_id']}"
@@ -60,21 +79,20 @@ def test_every_row_is_a_reference_whose_file_has_the_recorded_size():
             assert (tile.format, tile.mode, tile.size) == ("PNG", "RGB", (144, 144))
 
 
-def test_flat_tiles_are_left_out_and_counted(caplog):
-    with caplog.at_level(logging.INFO):
-        table = make()
+def test_flat_tiles_are_left_out_and_counted(tiles, monkeypatch):
+    table, logged, folder = tiles
+    monkeypatch.chdir(folder)
 
-    assert f"made {table.num_rows} tiles of 144 px, left out 18 flat ones" in caplog.text
+    assert f"made {table.num_rows} tiles of 144 px, left out 18 flat ones" in logged
     for row in table.to_pylist():
         tile = images.load(row["root"], row["path"])
         assert np.asarray(tile.convert("L")).std() >= photo_tiles.FLAT
 
 
-def test_two_runs_give_the_same_bytes():
-    make(tile=200, folder="a")
-    make(tile=200, folder="b")
+def test_two_runs_give_the_same_bytes(tiles):
+    make(folder="again")
 
-    assert hashes("a") == hashes("b")
+    assert hashes("again") == hashes(tiles[2] / "results/photo-tiles/images")
 
 
 def test_the_grid_is_centered():

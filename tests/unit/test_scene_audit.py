@@ -168,3 +168,32 @@ def test_misses_beyond_the_limit_are_counted(
 def test_without_misses_no_image_is_read(tmp_path: Path, phone: PhoneFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "read_row", lambda row: pytest.fail(f"{row} was read"))
     assert not Search(tmp_path, phone).audit({"q-scene002-0.jpg": ["scene002-0.jpg"]}).num_rows
+
+
+def test_candidates_are_audited_as_well_from_the_highest_score_down(tmp_path: Path, phone: PhoneFolder) -> None:
+    search = Search(tmp_path, phone)
+    search.candidates = {
+        "q-scene000-0.jpg": [("scene000-1.jpg", 0.95)],  # audited as a miss
+        "q-scene002-0.jpg": [("scene002-0.jpg", 0.9), ("scene002-1.jpg", 0.8), ("scene005-1.jpg", 0.3)],  # a hit
+    }
+    rows = {(row["query_id"], row["reference_id"]): row["verdict"] for row in search.audit(FOUND).to_pylist()}
+    assert len(rows) == 6 + 2
+    assert rows["q-scene002-0.jpg", "scene005-1.jpg"] == OTHER
+    assert rows["q-scene002-0.jpg", "scene002-1.jpg"] == SAME_SCENE
+    assert ("q-scene002-0.jpg", "scene002-0.jpg") not in rows, "it is right"
+    assert store.read_provenance(tmp_path / "audit.parquet")["pooled_from"] is None
+
+
+def test_candidates_beyond_the_limit_are_said_to_be_missing(
+    tmp_path: Path, phone: PhoneFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stage, "AT_ONCE", 1)
+    monkeypatch.setattr(stage, "MOST_POOLED", 1)
+    search = Search(tmp_path, phone)
+    search.candidates = {
+        "q-scene002-0.jpg": [("scene003-1.jpg", 0.75), ("scene004-1.jpg", 0.5), ("scene005-1.jpg", 0.25)]
+    }
+    assert search.audit({"q-scene002-0.jpg": ["scene002-0.jpg"]}).num_rows == 1
+    pooled_from = store.read_provenance(tmp_path / "audit.parquet")["pooled_from"]
+    assert 0.5 < pooled_from < 0.51, "below it, something is unknown"
+    assert "the limit of 1 pairs is reached: 2 candidates are not audited" in caplog.text

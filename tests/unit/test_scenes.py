@@ -9,10 +9,12 @@ import pytest
 
 from lookalike.io import identity, store
 from lookalike.io.formats.audit import BY_FEATURES, NOT_AUDITED, OTHER, SAME_SCENE
-from lookalike.io.formats.tables import AUDIT, NEAR_DUPLICATES
+from lookalike.io.formats.tables import AUDIT, NEAR_DUPLICATES, NEIGHBORS
 from lookalike.job.errors import LookalikeError
-from lookalike.metrics.evaluation import Evaluation, Results, evaluate
-from tables import images_table, truth_table, write_search
+from lookalike.metrics.evaluation import Evaluation, Results, evaluate, pooled
+from lookalike.metrics.ranking import at_k, rank
+from lookalike.metrics.scenes import Scenes, outcomes_of_scenes, read_scenes
+from tables import MADE, images_table, neighbors_table, truth_table, write_search
 
 REFERENCES = ["barn", "barn-resaved", "barn-other-shot", "cat", "cat-copy", "dune", "elk"]
 QUERIES = ["q1", "q2", "q3", "q4", "q5"]
@@ -184,3 +186,91 @@ def test_near_duplicates_of_other_images_are_refused(judge: Judge) -> None:
     changed = images.drop_columns(["content_hash"]).append_column("content_hash", pa.array(["x"] * images.num_rows))
     with pytest.raises(LookalikeError, match=r"near.parquet: was made from other images"):
         evaluate(results, truth_table(TRUTH), changed, searched=len(REFERENCES), k=3)
+
+
+def test_pooled_metrics_without_junk_are_those_of_the_documentation(judge: Judge) -> None:
+    """docs/near-duplicates.md: of equal scores, wrong answers rank first."""
+    evaluation = judge.evaluate()
+    metrics = pooled(evaluation)
+    assert metrics["uap_scene"].value == pytest.approx((1 / 3 + 2 / 4 + 3 / 6 + 4 / 11) / 4)
+    assert metrics["recall_at_p90_scene"].value == 0
+    strict = evaluation.predictions["uap"]
+    assert evaluation.has_junk
+    assert evaluation.of_scenes is not None
+    assert (len(strict.right), len(evaluation.of_scenes.right)) == (17, 14)  # two copies and another shot are left out
+    assert evaluation.of_scenes.matches.sum() == 4
+
+
+def test_where_nothing_is_junk_pooled_metrics_are_the_strict_ones(judge: Judge) -> None:
+    judge.near, judge.verdicts = {}, {}
+    evaluation = judge.evaluate()
+    metrics = pooled(evaluation)
+    assert not evaluation.has_junk
+    for name in ("uap", "recall_at_p90"):
+        assert metrics[f"{name}_scene"] is metrics[name]
+
+
+def test_junk_among_the_candidates_of_a_query_that_found_its_match_counts(judge: Judge) -> None:
+    before = pooled(judge.evaluate())["uap_scene"].value
+    judge.verdicts = {**VERDICTS, ("q1", "elk", "barn"): SAME_SCENE}  # 0.7, before the last right answer
+    after = pooled(judge.evaluate())["uap_scene"].value
+    assert after == pytest.approx((1 / 3 + 2 / 4 + 3 / 6 + 4 / 10) / 4)
+    assert after != before
+
+
+@pytest.mark.parametrize(("pooled_from", "known"), [(None, True), (0.55, True), (0.65, False)])
+def test_an_audit_that_ends_before_the_last_right_answer_leaves_pooled_metrics_unknown(
+    judge: Judge, pooled_from: float | None, known: bool
+) -> None:
+    judge.pooled_from = pooled_from
+    evaluation = judge.evaluate()
+    metrics = pooled(evaluation)
+    assert (metrics["uap_scene"].value is not None, metrics["recall_at_p90_scene"].value is not None) == (known, known)
+    assert values(evaluation, "accuracy_at_1_scene") == [1, 1, 0, 1], "of the misses alone"
+
+
+def test_an_audit_of_other_candidates_is_refused(judge: Judge) -> None:
+    results, images = judge.results()
+    again = write_search(judge.folder / "other.parquet", {**FOUND, "q5": [("cat", 0.9)]}, len(QUERIES))
+    store.write_table(store.read_table(again.candidates, NEIGHBORS), results.candidates, NEIGHBORS, MADE)
+    with pytest.raises(LookalikeError, match=r"audit.parquet: was made from another version of .*n\.candidates"):
+        read_scenes(judge.folder / "audit.parquet", None, results.neighbors, results.candidates, images)
+
+
+def test_in_a_labelled_collection_copies_of_the_query_are_junk_and_not_positives(judge: Judge) -> None:
+    """docs/collections.md: `cat-saved` shows the image of `cat`, `tom` another cat."""
+    classes = {"cat": "cat", "cat-saved": "cat", "tom": "cat", "elk": "elk", "elk-saved": "elk"}
+    found = {
+        "cat": [("cat-saved", 0.9), ("elk", 0.8), ("tom", 0.7), ("elk-saved", 0.6)],
+        "tom": [("cat", 0.9), ("cat-saved", 0.8), ("elk", 0.7), ("elk-saved", 0.6)],
+        "cat-saved": [("cat", 0.9), ("tom", 0.8), ("elk", 0.7), ("elk-saved", 0.6)],
+        "elk": [("tom", 0.9), ("elk-saved", 0.8), ("cat", 0.7), ("cat-saved", 0.6)],
+    }
+    images = images_table(list(classes), list(classes), brought={"class": classes})
+    ranking = rank(neighbors_table(found), truth_table([]), images, searched=5, kept=4)
+    near = {"cat": ["cat", "cat-saved"], "elk": ["elk", "elk-saved"]}
+    same = np.array(
+        [list(classes).index(next((one for one, all_ in near.items() if name in all_), name)) for name in classes]
+    )
+    scenes = Scenes(same, np.full(5, -1), AUDIT.schema().empty_table())
+    outcomes = outcomes_of_scenes(
+        neighbors_table(found),
+        truth_table([]),
+        images,
+        scenes,
+        strict=at_k(ranking, 3),
+        ranking=ranking,
+        searched=5,
+    )
+    strict = at_k(ranking, 3)["accuracy_at_1"]
+    lenient = outcomes["accuracy_at_1_scene"]
+    assert strict is not None
+    assert lenient is not None
+    by_query = dict(zip(classes, zip(strict, lenient, strict=True), strict=True))
+    assert by_query["cat"] == (1, 0), "without its own copy, an elk is first"
+    assert by_query["tom"] == (1, 1)
+    assert by_query["cat-saved"] == (1, 1)
+    assert by_query["elk"] == (0, 0), "nothing but its own image is in its class: the strict outcome stays"
+    at_three = outcomes["accuracy_at_3_scene"]
+    assert at_three is not None
+    assert at_three.tolist() == [1, 1, 1, 1, 0]

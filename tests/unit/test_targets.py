@@ -115,6 +115,14 @@ def test_a_threshold_that_only_suited_these_queries_does_not_hold() -> None:
     assert found.verdict == "does not hold"
 
 
+def test_a_precise_cut_that_accepts_too_few_groups_needs_more_queries() -> None:
+    # 95 % needs 59 groups without an error, and 30 are accepted; of twice as many queries, 60 would be
+    found = target(predictions([1] * 30 + [0] * 40 + [1] * 40), 95, queries=110, with_match=70)
+    assert found.transfer.precision.value is not None
+    assert found.transfer.precision.value > 0.95
+    assert (found.safe, found.verdict, found.queries_needed) == (None, "too few queries", 217)
+
+
 def test_without_a_precise_cut_nothing_can_be_used() -> None:
     found = target(predictions([0] * 40 + [1] * 40), 90, queries=80, with_match=40)
     assert (found.seen, found.safe, found.verdict) == (None, None, "does not hold")

@@ -29,7 +29,6 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     tree.write_images("photos", *range(6))
     tree.write_images("queries", 50)
     monkeypatch.setattr(Tree, "environment", {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests/faulty")})
-    monkeypatch.setattr(Tree, "forked", False)  # a fork does not load what is in PYTHONPATH now
     return tree
 
 

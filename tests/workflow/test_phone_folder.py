@@ -12,7 +12,7 @@ MODELS = ["efficientnet-lite0", "pixels"]
 
 def test_the_headline_of_a_phone_folder_is_right_for_both_needs(tmp_path: Path) -> None:
     """Strictly, other shots of the right scene are misses; the answer is by what a person would call right."""
-    entry = {**phone_folder.make(tmp_path / "photos", scenes=12).entry(), "k": 5}
+    entry = {**phone_folder.make(tmp_path / "photos", scenes=30).entry(), "k": 5}
     tree = Tree.new(
         tmp_path / "tree",
         {
@@ -28,16 +28,20 @@ def test_the_headline_of_a_phone_folder_is_right_for_both_needs(tmp_path: Path) 
     measured = {
         model: json.loads((tree.folder / f"results/phone/metrics/{model}/flat.json").read_text()) for model in MODELS
     }
-    # Strictly, the network seems to miss most queries; but most of what it found shows the right scene or image.
-    network = measured["efficientnet-lite0"]["metrics"]
-    assert network["accuracy_at_1"]["value"] < 0.3
-    assert network["accuracy_at_1_scene"]["value"] > 0.6
-    assert looks["metric"] == "accuracy_at_1_scene"
-    of_top = measured[looks["best"][0]]["metrics"]
-    assert looks["estimate"]["value"] == of_top["accuracy_at_1_scene"]["value"] > looks["strict"]["value"]
-    assert looks["strict"] == of_top["accuracy_at_1"]
-    (strictly,) = [one["verdict"] for one in compared["comparisons"] if one["metric"] == "accuracy_at_1"]
-    assert (strictly, looks["verdict"]) == ("worse", "cannot tell")
+    # Strictly, models look equal, and none can act alone; but most of what the network found shows the right scene.
+    network, thumbnail = (measured[model]["metrics"] for model in MODELS)
+    verdicts = {one["metric"]: one["verdict"] for one in compared["comparisons"]}
+    assert abs(network["accuracy_at_1"]["value"] - thumbnail["accuracy_at_1"]["value"]) < 0.15
+    assert network["accuracy_at_1_scene"]["value"] > thumbnail["accuracy_at_1_scene"]["value"] + 0.1
+    assert (verdicts["accuracy_at_1"], verdicts["accuracy_at_1_scene"]) == ("cannot tell", "better")
+    assert network["recall_at_p90"]["value"] < 0.1 < network["recall_at_p90_scene"]["value"]
+    for answer in (looks, acts):
+        assert answer["metric"].endswith("_scene")
+        of_top = measured[answer["best"][0]]["metrics"]
+        strict = answer["metric"].removesuffix("_scene")
+        assert answer["estimate"] == of_top[answer["metric"]]
+        assert answer["strict"] == of_top[strict]
+    assert (looks["best"], looks["verdict"]) == ([MODELS[0]], "best")
     # each answer is the one that its metric and the tests give
     for answer in (looks, acts):
         values = {model: measured[model]["metrics"][answer["metric"]]["value"] for model in MODELS}
@@ -54,9 +58,7 @@ def test_the_headline_of_a_phone_folder_is_right_for_both_needs(tmp_path: Path) 
     (looking, acting), (compared_by, _) = (
         re.findall(rf'<p class="{part}">(.*)</p>', page)[:2] for part in ("answer", "more")
     )
-    assert "if another image of the same scene is a miss)" in looking
-    assert "EfficientNet-Lite0 is not significantly different from " in compared_by
-    assert "Yet by Accuracy@1, EfficientNet-Lite0 is significantly worse than " in compared_by
-    assert acts["threshold"] == "too few queries"
-    assert "90\N{NO-BREAK SPACE}% precision (unverified: too few queries)" in acting
+    assert all("if another image of the same scene is a miss)" in sentence for sentence in (looking, acting))
+    assert compared_by == "EfficientNet-Lite0 is significantly better than the other model."
+    assert "90\N{NO-BREAK SPACE}% precision" in acting
     assert "Misses that may be right." in page

@@ -22,8 +22,8 @@ def check(
 ) -> None:
     """Check that a downloaded data set (disc21, flickr30k, coco) is complete, and estimate what a run costs.
 
-    Makes the same checks as a run, Python packages included, and writes nothing. Exits with status 1 if something is
-    missing, otherwise with 0.
+    Makes the same checks as a run, Python packages included, and writes nothing.
+    Exits with status 1 if something is missing, otherwise with 0.
 
     \b
     Example:

@@ -281,7 +281,7 @@ def _show(known: Catalogue, trial: Trial, facts: dict[str, Any], as_json: bool) 
 
 def _next(trial: Trial) -> list[str]:
     """What to type next."""
-    return ["lookalike find IMAGE", f"lookalike use {trial.name} --precision 95"]
+    return ["lookalike find IMAGE", f"lookalike use {trial.name} --precision 95", f"lookalike serve {trial.name}"]
 
 
 def _percent(value: float | None) -> str:

@@ -39,7 +39,8 @@ PruneStore = Annotated[
 def doctor(prune_store: PruneStore = None) -> None:
     """Check this machine: packages, GPUs and which processes claim them, SLURM, caches, and folders to write to.
 
-    Run it where you would type `snakemake`. Starts nothing and sends nothing. Exits with status 1 if a run would fail.
+    Run it where you would type `snakemake`. Starts nothing and sends nothing.
+    Exits with status 1 if a run would fail.
 
     \b
     Examples:

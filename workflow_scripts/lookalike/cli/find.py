@@ -10,7 +10,7 @@ import typer
 from lookalike.cli import compare_configuration, indexed, runs, workflow_run
 from lookalike.cli import sheet as contact_sheet
 from lookalike.cli.indexed import Stored
-from lookalike.cli.options import THREADS, ConfigFiles, Cores, Json, ModelName, Results, Threads, Verbose
+from lookalike.cli.options import THREADS, ConfigFiles, Cores, Json, Results, Threads, Verbose
 from lookalike.cli.output import print_json, print_table
 from lookalike.cli.runs import LOOKS, RESULTS, Run
 from lookalike.cli.snapshot import has_changed
@@ -30,7 +30,7 @@ Photo = Annotated[Path, typer.Argument(metavar="IMAGE", exists=True, dir_okay=Fa
 IndexName = Annotated[
     str | None, typer.Option("--index", help="One of the experiment's indexes; the first by default.")
 ]
-K = Annotated[int, typer.Option("-k", min=1, help="Number of images to find.")]
+K = Annotated[int, typer.Option("-k", min=1, help="Number of images to find; fewer if there are fewer.")]
 Sheet = Annotated[
     Path | None,
     typer.Option("--sheet", dir_okay=False, help="File for the contact sheet; IMAGE-MODEL.png by default."),
@@ -43,14 +43,16 @@ def find(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FOLDER]",
+            metavar="FOLDER",
             exists=True,
             file_okay=False,
             help="Where to search; by default what was compared last.",
         ),
     ] = None,
     *,
-    model: ModelName = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A model of the catalogue; by default the best of the comparison.")
+    ] = None,
     experiment: Annotated[
         str | None, typer.Option("--experiment", help="Search the references of this experiment instead of a folder.")
     ] = None,
@@ -92,7 +94,9 @@ def find(
     else:
         if index_name or configfile or results != RESULTS:
             raise typer.BadParameter("--index, --configfile and --results require --experiment.")
-        catalogue, stored = _of_folder(image, folder, model, cores, verbose=verbose)
+        folder = folder or _last_folder(image)
+        again = ["lookalike", "find", str(image), str(folder)]
+        catalogue, stored = of_folder(folder, model, again, cores, verbose=verbose)
     out = None if no_sheet else sheet or Path(f"{image.stem}-{stored.model}.png")
     _check_sheet(image, out)
     neighbors = indexed.Loaded(catalogue, stored, threads).find(data, str(image), k)
@@ -140,15 +144,18 @@ def search(
     )
 
 
-def _of_folder(
-    image: Path, folder: Path | None, model: str | None, cores: int, *, verbose: bool
+def _last_folder(image: Path) -> Path:
+    run = next(iter(runs.remembered()), None)
+    if run is None:
+        raise LookalikeError(f"there is no comparison yet. Name a folder: lookalike find {image} FOLDER")
+    return Path(run.folder)
+
+
+def of_folder(
+    folder: Path, model: str | None, again: list[str], cores: int, *, verbose: bool
 ) -> tuple[Catalogue, Stored]:
-    """The index of all images of a folder, after what is new was embedded."""
-    run = runs.of_folder(folder) if folder else next(iter(runs.remembered()), None)
-    if folder is None:
-        if run is None:
-            raise LookalikeError(f"there is no comparison yet. Name a folder: lookalike find {image} FOLDER")
-        folder = Path(run.folder)
+    """The index of all images of a folder, after what is new was embedded; ``again`` is the command to repeat."""
+    run = runs.of_folder(folder)
     place = Path(run.configfile).parent if run else runs.home()
     name = f"{runs.words(folder)}-{runs.digest(folder)}"
     file = place / f"{name}.yaml"
@@ -165,10 +172,10 @@ def _of_folder(
     stored = Stored(name, model, INDEX, catalogue.results / name)
     options = _pending(catalogue, stored)
     if options is not None:
-        again = shlex.join(["lookalike", "find", str(image), str(folder), "--model", model])
         target = str(stored.faiss.relative_to(place))
         say(f"{folder}: embedding what is new")
-        workflow_run.run(Workflow(place, files, [target], name, cores), options, verbose=verbose, again=again)
+        repeat = shlex.join([*again, "--model", model])
+        workflow_run.run(Workflow(place, files, [target], name, cores), options, verbose=verbose, again=repeat)
     return catalogue, stored
 
 
@@ -188,11 +195,10 @@ def _pending(catalogue: Catalogue, stored: Stored) -> list[str] | None:
 def _best(catalogue: Catalogue, run: Run | None) -> tuple[str, str]:
     """The model to search with, and why: the best of the folder's comparison, of the last one, or the largest."""
     for candidate in (run, next(iter(runs.remembered()), None)):
-        if candidate is None:
-            continue
-        best = runs.of_run(candidate).order(LOOKS)[0][0]
-        if best in catalogue.plan.config.models:
-            return best, f"which ranks first most often in {candidate.experiment}"
+        compared = runs.comparisons_of(candidate) if candidate else None
+        best = runs.order(compared, LOOKS)[0][0] if compared else ""
+        if candidate and best in catalogue.plan.config.models:
+            return best, f"which ranks the right image first most often in {candidate.experiment}"
     sizes = {
         name: catalogue.plan.config.models[name].about.parameters or 0
         for name in catalogue.model_names

@@ -35,8 +35,9 @@ def fuse(
 ) -> None:
     """Fuse the neighbors that several models found, and compare the result with each model alone.
 
-    Two methods are tried: the sum of scaled scores (CombSUM) and of reciprocal ranks (reciprocal rank fusion). Nothing
-    is embedded or searched again; only the neighbors that the run kept are used.
+    Two methods are tried: the sum of scaled scores (CombSUM) and of reciprocal
+    ranks (reciprocal rank fusion). Nothing is embedded or searched again; only the
+    neighbors that the run kept are used.
 
     \b
     Example:
@@ -44,6 +45,7 @@ def fuse(
     """
     catalogue = Catalogue.open(configfile, results)
     entry = catalogue.experiment(experiment)
+    models = [name for text in models for name in text.split(",")]
     if len(set(models)) < max(2, len(models)):
         raise typer.BadParameter("name two or more different models.")
     for model in models:

@@ -86,6 +86,10 @@ class Loaded:
             if (image_id := str(self.ids[number])) and (row := self.row(image_id))
         ]
 
+    def number(self, image_id: str) -> int:
+        """The row of the index that an image has; -1 if it is not in it."""
+        return int(pc.index(self.ids, pa.scalar(image_id, self.ids.type)).as_py())
+
     def row(self, image_id: str) -> dict[str, Any]:
         """The sample's row of an image. Raises LookalikeError for an id that it does not have."""
         at = pc.index(self.rows["image_id"], pa.scalar(image_id, pa.string())).as_py()

@@ -18,6 +18,7 @@ from lookalike.cli import (
     models,
     pair,
     schema,
+    serve,
     use,
     workflow,
 )
@@ -56,11 +57,13 @@ app = typer.Typer(
 )
 app.command()(compare.compare)
 app.command()(find.find)
+app.command()(duplicates.duplicates)
 app.command()(use.use)
+app.command()(serve.serve)
 app.command("search", hidden=True)(find.search)
 app.command("try", hidden=True)(compare.try_folder)  # `try` is a Python keyword
 for command in (
-    *(duplicates.duplicates, pair.pair, models.models, fetch.fetch, check.check, doctor.doctor, schema.schema),
+    *(pair.pair, models.models, fetch.fetch, check.check, doctor.doctor, schema.schema),
     *(export.export, fuse.fuse, workflow.workflow),
 ):
     app.command()(command)

@@ -30,9 +30,9 @@ ModelNames = Annotated[
 ]
 ModelName = Annotated[str | None, typer.Option("--model", help="One of the experiment's models; by default the best.")]
 Precision = Annotated[
-    int, typer.Option("--precision", help="Share of the accepted pairs that are correct, in percent: 90, 95 or 99.")
+    int, typer.Option("--precision", help="Share of the accepted pairs that must be correct, in percent: 90, 95 or 99.")
 ]
-Cores = Annotated[int, typer.Option("--cores", min=1, help="CPU cores of a run.")]
+Cores = Annotated[int, typer.Option("--cores", min=1, help="CPU cores.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show the output of Snakemake.")]
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON to standard output.")]
 

@@ -96,8 +96,7 @@ class Finished:
 
     def order(self, need: str) -> list[tuple[str, str]]:
         """Models with their index for a need: the best first, then those that may be as good, then the worse ones."""
-        answer = self.comparisons.answers.get(need) or self.comparisons.answers[LOOKS]
-        return [(model, answer.index) for model in (*answer.best, *answer.worse)]
+        return order(self.comparisons, need)
 
     def metrics(self, model: str, index: str) -> Metrics:
         """What was measured for a model with an index."""
@@ -139,7 +138,19 @@ def finished(name: str | None, configfile: Sequence[Path] | None = None, results
 def last() -> Finished | None:
     """The last comparison; None where there is no such, or no longer its results."""
     run = next(iter(remembered()), None)
-    return of_run(run) if run and _comparisons(run.results, run.experiment).exists() else None
+    return of_run(run) if run and comparisons_of(run) else None
+
+
+def comparisons_of(run: Run) -> Comparisons | None:
+    """The answers of a comparison; None where its results were deleted."""
+    path = _comparisons(run.results, run.experiment)
+    return store.read_json(path, Comparisons) if path.exists() else None
+
+
+def order(comparisons: Comparisons, need: str) -> list[tuple[str, str]]:
+    """As ``Finished.order``."""
+    answer = comparisons.answers.get(need) or comparisons.answers[LOOKS]
+    return [(model, answer.index) for model in (*answer.best, *answer.worse)]
 
 
 def _comparisons(results: Path, experiment: str) -> Path:

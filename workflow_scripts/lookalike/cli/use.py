@@ -20,7 +20,7 @@ HOLDS = "holds"
 def use(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="A comparison, or an experiment that has been run; the last by default."),
+        typer.Argument(metavar="NAME", help="A comparison, or an experiment that has been run; the last by default."),
     ] = None,
     *,
     precision: Precision = 95,

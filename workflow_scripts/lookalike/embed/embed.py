@@ -85,15 +85,7 @@ def embed_shard(job: EmbedJob) -> None:
         "made_by": "lookalike embed",
         "model": job.model,
         "shard_sha256": shard_sha256,
-        "key": job.key,
-        "code": job.code,
-        "weights": fetched.model_dump(),
-        "weights_sha256": weights_sha256(fetched),
-        "dtypes": {"compute": encoder.compute_dtype, "stored": entry.stored_dtype},
-        "engine": encoders.engine(encoder),
-        "export": encoders.export(encoder),
-        "decoders": {name: version for name in DECODERS if (version := features.version(name))},
-        "versions": {**encoder.versions, **store.versions("pyarrow", *(kind.package for kind in phone_formats.KINDS))},
+        **decides(job.key, job.code, fetched, encoder),
     }
     kept = VectorStore(job.vector_store, provenance) if job.vector_store and entry.reusable else None
     notes = Path(job.timing_out).with_suffix(".in_work")
@@ -206,6 +198,21 @@ def embed_image(data: bytes, path: str, encoder: encoders.Encoder, key: str) -> 
     vectors = encoder.encode(encoder.prepare(image)[None])
     stored = rounded(vectors, np.dtype(encoders.parse(key).stored_dtype), [path])
     return np.asarray(stored[0], np.float32)
+
+
+def decides(key: str, code: str, weights: Weights, encoder: encoders.Encoder) -> dict[str, Any]:
+    """What decides the vectors beside the images, for a footer; parameters as in ``EmbedJob``."""
+    return {
+        "key": key,
+        "code": code,
+        "weights": weights.model_dump(),
+        "weights_sha256": weights_sha256(weights),
+        "dtypes": {"compute": encoder.compute_dtype, "stored": encoders.parse(key).stored_dtype},
+        "engine": encoders.engine(encoder),
+        "export": encoders.export(encoder),
+        "decoders": {name: version for name in DECODERS if (version := features.version(name))},
+        "versions": {**encoder.versions, **store.versions("pyarrow", *(kind.package for kind in phone_formats.KINDS))},
+    }
 
 
 def weights_sha256(weights: Weights) -> str:

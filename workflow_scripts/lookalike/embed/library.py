@@ -20,14 +20,16 @@ from PIL import Image
 from lookalike.embed import encoders, export
 from lookalike.embed.batches import Embedded
 from lookalike.embed.catalogue import Catalogue, offline
-from lookalike.embed.embed import Row, embed_rows
+from lookalike.embed.embed import Row, decides, embed_rows
 from lookalike.embed.file_hashes import cache_folder
 from lookalike.embed.onnx_session import cuda_devices
+from lookalike.embed.reuse import Known, embed_missing
 from lookalike.embed.watched import Watched
 from lookalike.io import archives, images, in_work, store
 from lookalike.io.formats.exports import Export
 from lookalike.io.formats.records import Weights
 from lookalike.io.formats.tables import SHARD
+from lookalike.io.vector_store import VectorStore
 from lookalike.io.vectors import unit
 from lookalike.job import packages
 from lookalike.job.errors import LookalikeError
@@ -57,10 +59,15 @@ class Model:
     device: str
     engine: dict[str, str]
 
-    def __init__(self, name: str, key: str, encoder: encoders.Encoder, *, batch_size: int, threads: int) -> None:
+    def __init__(
+        self, name: str, decides: dict[str, Any], encoder: encoders.Encoder, *, batch_size: int, threads: int
+    ) -> None:
         self.name, self.dimension, self.device = name, encoder.dimension, encoder.device
         self.engine = encoders.engine(encoder)
-        self._stored_dtype: str = encoders.parse(key).stored_dtype
+        entry = encoders.parse(decides["key"])
+        self._stored_dtype: str = entry.stored_dtype
+        self._reusable: bool = entry.reusable
+        self._decides = decides
         self._encoder, self._batch_size, self._threads = encoder, batch_size, threads
 
     def __repr__(self) -> str:
@@ -107,17 +114,31 @@ class Model:
         vectors[[int(image.image_id) for image in done.images]] = done.vectors
         return vectors
 
-    def embed_files(self, rows: pa.Table, guard: in_work.Guard, see: Callable[[Image.Image], None]) -> Embedded:
-        """Embed the rows of a SHARD table, for commands; ``see`` is given each decoded image (``embed.watched``)."""
+    def embed_files(
+        self, rows: pa.Table, guard: in_work.Guard, see: Callable[[Image.Image], None], store: Path
+    ) -> Embedded:
+        """Embed the rows of a SHARD table, for commands: vectors that the vector store in ``store`` has are taken from
+        there, others are added. ``see`` is given each image that is decoded (``embed.watched``)."""
         encoder = cast(encoders.Encoder, Watched(self._encoder, see))
-        return embed_rows(
-            rows,
-            encoder,
-            batch_size=self._batch_size,
-            threads=self._threads,
-            stored_dtype=self._stored_dtype,
-            guard=guard,
-        )
+        with VectorStore(store, self._decides) as kept:
+
+            def compute(part: pa.Table, known: Known | None = None) -> Embedded:
+                return embed_rows(
+                    part,
+                    encoder,
+                    batch_size=self._batch_size,
+                    threads=self._threads,
+                    stored_dtype=self._stored_dtype,
+                    guard=guard,
+                    known=known,
+                    keep=kept.add,
+                )
+
+            if not self._reusable:
+                return compute(rows)
+            done, _ = embed_missing(rows, kept, self._threads, compute, guard.read)
+            kept.flush()
+            return done
 
     def similarity(self, first: ImageInput, second: ImageInput) -> float:
         """The cosine of two images' vectors, from -1 to 1, as ``lookalike pair`` prints it; 0 for a vector of zeros.
@@ -165,7 +186,8 @@ def load_model(
     if exported is None and not (machine.gpu and (cuda_devices() or Path("/dev/kfd").exists())):
         exported = _export(catalogue, name, weights, machine.threads)
     encoder = encoders.load(key, weights, machine, exported)
-    return Model(name, key, encoder, batch_size=runtime.batch_size, threads=machine.threads)
+    footer = decides(key, catalogue.plan.code("embed", model=name), weights, encoder)
+    return Model(name, footer, encoder, batch_size=runtime.batch_size, threads=machine.threads)
 
 
 def models(config: Configuration = None) -> "pd.DataFrame":

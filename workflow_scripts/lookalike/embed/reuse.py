@@ -23,6 +23,7 @@ IN_BETWEEN = 100  # computed images for each stored one that was read in between
 Known = Callable[[str], bool]
 Compute = Callable[[pa.Table, Known | None], Embedded]
 Row = dict[str, Any]  # of a SHARD table
+Read = Callable[[Row], bytes]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Reuse:
     seconds: float = 0.0
 
 
-def embed_missing(rows: pa.Table, kept: VectorStore, threads: int, compute: Compute) -> tuple[Embedded, Reuse]:
+def embed_missing(
+    rows: pa.Table, kept: VectorStore, threads: int, compute: Compute, read: Read = images.read_row
+) -> tuple[Embedded, Reuse]:
     """Embed the rows of a SHARD table; the result is the same as that of ``compute(rows, None)``.
 
     ``compute`` embeds some rows in order, but for images of which its second argument says that they are known. Images
@@ -43,7 +46,7 @@ def embed_missing(rows: pa.Table, kept: VectorStore, threads: int, compute: Comp
     is timed without them, and in the same batches in which an interrupted job would have computed it.
     """
     started = time.perf_counter()
-    known = _known(rows, kept, threads)
+    known = _known(rows, kept, threads, read)
     looked_up = time.perf_counter()
     is_known = np.fromiter((image_id in known for image_id in rows["image_id"].to_pylist()), np.bool_, rows.num_rows)
     done = compute(rows.filter(pa.array(~is_known)), kept.has)
@@ -90,26 +93,26 @@ def embed_missing(rows: pa.Table, kept: VectorStore, threads: int, compute: Comp
     return embedded, Reuse(count, taken, representative, looked_up - started + took - computed)
 
 
-def _known(rows: pa.Table, kept: VectorStore, threads: int) -> dict[str, ShardImage]:
+def _known(rows: pa.Table, kept: VectorStore, threads: int, read: Read) -> dict[str, ShardImage]:
     """The images whose ids the store has, and whose bytes it has, too, by their ids."""
     candidates = rows.filter(pa.array(kept.has_ids(rows["image_id"]))).to_pylist()
     progress = Progress("looked up", len(candidates), "images in the vector store")
     files = memory.Budget(memory.FILES_AT_ONCE)
     known = {}
     with ThreadPoolExecutor(threads) as pool:
-        for image in pool.map(lambda row: _hashed(row, files), candidates):
+        for image in pool.map(lambda row: _hashed(row, files, read), candidates):
             if image and kept.has(image.sha256):
                 known[image.image_id] = image
             progress.advance()
     return known
 
 
-def _hashed(row: Row, files: memory.Budget) -> ShardImage | None:
+def _hashed(row: Row, files: memory.Budget, read: Read) -> ShardImage | None:
     """An image with its hash; None where it cannot be read, which is left to whoever decodes it."""
     with files.share() as take:
         take(row["bytes"])
         try:
-            data = images.read_row(row)
+            data = read(row)
         except images.BadImage:
             return None
         return ShardImage(row["image_id"], row["path"], hashlib.sha256(data).hexdigest())

@@ -7,6 +7,7 @@ EXTRAS = {
     **dict.fromkeys(("faiss", "onnxruntime"), "cpu"),
     **dict.fromkeys(("torch", "transformers", "onnx", "onnxscript"), "hub"),
     "efficientnet_lite_pytorch": "demo",
+    **dict.fromkeys(("starlette", "uvicorn"), "serve"),
 }
 
 

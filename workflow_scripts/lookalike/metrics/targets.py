@@ -24,6 +24,7 @@ TARGETS = (90, 95, 99)  # percent
 ERROR = 0.05  # probability that the precision of a safe threshold is below the target
 STEP = 1.05  # from one tested cut to the next: accepted groups
 SPARE = 3  # wrong groups that the first cut may contain, if there are enough groups
+FEW_GROUPS = 10  # accepted groups whose precision says something about that of more queries
 FEW_PREDICTIONS, SPLITS, FEW_SPLITS = 50_000, 100, 20  # random halvings, fewer above so many predictions
 SPLIT_SEED = 20_240_604
 
@@ -41,7 +42,7 @@ def target(predictions: Predictions, percent: int, *, queries: int, with_match: 
     safe, transfer = _safe(predictions, cuts, percent), _transfer(predictions, percent)
     threshold = safe or seen
     wrong = None if threshold is None else int(np.count_nonzero(~predictions.right[: _end(predictions, threshold)]))
-    needed = None if safe else _needed(predictions, cuts, percent)
+    needed = None if safe else _needed(predictions, cuts, transfer, percent)
     verdict = HOLDS if safe else _without_safe(predictions, needed, transfer, percent)
     return Target(
         seen=seen,
@@ -206,13 +207,17 @@ def _without_safe(predictions: Predictions, needed: int | None, transfer: Transf
     return DOES_NOT_HOLD if needed is None or refuted else TOO_FEW
 
 
-def _needed(predictions: Predictions, cuts: Cuts, percent: int) -> int | None:
+def _needed(predictions: Predictions, cuts: Cuts, transfer: Transfer, percent: int) -> int | None:
     """With how many groups some cut would pass, at least, if it stays as precise as it was seen to be.
 
-    None if no cut that accepts enough groups to say so was more precise than the target.
+    None if no cut that accepts enough groups to say so was more precise than the target. FEW_GROUPS are enough where
+    thresholds of other halves reached it: with more queries, as many groups as a test needs have such scores.
     """
     groups, half = len(predictions.matches), int(np.count_nonzero(predictions.matches)) // 2
-    enough_groups = cuts.groups >= min(_first(predictions, percent), max(1, half))
+    least = min(_first(predictions, percent), max(1, half))
+    if (transfer.precision.value or 0.0) >= percent / 100:
+        least = min(least, FEW_GROUPS)
+    enough_groups = cuts.groups >= least
     rows = np.flatnonzero(enough_groups & (cuts.precision > percent / 100))
     if not len(rows):
         return None

@@ -28,7 +28,7 @@ NEUTRAL = {
     "io.alone": "decodes as io.images does, in a process of its own",
     "io.in_work": "notes which images are decoded, and leaves out those that hang or kill a job",
     "embed.catalogue": "reads the configuration for commands and programs; no stage imports it",
-    "embed.watched": "shows commands the images that they decode; no stage imports it",
+    "embed.watched": "shows images that are decoded to a command; no stage imports it",
     "embed.library": "calls what the stage calls, for programs; no stage imports it",
     "search.library": "calls what the stage calls, for programs; no stage imports it",
     "sample.near_duplicates.library": "calls what the stage calls, for programs; no stage imports it",

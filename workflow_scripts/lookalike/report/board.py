@@ -7,6 +7,7 @@ from lookalike.io.formats.records import Estimate
 from lookalike.report import words
 from lookalike.report.evidence import ACTS, Evidence, Run
 from lookalike.report.needs import FAST, Need, standing
+from lookalike.report.tables import thresholds_end
 
 RANKS = ("accuracy_at_", "recall_at_", "map_at_r", "r_precision", "caption_", "category_")  # for someone who looks
 ALONE = ("recall_at_p90", "uap")
@@ -31,12 +32,16 @@ class Model:
 
 @dataclass(frozen=True)
 class Board:
-    """The table of one need, sorted by ``need.metric``, or by speed. ``reason``: why a value is missing."""
+    """The table of one need, sorted by ``need.metric``, or by speed. ``reason``: why a value is missing.
+
+    ``thresholds``: which thresholds it shows, see ``tables.thresholds_end``
+    """
 
     need: Need
     metrics: list[str]
     models: list[Model]
     has_thresholds: bool
+    thresholds: str
     by_speed: bool
     reason: str
 
@@ -70,7 +75,8 @@ def _board(evidence: Evidence, need: Need) -> Board:
 
     reason = "too few references" if evidence.matched else "no match"
     has_thresholds = need.name == ACTS and any(run.metrics.targets() for run in evidence.runs)
-    return Board(need, metrics, sorted(models, key=order), has_thresholds, need.name == FAST, reason)
+    end = thresholds_end(evidence)
+    return Board(need, metrics, sorted(models, key=order), has_thresholds, end, need.name == FAST, reason)
 
 
 def _metrics(evidence: Evidence, need: Need) -> list[str]:

@@ -108,12 +108,25 @@ class Line:
     y: float
 
 
+# How many percentage points too high recall at P90 is on average, below so many groups: docs/calibration.md.
+OPTIMISM = {35: 5, 100: 3, 300: 1}
+
+
+def optimism(groups: int) -> int:
+    """How many percentage points recall at P90 may be too high on average."""
+    return next((points for below, points in OPTIMISM.items() if groups < below), 0)
+
+
 @dataclass(frozen=True)
 class Curves:
-    """Precision-recall curves of all models for one list of predictions. Heights in pixels."""
+    """Precision-recall curves of all models for one list of predictions. Heights in pixels.
+
+    ``optimistic``: how many percentage points recall at P90 may be too high on average
+    """
 
     metric: str  # computed from the same list
     lines: list[Line]
+    optimistic: int
     top: int = 12
     height: int = 300
 
@@ -126,7 +139,7 @@ class Curves:
 def precision_recall(evidence: Evidence) -> list[Curves]:
     """One figure for raw scores, and one for normalised scores if there are any."""
     return [
-        Curves(f"uap{end}", lines)
+        Curves(f"uap{end}", lines, optimism(evidence.groups))
         for end in ("", words.NORMALISED)
         if (lines := [_line(run, end) for run in evidence.models if f"uap{end}" in run.metrics.curves])
     ]

@@ -41,9 +41,8 @@ def looks(evidence: Evidence) -> Statement:
         return Statement(_nothing(evidence))
     first = _ranks(evidence, answer)
     if acts and acts.best and acts.estimate.value and _differ(answer, acts):
-        first += (
-            f"; to act alone, {_name(evidence, acts)} finds {_found(acts)}{_beside(evidence, acts, answer, 'more')}"
-        )
+        found = f"{_found(evidence, acts)}{_beside(evidence, acts, answer, 'more')}"
+        first += f"; to act alone, {_name(evidence, acts)} finds {found}"
     return Statement(f"{first}.", _compared(evidence, answer))
 
 
@@ -59,7 +58,7 @@ def acts_alone(evidence: Evidence) -> Statement | None:
             f"90{words.SPACE}% at any score, so {'none can act alone' if several else 'it cannot act alone'}.",
             _contradicted(evidence, answer),
         )
-    first = f"To act alone, {_name(evidence, answer)} finds {_found(answer)}"
+    first = f"To act alone, {_name(evidence, answer)} finds {_found(evidence, answer)}"
     if not answer.rivals:
         first += f" (95{words.SPACE}% interval {words.interval(answer.estimate, _decimals(answer.estimate.n))})"
     if looking.best and _differ(looking, answer):
@@ -93,22 +92,24 @@ def _ranks(evidence: Evidence, answer: Answer) -> str:
         result = f"{name} has {'the highest' if answer.rivals else 'a'} {metric}: {share} over {queries}"
     else:
         result = f"{name} ranks a true match first for {share} of {queries}"
-    result += _strictly(answer)
+    result += _strictly(evidence, answer)
     if not answer.rivals:
         result = f"{result} (95{words.SPACE}% interval {words.interval(estimate, decimals)})"
     return result
 
 
-def _found(answer: Answer) -> str:
+def _found(evidence: Evidence, answer: Answer) -> str:
     share = words.percent(answer.estimate.value, _decimals(answer.estimate.n))
     precision = f"of the matches with 90{words.SPACE}% precision"
-    return f"{share} {precision}{_strictly(answer)}{UNVERIFIED.get(answer.threshold, '')}"
+    return f"{share} {precision}{_strictly(evidence, answer)}{UNVERIFIED.get(answer.threshold, '')}"
 
 
-def _strictly(answer: Answer) -> str:
+def _strictly(evidence: Evidence, answer: Answer) -> str:
     if answer.strict is None:
         return ""
     value = words.percent(answer.strict.value, _decimals(answer.estimate.n))
+    if evidence.labelled:
+        return f" ({value} if copies of the query count)"
     return f" ({value} if another image of the same scene is a miss)"
 
 
@@ -176,6 +177,9 @@ def _contradicted(evidence: Evidence, answer: Answer) -> str:
         direction = "better" if (found.difference.value or 0.0) > 0 else "worse"
         said.setdefault((found.metric, direction), []).append(evidence.label(found.model))
     name = _name(evidence, answer) if answer.best else ""
+    for (metric, direction), labels in list(said.items()):
+        if said.get((metric + words.SCENE, direction)) == labels:  # what is said without scenes need not be said twice
+            del said[metric, direction]
     parts = [
         f"by {words.metric(metric)}, {_are(labels)} significantly {direction} than {name}"
         for (metric, direction), labels in said.items()

@@ -16,7 +16,7 @@ from lookalike.io import relevance, store
 from lookalike.io.formats.audit import SAME_SCENE
 from lookalike.io.formats.tables import AUDIT, NEIGHBORS
 from lookalike.job.errors import LookalikeError
-from lookalike.report import classmates, maps, words
+from lookalike.report import classmates, maps, tables, words
 from lookalike.report.evidence import Evidence, Run
 from lookalike.report.maps import Map
 
@@ -267,7 +267,7 @@ def _found(run: Run, evidence: Evidence, candidates: Ints, ids: pa.Array, truth:
     scene = _same_scene(evidence, run, query * (images + 1) + reference)
     scenes = np.zeros((n, SHOWN), np.bool_)
     scenes[at] = scene[shown]
-    target = run.metrics.targets().get(PRECISION)
+    target = run.metrics.targets(tables.thresholds_end(evidence)).get(PRECISION)
     accepting = (target.safe or target.seen) if target else None
     threshold = accepting.score if accepting else None
     accepted = (

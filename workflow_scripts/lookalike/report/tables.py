@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from lookalike.config.models import is_commit
 from lookalike.io.formats.records import Case, Cases, Comparison
 from lookalike.report import words
-from lookalike.report.evidence import BEST_BY, Evidence, Rejected, Run, reversed_comparison
+from lookalike.report.evidence import ACTS, BEST_BY, Evidence, Rejected, Run, reversed_comparison
 
 MOST_REJECTED = 100  # rows; nobody reads more, and browsers struggle with 100,000
 # Verdicts have a symbol, so that color is not needed to read them.
@@ -33,6 +33,12 @@ def ordered(evidence: Evidence) -> list[Run]:
     """All runs, the most accurate first; ties in the experiment's order, runs without a value last."""
     by = evidence.best_by
     return sorted(evidence.runs, key=lambda run: -(value if (value := run.estimate(by).value) is not None else -1))
+
+
+def thresholds_end(evidence: Evidence) -> str:
+    """Of which thresholds the page speaks: ``_scene`` where the answer for a system that acts alone ignores scenes."""
+    answer = evidence.answers.get(ACTS)
+    return words.SCENE if answer and answer.metric.endswith(words.SCENE) else ""
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,7 @@ class Card:
     needs: list[str]
     facts: list[tuple[str, str]]
     steps: list[Step]
+    ignores: bool  # whether these ignore copies and other shots of the right scene
     curve: str  # points of an SVG polyline, in percent
     ours: str
     plain: str  # empty where the package transformers cannot load the model
@@ -118,14 +119,16 @@ def cards(evidence: Evidence, needs: list[Need]) -> list[Card]:
 def _card(evidence: Evidence, run: Run, names: list[str]) -> Card:
     settings = tables.settings(run.provenance.get("key", ""))
     settings = settings if isinstance(settings, dict) else {}
-    curve = run.metrics.curves.get("uap")
+    end = tables.thresholds_end(evidence)
+    curve = run.metrics.curves.get(f"uap{end}", run.metrics.curves.get("uap"))
     points = list(zip(curve.recall, curve.precision, strict=True)) if curve else []
-    steps = [step(percent, target) for percent, target in run.metrics.targets().items()]
+    steps = [step(percent, target) for percent, target in run.metrics.targets(end).items()]
     return Card(
         run,
         names,
         facts(run, evidence.about.get(run.model), settings),
         steps,
+        bool(end),
         " ".join(f"{100 * recall:.2f},{100 - 100 * precision:.2f}" for recall, precision in points),
         OURS.format(model=json.dumps(run.model, ensure_ascii=False)),
         _plain(run, settings),

@@ -102,7 +102,7 @@ METRIC_MEANINGS = {
     "recall_at_p90": "the share of all true matches accepted by a single score threshold at 90 % precision. Use it for "
     "automatic systems.",
     "scene": "{metric} where files of the same image count as one answer, and wrong neighbors that show the scene of "
-    "the true match are taken out of the ranking.",
+    "the true match, or the image of the query itself, are taken out of the ranking.",
     "normalised": "{metric} after score normalisation: the mean similarity to the query’s nearest training images is "
     "subtracted from its scores, which lowers the scores of queries that resemble everything.",
 }

@@ -22,12 +22,14 @@ FEATURES = 400
 CONTRAST = 0.015  # least contrast of a feature: blurred and dark images have few with SIFT's own 0.04
 ERROR = 4.0  # pixels from where the alignment puts a feature
 LEAST = 8  # features that have to agree with an alignment
-TURN = 1.5  # pixels by which a copy's border may be turned or sheared
+RICH = 100  # features of both images with which strangers, too, are told apart
+# pixels by which a copy's border may seem turned or sheared: the fewer features agree, the less is known
+TURN, TURN_BY_FEW = 0.5, 40.0
 COVER = 0.9  # share of one image that the other has to show
 BLOCKS = 8  # an image is compared in BLOCKS x BLOCKS blocks
 ALIKE = 0.7  # least correlation of the details of a block
-SHARE = 0.6  # of the blocks that have details: a caption or a sticker covers a few
-FAINT = 3.0  # standard deviation of details, of 255, below which a block has nothing to compare
+SHARE = 0.5  # of the details, by block: a caption or a sticker covers some of them
+FAINT, STRONG = 3.0, 15.0  # standard deviation of details, of 255: below, a block says nothing, and above no more
 BLUR = 1.2  # pixels: what compression and resizing take away
 SURROUNDINGS = 41  # pixels: what is brighter or darker over a larger area is light, not detail
 
@@ -38,7 +40,7 @@ class Verdict(Enum):
     """What two images' pixels say about them."""
 
     COPY = "copy"
-    OTHER = "other"  # another shot of the same scene, or a part of one
+    OTHER = "other"  # another shot of the same scene, or a stranger
     UNKNOWN = "unknown"  # too few features agree to say
 
 
@@ -75,29 +77,29 @@ def mirror(image: Prepared) -> Prepared:
 
 def compare(a: Prepared, b: Prepared) -> Verdict:
     """Compare two images in the orientation that they have."""
-    if min(len(a.features.points), len(b.features.points)) < LEAST:
-        return Verdict.UNKNOWN
-    rows, columns = matches(a.features, b.features)
+    fewest = min(len(a.features.points), len(b.features.points))
+    stranger = Verdict.OTHER if fewest >= RICH else Verdict.UNKNOWN
+    rows, columns = matches(a.features, b.features) if fewest >= LEAST else (np.empty(0, np.int64),) * 2
     if len(rows) < LEAST:
-        return Verdict.UNKNOWN
+        return stranger
     transform, inside = cv2.estimateAffine2D(
         a.features.points[rows], b.features.points[columns], method=cv2.RANSAC, ransacReprojThreshold=ERROR
     )
     agreeing = 0 if transform is None else int(inside.sum())
     if agreeing < LEAST:
-        return Verdict.UNKNOWN
+        return stranger
     found = np.asarray(transform, np.float64)
-    if _is_upright(found, a.grey) and _agree(a.grey, b.grey, found):
+    if _is_upright(found, a.grey, TURN + TURN_BY_FEW / agreeing) and _agree(a.grey, b.grey, found):
         return Verdict.COPY
-    return Verdict.OTHER if agreeing >= PLACES else Verdict.UNKNOWN
+    return Verdict.OTHER if agreeing >= PLACES else stranger
 
 
-def _is_upright(transform: Transform, grey: Grey) -> bool:
-    """Whether an image is scaled and moved only: how far its border is turned, in pixels of its own size."""
+def _is_upright(transform: Transform, grey: Grey, most: float) -> bool:
+    """Whether an image is scaled and moved only: its border is turned by at most so many pixels of its own size."""
     scale = np.sqrt(abs(np.linalg.det(transform[:, :2])))
     if transform[0, 0] <= 0 or transform[1, 1] <= 0:
         return False
-    return bool(max(abs(transform[0, 1]), abs(transform[1, 0])) * max(grey.shape) / 2 <= TURN * scale)
+    return bool(max(abs(transform[0, 1]), abs(transform[1, 0])) * max(grey.shape) / 2 <= most * scale)
 
 
 def _agree(a: Grey, b: Grey, transform: Transform) -> bool:
@@ -109,9 +111,10 @@ def _agree(a: Grey, b: Grey, transform: Transform) -> bool:
     inside = cv2.warpAffine(np.full_like(a, 255), transform, (width, height)) == 255
     if max(inside.sum() / (scale * a.size), inside.mean()) < COVER:
         return False
-    details, others = _details(np.asarray(moved, np.uint8)), _details(b)
+    # beyond its frame, an image is continued by the other, or blocks near the frame would differ
+    details, others = _details(np.where(inside, moved, b)), _details(b)
     down, across = (np.linspace(0, side, BLOCKS + 1).astype(int) for side in (height, width))
-    alike = compared = 0
+    alike = compared = 0.0
     for top, bottom in pairwise(down):
         for left, right in pairwise(across):
             block = np.s_[top:bottom, left:right]
@@ -122,8 +125,10 @@ def _agree(a: Grey, b: Grey, transform: Transform) -> bool:
             spreads = float(one.std()), float(other.std())
             if max(spreads) < FAINT:
                 continue
-            compared += 1
-            alike += float((one * other).mean()) >= ALIKE * max(spreads[0] * spreads[1], 1e-6)
+            weight = min(max(spreads), STRONG)
+            compared += weight
+            if float((one * other).mean()) >= ALIKE * max(spreads[0] * spreads[1], 1e-6):
+                alike += weight
     return compared > 0 and alike >= SHARE * compared
 
 

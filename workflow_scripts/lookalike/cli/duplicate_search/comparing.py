@@ -4,13 +4,13 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lookalike.cli.duplicate_search.alignment import Prepared, Verdict, compare, grey_of, mirror, prepare
+from lookalike.cli.duplicate_search.threads import in_threads
 from lookalike.job.progress import Progress
 from lookalike.sample.near_duplicates.groups import same_images
 from lookalike.sample.near_duplicates.signatures import Signatures
@@ -18,7 +18,7 @@ from lookalike.sample.near_duplicates.signatures import Signatures
 log = logging.getLogger(__name__)
 
 BLOCK = 512  # rows of the similarity matrix in memory at a time
-PER_IMAGE = 10  # most similar candidates of an image: in a folder of one texture, all resemble all
+PER_IMAGE = 15  # most similar candidates of an image: in a folder of one texture, all resemble all
 CACHED = 500  # images whose features are in memory, about 300 KB each
 SURE = 2.0  # the score of pairs that pixels decide: above any cosine
 
@@ -64,14 +64,13 @@ def compared(
         same = same[between[same[:, 0]] != between[same[:, 1]]]
     near = np.array([*_candidates(vectors, usable, least, between)], np.int64).reshape(-1, 2)
     known = {(int(a), int(b)) for a, b in same}
-    doubtful = [pair for pair in map(tuple, near.tolist()) if pair not in known]
+    doubtful = [(a, b) for a, b in near.tolist() if (a, b) not in known]
     judge = _Judge(small)
     progress = Progress("compared", len(doubtful), "pairs", every=5.0)
     verdicts = []
-    with ThreadPoolExecutor(threads) as pool:
-        for verdict in pool.map(judge.verdict, doubtful):
-            verdicts.append(verdict)
-            progress.advance()
+    for verdict in in_threads(judge.verdict, doubtful, threads):
+        verdicts.append(verdict)
+        progress.advance()
     rows = np.concatenate([same, np.array(doubtful, np.int64).reshape(-1, 2)])
     cosine = np.array([vectors[a] @ vectors[b] for a, b in rows], np.float32)
     fixed = {Verdict.COPY: SURE, Verdict.OTHER: -1.0}

@@ -31,7 +31,7 @@ DEFAULTS = {
 
 
 def of(model: str) -> Default:
-    """A model's shipped thresholds. Raises LookalikeError for a model without them."""
+    """A model's shipped thresholds. Raises LookalikeError for any other model."""
     if model not in DEFAULTS:
         raise LookalikeError(
             f"--model {model}: has no shipped threshold (those of {', '.join(DEFAULTS)} are). Choose one: --threshold T"

@@ -70,7 +70,8 @@ def write(result: Result, request: Request, out: Path) -> list[Path]:
     index = out / "index.html"
     with store.atomic(index) as temporary:
         temporary.write_text(
-            page.render(result, counts(result), summary(result, request), rows, KEEP), encoding="utf-8"
+            page.render(result, {"lines": summary(result, request), "rest": not_compared(result)}, rows, KEEP),
+            encoding="utf-8",
         )
     return [index, kept]
 
@@ -108,8 +109,6 @@ def summary(result: Result, request: Request) -> list[str]:
         f"images: {number['found']:,} found in {places} = {len(collection.files):,} read + "
         f"{number['unreadable']:,} unreadable"
     ]
-    lines += [f"unreadable: {path}: {why}" for path, why in sorted(collection.unreadable.items())]
-    lines += [f"left out: {line}" for line in collection.left_out]
     lines.append(f"model: {result.model}, threshold {result.threshold:.4g} ({_source(result, request)})")
     if result.calibration:
         lines.append(_calibration(result))
@@ -122,6 +121,12 @@ def summary(result: Result, request: Request) -> list[str]:
             f"{number['single']:,} images have no duplicate"
         )
     return lines
+
+
+def not_compared(result: Result) -> list[str]:
+    """Lines for people: which files were not compared, and why."""
+    lines = [f"unreadable: {path}: {why}" for path, why in sorted(result.collection.unreadable.items())]
+    return lines + [f"left out: {line}" for line in result.collection.left_out]
 
 
 def _source(result: Result, request: Request) -> str:

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,10 @@ MOST = 3_000  # images on the page, about 20 MB; keep.csv has all
 
 
 def render(
-    result: Result,
-    counts: dict[str, int],
-    summary: Sequence[str],
-    rows: Sequence[tuple[Any, ...]],
-    header: tuple[str, ...],
+    result: Result, summary: Mapping[str, Sequence[str]], rows: Sequence[tuple[Any, ...]], header: tuple[str, ...]
 ) -> str:
-    """The page. ``rows`` are those of keep.csv with the columns ``header``."""
+    """The page. ``rows`` are those of keep.csv with the columns ``header``; ``summary`` has the ``lines`` on top, and
+    in ``rest`` what was not compared."""
     import jinja2
 
     style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
@@ -47,9 +44,9 @@ def render(
     )
     environment.filters["size"] = _size
     return environment.get_template("page.html.j2").render(
-        counts=counts,
         summary=summary,
         groups=shown,
+        total=len(result.groups),
         hidden=len(result.groups) - len(shown),
         data={"header": header, "rows": rows},
         style=style,

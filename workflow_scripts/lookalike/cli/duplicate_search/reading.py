@@ -17,11 +17,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from lookalike.cli.duplicate_search.threads import in_threads
 from lookalike.embed.library import Model
 from lookalike.io import archives, images, in_work, phone_formats
 from lookalike.io.formats.tables import SHARD
 from lookalike.io.vectors import unit
+from lookalike.job import memory
 from lookalike.job.errors import LookalikeError
+from lookalike.job.progress import Progress
 from lookalike.sample import folder as folders
 from lookalike.sample.left_out import LeftOut
 from lookalike.sample.near_duplicates.signatures import Signatures, joined, sign, thumbnail
@@ -166,13 +169,18 @@ def list_files(paths: Iterable[str]) -> Listing:
     return Listing(_once(rows)[0], [])
 
 
-def read(listing: Listing, model: Model) -> Collection:
-    """Read and embed images, each decoded once. Raises LookalikeError if none can be read."""
+def read(listing: Listing, model: Model, store: Path, threads: int) -> Collection:
+    """Read and embed images, each decoded once; ``store`` is a vector store.
+
+    Raises LookalikeError if no image can be read.
+    """
     rows = listing.rows
     reader = _Reader(SmallImages())
     files: list[File] = []
     kept: dict[str, NDArray[np.float32]] = {}  # SHA-256 -> vector
-    done = model.embed_files(_table(rows), reader, reader.see)
+    table = _table(rows)
+    done = model.embed_files(table, reader, reader.see, store)
+    _see_others(reader, table, {image.image_id: image.sha256 for image in done.images}, threads)
     unreadable = {image.image_id: image.reason for image in done.rejected}
     root_of = {name: root for name, root, _, _ in rows}
     for number, image in enumerate(done.images):
@@ -208,6 +216,22 @@ def read(listing: Listing, model: Model) -> Collection:
         signatures=joined([reader.signatures[sha256] for sha256 in contents]),
         small=reader.small,
     )
+
+
+def _see_others(reader: _Reader, table: pa.Table, hashes: dict[str, str], threads: int) -> None:
+    """Decode the images whose vectors came from the vector store. ``hashes``: path -> SHA-256 of all that have one."""
+    rows = {hashes[row["image_id"]]: row for row in table.to_pylist() if row["image_id"] in hashes}
+    others = [row for sha256, row in rows.items() if sha256 not in reader.signatures]
+    progress = Progress("decoded", len(others), "images that were embedded before")
+    pixels = memory.Budget(memory.AT_ONCE)
+
+    def look(row: in_work.Row) -> None:
+        data = reader.read(row)
+        with pixels.share() as take:
+            reader.see(images.decode(data, reserve=take))
+
+    for _ in in_threads(look, others, threads):
+        progress.advance()
 
 
 def _once(rows: list[Row]) -> tuple[list[Row], list[str]]:

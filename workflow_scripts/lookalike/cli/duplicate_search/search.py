@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lookalike.cli import runs
 from lookalike.cli.duplicate_search import calibration, defaults
 from lookalike.cli.duplicate_search.calibration import Calibration
 from lookalike.cli.duplicate_search.comparing import SURE, Pairs, compared
@@ -17,6 +18,7 @@ from lookalike.cli.duplicate_search.groups import BYTES, COSINE, PIXELS, Group, 
 from lookalike.cli.duplicate_search.reading import Collection, File, list_files, list_folders, read
 from lookalike.embed.catalogue import Catalogue
 from lookalike.embed.library import load_model
+from lookalike.io import vector_store
 from lookalike.job.errors import LookalikeError
 
 log = logging.getLogger(__name__)
@@ -78,10 +80,11 @@ def search(request: Request) -> Result:
     model = load_model(name, config=request.configfiles, results=request.results, threads=request.threads)
     if isinstance(request.images, Path):
         roots = [str(folder.expanduser()) for folder in (request.images, request.against) if folder]
-        collection = read(list_folders(roots), model)
+        listing = list_folders(roots)
     else:
         roots = []
-        collection = read(list_files(request.images), model)
+        listing = list_files(request.images)
+    collection = read(listing, model, _store(request.results), request.threads)
     sides = _sides(collection, roots)
     pairs = compared(
         collection.vectors,
@@ -103,6 +106,12 @@ def search(request: Request) -> Result:
     groups = grouped(collection, pairs, threshold) if sides is None else []
     matches = _matches(collection, pairs, threshold, roots[0]) if sides is not None else []
     return Result(collection, name, threshold, source, chosen, groups, matches)
+
+
+def _store(results: Path) -> Path:
+    """The vector store: of a run in the working directory, or that of comparisons."""
+    own = results / Path(vector_store.FOLDER).name
+    return own if own.is_dir() else runs.home() / vector_store.FOLDER
 
 
 def _best(request: Request) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
+from threadpoolctl import threadpool_limits
 
 from lookalike.io import identity, images, in_work, made_images, store
 from lookalike.io.formats.audit import BY_COLUMN, BY_FEATURES, NOT_AUDITED, OTHER, SAME_SCENE, UNREADABLE
@@ -78,9 +79,10 @@ def audit(job: AuditJob) -> None:
     made_images.locate(job.archives)
     pooled = candidates(store.read_table(job.candidates, NEIGHBORS), truth)
     memory.return_large_blocks()
-    cv2.setNumThreads(1)  # OpenCV's own threads would compete with those of the audit
+    cv2.setNumThreads(1)  # OpenCV's own threads, and NumPy's, would compete with those of the audit
     with (
         in_work.guarding(job.notes, sample_sha256, job.image_seconds) as guard,
+        threadpool_limits(1),
         ThreadPoolExecutor(job.threads) as threads,
     ):
         judge = _Judge(sample, [*found, *(miss for _, miss in pooled)], guard)
