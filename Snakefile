@@ -144,4 +144,5 @@ for experiment in plan.config.experiments:
     # the title that `snakemake --list-target-rules` shows
     workflow.get_rule(experiment).docstring = plan.title(experiment)
 
+
 remember_signatures(workflow.rules)

@@ -181,3 +181,11 @@ def test_a_speed_is_that_of_the_present_settings_on_the_device_of_the_last_job(t
         timing = tmp_path / f"results/logs/embed/coco/pixels/images-{number:05d}.json"
         os.utime(timing, (4e9 + number, 4e9 + number))
     assert cost.measured(plan(), "pixels", tmp_path) == cost.Measured(2.0, "cpu", DIMENSION)
+
+
+def test_a_damaged_shard_is_left_to_the_job_that_reads_it(tmp_path: Path) -> None:
+    shard = tmp_path / "results/coco/sample/shards/images-00000.parquet"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"PAR1 damaged PAR1")
+    (coco,) = cost.estimate(plan(), [("coco", "pixels", "images-00000")], folder=tmp_path)
+    assert coco.models[0].images == 5000

@@ -87,7 +87,14 @@ def test_an_audit_says_that_such_an_image_is_unreadable(tmp_path: Path, height: 
     searched, reason = Sample(tmp_path, height), REASONS[height]
     found = neighbors_table({"q.png": [("0.png", 0.9), ("1.png", 0.8)]})
     store.write_table(found, searched.folder / "n.parquet", NEIGHBORS, searched.made)
-    files = {"neighbors": "n.parquet", "images": "images.parquet", "truth": "truth.parquet", "out": "audit.parquet"}
+    store.write_table(neighbors_table({}), searched.folder / "c.parquet", NEIGHBORS, searched.made)
+    files = {
+        "neighbors": "n.parquet",
+        "candidates": "c.parquet",
+        "images": "images.parquet",
+        "truth": "truth.parquet",
+        "out": "audit.parquet",
+    }
     output = twice(searched.folder, searched.bad, "measure.audit.audit", "audit", "AuditJob", **files, k=2, threads=2)
     assert f"{searched.bad}: {reason}" in output
     verdicts = store.read_table(searched.folder / "audit.parquet", AUDIT)["verdict"].to_pylist()

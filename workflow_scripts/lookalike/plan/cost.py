@@ -6,6 +6,7 @@ reported as unknown.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,7 +192,8 @@ def _shard_images(
         expected = 0 if part == "showcase" else roles.get("references" if part == "images" else part)
         counts[shard] = None if expected is None else expected / shards.get(part, 1)
         if folder is not None and (folder / path).is_file():
-            counts[shard] = pq.read_metadata(folder / path).num_rows
+            with suppress(OSError, ValueError):  # damaged: an estimate is not what a run should end with
+                counts[shard] = pq.read_metadata(folder / path).num_rows
     return counts
 
 
