@@ -1,9 +1,10 @@
 """The thresholds that the package ships, and the model to use where the user names none.
 
-Above what ``python benchmarks/duplicates.py --calibrate --side 320`` measures (docs/duplicates.md has the table) on altered copies of tiles of the photographs that
-scikit-image and scikit-learn carry. ``candidates``: the cosine from which on pixels are compared. ``threshold``: the
-cosine that decides where pixels cannot tell. For comparison, SSCD's authors use 0.75 (Pizzi et al., "A Self-Supervised
-Descriptor for Image Copy Detection", CVPR 2022, for a precision of 90 % on DISC21).
+Above what ``python benchmarks/duplicates.py --calibrate --side 320`` measures on altered copies of tiles of the
+photographs that scikit-image and scikit-learn carry (docs/duplicates.md has the table). ``candidates``: the cosine from
+which on pixels are compared. ``threshold``: the cosine that decides where pixels cannot tell. For comparison, SSCD's
+authors use 0.75 (Pizzi et al., "A Self-Supervised Descriptor for Image Copy Detection", CVPR 2022, for a precision of
+90 % on DISC21).
 """
 
 from collections.abc import Iterable
