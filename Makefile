@@ -77,6 +77,7 @@ bench: setup
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/embed.py $(BENCH)
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/plan.py
 	$(BIN)/python benchmarks/start.py
 

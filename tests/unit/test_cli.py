@@ -640,9 +640,9 @@ def test_help_shows_an_example_that_works(ran: Path, command: str) -> None:
     lookalike(*example[1:], status=expected)
 
 
-def test_the_page_names_every_option_and_no_other() -> None:
-    page = (REPOSITORY / "docs/command-line.md").read_text()
-    commands = ("compare", "find", "use", "serve", "pair", "models", "export", "fuse", "doctor")
+def test_the_pages_name_every_option_and_no_other() -> None:
+    page = "".join((REPOSITORY / f"docs/{name}.md").read_text() for name in ("command-line", "duplicates"))
+    commands = ("compare", "find", "use", "serve", "duplicates", "pair", "models", "export", "fuse", "doctor")
     shown = "".join(lookalike(*command, "--help").stdout for command in [(), *((command,) for command in commands)])
     of_others = {"-r", "-s"}  # jq, snakemake
     options = r"(?<![\w-])--?[a-z][a-z-]*"

@@ -35,6 +35,7 @@ OPERATIONS: tuple[Operation, ...] = (
 CHAINS = 0.3  # share of copies with two or three alterations
 SPARE = 1.35  # times as many copies as a proof without any error takes
 QUALITY = 90
+NEAREST = 5  # candidates of a copy: its source, and what it is mistaken for
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def calibrate(
         return collection.small.get(collection.contents[row]) if row < count else small.get(str(row - count))
 
     is_copy = np.arange(len(vectors)) >= count
-    found = compared(vectors, known, small_of, least=least, threads=threads, between=is_copy)
+    found = compared(vectors, known, small_of, least=least, threads=threads, between=is_copy, most=NEAREST)
     return choose(found, np.array(chosen), pairs, count, percent)
 
 

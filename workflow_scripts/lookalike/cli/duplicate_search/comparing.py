@@ -52,17 +52,19 @@ def compared(
     least: float,
     threads: int,
     between: NDArray[np.bool_] | None = None,
+    most: int = PER_IMAGE,
 ) -> Pairs:
     """Compare the images of n unit vectors.
 
     least: cosine from which on a pair is a candidate. small: a small version of an image, by its row.
     between: (n,) bool; if given, only pairs of one image for which it is true and one for which it is false count
+    most: candidates of an image, the most similar ones
     """
     usable = ~signatures.flat
     same = same_images(signatures).pairs
     if between is not None:
         same = same[between[same[:, 0]] != between[same[:, 1]]]
-    near = np.array([*_candidates(vectors, usable, least, between)], np.int64).reshape(-1, 2)
+    near = np.array([*_candidates(vectors, usable, least, between, most)], np.int64).reshape(-1, 2)
     known = {(int(a), int(b)) for a, b in same}
     doubtful = [(a, b) for a, b in near.tolist() if (a, b) not in known]
     judge = _Judge(small)
@@ -79,7 +81,7 @@ def compared(
 
 
 def _candidates(
-    vectors: Vectors, usable: NDArray[np.bool_], least: float, between: NDArray[np.bool_] | None
+    vectors: Vectors, usable: NDArray[np.bool_], least: float, between: NDArray[np.bool_] | None, most: int
 ) -> Iterator[tuple[int, int]]:
     """The pairs with a cosine of at least ``least``, the most similar of each image only."""
     found: set[tuple[int, int]] = set()
@@ -90,10 +92,10 @@ def _candidates(
         block[np.arange(len(block)), np.arange(start, start + len(block))] = -1
         if between is not None:
             block[between[start : start + BLOCK][:, None] == between[None]] = -1
-        most = min(PER_IMAGE, block.shape[1] - 1)
-        if most < 1:
+        count = min(most, block.shape[1] - 1)
+        if count < 1:
             return
-        nearest = np.argpartition(-block, most - 1, axis=1)[:, :most]
+        nearest = np.argpartition(-block, count - 1, axis=1)[:, :count]
         cosines = np.take_along_axis(block, nearest, axis=1)
         for row, column in zip(*np.nonzero(cosines >= least), strict=True):
             a, b = start + int(row), int(nearest[row, column])
