@@ -9,13 +9,13 @@
   /** @type {NodeListOf<HTMLInputElement>} */
   const boxes = document.querySelectorAll("input[data-row]");
 
-  function update() {
+  const update = () => {
     for (const box of boxes) data.rows[Number(box.dataset.row)][keep] = box.checked ? "yes" : "no";
     const rest = data.rows.filter((row) => row[keep] === "no");
     const size = rest.reduce((sum, row) => sum + Number(row[bytes]), 0);
     const kept = data.rows.length - rest.length;
     state.textContent = `${kept} to keep, ${rest.length} others with ${(size / 1e6).toFixed(1)} MB. This page deletes nothing.`;
-  }
+  };
 
   /** @param {string | number} value */
   const quoted = (value) =>
