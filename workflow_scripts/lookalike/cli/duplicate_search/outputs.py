@@ -32,7 +32,7 @@ def counts(result: Result) -> dict[str, int]:
 
 def as_json(result: Result, request: Request) -> dict[str, Any]:
     """The result as plain data: groups of one folder, or pairs of two."""
-    calibration = result.calibration
+    calibration = result.calibration if result.source == CALIBRATED else None
     data: dict[str, Any] = {
         "folder": str(request.images),
         "model": result.model,
@@ -110,7 +110,7 @@ def summary(result: Result, request: Request) -> list[str]:
         f"{number['unreadable']:,} unreadable"
     ]
     lines.append(f"model: {result.model}, threshold {result.threshold:.4g} ({_source(result, request)})")
-    if result.calibration:
+    if result.source == CALIBRATED:
         lines.append(_calibration(result))
     if request.against:
         lines.append(f"pairs: {len(result.matches):,}")
