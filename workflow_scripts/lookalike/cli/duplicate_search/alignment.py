@@ -26,12 +26,12 @@ RICH = 100  # features of both images with which strangers, too, are told apart
 # pixels by which a copy's border may seem turned or sheared: the fewer features agree, the less is known
 TURN, TURN_BY_FEW = 0.5, 40.0
 COVER = 0.9  # share of one image that the other has to show
-WINDOW = 13  # pixels: the details of two images are compared around each pixel
-ALIKE = 0.5  # least correlation of the details in a window
+WINDOW = 9  # pixels: the details of two images are compared around each pixel
+ALIKE = 0.7  # least correlation of the details in a window
 # A caption or a sticker is in a few of the ROWS bands of an image, where details may differ. Two pages of one template,
 # two screenshots and two shots from one place differ elsewhere, too, if only a little.
 ROWS, EDITED = 16, 4
-SHARE = 0.01  # of the details, elsewhere: most that may differ
+SHARE = 0.015  # of the details, elsewhere: most that may differ
 FAINT, STRONG = 3.0, 15.0  # standard deviation of details, of 255: below, a window says nothing, and above no more
 BLUR = 1.2  # pixels: what compression and resizing take away
 SURROUNDINGS = 41  # pixels: what is brighter or darker over a larger area is light, not detail
