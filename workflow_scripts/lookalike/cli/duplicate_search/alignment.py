@@ -31,7 +31,7 @@ ALIKE = 0.7  # least correlation of the details in a window
 # A caption or a sticker is in a few of the ROWS bands of an image, where details may differ. Two pages of one template,
 # two screenshots and two shots from one place differ elsewhere, too, if only a little.
 ROWS, EDITED = 16, 4
-SHARE = 0.015  # of the details, elsewhere: most that may differ
+SHARE = 0.01  # of the details, elsewhere: most that may differ
 FAINT, STRONG = 3.0, 15.0  # standard deviation of details, of 255: below, a window says nothing, and above no more
 BLUR = 1.2  # pixels: what compression and resizing take away
 SURROUNDINGS = 41  # pixels: what is brighter or darker over a larger area is light, not detail
@@ -106,12 +106,17 @@ def confirm(a: Prepared, b: Prepared) -> Verdict:
     ways = [np.ascontiguousarray(turned(a.grey[None], flags)[0]) for flags in TURNS]
     thumbnails = [cv2.resize(grey, (KEPT, KEPT), interpolation=cv2.INTER_AREA).astype(np.int16) for grey in ways]
     aim = cv2.resize(b.grey, (KEPT, KEPT), interpolation=cv2.INTER_AREA).astype(np.int16)
-    way = ways[int(np.argmin([np.abs(thumbnail - aim).sum() for thumbnail in thumbnails]))]
-    fitted = np.asarray(cv2.resize(way, (width, height), interpolation=cv2.INTER_AREA))
-    differing, compared = _differing(fitted, b.grey, np.ones(b.grey.shape, np.bool_))
+    best = int(np.argmin([np.abs(thumbnail - aim).sum() for thumbnail in thumbnails]))
+    way, on_its_side = ways[best], TURNS[best][0]
+    fitted: Grey = cv2.resize(way, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
+    everywhere = np.ones(b.grey.shape, np.bool_)
+    differing, compared = _differing(fitted, b.grey, everywhere)
+    if on_its_side:  # which of the two is upright, and so the direction of its lines of text, is unknown
+        differing = max(differing, _differing(fitted.T.copy(), b.grey.T.copy(), everywhere.T)[0])
     if differing <= SHARE * compared:
         return Verdict.COPY
-    return Verdict.COPY if compare(prepare(way), b) is Verdict.COPY else Verdict.OTHER
+    same = not on_its_side and compare(prepare(way), b) is Verdict.COPY
+    return Verdict.COPY if same else Verdict.OTHER
 
 
 def _is_upright(transform: Transform, grey: Grey, most: float) -> bool:
