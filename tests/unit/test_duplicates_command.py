@@ -264,6 +264,20 @@ def test_false_matches_count_for_the_share_of_matches_that_a_folder_has() -> Non
     assert calibration.choose(found, np.arange(copies), many, copies, 99).threshold == pytest.approx(0.7)
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("phash-265", "model 'phash-265' is not defined. Did you mean 'phash-256'?"),
+        ("xyz", "model 'xyz' is not defined. To list those that are: lookalike models"),
+        ("pixels", "--model pixels: has no shipped threshold"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_refused_with_the_reason(photos: Path, model: str, message: str) -> None:
+    result = CliRunner().invoke(app, ["duplicates", str(photos), "--model", model, "--json"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"lookalike: {message}")
+
+
 def test_the_library_finds_the_same_with_a_precision(photos: Path, found: dict[str, Any]) -> None:
     table = la.find_duplicates(photos, precision=99, model="phash-256")
     assert names(photos, table["image"].tolist()) == {"a.jpg", "sub/a.jpg", *COPIES}

@@ -116,8 +116,10 @@ def test_without_a_comparison_the_largest_local_model_searches(calls: list[list[
     sizes = {row["model"]: row["about"].get("parameters", 0) for row in listed() if row["local"]}
     best = max(sizes, key=lambda name: sizes[name])
     assert f"model: {best}, the largest that is available locally" in result.stderr
+    Path("my photo.png").write_bytes(Path("photo.png").read_bytes())
+    assert find("my photo.png", status=1).stderr.endswith("lookalike find 'my photo.png' FOLDER\n")
     assert find("photo.png", status=1).stderr == (
-        "lookalike: there is no comparison yet. Name a folder: lookalike find photo.png FOLDER\n"
+        "lookalike: there is no comparison yet. Add the folder to search: lookalike find photo.png FOLDER\n"
     )
 
 

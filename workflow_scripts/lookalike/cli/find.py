@@ -147,7 +147,8 @@ def search(
 def _last_folder(image: Path) -> Path:
     run = next(iter(runs.remembered()), None)
     if run is None:
-        raise LookalikeError(f"there is no comparison yet. Name a folder: lookalike find {image} FOLDER")
+        command = shlex.join(["lookalike", "find", str(image), "FOLDER"])
+        raise LookalikeError(f"there is no comparison yet. Add the folder to search: {command}")
     return Path(run.folder)
 
 

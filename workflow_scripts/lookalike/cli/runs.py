@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -165,6 +166,7 @@ def of_run(run: Run) -> Finished:
 def _finished(catalogue: Catalogue, experiment: str, folder: str | None) -> Finished:
     path = _comparisons(catalogue.results, experiment)
     if not path.exists():
-        how = f"Run: lookalike compare {folder}" if folder else catalogue.how_to_run(experiment)
+        command = shlex.join(["lookalike", "compare", folder or ""])
+        how = f"Run: {command}" if folder else catalogue.how_to_run(experiment)
         raise LookalikeError(f"experiment '{experiment}' has no results: {path} is missing. {how}")
     return Finished(catalogue, experiment, store.read_json(path, Comparisons), folder)
