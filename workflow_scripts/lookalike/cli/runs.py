@@ -18,6 +18,7 @@ from lookalike.io.formats.thresholds import Target
 from lookalike.job.errors import LookalikeError, did_you_mean
 
 RESULTS = Path("results")  # as the option --results by default
+ELSEWHERE = "Set LOOKALIKE_HOME to a folder that you can write to."  # where results cannot be written
 PRECISIONS = (90, 95, 99)  # in percent, that thresholds are measured for
 LOOKS, ACTS = "someone_looks", "acts_alone"  # needs, as in ``compare.answers``
 
@@ -134,6 +135,13 @@ def finished(name: str | None, configfile: Sequence[Path] | None = None, results
         known = [*dict.fromkeys(run.experiment for run in runs), *catalogue.plan.config.experiments]
         raise LookalikeError(f"there is no comparison or experiment '{name}'.{did_you_mean(name, known)}")
     return _finished(catalogue, name, None)
+
+
+def catalogue_of(name: str, configfile: Sequence[Path] | None, results: Path) -> Catalogue:
+    """The catalogue that has an experiment: that of the comparison of this name, if there is one."""
+    runs = [] if configfile or results != RESULTS else remembered()
+    run = next((run for run in runs if run.experiment == name), None)
+    return Catalogue.open([Path(run.configfile)], run.results) if run else Catalogue.open(configfile, results)
 
 
 def last() -> Finished | None:

@@ -121,8 +121,8 @@ def _remedy(finished: Finished, models: list[tuple[str, str]], best: tuple[str, 
     assert target
     why = f"no threshold of {best[0]} for {precision} % precision holds: {target.verdict}."
     if target.queries_needed and finished.folder:
-        command = shlex.join(["lookalike", "compare", finished.folder, "--queries", str(target.queries_needed)])
-        return f"{why} About {target.queries_needed:,} queries are needed: {command}"
+        more = shlex.join(["lookalike", "compare", finished.folder, "--queries", str(target.queries_needed)])
+        return f"{why} About {target.queries_needed:,} queries are needed: {more}"
     for lower in sorted((value for value in runs.PRECISIONS if value < precision), reverse=True):
         for model, index in models:
             found = finished.target(model, index, lower)
@@ -132,7 +132,7 @@ def _remedy(finished: Finished, models: list[tuple[str, str]], best: tuple[str, 
                 return f"{why} That of {model} for {lower} % holds: {shlex.join(command)}"
     if target.verdict == FEW and finished.folder:
         queries = finished.metrics(*best).queries
-        command = shlex.join(["lookalike", "compare", finished.folder, "--queries", str(max(200, 2 * queries))])
-        return f"{why} Add images to the folder, or at least compare with more copies: {command}"
-    command = shlex.join(["lookalike", "compare", finished.folder or "FOLDER", "--models", "A,B"])
-    return f"{why} Compare other models (`lookalike models` lists them): {command}"
+        more = shlex.join(["lookalike", "compare", finished.folder, "--queries", str(max(200, 2 * queries))])
+        return f"{why} Add images to the folder, or at least compare with more copies: {more}"
+    others = shlex.join(["lookalike", "compare", finished.folder or "FOLDER", "--models", "A,B"])
+    return f"{why} Compare other models (`lookalike models` lists them): {others}"

@@ -67,6 +67,11 @@ class Result:
     groups: list[Group]
     matches: list[Match]
 
+    @property
+    def cosine(self) -> float | None:
+        """The threshold; None where no cosine is accepted, and only pixels decide."""
+        return None if self.threshold >= SURE else self.threshold
+
 
 def search(request: Request) -> Result:
     """Search for duplicates. Raises LookalikeError for a folder, model or threshold that cannot be used."""
@@ -100,7 +105,7 @@ def search(request: Request) -> Result:
     threshold, source = request.threshold, GIVEN
     if threshold is None:
         chosen = calibration.calibrate(
-            collection, pairs, model, least=least, percent=request.precision, threads=request.threads
+            collection, pairs, model, least=least, percent=request.precision, threads=request.threads, sides=sides
         )
         threshold, source = (chosen.threshold, CALIBRATED) if chosen else (None, SHIPPED)
         if threshold is None:
