@@ -18,6 +18,7 @@ from lookalike.cli.workflow_run import Workflow, say
 from lookalike.embed.catalogue import Catalogue, read_image
 from lookalike.io import store
 from lookalike.job.errors import LookalikeError, writing
+from lookalike.sample import folder as folders
 
 CONFIGURATION = """\
 # All images of a folder, to search in. Written by `lookalike find`.
@@ -163,6 +164,8 @@ def of_folder(
     check_writable(place, runs.ELSEWHERE)
     name = f"{runs.words(folder)}-{runs.digest(folder)}"
     file = place / f"{name}.yaml"
+    if not file.exists():  # one without images is reported before anything is written or started
+        folders.list_images(str(folder), "FOLDER", {})
     text = CONFIGURATION.format(name=name, root=compare_configuration.scalar(str(folder.resolve())))
     if not file.exists() or file.read_text("utf-8") != text:
         with writing(file), store.atomic(file) as temporary:
