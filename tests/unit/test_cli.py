@@ -337,7 +337,7 @@ def test_an_invalid_sheet_option_is_a_usage_error(ran: Path, options: list[str],
 
 def test_a_sheet_that_cannot_be_written_says_so(ran: Path) -> None:
     message = refusal("search", "queries/p9.png", *SEARCH, "--sheet", "mine.yaml/sheet.png")
-    assert message.startswith("mine.yaml/sheet.png: cannot be written (")
+    assert message.startswith(f"{ran / 'mine.yaml'}: cannot be written (")
 
 
 def test_images_are_found_from_another_folder(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
