@@ -118,8 +118,8 @@ def compare(
     total = len(folders.list_images(str(folder), "FOLDER", skipped)[0])
     if total < FEWEST:
         raise LookalikeError(
-            f"FOLDER: '{folder}' has only {total} image{'s' * (total > 1)}. Choose one with {FEWEST} or more: with fewer, "
-            "no test can tell two models apart."
+            f"FOLDER: '{folder}' has only {total} image{'s' * (total > 1)}. Choose one with {FEWEST} or more: with "
+            "fewer, no test can tell two models apart."
         )
     trial = _trial(folder, place, name)
     chosen = _models(known, split(models), trial)
