@@ -1,8 +1,11 @@
 """`lookalike duplicates` finds copies, keeps other shots apart, accounts for every file, and changes none."""
 
 import csv
+import io
 import json
+import shutil
 import struct
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner, Result
 
 import lookalike as la
-from lookalike.cli.duplicate_search import calibration, defaults
+from lookalike.cli.duplicate_search import calibration, defaults, reading
 from lookalike.cli.duplicate_search.alignment import Verdict, compare, mirror, prepare
 from lookalike.cli.duplicate_search.comparing import SURE, Pairs
 from lookalike.cli.main import app
@@ -232,6 +235,64 @@ def test_pixels_tell_a_copy_from_another_shot_and_from_a_stranger() -> None:
     assert compare(grey(first), grey(photograph(7, (320, 240)))) is Verdict.OTHER
     sky = Image.linear_gradient("L").resize((320, 240))
     assert compare(grey(sky), grey(sky)) is Verdict.UNKNOWN  # nothing to recognize it by
+
+
+def page_of_text(seed: int) -> Image.Image:
+    """A printed form: the same frame, title and lines, filled in otherwise."""
+    draw = np.random.default_rng(seed)
+    image = Image.new("L", (500, 700), "white")
+    pen = ImageDraw.Draw(image)
+    pen.text((30, 20), "APPLICATION FOR A PERMIT", fill=0, font_size=26)
+    for line in range(12):
+        top = 80 + 50 * line
+        pen.rectangle((30, top, 470, top + 42), outline=0, width=2)
+        pen.text((36, top + 2), f"{line + 1}. What is your answer to question {line + 1}?", fill=0, font_size=12)
+        words = "".join(chr(letter) for letter in draw.integers(97, 123, 18))
+        pen.text((50, top + 18), words, fill=60, font_size=18)
+    return image
+
+
+def test_pages_of_one_template_are_no_copies_although_most_of_their_pixels_agree(tmp_path: Path) -> None:
+    for seed in range(4):
+        page_of_text(seed).save(tmp_path / f"page-{seed}.png")
+    page_of_text(0).resize((350, 490), Image.Resampling.LANCZOS).save(tmp_path / "small.jpg", quality=70)
+    page_of_text(1).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", quality=70)
+    data = json.loads(run(tmp_path, "--json").stdout)
+    assert [names(tmp_path, group["images"]) for group in data["groups"]] == [
+        {"page-0.png", "small.jpg"},
+        {"page-1.png", "turned.jpg"},
+    ]
+
+
+def test_a_file_of_its_own_is_kept_rather_than_one_in_an_archive(photos: Path, tmp_path: Path) -> None:
+    shutil.copy(photos / "single.jpg", tmp_path / "z.jpg")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(photos / "single.jpg", "in.jpg")
+    (group,) = json.loads(run(tmp_path, "--json").stdout)["groups"]
+    assert names(tmp_path, group["images"]) == {"z.jpg", "a.zip!in.jpg"}
+    assert (Path(group["keep"]).name, group["why"]) == ("z.jpg", "same bytes; not in an archive")
+
+
+@pytest.mark.parametrize(("date", "taken"), [("=cmd|calc!A0", ""), ("0000:00:00 00:00:00", ""), ("    :  :  ", "")])
+def test_a_date_that_is_none_is_not_the_earliest(date: str, taken: str) -> None:
+    exif = Image.Exif()
+    exif[0x0132] = date
+    data = io.BytesIO()
+    photograph(0).save(data, "JPEG", exif=exif)
+    assert reading._format_and_date(data.getvalue()) == ("JPEG", taken)
+    data.seek(0)
+    data.truncate()
+    exif[0x0132] = "2024:02:03 04:05:06"
+    photograph(0).save(data, "JPEG", exif=exif)
+    assert reading._format_and_date(data.getvalue()) == ("JPEG", "2024:02:03 04:05:06")
+
+
+def test_no_path_is_a_formula_or_an_option(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("=cmd|calc!A0.jpg", "-rf.jpg", "@a.jpg", "+1.jpg"):
+        shutil.copy(photos / "single.jpg", tmp_path / name)
+    (group,) = json.loads(run(".", "--json").stdout)["groups"]
+    assert all(image.startswith("./") and Path(image).is_file() for image in group["images"])
 
 
 def pairs_of(scores: list[float], wrong: list[float], images: int) -> Pairs:

@@ -8,7 +8,6 @@ such alignment fits them. Features and their matches are those of the scene audi
 from dataclasses import dataclass
 from enum import Enum
 from io import BytesIO
-from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lookalike.measure.audit.features import PLACES, Features, Grey, matches, mirrored
+from lookalike.sample.near_duplicates.signatures import KEPT, TURNS, turned
 
 SIDE = 320  # pixels: the longer side of an image is scaled to this, up or down
 FEATURES = 400
@@ -26,10 +26,13 @@ RICH = 100  # features of both images with which strangers, too, are told apart
 # pixels by which a copy's border may seem turned or sheared: the fewer features agree, the less is known
 TURN, TURN_BY_FEW = 0.5, 40.0
 COVER = 0.9  # share of one image that the other has to show
-BLOCKS = 8  # an image is compared in BLOCKS x BLOCKS blocks
-ALIKE = 0.7  # least correlation of the details of a block
-SHARE = 0.5  # of the details, by block: a caption or a sticker covers some of them
-FAINT, STRONG = 3.0, 15.0  # standard deviation of details, of 255: below, a block says nothing, and above no more
+WINDOW = 9  # pixels: the details of two images are compared around each pixel
+ALIKE = 0.7  # least correlation of the details in a window
+# A caption or a sticker is in a few of the ROWS bands of an image, where details may differ. Two pages of one template,
+# two screenshots and two shots from one place differ elsewhere, too, if only a little.
+ROWS, EDITED = 16, 4
+SHARE = 0.01  # of the details, elsewhere: most that may differ
+FAINT, STRONG = 3.0, 15.0  # standard deviation of details, of 255: below, a window says nothing, and above no more
 BLUR = 1.2  # pixels: what compression and resizing take away
 SURROUNDINGS = 41  # pixels: what is brighter or darker over a larger area is light, not detail
 
@@ -94,6 +97,28 @@ def compare(a: Prepared, b: Prepared) -> Verdict:
     return Verdict.OTHER if agreeing >= PLACES else stranger
 
 
+def confirm(a: Prepared, b: Prepared) -> Verdict:
+    """Compare two images whose thumbnails are the same, in any orientation: never UNKNOWN.
+
+    Thumbnails of two pages of one template are the same, too. Those of copies with hardly a detail have to do.
+    """
+    height, width = b.grey.shape
+    ways = [np.ascontiguousarray(turned(a.grey[None], flags)[0]) for flags in TURNS]
+    thumbnails = [cv2.resize(grey, (KEPT, KEPT), interpolation=cv2.INTER_AREA).astype(np.int16) for grey in ways]
+    aim = cv2.resize(b.grey, (KEPT, KEPT), interpolation=cv2.INTER_AREA).astype(np.int16)
+    best = int(np.argmin([np.abs(thumbnail - aim).sum() for thumbnail in thumbnails]))
+    way, on_its_side = ways[best], TURNS[best][0]
+    fitted: Grey = cv2.resize(way, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
+    everywhere = np.ones(b.grey.shape, np.bool_)
+    differing, compared = _differing(fitted, b.grey, everywhere)
+    if on_its_side:  # which of the two is upright, and so the direction of its lines of text, is unknown
+        differing = max(differing, _differing(fitted.T.copy(), b.grey.T.copy(), everywhere.T)[0])
+    if differing <= SHARE * compared:
+        return Verdict.COPY
+    same = not on_its_side and compare(prepare(way), b) is Verdict.COPY
+    return Verdict.COPY if same else Verdict.OTHER
+
+
 def _is_upright(transform: Transform, grey: Grey, most: float) -> bool:
     """Whether an image is scaled and moved only: its border is turned by at most so many pixels of its own size."""
     scale = np.sqrt(abs(np.linalg.det(transform[:, :2])))
@@ -111,25 +136,25 @@ def _agree(a: Grey, b: Grey, transform: Transform) -> bool:
     inside = cv2.warpAffine(np.full_like(a, 255), transform, (width, height)) == 255
     if max(inside.sum() / (scale * a.size), inside.mean()) < COVER:
         return False
-    # beyond its frame, an image is continued by the other, or blocks near the frame would differ
-    details, others = _details(np.where(inside, moved, b)), _details(b)
-    down, across = (np.linspace(0, side, BLOCKS + 1).astype(int) for side in (height, width))
-    alike = compared = 0.0
-    for top, bottom in pairwise(down):
-        for left, right in pairwise(across):
-            block = np.s_[top:bottom, left:right]
-            if inside[block].mean() < 0.5:
-                continue
-            one, other = details[block][inside[block]], others[block][inside[block]]
-            one, other = one - one.mean(), other - other.mean()
-            spreads = float(one.std()), float(other.std())
-            if max(spreads) < FAINT:
-                continue
-            weight = min(max(spreads), STRONG)
-            compared += weight
-            if float((one * other).mean()) >= ALIKE * max(spreads[0] * spreads[1], 1e-6):
-                alike += weight
-    return compared > 0 and alike >= SHARE * compared
+    # beyond its frame, an image is continued by the other, or windows near the frame would differ
+    differing, compared = _differing(np.where(inside, moved, b), b, inside)
+    return compared > 0 and differing <= SHARE * compared
+
+
+def _differing(a: Grey, b: Grey, inside: NDArray[np.bool_]) -> tuple[float, float]:
+    """How much of the details of two aligned images differs outside of what may be edited, and of how much."""
+    one, other = _details(a), _details(b)
+
+    def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(cv2.blur(values, (WINDOW, WINDOW)))
+
+    means = mean(one), mean(other)
+    spreads = [np.sqrt(np.maximum(mean(x * x) - y * y, 0)) for x, y in zip((one, other), means, strict=True)]
+    larger = np.maximum(*spreads)
+    weight = np.where(inside & (larger >= FAINT), np.minimum(larger, STRONG), 0)
+    differs = mean(one * other) - means[0] * means[1] < ALIKE * spreads[0] * spreads[1]
+    bands = [float(band.sum()) for band in np.array_split(weight * differs, ROWS)]
+    return sum(sorted(bands)[:-EDITED]), float(weight.sum())
 
 
 def _details(grey: Grey) -> NDArray[np.float32]:

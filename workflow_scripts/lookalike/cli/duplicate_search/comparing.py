@@ -2,14 +2,14 @@
 
 import logging
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.cli.duplicate_search.alignment import Prepared, Verdict, compare, grey_of, mirror, prepare
+from lookalike.cli.duplicate_search.alignment import Prepared, Verdict, compare, confirm, grey_of, mirror, prepare
 from lookalike.cli.duplicate_search.threads import in_threads
 from lookalike.job.progress import Progress
 from lookalike.sample.near_duplicates.groups import same_images
@@ -65,19 +65,28 @@ def compared(
     if between is not None:
         same = same[between[same[:, 0]] != between[same[:, 1]]]
     near = np.array([*_candidates(vectors, usable, least, between, most)], np.int64).reshape(-1, 2)
-    known = {(int(a), int(b)) for a, b in same}
-    doubtful = [(a, b) for a, b in near.tolist() if (a, b) not in known]
+    alike = {(int(a), int(b)) for a, b in same}
+    pairs = sorted({(int(a), int(b)) for a, b in [*_first(same, most), *near]})
     judge = _Judge(small)
-    progress = Progress("compared", len(doubtful), "pairs", every=5.0)
+    progress = Progress("compared", len(pairs), "pairs", every=5.0)
     verdicts = []
-    for verdict in in_threads(judge.verdict, doubtful, threads):
+    for verdict in in_threads(lambda pair: (judge.confirmed if pair in alike else judge.verdict)(pair), pairs, threads):
         verdicts.append(verdict)
         progress.advance()
-    rows = np.concatenate([same, np.array(doubtful, np.int64).reshape(-1, 2)])
+    rows = np.array(pairs, np.int64).reshape(-1, 2)
     cosine = np.array([vectors[a] @ vectors[b] for a, b in rows], np.float32)
     fixed = {Verdict.COPY: SURE, Verdict.OTHER: -1.0}
-    score = np.array([SURE] * len(same) + [fixed.get(verdict, np.nan) for verdict in verdicts], np.float32)
+    score = np.array([fixed.get(verdict, np.nan) for verdict in verdicts], np.float32)
     return Pairs(rows, cosine, np.where(np.isnan(score), cosine, score).astype(np.float32))
+
+
+def _first(pairs: Ints, most: int) -> Iterator[tuple[int, int]]:
+    """For each image its pairs with the first others: these are the same for all copies of one image."""
+    count: Counter[int] = Counter()
+    for a, b in pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))].tolist():
+        count[b] += 1
+        if count[b] <= most:
+            yield a, b
 
 
 def _candidates(
@@ -120,6 +129,10 @@ class _Judge:
         if second is Verdict.COPY:
             return second
         return Verdict.OTHER if Verdict.OTHER in (first, second) else Verdict.UNKNOWN
+
+    def confirmed(self, pair: tuple[int, int]) -> Verdict:
+        """The verdict on a pair whose thumbnails are the same."""
+        return confirm(self._prepared(pair[0]), self._prepared(pair[1]))
 
     def _prepared(self, row: int, *, mirrored: bool = False) -> Prepared:
         with self._lock:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 import numpy as np
@@ -95,7 +96,9 @@ def _why(members: Sequence[File]) -> str:
     """What distinguishes the first of some files in the order of ``_order`` from the second."""
     first, second = members[:2]
     if first.sha256 == second.sha256 and len({file.sha256 for file in members}) == 1:
-        return "same bytes; oldest file" if first.modified < second.modified else "same bytes; first path"
+        if first.modified < second.modified:
+            return f"same bytes; {'not in an archive' if second.modified == inf else 'oldest file'}"
+        return "same bytes; first path"
     other = next(file for file in members if file.sha256 != first.sha256)
     if first.pixels != other.pixels:
         return f"most pixels ({first.width} x {first.height})"

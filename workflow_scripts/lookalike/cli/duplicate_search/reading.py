@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import tempfile
 import threading
 import weakref
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
+from math import inf
 from pathlib import Path
 from typing import IO
 
@@ -31,6 +33,7 @@ from lookalike.sample.near_duplicates.signatures import Signatures, joined, sign
 
 SMALL = 480  # pixels: the longer side of the small version that is kept of every image
 QUALITY = 90
+TAKEN = re.compile(r"(?!0000)\d{4}[:-]\d\d[:-]\d\d \d\d:\d\d:\d\d.*", re.ASCII)  # not blank, zero, or another text
 
 Vectors = NDArray[np.float32]
 Row = tuple[str, str, str, int]  # path, folder, path in it, bytes
@@ -156,11 +159,16 @@ def list_folders(roots: Sequence[str]) -> Listing:
         sizes, inside = folders.list_images(root, "DIR", skipped)
         left_out += [line for odd in skipped.values() for line in odd.lines()]
         found = {name: inside.paths.get(name, name) for name in sizes}
-        rows += [(str(Path(root) / path), root, path, sizes[name]) for name, path in found.items()]
+        rows += [(_safe(str(Path(root) / path)), root, path, sizes[name]) for name, path in found.items()]
     rows, aliases = _once(rows)
     if aliases:
         left_out.append(f"links to images that are already listed: {len(aliases):,}, such as {aliases[0]}")
     return Listing(rows, left_out)
+
+
+def _safe(path: str) -> str:
+    """A path that is not a formula to a spreadsheet, and not an option to other commands."""
+    return f"./{path}" if path.startswith(("=", "+", "-", "@", "\t", "\r")) else path
 
 
 def list_files(paths: Iterable[str]) -> Listing:
@@ -254,7 +262,7 @@ def _table(rows: list[Row]) -> pa.Table:
 def _modified(path: str) -> float:
     with suppress(OSError):
         return Path(path).stat().st_mtime
-    return 0.0  # in an archive
+    return inf  # in an archive: a file of its own is kept rather than this
 
 
 def _format_and_date(data: bytes) -> tuple[str, str]:
@@ -270,6 +278,7 @@ def _format_and_date(data: bytes) -> tuple[str, str]:
         exif = image.getexif() if form != "PNG" or b"eXIf" in data else Image.Exif()
         original = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
         date = original or exif.get(ExifTags.Base.DateTime) or ""
-        return form, str(date).replace("\0", "").strip()
+        date = str(date).replace("\0", "").strip()
+        return form, date if TAKEN.fullmatch(date) else ""
     except Exception:  # a broken file may make Pillow raise anything; decoding it will say why
         return "", ""
