@@ -132,6 +132,7 @@ def test_the_doctor_names_what_would_make_a_run_fail(
     commands(**{"nvidia-smi": told(listed), "sbatch": "", "scontrol": told(ACCOUNTS), "sacct": "exit 0"})
     well = CliRunner().invoke(app, ["doctor"])
     assert well.exit_code == 0, well.output
+    assert not Path("results").exists(), "it looks, and leaves nothing behind"
     for line in (
         "GPU: GPU-aaaa0000-1111",
         "no GPU is in use by Lookalike",

@@ -246,7 +246,7 @@ def test_chosen_numbers_do_not_grow_with_the_folder(workdir: Path, image_folder:
         (["../enough", "--name", "a/b"], "--name a/b: datasets.a/b: names are parts of paths."),
         (["../enough", "--out", "../enough/x"], "--out ../enough/x: is inside the folder of the images"),
         ([".."], "--out .: is inside the folder of the images"),
-        (["../enough", "--out", "/proc/no"], "/proc/no/my-enough.yaml: cannot be written ("),
+        (["../enough", "--out", "/proc/no"], "/proc/no: cannot be written ("),
     ],
 )
 def test_a_refusal_gives_the_reason_and_writes_nothing(
@@ -257,6 +257,31 @@ def test_a_refusal_gives_the_reason_and_writes_nothing(
     (workdir / "none").mkdir()
     assert attempt(*arguments).stderr.startswith(f"lookalike: {message}")
     assert not list(workdir.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("command", "remedy"),
+    [
+        (["compare", "IMAGES"], "Set LOOKALIKE_HOME to a folder that you can write to."),
+        (["find", "IMAGE", "IMAGES", "--no-sheet"], "Set LOOKALIKE_HOME to a folder that you can write to."),
+        (["find", "IMAGE", "IMAGES", "--sheet", "file/x.png"], "Choose --sheet FILE in another folder, or --no-sheet."),
+        (["duplicates", "IMAGES", "--out", "file/x"], "Choose a folder for the results: --out FOLDER"),
+        (["export", "demo", "--trec", "--out", "file/x"], "Choose a folder for the files: --out FOLDER"),
+    ],
+)
+def test_results_that_could_not_be_written_are_not_computed_first(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], remedy: str
+) -> None:
+    Path("file").write_text("in the way of a folder")
+    monkeypatch.setenv("LOOKALIKE_HOME", str(Path("file/home").absolute()))
+    images = workdir / "My Images (2024)"
+    names = {"IMAGES": str(images), "IMAGE": str(next(iter(sorted(images.iterdir()))))}
+    result = CliRunner().invoke(app, [names.get(word, word) for word in command])
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"lookalike: {Path('file').absolute()}")
+    assert line.endswith(f" {remedy}")
+    assert "cannot be written" in line
 
 
 @pytest.mark.parametrize(("folder", "name"), [('Ferien: #1 "ö"', "my-ferien-1"), ("写真", "my-images")])

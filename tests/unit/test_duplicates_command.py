@@ -325,6 +325,44 @@ def test_false_matches_count_for_the_share_of_matches_that_a_folder_has() -> Non
     assert calibration.choose(found, np.arange(copies), many, copies, 99).threshold == pytest.approx(0.7)
 
 
+def test_matches_within_one_of_two_folders_are_not_wrong_matches_between_them() -> None:
+    """Copies of images of two folders; the first 30 copies also match another image of the same folder."""
+    copies = 400
+    found = pairs_of([0.9] * copies, [0.95] * 30, copies)
+    own = Pairs(np.array([(0, 399)]), np.array([0.95], np.float32), np.array([SURE], np.float32))
+    sides = np.arange(copies) < 200
+    assert calibration.choose(found, np.arange(copies), own, copies, 95).threshold is None
+    between = calibration.choose(found, np.arange(copies), own, copies, 95, sides=sides)
+    assert (between.threshold, between.false_per_image) == (pytest.approx(0.9), 0)
+
+
+def test_where_pixels_decide_alone_no_threshold_is_reported(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {"found": 0.7, "false_per_image": 0.0, "at_most": 0.07, "expected_false": 0.0}
+    only = calibration.Calibration(copies=40, threshold=SURE, pairs=8, **rates)
+    monkeypatch.setattr(calibration, "calibrate", lambda *_, **__: only)
+    arguments = ["duplicates", str(photos), "--model", "phash-256"]
+    found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert (found["threshold"], found["threshold_from"]) == (None, "calibrated")
+    assert found["calibration"]["threshold"] is None
+    monkeypatch.chdir(photos.parent)
+    shown = CliRunner().invoke(app, arguments).stdout
+    assert "model: phash-256, only pixels decide (calibrated on 40 copies of these images)" in shown
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("phash-265", "model 'phash-265' is not defined. Did you mean 'phash-256'?"),
+        ("xyz", "model 'xyz' is not defined. To list those that are: lookalike models"),
+        ("pixels", "--model pixels: has no shipped threshold"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_refused_with_the_reason(photos: Path, model: str, message: str) -> None:
+    result = CliRunner().invoke(app, ["duplicates", str(photos), "--model", model, "--json"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"lookalike: {message}")
+
+
 def test_the_library_finds_the_same_with_a_precision(photos: Path, found: dict[str, Any]) -> None:
     table = la.find_duplicates(photos, precision=99, model="phash-256")
     assert names(photos, table["image"].tolist()) == {"a.jpg", "sub/a.jpg", *COPIES}

@@ -111,13 +111,22 @@ def test_an_index_of_other_settings_is_made_again(calls: list[list[str]], monkey
     assert len(calls) == 2
 
 
+def test_a_folder_without_images_is_refused_before_a_run(calls: list[list[str]], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert find("photo.png", "empty", status=1).stderr.startswith("lookalike: FOLDER: 'empty' contains no images (")
+    assert calls == []
+    assert not [*(tmp_path / "home").glob("empty*")]
+
+
 def test_without_a_comparison_the_largest_local_model_searches(calls: list[list[str]]) -> None:
     result = find("photo.png", "Pictures", "--no-sheet")
     sizes = {row["model"]: row["about"].get("parameters", 0) for row in listed() if row["local"]}
     best = max(sizes, key=lambda name: sizes[name])
     assert f"model: {best}, the largest that is available locally" in result.stderr
+    Path("my photo.png").write_bytes(Path("photo.png").read_bytes())
+    assert find("my photo.png", status=1).stderr.endswith("lookalike find 'my photo.png' FOLDER\n")
     assert find("photo.png", status=1).stderr == (
-        "lookalike: there is no comparison yet. Name a folder: lookalike find photo.png FOLDER\n"
+        "lookalike: there is no comparison yet. Add the folder to search: lookalike find photo.png FOLDER\n"
     )
 
 

@@ -10,7 +10,7 @@ import pytrec_eval
 import yaml
 from typer.testing import CliRunner
 
-from lookalike.cli import trec
+from lookalike.cli import runs, trec
 from lookalike.cli.main import app
 from lookalike.io import store
 from lookalike.io.formats.records import Cost, Metrics
@@ -153,6 +153,18 @@ def test_export_needs_a_format_and_a_finished_run(results: Path) -> None:
     message = call("export", "--trec", "mine", status=1)
     assert "results/own/neighbors/pixels/flat.parquet: is missing. Run it: snakemake --cores 2" in message
     assert not Path("mine-trec").exists()
+
+
+def test_a_comparison_is_found_by_its_name_alone(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Path("mine.yaml").resolve().parent
+    monkeypatch.setenv("LOOKALIKE_HOME", str(home))
+    runs.remember(runs.Run(folder="/x", experiment="mine", configfile=str(home / "mine.yaml")))
+    (home / "elsewhere").mkdir()
+    monkeypatch.chdir(home / "elsewhere")
+    for command in (["export", "--trec", "mine"], ["fuse", "mine", "pixels", "color-histogram"]):
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+    assert Path("mine-trec/qrels").exists()
 
 
 def test_fusion_is_compared_with_each_model_and_costs_what_both_cost(results: Path) -> None:

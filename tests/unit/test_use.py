@@ -103,8 +103,26 @@ def test_where_no_threshold_holds_the_status_is_1_and_the_last_line_helps(compar
         "needed: lookalike compare /x --queries 900\n"
     )
     assert call("use", "--model", "pixels", "--precision", "99", status=1).stderr.endswith(
-        "does not hold. Try a lower one: lookalike use mine --precision 95\n"
+        "does not hold. Compare other models (`lookalike models` lists them): lookalike compare /x --models A,B\n"
     )
+
+
+def test_a_lower_precision_is_suggested_only_where_it_holds(compared: Path) -> None:
+    def without_estimate(model: str, **targets: Target) -> None:
+        path = compared / f"results/mine-copies/metrics/{model}/flat.json"
+        metrics = store.read_json(path, Metrics)
+        few = dict.fromkeys(("90", "95", "99"), target(None, "too few queries"))
+        store.write_json(metrics.model_copy(update={"thresholds": few | targets}), path)
+
+    without_estimate("color-histogram")
+    assert call("use", "--precision", "99", status=1).stderr.endswith(
+        "That of tiny for 95 % holds: lookalike use mine --precision 95\n"
+    )
+    without_estimate("tiny")
+    for precision in ("90", "99"):  # nothing holds, so a lower precision would only lead to the same answer
+        assert call("use", "--precision", precision, status=1).stderr.endswith(
+            "Add images to the folder, or at least compare with more copies: lookalike compare /x --queries 200\n"
+        )
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,8 @@ def test_one_command_from_a_folder_to_a_leaderboard(here: Path) -> None:
 
 
 def test_what_a_comparison_leaves_is_what_the_next_commands_use(here: Path, image_folder: ImageFolder) -> None:
-    attempt(here, "--queries", "6", "--models", "phash-256")
+    compared = attempt(here, "--queries", "6", "--models", "phash-256")
+    assert "unreadable: 1 of the images" in compared.stdout
     log = here / "results/logs/snakemake"
 
     def find(number: int) -> str:

@@ -15,7 +15,7 @@ import yaml
 from lookalike.cli import compare_configuration, runs, workflow_run
 from lookalike.cli.compare_configuration import Numbers
 from lookalike.cli.options import THREADS, Cores, Json, ModelNames, Verbose, split
-from lookalike.cli.output import print_json, print_table
+from lookalike.cli.output import check_writable, print_json, print_table
 from lookalike.cli.snapshot import has_changed
 from lookalike.cli.workflow_run import Workflow, say
 from lookalike.config.files import read
@@ -112,13 +112,14 @@ def compare(
             f"{f'--out {out}' if out else place}: is inside the folder of the images, where the next run would read "
             "its results as images. Choose another folder with --out."
         )
+    check_writable(place, "Choose another folder with --out." if out else runs.ELSEWHERE)
     known = Catalogue.open(None, place / "results")
     skipped: dict[str, LeftOut] = {}
     total = len(folders.list_images(str(folder), "FOLDER", skipped)[0])
     if total < FEWEST:
         raise LookalikeError(
-            f"FOLDER: '{folder}' has only {total} images. Choose one with {FEWEST} or more: with fewer, no test can "
-            "tell two models apart."
+            f"FOLDER: '{folder}' has only {total} image{'s' * (total > 1)}. Choose one with {FEWEST} or more: with "
+            "fewer, no test can tell two models apart."
         )
     trial = _trial(folder, place, name)
     chosen = _models(known, split(models), trial)
@@ -248,11 +249,13 @@ def _write(trial: Trial, text: str) -> str:
 
 def _show(known: Catalogue, trial: Trial, facts: dict[str, Any], as_json: bool) -> None:
     rows = _leaderboard(known, trial)
+    unreadable = max(row.pop("unreadable") for row in rows)
     report = trial.report / "index.html"
     if as_json:
         print_json(
             {
                 **facts,
+                "unreadable": unreadable,
                 "configuration": str(trial.file),
                 "report": str(report),
                 "leaderboard": rows,
@@ -274,6 +277,8 @@ def _show(known: Catalogue, trial: Trial, facts: dict[str, Any], as_json: bool) 
         ["model", "accuracy@1", "95 % interval", "images/s"],
         cells,
     )
+    if unreadable:
+        typer.echo(f"unreadable: {unreadable:,} of the images, so no number counts them; the report says why")
     typer.echo(f"report: {typer.format_filename(report)}")
     for number, command in enumerate(_next(trial)):
         typer.echo(f"{'     ' if number else 'next:'} {command}")
@@ -303,6 +308,7 @@ def _leaderboard(known: Catalogue, trial: Trial) -> list[dict[str, Any]]:
                 "low": accuracy.low,
                 "high": accuracy.high,
                 "n": accuracy.n,
+                "unreadable": measured.rejected_references,
                 "images_per_second": measured.timing.get("embed", {}).get("images_per_second"),
             }
         )

@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -105,7 +106,11 @@ def _slurm() -> Iterator[Line]:
 
 
 def _folders() -> Iterator[Line]:
+    is_new = not Path("results").exists()
     reason = why_not_writable("results")
+    if is_new and reason is None:
+        with suppress(OSError):  # a run has started meanwhile
+            Path("results").rmdir()
     free = shutil.disk_usage(".").free / 1e9
     yield "results", reason or f"{Path('results').absolute()}, {free:.0f} GB free", reason is None
     for folder in _stores():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lookalike.cli.options import THREADS, ConfigFiles, Json, Results, Threads
-from lookalike.cli.output import print_json, print_table
+from lookalike.cli.output import check_writable, print_json, print_table
 from lookalike.job.errors import LookalikeError
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def duplicates(
 
     place = out or (None if as_json else Path(f"duplicates-{folder.resolve().name or 'root'}"))
     _check_out(place, [one for one in (folder, against) if one])
+    if place:
+        check_writable(place, "Choose a folder for the results: --out FOLDER")
     request = Request(
         folder,
         against,
@@ -163,4 +165,6 @@ def _next(result: "Result", folder: Path, written: list[Path], against: Path | N
         return f"remove what you do not want to be in both; the list is in {written[0]}"
     if result.groups:
         return f"open {written[0]} in a browser, choose what to keep, and download keep.csv from there"
+    if result.calibration is None:  # a lower precision would not change the threshold, which is not calibrated
+        return "to accept less certain pairs, too, choose a lower --threshold"
     return f"to accept less certain pairs, too: lookalike duplicates {shlex.quote(str(folder))} --precision 90"

@@ -17,7 +17,7 @@ from lookalike.plan.installed import package_of
 
 
 def fetch(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models of the catalogue.")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Models of the catalogue.")],
     configfile: ConfigFiles = None,
     results: Results = Path("results"),
 ) -> None:

@@ -11,13 +11,14 @@ from lookalike.cli import compare_configuration, indexed, runs, workflow_run
 from lookalike.cli import sheet as contact_sheet
 from lookalike.cli.indexed import Stored
 from lookalike.cli.options import THREADS, ConfigFiles, Cores, Json, Results, Threads, Verbose
-from lookalike.cli.output import print_json, print_table
+from lookalike.cli.output import check_writable, print_json, print_table
 from lookalike.cli.runs import LOOKS, RESULTS, Run
 from lookalike.cli.snapshot import has_changed
 from lookalike.cli.workflow_run import Workflow, say
 from lookalike.embed.catalogue import Catalogue, read_image
 from lookalike.io import store
 from lookalike.job.errors import LookalikeError, writing
+from lookalike.sample import folder as folders
 
 CONFIGURATION = """\
 # All images of a folder, to search in. Written by `lookalike find`.
@@ -83,6 +84,8 @@ def find(
     if experiment and folder:
         raise typer.BadParameter("FOLDER and --experiment contradict each other.")
     data = read_image(image)  # a broken one is reported before anything is embedded
+    if not no_sheet:
+        check_writable(sheet.parent if sheet else Path(), "Choose --sheet FILE in another folder, or --no-sheet.")
     if experiment:
         if model is None:
             run = runs.finished(experiment, configfile, results)
@@ -100,7 +103,7 @@ def find(
     out = None if no_sheet else sheet or Path(f"{image.stem}-{stored.model}.png")
     _check_sheet(image, out)
     neighbors = indexed.Loaded(catalogue, stored, threads).find(data, str(image), k)
-    title = f"{image}: {len(neighbors)} nearest in {stored.dataset} by {catalogue.plan.label(stored.model)}"
+    title = f"{image}: {len(neighbors)} nearest in {folder or stored.dataset} by {catalogue.plan.label(stored.model)}"
     title = f"{title} ({stored.index})" if experiment else title
     if out:
         contact_sheet.draw(title, image, [(hit.rank, hit.score, hit.image_id, hit.path) for hit in neighbors], out)
@@ -147,7 +150,8 @@ def search(
 def _last_folder(image: Path) -> Path:
     run = next(iter(runs.remembered()), None)
     if run is None:
-        raise LookalikeError(f"there is no comparison yet. Name a folder: lookalike find {image} FOLDER")
+        command = shlex.join(["lookalike", "find", str(image), "FOLDER"])
+        raise LookalikeError(f"there is no comparison yet. Add the folder to search: {command}")
     return Path(run.folder)
 
 
@@ -157,8 +161,11 @@ def of_folder(
     """The index of all images of a folder, after what is new was embedded; ``again`` is the command to repeat."""
     run = runs.of_folder(folder)
     place = Path(run.configfile).parent if run else runs.home()
+    check_writable(place, runs.ELSEWHERE)
     name = f"{runs.words(folder)}-{runs.digest(folder)}"
     file = place / f"{name}.yaml"
+    if not file.exists():  # one without images is reported before anything is written or started
+        folders.list_images(str(folder), "FOLDER", {})
     text = CONFIGURATION.format(name=name, root=compare_configuration.scalar(str(folder.resolve())))
     if not file.exists() or file.read_text("utf-8") != text:
         with writing(file), store.atomic(file) as temporary:

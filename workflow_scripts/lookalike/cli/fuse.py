@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 import typer
 
+from lookalike.cli import runs
 from lookalike.cli.fusion import WAYS
 from lookalike.cli.fusion import fuse as fused
 from lookalike.cli.options import ConfigFiles, Json, Results
@@ -23,8 +24,8 @@ BY = "accuracy_at_1"
 
 
 def fuse(
-    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="An experiment that has been run.")],
-    models: Annotated[list[str], typer.Argument(metavar="MODEL MODEL...", help="Two or more of its models.")],
+    experiment: Annotated[str, typer.Argument(metavar="NAME", help="A comparison or experiment that has been run.")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Two or more of its models.")],
     *,
     index_name: Annotated[
         str | None, typer.Option("--index", help="One of the experiment's indexes; the first by default.")
@@ -43,11 +44,11 @@ def fuse(
     Example:
       lookalike fuse demo efficientnet-lite0 efficientnet-lite2
     """
-    catalogue = Catalogue.open(configfile, results)
+    catalogue = runs.catalogue_of(experiment, configfile, results)
     entry = catalogue.experiment(experiment)
     models = [name for text in models for name in text.split(",")]
     if len(set(models)) < max(2, len(models)):
-        raise typer.BadParameter("name two or more different models.")
+        raise typer.BadParameter("MODEL: choose two or more different models.")
     for model in models:
         entry_of(dict.fromkeys(entry.models), f"model of '{experiment}'", model)
     index = index_name or entry.indexes[0]

@@ -84,6 +84,6 @@ def find_duplicates(
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     table.attrs = {
         **{"images": len(result.collection.files), "rejected": dict(sorted(result.collection.unreadable.items()))},
-        **{"model": result.model, "threshold": result.threshold, "threshold_from": result.source},
+        **{"model": result.model, "threshold": result.cosine, "threshold_from": result.source},
     }
     return table

@@ -85,7 +85,7 @@ def options(
 
 
 def main() -> None:
-    """The entry point `lookalike`."""
+    """Run the command line."""
     switch_off_telemetry()
     leave_pandas_out()
     app()

@@ -12,6 +12,7 @@ ConfigFiles = Annotated[
     list[Path] | None,
     typer.Option(
         "--configfile",
+        metavar="FILE",
         exists=True,
         dir_okay=False,
         help="Your own configuration, merged over the catalogue as by Snakemake. Can be repeated.",

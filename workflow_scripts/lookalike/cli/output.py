@@ -1,14 +1,31 @@
 """Output of commands to standard output: a table for people, or JSON for programs."""
 
 import json
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from lookalike.job.errors import LookalikeError
+
 NO_WRAP = 100_000  # columns: lines to a file or a pipe are not wrapped
+
+
+def check_writable(folder: Path, remedy: str) -> None:
+    """Raise LookalikeError with a remedy if no file can be written into a folder, or the folder not be made.
+
+    For the start of a command: what it computes would otherwise be lost in the end. Leaves no folder behind.
+    """
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise LookalikeError(f"{folder.absolute()}: cannot be written ({error.strerror or error}). {remedy}") from None
 
 
 def print_json(data: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from lookalike.io.formats.thresholds import Target
 from lookalike.job.errors import LookalikeError, did_you_mean
 
 RESULTS = Path("results")  # as the option --results by default
+ELSEWHERE = "Set LOOKALIKE_HOME to a folder that you can write to."  # where results cannot be written
 PRECISIONS = (90, 95, 99)  # in percent, that thresholds are measured for
 LOOKS, ACTS = "someone_looks", "acts_alone"  # needs, as in ``compare.answers``
 
@@ -135,6 +137,13 @@ def finished(name: str | None, configfile: Sequence[Path] | None = None, results
     return _finished(catalogue, name, None)
 
 
+def catalogue_of(name: str, configfile: Sequence[Path] | None, results: Path) -> Catalogue:
+    """The catalogue that has an experiment: that of the comparison of this name, if there is one."""
+    runs = [] if configfile or results != RESULTS else remembered()
+    run = next((run for run in runs if run.experiment == name), None)
+    return Catalogue.open([Path(run.configfile)], run.results) if run else Catalogue.open(configfile, results)
+
+
 def last() -> Finished | None:
     """The last comparison; None where there is no such, or no longer its results."""
     run = next(iter(remembered()), None)
@@ -165,6 +174,7 @@ def of_run(run: Run) -> Finished:
 def _finished(catalogue: Catalogue, experiment: str, folder: str | None) -> Finished:
     path = _comparisons(catalogue.results, experiment)
     if not path.exists():
-        how = f"Run: lookalike compare {folder}" if folder else catalogue.how_to_run(experiment)
+        command = shlex.join(["lookalike", "compare", folder or ""])
+        how = f"Run: {command}" if folder else catalogue.how_to_run(experiment)
         raise LookalikeError(f"experiment '{experiment}' has no results: {path} is missing. {how}")
     return Finished(catalogue, experiment, store.read_json(path, Comparisons), folder)

@@ -14,7 +14,7 @@ from lookalike.io import store
 from lookalike.io.formats.thresholds import Target
 from lookalike.job.errors import LookalikeError
 
-HOLDS = "holds"
+HOLDS, FEW = "holds", "too few queries"
 
 
 def use(
@@ -56,7 +56,7 @@ def use(
     else:
         _print(facts, targets[best])
     if not holding:
-        raise LookalikeError(_remedy(finished, best[0], targets[best], precision))
+        raise LookalikeError(_remedy(finished, models, best, precision))
 
 
 def _facts(finished: Finished, model: str, index: str, target: Target, precision: int) -> dict[str, Any]:
@@ -115,12 +115,24 @@ def _print(facts: dict[str, Any], target: Target) -> None:
     typer.echo(f"\n{facts['code']}", nl=False)
 
 
-def _remedy(finished: Finished, model: str, target: Target, precision: int) -> str:
-    why = f"no threshold of {model} for {precision} % precision holds: {target.verdict}."
+def _remedy(finished: Finished, models: list[tuple[str, str]], best: tuple[str, str], precision: int) -> str:
+    """Why the threshold of the best of ``models`` does not hold, and what would help."""
+    target = finished.target(*best, precision)
+    assert target
+    why = f"no threshold of {best[0]} for {precision} % precision holds: {target.verdict}."
     if target.queries_needed and finished.folder:
-        command = shlex.join(["lookalike", "compare", finished.folder, "--queries", str(target.queries_needed)])
-        return f"{why} About {target.queries_needed:,} queries are needed: {command}"
-    if precision > min(runs.PRECISIONS):
-        lower = max(value for value in runs.PRECISIONS if value < precision)
-        return f"{why} Try a lower one: lookalike use {finished.experiment} --precision {lower}"
-    return f"{why} Compare other models: lookalike models"
+        more = shlex.join(["lookalike", "compare", finished.folder, "--queries", str(target.queries_needed)])
+        return f"{why} About {target.queries_needed:,} queries are needed: {more}"
+    for lower in sorted((value for value in runs.PRECISIONS if value < precision), reverse=True):
+        for model, index in models:
+            found = finished.target(model, index, lower)
+            if found and found.safe and found.verdict == HOLDS:
+                command = ["lookalike", "use", finished.experiment, "--precision", str(lower)]
+                command += ["--model", model] if len(models) == 1 else []
+                return f"{why} That of {model} for {lower} % holds: {shlex.join(command)}"
+    if target.verdict == FEW and finished.folder:
+        queries = finished.metrics(*best).queries
+        more = shlex.join(["lookalike", "compare", finished.folder, "--queries", str(max(200, 2 * queries))])
+        return f"{why} Add images to the folder, or at least compare with more copies: {more}"
+    others = shlex.join(["lookalike", "compare", finished.folder or "FOLDER", "--models", "A,B"])
+    return f"{why} Compare other models (`lookalike models` lists them): {others}"

@@ -1,6 +1,7 @@
 """The catalogue for commands and programs: finds and merges config.yaml, and loads models as the embed stage does."""
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -15,7 +16,7 @@ from lookalike.io import images, store
 from lookalike.io.formats.exports import Export
 from lookalike.io.formats.records import Weights
 from lookalike.job import packages
-from lookalike.job.errors import ConfigError, LookalikeError, did_you_mean
+from lookalike.job.errors import ConfigError, LookalikeError, did_you_mean, nearest
 from lookalike.plan import requirements
 from lookalike.plan.code import WORKFLOW
 from lookalike.plan.plan import Plan
@@ -47,8 +48,11 @@ class Catalogue:
 
     def check_models(self, names: Sequence[str]) -> None:
         """Raise LookalikeError for a model that is not in the catalogue."""
+        models = self.plan.config.models
         for name in names:
-            entry_of(self.plan.config.models, "model", name)
+            if name not in models and not nearest(name, sorted(models)):  # a list of all would bury the message
+                raise LookalikeError(f"model '{name}' is not defined. To list those that are: lookalike models")
+            entry_of(models, "model", name)
 
     def experiment(self, name: str) -> Experiment:
         """An experiment's entry. Raises LookalikeError for an unknown name."""
@@ -112,10 +116,10 @@ class Catalogue:
 
     def how_to_run(self, experiment: str) -> str:
         """The command that makes an experiment's results."""
-        files = f" --configfile {' '.join(map(str, self.configfiles))}" if self.configfiles else ""
+        files = ["--configfile", *map(str, self.configfiles)] if self.configfiles else []
         folder = self.results.parent
         place = "" if folder == Path() else f" (in {folder})"
-        return f"Run it{place}: snakemake --cores 2{files} -- {experiment}"
+        return f"Run it{place}: {shlex.join(['snakemake', '--cores', '2', *files, '--', experiment])}"
 
 
 def find() -> Path:

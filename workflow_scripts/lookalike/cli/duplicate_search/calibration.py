@@ -68,7 +68,14 @@ def fewest_copies(percent: int) -> int:
 
 
 def calibrate(
-    collection: Collection, pairs: Pairs, model: Model, *, least: float, percent: int, threads: int
+    collection: Collection,
+    pairs: Pairs,
+    model: Model,
+    *,
+    least: float,
+    percent: int,
+    threads: int,
+    sides: NDArray[np.bool_] | None = None,
 ) -> Calibration | None:
     """Make copies, compare them with all images, and choose a threshold; None where there are too few images."""
     usable = [row for row in range(len(collection.contents)) if not collection.signatures.flat[row]]
@@ -94,7 +101,7 @@ def calibrate(
 
     is_copy = np.arange(len(vectors)) >= count
     found = compared(vectors, known, small_of, least=least, threads=threads, between=is_copy, most=NEAREST)
-    return choose(found, np.array(chosen), pairs, count, percent)
+    return choose(found, np.array(chosen), pairs, count, percent, sides=sides)
 
 
 def _copy(data: bytes, sha256: str) -> bytes:
@@ -103,17 +110,27 @@ def _copy(data: bytes, sha256: str) -> bytes:
     return as_jpeg(apply(image, steps, 2 * max(image.size), None), QUALITY, full_color=True)
 
 
-def choose(found: Pairs, sources: NDArray[np.int64], pairs: Pairs, count: int, percent: int) -> Calibration:
+def choose(
+    found: Pairs,
+    sources: NDArray[np.int64],
+    pairs: Pairs,
+    count: int,
+    percent: int,
+    *,
+    sides: NDArray[np.bool_] | None = None,
+) -> Calibration:
     """Choose the threshold from pairs of an image (rows below ``count``) and a copy (``count`` + i, of ``sources``[i]).
 
-    A copy's match with a confirmed copy of its source is neither right nor wrong.
+    A copy's match with a confirmed copy of its source is neither right nor wrong. Nor is one with another image of the
+    same folder where only pairs between two folders count: ``sides`` says which of them each image is in.
     """
     image, copy = found.rows[:, 0], found.rows[:, 1] - count
     right = image == sources[copy]
     confirmed = {(int(a), int(b)) for a, b in pairs.rows[pairs.score >= SURE]}
     confirmed |= {(b, a) for a, b in confirmed}
     also = np.array([(int(sources[c]), int(i)) in confirmed for i, c in zip(image, copy, strict=True)], bool)
-    counts = (found.score > 0) & (right | ~also)
+    wanted = ~also if sides is None else ~also & (sides[image] != sides[sources[copy]])
+    counts = (found.score > 0) & (right | wanted)
     order = np.lexsort((right[counts], -found.score[counts]))
     score = found.score[counts][order].astype(np.float64)
     right, group = right[counts][order], copy[counts][order].astype(np.int64)

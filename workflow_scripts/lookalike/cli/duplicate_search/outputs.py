@@ -36,10 +36,10 @@ def as_json(result: Result, request: Request) -> dict[str, Any]:
     data: dict[str, Any] = {
         "folder": str(request.images),
         "model": result.model,
-        "threshold": result.threshold,
+        "threshold": result.cosine,
         "threshold_from": result.source,
         "precision": request.precision,
-        "calibration": calibration and vars(calibration),
+        "calibration": calibration and {**vars(calibration), "threshold": result.cosine},
         "unreadable": [{"image": path, "reason": why} for path, why in sorted(result.collection.unreadable.items())],
         "left_out": result.collection.left_out,
     }
@@ -109,7 +109,8 @@ def summary(result: Result, request: Request) -> list[str]:
         f"images: {number['found']:,} found in {places} = {len(collection.files):,} read + "
         f"{number['unreadable']:,} unreadable"
     ]
-    lines.append(f"model: {result.model}, threshold {result.threshold:.4g} ({_source(result, request)})")
+    threshold = "only pixels decide" if result.cosine is None else f"threshold {result.cosine:.4g}"
+    lines.append(f"model: {result.model}, {threshold} ({_source(result, request)})")
     if result.source == CALIBRATED:
         lines.append(_calibration(result))
     if request.against:
@@ -118,7 +119,7 @@ def summary(result: Result, request: Request) -> list[str]:
         lines.append(
             f"duplicates: {number['identical']:,} identical + {number['near']:,} near = "
             f"{number['identical'] + number['near']:,} files in {number['groups']:,} groups; "
-            f"{number['single']:,} images have no duplicate"
+            f"images without a duplicate: {number['single']:,}"
         )
     return lines
 

@@ -67,6 +67,11 @@ class Result:
     groups: list[Group]
     matches: list[Match]
 
+    @property
+    def cosine(self) -> float | None:
+        """The threshold; None where no cosine is accepted, and only pixels decide."""
+        return None if self.threshold >= SURE else self.threshold
+
 
 def search(request: Request) -> Result:
     """Search for duplicates. Raises LookalikeError for a folder, model or threshold that cannot be used."""
@@ -74,7 +79,9 @@ def search(request: Request) -> Result:
         raise LookalikeError(f"--precision {request.precision}: is in percent. Choose a whole number from 50 to 99.")
     if request.threshold is not None and not 0 <= request.threshold <= 1:
         raise LookalikeError(f"--threshold {request.threshold:g}: is a cosine. Choose one from 0 to 1.")
-    name = request.model or _best(request)
+    catalogue = Catalogue.open(request.configfiles, request.results)
+    catalogue.check_models([request.model] if request.model else [])
+    name = request.model or _best(catalogue)
     least = _least(name, request.threshold)
     cv2.setNumThreads(1)  # OpenCV's own threads would compete with those that compare pairs
     model = load_model(name, config=request.configfiles, results=request.results, threads=request.threads)
@@ -98,7 +105,7 @@ def search(request: Request) -> Result:
     threshold, source = request.threshold, GIVEN
     if threshold is None:
         chosen = calibration.calibrate(
-            collection, pairs, model, least=least, percent=request.precision, threads=request.threads
+            collection, pairs, model, least=least, percent=request.precision, threads=request.threads, sides=sides
         )
         threshold, source = (chosen.threshold, CALIBRATED) if chosen else (None, SHIPPED)
         if threshold is None:
@@ -114,8 +121,7 @@ def _store(results: Path) -> Path:
     return own if own.is_dir() else runs.home() / vector_store.FOLDER
 
 
-def _best(request: Request) -> str:
-    catalogue = Catalogue.open(request.configfiles, request.results)
+def _best(catalogue: Catalogue) -> str:
     return defaults.preferred(name for name in defaults.PREFERRED if catalogue.why_missing(name) is None)
 
 
