@@ -7,5 +7,5 @@ from workflow.conftest import Tree
 
 @pytest.fixture(autouse=True)
 def as_users_start_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a fork, Snakemake 9 loses track of grouped jobs here: "BUG: Out of jobs ready to be started"."""
+    """As a fork, Snakemake forgets groups of jobs nearly every time; started as users do, rarely (``LOST``)."""
     monkeypatch.setattr(Tree, "forked", False)
