@@ -146,7 +146,7 @@ SHOWN_LOGS = ("lookalike.job.progress", "lookalike.cli.duplicate_search.calibrat
 def _show_groups(result: "Result") -> None:
     rows = [
         (number, group.keep.path, group.why, len(group.members) - 1, group.kind)
-        for number, group in enumerate(result.groups[:SHOWN])
+        for number, group in enumerate(result.groups[:SHOWN], start=1)
     ]
     if rows:
         more = f", the first {SHOWN}" if len(result.groups) > SHOWN else ""

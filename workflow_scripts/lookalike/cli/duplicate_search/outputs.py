@@ -65,7 +65,9 @@ def write(result: Result, request: Request, out: Path) -> list[Path]:
     """Write the page and keep.csv, or pairs.csv, into a folder; return their paths, the one to open first."""
     if request.against:
         return [_write_csv(out / "pairs.csv", PAIRS, _pair_rows(result))]
-    rows = [keep_row(number, group, member) for number, group in enumerate(result.groups) for member in group.members]
+    rows = [
+        keep_row(number, group, member) for number, group in enumerate(result.groups, 1) for member in group.members
+    ]
     kept = _write_csv(out / "keep.csv", KEEP, rows)
     index = out / "index.html"
     with store.atomic(index) as temporary:

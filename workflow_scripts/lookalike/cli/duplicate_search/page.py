@@ -30,7 +30,7 @@ def render(
         of_group.setdefault(row[0], []).append({"row": number, **dict(zip(header, row, strict=True))})
     shown: list[list[dict[str, Any]]] = []
     thumbnails: dict[str, str] = {}  # SHA-256 -> data URI
-    for number, group in enumerate(result.groups):
+    for number, group in enumerate(result.groups, start=1):
         if sum(map(len, shown)) + len(group.members) > MOST and shown:
             break
         for entry, member in zip(of_group[number], group.members, strict=True):
