@@ -124,6 +124,17 @@ def test_the_image_with_most_pixels_is_kept_and_the_reason_given(photos: Path, f
     assert "largest file" in group["why"]
 
 
+def test_a_photo_is_kept_rather_than_a_screenshot_that_shows_it_smaller(tmp_path: Path) -> None:
+    first = photograph(0)
+    first.save(tmp_path / "photo.jpg", quality=90)
+    screen = Image.new("RGB", (400, 345), (15, 15, 18))  # more pixels than the photo has
+    screen.paste(first.resize((355, 266), Image.Resampling.LANCZOS), (22, 40))
+    screen.save(tmp_path / "screen.png")
+    (group,) = json.loads(run(tmp_path, "--json", "--threshold", "0").stdout)["groups"]
+    assert names(tmp_path, group["images"]) == {"photo.jpg", "screen.png"}
+    assert (Path(group["keep"]).name, group["why"]) == ("photo.jpg", "shows the image largest")
+
+
 def test_counts_add_up_and_unreadable_files_are_named_with_the_reason(photos: Path, found: dict[str, Any]) -> None:
     count = found["counts"]
     files = [path for path in photos.rglob("*.*") if path.suffix != ".txt" and not path.is_symlink()]

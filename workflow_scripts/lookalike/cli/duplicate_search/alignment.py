@@ -82,19 +82,33 @@ def compare(a: Prepared, b: Prepared) -> Verdict:
     """Compare two images in the orientation that they have."""
     fewest = min(len(a.features.points), len(b.features.points))
     stranger = Verdict.OTHER if fewest >= RICH else Verdict.UNKNOWN
-    rows, columns = matches(a.features, b.features) if fewest >= LEAST else (np.empty(0, np.int64),) * 2
-    if len(rows) < LEAST:
+    aligned = _aligned(a, b)
+    if aligned is None:
         return stranger
+    transform, agreeing = aligned
+    if _is_upright(transform, a.grey, TURN + TURN_BY_FEW / agreeing) and _agree(a.grey, b.grey, transform):
+        return Verdict.COPY
+    return Verdict.OTHER if agreeing >= PLACES else stranger
+
+
+def magnification(a: Prepared, b: Prepared) -> float | None:
+    """How much larger b shows what both show, as they were prepared; None if too few features agree to say."""
+    aligned = _aligned(a, b)
+    return float(np.sqrt(abs(np.linalg.det(aligned[0][:, :2])))) if aligned else None
+
+
+def _aligned(a: Prepared, b: Prepared) -> tuple[Transform, int] | None:
+    """What moves a onto b, and how many features agree with that; None if these are too few."""
+    if min(len(a.features.points), len(b.features.points)) < LEAST:
+        return None
+    rows, columns = matches(a.features, b.features)
+    if len(rows) < LEAST:
+        return None
     transform, inside = cv2.estimateAffine2D(
         a.features.points[rows], b.features.points[columns], method=cv2.RANSAC, ransacReprojThreshold=ERROR
     )
     agreeing = 0 if transform is None else int(inside.sum())
-    if agreeing < LEAST:
-        return stranger
-    found = np.asarray(transform, np.float64)
-    if _is_upright(found, a.grey, TURN + TURN_BY_FEW / agreeing) and _agree(a.grey, b.grey, found):
-        return Verdict.COPY
-    return Verdict.OTHER if agreeing >= PLACES else stranger
+    return (np.asarray(transform, np.float64), agreeing) if agreeing >= LEAST else None
 
 
 def confirm(a: Prepared, b: Prepared) -> Verdict:

@@ -8,12 +8,15 @@ from typing import Literal
 
 import numpy as np
 
+from lookalike.cli.duplicate_search.alignment import grey_of, magnification, prepare
 from lookalike.cli.duplicate_search.comparing import SURE, Pairs
 from lookalike.cli.duplicate_search.reading import Collection, File
 from lookalike.sample.near_duplicates.groups import stars
 
 Kind = Literal["identical", "near"]
 BYTES, PIXELS, COSINE = "bytes", "pixels", "cosine"
+SAME_SHAPE = 1.02  # largest ratio of two images' width to height that counts as equal
+SMALLER = 1.1  # an image shown by this factor larger in another is smaller
 LOSSLESS = ("PNG", "TIFF", "BMP", "GIF")
 
 
@@ -60,9 +63,11 @@ def grouped(collection: Collection, pairs: Pairs, threshold: float) -> list[Grou
         rows[row if center < 0 else center].append(row)
     groups = []
     for center, some in rows.items():
-        members = sorted((file for row in some for file in files[row]), key=_order)
-        if len(members) < 2:
+        of_row = [(row, file) for row in some for file in files[row]]
+        if len(of_row) < 2:
             continue
+        smaller = _smaller(collection, {row: files[row][0] for row in some}, center)
+        members = [file for _, file in sorted(of_row, key=lambda pair: (pair[0] in smaller, *_order(pair[1])))]
         kept = members[0]
         kept_row = row_of[kept.sha256]
         scores = np.clip(collection.vectors[some] @ collection.vectors[kept_row], -1, 1)
@@ -76,6 +81,23 @@ def grouped(collection: Collection, pairs: Pairs, threshold: float) -> list[Grou
             )
         )
     return sorted(groups, key=lambda group: group.keep.path)
+
+
+def _smaller(collection: Collection, file_of: dict[int, File], center: int) -> set[int]:
+    """The rows that show the image smaller than others of the group, such as a screenshot with the photo in it.
+
+    Images of one shape show the same, so their pixels tell.
+    """
+    shapes = [file.width / file.height for file in file_of.values()]
+    if max(shapes) < SAME_SHAPE * min(shapes):
+        return set()
+    prepared = {row: prepare(grey_of(collection.small.get(collection.contents[row]))) for row in file_of}
+    largest = {row: max(file.width, file.height) for row, file in file_of.items()}
+    size = dict.fromkeys(file_of, 1.0)  # of what is shown, relative to the center's
+    for row in file_of.keys() - {center}:
+        if scale := magnification(prepared[row], prepared[center]):
+            size[row] = largest[row] / (scale * largest[center])
+    return {row for row in file_of if size[row] * SMALLER < max(size.values())}
 
 
 def _by(row: int, kept: int, center: int, sure: set[tuple[int, int]]) -> str:
@@ -100,6 +122,8 @@ def _why(members: Sequence[File]) -> str:
             return f"same bytes; {'not in an archive' if second.modified == inf else 'oldest file'}"
         return "same bytes; first path"
     other = next(file for file in members if file.sha256 != first.sha256)
+    if first.pixels < max(file.pixels for file in members):
+        return "shows the image largest"
     if first.pixels != other.pixels:
         return f"most pixels ({first.width} x {first.height})"
     if first.bytes != other.bytes:
