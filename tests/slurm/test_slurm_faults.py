@@ -99,7 +99,8 @@ def test_jobs_that_die_are_explained_and_made_again(tree: Tree) -> None:
     text = "\n".join(failed)
     assert "it was cancelled (scancel" in text
     assert "it ran out of time. A retry gets more (--retries). Raise `minutes`" in text
-    assert len(re.findall(r"^  log: \S+/slurm_logs/\S+\.log$", text, re.MULTILINE)) == 3
+    named = re.findall(r"^  log: \S+/slurm_logs/\S+\.log$", text, re.MULTILINE)
+    assert 2 <= len(named) <= 3  # an empty log is not named: a job may be cancelled before it writes anything
 
     local.run()
     for path in local.folder.glob("results/photos/**/*.parquet"):
