@@ -21,6 +21,7 @@ from lookalike.embed.workers import Workers
 from lookalike.io import content_hashes, in_work
 from lookalike.io.formats.tables import SHARD
 from lookalike.job.errors import LookalikeError
+from lookalike.job.usage import peak_memory_mb
 
 HANGS, CRASHES = 41, 43  # heights: tests/faulty
 
@@ -109,9 +110,11 @@ def test_processes_prepare_what_threads_prepare(rows: pa.Table, always: list[Wor
     assert {stage for stage, seconds in done.seconds.items() if seconds} >= {"read", "decode", "preprocess", "wait"}
 
 
-def test_no_process_is_left(rows: pa.Table, always: list[Workers]) -> None:
+def test_no_process_is_left_and_their_memory_counts(rows: pa.Table, always: list[Workers]) -> None:
+    before = peak_memory_mb()
     embed.embed_rows(rows, Card(), batch_size=4, threads=3)  # type: ignore[arg-type]
     assert always[0]._all
+    assert peak_memory_mb() - before > 20 * len(always[0]._all)  # MB, which they took
     assert all(child.returncode is not None for child in always[0]._all)
 
 
