@@ -74,8 +74,8 @@ def test_the_command_replaces_the_tables_of_a_page(
     assert text.startswith("before\n")
     assert text.endswith(f"{calibration.END}\nafter\n")
     assert "OUTDATED" not in text
-    assert len(re.findall(r"^\| 6 x 3 \|", text, re.MULTILINE)) == 3
-    assert len(re.findall(r"^\| 20 independent \|", text, re.MULTILINE)) == 3
+    assert len(re.findall(r"^\| 6 x 3 \|", text, re.MULTILINE)) == 4
+    assert len(re.findall(r"^\| 20 independent \|", text, re.MULTILINE)) == 4
 
 
 def test_four_models_of_a_population_are_equal_and_share_what_is_hard(calibration: ModuleType) -> None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from lookalike.io.formats.records import Estimate
 from lookalike.report import words
-from lookalike.report.evidence import ACTS, Evidence, Run
-from lookalike.report.needs import FAST, Need, standing
+from lookalike.report.evidence import ACTS, FAST, Evidence, Run
+from lookalike.report.needs import Need, standing
 from lookalike.report.tables import thresholds_end
 
 RANKS = ("accuracy_at_", "recall_at_", "map_at_r", "r_precision", "caption_", "category_")  # for someone who looks

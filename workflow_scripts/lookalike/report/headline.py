@@ -28,6 +28,17 @@ class Statement:
     more: str = ""
 
 
+def question(evidence: Evidence) -> str:
+    """The title of the page: that of the experiment, or the question that its data answer."""
+    if evidence.title:
+        return evidence.title
+    (name, *others) = (evidence.label(model) for model in evidence.counts)
+    if not evidence.matched:
+        return f"What does {'each model' if others else name} find?"
+    found = "images of the same class" if evidence.labelled else "the right images"
+    return f"Which model finds {found}?" if others else f"How often does {name} find {found}?"
+
+
 def best(runs: list[Run], by: str) -> Run | None:
     """The run with the highest value of a metric, the first at ties; None if none was measured."""
     measured = [run for run in runs if run.estimate(by).value is not None]
@@ -181,7 +192,7 @@ def _contradicted(evidence: Evidence, answer: Answer) -> str:
         if said.get((metric + words.SCENE, direction)) == labels:  # what is said without scenes need not be said twice
             del said[metric, direction]
     parts = [
-        f"by {words.metric(metric)}, {_are(labels)} significantly {direction} than {name}"
+        f"by {words.metric(metric, labelled=evidence.labelled)}, {_are(labels)} significantly {direction} than {name}"
         for (metric, direction), labels in said.items()
     ]
     return f"Yet {' and '.join(parts)}." if parts else ""
