@@ -15,8 +15,8 @@ FEW_GROUPS = 10  # below, the report warns at the top
 DECIDABLE = 6  # as ``rates.FEWEST``, which the report must not depend on; a test compares them
 
 UNVERIFIED = {  # what is said of a threshold that is not safe
-    "too few queries": " (unverified: too few queries)",
-    "does not hold": " (on other queries, that precision does not hold)",
+    "too few queries": "unverified: too few queries",
+    "does not hold": "on other queries, that precision does not hold",
 }
 
 
@@ -103,7 +103,8 @@ def _ranks(evidence: Evidence, answer: Answer) -> str:
         result = f"{name} has {'the highest' if answer.rivals else 'a'} {metric}: {share} over {queries}"
     else:
         result = f"{name} ranks a true match first for {share} of {queries}"
-    result += _strictly(evidence, answer)
+    if strictly := _strictly(evidence, answer):
+        result += f" ({strictly})"
     if not answer.rivals:
         result = f"{result} (95{words.SPACE}% interval {words.interval(estimate, decimals)})"
     return result
@@ -112,7 +113,8 @@ def _ranks(evidence: Evidence, answer: Answer) -> str:
 def _found(evidence: Evidence, answer: Answer) -> str:
     share = words.percent(answer.estimate.value, _decimals(answer.estimate.n))
     precision = f"of the matches with 90{words.SPACE}% precision"
-    return f"{share} {precision}{_strictly(evidence, answer)}{UNVERIFIED.get(answer.threshold, '')}"
+    remarks = [remark for remark in (UNVERIFIED.get(answer.threshold), _strictly(evidence, answer)) if remark]
+    return f"{share} {precision}" + (f" ({'; '.join(remarks)})" if remarks else "")
 
 
 def _strictly(evidence: Evidence, answer: Answer) -> str:
@@ -120,8 +122,8 @@ def _strictly(evidence: Evidence, answer: Answer) -> str:
         return ""
     value = words.percent(answer.strict.value, _decimals(answer.estimate.n))
     if evidence.labelled:
-        return f" ({value} if copies of the query count)"
-    return f" ({value} if another image of the same scene is a miss)"
+        return f"{value} if copies of the query count"
+    return f"{value} if another image of the same scene is a miss"
 
 
 def _beside(evidence: Evidence, answer: Answer, other: Answer, than: str) -> str:
