@@ -208,6 +208,13 @@ def test_in_a_labelled_collection_copies_are_ignored_not_scenes() -> None:
     assert "copies of the query" not in words.meaning("map_at_r_scene")
 
 
+def test_a_board_that_ignores_scenes_has_strict_values_of_the_deciding_metric_only() -> None:
+    names = ("accuracy_at_1", "accuracy_at_3", "recall_at_5", "accuracy_at_1_scene", "accuracy_at_3_scene")
+    shown: Any = Shown([record(name, dict.fromkeys(names, 0.5) | {"accuracy_at_1": 0.4}) for name in "ab"], [])
+    (table, *_) = board.boards(shown, needs.needs(shown))
+    assert table.metrics == ["accuracy_at_1_scene", "accuracy_at_1", "recall_at_5", "accuracy_at_3_scene"]
+
+
 def shown_as(*, labelled: bool) -> Any:
     shown: Any = Shown([record(name, {"accuracy_at_1": 0.5}) for name in "ab"], [])
     shown.title, shown.labelled, shown.counts = "", labelled, {"a": None, "b": None}
