@@ -15,7 +15,8 @@ from lookalike.plan.start import (
     check_working_directory,
     collect_all_garbage_rarely,
     end_all_jobs_on_a_signal,
-    remember_signatures,
+    remember_parameters,
+    remember_scripts,
     share_library,
     why_not_writable,
 )
@@ -145,4 +146,5 @@ for experiment in plan.config.experiments:
     workflow.get_rule(experiment).docstring = plan.title(experiment)
 
 
-remember_signatures(workflow.rules)
+remember_parameters(workflow.rules)
+remember_scripts(workflow.sourcecache)
