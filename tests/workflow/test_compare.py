@@ -74,7 +74,7 @@ def test_what_a_comparison_leaves_is_what_the_next_commands_use(here: Path, imag
 
     def find(number: int) -> str:
         made_image(number).save(here / "photo.png")
-        ended = lookalike("find", "photo.png", "--no-sheet", "--json", folder=here)
+        ended = lookalike("find", "photo.png", "--no-sheet", "--json", "--cores", "1", folder=here)
         return str(json.loads(ended.stdout)["neighbors"][0]["image_id"])
 
     assert find(3) == "p3.png"
