@@ -57,6 +57,10 @@ def pytest_runtest_logfinish() -> None:
         _forget_imports()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
+
+
 def _forget_imports() -> None:
     """Look for garbage no longer among all that was imported, which takes a tenth of the tests' CPU time."""
     gc.collect()
