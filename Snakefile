@@ -5,6 +5,7 @@ import sys
 sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
 
 from snakemake.logging import logger
+from snakemake.output_index import OutputIndex
 from snakemake.settings.types import DeploymentMethod
 
 from lookalike.job.errors import ConfigError
@@ -16,6 +17,7 @@ from lookalike.plan.start import (
     collect_all_garbage_rarely,
     end_all_jobs_on_a_signal,
     remember_parameters,
+    remember_producers,
     remember_scripts,
     share_library,
     why_not_writable,
@@ -147,4 +149,5 @@ for experiment in plan.config.experiments:
 
 
 remember_parameters(workflow.rules)
+remember_producers(OutputIndex)
 remember_scripts(workflow.sourcecache)

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from snakemake import sourcecache
 from snakemake.common import get_function_params, get_input_function_aux_params
+from snakemake.io import IOFile
+from snakemake.output_index import OutputIndex
 from snakemake.resources import Resource
 from snakemake.sourcecache import LocalSourceFile, SourceCache
 
 from lookalike.plan.paths import Paths
-from lookalike.plan.start import remember_parameters, remember_scripts
+from lookalike.plan.start import remember_parameters, remember_producers, remember_scripts
 
 
 def test_parameters_of_functions_in_rules_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,6 +50,30 @@ def test_copies_of_scripts_are_looked_up_once(tmp_path: Path, monkeypatch: pytes
     assert Path(cache.get_path(LocalSourceFile(str(scripts[1])))).read_text() == "# index.py\n"
     with pytest.raises(TypeError):
         cache.get_path(LocalSourceFile(str(tmp_path / "missing.py")))
+
+
+def test_rules_that_make_a_file_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = {"embed": ["a/{x}.parquet"], "index": ["a/{x}.faiss", "a/{x}.ids.parquet"]}
+    asked = list[str]()
+
+    class Rule(SimpleNamespace):
+        __hash__ = object.__hash__
+
+        def products(self) -> list[IOFile]:
+            return [IOFile(path, rule=None) for path in outputs[self.name]]
+
+        def is_producer(self, file: str) -> bool:
+            asked.append(f"{self.name} {file}")
+            return file.count(".") == (1 if self.name == "embed" else 2)
+
+    monkeypatch.setattr(OutputIndex, "match_producers", OutputIndex.match_producers)  # and put back
+    remember_producers(OutputIndex)
+    index, other = OutputIndex([Rule(name=name) for name in outputs]), OutputIndex([])
+    for _ in range(2):
+        assert [rule.name for rule in index.match_producers("a/b.parquet")] == ["embed"]
+        assert [rule.name for rule in index.match_producers("a/b.ids.parquet")] == ["index"]
+        assert other.match_producers("a/b.parquet") == set()
+    assert sorted(asked) == ["embed a/b.ids.parquet", "embed a/b.parquet", "index a/b.ids.parquet"]
 
 
 @pytest.mark.parametrize(

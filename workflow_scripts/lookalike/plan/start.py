@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +87,13 @@ def remember_parameters(rules: Iterable[Any]) -> None:
                     function._overwrite_params = inspect.signature(function).parameters  # type: ignore[attr-defined]
 
 
-def remember_scripts(cache: Any) -> None:
+def remember_scripts(sources: Any) -> None:
     """Make Snakemake look up its copy of each script once, not three times a job.
 
     It parses the path as that of a remote file each time: a tenth of the CPU time that planning takes. It makes no
     other copy while it runs.
     """
-    look_up, copies = cache._cache, {}
+    look_up, copies = sources._cache, {}
 
     def remembered(file: Any) -> Any:
         path = file.get_path_or_uri(secret_free=True)
@@ -100,7 +101,16 @@ def remember_scripts(cache: Any) -> None:
             copies[path] = look_up(file)
         return copies[path]
 
-    cache._cache = remembered
+    sources._cache = remembered
+
+
+def remember_producers(outputs: Any) -> None:
+    """Make Snakemake match each file with the outputs of all rules once, not once for each job that reads it.
+
+    ``outputs``: its class that does, in newer versions; a twentieth of the CPU time that planning takes.
+    """
+    if hasattr(outputs, "match_producers"):
+        outputs.match_producers = cache(outputs.match_producers)
 
 
 def check_working_directory() -> None:
