@@ -54,7 +54,7 @@ def test_copies_of_scripts_are_looked_up_once(tmp_path: Path, monkeypatch: pytes
 
 def test_rules_that_make_a_file_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = {"embed": ["a/{x}.parquet"], "index": ["a/{x}.faiss", "a/{x}.ids.parquet"]}
-    asked = list[str]()
+    matched = list[str]()
 
     class Rule(SimpleNamespace):
         __hash__ = object.__hash__
@@ -63,7 +63,7 @@ def test_rules_that_make_a_file_are_looked_up_once(monkeypatch: pytest.MonkeyPat
             return [IOFile(path, rule=None) for path in outputs[self.name]]
 
         def is_producer(self, file: str) -> bool:
-            asked.append(f"{self.name} {file}")
+            matched.append(f"{self.name} {file}")
             return file.count(".") == (1 if self.name == "embed" else 2)
 
     monkeypatch.setattr(OutputIndex, "match_producers", OutputIndex.match_producers)  # and put back
@@ -73,7 +73,7 @@ def test_rules_that_make_a_file_are_looked_up_once(monkeypatch: pytest.MonkeyPat
         assert [rule.name for rule in index.match_producers("a/b.parquet")] == ["embed"]
         assert [rule.name for rule in index.match_producers("a/b.ids.parquet")] == ["index"]
         assert other.match_producers("a/b.parquet") == set()
-    assert sorted(asked) == ["embed a/b.ids.parquet", "embed a/b.parquet", "index a/b.ids.parquet"]
+    assert sorted(matched) == ["embed a/b.ids.parquet", "embed a/b.parquet", "index a/b.ids.parquet"]
 
 
 @pytest.mark.parametrize(
