@@ -5,6 +5,7 @@ import sys
 sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
 
 from snakemake.logging import logger
+from snakemake.output_index import OutputIndex
 from snakemake.settings.types import DeploymentMethod
 
 from lookalike.job.errors import ConfigError
@@ -15,7 +16,9 @@ from lookalike.plan.start import (
     check_working_directory,
     collect_all_garbage_rarely,
     end_all_jobs_on_a_signal,
-    remember_signatures,
+    remember_parameters,
+    remember_producers,
+    remember_scripts,
     share_library,
     why_not_writable,
 )
@@ -145,4 +148,6 @@ for experiment in plan.config.experiments:
     workflow.get_rule(experiment).docstring = plan.title(experiment)
 
 
-remember_signatures(workflow.rules)
+remember_parameters(workflow.rules)
+remember_producers(OutputIndex)
+remember_scripts(workflow.sourcecache)
