@@ -94,6 +94,18 @@ def filled_cache(cached: Path, cache: Path) -> Path:
     return Path(shutil.copytree(cached, cache))
 
 
+def test_attention_is_exported_without_a_test_for_rows_that_are_masked(
+    vit: Path, cached: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import onnx
+
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(cached))
+    _, out = made(transformers_entry(vit), tmp_path)
+    operators = {node.op_type for node in onnx.load(out.with_name(export.FILE)).graph.node}
+    assert "Softmax" in operators
+    assert "IsNaN" not in operators
+
+
 @pytest.mark.parametrize(("architecture", "feature"), FEATURES)
 def test_vectors_equal_torchs_with_every_pooling_and_in_every_batch(
     architecture: str, feature: str, tmp_path: Path
