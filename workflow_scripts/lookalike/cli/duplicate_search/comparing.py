@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from lookalike.cli.duplicate_search.alignment import Prepared, Verdict, compare, confirm, grey_of
 from lookalike.cli.duplicate_search.threads import in_threads
@@ -70,9 +71,14 @@ def compared(
     judge = _Judge(small)
     progress = Progress("compared", len(pairs), "pairs", every=5.0)
     verdicts = []
-    for verdict in in_threads(lambda pair: (judge.confirmed if pair in alike else judge.verdict)(pair), pairs, threads):
-        verdicts.append(verdict)
-        progress.advance()
+
+    def judged(pair: tuple[int, int]) -> Verdict:
+        return (judge.confirmed if pair in alike else judge.verdict)(pair)
+
+    with threadpool_limits(1):  # NumPy's threads, like those of OpenCV, would compete with these
+        for verdict in in_threads(judged, pairs, threads):
+            verdicts.append(verdict)
+            progress.advance()
     rows = np.array(pairs, np.int64).reshape(-1, 2)
     cosine = np.array([vectors[a] @ vectors[b] for a, b in rows], np.float32)
     fixed = {Verdict.COPY: SURE, Verdict.OTHER: -1.0}
