@@ -3,8 +3,11 @@
 import csv
 import io
 import json
+import os
 import shutil
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner, Result
 
 import lookalike as la
+from conftest import REPOSITORY, made_image
 from lookalike.cli.duplicate_search import calibration, defaults, reading
 from lookalike.cli.duplicate_search.alignment import TURNS, Prepared, Verdict, compare
 from lookalike.cli.duplicate_search.comparing import SURE, Pairs
@@ -24,6 +28,8 @@ from lookalike.cli.main import app
 from lookalike.embed.models.hash import Hasher
 from phone_folder import compressed, scene_canvas, take_shot
 
+START = "from lookalike.cli.start import main; main()"
+CRASHES = 43  # a height: tests/faulty
 COPIES = {"resaved.webp", "small.jpg", "captioned.png", "mirrored.jpg", "cropped.jpg", "sub/Füße 日本.jpg"}
 UNREADABLE = {"zero.jpg": "empty", "broken.jpg": "damaged", "huge.png": "pixels"}
 
@@ -81,6 +87,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "huge.png").write_bytes(png_header(40_000, 40_000))
     (folder / "notes.txt").write_text("not an image")
     (folder / "link.jpg").symlink_to(folder / "a.jpg")
+    (folder / os.fsdecode(b"\xfc.jpg")).write_bytes(b"")  # a name that is not UTF-8
     return folder
 
 
@@ -138,7 +145,7 @@ def test_a_photo_is_kept_rather_than_a_screenshot_that_shows_it_smaller(tmp_path
 def test_counts_add_up_and_unreadable_files_are_named_with_the_reason(photos: Path, found: dict[str, Any]) -> None:
     count = found["counts"]
     files = [path for path in photos.rglob("*.*") if path.suffix != ".txt" and not path.is_symlink()]
-    assert count["found"] == len(files)
+    assert count["found"] == len(files) - 1  # without that whose name is not UTF-8
     parts = ("unreadable", "single", "kept", "identical", "near")
     assert count["found"] == sum(count[part] for part in parts)
     assert count["kept"] == count["groups"] == len(found["groups"])
@@ -147,6 +154,7 @@ def test_counts_add_up_and_unreadable_files_are_named_with_the_reason(photos: Pa
     for name, word in UNREADABLE.items():
         assert word in reasons[name]
     assert any("links to images" in line for line in found["left_out"])
+    assert any(r"not valid UTF-8 (rename them): 1, \xfc.jpg" in line for line in found["left_out"])
     assert any(".txt files" in line for line in found["left_out"])
 
 
@@ -361,6 +369,7 @@ def test_where_pixels_decide_alone_no_threshold_is_reported(photos: Path, monkey
     rates = {"found": 0.7, "false_per_image": 0.0, "at_most": 0.07, "expected_false": 0.0}
     only = calibration.Calibration(copies=40, threshold=SURE, pairs=8, **rates)
     monkeypatch.setattr(calibration, "calibrate", lambda *_, **__: only)
+    monkeypatch.setattr(Pairs, "undecided", 1)
     arguments = ["duplicates", str(photos), "--model", "phash-256"]
     found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert (found["threshold"], found["threshold_from"]) == (None, "calibrated")
@@ -368,6 +377,13 @@ def test_where_pixels_decide_alone_no_threshold_is_reported(photos: Path, monkey
     monkeypatch.chdir(photos.parent)
     shown = CliRunner().invoke(app, arguments).stdout
     assert "model: phash-256, only pixels decide (calibrated on 40 copies of these images)" in shown
+
+
+def test_where_pixels_decide_every_pair_nothing_is_calibrated(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "calibrate", lambda *_, **__: pytest.fail("calibrated"))
+    monkeypatch.chdir(photos.parent)
+    shown = CliRunner().invoke(app, ["duplicates", str(photos), "--model", "phash-256"]).stdout
+    assert "(the model's shipped default, which decided nothing: pixels tell about every pair)" in shown
 
 
 @pytest.mark.parametrize(
@@ -382,6 +398,25 @@ def test_a_model_that_cannot_be_used_is_refused_with_the_reason(photos: Path, mo
     result = CliRunner().invoke(app, ["duplicates", str(photos), "--model", model, "--json"])
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"lookalike: {message}")
+
+
+def test_an_image_that_kills_its_decoder_is_rejected_by_the_next_search(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    photograph(0, (120, 90)).save(folder / "a.png")
+    made_image(0, (60, CRASHES)).save(folder / "bad.png")
+    command = [sys.executable, "-c", START, "duplicates", "photos", "--model", "phash-256", "--json"]
+    paths = os.pathsep.join([str(REPOSITORY / "tests/faulty"), str(REPOSITORY / "workflow_scripts")])
+    environment = {**os.environ, "PYTHONPATH": paths, "LOOKALIKE_HOME": str(tmp_path / "home")}
+    first, second = (
+        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        for _ in range(2)
+    )
+    assert first.returncode < 0
+    assert "bad.png. Run the command again: the next attempt decodes" in first.stderr
+    assert second.returncode == 0, second.stderr
+    (bad,) = json.loads(second.stdout)["unreadable"]
+    assert (bad["image"], bad["reason"].startswith("not decoded: ")) == ("photos/bad.png", True)
 
 
 def test_the_library_finds_the_same_with_a_precision(photos: Path, found: dict[str, Any]) -> None:

@@ -11,8 +11,9 @@ from lookalike.cli import runs
 from lookalike.cli.options import THREADS, ConfigFiles, Json, ModelNames, Precision, Results, Threads, split
 from lookalike.cli.output import print_json, print_table
 from lookalike.cli.runs import ACTS, RESULTS, Finished
+from lookalike.cli.watched import read_image
 from lookalike.embed import embed
-from lookalike.embed.catalogue import Catalogue, offline, read_image
+from lookalike.embed.catalogue import Catalogue, offline
 from lookalike.embed.encoders import Encoder
 from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError

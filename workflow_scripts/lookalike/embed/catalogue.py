@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from lookalike.config.files import read
 from lookalike.config.records import Experiment
 from lookalike.embed import encoders
-from lookalike.io import images, store
+from lookalike.io import images, in_work, store
 from lookalike.io.formats.exports import Export
 from lookalike.io.formats.records import Weights
 from lookalike.job import packages
@@ -172,11 +172,11 @@ def offline() -> Iterator[None]:
             setattr(hub, variable, was_offline)
 
 
-def read_image(path: Path) -> bytes:
+def read_image(path: Path, guard: in_work.Guard) -> bytes:
     """The bytes of an image file that can be decoded. Raises LookalikeError with the reason if it cannot."""
     try:
         data = images.read("", str(path))
-        images.decode(data)
+        guard.decode({"image_id": str(path), "path": str(path)}, data)
         return data
     except images.BadImage as bad:
         raise LookalikeError(f"{path}: {bad}. Use another image, or fix this one.") from None

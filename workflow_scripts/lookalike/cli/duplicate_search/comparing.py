@@ -40,6 +40,11 @@ class Pairs:
     cosine: Scores
     score: Scores
 
+    @property
+    def undecided(self) -> int:
+        """How many pairs pixels neither confirm nor refute."""
+        return int(np.count_nonzero((self.score >= 0) & (self.score < SURE)))
+
     def accepted(self, threshold: float) -> NDArray[np.bool_]:
         """(p,) bool: pairs that pixels confirm, and those that they cannot decide with a cosine of the threshold."""
         return np.asarray(self.score >= threshold)

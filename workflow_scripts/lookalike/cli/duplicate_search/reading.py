@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from lookalike.cli.duplicate_search.threads import in_threads
+from lookalike.cli.watched import guarding
 from lookalike.embed.library import Model
 from lookalike.io import archives, images, in_work, phone_formats
 from lookalike.io.formats.tables import SHARD
@@ -113,10 +114,11 @@ class Collection:
 
 
 class _Reader(in_work.Guard):
-    """Reads files and notes what they are; sees each decoded image."""
+    """Reads files and notes what they are; sees each decoded image. ``guard`` watches over decoding."""
 
-    def __init__(self, small: SmallImages) -> None:
+    def __init__(self, small: SmallImages, guard: in_work.Guard) -> None:
         self.small = small
+        self.suspects, self.decoding, self.alone = guard.suspects, guard.decoding, guard.alone
         self.facts: dict[str, tuple[str, int, str, str]] = {}  # path -> SHA-256, bytes, format, taken
         self.signatures: dict[str, Signatures] = {}  # by SHA-256
         self._reading = threading.local()
@@ -172,7 +174,10 @@ def _safe(path: str) -> str:
 
 
 def list_files(paths: Iterable[str]) -> Listing:
-    """List files; two paths of one file count once."""
+    """List files; two paths of one file count once. Raises LookalikeError for a name that is not UTF-8."""
+    paths = [*paths]
+    for path in paths:
+        folders.check_name(path, "find_duplicates")
     rows = [(path, "", path, Path(path).stat().st_size if Path(path).is_file() else 0) for path in sorted({*paths})]
     return Listing(_once(rows)[0], [])
 
@@ -183,15 +188,19 @@ def read(listing: Listing, model: Model, store: Path, threads: int) -> Collectio
     Raises LookalikeError if no image can be read.
     """
     rows = listing.rows
-    reader = _Reader(SmallImages())
     files: list[File] = []
     kept: dict[str, NDArray[np.float32]] = {}  # SHA-256 -> vector
     table = _table(rows)
-    done = model.embed_files(table, reader, reader.see, store)
-    _see_others(reader, table, {image.image_id: image.sha256 for image in done.images}, threads)
+    with guarding(store.parent, [row[0] for row in rows]) as guard:
+        reader = _Reader(SmallImages(), guard)
+        done = model.embed_files(table, reader, reader.see, store)
+        failed = _see_others(reader, table, {image.image_id: image.sha256 for image in done.images}, threads)
     unreadable = {image.image_id: image.reason for image in done.rejected}
+    unreadable |= {image.image_id: failed[image.sha256] for image in done.images if image.sha256 in failed}
     root_of = {name: root for name, root, _, _ in rows}
     for number, image in enumerate(done.images):
+        if image.sha256 in failed:
+            continue
         sha256, size, form, taken = reader.facts[image.image_id]
         width, height = image.size
         files.append(
@@ -226,20 +235,31 @@ def read(listing: Listing, model: Model, store: Path, threads: int) -> Collectio
     )
 
 
-def _see_others(reader: _Reader, table: pa.Table, hashes: dict[str, str], threads: int) -> None:
-    """Decode the images whose vectors came from the vector store. ``hashes``: path -> SHA-256 of all that have one."""
+def _see_others(reader: _Reader, table: pa.Table, hashes: dict[str, str], threads: int) -> dict[str, str]:
+    """Decode the images whose vectors came from the vector store; SHA-256 -> reason of those that cannot be.
+
+    hashes: path -> SHA-256 of all that have a vector
+    """
     rows = {hashes[row["image_id"]]: row for row in table.to_pylist() if row["image_id"] in hashes}
     others = [row for sha256, row in rows.items() if sha256 not in reader.signatures]
     progress = Progress("decoded", len(others), "images that were embedded before")
     pixels = memory.Budget(memory.AT_ONCE)
 
-    def look(row: in_work.Row) -> None:
-        data = reader.read(row)
-        with pixels.share() as take:
-            reader.see(images.decode(data, reserve=take))
+    def look(row: in_work.Row) -> str:
+        try:
+            data = reader.read(row)
+            with pixels.share() as take:
+                reader.see(reader.decode(row, data, reserve=take)[0])
+        except images.BadImage as bad:
+            return str(bad)
+        return ""
 
-    for _ in in_threads(look, others, threads):
+    failed = {}
+    for row, reason in zip(others, in_threads(look, others, threads), strict=True):
         progress.advance()
+        if reason:
+            failed[hashes[row["image_id"]]] = reason
+    return failed
 
 
 def _once(rows: list[Row]) -> tuple[list[Row], list[str]]:
