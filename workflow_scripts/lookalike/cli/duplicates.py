@@ -61,10 +61,13 @@ def duplicates(
 ) -> None:
     """Find exact and near-duplicates: groups of files that show the same image, and which of each to keep.
 
-    Finds copies that were saved again, resized, cropped, captioned or mirrored. Other shots of the same scene are not
-    duplicates. Writes an HTML page and keep.csv; with --json, only if --out is given. Deletes and moves nothing.
+    Finds copies that were saved again, resized, cropped, captioned, mirrored or
+    turned by 90 degrees. Other shots of the same scene are not duplicates.
+    Writes an HTML page and keep.csv; with --json, only if --out is given.
+    Deletes and moves nothing.
 
-    The exit status is 0 whether or not there are duplicates, 1 if you have to fix something.
+    The exit status is 0 whether or not there are duplicates, and 1 if you have
+    to fix something.
 
     \b
     Examples:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from lookalike import __version__
 from lookalike.cli import (
@@ -48,6 +48,18 @@ class Commands(TyperGroup):
             raise
 
 
+class Command(TyperCommand):
+    """Shows no type of options that take no value."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """The options and arguments."""
+        parameters = super().get_params(ctx)
+        for option in parameters:
+            if getattr(option, "is_flag", False):
+                option.metavar = ""
+        return parameters
+
+
 app = typer.Typer(
     cls=Commands,
     name="lookalike",
@@ -55,18 +67,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # any other error is a bug, for which a plain traceback is best
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(compare.compare)
-app.command()(find.find)
-app.command()(duplicates.duplicates)
-app.command()(use.use)
-app.command()(serve.serve)
-app.command("search", hidden=True)(find.search)
-app.command("try", hidden=True)(compare.try_folder)  # `try` is a Python keyword
+app.command(cls=Command)(compare.compare)
+app.command(cls=Command)(find.find)
+app.command(cls=Command)(duplicates.duplicates)
+app.command(cls=Command)(use.use)
+app.command(cls=Command)(serve.serve)
+app.command("search", cls=Command, hidden=True)(find.search)
+app.command("try", cls=Command, hidden=True)(compare.try_folder)  # `try` is a Python keyword
 for command in (
     *(pair.pair, models.models, fetch.fetch, check.check, doctor.doctor, schema.schema),
     *(export.export, fuse.fuse, workflow.workflow),
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def _version(requested: bool) -> None:

@@ -41,6 +41,7 @@ def pair(
     Example:
       lookalike pair a.jpg b.jpg --models pixels,efficientnet-lite0
     """
+    precision = runs.measured(precision)
     compared = None if configfile or results != RESULTS else runs.last()
     catalogue = compared.catalogue if compared else Catalogue.open(configfile, results)
     thresholds = _thresholds(compared, precision)

@@ -147,7 +147,9 @@ def confirm(a: Prepared, b: Prepared) -> Verdict:
     Thumbnails of two pages of one template are the same, too. Those of copies with hardly a detail have to do.
     """
     height, width = b.grey.shape
-    small, aim = (cv2.resize(image.grey, (KEPT, KEPT), interpolation=cv2.INTER_AREA) for image in (a, b))
+    small, aim = (
+        np.asarray(cv2.resize(image.grey, (KEPT, KEPT), interpolation=cv2.INTER_AREA), np.uint8) for image in (a, b)
+    )
     away = [int(np.abs(turned(small[None], turn)[0] - aim.astype(np.int16)).sum()) for turn in TURNS]
     turn = TURNS[int(np.argmin(away))]
     way = np.ascontiguousarray(turned(a.grey[None], turn)[0])

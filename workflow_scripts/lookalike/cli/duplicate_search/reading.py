@@ -6,8 +6,8 @@ import re
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from math import inf
@@ -23,6 +23,7 @@ from lookalike.cli.duplicate_search.threads import in_threads
 from lookalike.cli.watched import guarding
 from lookalike.embed.library import Model
 from lookalike.io import archives, images, in_work, phone_formats
+from lookalike.io.color_profiles import Icc
 from lookalike.io.formats.tables import SHARD
 from lookalike.io.vectors import unit
 from lookalike.job import memory
@@ -118,7 +119,7 @@ class _Reader(in_work.Guard):
 
     def __init__(self, small: SmallImages, guard: in_work.Guard) -> None:
         self.small = small
-        self.suspects, self.decoding, self.alone = guard.suspects, guard.decoding, guard.alone
+        self.guard, self.suspects = guard, guard.suspects
         self.facts: dict[str, tuple[str, int, str, str]] = {}  # path -> SHA-256, bytes, format, taken
         self.signatures: dict[str, Signatures] = {}  # by SHA-256
         self._reading = threading.local()
@@ -132,6 +133,18 @@ class _Reader(in_work.Guard):
         self.facts[row["image_id"]] = (sha256, len(data), *_format_and_date(data))
         self._reading.sha256 = sha256
         return data
+
+    @contextmanager
+    def decoding(self, row: in_work.Row, reserve: memory.Take | None) -> Iterator[memory.Take | None]:
+        """Note that an image is decoded."""
+        with self.guard.decoding(row, reserve) as take:
+            yield take
+
+    def alone(
+        self, row: in_work.Row, data: bytes, needs: in_work.Needs | None, icc: Icc = "ignore"
+    ) -> tuple[Image.Image, in_work.Size]:
+        """Decode an image in a process of its own. Raises BadImage, MemoryError."""
+        return self.guard.alone(row, data, needs, icc)
 
     def see(self, image: Image.Image) -> None:
         """Keep what comparisons need; called in the thread that has just read the image's file."""
