@@ -1,7 +1,8 @@
 """How precise and how complete `lookalike duplicates` is, on copies made of photographs that packages carry.
 
-The photographs of scikit-image and scikit-learn are cut into tiles that do not overlap. Of each tile there are seven
-copies: recompressed, resized, cropped by 5 to 20 %, captioned, mirrored, as WebP, and mirrored and cropped. Bursts are
+The photographs of scikit-image and scikit-learn are cut into tiles that do not overlap. Of each tile there are eight
+copies: recompressed, resized, cropped by 5 to 20 %, captioned, mirrored, as WebP, mirrored and cropped, and turned by
+90, 180 or 270 degrees. Bursts are
 shots of the whole photographs: the same scene in another frame, angle and light, so none is a copy of another. Tiles of
 one texture (grass, gravel, a page of text) look much alike and are different images, too.
 
@@ -63,6 +64,14 @@ def mirrored(image: Image.Image) -> Image.Image:
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
+def turned(image: Image.Image) -> Image.Image:
+    """The image turned by 90, 180 or 270 degrees: its first pixel says which."""
+    first = int(np.asarray(image.convert("L"))[0, 0])
+    return image.transpose(
+        (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)[first % 3]
+    )
+
+
 KINDS: dict[str, Change] = {
     "recompressed": lambda image, draw: (image, "JPEG", int(draw.integers(30, 71))),
     "resized": lambda image, draw: (resized(image, float(draw.uniform(0.4, 0.8))), "JPEG", 80),
@@ -71,6 +80,7 @@ KINDS: dict[str, Change] = {
     "mirrored": lambda image, draw: (mirrored(image), "JPEG", 85),
     "WebP": lambda image, draw: (image, "WEBP", int(draw.integers(40, 81))),
     "mirrored, cropped": lambda image, draw: (mirrored(cropped(image, draw)), "JPEG", 85),
+    "turned": lambda image, draw: (turned(image), "JPEG", 85),
 }
 
 

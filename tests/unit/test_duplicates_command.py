@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 import lookalike as la
 from conftest import REPOSITORY, made_image
 from lookalike.cli.duplicate_search import calibration, defaults, reading
-from lookalike.cli.duplicate_search.alignment import TURNS, Prepared, Verdict, compare
+from lookalike.cli.duplicate_search.alignment import TURNS, Prepared, Verdict, compare, prepare
 from lookalike.cli.duplicate_search.comparing import SURE, Pairs
 from lookalike.cli.main import app
 from lookalike.embed.models.hash import Hasher
@@ -238,7 +238,7 @@ def test_the_best_available_model_is_the_default() -> None:
 
 
 def grey(image: Image.Image) -> Any:
-    return Prepared(np.asarray(image.convert("L")))
+    return prepare(image)
 
 
 def test_pixels_tell_a_copy_from_another_shot_and_from_a_stranger() -> None:
@@ -259,7 +259,7 @@ def test_pixels_tell_a_copy_from_another_shot_and_from_a_stranger() -> None:
 def test_a_cropped_copy_is_found_in_each_orientation_from_the_features_of_one(turn: tuple[bool, bool, bool]) -> None:
     first = photograph(0, (320, 240))
     cropped = grey(compressed(first.crop((20, 15, 300, 220)), 70))
-    turned = Prepared(cropped.turned(turn).grey)
+    turned = Prepared(cropped.turned(turn).grey, cropped.turned(turn).tones)
     assert compare(grey(first), turned) is Verdict.COPY
     known = {tuple(np.round(point).astype(int)) for point in cropped.turned(turn).features.points}
     found = [tuple(np.round(point).astype(int)) for point in turned.features.points]
@@ -291,6 +291,28 @@ def test_pages_of_one_template_are_no_copies_although_most_of_their_pixels_agree
         {"page-0.png", "small.jpg"},
         {"page-1.png", "turned.jpg"},
     ]
+
+
+def bottle(color: str, label: str) -> Image.Image:
+    """A product on white."""
+    image = Image.new("RGB", (400, 400), "white")
+    pen = ImageDraw.Draw(image)
+    pen.rounded_rectangle((140, 120, 260, 360), 30, fill=color)
+    pen.rectangle((180, 60, 220, 130), fill=color)
+    pen.rectangle((146, 190, 254, 290), fill="#fafafa")
+    pen.text((200, 240), label, fill="black", font_size=26, anchor="mm")
+    return image
+
+
+def test_products_on_white_of_another_color_or_label_are_no_copies(tmp_path: Path) -> None:
+    first = bottle("#c62828", "ACME")
+    first.save(tmp_path / "red.png")
+    bottle("#1565c0", "ACME").save(tmp_path / "blue.png")
+    bottle("#c62828", "NOVA").save(tmp_path / "label.png")
+    first.save(tmp_path / "again.jpg", quality=60)
+    first.resize((240, 240), Image.Resampling.LANCZOS).save(tmp_path / "small.webp", quality=70)
+    (group,) = json.loads(run(tmp_path, "--json").stdout)["groups"]
+    assert names(tmp_path, group["images"]) == {"red.png", "again.jpg", "small.webp"}
 
 
 def test_a_file_of_its_own_is_kept_rather_than_one_in_an_archive(photos: Path, tmp_path: Path) -> None:

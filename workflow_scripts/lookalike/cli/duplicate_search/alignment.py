@@ -37,6 +37,12 @@ ROWS, EDITED = 16, 4
 SHARE = 0.01  # of the details, elsewhere: most that may differ
 FAINT, STRONG = 3.0, 15.0  # standard deviation of details, of 255: below, a window says nothing, and above no more
 BLUR = 1.2  # pixels: what compression and resizing take away
+# Drawings, products on white and pages have one plain ground. What differs on it is never taken for a caption, and
+# tones have to agree: shapes of another color have the same details.
+PLAIN = 0.5  # share of the pixels that have the most frequent grey value, or one of its NEAR neighbors
+NEAR = 2
+TONES = 40  # pixels: the longer side of what tones are compared in
+TONE = 25  # of 255: largest difference of brightness and of both color differences
 SURROUNDINGS = 41  # pixels: what is brighter or darker over a larger area is light, not detail
 
 Transform = NDArray[np.float64]
@@ -52,9 +58,17 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image for comparisons: grey values, (height, width) uint8."""
+    """An image for comparisons: grey values, (height, width) uint8, and tones, (h, w, 3) uint8, a small YCbCr image."""
 
     grey: Grey
+    tones: Grey
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether it shows something on one plain ground."""
+        counts = np.bincount(self.grey.ravel(), minlength=256)
+        near = np.convolve(counts, np.ones(2 * NEAR + 1, np.int64), "same")
+        return bool(near.max() >= PLAIN * self.grey.size)
 
     @cached_property
     def features(self) -> Features:
@@ -72,7 +86,7 @@ class Prepared:
 
     def turned(self, turn: Turn) -> "Prepared":
         """The image in another orientation; its features are those of this one."""
-        image = Prepared(np.ascontiguousarray(turned(self.grey[None], turn)[0]))
+        image = Prepared(*(np.ascontiguousarray(turned(part[None], turn)[0]) for part in (self.grey, self.tones)))
         transpose, mirror, flip = turn
         points, (height, width) = self.features.points.copy(), image.grey.shape
         points = points[:, ::-1] if transpose else points
@@ -94,23 +108,37 @@ MIRRORED = _mirrored()
 MIRROR: Turn = (False, True, False)
 
 
-def grey_of(small: bytes) -> Grey:
-    """The grey values of a small image file, its longer side scaled to SIDE."""
-    image = Image.open(BytesIO(small)).convert("L")
+def prepare(image: Image.Image) -> Prepared:
+    """Scale the longer side of an image to SIDE."""
     scale = SIDE / max(image.size)
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return np.asarray(image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC))
+    size, small = (
+        (max(1, round(image.width * part)), max(1, round(image.height * part)))
+        for part in (scale, TONES / max(image.size))
+    )
+    grey = image.convert("L").resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
+    return Prepared(np.asarray(grey), np.asarray(image.convert("YCbCr").resize(small, Image.Resampling.BOX)))
+
+
+def prepare_file(small: bytes) -> Prepared:
+    """The image of a small image file."""
+    return prepare(Image.open(BytesIO(small)).convert("RGB"))
 
 
 def compare(a: Prepared, b: Prepared) -> Verdict:
     """Compare two images, mirrored or not, and turned by any number of right angles."""
+    if a.plain and b.plain:  # vectors tell little about these
+        return Verdict.COPY if _fits(a, b) or _same_scene(a, b) is Verdict.COPY else Verdict.OTHER
+    return _same_scene(a, b)
+
+
+def _same_scene(a: Prepared, b: Prepared) -> Verdict:
     verdict = Verdict.OTHER if min(len(a.features.points), len(b.features.points)) >= RICH else Verdict.UNKNOWN
     for way in (a, a.turned(MIRROR)):
         if (aligned := _aligned(way, b)) is None:
             continue
         transform, agreeing = aligned
         turns = _right_angles(transform, b.grey, TURN + TURN_BY_FEW / agreeing)
-        if turns is not None and _agree(way.grey, b.grey, transform, either_way=turns % 2 == 1):
+        if turns is not None and _agree(way, b, transform, either_way=turns % 2 == 1):
             return Verdict.COPY
         if agreeing >= PLACES:
             verdict = Verdict.OTHER
@@ -146,17 +174,26 @@ def confirm(a: Prepared, b: Prepared) -> Verdict:
 
     Thumbnails of two pages of one template are the same, too. Those of copies with hardly a detail have to do.
     """
-    height, width = b.grey.shape
+    return Verdict.COPY if _fits(a, b) or compare(a, b) is Verdict.COPY else Verdict.OTHER
+
+
+def _fits(a: Prepared, b: Prepared) -> bool:
+    """Whether two images agree in the orientation in which their thumbnails are most alike, scaled to one size."""
     small, aim = (
         np.asarray(cv2.resize(image.grey, (KEPT, KEPT), interpolation=cv2.INTER_AREA), np.uint8) for image in (a, b)
     )
     away = [int(np.abs(turned(small[None], turn)[0] - aim.astype(np.int16)).sum()) for turn in TURNS]
     turn = TURNS[int(np.argmin(away))]
-    way = np.ascontiguousarray(turned(a.grey[None], turn)[0])
-    fitted: Grey = cv2.resize(way, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
-    if _same_details(fitted, b.grey, np.ones(b.grey.shape, np.bool_), either_way=turn[0]):
-        return Verdict.COPY
-    return Verdict.COPY if compare(a, b) is Verdict.COPY else Verdict.OTHER
+    way = [np.ascontiguousarray(turned(part[None], turn)[0]) for part in (a.grey, a.tones)]
+    fitted = [
+        np.asarray(cv2.resize(part, aim.shape[1::-1], interpolation=cv2.INTER_AREA), np.uint8)
+        for part, aim in zip(way, (b.grey, b.tones), strict=True)
+    ]
+    if (a.plain and b.plain) and not _same_tones(fitted[1], b.tones, np.ones(b.tones.shape[:2], np.bool_)):
+        return False
+    everywhere = np.ones(b.grey.shape, np.bool_)
+    edited = 0 if a.plain and b.plain else EDITED
+    return _same_details(fitted[0], b.grey, everywhere, edited, either_way=turn[0])
 
 
 def _right_angles(transform: Transform, grey: Grey, most: float) -> int | None:
@@ -173,31 +210,52 @@ def _right_angles(transform: Transform, grey: Grey, most: float) -> int | None:
     return turns if max(abs(upright[0, 1]), abs(upright[1, 0])) * max(grey.shape) / 2 <= most * scale else None
 
 
-def _agree(a: Grey, b: Grey, transform: Transform, *, either_way: bool) -> bool:
+def _agree(a: Prepared, b: Prepared, transform: Transform, *, either_way: bool) -> bool:
     """Whether the pixels of two aligned images agree wherever both show something, and one shows most of the other."""
-    height, width = b.shape
+    height, width = b.grey.shape
     scale = abs(np.linalg.det(transform[:, :2]))
     shrinks = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    moved = cv2.warpAffine(a, transform, (width, height), flags=shrinks)
-    inside = cv2.warpAffine(np.full_like(a, 255), transform, (width, height)) == 255
-    if max(inside.sum() / (scale * a.size), inside.mean()) < COVER:
+    moved = cv2.warpAffine(a.grey, transform, (width, height), flags=shrinks)
+    inside = cv2.warpAffine(np.full_like(a.grey, 255), transform, (width, height)) == 255
+    if max(inside.sum() / (scale * a.grey.size), inside.mean()) < COVER:
+        return False
+    plain = a.plain and b.plain
+    if plain and not _same_tones(*_aligned_tones(a, b, transform)):
         return False
     # beyond its frame, an image is continued by the other, or windows near the frame would differ
-    return _same_details(np.where(inside, moved, b), b, inside, either_way=either_way)
+    whole = np.asarray(np.where(inside, moved, b.grey), np.uint8)
+    return _same_details(whole, b.grey, inside, 0 if plain else EDITED, either_way=either_way)
 
 
-def _same_details(a: Grey, b: Grey, inside: NDArray[np.bool_], *, either_way: bool) -> bool:
-    """Whether two aligned images have the same details, but for what may be edited.
+def _aligned_tones(a: Prepared, b: Prepared, transform: Transform) -> tuple[Grey, Grey, NDArray[np.bool_]]:
+    """The tones of a moved onto those of b, these, and where both are."""
+    shrink, enlarge = TONES / SIDE, SIDE / TONES
+    center = np.array([[1, 0, (enlarge - 1) / 2], [0, 1, (enlarge - 1) / 2], [0, 0, 1]])
+    larger = center @ np.diag([enlarge, enlarge, 1])
+    small = (np.diag([shrink, shrink, 1]) @ np.linalg.inv(center) @ np.vstack([transform, [0, 0, 1]]) @ larger)[:2]
+    size = b.tones.shape[1::-1]
+    inside = cv2.warpAffine(np.full(a.tones.shape[:2], 255, np.uint8), small, size) == 255
+    return np.asarray(cv2.warpAffine(a.tones, small, size), np.uint8), b.tones, inside
+
+
+def _same_tones(a: Grey, b: Grey, inside: NDArray[np.bool_]) -> bool:
+    """Whether brightness and colors of two aligned images agree, but for a few places."""
+    away = np.abs(a.astype(np.int16) - b).max(axis=2)
+    return bool(np.count_nonzero(inside & (away > TONE)) <= SHARE * np.count_nonzero(inside))
+
+
+def _same_details(a: Grey, b: Grey, inside: NDArray[np.bool_], edited: int, *, either_way: bool) -> bool:
+    """Whether two aligned images have the same details, but for what may be edited: so many bands.
 
     either_way: which of two directions is that of lines of text is unknown, since one image lies on its side
     """
-    differing, compared = _differing(a, b, inside)
+    differing, compared = _differing(a, b, inside, edited)
     if either_way:
-        differing = max(differing, _differing(a.T.copy(), b.T.copy(), inside.T)[0])
+        differing = max(differing, _differing(a.T.copy(), b.T.copy(), inside.T, edited)[0])
     return differing <= SHARE * compared
 
 
-def _differing(a: Grey, b: Grey, inside: NDArray[np.bool_]) -> tuple[float, float]:
+def _differing(a: Grey, b: Grey, inside: NDArray[np.bool_], edited: int) -> tuple[float, float]:
     """How much of the details of two aligned images differs outside of what may be edited, and of how much."""
     one, other = _details(a), _details(b)
 
@@ -210,7 +268,7 @@ def _differing(a: Grey, b: Grey, inside: NDArray[np.bool_]) -> tuple[float, floa
     weight = np.where(inside & (larger >= FAINT), np.minimum(larger, STRONG), 0)
     differs = mean(one * other) - means[0] * means[1] < ALIKE * spreads[0] * spreads[1]
     bands = [float(band.sum()) for band in np.array_split(weight * differs, ROWS)]
-    return sum(sorted(bands)[:-EDITED]), float(weight.sum())
+    return sum(sorted(bands)[: ROWS - edited]), float(weight.sum())
 
 
 def _details(grey: Grey) -> NDArray[np.float32]:

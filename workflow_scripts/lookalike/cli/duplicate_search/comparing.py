@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from lookalike.cli.duplicate_search.alignment import Prepared, Verdict, compare, confirm, grey_of
+from lookalike.cli.duplicate_search.alignment import Prepared, Verdict, compare, confirm, prepare_file
 from lookalike.cli.duplicate_search.threads import in_threads
 from lookalike.job.progress import Progress
 from lookalike.sample.near_duplicates.groups import same_images
@@ -148,7 +148,7 @@ class _Judge:
                 self._cached.popitem(last=False)
         with lock:
             if not found:
-                found.append(Prepared(grey_of(self._small(row))))
+                found.append(prepare_file(self._small(row)))
             if features:
                 _ = found[0].features
         return found[0]
