@@ -165,6 +165,18 @@ def test_json_names_model_threshold_and_where_it_comes_from(found: dict[str, Any
     assert found["calibration"] is None
 
 
+def test_many_unreadable_files_do_not_hide_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    photograph(3).save(tmp_path / "photos" / "a.jpg")
+    for number in range(25):
+        (tmp_path / "photos" / f"empty-{number}.jpg").write_bytes(b"")
+    shown = run("photos").stdout
+    assert shown.count("the file is empty") == 20
+    assert "unreadable or left out: 5 more lines, all in duplicates-photos/index.html" in shown
+    assert (tmp_path / "duplicates-photos" / "index.html").read_text().count("the file is empty") == 25
+
+
 def test_nothing_in_the_folder_changes_and_results_are_beside_it(photos: Path, tmp_path: Path) -> None:
     def state() -> dict[Path, tuple[bytes, float]]:
         return {path: (path.read_bytes(), path.lstat().st_mtime) for path in photos.rglob("*") if path.is_file()}

@@ -28,8 +28,20 @@ from lookalike.job.log import fault_of_the_machine
 from lookalike.job.telemetry import switch_off_telemetry
 
 
+def _without_type_of_flags(parameters: Any) -> Any:
+    """The parameters of a command; help shows no type of options that take no value."""
+    for option in parameters:
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
+    return parameters
+
+
 class Commands(TyperGroup):
     """Shows errors that a user can fix as a message with status 1; typer gives a wrong command line status 2."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """The options."""
+        return _without_type_of_flags(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -49,15 +61,11 @@ class Commands(TyperGroup):
 
 
 class Command(TyperCommand):
-    """Shows no type of options that take no value."""
+    """One of the commands."""
 
     def get_params(self, ctx: Any) -> Any:
         """The options and arguments."""
-        parameters = super().get_params(ctx)
-        for option in parameters:
-            if getattr(option, "is_flag", False):
-                option.metavar = ""
-        return parameters
+        return _without_type_of_flags(super().get_params(ctx))
 
 
 app = typer.Typer(

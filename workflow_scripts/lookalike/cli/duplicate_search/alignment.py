@@ -25,7 +25,7 @@ CONTRAST = 0.015  # least contrast of a feature: blurred and dark images have fe
 ERROR = 4.0  # pixels from where the alignment puts a feature
 TRIALS = 500  # to find an alignment: enough where a quarter of the matches are right
 LEAST = 8  # features that have to agree with an alignment
-RICH = 100  # features of both images with which strangers, too, are told apart
+RICH = 60  # features of both images with which strangers, too, are told apart
 # pixels by which a copy's border may seem turned or sheared: the fewer features agree, the less is known
 TURN, TURN_BY_FEW = 0.5, 40.0
 COVER = 0.9  # share of one image that the other has to show
