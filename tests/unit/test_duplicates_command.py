@@ -413,6 +413,24 @@ def test_where_pixels_decide_alone_no_threshold_is_reported(photos: Path, monkey
     assert "model: phash-256, only pixels decide (calibrated on 40 copies of these images)" in shown
 
 
+def test_a_folder_with_an_undecided_pair_gets_a_threshold_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "OPERATIONS", ("jpeg", "webp"))  # which a hash finds
+    for seed in range(10):
+        photograph(seed, (200, 150)).save(tmp_path / f"{seed}.png")
+    blots = np.random.default_rng(2).integers(90, 170, (6, 8), np.uint8)
+    fog = Image.fromarray(blots).resize((320, 240), Image.Resampling.BICUBIC)
+    fog.save(tmp_path / "fog.png")
+    fog.crop((20, 12, 310, 236)).save(tmp_path / "fog-cropped.png")  # of too few features to tell
+    data = json.loads(run(tmp_path, "--precision", "50", "--json").stdout)
+    assert data["threshold_from"] == "calibrated"
+    found = data["calibration"]
+    assert found["copies"] == calibration.copies_needed(50)
+    assert 0 < found["found"] <= 1
+    assert 0 <= found["false_per_image"] <= found["at_most"]
+
+
 def test_where_pixels_decide_every_pair_nothing_is_calibrated(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "calibrate", lambda *_, **__: pytest.fail("calibrated"))
     monkeypatch.chdir(photos.parent)
