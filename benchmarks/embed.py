@@ -13,7 +13,8 @@ For each model, in images a second:
 
 Architectures have their full size and random weights, since speed does not depend on their values. The ways of a model
 are measured in turn, round after round, until each had its share of `--seconds`; the best round of each counts, since
-other work on the machine can only slow it down. On a GPU it is also told how long 151,448 images take (DISC21's
+other work on the machine can only slow it down. On a GPU, all images are embedded once, after a first round that warms
+up; the ways that leave it idle get 64 images. There it is also told how long 151,448 images take (DISC21's
 experiment), from a run of at least `--extrapolate` seconds.
 
     python benchmarks/embed.py --models clip-vit-b32 dinov2-base --seconds 20 --markdown table.md
@@ -31,8 +32,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +54,18 @@ from rich.table import Table
 
 from lookalike.embed import embed, encoders
 from lookalike.embed.export import ExportJob, export
+from lookalike.embed.preprocess import Geometry
 from lookalike.io import content_hashes, images, store
 from lookalike.io.formats.records import bottleneck
 from lookalike.io.formats.tables import SHARD
 
 CATALOGUE = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())["models"]
-WAYS = ("bound", "torch", "prepare", "loop", "pipeline", "s-t")
+PEERS = ("loop", "pipeline", "s-t")
+WAYS = ("bound", "torch", "prepare", *PEERS)
 SIDE = 3072  # of the matrices whose product is measured
 DISC21 = 151_448  # images: 150,000 references and 1,448 queries
 FEWEST = 2  # images and rounds
+FEW_BESIDE_A_GPU = 64  # images, for the ways that use one core and leave the GPU idle
 
 
 # --- images ---
@@ -69,18 +74,23 @@ FEWEST = 2  # images and rounds
 def image_folder(folder: Path, size: tuple[int, int], count: int) -> pa.Table:
     """JPEG images with edges and texture, about as large in bytes as photographs; a SHARD table of them."""
     folder.mkdir()
-    draw = np.random.default_rng(0)
-    for number in range(count):
-        coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
-        texture = draw.normal(0, 9, (size[1] // 2, size[0] // 2)).repeat(2, 0).repeat(2, 1)
-        canvas = np.asarray(coarse, np.float32).copy()
-        canvas[: texture.shape[0], : texture.shape[1]] += texture[..., None]
-        Image.fromarray(canvas.clip(0, 255).astype(np.uint8)).save(folder / f"{number:05d}.jpg", quality=90)
     names = [f"{number:05d}.jpg" for number in range(count)]
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(partial(write_image, size), [folder / name for name in names], chunksize=16))
     sizes = [(folder / name).stat().st_size for name in names]
     columns = {"image_id": names, "root": [str(folder)] * count, "path": names, "bytes": sizes}
     columns["content_hash"] = [content_hashes.of_file(folder / name) for name in names]
     return pa.table(columns, SHARD.schema())
+
+
+def write_image(size: tuple[int, int], path: Path) -> None:
+    """An image that follows from its number."""
+    draw = np.random.default_rng(int(path.stem))
+    coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    texture = draw.normal(0, 9, (size[1] // 2, size[0] // 2)).repeat(2, 0).repeat(2, 1)
+    canvas = np.asarray(coarse, np.float32).copy()
+    canvas[: texture.shape[0], : texture.shape[1]] += texture[..., None]
+    Image.fromarray(canvas.clip(0, 255).astype(np.uint8)).save(path, quality=90)
 
 
 # --- the ways to embed ---
@@ -183,9 +193,10 @@ def measure(
     exported = None if gpu else export_of(key, weights, folder.with_name(f"{name}-export"), batch_size, threads)
     encoder = encoders.load(key, weights, machine, exported)
     device = torch.device("cuda" if gpu else "cpu")
-    rows = rows.slice(0, affordable(encoder, rows, seconds))
+    rows = rows if gpu else rows.slice(0, affordable(encoder, rows, seconds))
     batch_size = min(batch_size, rows.num_rows)
     paths = [f"{row['root']}/{row['path']}" for row in rows.to_pylist()]
+    few = paths[:FEW_BESIDE_A_GPU] if gpu else paths
     ready = [encoder.prepare(images.decode(Path(path).read_bytes())) for path in paths[:batch_size]]
 
     def forward() -> None:
@@ -194,6 +205,10 @@ def measure(
             result()
 
     def prepare() -> None:
+        if gpu and encoder.geometry:  # threads wait for each other there
+            with ProcessPoolExecutor(threads) as processes:
+                list(processes.map(partial(prepare_file, encoder.geometry), paths, chunksize=16))
+            return
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(lambda path: encoder.prepare(images.decode(Path(path).read_bytes())), paths))
 
@@ -204,36 +219,43 @@ def measure(
         "torch": forward,
         "prepare": prepare,
         "ours": ours,
-        "loop": loop(folder, name, paths, device),
-        "pipeline": pipeline(folder, name, paths, batch_size, device),
-        "s-t": sentence_transformers(folder, name, paths, batch_size, device),
+        "loop": loop(folder, name, few, device),
+        "pipeline": pipeline(folder, name, few, batch_size, device),
+        "s-t": sentence_transformers(folder, name, few, batch_size, device),
     }
     left, right = np.random.default_rng(0).random((2, SIDE, SIDE), np.float32)
     ways = {way: run for way, run in every.items() if run}
-    best = in_turn(ways if gpu else {**ways, "product": lambda: left @ right}, seconds)
+    best = in_turn(ways, 0, fewest=1) if gpu else in_turn({**ways, "product": lambda: left @ right}, seconds)
     gflops = 0.0 if gpu else 2 * SIDE**3 / best.pop("product") / 1e9
     gflop = flop_of(in_torch, ready[0]) / 1e9
-    found = {way: len(paths) / took for way, took in best.items()}
+    found = {way: len(few if way in PEERS else paths) / took for way, took in best.items()}
     if gpu:
         found["bound"] = min(found["torch"], found["prepare"])
     else:
         found["bound"] = 1 / (gflop / gflops + 1 / found["prepare"])
     stages = ours().seconds
-    hours = None
-    if extrapolate:
-        times = max(1, int(extrapolate * 1.1 * found["ours"] / len(paths)))
-        while True:
-            started = time.perf_counter()
-            for _ in range(times):  # not one call with all rows many times: equal bytes are computed once
-                ours()
-            took = time.perf_counter() - started
-            if took >= extrapolate:
-                break
-            times = int(times * 1.2 * extrapolate / took) + 1
-        hours = DISC21 * took / (times * len(paths)) / 3600
+    hours = disc21_hours(ours, len(paths), found["ours"], extrapolate) if extrapolate else None
     slowest = bottleneck(stages, threads)
     precision, engine = encoder.compute_dtype, encoders.engine(encoder)["name"]
     return Found(name, size, len(paths), found, batch_size, precision, engine, slowest, gflop, gflops, hours)
+
+
+def disc21_hours(ours: Callable[[], Any], images: int, speed: float, least: float) -> float:
+    """Hours that DISC21's images take, from a run of at least so many seconds. ``ours`` embeds ``images`` of them."""
+    times = max(1, int(least * 1.1 * speed / images))
+    while True:
+        started = time.perf_counter()
+        for _ in range(times):  # not one call with all rows many times: equal bytes are computed once
+            ours()
+        took = time.perf_counter() - started
+        if took >= least:
+            return DISC21 * took / (times * images) / 3600
+        times = int(times * 1.2 * least / took) + 1
+
+
+def prepare_file(geometry: Geometry, path: str) -> None:
+    """Read, decode and resize an image."""
+    geometry(images.decode(Path(path).read_bytes()))
 
 
 def export_of(key: str, weights: Any, folder: Path, batch_size: int, threads: int) -> Path:
@@ -265,11 +287,11 @@ def affordable(encoder: encoders.Encoder, rows: pa.Table, seconds: float) -> int
     return min(rows.num_rows, max(FEWEST, int(seconds / took / 3)))
 
 
-def in_turn(ways: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """The seconds of the best round of every way."""
+def in_turn(ways: dict[str, Callable[[], Any]], seconds: float, fewest: int = FEWEST) -> dict[str, float]:
+    """The seconds of the best round of every way, of ``fewest`` at least."""
     best: dict[str, float] = {}
     begun, rounds = time.perf_counter(), -1
-    while rounds < FEWEST or time.perf_counter() - begun < seconds * len(ways):
+    while rounds < fewest or time.perf_counter() - begun < seconds * len(ways):
         rounds += 1
         for way, run in ways.items():
             started = time.perf_counter()
