@@ -49,7 +49,9 @@ onstart:
             )  # one at a time; more with --resources gpu=4
     else:
         logger.addHandler(cluster.Failures())
+        cluster.group_anew(workflow)
     if hasattr(workflow.executor_settings, "status_command"):
+        cluster.ask_again(sys.modules["snakemake_executor_plugin_slurm"])
         polls = workflow.executor_settings
         try:
             polls.status_command = cluster.status_command(
@@ -108,6 +110,11 @@ wildcard_constraints:
     index=plan.pattern(plan.config.indexes),
     shard=plan.shard_pattern(),
     experiment=plan.pattern(plan.config.experiments),
+
+
+# Files that are logs where jobs share a file system, and are declared where they travel through a storage plugin.
+travels = workflow.storage_settings.default_storage_provider is not None
+remote, local = (dict, lambda **_: {}) if travels else (lambda **_: {}, dict)
 
 
 localrules:

@@ -1,5 +1,6 @@
 """Without a shared file system: jobs get copies of their inputs, in a folder that later jobs do not have."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -24,8 +25,13 @@ def test_a_run_on_remote_storage_survives_the_loss_of_its_local_copies(undisturb
         return (*remote, "--shared-fs-usage", "none", "--local-storage-prefix", str(tmp_path / copies), *more)
 
     tree.run("mine", options=options("copies"))
+    metrics = json.loads((storage / "results/copies/metrics/pixels/flat.json").read_text())
+    assert metrics["timing"]["embed"]["images"] > 0, "timings travel"
+    assert metrics["timing"]["search"]["queries"] > 0
     shutil.move(tmp_path / "copies", tmp_path / "gone")
     assert tree.run("mine", options=options("others")).jobs == []
+    tree.run("mine", options=options("others", "--forcerun", "embed", "--until", "embed"))
+    assert tree.run("mine", options=options("others")).jobs == [], "no clock decides about a rerun"
     decoding = ("make_images_copies", "embed", "find_near_duplicates", "audit", "report")
     ran = tree.run("mine", options=options("others", "--forcerun", *decoding))
     assert ran.rules >= {*decoding}

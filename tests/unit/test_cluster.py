@@ -1,13 +1,16 @@
 """What is checked before a run on a cluster, with fake commands, and how failed jobs are explained."""
 
+import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from enum import Enum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from snakemake.jobs import GroupJobFactory
 from typer.testing import CliRunner
 
 from lookalike.cli.main import app
@@ -146,3 +149,55 @@ def test_the_doctor_names_what_would_make_a_run_fail(
     assert ill.exit_code == 1
     assert "PROBLEM SLURM: SLURM's controller does not answer" in ill.output
     assert "PROBLEM locks: " in ill.output
+
+
+class InGroup:
+    """What Snakemake's groups need of a job and its plan."""
+
+    def __init__(self) -> None:
+        self.dag = self.workflow = self.execution_settings = self
+        self.attempt = 1
+
+
+def test_a_group_that_is_made_anew_has_no_job_that_was_replaced() -> None:
+    plan: Any = SimpleNamespace(dag=SimpleNamespace(group_job_factory=GroupJobFactory()))
+    cluster.group_anew(plan)
+    factory = plan.dag.group_job_factory
+    index, audit = InGroup(), InGroup()
+    factory.new("model", [index], {}).merge(factory.new("model", [index, audit], {}))
+    assert set(factory.new("model", [index], {}).jobs) == {index}
+
+
+def test_jobs_are_waited_for_until_slurm_says_that_they_ended(caplog: pytest.LogCaptureFixture) -> None:
+    answers: list[dict[str, str] | None] = [None, {"7": "RUNNING"}, {"7": "CANCELLED by 0"}]
+
+    async def query(command: str) -> tuple[dict[str, str] | None, float | None]:
+        answer = answers.pop(0)
+        return answer, None if answer is None else 0.1
+
+    class Executor:
+        logger = logging.getLogger("slurm")
+
+        async def check_active_jobs(self, active_jobs: list[str]) -> AsyncIterator[str]:
+            states, _ = await plugin.query_job_status("squeue")
+            for job in active_jobs if states else []:
+                if states[job] != "CANCELLED":
+                    yield job
+
+    plugin: Any = SimpleNamespace(query_job_status=query, Executor=Executor)
+    cluster.ask_again(plugin)
+
+    async def poll() -> list[str]:
+        return [job async for job in Executor().check_active_jobs(["7"])]
+
+    assert [asyncio.run(poll()) for _ in range(3)] == [["7"], ["7"], []]
+    assert caplog.text.count("SLURM does not answer. Waiting for it and for jobs: 1") == 1
+
+
+@pytest.mark.parametrize(("ping", "reason"), [("exit 0", "more time or memory"), ("exit 1", "it does not answer")])
+def test_jobs_that_were_not_taken_are_explained(
+    commands: Commands, capsys: pytest.CaptureFixture[str], ping: str, reason: str
+) -> None:
+    commands(scontrol=ping)
+    cluster.Failures().emit(failure(Event.GROUP_ERROR, job_error_info=[job(rule_msg=None)], aux_logs=[]))
+    assert reason in capsys.readouterr().err

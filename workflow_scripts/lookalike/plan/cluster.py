@@ -4,7 +4,7 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ REFUSED = (
     "partition has (`sinfo -o '%P %l %m'`), or the account or partition is wrong. Lower `minutes` or `mem_mb`, or "
     "choose another partition"
 )
+NO_ANSWER = "SLURM's controller does not answer (`scontrol ping`), and did not take the job. Run again when it does"
 # SLURM's words, in a job's log or for its state -> what they mean
 REASONS = (
     (re.compile(r"DUE TO TIME LIMIT|TIMEOUT"), MORE_TIME),
@@ -83,6 +84,50 @@ def _answers(*command: str) -> bool:
         return False
 
 
+def group_anew(workflow: Any) -> None:
+    """Make Snakemake put jobs into groups anew after each checkpoint.
+
+    It keeps each group by the jobs with which it was begun, and adds others to it later (9.27, ``GroupJob.merge``).
+    After a checkpoint such a group comes back with jobs that have been replaced since; their successors are never run,
+    and the run ends with "BUG: Out of jobs ready to be started".
+    """
+    workflow.dag.group_job_factory.cache = _Nothing()
+
+
+class _Nothing(dict[Any, Any]):
+    """Keeps nothing."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Keep nothing."""
+
+
+def ask_again(plugin: Any) -> None:
+    """Make Snakemake's SLURM plugin keep the jobs whose state it cannot learn, until SLURM answers again.
+
+    It forgets them instead (2.8), and the run waits for them forever; likewise for jobs that are "CANCELLED by 1000".
+    """
+    query, check = plugin.query_job_status, plugin.Executor.check_active_jobs
+    answered = True
+
+    async def query_job_status(*arguments: Any) -> Any:
+        nonlocal answered
+        states, seconds = await query(*arguments)
+        answered = states is not None
+        return states and {job: state.split()[0] for job, state in states.items()}, seconds
+
+    async def check_active_jobs(executor: Any, active_jobs: list[Any]) -> AsyncIterator[Any]:
+        nonlocal answered
+        answered = True
+        async for job in check(executor, active_jobs):
+            yield job
+        if not answered:
+            executor.logger.warning(f"SLURM does not answer. Waiting for it and for jobs: {len(active_jobs)}")
+            for job in active_jobs:
+                yield job
+
+    plugin.query_job_status, plugin.Executor.check_active_jobs = query_job_status, check_active_jobs
+
+
 class Failures(logging.Handler):
     """Explains each failed job where the command was typed: the reason, images in work, and the logs.
 
@@ -98,8 +143,13 @@ class Failures(logging.Handler):
         elif event == "GROUP_ERROR":  # Snakemake repeats each of its jobs, with indent
             jobs = fields["job_error_info"]
             for job in [job for job in jobs if _own_errors(job["log"])] or jobs[:1]:
-                refused = "" if fields["aux_logs"] else REFUSED  # Snakemake drops the message
+                refused = "" if fields["aux_logs"] else why_refused()  # Snakemake drops the message
                 _show({**job, "log": [*job["log"], *fields["aux_logs"]], "rule_msg": refused})
+
+
+def why_refused() -> str:
+    """Why SLURM did not take a job, as far as can be known without its message."""
+    return REFUSED if _answers("scontrol", "ping") else NO_ANSWER
 
 
 def _show(job: Mapping[str, Any]) -> None:
