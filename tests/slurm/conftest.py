@@ -17,9 +17,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """The cluster: shared with other tests, or alone for those that break it (`breaks_the_cluster`)."""
     alone = request.node.get_closest_marker("breaks_the_cluster")
     if alone and BREAK not in os.environ:
-        pytest.skip(
-            f"it breaks SLURM; for one that is there for tests only, as root: {BREAK}=1"
-        )
+        pytest.skip(f"it breaks SLURM; for one that is there for tests only, as root: {BREAK}=1")
     with (shared_folder(tmp_path_factory) / "slurm.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield

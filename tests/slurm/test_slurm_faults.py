@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -170,16 +170,17 @@ def test_jobs_that_end_after_their_master_was_killed_are_not_lost(tree: Tree) ->
 @pytest.mark.breaks_the_cluster
 def test_jobs_on_a_node_that_fails_are_made_again(tree: Tree) -> None:
     with started(tree) as master:
-        running = subprocess.check_output(["squeue", "-h", "-t", "running", "-o", "%i %N"], text=True).splitlines()
-        jobs, nodes = zip(*map(str.split, running), strict=True)
+        listed = subprocess.check_output(["squeue", "-h", "-t", "running", "-o", "%i %N %k"], text=True)
+        jobs, nodes = zip(*re.findall(r"^(\d+) (\S+) .*embed", listed, re.MULTILINE), strict=True)
         finished = tree.bytes_of(SHARDS)
         control("update", f"nodename={nodes[0]}", "state=down", "reason=test")
         try:
             wait_for(lambda: "JobState=RUNNING" not in "".join(map(state, jobs)), tree, master)
         finally:
-            control("update", f"nodename={nodes[0]}", "state=resume")
+            with suppress(subprocess.CalledProcessError):  # it may return to service on its own
+                control("update", f"nodename={nodes[0]}", "state=resume")
         for job in jobs:
-            if "JobState=PENDING" in state(job):  # SLURM starts it again in two minutes
+            with suppress(subprocess.CalledProcessError):  # where SLURM starts it again in two minutes
                 control("update", f"jobid={job}", "starttime=now")
         assert master.wait(PATIENCE) == 0, (tree.folder / "output").read_text()[-5000:]
     check_embedded_once(tree, finished)
@@ -191,12 +192,15 @@ def state(job: str) -> str:
 
 @pytest.mark.breaks_the_cluster
 def test_a_run_waits_for_a_controller_that_does_not_answer(tree: Tree) -> None:
-    output = tree.folder / "output"
+    output, accounts = tree.folder / "output", control("show", "config")
     with started(tree) as master:
         finished = tree.bytes_of(SHARDS)
         control("shutdown", "slurmctld")
         try:
-            wait_for(lambda: output.read_text().count("SLURM does not answer. Waiting for it") >= 2, tree, master)
+            if "accounting_storage/none" in accounts:
+                wait_for(lambda: output.read_text().count("SLURM does not answer. Waiting for it") >= 2, tree, master)
+            else:  # `sacct` needs no controller, but does not learn of ended jobs
+                time.sleep(30)
         finally:
             subprocess.run("slurmctld", check=True)
         assert master.wait(PATIENCE) == 0, output.read_text()[-5000:]

@@ -93,6 +93,12 @@ def job(**more: Any) -> dict[str, Any]:
         ("2026-11-27 14:00:00,000 ERROR a.jpg: does not fit\n", "", "", "reason: a.jpg: does not fit\n  log: results"),
         ("", "slurmstepd: error: *** JOB 9 ON gpu1 CANCELLED AT x DUE TO TIME LIMIT ***", "", "ran out of time"),
         ("", "slurmstepd: error: Detected 1 oom_kill event in StepId=9.batch.", "", "killed for its memory"),
+        (
+            "",
+            "slurmstepd: error: StepId=9.0 exceeded memory limit, being killed",
+            "",
+            "killed for its memory",
+        ),
         ("", "", "SLURM-job '9' failed, SLURM status is: 'TIMEOUT'.", "ran out of time"),
         ("", "slurmstepd: error: *** JOB 9 ON gpu1 CANCELLED AT x ***", "", "it was cancelled"),
         ("", "", "sbatch: error: invalid partition", "reason: sbatch: error: invalid partition"),
@@ -194,7 +200,7 @@ def test_jobs_are_waited_for_until_slurm_says_that_they_ended(caplog: pytest.Log
     assert caplog.text.count("SLURM does not answer. Waiting for it and for jobs: 1") == 1
 
 
-@pytest.mark.parametrize(("ping", "reason"), [("exit 0", "more time or memory"), ("exit 1", "it does not answer")])
+@pytest.mark.parametrize(("ping", "reason"), [("exit 0", "more time or memory"), ("exit 1", "does not answer")])
 def test_jobs_that_were_not_taken_are_explained(
     commands: Commands, capsys: pytest.CaptureFixture[str], ping: str, reason: str
 ) -> None:

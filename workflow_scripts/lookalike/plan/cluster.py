@@ -30,7 +30,7 @@ NO_ANSWER = "SLURM's controller does not answer (`scontrol ping`), and did not t
 # SLURM's words, in a job's log or for its state -> what they mean
 REASONS = (
     (re.compile(r"DUE TO TIME LIMIT|TIMEOUT"), MORE_TIME),
-    (re.compile(r"oom.kill|out.of.memory|OOM", re.IGNORECASE), MORE_MEMORY),
+    (re.compile(r"oom.kill|out.of.memory|OOM|exceeded (job )?memory limit", re.IGNORECASE), MORE_MEMORY),
     (re.compile(r"DUE TO NODE FAILURE|NODE_FAIL"), "its node failed. Run again"),
     (re.compile(r"CANCELLED"), "it was cancelled (scancel, or by an administrator). Run again"),
 )
