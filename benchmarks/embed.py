@@ -31,8 +31,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ from lookalike.io.formats.records import bottleneck
 from lookalike.io.formats.tables import SHARD
 
 CATALOGUE = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())["models"]
-WAYS = ("bound", "torch", "prepare", "loop", "pipeline", "s-t")
+PEERS = ("loop", "pipeline", "s-t")
+WAYS = ("bound", "torch", "prepare", *PEERS)
 SIDE = 3072  # of the matrices whose product is measured
 DISC21 = 151_448  # images: 150,000 references and 1,448 queries
 FEWEST = 2  # images and rounds
@@ -69,18 +71,23 @@ FEWEST = 2  # images and rounds
 def image_folder(folder: Path, size: tuple[int, int], count: int) -> pa.Table:
     """JPEG images with edges and texture, about as large in bytes as photographs; a SHARD table of them."""
     folder.mkdir()
-    draw = np.random.default_rng(0)
-    for number in range(count):
-        coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
-        texture = draw.normal(0, 9, (size[1] // 2, size[0] // 2)).repeat(2, 0).repeat(2, 1)
-        canvas = np.asarray(coarse, np.float32).copy()
-        canvas[: texture.shape[0], : texture.shape[1]] += texture[..., None]
-        Image.fromarray(canvas.clip(0, 255).astype(np.uint8)).save(folder / f"{number:05d}.jpg", quality=90)
     names = [f"{number:05d}.jpg" for number in range(count)]
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(partial(write_image, size), [folder / name for name in names], chunksize=16))
     sizes = [(folder / name).stat().st_size for name in names]
     columns = {"image_id": names, "root": [str(folder)] * count, "path": names, "bytes": sizes}
     columns["content_hash"] = [content_hashes.of_file(folder / name) for name in names]
     return pa.table(columns, SHARD.schema())
+
+
+def write_image(size: tuple[int, int], path: Path) -> None:
+    """An image that follows from its number."""
+    draw = np.random.default_rng(int(path.stem))
+    coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    texture = draw.normal(0, 9, (size[1] // 2, size[0] // 2)).repeat(2, 0).repeat(2, 1)
+    canvas = np.asarray(coarse, np.float32).copy()
+    canvas[: texture.shape[0], : texture.shape[1]] += texture[..., None]
+    Image.fromarray(canvas.clip(0, 255).astype(np.uint8)).save(path, quality=90)
 
 
 # --- the ways to embed ---
@@ -183,9 +190,10 @@ def measure(
     exported = None if gpu else export_of(key, weights, folder.with_name(f"{name}-export"), batch_size, threads)
     encoder = encoders.load(key, weights, machine, exported)
     device = torch.device("cuda" if gpu else "cpu")
-    rows = rows.slice(0, affordable(encoder, rows, seconds))
+    rows = rows.slice(0, affordable(encoder, rows, seconds, batch_size, threads))
     batch_size = min(batch_size, rows.num_rows)
     paths = [f"{row['root']}/{row['path']}" for row in rows.to_pylist()]
+    few = paths[: max(FEWEST, len(paths) // 16)] if gpu else paths  # for ways that use one core and leave the GPU idle
     ready = [encoder.prepare(images.decode(Path(path).read_bytes())) for path in paths[:batch_size]]
 
     def forward() -> None:
@@ -204,16 +212,16 @@ def measure(
         "torch": forward,
         "prepare": prepare,
         "ours": ours,
-        "loop": loop(folder, name, paths, device),
-        "pipeline": pipeline(folder, name, paths, batch_size, device),
-        "s-t": sentence_transformers(folder, name, paths, batch_size, device),
+        "loop": loop(folder, name, few, device),
+        "pipeline": pipeline(folder, name, few, batch_size, device),
+        "s-t": sentence_transformers(folder, name, few, batch_size, device),
     }
     left, right = np.random.default_rng(0).random((2, SIDE, SIDE), np.float32)
     ways = {way: run for way, run in every.items() if run}
     best = in_turn(ways if gpu else {**ways, "product": lambda: left @ right}, seconds)
     gflops = 0.0 if gpu else 2 * SIDE**3 / best.pop("product") / 1e9
     gflop = flop_of(in_torch, ready[0]) / 1e9
-    found = {way: len(paths) / took for way, took in best.items()}
+    found = {way: len(few if way in PEERS else paths) / took for way, took in best.items()}
     if gpu:
         found["bound"] = min(found["torch"], found["prepare"])
     else:
@@ -256,13 +264,18 @@ def flop_of(encoder: Any, prepared: np.ndarray) -> float:
     return float(counter.get_total_flops())
 
 
-def affordable(encoder: encoders.Encoder, rows: pa.Table, seconds: float) -> int:
-    """How many of the rows one way can embed several times within its seconds; a few, where they are too short."""
+def affordable(encoder: encoders.Encoder, rows: pa.Table, seconds: float, batch_size: int, threads: int) -> int:
+    """How many of the rows one way can embed several times within its seconds; a few, where they are too short.
+
+    On a GPU at least four batches, since the first one is prepared and the last one computed while the other waits.
+    """
+    some, fewest = (batch_size, 4 * batch_size) if encoder.overlaps else (FEWEST, FEWEST)
+    some = min(some, rows.num_rows)
     for _ in range(2):  # the first one warms up
         started = time.perf_counter()
-        embed.embed_rows(rows.slice(0, FEWEST), encoder, batch_size=FEWEST, threads=1)
-        took = (time.perf_counter() - started) / FEWEST
-    return min(rows.num_rows, max(FEWEST, int(seconds / took / 3)))
+        embed.embed_rows(rows.slice(0, some), encoder, batch_size=some, threads=threads if encoder.overlaps else 1)
+        took = (time.perf_counter() - started) / some
+    return min(rows.num_rows, max(fewest, int(seconds / took / 3)))
 
 
 def in_turn(ways: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:

@@ -24,10 +24,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -206,11 +204,12 @@ def measure_models(report: Report, options: argparse.Namespace) -> None:
     found, jobs, starts = [], [], {}
     longest = 0.0  # seconds, of what was measured so far
     threads = os.cpu_count() or 1
-    with tempfile.TemporaryDirectory() as temporary, ProcessPoolExecutor() as pool:
+    with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        sides = [tuple(int(side) for side in size.split("x")) for size in options.sizes]
-        made = pool.map(stage.image_folder, [work / size for size in options.sizes], sides, repeat(options.images))
-        rows = dict(zip(options.sizes, made, strict=True))
+        rows = {}
+        for size in options.sizes:
+            width, height = map(int, size.split("x"))
+            rows[size] = stage.image_folder(work / size, (width, height), options.images)
         for name in options.models:
             if not report.fits(name, 2 * longest):
                 continue
@@ -245,7 +244,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=280, help="seconds for everything")
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
     parser.add_argument("--sizes", nargs="+", default=["500x375", "1024x768"], metavar="WIDTHxHEIGHT")
-    parser.add_argument("--images", type=int, default=512 if GPU else 16, help="of each size")
+    parser.add_argument("--images", type=int, default=2048 if GPU else 16, help="of each size")
     parser.add_argument("--seconds", type=float, default=1.0, help="for each way of embedding; 2 rounds at least")
     parser.add_argument("--batch-size", type=int, default=256 if GPU else 4)
     parser.add_argument("--compute-dtype", default="float32", choices=["float32", "float16", "bfloat16"])
