@@ -13,6 +13,7 @@ from lookalike.job.errors import ConfigError
 
 ANSWER_SECONDS = 30  # for SLURM's commands
 ERROR = re.compile(r"^\S+ \S+ ERROR (.*)", re.MULTILINE)  # a line of a job's log (job/log.py)
+SLURMS_ERROR = re.compile(r"^((?:srun|slurmstepd): error: (?!.*[Ee]xit code).*)", re.MULTILINE)
 MORE_TIME = (
     "it ran out of time. A retry gets more (--retries). Raise `minutes` in the `runtime:` of its model or index, or "
     "give the data set more `shards`, so that each takes less"
@@ -161,8 +162,8 @@ def explain(rule: str, outputs: Iterable[str], logs: Iterable[str], message: str
     names = [str(name).split(" (")[0] for name in logs]
     texts = {name: _read(name) for name in names}
     told = [meaning for words, meaning in REASONS if any(map(words.search, [message, *texts.values()]))]
-    own = _own_errors(names)
-    reason = own[-1] if own else told[0] if told else message or "it ended without a message"
+    own, slurms = _own_errors(names), SLURMS_ERROR.findall("\n".join(texts.values()))
+    reason = next(iter([*own[-1:], *told, *slurms[-1:], message]), "") or "it ended without a message"
     images = [image["path"] for name in names for image in watchdog.read(Path(name).with_suffix(".in_work"))]
     lines = [f"FAILED: {rule}, which writes {next(iter(outputs), 'nothing')}", f"  reason: {reason}"]
     lines += [f"  SLURM: {meaning}" for meaning in told[:1] if meaning != reason]
