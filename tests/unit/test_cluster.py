@@ -101,13 +101,8 @@ def job(**more: Any) -> dict[str, Any]:
         ),
         ("", "", "SLURM-job '9' failed, SLURM status is: 'TIMEOUT'.", "ran out of time"),
         ("", "slurmstepd: error: *** JOB 9 ON gpu1 CANCELLED AT x ***", "", "it was cancelled"),
-        (
-            "",
-            "srun: error: Unable to create step\n",
-            "SLURM status is: 'FAILED'",
-            "reason: srun: error: Unable to create",
-        ),
-        ("", "srun: error: gpu1: task 0: Exited with exit code 1\n", "status: 'FAILED'", "reason: status: 'FAILED'"),
+        ("", "srun: error: Unable to create step\n", "Reason: Unknown.", "reason: srun: error: Unable to create step"),
+        ("", "srun: error: gpu1: task 0: Exited with exit code 1\n", "Reason: Unknown.", "reason: Reason: Unknown."),
         ("", "", "sbatch: error: invalid partition", "reason: sbatch: error: invalid partition"),
     ],
 )
