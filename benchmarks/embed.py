@@ -13,7 +13,8 @@ For each model, in images a second:
 
 Architectures have their full size and random weights, since speed does not depend on their values. The ways of a model
 are measured in turn, round after round, until each had its share of `--seconds`; the best round of each counts, since
-other work on the machine can only slow it down. On a GPU it is also told how long 151,448 images take (DISC21's
+other work on the machine can only slow it down. On a GPU, all images are embedded once, after a first round that warms
+up; the ways that leave it idle get 64 images. There it is also told how long 151,448 images take (DISC21's
 experiment), from a run of at least `--extrapolate` seconds.
 
     python benchmarks/embed.py --models clip-vit-b32 dinov2-base --seconds 20 --markdown table.md
@@ -53,6 +54,7 @@ from rich.table import Table
 
 from lookalike.embed import embed, encoders
 from lookalike.embed.export import ExportJob, export
+from lookalike.embed.preprocess import Geometry
 from lookalike.io import content_hashes, images, store
 from lookalike.io.formats.records import bottleneck
 from lookalike.io.formats.tables import SHARD
@@ -63,6 +65,7 @@ WAYS = ("bound", "torch", "prepare", *PEERS)
 SIDE = 3072  # of the matrices whose product is measured
 DISC21 = 151_448  # images: 150,000 references and 1,448 queries
 FEWEST = 2  # images and rounds
+FEW_BESIDE_A_GPU = 64  # images, for the ways that use one core and leave the GPU idle
 
 
 # --- images ---
@@ -190,10 +193,10 @@ def measure(
     exported = None if gpu else export_of(key, weights, folder.with_name(f"{name}-export"), batch_size, threads)
     encoder = encoders.load(key, weights, machine, exported)
     device = torch.device("cuda" if gpu else "cpu")
-    rows = rows.slice(0, affordable(encoder, rows, seconds, batch_size, threads))
+    rows = rows if gpu else rows.slice(0, affordable(encoder, rows, seconds))
     batch_size = min(batch_size, rows.num_rows)
     paths = [f"{row['root']}/{row['path']}" for row in rows.to_pylist()]
-    few = paths[: max(FEWEST, len(paths) // 16)] if gpu else paths  # for ways that use one core and leave the GPU idle
+    few = paths[:FEW_BESIDE_A_GPU] if gpu else paths
     ready = [encoder.prepare(images.decode(Path(path).read_bytes())) for path in paths[:batch_size]]
 
     def forward() -> None:
@@ -202,6 +205,10 @@ def measure(
             result()
 
     def prepare() -> None:
+        if gpu and encoder.geometry:  # threads wait for each other there
+            with ProcessPoolExecutor(threads) as processes:
+                list(processes.map(partial(prepare_file, encoder.geometry), paths, chunksize=16))
+            return
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(lambda path: encoder.prepare(images.decode(Path(path).read_bytes())), paths))
 
@@ -218,7 +225,7 @@ def measure(
     }
     left, right = np.random.default_rng(0).random((2, SIDE, SIDE), np.float32)
     ways = {way: run for way, run in every.items() if run}
-    best = in_turn(ways if gpu else {**ways, "product": lambda: left @ right}, seconds)
+    best = in_turn(ways, 0, fewest=1) if gpu else in_turn({**ways, "product": lambda: left @ right}, seconds)
     gflops = 0.0 if gpu else 2 * SIDE**3 / best.pop("product") / 1e9
     gflop = flop_of(in_torch, ready[0]) / 1e9
     found = {way: len(few if way in PEERS else paths) / took for way, took in best.items()}
@@ -227,21 +234,28 @@ def measure(
     else:
         found["bound"] = 1 / (gflop / gflops + 1 / found["prepare"])
     stages = ours().seconds
-    hours = None
-    if extrapolate:
-        times = max(1, int(extrapolate * 1.1 * found["ours"] / len(paths)))
-        while True:
-            started = time.perf_counter()
-            for _ in range(times):  # not one call with all rows many times: equal bytes are computed once
-                ours()
-            took = time.perf_counter() - started
-            if took >= extrapolate:
-                break
-            times = int(times * 1.2 * extrapolate / took) + 1
-        hours = DISC21 * took / (times * len(paths)) / 3600
+    hours = disc21_hours(ours, len(paths), found["ours"], extrapolate) if extrapolate else None
     slowest = bottleneck(stages, threads)
     precision, engine = encoder.compute_dtype, encoders.engine(encoder)["name"]
     return Found(name, size, len(paths), found, batch_size, precision, engine, slowest, gflop, gflops, hours)
+
+
+def disc21_hours(ours: Callable[[], Any], images: int, speed: float, least: float) -> float:
+    """Hours that DISC21's images take, from a run of at least so many seconds. ``ours`` embeds ``images`` of them."""
+    times = max(1, int(least * 1.1 * speed / images))
+    while True:
+        started = time.perf_counter()
+        for _ in range(times):  # not one call with all rows many times: equal bytes are computed once
+            ours()
+        took = time.perf_counter() - started
+        if took >= least:
+            return DISC21 * took / (times * images) / 3600
+        times = int(times * 1.2 * least / took) + 1
+
+
+def prepare_file(geometry: Geometry, path: str) -> None:
+    """Read, decode and resize an image."""
+    geometry(images.decode(Path(path).read_bytes()))
 
 
 def export_of(key: str, weights: Any, folder: Path, batch_size: int, threads: int) -> Path:
@@ -264,25 +278,20 @@ def flop_of(encoder: Any, prepared: np.ndarray) -> float:
     return float(counter.get_total_flops())
 
 
-def affordable(encoder: encoders.Encoder, rows: pa.Table, seconds: float, batch_size: int, threads: int) -> int:
-    """How many of the rows one way can embed several times within its seconds; a few, where they are too short.
-
-    On a GPU at least four batches, since the first one is prepared and the last one computed while the other waits.
-    """
-    some, fewest = (batch_size, 4 * batch_size) if encoder.overlaps else (FEWEST, FEWEST)
-    some = min(some, rows.num_rows)
+def affordable(encoder: encoders.Encoder, rows: pa.Table, seconds: float) -> int:
+    """How many of the rows one way can embed several times within its seconds; a few, where they are too short."""
     for _ in range(2):  # the first one warms up
         started = time.perf_counter()
-        embed.embed_rows(rows.slice(0, some), encoder, batch_size=some, threads=threads if encoder.overlaps else 1)
-        took = (time.perf_counter() - started) / some
-    return min(rows.num_rows, max(fewest, int(seconds / took / 3)))
+        embed.embed_rows(rows.slice(0, FEWEST), encoder, batch_size=FEWEST, threads=1)
+        took = (time.perf_counter() - started) / FEWEST
+    return min(rows.num_rows, max(FEWEST, int(seconds / took / 3)))
 
 
-def in_turn(ways: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """The seconds of the best round of every way."""
+def in_turn(ways: dict[str, Callable[[], Any]], seconds: float, fewest: int = FEWEST) -> dict[str, float]:
+    """The seconds of the best round of every way, of ``fewest`` at least."""
     best: dict[str, float] = {}
     begun, rounds = time.perf_counter(), -1
-    while rounds < FEWEST or time.perf_counter() - begun < seconds * len(ways):
+    while rounds < fewest or time.perf_counter() - begun < seconds * len(ways):
         rounds += 1
         for way, run in ways.items():
             started = time.perf_counter()

@@ -102,7 +102,9 @@ def search_rows(references: int, count: int, dimensions: int) -> list[list[str]]
 
     def run(part: np.ndarray, where: torch.device | None) -> exact.Nearest:
         pairs = [Candidates(PAIRS_PER_QUERY * len(part), np.zeros(len(part), np.float32))]
-        return exact.search(part, vectors.split(stored), K, np.full(len(part), -1), pairs, device=where)
+        return exact.search(
+            part, vectors.split(stored), K, np.full(len(part), -1), pairs, device=where, threads=os.cpu_count() or 1
+        )
 
     def product() -> None:
         products = exact_gpu.GpuProducts(queries, device)

@@ -47,6 +47,7 @@ class StandIn:
 
     def __init__(self, model: Any, rate: float) -> None:
         self.prepare, self.dimension, self.versions, self.rate = model.prepare, model.dimension, model.versions, rate
+        self.geometry = model.geometry  # which processes prepare images with
         self.busy = self.free_at = 0.0
 
     def launch(self, prepared: Sequence[NDArray[Any]]) -> Callable[[], encoders.Computed]:

@@ -73,6 +73,9 @@ def test_checkpoints_give_the_same_vectors_on_gpu_and_cpu(
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_an_onnx_network_gives_the_same_vectors_on_gpu_and_cpu(layout: str, tmp_path: Path) -> None:
     pytest.importorskip("onnx")  # which only writes the test's network
+    runtime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" not in runtime.get_available_providers():
+        pytest.skip(f"ONNX Runtime {runtime.__version__} is built without CUDA (onnxruntime-gpu has it)")
     import onnx_networks
 
     file = onnx_networks.save(tmp_path / "net.onnx", layout=layout)
@@ -229,3 +232,23 @@ def test_an_index_without_gpu_support_is_searched_on_the_cpu_with_a_warning(
     with caplog.at_level(logging.WARNING, "lookalike"):
         assert loading.on_gpu(built) is None
     assert "cannot be searched on a GPU" in caplog.text
+
+
+def test_files_decoded_on_the_device_give_nearly_the_same_vectors(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision", reason="decode: gpu needs torchvision")
+    paths = [tmp_path / f"{seed}.jpg" for seed in range(70)]
+    for seed, path in enumerate(paths):
+        made_image(seed, (500, 375) if seed % 2 else (300, 400)).save(path, quality=90)
+    columns = {"image_id": [path.name for path in paths], "root": [str(tmp_path)] * len(paths)}
+    columns |= {"path": columns["image_id"], "bytes": [path.stat().st_size for path in paths]}
+    columns |= {"content_hash": [content_hashes.of_file(path) for path in paths]}
+    rows = pa.table(columns, SHARD.schema())
+    found = {}
+    for decode in ("full", "gpu"):
+        key = json.dumps(json.loads(KEY) | {"decode": decode})
+        entry = encoders.parse(key)
+        weights = encoders.family(entry).fetch(entry)
+        encoder = encoders.load(key, weights, encoders.Machine(threads=4, gpu=True))
+        found[decode] = embed.embed_rows(rows, encoder, batch_size=32, threads=4).vectors.astype(float)
+    lengths = np.linalg.norm(found["full"], axis=1) * np.linalg.norm(found["gpu"], axis=1)
+    assert (np.einsum("nd,nd->n", found["full"], found["gpu"]) / lengths).min() > 0.97

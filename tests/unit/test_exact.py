@@ -97,7 +97,7 @@ def test_identical_references_tie_at_any_position(query_count: int, reference_co
     for query in range(query_count):
         assert len({(query, row) in kept for row in (0, 5, reference_count // 2, reference_count - 1)}) == 1
     shuffled = rng.permutation(reference_count)
-    again = exact.search(queries, in_blocks(references[shuffled], 4096), reference_count, not_own)
+    again = exact.search(queries, in_blocks(references[shuffled], 4096), reference_count, not_own, threads=3)
     np.testing.assert_array_equal(again.scores, result.scores)
 
 

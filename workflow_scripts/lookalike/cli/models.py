@@ -6,7 +6,8 @@ from typing import Any
 from lookalike.cli import runs
 from lookalike.cli.options import ConfigFiles, Json, Results
 from lookalike.cli.output import print_json, print_table
-from lookalike.config.models import Checkpoint, EmbedBase, Onnx
+from lookalike.config.embed_base import EmbedBase
+from lookalike.config.models import Checkpoint, Onnx
 from lookalike.embed import checkpoints
 from lookalike.embed.catalogue import Catalogue
 from lookalike.io import store

@@ -21,6 +21,8 @@ from PIL import features
 from lookalike.embed import encoders
 from lookalike.embed.batches import Batches, Embedded, Keep, Seconds, ShardImage, rounded, table
 from lookalike.embed.reuse import Known, Reuse, embed_missing
+from lookalike.embed.worker import Settings
+from lookalike.embed.workers import Workers
 from lookalike.io import color_profiles, images, in_work, made_images, phone_formats, store
 from lookalike.io.formats.records import EmbedTiming, Weights, bottleneck
 from lookalike.io.formats.tables import EMBEDDINGS, REJECTED, SHARD
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 
 # What Pillow decodes with. A Linux distribution updates them without Pillow.
 DECODERS = ("jpg", "libjpeg_turbo", "jpg_2000", "webp", "avif", "libtiff", "littlecms2")
+STARTING = 64  # images that a thread prepares in the time that starting a process for it takes
 TOGETHER = 8  # images that a thread prepares before it hands them over, which costs as much for one
 
 Row = dict[str, Any]  # of a SHARD table
@@ -194,8 +197,11 @@ def embed_image(data: bytes, path: str, encoder: encoders.Encoder, key: str) -> 
     Raises BadImage for an unusable image, and LookalikeError, which names ``path``, for numbers that are not finite or
     do not fit the stored dtype.
     """
-    image = images.decode(data, encoders.needs(encoder), icc=encoders.icc(encoder))
-    vectors = encoder.encode(encoder.prepare(image)[None])
+    if taken := encoders.take(encoder, data):
+        prepared, _ = taken
+    else:
+        prepared = encoder.prepare(images.decode(data, encoders.needs(encoder), icc=encoders.icc(encoder)))
+    vectors, _ = encoders.launch(encoder, [prepared])()
     stored = rounded(vectors, np.dtype(encoders.parse(key).stored_dtype), [path])
     return np.asarray(stored[0], np.float32)
 
@@ -247,9 +253,13 @@ def _prepared(rows: pa.Table, preparer: _Preparer, threads: int, batch_size: int
     alone = {row["image_id"]: _prepare(row, preparer) for row in suspects}
     pool = ThreadPoolExecutor(threads)
     waiting: deque[Future[list[ShardImage]]] = deque()
+    workers = _workers(preparer, rows.num_rows, threads)
 
     def prepare(part: list[Row]) -> list[ShardImage]:
-        return [alone.get(row["image_id"]) or _prepare(row, preparer) for row in part]
+        if not workers:
+            return [alone.get(row["image_id"]) or _prepare(row, preparer) for row in part]
+        prepared = iter(workers.prepare([row for row in part if row["image_id"] not in alone]))
+        return [alone.get(row["image_id"]) or next(prepared) for row in part]
 
     try:
         while True:
@@ -262,6 +272,21 @@ def _prepared(rows: pa.Table, preparer: _Preparer, threads: int, batch_size: int
             yield from waiting.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # after an error, a thread may hang
+        if workers:
+            workers.close()
+
+
+def _workers(preparer: _Preparer, images: int, threads: int) -> Workers | None:
+    """Processes that prepare the images, where a GPU waits for them and they are worth starting."""
+    encoder, guard = preparer.encoder, preparer.guard
+    geometry = getattr(encoder, "geometry", None)
+    can = encoder.overlaps and guard.reads_files and not hasattr(encoder, "take")
+    if not can or geometry is None or threads < 2 or images < STARTING * threads:
+        return None
+    shrinks = encoders.needs(encoder) is not None
+    asks, made = preparer.known is not None, made_images.located()
+    settings = Settings(geometry, shrinks, encoders.icc(encoder), guard.seconds, asks, made)
+    return Workers(settings, guard, preparer, preparer.known)
 
 
 def _prepare(row: Row, preparer: _Preparer) -> ShardImage:
@@ -286,6 +311,9 @@ def _read_and_prepare(row: Row, preparer: _Preparer, reserve: memory.Take) -> Sh
         sha256 = hashlib.sha256(data).hexdigest()
         if preparer.known and preparer.known(sha256):
             return ShardImage(row["image_id"], row["path"], sha256)
+        if taken := encoders.take(encoder, data):
+            prepared, size = taken
+            return ShardImage(row["image_id"], row["path"], sha256, size, prepared, seconds={"read": read - started})
         decoding = time.perf_counter()
         image, size = guard.decode(row, data, encoders.needs(encoder), reserve, encoders.icc(encoder))
     except images.BadImage as bad:

@@ -30,13 +30,15 @@ Computed = tuple[NDArray[np.float32], dict[str, float]]  # vectors, and seconds:
 Size = tuple[int, int]  # width, height
 # not an import statement: it counts only for models that can be exported (``plan.Plan.code``)
 EXPORTED = "lookalike.embed.exported"
+GPU_DECODING = "lookalike.embed.gpu_decoding"  # likewise, for `decode: gpu`
 
 
 class Encoder(Protocol):
     """A loaded model. ``prepare`` is called from several threads, ``encode`` from one.
 
     An encoder with its own device also has ``launch`` (``embed/torch_encoder.py``). With `decode: fast` it has
-    ``needs``, which maps an image's size to the smallest size that it may be decoded at; with `icc: srgb`, ``icc``.
+    ``needs``, which maps an image's size to the smallest size that it may be decoded at; with `decode: gpu` it has
+    ``take`` (``embed/gpu_decoding.py``), and with `icc: srgb`, ``icc``.
     """
 
     dimension: int
@@ -72,6 +74,12 @@ def launch(encoder: Encoder, prepared: Sequence[NDArray[Any]]) -> Callable[[], C
     vectors = encoder.encode(np.stack(prepared))
     seconds = {"forward": time.perf_counter() - started}
     return lambda: (vectors, seconds)
+
+
+def take(encoder: Encoder, data: bytes) -> tuple[NDArray[np.uint8], Size] | None:
+    """An image file for ``launch``, undecoded, and its size; None if it must be decoded and prepared first."""
+    taken: Callable[[bytes], tuple[NDArray[np.uint8], Size] | None] | None = getattr(encoder, "take", None)
+    return taken(data) if taken else None
 
 
 def needs(encoder: Encoder) -> Callable[[Size], Size] | None:
@@ -113,6 +121,8 @@ def load(key: str, weights: Weights, machine: Machine, export: str | Path | None
         raise
     if entry.icc != "ignore":
         loaded.icc = entry.icc
+    if getattr(entry, "decode", "full") == "gpu":
+        loaded = importlib.import_module(GPU_DECODING).GpuDecoding(loaded)
     return cast(Encoder, loaded)
 
 

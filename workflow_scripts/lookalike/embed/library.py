@@ -228,6 +228,8 @@ def models(config: Configuration = None) -> "pd.DataFrame":
 class _Given(in_work.Guard):
     """The images of one call. As a guard of ``embed_rows`` it reads them; nothing is noted, for the user watches."""
 
+    reads_files = False
+
     def __init__(self, images: Iterable[ImageInput]) -> None:
         if isinstance(images, str | os.PathLike | bytes | Image.Image):
             raise LookalikeError("images: is a single image. Put it in a list: embed([image]).")

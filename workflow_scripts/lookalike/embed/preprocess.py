@@ -41,12 +41,16 @@ class Geometry:
             image = image.resize((width, height), Image.Resampling(self.resample))
         if self.crop is not None:
             height, width = self.crop
-            left, top = (self._offset(space) for space in (image.width - width, image.height - height))
+            left, top = self.corner(image.size)
             image = image.crop((left, top, left + width, top + height))  # pads with black if the image is too small
         return np.asarray(image)
 
-    def _offset(self, space: int) -> int:
-        return round(space / 2) if self.rounded else space // 2
+    def corner(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(left, top) of the crop of a resized image of ``size``, (width, height); negative if that is too small."""
+        height, width = self.crop or size[::-1]
+        spaces = size[0] - width, size[1] - height
+        left, top = (round(space / 2) if self.rounded else space // 2 for space in spaces)
+        return left, top
 
     @staticmethod
     def _sides(size: tuple[int, int], shorter: int) -> tuple[int, int]:

@@ -72,7 +72,12 @@ class TorchEncoder:
         """Start computing a batch; return a function that waits for the vectors. On a GPU this returns at once."""
         import torch
 
-        batch = pinned(prepared) if self.overlaps else torch.from_numpy(np.stack(prepared))
+        return self.compute(pinned(prepared) if self.overlaps else torch.from_numpy(np.stack(prepared)))
+
+    def compute(self, batch: "torch.Tensor") -> Callable[[], Computed]:
+        """Like ``launch``, for a batch (n, ...) in pinned memory or on the device."""
+        import torch
+
         with torch.inference_mode():
             if self.overlaps:
                 return self._on_gpu(batch)

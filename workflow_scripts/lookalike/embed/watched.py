@@ -12,6 +12,8 @@ from lookalike.embed import encoders
 class Watched:
     """Computes as ``encoder`` does. ``see`` is called with each decoded image, from the thread that read its file."""
 
+    take = None  # every image is decoded, so that it can be shown
+
     def __init__(self, encoder: encoders.Encoder, see: Callable[[Image.Image], None]) -> None:
         self._encoder, self._see = encoder, see
 

@@ -40,6 +40,8 @@ class Guard:
 
     suspects: tuple[str, ...] = ()  # ids
     rejected = 0  # images that hung or killed a decoder
+    reads_files = True  # and nothing else, so that another process can read them, too
+    seconds: float = 300  # to decode one image
 
     def read(self, row: Row) -> bytes:
         """The bytes of an image. Raises BadImage."""

@@ -25,6 +25,16 @@ def locate(archives: Iterable[str | Path]) -> None:
         _folders[root_of(folder)] = str(folder)
 
 
+def located() -> dict[str, str]:
+    """What this process knows, for another one that ``remember`` tells."""
+    return dict(_folders)
+
+
+def remember(folders: dict[str, str]) -> None:
+    """Know what another process has ``located``."""
+    _folders.update(folders)
+
+
 def folder_of(root: str) -> str:
     """The folder that the images of a root are in."""
     return _folders.get(root, root)

@@ -130,8 +130,10 @@ class Keys(Paths):
         made = entry is not None and entry.creates_images  # whose sample is read from the manifest
         chosen = [f"sample.{entry.kind}"] if entry and not (made and stage == "sample") else []
         if model:
-            chosen += [f"embed.models.{self.config.models[model].embed.family}"]
+            embed = self.config.models[model].embed
+            chosen += [f"embed.models.{embed.family}"]
             chosen += ["embed.exported"] if self._export_files[model] and stage == "embed" else []
+            chosen += ["embed.gpu_decoding"] if getattr(embed, "decode", "full") == "gpu" else []
         also = self.factory_hash(model) if model else self._hash_of_tables(dataset) if stage == "sample" else ""
         return self.source.hash(stage, *chosen) + also
 

@@ -8,7 +8,9 @@ last bit, and their order would decide a tie. The selected pairs are therefore s
 it changes no number where the products are computed (``exact_gpu``).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -104,12 +106,14 @@ def search(
     candidates: Sequence[Candidates] = (),
     *,
     device: "torch.device | None" = None,
+    threads: int = 1,
 ) -> Nearest:
     """The k references with the largest inner product for each query; also adds the best pairs to ``candidates``.
 
     queries: (q, d) float32. blocks: the references in order, (b, d) float32 each. own: (q,) int64, the row of the
     reference that is the query itself and is excluded, or -1. device: a GPU for the products, from ``exact_gpu.find``.
-    Ties are in row order. Raises LookalikeError for a vector with NaN or infinite numbers, which would hide its whole
+    threads: how many score the selected pairs again; with a GPU, that takes longer than the products. Ties are in row
+    order. Raises LookalikeError for a vector with NaN or infinite numbers, which would hide its whole
     block from every query.
     """
     nearest = Nearest(len(queries), k)
@@ -120,13 +124,25 @@ def search(
 
         products = exact_gpu.GpuProducts(queries, device)
     seen = 0
-    for block in blocks:
-        start = 0
-        while start < len(block):
-            step = min(max(FIRST, seen), len(block) - start)
-            part = block[start : start + step]
-            _add(queries, part, seen, products=products, slack=slack, own=own, nearest=nearest, candidates=candidates)
-            start, seen = start + step, seen + step
+    with ThreadPoolExecutor(threads) as pool:
+        dots = partial(_dots, pool=pool, threads=threads)
+        for block in blocks:
+            start = 0
+            while start < len(block):
+                step = min(max(FIRST, seen), len(block) - start)
+                part = block[start : start + step]
+                _add(
+                    queries,
+                    part,
+                    seen,
+                    products=products,
+                    slack=slack,
+                    dots=dots,
+                    own=own,
+                    nearest=nearest,
+                    candidates=candidates,
+                )
+                start, seen = start + step, seen + step
     return nearest
 
 
@@ -137,6 +153,7 @@ def _add(
     *,
     products: Products,
     slack: NDArray[np.float32],
+    dots: Callable[..., NDArray[np.float32]],
     own: NDArray[np.int64],
     nearest: Nearest,
     candidates: Sequence[Candidates],
@@ -150,7 +167,7 @@ def _add(
             if not len(hits):
                 continue
             query, column = np.divmod(hits, len(references))
-            rescored = _dots(queries[part], references, query, column)
+            rescored = dots(queries[part], references, query, column)
             nearest.add(query + start, column + first_row, rescored)
             for pairs in candidates:
                 pairs.add(query + start, column + first_row, rescored)
@@ -167,11 +184,26 @@ def _lengths(vectors: NDArray[np.float32], what: str, first_row: int) -> NDArray
 
 
 def _dots(
-    queries: NDArray[np.float32], references: NDArray[np.float32], query: NDArray[np.int64], column: NDArray[np.int64]
+    queries: NDArray[np.float32],
+    references: NDArray[np.float32],
+    query: NDArray[np.int64],
+    column: NDArray[np.int64],
+    *,
+    pool: ThreadPoolExecutor,
+    threads: int,
 ) -> NDArray[np.float32]:
     """The inner product of each pair, (pairs,) float32: equal vectors give equal scores, whatever their position."""
     scores = np.empty(len(query), np.float32)
-    for start in range(0, len(query), PAIRS):
-        part = slice(start, start + PAIRS)
-        np.einsum("ij,ij->i", queries[query[part]], references[column[part]], out=scores[part])
+
+    def score(first: int, last: int) -> None:
+        for start in range(first, last, PAIRS):
+            part = slice(start, min(start + PAIRS, last))
+            np.einsum("ij,ij->i", queries[query[part]], references[column[part]], out=scores[part])
+
+    each = PAIRS * -(-len(query) // (PAIRS * threads))  # pairs per thread
+    starts = range(0, len(query), each)
+    if len(starts) == 1:
+        score(0, len(query))
+    else:
+        list(pool.map(lambda first: score(first, min(first + each, len(query))), starts))
     return scores

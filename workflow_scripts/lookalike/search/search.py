@@ -237,7 +237,7 @@ def _training(
     ids, masks = _located(embeddings, _with_role(images, "training"))
     transform, own = searcher.stored.transform, vectors.rows_of(query_ids, ids)
     blocks = (transform(block) for block in vectors.blocks(embeddings, masks))
-    return ids, exact.search(transform(queries), blocks, count, own, device=searcher.device)
+    return ids, exact.search(transform(queries), blocks, count, own, device=searcher.device, threads=searcher.threads)
 
 
 def _shift(similarities: Floats, settings: Normalise, images: str) -> Floats:

@@ -22,6 +22,7 @@ class Searcher:
     def __init__(self, stored: Stored, machine: Resources | None = None) -> None:
         self.stored = stored
         self.is_exact = stored.blocks() is not None
+        self.threads = machine.threads if machine else 1
         gpu = machine is not None and machine.gpu
         self.device = exact_gpu.find(machine) if machine and gpu and self.is_exact else None
         copy = on_gpu(stored.faiss) if gpu and not self.is_exact else None
@@ -43,7 +44,9 @@ class Searcher:
         """
         started = time.perf_counter()
         if (blocks := self.stored.blocks()) is not None:
-            found = exact.search(self.stored.transform(queries), blocks, k, own, candidates, device=self.device)
+            found = exact.search(
+                self.stored.transform(queries), blocks, k, own, candidates, device=self.device, threads=self.threads
+            )
             return found, time.perf_counter() - started
         found = approximate.search(self.indexes, queries, k, own)
         seconds = time.perf_counter() - started
