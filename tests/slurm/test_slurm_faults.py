@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -155,6 +156,18 @@ def check_embedded_once(tree: Tree, finished: dict[str, Any]) -> None:
     assert sum(table.num_rows for table in tables) == 13
     assert {name: tree.bytes_of(SHARDS)[name] for name in finished} == finished
     assert tree.run(options=options()).jobs == []
+
+
+def test_ctrl_c_cancels_the_jobs(tree: Tree) -> None:
+    with started(tree) as master:
+        master.send_signal(signal.SIGINT)
+        master.wait(PATIENCE)
+    jobs = re.findall(r"has been submitted with SLURM jobid (\d+)", (tree.folder / "output").read_text())
+    wait_for(lambda: not re.search(r"JobState=(PENDING|RUNNING|COMPLETING)", "".join(map(state, jobs))), tree)
+    assert not [*tree.folder.glob(".snakemake/locks/*")]
+    finished = tree.bytes_of(SHARDS)
+    tree.run(options=options())
+    check_embedded_once(tree, finished)
 
 
 def test_jobs_that_end_after_their_master_was_killed_are_not_lost(tree: Tree) -> None:

@@ -185,6 +185,10 @@ def test_jobs_are_waited_for_until_slurm_says_that_they_ended(caplog: pytest.Log
 
     class Executor:
         logger = logging.getLogger("slurm")
+        wait = True
+
+        async def sleep(self) -> None:
+            await asyncio.sleep(1000)
 
         async def check_active_jobs(self, active_jobs: list[str]) -> AsyncIterator[str]:
             states, _ = await plugin.query_job_status("squeue")
@@ -199,6 +203,9 @@ def test_jobs_are_waited_for_until_slurm_says_that_they_ended(caplog: pytest.Log
         return [job async for job in Executor().check_active_jobs(["7"])]
 
     assert [asyncio.run(poll()) for _ in range(3)] == [["7"], ["7"], []]
+    interrupted = Executor()
+    interrupted.wait = False
+    asyncio.run(interrupted.sleep())
     assert caplog.text.count("SLURM does not answer. Waiting for it and for jobs: 1") == 1
 
 

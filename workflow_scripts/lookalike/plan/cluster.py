@@ -1,5 +1,6 @@
 """What a run on a cluster needs to know before its first job, and what to say when one of its jobs fails."""
 
+import asyncio
 import logging
 import re
 import subprocess
@@ -12,6 +13,7 @@ from lookalike.job import watchdog
 from lookalike.job.errors import ConfigError
 
 ANSWER_SECONDS = 30  # for SLURM's commands
+NOTICED = 0.5  # seconds, after which an interrupted run ends
 ERROR = re.compile(r"^\S+ \S+ ERROR (.*)", re.MULTILINE)  # a line of a job's log (job/log.py)
 SLURMS_ERROR = re.compile(r"^((?:srun|slurmstepd): error: (?!.*[Ee]xit code).*)", re.MULTILINE)
 MORE_TIME = (
@@ -106,8 +108,9 @@ def ask_again(plugin: Any) -> None:
     """Make Snakemake's SLURM plugin keep the jobs whose state it cannot learn, until SLURM answers again.
 
     It forgets them instead (2.8), and the run waits for them forever; likewise for jobs that are "CANCELLED by 1000".
+    And let an interrupted run end at once, not after the next poll, which may be minutes later.
     """
-    query, check = plugin.query_job_status, plugin.Executor.check_active_jobs
+    query, check, pause = plugin.query_job_status, plugin.Executor.check_active_jobs, plugin.Executor.sleep
     answered = True
 
     async def query_job_status(*arguments: Any) -> Any:
@@ -126,7 +129,14 @@ def ask_again(plugin: Any) -> None:
             for job in active_jobs:
                 yield job
 
-    plugin.query_job_status, plugin.Executor.check_active_jobs = query_job_status, check_active_jobs
+    async def sleep(executor: Any) -> None:
+        pausing = asyncio.ensure_future(pause(executor))
+        while executor.wait and not pausing.done():
+            await asyncio.wait([pausing], timeout=NOTICED)
+        pausing.cancel()
+
+    plugin.query_job_status = query_job_status
+    plugin.Executor.check_active_jobs, plugin.Executor.sleep = check_active_jobs, sleep
 
 
 class Failures(logging.Handler):
