@@ -51,7 +51,7 @@ onstart:
         logger.addHandler(cluster.Failures())
         cluster.group_anew(workflow)
     if hasattr(workflow.executor_settings, "status_command"):
-        cluster.ask_again(sys.modules["snakemake_executor_plugin_slurm"])
+        cluster.follow_jobs(sys.modules["snakemake_executor_plugin_slurm"])
         polls = workflow.executor_settings
         try:
             polls.status_command = cluster.status_command(

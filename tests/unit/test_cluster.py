@@ -197,7 +197,7 @@ def test_jobs_are_waited_for_until_slurm_says_that_they_ended(caplog: pytest.Log
                     yield job
 
     plugin: Any = SimpleNamespace(query_job_status=query, Executor=Executor)
-    cluster.ask_again(plugin)
+    cluster.follow_jobs(plugin)
 
     async def poll() -> list[str]:
         return [job async for job in Executor().check_active_jobs(["7"])]

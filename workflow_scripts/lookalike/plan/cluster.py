@@ -104,11 +104,11 @@ class _Nothing(dict[Any, Any]):
         """Keep nothing."""
 
 
-def ask_again(plugin: Any) -> None:
+def follow_jobs(plugin: Any) -> None:
     """Make Snakemake's SLURM plugin keep the jobs whose state it cannot learn, until SLURM answers again.
 
     It forgets them instead (2.8), and the run waits for them forever; likewise for jobs that are "CANCELLED by 1000".
-    And let an interrupted run end at once, not after the next poll, which may be minutes later.
+    An interrupted run ends at once, not after the next poll, which may be minutes later.
     """
     query, check, pause = plugin.query_job_status, plugin.Executor.check_active_jobs, plugin.Executor.sleep
     answered = True
@@ -117,7 +117,7 @@ def ask_again(plugin: Any) -> None:
         nonlocal answered
         states, seconds = await query(*arguments)
         answered = states is not None
-        return states and {job: state.split()[0] for job, state in states.items()}, seconds
+        return states and {job: state.partition(" ")[0] for job, state in states.items()}, seconds
 
     async def check_active_jobs(executor: Any, active_jobs: list[Any]) -> AsyncIterator[Any]:
         nonlocal answered
