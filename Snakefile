@@ -52,7 +52,9 @@ onstart:
             )  # one at a time; more with --resources gpu=4
     else:
         logger.addHandler(cluster.Failures())
+        cluster.group_anew(workflow)
     if hasattr(workflow.executor_settings, "status_command"):
+        cluster.follow_jobs(sys.modules["snakemake_executor_plugin_slurm"])
         polls = workflow.executor_settings
         try:
             polls.status_command = cluster.status_command(
@@ -111,6 +113,11 @@ wildcard_constraints:
     index=plan.pattern(plan.config.indexes),
     shard=plan.shard_pattern(),
     experiment=plan.pattern(plan.config.experiments),
+
+
+# Files that are logs where jobs share a file system, and are declared where they travel through a storage plugin.
+travels = workflow.storage_settings.default_storage_provider is not None
+remote, local = (dict, lambda **_: {}) if travels else (lambda **_: {}, dict)
 
 
 localrules:

@@ -212,7 +212,7 @@ class Paths:
         return [f"results/{dataset}/rejected/{model}/{shard}.parquet" for shard in self.shard_ids(dataset)]
 
     def timings(self, dataset: str, model: str) -> list[str]:
-        """Where the embed jobs leave their timings: beside the logs, so that no rule's input changes with the clock."""
+        """Where the embed jobs leave their timings, on which no rerun depends (rules/measure.smk)."""
         return [f"results/logs/embed/{dataset}/{model}/{shard}.json" for shard in self.shard_ids(dataset)]
 
     def per_model(self, experiment: str, pattern: str) -> list[str]:

@@ -28,9 +28,12 @@ def why_not_writable(folder: str) -> str | None:
         with tempfile.TemporaryFile(dir=folder):
             return None
     except OSError as error:
+        path = Path(folder).absolute()
+        dangling = path.is_symlink() and not path.exists()
+        reason = f"a link to {path.readlink()}, which does not exist" if dangling else error.strerror
         return (
-            f"{Path(folder).absolute()}: cannot be written ({error.strerror}), so nothing was run. Mount the disk "
-            "writable, give yourself the rights, or run in another folder (--directory)."
+            f"{path}: cannot be written ({reason}), so nothing was run. Mount the disk writable, give yourself the "
+            "rights, or run in another folder (--directory)."
         )
 
 
