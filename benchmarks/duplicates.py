@@ -6,6 +6,7 @@ shots of the whole photographs: the same scene in another frame, angle and light
 one texture (grass, gravel, a page of text) look much alike and are different images, too.
 
     python benchmarks/duplicates.py --models sscd-int8,phash-256
+    python benchmarks/duplicates.py --turned         # copies that are turned instead
     python benchmarks/duplicates.py --calibrate      # the table in cli/duplicate_search/defaults.py
 """
 
@@ -74,6 +75,22 @@ KINDS: dict[str, Change] = {
 }
 
 
+def straightened(image: Image.Image, degrees: float) -> Image.Image:
+    """The image turned by some degrees, less the corners that it has no pixels for."""
+    turned = image.rotate(degrees, Image.Resampling.BICUBIC)
+    margin = int(np.ceil(max(image.size) * np.sin(np.radians(degrees)))) + 1
+    return turned.crop((margin, margin, image.width - margin, image.height - margin))
+
+
+TURNED: dict[str, Change] = {
+    "by 90°": lambda image, draw: (image.transpose(Image.Transpose.ROTATE_90), "JPEG", 85),
+    "by 180°": lambda image, draw: (image.transpose(Image.Transpose.ROTATE_180), "JPEG", 85),
+    "by 90°, cropped": lambda image, draw: (cropped(image, draw).transpose(Image.Transpose.ROTATE_90), "JPEG", 85),
+    "by 0.3°": lambda image, draw: (straightened(image, 0.3), "JPEG", 85),
+    "by 1°": lambda image, draw: (straightened(image, 1), "JPEG", 85),
+}
+
+
 def photographs() -> list[tuple[str, Image.Image]]:
     """The photographs and their names."""
     return [
@@ -83,7 +100,7 @@ def photographs() -> list[tuple[str, Image.Image]]:
     ]
 
 
-def make(folder: Path, side: int, seed: int = 0) -> dict[str, tuple[str, str]]:
+def make(folder: Path, side: int, kinds: dict[str, Change] = KINDS, seed: int = 0) -> dict[str, tuple[str, str]]:
     """Fill a folder; return each file's image, and its kind."""
     draw = np.random.default_rng(seed)
     truth = {}
@@ -100,7 +117,7 @@ def make(folder: Path, side: int, seed: int = 0) -> dict[str, tuple[str, str]]:
                 continue
             tile_name = f"{name}-{row}-{column}"
             save(tile_name, (tile, "JPEG", 95), tile_name, "original")
-            for kind, change in KINDS.items():
+            for kind, change in kinds.items():
                 save(f"{tile_name}-{kind.replace(', ', '-')}", change(tile, draw), tile_name, kind)
         canvas = photograph.resize(CANVAS, Image.Resampling.LANCZOS)
         for number in range(SHOTS):
@@ -154,14 +171,16 @@ def main() -> None:
     parser.add_argument("--models", default="sscd-int8,phash-256", help="models, separated by commas")
     parser.add_argument("--precision", type=float, default=99, help="in percent")
     parser.add_argument("--threshold", type=float, help="instead of a calibrated one")
+    parser.add_argument("--turned", action="store_true", help="copies turned by some angles instead")
     parser.add_argument("--calibrate", action="store_true", help="measure the shipped thresholds")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     console = Console(width=180)
-    table = Table("model", "precision", "recall", *KINDS, "threshold", "seconds")
+    kinds = TURNED if options.turned else KINDS
+    table = Table("model", "precision", "recall", *kinds, "threshold", "seconds")
     with tempfile.TemporaryDirectory() as folder:
-        truth = make(Path(folder), options.side)
-        copies = [path for path, (_, kind) in truth.items() if kind in KINDS]
+        truth = make(Path(folder), options.side, kinds)
+        copies = [path for path, (_, kind) in truth.items() if kind in kinds]
         bursts = sum(kind == "burst" for _, kind in truth.values())
         console.print(f"{len(truth):,} images: {len(copies):,} copies, {bursts} shots; tiles of {options.side} px")
         if options.calibrate:
@@ -190,7 +209,7 @@ def main() -> None:
                 for a, b in combinations(group.members, 2)
             ]
             right = sum(a[0] == b[0] for a, b in pairs)
-            by_kind = [np.mean([hit[path] for path in copies if truth[path][1] == kind]) for kind in KINDS]
+            by_kind = [np.mean([hit[path] for path in copies if truth[path][1] == kind]) for kind in kinds]
             table.add_row(
                 *(model, f"{right / max(len(pairs), 1):.2%}", f"{np.mean([*hit.values()]):.1%}"),
                 *(f"{share:.1%}" for share in by_kind),

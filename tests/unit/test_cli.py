@@ -630,6 +630,7 @@ def test_a_wrong_command_line_ends_with_status_2(workdir: Path, arguments: list[
 @pytest.mark.parametrize("command", ["compare", "pair", "find", "models"])
 def test_help_shows_an_example_that_works(ran: Path, command: str) -> None:
     shown = lookalike(command, "--help").stdout
+    assert "<bool>" not in shown  # options without a value have no type
     lines = iter(shown.splitlines())
     next(line for line in lines if line.strip() in ("Example:", "Examples:"))
     example = next(lines).split()
@@ -644,7 +645,7 @@ def test_the_pages_name_every_option_and_no_other() -> None:
     page = "".join((REPOSITORY / f"docs/{name}.md").read_text() for name in ("command-line", "duplicates"))
     commands = ("compare", "find", "use", "serve", "duplicates", "pair", "models", "export", "fuse", "doctor")
     shown = "".join(lookalike(*command, "--help").stdout for command in [(), *((command,) for command in commands)])
-    of_others = {"-r", "-s", "--calibrate", "--side"}  # jq, snakemake, benchmarks/duplicates.py
+    of_others = {"-r", "-s", "--calibrate", "--side", "--turned"}  # jq, snakemake, benchmarks/duplicates.py
     options = r"(?<![\w-])--?[a-z][a-z-]*"
     assert set(re.findall(options, page)) == set(re.findall(options, shown)) - {"-h"} | of_others
 

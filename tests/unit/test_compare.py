@@ -243,7 +243,7 @@ def test_chosen_numbers_do_not_grow_with_the_folder(workdir: Path, image_folder:
             "--name photo-tiles: 'photo-tiles' is already in",
         ),
         (["../enough", "--name", "search"], "--name search: experiments.search: is already the name of a rule"),
-        (["../enough", "--name", "a/b"], "--name a/b: datasets.a/b: names are parts of paths."),
+        (["../enough", "--name", "a/b"], "--name a/b: names are parts of paths."),
         (["../enough", "--out", "../enough/x"], "--out ../enough/x: is inside the folder of the images"),
         ([".."], "--out .: is inside the folder of the images"),
         (["../enough", "--out", "/proc/no"], "/proc/no: cannot be written ("),
@@ -255,7 +255,9 @@ def test_a_refusal_gives_the_reason_and_writes_nothing(
     image_folder(workdir / "enough", 6)
     image_folder(workdir / "few", 5)
     (workdir / "none").mkdir()
-    assert attempt(*arguments).stderr.startswith(f"lookalike: {message}")
+    stderr = attempt(*arguments).stderr
+    assert stderr.startswith(f"lookalike: {message}")
+    assert stderr.count("\n") == 1
     assert not list(workdir.rglob("*.yaml"))
 
 

@@ -3,8 +3,11 @@
 import csv
 import io
 import json
+import os
 import shutil
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,13 +20,16 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner, Result
 
 import lookalike as la
+from conftest import REPOSITORY, made_image
 from lookalike.cli.duplicate_search import calibration, defaults, reading
-from lookalike.cli.duplicate_search.alignment import Verdict, compare, mirror, prepare
+from lookalike.cli.duplicate_search.alignment import TURNS, Prepared, Verdict, compare, prepare
 from lookalike.cli.duplicate_search.comparing import SURE, Pairs
 from lookalike.cli.main import app
 from lookalike.embed.models.hash import Hasher
 from phone_folder import compressed, scene_canvas, take_shot
 
+START = "from lookalike.cli.start import main; main()"
+CRASHES = 43  # a height: tests/faulty
 COPIES = {"resaved.webp", "small.jpg", "captioned.png", "mirrored.jpg", "cropped.jpg", "sub/Füße 日本.jpg"}
 UNREADABLE = {"zero.jpg": "empty", "broken.jpg": "damaged", "huge.png": "pixels"}
 
@@ -81,6 +87,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "huge.png").write_bytes(png_header(40_000, 40_000))
     (folder / "notes.txt").write_text("not an image")
     (folder / "link.jpg").symlink_to(folder / "a.jpg")
+    (folder / os.fsdecode(b"\xfc.jpg")).write_bytes(b"")  # a name that is not UTF-8
     return folder
 
 
@@ -138,7 +145,7 @@ def test_a_photo_is_kept_rather_than_a_screenshot_that_shows_it_smaller(tmp_path
 def test_counts_add_up_and_unreadable_files_are_named_with_the_reason(photos: Path, found: dict[str, Any]) -> None:
     count = found["counts"]
     files = [path for path in photos.rglob("*.*") if path.suffix != ".txt" and not path.is_symlink()]
-    assert count["found"] == len(files)
+    assert count["found"] == len(files) - 1  # without that whose name is not UTF-8
     parts = ("unreadable", "single", "kept", "identical", "near")
     assert count["found"] == sum(count[part] for part in parts)
     assert count["kept"] == count["groups"] == len(found["groups"])
@@ -147,6 +154,7 @@ def test_counts_add_up_and_unreadable_files_are_named_with_the_reason(photos: Pa
     for name, word in UNREADABLE.items():
         assert word in reasons[name]
     assert any("links to images" in line for line in found["left_out"])
+    assert any(r"not valid UTF-8 (rename them): 1, \xfc.jpg" in line for line in found["left_out"])
     assert any(".txt files" in line for line in found["left_out"])
 
 
@@ -155,6 +163,18 @@ def test_json_names_model_threshold_and_where_it_comes_from(found: dict[str, Any
     assert found["threshold"] == defaults.DEFAULTS["phash-256"].threshold
     assert found["threshold_from"] == "shipped default"  # too few images to calibrate
     assert found["calibration"] is None
+
+
+def test_many_unreadable_files_do_not_hide_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    photograph(3).save(tmp_path / "photos" / "a.jpg")
+    for number in range(25):
+        (tmp_path / "photos" / f"empty-{number}.jpg").write_bytes(b"")
+    shown = run("photos").stdout
+    assert shown.count("the file is empty") == 20
+    assert "unreadable or left out: 5 more lines, all in duplicates-photos/index.html" in shown
+    assert (tmp_path / "duplicates-photos" / "index.html").read_text().count("the file is empty") == 25
 
 
 def test_nothing_in_the_folder_changes_and_results_are_beside_it(photos: Path, tmp_path: Path) -> None:
@@ -230,15 +250,14 @@ def test_the_best_available_model_is_the_default() -> None:
 
 
 def grey(image: Image.Image) -> Any:
-    return prepare(np.asarray(image.convert("L")))
+    return prepare(image)
 
 
 def test_pixels_tell_a_copy_from_another_shot_and_from_a_stranger() -> None:
     first = photograph(0, (320, 240))
     cropped = compressed(first.crop((20, 15, 300, 220)).resize((320, 234)), 70)
     assert compare(grey(first), grey(cropped)) is Verdict.COPY
-    assert compare(grey(first), mirror(grey(first))) is not Verdict.COPY
-    assert compare(mirror(mirror(grey(first))), grey(cropped)) is Verdict.COPY
+    assert compare(grey(first), grey(cropped.rotate(5, Image.Resampling.BICUBIC))) is Verdict.OTHER
     draw = np.random.default_rng(1)
     canvas = scene_canvas(draw)
     shots = [grey(take_shot(canvas, draw).resize((320, 240))) for _ in range(4)]
@@ -246,6 +265,17 @@ def test_pixels_tell_a_copy_from_another_shot_and_from_a_stranger() -> None:
     assert compare(grey(first), grey(photograph(7, (320, 240)))) is Verdict.OTHER
     sky = Image.linear_gradient("L").resize((320, 240))
     assert compare(grey(sky), grey(sky)) is Verdict.UNKNOWN  # nothing to recognize it by
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_cropped_copy_is_found_in_each_orientation_from_the_features_of_one(turn: tuple[bool, bool, bool]) -> None:
+    first = photograph(0, (320, 240))
+    cropped = grey(compressed(first.crop((20, 15, 300, 220)), 70))
+    turned = Prepared(cropped.turned(turn).grey, cropped.turned(turn).tones)
+    assert compare(grey(first), turned) is Verdict.COPY
+    known = {tuple(np.round(point).astype(int)) for point in cropped.turned(turn).features.points}
+    found = [tuple(np.round(point).astype(int)) for point in turned.features.points]
+    assert sum(point in known for point in found) > 0.9 * len(found)
 
 
 def page_of_text(seed: int) -> Image.Image:
@@ -273,6 +303,28 @@ def test_pages_of_one_template_are_no_copies_although_most_of_their_pixels_agree
         {"page-0.png", "small.jpg"},
         {"page-1.png", "turned.jpg"},
     ]
+
+
+def bottle(color: str, label: str) -> Image.Image:
+    """A product on white."""
+    image = Image.new("RGB", (400, 400), "white")
+    pen = ImageDraw.Draw(image)
+    pen.rounded_rectangle((140, 120, 260, 360), 30, fill=color)
+    pen.rectangle((180, 60, 220, 130), fill=color)
+    pen.rectangle((146, 190, 254, 290), fill="#fafafa")
+    pen.text((200, 240), label, fill="black", font_size=26, anchor="mm")
+    return image
+
+
+def test_products_on_white_of_another_color_or_label_are_no_copies(tmp_path: Path) -> None:
+    first = bottle("#c62828", "ACME")
+    first.save(tmp_path / "red.png")
+    bottle("#1565c0", "ACME").save(tmp_path / "blue.png")
+    bottle("#c62828", "NOVA").save(tmp_path / "label.png")
+    first.save(tmp_path / "again.jpg", quality=60)
+    first.resize((240, 240), Image.Resampling.LANCZOS).save(tmp_path / "small.webp", quality=70)
+    (group,) = json.loads(run(tmp_path, "--json").stdout)["groups"]
+    assert names(tmp_path, group["images"]) == {"red.png", "again.jpg", "small.webp"}
 
 
 def test_a_file_of_its_own_is_kept_rather_than_one_in_an_archive(photos: Path, tmp_path: Path) -> None:
@@ -351,6 +403,7 @@ def test_where_pixels_decide_alone_no_threshold_is_reported(photos: Path, monkey
     rates = {"found": 0.7, "false_per_image": 0.0, "at_most": 0.07, "expected_false": 0.0}
     only = calibration.Calibration(copies=40, threshold=SURE, pairs=8, **rates)
     monkeypatch.setattr(calibration, "calibrate", lambda *_, **__: only)
+    monkeypatch.setattr(Pairs, "undecided", 1)
     arguments = ["duplicates", str(photos), "--model", "phash-256"]
     found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert (found["threshold"], found["threshold_from"]) == (None, "calibrated")
@@ -358,6 +411,31 @@ def test_where_pixels_decide_alone_no_threshold_is_reported(photos: Path, monkey
     monkeypatch.chdir(photos.parent)
     shown = CliRunner().invoke(app, arguments).stdout
     assert "model: phash-256, only pixels decide (calibrated on 40 copies of these images)" in shown
+
+
+def test_a_folder_with_an_undecided_pair_gets_a_threshold_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "OPERATIONS", ("jpeg", "webp"))  # which a hash finds
+    for seed in range(10):
+        photograph(seed, (200, 150)).save(tmp_path / f"{seed}.png")
+    blots = np.random.default_rng(2).integers(90, 170, (6, 8), np.uint8)
+    fog = Image.fromarray(blots).resize((320, 240), Image.Resampling.BICUBIC)
+    fog.save(tmp_path / "fog.png")
+    fog.crop((20, 12, 310, 236)).save(tmp_path / "fog-cropped.png")  # of too few features to tell
+    data = json.loads(run(tmp_path, "--precision", "50", "--json").stdout)
+    assert data["threshold_from"] == "calibrated"
+    found = data["calibration"]
+    assert found["copies"] == calibration.copies_needed(50)
+    assert 0 < found["found"] <= 1
+    assert 0 <= found["false_per_image"] <= found["at_most"]
+
+
+def test_where_pixels_decide_every_pair_nothing_is_calibrated(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "calibrate", lambda *_, **__: pytest.fail("calibrated"))
+    monkeypatch.chdir(photos.parent)
+    shown = CliRunner().invoke(app, ["duplicates", str(photos), "--model", "phash-256"]).stdout
+    assert "(the model's shipped default, which decided nothing: pixels tell about every pair)" in shown
 
 
 @pytest.mark.parametrize(
@@ -372,6 +450,25 @@ def test_a_model_that_cannot_be_used_is_refused_with_the_reason(photos: Path, mo
     result = CliRunner().invoke(app, ["duplicates", str(photos), "--model", model, "--json"])
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"lookalike: {message}")
+
+
+def test_an_image_that_kills_its_decoder_is_rejected_by_the_next_search(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    photograph(0, (120, 90)).save(folder / "a.png")
+    made_image(0, (60, CRASHES)).save(folder / "bad.png")
+    command = [sys.executable, "-c", START, "duplicates", "photos", "--model", "phash-256", "--json"]
+    paths = os.pathsep.join([str(REPOSITORY / "tests/faulty"), str(REPOSITORY / "workflow_scripts")])
+    environment = {**os.environ, "PYTHONPATH": paths, "LOOKALIKE_HOME": str(tmp_path / "home")}
+    first, second = (
+        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        for _ in range(2)
+    )
+    assert first.returncode < 0
+    assert "bad.png. Run the command again: the next attempt decodes" in first.stderr
+    assert second.returncode == 0, second.stderr
+    (bad,) = json.loads(second.stdout)["unreadable"]
+    assert (bad["image"], bad["reason"].startswith("not decoded: ")) == ("photos/bad.png", True)
 
 
 def test_the_library_finds_the_same_with_a_precision(photos: Path, found: dict[str, Any]) -> None:

@@ -151,10 +151,10 @@ def test_a_torchscript_network_is_exported(tmp_path: Path) -> None:
 
 def test_a_map_has_no_class_token_in_either_engine(tmp_path: Path) -> None:
     folder = tiny.convnext(tmp_path / "convnext")
-    weights, path = made(transformers_entry(folder, pooling="mean"), tmp_path)
+    weights, path = made(transformers_entry(folder, "hidden_states[-1]", "mean"), tmp_path)
     for export_file in (path, None):
         with pytest.raises(LookalikeError, match=r"is a map without a class token. Use pooling: mean or gem"):
-            encoders.load(transformers_entry(folder), weights, encoders.Machine(), export_file)
+            encoders.load(transformers_entry(folder, "hidden_states[-1]"), weights, encoders.Machine(), export_file)
 
 
 EMBED = """
@@ -331,8 +331,8 @@ def test_a_network_exported_in_another_way_is_another_one_for_the_vector_store(v
     assert first != encoders.export(encoders.load(transformers_entry(vit), weights, encoders.Machine(), path))
 
 
-def test_other_weights_are_exported_again_and_never_mixed_up(tmp_path: Path, cache: Path) -> None:
-    key = transformers_entry(tiny.vit(tmp_path / "vit"))
+def test_other_weights_are_exported_again_and_never_mixed_up(vit: Path, tmp_path: Path, filled_cache: Path) -> None:
+    key = transformers_entry(Path(shutil.copytree(vit, tmp_path / "vit")))
     before, path = made(key, tmp_path)
     file = tmp_path / "vit/model.safetensors"
     content = bytearray(file.read_bytes())
@@ -340,7 +340,7 @@ def test_other_weights_are_exported_again_and_never_mixed_up(tmp_path: Path, cac
     file.write_bytes(content)
     after, other = made(key, tmp_path, "again")
     assert after != before
-    assert len([*cache.glob("exports/*")]) == 2
+    assert len([*filled_cache.glob("exports/*")]) == 2
     assert_same_vectors(key, after, other)
     with pytest.raises(LookalikeError, match="was exported from other weights or settings"):
         encoders.load(key, after, encoders.Machine(), path)

@@ -16,6 +16,7 @@ from lookalike.io.formats.tables import IMAGES, TRUTH
 from lookalike.io.images import load
 from lookalike.job.errors import LookalikeError
 from lookalike.sample import folder as folder_kind
+from lookalike.sample.left_out import LeftOut
 
 CHECK_THE_PATH = "Check the path: relative paths start at the folder where snakemake is run."
 
@@ -296,11 +297,18 @@ def test_a_sub_folder_that_cannot_be_read(monkeypatch):
     )
 
 
-def test_a_file_name_that_is_not_utf8():
+def test_names_that_are_not_utf8_are_left_out_and_listed():
     put("photos/a.png")
     Path(os.fsdecode(b"photos/\xff.png")).write_bytes(b"")
 
-    assert message() == (r"datasets.mine.root: the file name '\udcff.png' is not valid UTF-8. Rename the file.")
+    put(os.fsdecode(b"photos/\xfc/b.png"))
+
+    skipped: dict[str, LeftOut] = {}
+
+    images, _ = folder_kind.sample(Folder(kind="folder", root="photos"), "datasets.mine", skipped)
+
+    assert images["image_id"].to_pylist() == ["a.png"]
+    assert skipped["photos"].lines() == [r"names that are not valid UTF-8 (rename them): 2, \xfc/, \xff.png"]
 
 
 # --- queries ---

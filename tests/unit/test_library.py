@@ -237,7 +237,7 @@ def test_a_name_that_is_not_utf_8_is_an_error_or_embedded(tmp_path: Path) -> Non
     path = Path(os.fsdecode(bytes(tmp_path) + b"/\xff.png"))
     made_image(0).save(path)
     assert la.load_model("pixels").embed([path]).shape == (1, 256)
-    with pytest.raises(la.LookalikeError, match=r"file name .*\.png' is not valid UTF-8. Rename the file"):
+    with pytest.raises(la.LookalikeError, match=r"name '.*\\xff\.png' is not valid UTF-8. Rename the file"):
         la.find_duplicates([path])
 
 

@@ -23,6 +23,7 @@ import tiny
 from conftest import REPOSITORY, ImageFolder, made_image
 from lookalike.config.models import Embed
 from lookalike.embed import export
+from lookalike.embed.catalogue import offline
 from lookalike.embed.embed import EmbedJob, embed_shard
 from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.io import content_hashes, phone_formats, store
@@ -336,6 +337,14 @@ def test_a_wrong_model_says_where_what_and_what_to_do(model: Any, message: str) 
     Path("m.yaml").write_text("models: {mine: {embed: {family: onnx, path: none.onnx}}}")
     with pytest.raises(la.LookalikeError, match=message):
         la.load_model(model, config="m.yaml")
+
+
+def test_weights_that_are_missing_offline_are_fetched_by_a_command() -> None:
+    Path("m.yaml").write_text("models: {mine: {embed: {family: onnx, checkpoint: owner/none, file: a.onnx}}}")
+    with offline(), pytest.raises(la.LookalikeError) as raised:
+        la.load_model("mine", config="m.yaml")
+    assert "Run lookalike fetch mine --configfile m.yaml " in str(raised.value)
+    assert "fetch_weights" not in str(raised.value)
 
 
 def test_an_entry_takes_nothing_from_a_model_of_the_configuration(tmp_path: Path) -> None:

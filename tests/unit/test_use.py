@@ -85,6 +85,12 @@ def test_the_first_model_whose_threshold_holds_is_used(compared: Path) -> None:
     assert "where 80% of the queries have a match" in shown
 
 
+def test_any_percentage_gets_the_threshold_of_the_next_stricter_one_and_is_told(compared: Path) -> None:
+    assert use("--precision", "92") == use()
+    told = "thresholds are measured for 90, 95 and 99 % precision: that for 95 % is used\n"
+    assert (call("use", "--precision", "92").stderr, call("use").stderr) == (told, "")
+
+
 def test_the_code_computes_with_the_run_s_model_and_threshold(compared: Path) -> None:
     for name, number in (("a.jpg", 1), ("b.jpg", 2), ("query.jpg", 2)):
         made_image(number).save(compared / name)
@@ -129,8 +135,8 @@ def test_a_lower_precision_is_suggested_only_where_it_holds(compared: Path) -> N
     ("options", "message"),
     [
         (["mien"], "there is no comparison or experiment 'mien'. Did you mean 'mine'?"),
-        (["--precision", "97"], "--precision 97: is not measured. Choose 90, 95 or 99 (percent)."),
-        (["--precision", "0"], "--precision 0: is not measured. Choose 90, 95 or 99 (percent)."),
+        (["--precision", "100"], "--precision 100: is in percent. Choose a whole number from 1 to 99."),
+        (["--precision", "0"], "--precision 0: is in percent. Choose a whole number from 1 to 99."),
         (["--model", "tinny"], "experiment 'mine' has no model 'tinny'. Did you mean 'tiny'?"),
     ],
 )

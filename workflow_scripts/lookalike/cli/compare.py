@@ -19,6 +19,7 @@ from lookalike.cli.output import check_writable, print_json, print_table
 from lookalike.cli.snapshot import has_changed
 from lookalike.cli.workflow_run import Workflow, say
 from lookalike.config.files import read
+from lookalike.config.mistakes import why_not_a_name
 from lookalike.embed import catalogue as catalogues
 from lookalike.embed.catalogue import Catalogue
 from lookalike.io import store
@@ -231,6 +232,8 @@ def _check(known: Catalogue, trial: Trial, text: str) -> Any:
                 raise LookalikeError(
                     f"--name {trial.name}: '{name}' is already in the catalogue's {section}. Choose another."
                 )
+    if reason := why_not_a_name(trial.name):
+        raise LookalikeError(f"--name {trial.name}: {reason}")
     try:
         plan = Plan.of(catalogues.merge(read(catalogues.find()), yaml.safe_load(text)))
     except ConfigError as error:

@@ -16,7 +16,7 @@ from lookalike.job.errors import LookalikeError
 if TYPE_CHECKING:
     from lookalike.cli.duplicate_search.search import Result
 
-SHOWN = 20  # groups or pairs in the terminal; the files have all
+SHOWN = 20  # groups, pairs or unreadable images in the terminal; the files have all
 
 
 def duplicates(
@@ -61,10 +61,13 @@ def duplicates(
 ) -> None:
     """Find exact and near-duplicates: groups of files that show the same image, and which of each to keep.
 
-    Finds copies that were saved again, resized, cropped, captioned or mirrored. Other shots of the same scene are not
-    duplicates. Writes an HTML page and keep.csv; with --json, only if --out is given. Deletes and moves nothing.
+    Finds copies that were saved again, resized, cropped, captioned, mirrored or
+    turned by 90 degrees. Other shots of the same scene are not duplicates.
+    Writes an HTML page and keep.csv; with --json, only if --out is given.
+    Deletes and moves nothing.
 
-    The exit status is 0 whether or not there are duplicates, 1 if you have to fix something.
+    The exit status is 0 whether or not there are duplicates, and 1 if you have
+    to fix something.
 
     \b
     Examples:
@@ -94,7 +97,8 @@ def duplicates(
     if as_json:
         print_json(outputs.as_json(result, request))
         return
-    for line in [*outputs.not_compared(result), *outputs.summary(result, request)]:
+    _show_not_compared(outputs.not_compared(result), written)
+    for line in outputs.summary(result, request):
         typer.echo(line)
     if against:
         _show_matches(result)
@@ -141,6 +145,14 @@ def _progress() -> Iterator[None]:
 
 
 SHOWN_LOGS = ("lookalike.job.progress", "lookalike.cli.duplicate_search.calibration")
+
+
+def _show_not_compared(lines: list[str], written: list[Path]) -> None:
+    for line in lines[:SHOWN]:
+        typer.echo(line)
+    if len(lines) > SHOWN:
+        place = next((str(path) for path in written if path.suffix == ".html"), "--json")
+        typer.echo(f"unreadable or left out: {len(lines) - SHOWN:,} more lines, all in {place}")
 
 
 def _show_groups(result: "Result") -> None:

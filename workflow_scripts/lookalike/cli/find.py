@@ -14,8 +14,9 @@ from lookalike.cli.options import THREADS, ConfigFiles, Cores, Json, Results, Th
 from lookalike.cli.output import check_writable, print_json, print_table
 from lookalike.cli.runs import LOOKS, RESULTS, Run
 from lookalike.cli.snapshot import has_changed
+from lookalike.cli.watched import read_image
 from lookalike.cli.workflow_run import Workflow, say
-from lookalike.embed.catalogue import Catalogue, read_image
+from lookalike.embed.catalogue import Catalogue
 from lookalike.io import store
 from lookalike.job.errors import LookalikeError, writing
 from lookalike.sample import folder as folders

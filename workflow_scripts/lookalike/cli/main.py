@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from lookalike import __version__
 from lookalike.cli import (
@@ -28,8 +28,20 @@ from lookalike.job.log import fault_of_the_machine
 from lookalike.job.telemetry import switch_off_telemetry
 
 
+def _without_type_of_flags(parameters: Any) -> Any:
+    """The parameters of a command; help shows no type of options that take no value."""
+    for option in parameters:
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
+    return parameters
+
+
 class Commands(TyperGroup):
     """Shows errors that a user can fix as a message with status 1; typer gives a wrong command line status 2."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """The options."""
+        return _without_type_of_flags(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -48,6 +60,14 @@ class Commands(TyperGroup):
             raise
 
 
+class Command(TyperCommand):
+    """One of the commands."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """The options and arguments."""
+        return _without_type_of_flags(super().get_params(ctx))
+
+
 app = typer.Typer(
     cls=Commands,
     name="lookalike",
@@ -55,18 +75,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # any other error is a bug, for which a plain traceback is best
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(compare.compare)
-app.command()(find.find)
-app.command()(duplicates.duplicates)
-app.command()(use.use)
-app.command()(serve.serve)
-app.command("search", hidden=True)(find.search)
-app.command("try", hidden=True)(compare.try_folder)  # `try` is a Python keyword
+app.command(cls=Command)(compare.compare)
+app.command(cls=Command)(find.find)
+app.command(cls=Command)(duplicates.duplicates)
+app.command(cls=Command)(use.use)
+app.command(cls=Command)(serve.serve)
+app.command("search", cls=Command, hidden=True)(find.search)
+app.command("try", cls=Command, hidden=True)(compare.try_folder)  # `try` is a Python keyword
 for command in (
     *(pair.pair, models.models, fetch.fetch, check.check, doctor.doctor, schema.schema),
     *(export.export, fuse.fuse, workflow.workflow),
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def _version(requested: bool) -> None:

@@ -31,7 +31,12 @@ ModelNames = Annotated[
 ]
 ModelName = Annotated[str | None, typer.Option("--model", help="One of the experiment's models; by default the best.")]
 Precision = Annotated[
-    int, typer.Option("--precision", help="Share of the accepted pairs that must be correct, in percent: 90, 95 or 99.")
+    int,
+    typer.Option(
+        "--precision",
+        help="Share of the accepted pairs that must be correct, in percent. Of 90, 95 and 99, the next one that is at "
+        "least as high counts.",
+    ),
 ]
 Cores = Annotated[int, typer.Option("--cores", min=1, help="CPU cores.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show the output of Snakemake.")]

@@ -11,8 +11,9 @@ from lookalike.cli import runs
 from lookalike.cli.options import THREADS, ConfigFiles, Json, ModelNames, Precision, Results, Threads, split
 from lookalike.cli.output import print_json, print_table
 from lookalike.cli.runs import ACTS, RESULTS, Finished
+from lookalike.cli.watched import read_image
 from lookalike.embed import embed
-from lookalike.embed.catalogue import Catalogue, offline, read_image
+from lookalike.embed.catalogue import Catalogue, offline
 from lookalike.embed.encoders import Encoder
 from lookalike.io.vectors import unit
 from lookalike.job.errors import LookalikeError
@@ -40,6 +41,7 @@ def pair(
     Example:
       lookalike pair a.jpg b.jpg --models pixels,efficientnet-lite0
     """
+    precision = runs.measured(precision)
     compared = None if configfile or results != RESULTS else runs.last()
     catalogue = compared.catalogue if compared else Catalogue.open(configfile, results)
     thresholds = _thresholds(compared, precision)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import typer
+
 from lookalike.config.records import Experiment
 from lookalike.embed.catalogue import Catalogue
 from lookalike.io import store
@@ -106,9 +108,7 @@ class Finished:
         return store.read_json(path, Metrics)
 
     def target(self, model: str, index: str, precision: int) -> Target | None:
-        """A model's threshold for a precision in percent; None where it was not measured."""
-        if precision not in PRECISIONS:
-            raise LookalikeError(f"--precision {precision}: is not measured. Choose 90, 95 or 99 (percent).")
+        """A model's threshold for one of PRECISIONS, in percent; None where it was not measured."""
         return self.metrics(model, index).targets().get(str(precision))
 
     def check_model(self, model: str) -> None:
@@ -117,6 +117,19 @@ class Finished:
             raise LookalikeError(
                 f"experiment '{self.experiment}' has no model '{model}'.{did_you_mean(model, self.entry.models)}"
             )
+
+
+def measured(precision: int) -> int:
+    """The lowest of PRECISIONS that is at least a precision, which its thresholds reach, too; says so where it differs.
+
+    Raises LookalikeError for a precision that no threshold is measured for.
+    """
+    enough = [one for one in PRECISIONS if one >= precision]
+    if not enough or precision < 1:
+        raise LookalikeError(f"--precision {precision}: is in percent. Choose a whole number from 1 to 99.")
+    if min(enough) != precision:
+        typer.echo(f"thresholds are measured for 90, 95 and 99 % precision: that for {min(enough)} % is used", err=True)
+    return min(enough)
 
 
 def finished(name: str | None, configfile: Sequence[Path] | None = None, results: Path = RESULTS) -> Finished:

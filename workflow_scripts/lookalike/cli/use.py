@@ -38,6 +38,7 @@ def use(
     Example:
       lookalike use my-pictures --precision 95
     """
+    precision = runs.measured(precision)
     finished = runs.finished(name, configfile, results)
     if model:
         finished.check_model(model)

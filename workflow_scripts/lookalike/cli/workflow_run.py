@@ -17,6 +17,7 @@ from typing import TextIO
 import typer
 
 from lookalike.cli.stages import Stages
+from lookalike.embed.catalogue import for_commands
 from lookalike.job.errors import LookalikeError, writing
 from lookalike.plan.code import WORKFLOW
 
@@ -85,7 +86,7 @@ def run(workflow: Workflow, options: Sequence[str], *, verbose: bool, again: str
         signal.signal(signal.SIGTERM, before)
     if status:
         say(f"Snakemake's output: {workflow.log}")
-        raise LookalikeError(f"{_reason(workflow, started)} Then resume with: {again}")
+        raise LookalikeError(f"{for_commands(_reason(workflow, started))} Then resume with: {again}")
 
 
 def say(line: str) -> None:

@@ -230,19 +230,21 @@ def repeated(names: Sequence[str]) -> list[str]:
     return sorted({name for name in names if names.count(name) > 1})
 
 
+def why_not_a_name(name: str) -> str:
+    """Why an entry cannot have a name; "" where it can."""
+    if not NAME.fullmatch(name):
+        return "names are parts of paths. Use letters, digits, '.', '_' and '-', and start with a letter or digit."
+    if len(name) > LONGEST:
+        return f"has {len(name)} characters. Names are parts of paths: use {LONGEST} or fewer."
+    return ""
+
+
 def _bad_names(config: Config, rule_names: frozenset[str]) -> list[str]:
     mistakes = []
     for section in ("datasets", "models", "indexes", "experiments"):
         for name in getattr(config, section):
-            if not NAME.fullmatch(name):
-                mistakes.append(
-                    f"{section}.{name}: names are parts of paths. "
-                    "Use letters, digits, '.', '_' and '-', and start with a letter or digit."
-                )
-            elif len(name) > LONGEST:
-                mistakes.append(
-                    f"{section}.{name}: has {len(name)} characters. Names are parts of paths: use {LONGEST} or fewer."
-                )
+            if reason := why_not_a_name(name):
+                mistakes.append(f"{section}.{name}: {reason}")
     for name in config.experiments:
         if name in rule_names:
             mistakes.append(f"experiments.{name}: is already the name of a rule of the workflow. {_other_name(name)}")

@@ -1,6 +1,7 @@
 """The catalogue for commands and programs: finds and merges config.yaml, and loads models as the embed stage does."""
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 from lookalike.config.files import read
 from lookalike.config.records import Experiment
 from lookalike.embed import encoders
-from lookalike.io import images, store
+from lookalike.io import images, in_work, store
 from lookalike.io.formats.exports import Export
 from lookalike.io.formats.records import Weights
 from lookalike.job import packages
@@ -77,8 +78,11 @@ class Catalogue:
     def fetched(self, model: str) -> Weights:
         """The weights that a run would use now; nothing is recorded."""
         entry = self.plan.config.models[model].embed
-        with redirect_stdout(sys.stderr):
-            weights: Weights = encoders.family(entry).fetch(entry)
+        try:
+            with redirect_stdout(sys.stderr):
+                weights: Weights = encoders.family(entry).fetch(entry)
+        except LookalikeError as error:
+            raise LookalikeError(for_commands(str(error), model)) from error
         return weights
 
     def why_missing(self, model: str) -> str | None:
@@ -89,7 +93,7 @@ class Catalogue:
         try:
             encoders.family(entry).check_available(entry)
         except LookalikeError as error:
-            return str(error)
+            return for_commands(str(error), model)
         return None
 
     def encoder(self, model: str, weights: Weights, threads: int) -> encoders.Encoder:
@@ -125,6 +129,11 @@ class Catalogue:
 def find() -> Path:
     """The workflow's config.yaml."""
     return WORKFLOW / "config.yaml"
+
+
+def for_commands(message: str, model: str = "MODEL") -> str:
+    """A message of the stage `fetch_weights` with the command that does the same."""
+    return re.sub("Run fetch_weights (?=with network|on a machine)", f"Run lookalike fetch {model} ", message)
 
 
 def entry_of(entries: Mapping[str, E], what: str, name: str) -> E:
@@ -172,11 +181,11 @@ def offline() -> Iterator[None]:
             setattr(hub, variable, was_offline)
 
 
-def read_image(path: Path) -> bytes:
+def read_image(path: Path, guard: in_work.Guard) -> bytes:
     """The bytes of an image file that can be decoded. Raises LookalikeError with the reason if it cannot."""
     try:
         data = images.read("", str(path))
-        images.decode(data)
+        guard.decode({"image_id": str(path), "path": str(path)}, data)
         return data
     except images.BadImage as bad:
         raise LookalikeError(f"{path}: {bad}. Use another image, or fix this one.") from None

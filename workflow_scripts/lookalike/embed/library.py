@@ -382,7 +382,10 @@ def _weights(catalogue: Catalogue, model: str) -> Weights:
         if model == ENTRY:
             raise
         files = "".join(f" --configfile {path}" for path in catalogue.configfiles)
-        raise LookalikeError(f"{error} To fetch the weights ahead of time: lookalike fetch {model}{files}") from None
+        command, message = f"lookalike fetch {model}", str(error)
+        if command in message:
+            raise LookalikeError(message.replace(command, f"{command}{files}")) from None
+        raise LookalikeError(f"{message} To fetch the weights ahead of time: {command}{files}") from None
 
 
 def _whole(entry: Mapping[str, Any]) -> Mapping[str, Any]:

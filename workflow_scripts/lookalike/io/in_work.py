@@ -213,6 +213,6 @@ def _dismiss(dog: "subprocess.Popen[bytes]") -> None:
 
 
 def _of_the_log() -> tuple[str, str]:
-    """The job's name, and the file that it logs to; empty where it is not a job of a workflow."""
+    """The job's name, and the file that it logs to; that of the command, and no file, outside of a workflow."""
     file = next((one for one in logging.getLogger("lookalike").handlers if isinstance(one, logging.FileHandler)), None)
-    return (file.get_name() or "job", file.baseFilename) if file else ("job", "")
+    return (file.get_name() or "job", file.baseFilename) if file else ("lookalike", "")

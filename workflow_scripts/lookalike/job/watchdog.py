@@ -54,8 +54,8 @@ class Clock:
         self.ages = {count: self.ages.get(count, -passed) + passed for count in timed}
 
 
-def watch(job: int, path: str, seconds: float, tell: Callable[[str], None]) -> None:
-    """Watch the process ``job`` until it ends."""
+def watch(job: int, path: str, seconds: float, tell: Callable[[str], None], again: str) -> None:
+    """Watch the process ``job`` until it ends; ``again`` says how to start it another time."""
     ending: list[float] = []
     for number in ENDING:
         signal.signal(number, lambda *_: ending.append(time.monotonic()))
@@ -72,7 +72,7 @@ def watch(job: int, path: str, seconds: float, tell: Callable[[str], None]) -> N
             return
         if not message:  # it is dead
             if not ending and (images := read(path)):
-                tell(f"the process died while it decoded {_names(images)}. {_NEXT}")
+                tell(f"the process died while it decoded {_names(images)}. {again}: {_NEXT}")
             return
         if ending and time.monotonic() - ending[0] > GRACE:
             _kill(job)
@@ -80,14 +80,14 @@ def watch(job: int, path: str, seconds: float, tell: Callable[[str], None]) -> N
         images = read(path)
         clock.tick(images)
         if late := [image for image in images if clock.ages.get(image["count"], 0) > seconds]:
-            tell(f"decoding {_names(late)} has taken more than {seconds:g} s: ending this job. {_NEXT}")
+            tell(f"decoding {_names(late)} has taken more than {seconds:g} s: ending this job. {again}: {_NEXT}")
             _kill(job)
             return
 
 
 _NEXT = (
-    "Run again, or use --retries 1: the next attempt decodes each image that was in work in a process of its own, and "
-    "rejects those that cannot be decoded there."
+    "the next attempt decodes each image that was in work in a process of its own, and rejects those that cannot be "
+    "decoded there."
 )
 
 
@@ -110,7 +110,7 @@ def main() -> None:
             with Path(log).open("a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 ERROR {message}\n")
 
-    watch(int(job), path, float(seconds), tell)
+    watch(int(job), path, float(seconds), tell, "Run again, or use --retries 1" if log else "Run the command again")
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 CheckHeader = Callable[[list[str], str, str], None]
 WHERE_PATHS_START = "Check the path: relative paths start at the folder where snakemake is run."
 
-
 NAMES = {"root": "the root", "queries": "the folder of queries", "training": "the folder of training images"}
+NOT_UTF_8 = "names that are not valid UTF-8 (rename them)"
 ROLES = {"root": "reference", "queries": "query", "training": "training"}
 
 
@@ -129,7 +129,8 @@ def _table(root: str, sizes: dict[str, int], inside: Inside, role: str) -> pa.Ta
 
 
 def existing(folder: str, where: str) -> str:
-    """The folder's real path."""
+    """The folder's real path. Raises LookalikeError for one that is missing, or whose name is not UTF-8."""
+    check_name(folder, where)
     if not Path(folder).exists():
         raise LookalikeError(f"{where}: the folder '{folder}' does not exist. {WHERE_PATHS_START}")
     if not Path(folder).is_dir():
@@ -176,9 +177,9 @@ def _walk(root: str, where: str, others: frozenset[str], inside: Inside, odd: Le
     """Yield id and size of the images below ``root``, and of those in zip and tar archives there."""
     for file in files(root, where, others, odd):
         if file.id.lower().endswith(archives.EXTENSIONS):
-            yield from folder_archives.images_of(file.path, _utf8(file.id, where), where, inside, odd)
+            yield from folder_archives.images_of(file.path, file.id, where, inside, odd)
         else:
-            yield _utf8(file.id, where), file.size
+            yield file.id, file.size
 
 
 def files(root: str, where: str, others: frozenset[str] = frozenset(), odd: LeftOut | None = None) -> Iterator[File]:
@@ -202,7 +203,10 @@ def files(root: str, where: str, others: frozenset[str] = frozenset(), odd: Left
         for entry in _entries(folder, where):
             image_id = prefix + entry.name
             is_folder = _is_folder(entry)
-            if reason := left_out.why(entry.name, parent):
+            reason = left_out.why(entry.name, parent)
+            if not _is_utf8(entry.name):
+                reason, image_id = NOT_UTF_8, _shown(image_id)
+            if reason:
                 odd.add(reason, f"{image_id}/" if is_folder else image_id)
             elif is_folder:
                 if entry.is_symlink():
@@ -252,12 +256,18 @@ def _size(entry: os.DirEntry[str], folder: str, where: str) -> int | None:
     return now.st_size if stat.S_ISREG(now.st_mode) else None
 
 
-def _utf8(image_id: str, where: str) -> str:
-    try:
-        image_id.encode()
-    except UnicodeEncodeError:
-        raise LookalikeError(f"{where}: the file name {image_id!r} is not valid UTF-8. Rename the file.") from None
-    return image_id
+def check_name(path: str, where: str) -> None:
+    """Raise LookalikeError for a path that is not valid UTF-8, which no table can hold."""
+    if not _is_utf8(path):
+        raise LookalikeError(f"{where}: the name '{_shown(path)}' is not valid UTF-8. Rename the file or folder.")
+
+
+def _is_utf8(name: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _shown(name: str) -> str:
+    return name.encode(errors="backslashreplace").decode().replace(r"\udc", r"\x")  # the bytes, such as \xff
 
 
 def _truth(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
-from lookalike.cli.duplicate_search.alignment import Prepared, Verdict, compare, confirm, grey_of, mirror, prepare
+from lookalike.cli.duplicate_search.alignment import Prepared, Verdict, compare, confirm, prepare_file
 from lookalike.cli.duplicate_search.threads import in_threads
 from lookalike.job.progress import Progress
 from lookalike.sample.near_duplicates.groups import same_images
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 BLOCK = 512  # rows of the similarity matrix in memory at a time
 PER_IMAGE = 15  # most similar candidates of an image: in a folder of one texture, all resemble all
-CACHED = 500  # images whose features are in memory, about 300 KB each
+CACHED = 1_000  # images whose features are in memory, about 150 KB each
 SURE = 2.0  # the score of pairs that pixels decide: above any cosine
 
 Ints = NDArray[np.int64]
@@ -38,6 +39,11 @@ class Pairs:
     rows: Ints
     cosine: Scores
     score: Scores
+
+    @property
+    def undecided(self) -> int:
+        """How many pairs pixels neither confirm nor refute."""
+        return int(np.count_nonzero((self.score >= 0) & (self.score < SURE)))
 
     def accepted(self, threshold: float) -> NDArray[np.bool_]:
         """(p,) bool: pairs that pixels confirm, and those that they cannot decide with a cosine of the threshold."""
@@ -70,9 +76,14 @@ def compared(
     judge = _Judge(small)
     progress = Progress("compared", len(pairs), "pairs", every=5.0)
     verdicts = []
-    for verdict in in_threads(lambda pair: (judge.confirmed if pair in alike else judge.verdict)(pair), pairs, threads):
-        verdicts.append(verdict)
-        progress.advance()
+
+    def judged(pair: tuple[int, int]) -> Verdict:
+        return (judge.confirmed if pair in alike else judge.verdict)(pair)
+
+    with threadpool_limits(1):  # NumPy's threads, like those of OpenCV, would compete with these
+        for verdict in in_threads(judged, pairs, threads):
+            verdicts.append(verdict)
+            progress.advance()
     rows = np.array(pairs, np.int64).reshape(-1, 2)
     cosine = np.array([vectors[a] @ vectors[b] for a, b in rows], np.float32)
     fixed = {Verdict.COPY: SURE, Verdict.OTHER: -1.0}
@@ -117,31 +128,27 @@ class _Judge:
 
     def __init__(self, small: Callable[[int], bytes]) -> None:
         self._small = small
-        self._cached: OrderedDict[tuple[int, bool], Prepared] = OrderedDict()
+        self._cached: OrderedDict[int, tuple[threading.Lock, list[Prepared]]] = OrderedDict()
         self._lock = threading.Lock()
 
     def verdict(self, pair: tuple[int, int]) -> Verdict:
-        """The verdict on a pair, also with one of the two mirrored."""
-        first = compare(self._prepared(pair[0]), self._prepared(pair[1]))
-        if first is Verdict.COPY:
-            return first
-        second = compare(self._prepared(pair[0], mirrored=True), self._prepared(pair[1]))
-        if second is Verdict.COPY:
-            return second
-        return Verdict.OTHER if Verdict.OTHER in (first, second) else Verdict.UNKNOWN
+        """The verdict on a pair, in any orientation."""
+        return compare(self._prepared(pair[0]), self._prepared(pair[1]))
 
     def confirmed(self, pair: tuple[int, int]) -> Verdict:
         """The verdict on a pair whose thumbnails are the same."""
-        return confirm(self._prepared(pair[0]), self._prepared(pair[1]))
+        return confirm(self._prepared(pair[0], features=False), self._prepared(pair[1], features=False))
 
-    def _prepared(self, row: int, *, mirrored: bool = False) -> Prepared:
+    def _prepared(self, row: int, *, features: bool = True) -> Prepared:
+        """An image; its features are found by one thread, while others that need them wait."""
         with self._lock:
-            if (row, mirrored) in self._cached:
-                self._cached.move_to_end((row, mirrored))
-                return self._cached[row, mirrored]
-        found = mirror(self._prepared(row)) if mirrored else prepare(grey_of(self._small(row)))
-        with self._lock:
-            self._cached[row, mirrored] = found
+            lock, found = self._cached.setdefault(row, (threading.Lock(), []))
+            self._cached.move_to_end(row)
             if len(self._cached) > CACHED:
                 self._cached.popitem(last=False)
-        return found
+        with lock:
+            if not found:
+                found.append(prepare_file(self._small(row)))
+            if features:
+                _ = found[0].features
+        return found[0]

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from lookalike.cli.duplicate_search.alignment import grey_of, magnification, prepare
+from lookalike.cli.duplicate_search.alignment import magnification, prepare_file
 from lookalike.cli.duplicate_search.comparing import SURE, Pairs
 from lookalike.cli.duplicate_search.reading import Collection, File
 from lookalike.sample.near_duplicates.groups import stars
@@ -91,7 +91,7 @@ def _smaller(collection: Collection, file_of: dict[int, File], center: int) -> s
     shapes = [file.width / file.height for file in file_of.values()]
     if max(shapes) < SAME_SHAPE * min(shapes):
         return set()
-    prepared = {row: prepare(grey_of(collection.small.get(collection.contents[row]))) for row in file_of}
+    prepared = {row: prepare_file(collection.small.get(collection.contents[row])) for row in file_of}
     largest = {row: max(file.width, file.height) for row, file in file_of.items()}
     size = dict.fromkeys(file_of, 1.0)  # of what is shown, relative to the center's
     for row in file_of.keys() - {center}:

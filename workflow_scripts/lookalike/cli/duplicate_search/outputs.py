@@ -136,6 +136,8 @@ def _source(result: Result, request: Request) -> str:
     if result.source == CALIBRATED:
         return f"calibrated on {result.calibration.copies:,} copies of these images" if result.calibration else ""
     if result.source == SHIPPED:
+        if not result.undecided:
+            return "the model's shipped default, which decided nothing: pixels tell about every pair"
         few = (
             "no threshold is shown to be"
             if result.calibration

@@ -6,8 +6,8 @@ import re
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from math import inf
@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from lookalike.cli.duplicate_search.threads import in_threads
+from lookalike.cli.watched import guarding
 from lookalike.embed.library import Model
 from lookalike.io import archives, images, in_work, phone_formats
+from lookalike.io.color_profiles import Icc
 from lookalike.io.formats.tables import SHARD
 from lookalike.io.vectors import unit
 from lookalike.job import memory
@@ -113,10 +115,11 @@ class Collection:
 
 
 class _Reader(in_work.Guard):
-    """Reads files and notes what they are; sees each decoded image."""
+    """Reads files and notes what they are; sees each decoded image. ``guard`` watches over decoding."""
 
-    def __init__(self, small: SmallImages) -> None:
+    def __init__(self, small: SmallImages, guard: in_work.Guard) -> None:
         self.small = small
+        self.guard, self.suspects = guard, guard.suspects
         self.facts: dict[str, tuple[str, int, str, str]] = {}  # path -> SHA-256, bytes, format, taken
         self.signatures: dict[str, Signatures] = {}  # by SHA-256
         self._reading = threading.local()
@@ -130,6 +133,18 @@ class _Reader(in_work.Guard):
         self.facts[row["image_id"]] = (sha256, len(data), *_format_and_date(data))
         self._reading.sha256 = sha256
         return data
+
+    @contextmanager
+    def decoding(self, row: in_work.Row, reserve: memory.Take | None) -> Iterator[memory.Take | None]:
+        """Note that an image is decoded."""
+        with self.guard.decoding(row, reserve) as take:
+            yield take
+
+    def alone(
+        self, row: in_work.Row, data: bytes, needs: in_work.Needs | None, icc: Icc = "ignore"
+    ) -> tuple[Image.Image, in_work.Size]:
+        """Decode an image in a process of its own. Raises BadImage, MemoryError."""
+        return self.guard.alone(row, data, needs, icc)
 
     def see(self, image: Image.Image) -> None:
         """Keep what comparisons need; called in the thread that has just read the image's file."""
@@ -172,7 +187,10 @@ def _safe(path: str) -> str:
 
 
 def list_files(paths: Iterable[str]) -> Listing:
-    """List files; two paths of one file count once."""
+    """List files; two paths of one file count once. Raises LookalikeError for a name that is not UTF-8."""
+    paths = [*paths]
+    for path in paths:
+        folders.check_name(path, "find_duplicates")
     rows = [(path, "", path, Path(path).stat().st_size if Path(path).is_file() else 0) for path in sorted({*paths})]
     return Listing(_once(rows)[0], [])
 
@@ -183,15 +201,19 @@ def read(listing: Listing, model: Model, store: Path, threads: int) -> Collectio
     Raises LookalikeError if no image can be read.
     """
     rows = listing.rows
-    reader = _Reader(SmallImages())
     files: list[File] = []
     kept: dict[str, NDArray[np.float32]] = {}  # SHA-256 -> vector
     table = _table(rows)
-    done = model.embed_files(table, reader, reader.see, store)
-    _see_others(reader, table, {image.image_id: image.sha256 for image in done.images}, threads)
+    with guarding(store.parent, [row[0] for row in rows]) as guard:
+        reader = _Reader(SmallImages(), guard)
+        done = model.embed_files(table, reader, reader.see, store)
+        failed = _see_others(reader, table, {image.image_id: image.sha256 for image in done.images}, threads)
     unreadable = {image.image_id: image.reason for image in done.rejected}
+    unreadable |= {image.image_id: failed[image.sha256] for image in done.images if image.sha256 in failed}
     root_of = {name: root for name, root, _, _ in rows}
     for number, image in enumerate(done.images):
+        if image.sha256 in failed:
+            continue
         sha256, size, form, taken = reader.facts[image.image_id]
         width, height = image.size
         files.append(
@@ -226,20 +248,31 @@ def read(listing: Listing, model: Model, store: Path, threads: int) -> Collectio
     )
 
 
-def _see_others(reader: _Reader, table: pa.Table, hashes: dict[str, str], threads: int) -> None:
-    """Decode the images whose vectors came from the vector store. ``hashes``: path -> SHA-256 of all that have one."""
+def _see_others(reader: _Reader, table: pa.Table, hashes: dict[str, str], threads: int) -> dict[str, str]:
+    """Decode the images whose vectors came from the vector store; SHA-256 -> reason of those that cannot be.
+
+    hashes: path -> SHA-256 of all that have a vector
+    """
     rows = {hashes[row["image_id"]]: row for row in table.to_pylist() if row["image_id"] in hashes}
     others = [row for sha256, row in rows.items() if sha256 not in reader.signatures]
     progress = Progress("decoded", len(others), "images that were embedded before")
     pixels = memory.Budget(memory.AT_ONCE)
 
-    def look(row: in_work.Row) -> None:
-        data = reader.read(row)
-        with pixels.share() as take:
-            reader.see(images.decode(data, reserve=take))
+    def look(row: in_work.Row) -> str:
+        try:
+            data = reader.read(row)
+            with pixels.share() as take:
+                reader.see(reader.decode(row, data, reserve=take)[0])
+        except images.BadImage as bad:
+            return str(bad)
+        return ""
 
-    for _ in in_threads(look, others, threads):
+    failed = {}
+    for row, reason in zip(others, in_threads(look, others, threads), strict=True):
         progress.advance()
+        if reason:
+            failed[hashes[row["image_id"]]] = reason
+    return failed
 
 
 def _once(rows: list[Row]) -> tuple[list[Row], list[str]]:

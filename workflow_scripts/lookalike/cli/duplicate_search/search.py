@@ -64,6 +64,7 @@ class Result:
     threshold: float
     source: str
     calibration: Calibration | None
+    undecided: int  # pairs that are left to the threshold
     groups: list[Group]
     matches: list[Match]
 
@@ -104,15 +105,16 @@ def search(request: Request) -> Result:
     chosen = None
     threshold, source = request.threshold, GIVEN
     if threshold is None:
-        chosen = calibration.calibrate(
-            collection, pairs, model, least=least, percent=request.precision, threads=request.threads, sides=sides
-        )
+        if pairs.undecided:
+            chosen = calibration.calibrate(
+                collection, pairs, model, least=least, percent=request.precision, threads=request.threads, sides=sides
+            )
         threshold, source = (chosen.threshold, CALIBRATED) if chosen else (None, SHIPPED)
         if threshold is None:
             threshold, source = defaults.of(name).threshold, SHIPPED
     groups = grouped(collection, pairs, threshold) if sides is None else []
     matches = _matches(collection, pairs, threshold, roots[0]) if sides is not None else []
-    return Result(collection, name, threshold, source, chosen, groups, matches)
+    return Result(collection, name, threshold, source, chosen, pairs.undecided, groups, matches)
 
 
 def _store(results: Path) -> Path:

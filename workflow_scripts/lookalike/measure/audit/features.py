@@ -82,21 +82,24 @@ def agreement(a: Features, b: Features) -> int:
 def matches(a: Features, b: Features) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of features that are each other's nearest, and much nearer than the second nearest, in both directions."""
     left, right = a.descriptors.astype(np.float32), b.descriptors.astype(np.float32)
-    distances = (left**2).sum(1)[:, None] + (right**2).sum(1)[None] - 2 * left @ right.T
-    column, clear = _nearest(distances)
-    row, clear_back = _nearest(distances.T)
+    distances = left @ right.T  # in place from here on: allocating takes longer than computing
+    distances *= -2
+    distances += (left**2).sum(1)[:, None]
+    distances += (right**2).sum(1)
+    column, clear = _nearest(distances, 1)
+    row, clear_back = _nearest(distances, 0)
     rows = np.flatnonzero(clear & clear_back[column] & (row[column] == np.arange(len(column))))
     return rows, column[rows]
 
 
-def _nearest(distances: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The nearest column of each row, and whether it passes the ratio test; ``distances`` are squared."""
-    nearest = distances.argmin(axis=1)
-    rows = np.arange(len(distances))
-    first = distances[rows, nearest]
-    others = distances.copy()
-    others[rows, nearest] = np.inf
-    return nearest, np.asarray(first < RATIO**2 * others.min(axis=1))
+def _nearest(distances: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The nearest feature along an axis, and whether it passes the ratio test; ``distances`` are squared."""
+    nearest = np.expand_dims(distances.argmin(axis), axis)
+    first = np.take_along_axis(distances, nearest, axis)
+    np.put_along_axis(distances, nearest, np.inf, axis)
+    clear = first < RATIO**2 * distances.min(axis, keepdims=True)
+    np.put_along_axis(distances, nearest, first, axis)
+    return nearest.squeeze(axis), clear.squeeze(axis)
 
 
 def _is_plausible(homography: NDArray[np.float64], size: tuple[int, int]) -> bool:

@@ -124,20 +124,14 @@ def _listed(given: PathInput | Iterable[PathInput]) -> pa.Table:
         paths = {name: inside.paths.get(name, name) for name in sizes}
         rows = [(str(Path(root) / path), root, path, sizes[name]) for name, path in paths.items()]
     else:
-        names = sorted({_utf8(str(Path(path).expanduser())) for path in given})
+        names = sorted({str(Path(path).expanduser()) for path in given})
+        for name in names:
+            folders.check_name(name, "find_duplicates")
         once = {os.path.realpath(name): name for name in reversed(names)}  # a file given by two paths has no duplicate
         rows = [(name, "", name, Path(name).stat().st_size if Path(name).is_file() else 0) for name in once.values()]
     columns = [*zip(*rows, strict=True)] or [()] * 4
     columns.append(("",) * len(rows))
     return pa.table(dict(zip(SHARD.columns, map(list, columns), strict=True)), SHARD.schema()).sort_by("image_id")
-
-
-def _utf8(name: str) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise LookalikeError(f"find_duplicates: the file name {name!r} is not valid UTF-8. Rename the file.") from None
-    return name
 
 
 Group = list[tuple[str, bool, float, str, int, int]]  # COLUMNS without the group
