@@ -13,7 +13,6 @@ from lookalike.sample import sample as datasets
 from published import FLICKR, NAMED
 from sampled import entry, failure, ids, remarks, sample, shard
 
-
 # --- Flickr30k ---
 
 
