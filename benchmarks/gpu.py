@@ -223,6 +223,7 @@ def measure_models(report: Report, options: argparse.Namespace) -> None:
                         partial(stage.measure, name, work / name, seconds=options.seconds, extrapolate=0, **sizes)
                     )
                     found.append(one)
+                    print("  ".join(stage.cells(one)), flush=True)  # in case the rest takes too long
                     longest = max(longest, took)
             if report.fits(f"a job of {name}", longest / 2):
                 starts[name], cells = job_row(name, work / name, rows[options.sizes[0]], options.batch_size)

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.compare.answers import ACTS, LOOKS, NEEDS, answers, headline_metrics
+from lookalike.compare.answers import ACTS, FAST, LOOKS, NEEDS, answers, headline_metrics
 from lookalike.io.formats.records import Comparison, Estimate, Metrics
 from lookalike.io.formats.thresholds import Seen, Target, Transfer
-from lookalike.report import board, needs, useit, words
+from lookalike.report import board, headline, needs, useit, words
 from lookalike.report import evidence as inputs
-from lookalike.report.needs import FAST
 
 METRICS = [metric for metrics in NEEDS.values() for metric in metrics]
 TURNED = {"better": "worse", "worse": "better"}
@@ -193,6 +192,35 @@ def test_an_unproven_threshold_is_not_recommended_in_silence(verdict: str, expec
     ] in step.verdict
 
 
+def test_in_a_labelled_collection_copies_are_ignored_not_scenes() -> None:
+    names = ("accuracy_at_1", "accuracy_at_1_scene", "accuracy_at_3", "accuracy_at_3_scene")
+    a = record("a", dict(zip(names, (0.6, 0.5, 0.7, 0.6), strict=True)))
+    b = record("b", dict(zip(names, (0.5, 0.4, 0.8, 0.8), strict=True)))
+    pairs = [comparison(a, b, name, "worse" if "3" in name else "cannot tell") for name in names]
+    for labelled, ignored in ((True, "copies"), (False, "scenes")):
+        shown: Any = Shown([a, b], pairs)
+        shown.labelled = labelled
+        need = needs.needs(shown)[0]
+        assert need.heading.replace(words.SPACE, " ") == f"Accuracy@1, {ignored} ignored, with 95 % intervals"
+        assert f"by Accuracy@3, {ignored} ignored, The b one is" in said(need)
+    assert headline.question(shown_as(labelled=True)) == "Which model finds images of the same class?"
+    assert "copies of the query" in words.meaning("map_at_r_scene", labelled=True)
+    assert "copies of the query" not in words.meaning("map_at_r_scene")
+
+
+def test_a_board_that_ignores_scenes_has_strict_values_of_the_deciding_metric_only() -> None:
+    names = ("accuracy_at_1", "accuracy_at_3", "recall_at_5", "accuracy_at_1_scene", "accuracy_at_3_scene")
+    shown: Any = Shown([record(name, dict.fromkeys(names, 0.5) | {"accuracy_at_1": 0.4}) for name in "ab"], [])
+    (table, *_) = board.boards(shown, needs.needs(shown))
+    assert table.metrics == ["accuracy_at_1_scene", "accuracy_at_1", "recall_at_5", "accuracy_at_3_scene"]
+
+
+def shown_as(*, labelled: bool) -> Any:
+    shown: Any = Shown([record(name, {"accuracy_at_1": 0.5}) for name in "ab"], [])
+    shown.title, shown.labelled, shown.counts = "", labelled, {"a": None, "b": None}
+    return shown
+
+
 def test_too_few_groups_are_said() -> None:
     a, b = (record(name, {"accuracy_at_1": value, "recall_at_p90": 0.0}) for name, value in (("a", 0.5), ("b", 0.4)))
     pairs = [comparison(a, b, metric, "too few groups") for metric in ("accuracy_at_1", "recall_at_p90")]
@@ -216,6 +244,9 @@ def test_the_fastest_model_not_shown_to_be_worse_is_chosen() -> None:
         comparison(slow, bad, "accuracy_at_1", "better"),
         comparison(fair, bad, "accuracy_at_1", "better"),
     ]
+    answer = answers([slow, fair, bad], pairs)[FAST]
+    assert (answer.verdict, answer.best, answer.worse) == ("fastest", ["fair", "slow"], ["bad"])
+    assert answer.speeds == pytest.approx({"slow": 10, "fair": 100, "bad": 1000})
     fast = offered([slow, fair, bad], pairs)[FAST]
     assert said(fast) == (
         "The fair one embeds 100 images per second, the fastest of the models not shown to be worse "
@@ -226,7 +257,7 @@ def test_the_fastest_model_not_shown_to_be_worse_is_chosen() -> None:
         "measured once on CPU."
     )
     assert [(row.run.model, row.standing) for row in fast.rows] == [
-        ("bad", "behind"),
+        ("bad", "significantly worse"),
         ("fair", "best"),
         ("slow", "not shown to be worse"),
     ]
@@ -234,6 +265,8 @@ def test_the_fastest_model_not_shown_to_be_worse_is_chosen() -> None:
 
 def test_speeds_of_different_devices_choose_no_model() -> None:
     a, b = (record(name, {"accuracy_at_1": 0.5}, speed=9, device=name) for name in ("CPU", "GPU"))
+    answer = answers([a, b], [])[FAST]
+    assert (answer.verdict, answer.best, answer.estimate.value) == ("different devices", [], None)
     fast = offered([a, b], [])[FAST]
     assert fast.best is None
     assert said(fast) == "Speeds cannot be compared: the models were measured on different devices."
@@ -317,6 +350,42 @@ def test_no_sentence_states_what_a_test_denies(experiment: tuple[list[Metrics], 
             verdict = verdicts[NEEDS[other][0], tops[other], tops[need]]
             sure = "significantly" if verdict == "better" else "not significantly"
             assert firsts[need].endswith(f", {sure} {said_of} than The {tops[need]} one.")
+
+
+@given(experiments())
+def test_the_sentence_on_speed_is_that_of_its_answer(experiment: tuple[list[Metrics], list[Comparison]]) -> None:
+    """Checked against the comparisons and timings themselves, not against the answer alone."""
+    records, pairs = experiment
+    timings = {one.model: one.timing["embed"] for one in records if one.timing}
+    found, shown = answers(records, pairs), offered(records, pairs)
+    assert (FAST in found) == (FAST in shown) == bool(timings)
+    if not timings:
+        return
+    answer, looks = found[FAST], found[LOOKS]
+    sentence = shown[FAST].statement.first.replace(words.SPACE, " ")
+    speeds = {model: timing["images"] / timing["seconds"] for model, timing in timings.items()}
+    assert answer.speeds == speeds
+    comparable = len({timing["device"] for timing in timings.values()}) == 1
+    good = [model for model in speeds if model in looks.best]
+    assert answer.verdict == ("speed unknown" if not good else "fastest" if comparable else "different devices")
+    if answer.verdict != "fastest":
+        assert not answer.best
+        assert not re.search(r"m\d", sentence), "no model is the fastest"
+        return
+    assert answer.best[0] in good
+    assert speeds[answer.best[0]] == max(speeds[model] for model in good)
+    assert sentence.startswith(
+        f"The {answer.best[0]} one embeds {words.number(speeds[answer.best[0]])} images per second"
+    )
+    for model in set(speeds) & set(answer.worse):
+        named = f"The {model} one (" in shown[FAST].statement.more.replace(words.SPACE, " ")
+        assert named == (
+            speeds[model] > speeds[answer.best[0]]
+            or (
+                speeds[model] == speeds[answer.best[0]]
+                and list(speeds).index(model) < list(speeds).index(answer.best[0])
+            )
+        ), "faster models that are worse are named"
 
 
 @given(experiments())

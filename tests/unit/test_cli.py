@@ -461,7 +461,7 @@ def test_models_lists_the_catalogue(workdir: Path) -> None:
         "not measured",
         "not pinned",
         "-",
-        "63.8 M, 600 px, Apache-2.0, trained on ImageNet-1k",
+        "63.8 M parameters, 600 px, Apache-2.0, trained on ImageNet-1k",
     ]
 
 

@@ -24,6 +24,7 @@ JOBS = [
     ("sample",),
     *(("embed", f"embed.models.{family}") for family in FAMILIES if family not in EXPORTED),
     *(("embed", f"embed.models.{family}", "embed.exported") for family in EXPORTED),
+    *(("embed", f"embed.models.{family}", "embed.gpu_decoding") for family in EXPORTED),
     *(("export", f"embed.models.{family}") for family in EXPORTED),
     *((rule,) for rule in RULES if rule not in ("make_images", "sample", "export", "embed")),
 ]

@@ -30,7 +30,6 @@ from lookalike.io import content_hashes
 from lookalike.io.formats.records import Weights
 from lookalike.io.formats.tables import SHARD
 from lookalike.job.errors import LookalikeError
-from lookalike.plan.code import Code
 
 ENTRY = {"family": "efficientnet_lite", "variant": "lite0", "decode": "gpu"}
 Decode = Callable[..., list[torch.Tensor]]
@@ -219,11 +218,6 @@ def test_only_torch_decodes_on_the_device_and_profiles_are_not_applied() -> None
         EfficientNetLite.model_validate(ENTRY | {"icc": "srgb"})
     with pytest.raises(ValidationError, match="decode"):
         Onnx.model_validate({"family": "onnx", "path": "a.onnx", "decode": "gpu"})
-
-
-def test_the_decoder_counts_as_code_of_the_models_that_use_it_only() -> None:
-    source = Code()
-    assert not any(file.name == "gpu_decoding.py" for file in source.files("embed", "embed.models.efficientnet_lite"))
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("torchvision"), reason="torchvision is not installed")

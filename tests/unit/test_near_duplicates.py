@@ -1,6 +1,6 @@
 """Files that show the same image are found however they were saved, and others are not taken for them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw
 
 from lookalike.io import content_hashes, store
 from lookalike.io.formats.tables import NEAR_DUPLICATES, SHARD
-from lookalike.sample.near_duplicates import groups
+from lookalike.sample.near_duplicates import candidates, groups
 from lookalike.sample.near_duplicates.find import NearDuplicatesJob, find_near_duplicates
 from lookalike.sample.near_duplicates.groups import same_images, stars
-from lookalike.sample.near_duplicates.signatures import TURNS, joined, sign, thumbnail, turned
+from lookalike.sample.near_duplicates.signatures import TURNS, Rows, Signatures, joined, sign, thumbnail, turned
 from phone_folder import compressed, resave, scene_canvas, take_shot
 
 SCENES = 40
@@ -106,6 +106,40 @@ def test_signatures_of_parts_are_those_of_the_whole(originals: list[Image.Image]
     parts = joined([sign(small[:30]), sign(small[30:])])
     assert same_images(parts).pairs.tolist() == same_images(sign(small)).pairs.tolist()
     assert (parts.image[: len(small)] == np.arange(len(small))).all()
+
+
+def test_no_pair_is_lost_between_blocks_and_few_are_compared(
+    originals: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned_copies = [one.transpose(turn) for one, turn in zip(originals, [*Image.Transpose] * 6, strict=False)]
+    copies = [*turned_copies, *map(resave, originals), *(compressed(one, 30) for one in originals)]
+    signatures = sign(np.stack([thumbnail(image) for image in [*originals, *copies]]))
+    blocks: list[int] = []
+    compare = candidates._near
+
+    def count(signatures: Signatures, probes: Rows, images: Rows) -> Iterator[candidates.Block]:
+        blocks.append(len(probes) * len(images))
+        return compare(signatures, probes, images)
+
+    monkeypatch.setattr(candidates, "_near", count)
+    pairs = {}
+    for small in (1 << 30, 1):
+        blocks.clear()
+        monkeypatch.setattr(candidates, "SMALL", small)
+        pairs[small] = same_images(signatures).pairs.tolist()
+        if small > 1:
+            assert len(blocks) == 1, "all pairs are compared"
+            everything = blocks[0]
+    assert len(pairs[1]) > 4 * SCENES, "copies of all kinds are found"
+    assert pairs[1] == pairs[1 << 30]
+    assert len(blocks) > SCENES
+    assert sum(blocks) < everything / 10
+
+
+def test_images_that_all_look_alike_are_compared_in_one_block() -> None:
+    parts = np.full((3000, candidates.PARTS**2), 800, np.int16)
+    rows = np.arange(3000)
+    assert [(len(one), len(other)) for one, other in candidates._blocks((rows, rows), parts)] == [(3000, 3000)]
 
 
 def test_a_chain_is_not_one_group() -> None:

@@ -2,17 +2,20 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from lookalike.config.indexes import Normalise
 from lookalike.io.formats.tables import NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
 from lookalike.metrics import jackknife
+from lookalike.metrics.evaluation import pooled_of
 from lookalike.metrics.intervals import wilson
 from lookalike.metrics.jackknife import Pooled, influences, pooled_difference, pooled_estimate
 from lookalike.metrics.pooled import (
@@ -282,7 +285,7 @@ def test_row_order_and_score_scale_do_not_matter(case, random, scale: float, shi
         return (
             micro_average_precision(pool),
             cut and (cut.precision, cut.recall),
-            [values.tolist() for values in influence],
+            [np.asarray(values).tolist() for values in influence],
             held_out(groups_of(images)).tolist(),
         )
 
@@ -349,7 +352,7 @@ def random_pool(groups: int, seed: int = 3) -> Predictions:
 
 def test_the_influence_of_a_group_is_the_change_without_it() -> None:
     pool = random_pool(12)
-    average, recall = influences(pool.right, pool.group, pool.matches)
+    average, recall, _ = influences(pool.right, pool.group, pool.matches)
     for influence, metric in (
         (average, micro_average_precision),
         (recall, lambda part: recall_at(best_cut(part), part)),
@@ -360,16 +363,16 @@ def test_the_influence_of_a_group_is_the_change_without_it() -> None:
 
 def test_the_influence_from_one_pass_agrees_with_leaving_groups_out(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = random_pool(300)
-    in_one_pass, _ = influences(pool.right, pool.group, pool.matches)
+    in_one_pass, *_ = influences(pool.right, pool.group, pool.matches)
     monkeypatch.setattr(jackknife, "EXACT_GROUPS", 300)
-    exact, _ = influences(pool.right, pool.group, pool.matches)
+    exact, *_ = influences(pool.right, pool.group, pool.matches)
     assert np.corrcoef(in_one_pass, exact)[0, 1] > 0.999
     assert np.std(in_one_pass) == pytest.approx(np.std(exact), rel=0.02)
 
 
 def test_blocks_of_many_groups_are_left_out_for_recall() -> None:
     pool = random_pool(40)
-    _, recall = influences(pool.right, pool.group, pool.matches)
+    _, recall, _ = influences(pool.right, pool.group, pool.matches)
     assert recall.shape == (jackknife.PARTITIONS, jackknife.BLOCKS)
     blocks, _ = jackknife.partitions(40)[2]
     parts = [without(pool, np.flatnonzero(blocks == block).tolist()) for block in range(jackknife.BLOCKS)]
@@ -394,12 +397,54 @@ def test_intervals_cover_the_true_value_about_95_percent_of_the_time() -> None:
     for _ in range(120):
         right, group = sample(200)
         pool = Predictions(np.zeros(0), right, group, np.ones(200, int))
-        influence, _ = influences(right, group, pool.matches)
+        influence, *_ = influences(right, group, pool.matches)
         interval = pooled_estimate(Pooled(micro_average_precision(pool), influence), pool.matches, 200)
         assert interval.low is not None
         assert interval.high is not None
         inside += interval.low <= truth <= interval.high
     assert inside >= 105
+
+
+def test_recall_at_a_precision_may_be_0_where_no_threshold_is_shown_to_be_precise() -> None:
+    """20 right pairs and nothing else: the precision could still be 86 %. 60 show that it is at least 90 %."""
+    for size, shown in ((20, False), (60, True)):
+        pool = Predictions(np.linspace(1, 0.5, size), np.ones(size, bool), np.arange(size), np.ones(size, int))
+        average, recall = pooled_of(pool)
+        assert (average.value, recall.value) == (1, 1)
+        assert recall.positive == shown
+        found = pooled_estimate(recall, pool.matches, size)
+        assert (found.low, found.high) == (wilson(size, size)[0] if shown else 0, 1)
+        assert pooled_estimate(average, pool.matches, size).low == pytest.approx(wilson(size, size)[0])
+
+
+def test_the_interval_of_uap_allows_for_its_optimism_in_small_samples() -> None:
+    """Wrong pairs of other queries push right ones down: with 20 of 2,000 queries most of them are missing."""
+    draw = np.random.default_rng(3)
+    queries = 4000
+    score = np.concatenate([draw.normal(1.5, 1, queries), draw.normal(0, 1, 5 * queries)])
+    query = np.concatenate([np.arange(queries), np.repeat(np.arange(queries), 5)])
+
+    def pool(chosen: NDArray[np.int64]) -> Predictions:
+        code = np.full(queries, -1)
+        code[chosen] = np.arange(len(chosen))
+        rows = np.flatnonzero(code[query] >= 0)
+        rows = rows[np.argsort(-score[rows])]
+        return Predictions(score[rows], rows < queries, code[query[rows]], np.ones(len(chosen), int))
+
+    truth = micro_average_precision(pool(np.arange(queries)))
+    found = [pooled_of(pool(draw.permutation(queries)[:20]))[0] for _ in range(60)]
+    assert truth is not None
+    bias = np.mean([one.value or 0 for one in found]) - truth
+    assert bias > 0.01
+    assert np.mean([one.optimism or 0 for one in found]) == pytest.approx(bias, rel=0.75)
+    matches = np.ones(20, int)
+    for one in found:
+        narrow = pooled_estimate(replace(one, optimism=None), matches, 20)
+        wide = pooled_estimate(one, matches, 20)
+        assert (wide.value, wide.high) == (narrow.value, narrow.high)
+        assert wide.low is not None
+        assert narrow.low is not None
+        assert wide.low < narrow.low
 
 
 def test_equal_models_rarely_differ_significantly() -> None:
@@ -450,6 +495,6 @@ def test_few_groups_give_wide_intervals_and_large_p_values() -> None:
 
 def test_groups_without_a_match_are_no_observations() -> None:
     matches = np.array([1, *[0] * 30])
-    influence, _ = influences(np.array([True]), np.array([0]), matches)
+    influence, *_ = influences(np.array([True]), np.array([0]), matches)
     estimate = pooled_estimate(Pooled(1.0, influence), matches, 31)
     assert (estimate.low, estimate.high) == wilson(1, 1)

@@ -430,6 +430,22 @@ def test_the_same_input_gives_the_same_bytes(experiment: Experiment) -> None:
     assert experiment.report() == experiment.report()
 
 
+def test_without_a_title_the_page_asks_what_its_data_answer(experiment: Experiment) -> None:
+    def title() -> str:
+        html = experiment.report()
+        (found,) = re.findall(r"<title>(.*) – Lookalike</title>", html)
+        assert f"<h1><bdi>{found}</bdi></h1>" in html
+        return str(found)
+
+    assert title() == "Which model?"
+    experiment.title = ""
+    assert title() == "Which model finds the right images?"
+    experiment.models = ["good"]
+    assert title() == "How often does The good one find the right images?"
+    experiment.queries = dict.fromkeys(experiment.queries)
+    assert title() == "What does The good one find?"
+
+
 def test_the_headline_names_models_that_are_not_significantly_different(experiment: Experiment) -> None:
     assert (
         "The good one ranks a true match first for 100 % of 2 queries. "
@@ -472,13 +488,13 @@ def test_models_that_agree_on_every_query_are_said_to_be_the_same(experiment: Ex
     assert "10.0 to +90.0" not in page
 
 
-def test_the_leaderboard_is_sorted_by_accuracy_and_marks_models_behind(experiment: Experiment) -> None:
+def test_the_leaderboard_is_sorted_by_accuracy_and_marks_models_that_are_worse(experiment: Experiment) -> None:
     experiment.models = ["fair", "good"]
     experiment.verdict = "worse"
     board = Page(experiment.report().partition('<section id="board"')[2].partition("</section>")[0]).words
     assert board.index("The good one") < board.index("The fair one")
     assert "★ best" in board
-    assert "▼ behind" in board
+    assert "▼ significantly worse" in board
     assert "50.0 % 25.0–50.0 %" in board
 
 
@@ -665,7 +681,7 @@ def test_models_are_dominated_only_if_significantly_worse(experiment: Experiment
     experiment.timing = {"good": timed(4), "fair": timed(16)}
     found = section_words(experiment.report(), "cost")
     assert "On the front: The good one and The fair one." in found  # one is more accurate, the other faster
-    assert "Behind the front, but not significantly: The fair one." in found  # larger and less accurate
+    assert "Off the front, but not significantly worse: The fair one." in found  # larger and less accurate
     experiment.verdict = "better"
     found = section_words(experiment.report(), "cost")
     assert (

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
 from lookalike.io import identity, store
 from lookalike.io.formats.audit import BY_FEATURES, NOT_AUDITED, OTHER, SAME_SCENE
@@ -274,3 +276,73 @@ def test_in_a_labelled_collection_copies_of_the_query_are_junk_and_not_positives
     at_three = outcomes["accuracy_at_3_scene"]
     assert at_three is not None
     assert at_three.tolist() == [1, 1, 1, 1, 0]
+
+
+def collection(seed: int) -> tuple[list[str], dict[str, str], NDArray[np.int64], dict[str, list[tuple[str, float]]]]:
+    """Twelve images of three classes, some of which show the same image, and a full random ranking for each."""
+    random = np.random.default_rng(seed)
+    names = [f"i{number:02}" for number in range(12)]
+    classes = {name: "abc"[number] for name, number in zip(names, random.integers(0, 3, 12), strict=True)}
+    shown = random.integers(0, 8, 12)
+    same = np.array([int(np.flatnonzero(shown == one)[0]) for one in shown])
+    found = {}
+    for name in names:
+        others = random.permutation([other for other in names if other != name]).tolist()
+        found[name] = [(other, 1 - 0.05 * rank) for rank, other in enumerate(others)]
+    return names, classes, same, found
+
+
+def by_hand(
+    names: list[str], classes: dict[str, str], same: NDArray[np.int64], ranked: list[str], query: str
+) -> tuple[float, float] | None:
+    """R-precision and mAP@R of a query without junk, image by image; None if nothing is to be found."""
+    shown = dict(zip(names, same.tolist(), strict=True))
+    wanted = {shown[name] for name in names if classes[name] == classes[query]} - {shown[query]}
+    answers = [shown[name] for name in ranked if shown[name] != shown[query]]
+    answers = list(dict.fromkeys(answers))[: len(wanted)]
+    if not wanted:
+        return None
+    hits = [answer in wanted for answer in answers]
+    precision = [sum(hits[: rank + 1]) / (rank + 1) for rank in range(len(hits))]
+    return sum(hits) / len(wanted), sum(p for p, hit in zip(precision, hits, strict=True) if hit) / len(wanted)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_r_precision_without_copies_is_that_of_the_images_one_by_one(seed: int) -> None:
+    names, classes, same, found = collection(seed)
+    images = images_table(names, names, brought={"class": classes})
+    ranking = rank(neighbors_table(found), truth_table([]), images, searched=12, kept=12)
+    scenes = Scenes(same, np.full(12, -1), AUDIT.schema().empty_table())
+    strict = {name: np.full(len(ranking.counted), 0.125) for name in ("map_at_r", "r_precision")}
+    outcomes = outcomes_of_scenes(
+        neighbors_table(found), truth_table([]), images, scenes, strict=strict, ranking=ranking, searched=12
+    )
+    for position, row in enumerate(ranking.counted):
+        ranked = [name for name, _ in found[names[row]]]
+        expected = by_hand(names, classes, same, ranked, names[row]) or (0.125, 0.125)
+        measured = [outcomes[f"{name}_scene"] for name in ("r_precision", "map_at_r")]
+        assert [values[position] for values in measured if values is not None] == pytest.approx(expected)
+
+
+def test_r_precision_without_copies_needs_the_whole_class_among_the_neighbors() -> None:
+    """Three images and a copy of one of them; with three neighbors kept, junk may leave too few."""
+    names = ["cat", "cat-saved", "tom", "elk", "elk-saved", "elk-again"]
+    classes = dict(zip(names, ["cat", "cat", "cat", "elk", "elk", "elk"], strict=True))
+    images = images_table(names, names, brought={"class": classes})
+    strict = {"r_precision": np.zeros(6)}
+    found = {
+        name: [(other, 1 - 0.1 * rank) for rank, other in enumerate(other for other in names if other != name)]
+        for name in names
+    }
+
+    def measured(kept: int, same: list[int]) -> dict[str, Any]:
+        some = neighbors_table({name: pairs[:kept] for name, pairs in found.items()})
+        ranking = rank(some, truth_table([]), images, searched=6, kept=kept)
+        scenes = Scenes(np.array(same), np.full(6, -1), AUDIT.schema().empty_table())
+        return dict(
+            outcomes_of_scenes(some, truth_table([]), images, scenes, strict=strict, ranking=ranking, searched=6)
+        )
+
+    assert measured(3, [0, 0, 2, 3, 4, 5])["r_precision_scene"] is not None
+    assert measured(3, [0, 0, 0, 3, 4, 5])["r_precision_scene"] is None, "an elk's neighbors are one cat, for two elks"
+    assert measured(2, [0, 0, 2, 3, 4, 5]) == {}, "two neighbors cannot hold two right images and a wrong one"

@@ -21,6 +21,7 @@ from lookalike.embed.workers import Workers
 from lookalike.io import content_hashes, in_work
 from lookalike.io.formats.tables import SHARD
 from lookalike.job.errors import LookalikeError
+from lookalike.job.usage import peak_memory_mb
 
 HANGS, CRASHES = 41, 43  # heights: tests/faulty
 
@@ -82,7 +83,7 @@ def rows(tmp_path: Path) -> pa.Table:
     for number in range(20):
         made_image(number, (300, 200)).save(folder / f"{number:02d}.jpg", quality=90)
     made_image(20, (700, 40)).convert("LA").save(folder / "grey.png")
-    made_image(21, (5000, 4000)).save(folder / "large.bmp")  # asks for memory
+    made_image(21, (5000, 4000)).save(folder / "large.bmp")  # waits for memory
     (folder / "text.jpg").write_text("no image")
     (folder / "cut.jpg").write_bytes((folder / "01.jpg").read_bytes()[:-300])
     (folder / "copy.jpg").write_bytes((folder / "02.jpg").read_bytes())
@@ -109,9 +110,11 @@ def test_processes_prepare_what_threads_prepare(rows: pa.Table, always: list[Wor
     assert {stage for stage, seconds in done.seconds.items() if seconds} >= {"read", "decode", "preprocess", "wait"}
 
 
-def test_no_process_is_left(rows: pa.Table, always: list[Workers]) -> None:
+def test_no_process_is_left_and_their_memory_counts(rows: pa.Table, always: list[Workers]) -> None:
+    before = peak_memory_mb()
     embed.embed_rows(rows, Card(), batch_size=4, threads=3)  # type: ignore[arg-type]
     assert always[0]._all
+    assert peak_memory_mb() - before > 20 * len(always[0]._all)  # MB, which they took
     assert all(child.returncode is not None for child in always[0]._all)
 
 
@@ -195,8 +198,8 @@ def test_short_shards_and_encoders_of_the_cpu_start_no_process(rows: pa.Table) -
 
 
 def test_large_images_wait_for_memory(rows: pa.Table, always: list[Workers], caplog: pytest.LogCaptureFixture) -> None:
-    """The image of 60 MB asks; those of 180 kB do not."""
-    asked: list[int] = []
+    """The image of 60 MB waits for its share; those of 180 kB do not."""
+    requested: list[int] = []
     preparer = embed._Preparer(Card(), in_work.Guard(), None)  # type: ignore[arg-type]
     share = preparer.pixels.share
 
@@ -207,7 +210,7 @@ def test_large_images_wait_for_memory(rows: pa.Table, always: list[Workers], cap
         class Noting:
             def __enter__(self) -> Callable[[int], None]:
                 take = enter(manager)
-                return lambda size: (asked.append(size), take(size))[1]  # type: ignore[func-returns-value]
+                return lambda size: (requested.append(size), take(size))[1]  # type: ignore[func-returns-value]
 
             def __exit__(self, *error: Any) -> None:
                 manager.__exit__(*error)
@@ -220,5 +223,5 @@ def test_large_images_wait_for_memory(rows: pa.Table, always: list[Workers], cap
     with caplog.at_level(logging.WARNING):
         workers.prepare(rows.to_pylist())
     workers.close()
-    assert len(asked) == 1
-    assert worker.FREE < 3 * 5000 * 4000 <= asked[0]
+    assert len(requested) == 1
+    assert worker.FREE < 3 * 5000 * 4000 <= requested[0]

@@ -1,8 +1,9 @@
-"""Which models to use, for someone who looks at the results and for a system that acts alone.
+"""Which models to use: for someone who looks at the results, for a system that acts alone, and where speed counts.
 
 Who finds the match first and who can be trusted without a look are two questions, and models trade places between
 them. Each need has a metric of its own that decides, and others that may contradict it; what is significant among all
-of these is corrected for together (``pairwise.corrected``).
+of these is corrected for together (``pairwise.corrected``). Where speed counts, it is the fastest of the models that
+are not shown to be worse for someone who looks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from lookalike.io.formats.records import Comparison, Estimate, Metrics
 from lookalike.metrics.rates import NOTHING, TOO_FEW
 from lookalike.metrics.scenes import SCENE
 
-LOOKS, ACTS = "someone_looks", "acts_alone"
+LOOKS, ACTS, FAST = "someone_looks", "acts_alone", "fast"
 NEEDS = {LOOKS: ("accuracy_at_1", "accuracy_at_3"), ACTS: ("recall_at_p90", "uap")}  # the first decides
 
 
@@ -27,7 +28,30 @@ def answers(records: Sequence[Metrics], comparisons: Sequence[Comparison]) -> di
     found = {need: _answer(need, metrics, records, comparisons) for need, metrics in NEEDS.items()}
     if agreement := _agreement(records):
         found = {LOOKS: _answer(LOOKS, (agreement[0],), records, comparisons)}
-    return found
+    fast = _fast(records, found[LOOKS])
+    return found | {FAST: fast} if fast else found
+
+
+def _fast(records: Sequence[Metrics], looks: Answer) -> Answer | None:
+    """The fastest of the models that are not shown to be worse; None where no speed is known."""
+    timings = {record.model: record.timing.get("embed") or {} for record in records if record.index == looks.index}
+    timed = {model: timing for model, timing in timings.items() if timing.get("images") and timing.get("seconds")}
+    if not timed or not looks.best:
+        return None
+    speeds = {model: timing["images"] / timing["seconds"] for model, timing in timed.items()}
+    good = sorted((model for model in speeds if model in looks.best), key=lambda model: -speeds[model])
+    chosen = good if len({timing.get("device") for timing in timed.values()}) == 1 else []
+    estimates = {record.model: record.metrics[looks.metric] for record in records if record.index == looks.index}
+    return Answer(
+        need=FAST,
+        metric=looks.metric,
+        index=looks.index,
+        verdict="fastest" if chosen else "different devices" if good else "speed unknown",
+        best=chosen,
+        worse=looks.worse,
+        estimate=estimates[chosen[0]] if chosen else NOTHING,
+        speeds=speeds,
+    )
 
 
 def _agreement(records: Sequence[Metrics]) -> list[str]:

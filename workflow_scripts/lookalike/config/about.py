@@ -20,7 +20,8 @@ class About(Entry):
         """All of it in one line; empty if nothing is known."""
         size = f"{self.image_size} px" if self.image_size else ""
         trained = f"trained on {self.trained_on}" if self.trained_on else ""
-        return ", ".join(filter(None, (millions(self.parameters), size, self.license, trained, self.note)))
+        parameters = f"{millions(self.parameters)} parameters" if self.parameters else ""
+        return ", ".join(filter(None, (parameters, size, self.license, trained, self.note)))
 
 
 def millions(parameters: int | None) -> str:

@@ -5,6 +5,7 @@ interpolated: so this is in a model's key. Resizing gives Pillow's pixels. Other
 color spaces that the decoder would misread are decoded and resized by Pillow, as with `decode: full`.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,7 @@ class GpuDecoding:
                 narrow = max(image.size) <= images.MAX_RATIO * min(image.size)
                 if not (plain and upright and small and narrow) or image.info.get("progressive"):
                     return None
-                return np.frombuffer(data, np.uint8), image.size
+                return np.frombuffer(bytearray(data), np.uint8), image.size
         except Exception:  # a broken file may make Pillow raise anything; ``images.decode`` says what is wrong
             return None
 
@@ -91,8 +92,10 @@ class GpuDecoding:
 
     def _pixels(self, files: list[NDArray[np.uint8]]) -> "Iterator[torch.Tensor]":
         """Files to (height, width, 3) uint8 on the device, resized and cropped. One that fails is left to Pillow."""
+        import torch
+
         try:
-            yield from map(self._resized, self._decode_files(files))
+            decoded = self._decode_files(files)
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
@@ -101,6 +104,15 @@ class GpuDecoding:
                     yield from self._pixels([file])
                 return
             yield self._by_pillow(files[0].tobytes())
+            return
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for place, pixels in enumerate(decoded):
+            by_size.setdefault(tuple(pixels.shape), []).append(place)
+        prepared: dict[int, torch.Tensor] = {}
+        for places in by_size.values():  # starting work on the device takes the time of many images
+            together = self._resized(torch.stack([decoded[place] for place in places]))
+            prepared.update(zip(places, together, strict=True))
+        yield from (prepared[place] for place in range(len(files)))
 
     def _by_pillow(self, data: bytes) -> "torch.Tensor":
         import torch
@@ -114,18 +126,18 @@ class GpuDecoding:
         return torch.tensor(prepared, device=self._encoder.torch_device)
 
     def _resized(self, pixels: "torch.Tensor") -> "torch.Tensor":
-        """Resize and crop (3, height, width) uint8 as ``Geometry`` does, with the same result: (height, width, 3)."""
+        """Resize and crop (n, 3, height, width) uint8 as ``Geometry`` does, to the same (n, height, width, 3)."""
         from torch.nn.functional import pad
 
         geometry = self._geometry
         if geometry.size is not None:
-            pixels = resize(pixels, geometry.needs((pixels.shape[2], pixels.shape[1])), geometry.resample)
+            pixels = resize(pixels, geometry.needs((pixels.shape[3], pixels.shape[2])), geometry.resample)
         if geometry.crop is not None:
             height, width = geometry.crop
-            left, top = geometry.corner((pixels.shape[2], pixels.shape[1]))
-            right, bottom = pixels.shape[2] - width - left, pixels.shape[1] - height - top
+            left, top = geometry.corner((pixels.shape[3], pixels.shape[2]))
+            right, bottom = pixels.shape[3] - width - left, pixels.shape[2] - height - top
             pixels = pad(pixels, (-left, -right, -top, -bottom))  # cuts off, or adds black
-        return pixels.permute(1, 2, 0)
+        return pixels.permute(0, 2, 3, 1)
 
 
 def _is_ycbcr(image: Image.Image) -> bool:
@@ -144,9 +156,11 @@ def _decoder(device: "torch.device") -> "Callable[[list[NDArray[np.uint8]]], lis
         ) from None
     import torch
 
+    warnings.filterwarnings("ignore", message="The image decoding and encoding capabilities of TorchVision are deprec")
+
     def decode(files: list[NDArray[np.uint8]]) -> list[torch.Tensor]:
         decoded: list[torch.Tensor] = decode_jpeg(
-            [torch.tensor(file) for file in files], mode=ImageReadMode.RGB, device=device
+            [torch.from_numpy(file) for file in files], mode=ImageReadMode.RGB, device=device
         )
         return decoded
 

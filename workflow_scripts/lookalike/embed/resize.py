@@ -20,16 +20,16 @@ BITS = 22  # after the binary point, of a weight
 
 
 def resize(pixels: "torch.Tensor", size: tuple[int, int], resample: int) -> "torch.Tensor":
-    """Resize (channels, height, width) uint8 to ``size``, (width, height); ``resample`` is one of FILTERS."""
-    steps = [(2, size[0]), (1, size[1])]  # axis and its new length
+    """Resize (..., height, width) uint8 to ``size``, (width, height); ``resample`` is one of FILTERS."""
+    steps = [(-1, size[0]), (-2, size[1])]  # axis and its new length
     removed = {axis: pixels.shape[axis] - length for axis, length in steps}
-    if removed[1] > max(0, 2 * removed[2]):  # less work, and other rounding; versions before 13 do not
+    if removed[-2] > max(0, 2 * removed[-1]):  # less work, and other rounding; versions before 13 do not
         steps.reverse()
     for axis, length in steps:
         if removed[axis]:
             matrix = _matrix(pixels.shape[axis], length, resample, pixels.device)
             values = pixels.double()
-            pixels = _rounded(values @ matrix.T if axis == 2 else matrix @ values)
+            pixels = _rounded(values @ matrix.T if axis == -1 else matrix @ values)
     return pixels
 
 

@@ -26,6 +26,7 @@ from lookalike.embed.worker import Row, Settings
 from lookalike.io import alone, images, in_work
 from lookalike.job import memory
 from lookalike.job.errors import LookalikeError
+from lookalike.job.usage import note_helper
 
 PIPE = 1 << 20  # bytes that a process can be ahead; as many as Linux allows without privileges
 SET_PIPE_SIZE = 1031  # of Linux's fcntl.h
@@ -64,6 +65,7 @@ class Workers:
         """End all processes, whatever they are doing."""
         self._closed = True
         for child in self._all:
+            note_helper(child.pid)
             child.kill()
             child.wait()
             for pipe in (child.stdin, child.stdout):

@@ -33,6 +33,7 @@ from lookalike.metrics.pooled import (
 )
 from lookalike.metrics.ranking import Ranking, at_k, rank
 from lookalike.metrics.scenes import SCENE, count_misses, outcomes_of_scenes, predictions_of_scenes, read_scenes
+from lookalike.metrics.targets import safe_threshold
 
 PER_QUERY = 10  # predictions per query of the usual, easier rule
 NORMALISED = "_sn"
@@ -178,24 +179,35 @@ def pooled(evaluation: Evaluation) -> dict[str, Pooled]:
         found: dict[str, Pooled] = {}
         for name, predictions in evaluation.predictions.items():
             if name.endswith(NORMALISED) == bool(end):
-                found |= _pooled(name, end, predictions, matches_of(evaluation))
+                found |= _named(name, end, predictions)
         metrics |= dict(sorted(found.items(), key=lambda item: item[0].startswith("recall")))
     if evaluation.audit is not None:
         if evaluation.of_scenes is None:
             metrics |= dict.fromkeys((f"uap{SCENE}", f"recall_at_p90{SCENE}"), Pooled(None, NO_INFLUENCE))
         elif evaluation.has_junk:
-            metrics |= _pooled(f"uap{SCENE}", SCENE, evaluation.of_scenes, evaluation.of_scenes.matches)
+            metrics |= _named(f"uap{SCENE}", SCENE, evaluation.of_scenes)
         else:
             metrics |= {f"{name}{SCENE}": metrics[name] for name in ("uap", "recall_at_p90")}
     return metrics
 
 
-def _pooled(name: str, end: str, predictions: Predictions, matches: Ints) -> dict[str, Pooled]:
+def _named(name: str, end: str, predictions: Predictions) -> dict[str, Pooled]:
     """uAP of one list and, of the list by DISC21's rule, recall at a precision of 90 %."""
-    average, recall = NO_INFLUENCE, NO_INFLUENCE
-    if matches.any():
-        average, recall = influences(predictions.right, predictions.group, matches)
-    found = {name: Pooled(micro_average_precision(predictions), average)}
-    if name == f"uap{end}":
-        found[f"recall_at_p90{end}"] = Pooled(recall_at(best_cut(predictions), predictions), recall, ROUGH_DF)
-    return found
+    average, recall = pooled_of(predictions)
+    return {name: average} | ({f"recall_at_p90{end}": recall} if name == f"uap{end}" else {})
+
+
+def pooled_of(predictions: Predictions) -> tuple[Pooled, Pooled]:
+    """uAP and recall at a precision of 90 % of one list."""
+    if not predictions.matches.any():
+        return Pooled(None, NO_INFLUENCE), Pooled(None, NO_INFLUENCE)
+    average, recall, optimism = influences(predictions.right, predictions.group, predictions.matches)
+    return (
+        Pooled(micro_average_precision(predictions), average, optimism=optimism),
+        Pooled(
+            recall_at(best_cut(predictions), predictions),
+            recall,
+            ROUGH_DF,
+            positive=safe_threshold(predictions, 90) is not None,
+        ),
+    )

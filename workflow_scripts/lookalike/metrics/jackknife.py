@@ -7,6 +7,10 @@ Such a metric is not an average over queries: leaving a group out shifts all oth
 - Recall at 90 % precision is not: where the threshold lies may hang on a single wrong pair. Leaving out one query of
   many would understate its variance, so blocks of groups are left out, for several random ways to form BLOCKS of them.
 
+In small samples uAP is too high on average, as a list of few queries holds few wrong pairs that rank high. The same
+blocks say by how much. The value is not corrected, so that it is that of other evaluators, but the interval's lower end
+allows for it.
+
 Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 11; Shao and Wu, "A general theory for jackknife
 variance estimation", Annals of Statistics 17 (1989), 1176-1197, for blocks.
 """
@@ -36,15 +40,22 @@ class Pooled:
 
     influence: (k, b) float64, see ``intervals.spread``; models with the same queries have the same groups and blocks
     most_df: degrees of freedom of the variance, at most
+    optimism: how much too high the value is on average; None where that is not estimated
+    positive: whether the true value is shown not to be 0. Recall at a precision is 0 where no threshold is as precise,
+        however high it was in a sample; then the interval begins at 0
     """
 
     value: float | None
     influence: Floats
     most_df: float = math.inf
+    optimism: float | None = None
+    positive: bool = True
 
 
-def influences(right: Bools, group: Ints, matches: Ints) -> tuple[Floats, Floats]:
+def influences(right: Bools, group: Ints, matches: Ints) -> tuple[Floats, Floats, float]:
     """The influence of groups on uAP, (1, g), and on recall at 90 % precision, (k, b); groups without queries included.
+
+    The third is how much too high uAP is on average, in points, and at least 0.
 
     right, group: (p,) bool and (p,) int64 as in ``pooled.Predictions``, best first
     matches: (g,) int64, the number of true pairs of each group
@@ -54,11 +65,14 @@ def influences(right: Bools, group: Ints, matches: Ints) -> tuple[Floats, Floats
         average = _left_out(*_without(right, group, matches, groups), _average_precision)
     else:
         average = influence_of_average_precision(right, group, matches)
-    recall = [
-        _left_out(*_without(right, blocks[group], np.bincount(blocks, matches, count), count), _recall)
-        for blocks, count in partitions(groups)
-    ]
-    return average[None, :], np.stack(recall)
+    recall, optimism = [], []
+    place = np.flatnonzero(right) + 1
+    value = (np.arange(1, len(place) + 1) / place).sum() / matches.sum()
+    for blocks, count in partitions(groups):
+        left = _without(right, blocks[group], np.bincount(blocks, matches, count), count)
+        recall.append(_left_out(*left, _recall))
+        optimism.append((count - 1) * (_average_precision(*left).mean() - value))
+    return average[None, :], np.stack(recall), max(0.0, float(np.mean(optimism)))
 
 
 def partitions(groups: int) -> list[tuple[Ints, int]]:
@@ -139,7 +153,13 @@ def pooled_estimate(metric: Pooled, matches: Ints, n: int) -> Estimate:
     if metric.value is None or not matches.any():
         return NOTHING
     spread = intervals.spread(metric.influence, metric.most_df)
-    low, high = intervals.of_share(metric.value, spread, intervals.effective_groups(matches))
+    groups = intervals.effective_groups(matches)
+    low, high = intervals.of_share(metric.value, spread, groups)
+    if metric.optimism is not None:
+        # one wrong pair of an unseen group may rank first, and costs 1 / i at the right pair i behind it
+        unseen = intervals.UNSEEN * (1 + math.log(groups))
+        low = min(low, intervals.of_share(max(0.0, metric.value - metric.optimism), spread, groups, unseen)[0])
+    low = low if metric.positive else 0.0
     return Estimate(value=metric.value, low=min(low, metric.value), high=max(high, metric.value), n=n)
 
 

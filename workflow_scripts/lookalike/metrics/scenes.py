@@ -173,7 +173,8 @@ def outcomes_of_scenes(
     """The accuracies among ``strict`` with junk taken out, by name; None if the audit is not complete.
 
     strict, ranking: what the truth alone says (``ranking.at_k``). In a labelled collection, a query whose class has no
-    other image than its own keeps the strict outcome, as nothing is left to be found.
+    other image than its own keeps the strict outcome, as nothing is left to be found. R-precision and mAP@R are among
+    them if the neighbors can hold every class; None if those of some query are too few without junk.
     """
     judged = _judge(neighbors, truth, images, scenes)
     order = _ordered(judged, images, drop=_truncated(judged, images, searched, ranking.kept))
@@ -188,19 +189,41 @@ def outcomes_of_scenes(
         cutoff = name.removeprefix(ACCURACY)
         if cutoff != name:
             hits = (first[ranking.counted] <= int(cutoff)).astype(np.float64)
-            if values is not None and relevance.is_labelled(images):
-                hits = np.where(_alone(images, scenes)[ranking.counted], values, hits)
             outcomes[f"{name}{SCENE}"] = hits if values is not None and scenes.is_complete else None
+    if not relevance.is_labelled(images):
+        return outcomes
+    sought = _sought(images, scenes)
+    if ranking.matches.max(initial=0) < ranking.kept:
+        rows = np.bincount(judged.joined.query, minlength=images.num_rows)
+        cut_off = (rows >= ranking.kept) & (searched - images["reference"].to_numpy() > rows)
+        short = (cut_off & (np.bincount(query, minlength=images.num_rows) < sought))[ranking.counted]
+        within = right & (place <= sought[query])
+        for name, credit in (("map_at_r", _precision(starts, right, place)), ("r_precision", np.ones(len(query)))):
+            if name in strict:
+                total = np.bincount(query[within], credit[within], minlength=images.num_rows) / np.maximum(sought, 1)
+                outcomes[f"{name}{SCENE}"] = None if strict[name] is None or short.any() else total[ranking.counted]
+    alone = sought[ranking.counted] == 0
+    for name, values in outcomes.items():
+        as_listed = strict[name.removesuffix(SCENE)]
+        if values is not None and as_listed is not None:
+            outcomes[name] = np.where(alone, as_listed, values)
     return outcomes
 
 
-def _alone(images: pa.Table, scenes: Scenes) -> Bools:
-    """(images,) bool: images whose class holds no reference that shows another image."""
+def _precision(starts: Ints, right: Bools, place: Ints) -> Floats:
+    """(p,) float64: of the answers of a query up to this one, the share that is right; ``starts`` of each query."""
+    hits = np.cumsum(right)
+    before: Ints = np.repeat((hits - right)[starts], np.diff(starts, append=len(right)))
+    return np.asarray((hits - before) / place, dtype=np.float64)
+
+
+def _sought(images: pa.Table, scenes: Scenes) -> Ints:
+    """(images,) int64: how many images of its class, other than its own, the references show; files of one are one."""
     classes, reference = relevance.classes(images), images["reference"].to_numpy()
     listed = np.unique(np.stack([classes[reference], scenes.same[reference]]), axis=1)
     kinds = np.bincount(listed[0][listed[0] >= 0], minlength=int(classes.max(initial=0)) + 1)
     own = np.isin(classes * images.num_rows + scenes.same, listed[0] * images.num_rows + listed[1])
-    return np.asarray((classes >= 0) & (kinds[classes] - own == 0), dtype=np.bool_)
+    return np.where(classes >= 0, kinds[classes] - own, 0).astype(np.int64)
 
 
 def predictions_of_scenes(

@@ -10,6 +10,7 @@ Exact bound: Clopper and Pearson, Biometrika 26 (1934), 404-413, with the effect
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -65,6 +66,7 @@ def _end(predictions: Predictions, threshold: Seen | Safe) -> int:
     return int(np.searchsorted(-predictions.score, -threshold.score, side="right"))
 
 
+@lru_cache
 def fewest(percent: int, wrong: int = 0) -> int:
     """The smallest number of groups of which ``wrong`` may be wrong for the bound to reach the target: 29 for 90 %."""
     sizes = np.arange(wrong + 1, 2_000)

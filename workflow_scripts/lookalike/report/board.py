@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from lookalike.io.formats.records import Estimate
 from lookalike.report import words
-from lookalike.report.evidence import ACTS, Evidence, Run
-from lookalike.report.needs import FAST, Need, standing
+from lookalike.report.evidence import ACTS, FAST, Evidence, Run
+from lookalike.report.needs import Need, standing
 from lookalike.report.tables import thresholds_end
 
 RANKS = ("accuracy_at_", "recall_at_", "map_at_r", "r_precision", "caption_", "category_")  # for someone who looks
@@ -80,7 +80,10 @@ def _board(evidence: Evidence, need: Need) -> Board:
 
 
 def _metrics(evidence: Evidence, need: Need) -> list[str]:
-    """The metrics of a need, the one that decides first."""
+    """The metrics of a need, the one that decides first.
+
+    Where it ignores scenes, so do the others; strict values are beside it, and in the appendix for the others.
+    """
     if need.name == FAST:
         return [need.metric]
     names = list(dict.fromkeys(name for run in evidence.runs for name in run.metrics.metrics))
@@ -89,7 +92,8 @@ def _metrics(evidence: Evidence, need: Need) -> list[str]:
     if need.name != ACTS:
         strict -= {"recall_at_p90"}
     if need.metric.endswith(words.SCENE):
-        strict |= {name + words.SCENE for name in strict if name + words.SCENE in names}
+        decisive = need.metric.removesuffix(words.SCENE)
+        strict = {name + words.SCENE if name + words.SCENE in names else name for name in strict} | {decisive}
     if not evidence.matched and evidence.runs[0].metrics.baselines:
         strict = {name for name in strict if any(run.estimate(name).value is not None for run in evidence.runs)}
     return [need.metric, *(name for name in names if name in strict and name != need.metric)]

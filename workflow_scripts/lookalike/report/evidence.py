@@ -33,7 +33,7 @@ from lookalike.report.cases import IN_PAGE, Limits
 from lookalike.report.near_duplicates import NearDuplicates
 
 StrPath = str | Path
-LOOKS, ACTS = "someone_looks", "acts_alone"  # needs, as in ``compare.answers``
+LOOKS, ACTS, FAST = "someone_looks", "acts_alone", "fast"  # needs, as in ``compare.answers``
 BEST_BY = "accuracy_at_1"  # "accuracy" in published comparisons; what matters to a system that uses the first hit
 
 
@@ -112,7 +112,7 @@ class Evidence:
     """Everything that a report shows."""
 
     experiment: str
-    title: str
+    title: str  # "" without one
     dataset: str
     k: int
     runs: list[Run]
@@ -274,7 +274,7 @@ def read(job: ReportJob) -> Evidence:
         )
     return Evidence(
         experiment=settings["experiment"],
-        title=settings.get("title") or settings["experiment"],
+        title=settings.get("title") or "",
         dataset=settings["dataset"],
         k=settings["k"],
         runs=runs,

@@ -108,25 +108,26 @@ class Line:
     y: float
 
 
-# How many percentage points too high recall at P90 is on average, below so many groups: docs/calibration.md.
-OPTIMISM = {35: 5, 100: 3, 300: 1}
+# By how many percentage points recall at P90 and uAP may be too high on average, below so many groups:
+# docs/calibration.md.
+OPTIMISM = {35: (13, 6), 100: (5, 3), 300: (2, 1)}
 
 
-def optimism(groups: int) -> int:
-    """How many percentage points recall at P90 may be too high on average."""
-    return next((points for below, points in OPTIMISM.items() if groups < below), 0)
+def optimism(groups: int) -> tuple[int, int]:
+    """By how many percentage points recall at P90 and uAP may be too high on average."""
+    return next((points for below, points in OPTIMISM.items() if groups < below), (0, 0))
 
 
 @dataclass(frozen=True)
 class Curves:
     """Precision-recall curves of all models for one list of predictions. Heights in pixels.
 
-    ``optimistic``: how many percentage points recall at P90 may be too high on average
+    ``optimistic``: see ``optimism``
     """
 
     metric: str  # computed from the same list
     lines: list[Line]
-    optimistic: int
+    optimistic: tuple[int, int]
     top: int = 12
     height: int = 300
 

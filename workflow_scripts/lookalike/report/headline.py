@@ -15,8 +15,8 @@ FEW_GROUPS = 10  # below, the report warns at the top
 DECIDABLE = 6  # as ``rates.FEWEST``, which the report must not depend on; a test compares them
 
 UNVERIFIED = {  # what is said of a threshold that is not safe
-    "too few queries": " (unverified: too few queries)",
-    "does not hold": " (on other queries, that precision does not hold)",
+    "too few queries": "unverified: too few queries",
+    "does not hold": "on other queries, that precision does not hold",
 }
 
 
@@ -26,6 +26,17 @@ class Statement:
 
     first: str
     more: str = ""
+
+
+def question(evidence: Evidence) -> str:
+    """The title of the page: that of the experiment, or the question that its data answer."""
+    if evidence.title:
+        return evidence.title
+    (name, *others) = (evidence.label(model) for model in evidence.counts)
+    if not evidence.matched:
+        return f"What does {'each model' if others else name} find?"
+    found = "images of the same class" if evidence.labelled else "the right images"
+    return f"Which model finds {found}?" if others else f"How often does {name} find {found}?"
 
 
 def best(runs: list[Run], by: str) -> Run | None:
@@ -92,7 +103,8 @@ def _ranks(evidence: Evidence, answer: Answer) -> str:
         result = f"{name} has {'the highest' if answer.rivals else 'a'} {metric}: {share} over {queries}"
     else:
         result = f"{name} ranks a true match first for {share} of {queries}"
-    result += _strictly(evidence, answer)
+    if strictly := _strictly(evidence, answer):
+        result += f" ({strictly})"
     if not answer.rivals:
         result = f"{result} (95{words.SPACE}% interval {words.interval(estimate, decimals)})"
     return result
@@ -101,7 +113,8 @@ def _ranks(evidence: Evidence, answer: Answer) -> str:
 def _found(evidence: Evidence, answer: Answer) -> str:
     share = words.percent(answer.estimate.value, _decimals(answer.estimate.n))
     precision = f"of the matches with 90{words.SPACE}% precision"
-    return f"{share} {precision}{_strictly(evidence, answer)}{UNVERIFIED.get(answer.threshold, '')}"
+    remarks = [remark for remark in (UNVERIFIED.get(answer.threshold), _strictly(evidence, answer)) if remark]
+    return f"{share} {precision}" + (f" ({'; '.join(remarks)})" if remarks else "")
 
 
 def _strictly(evidence: Evidence, answer: Answer) -> str:
@@ -109,8 +122,8 @@ def _strictly(evidence: Evidence, answer: Answer) -> str:
         return ""
     value = words.percent(answer.strict.value, _decimals(answer.estimate.n))
     if evidence.labelled:
-        return f" ({value} if copies of the query count)"
-    return f" ({value} if another image of the same scene is a miss)"
+        return f"{value} if copies of the query count"
+    return f"{value} if another image of the same scene is a miss"
 
 
 def _beside(evidence: Evidence, answer: Answer, other: Answer, than: str) -> str:
@@ -181,7 +194,7 @@ def _contradicted(evidence: Evidence, answer: Answer) -> str:
         if said.get((metric + words.SCENE, direction)) == labels:  # what is said without scenes need not be said twice
             del said[metric, direction]
     parts = [
-        f"by {words.metric(metric)}, {_are(labels)} significantly {direction} than {name}"
+        f"by {words.metric(metric, labelled=evidence.labelled)}, {_are(labels)} significantly {direction} than {name}"
         for (metric, direction), labels in said.items()
     ]
     return f"Yet {' and '.join(parts)}." if parts else ""

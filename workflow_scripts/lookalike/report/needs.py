@@ -1,6 +1,6 @@
 """What a reader may need of a model: the choices of the page's switch, each with its statement, chart and order.
 
-Everything follows from ``answers`` and the pairwise tests of ``comparisons.json``; only speeds come from the metrics.
+Everything follows from ``answers`` and the pairwise tests of ``comparisons.json``.
 """
 
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from lookalike.io.formats.answers import Answer
 from lookalike.report import headline, words
-from lookalike.report.evidence import ACTS, LOOKS, Evidence, Run
+from lookalike.report.evidence import ACTS, FAST, LOOKS, Evidence, Run
 from lookalike.report.figures import shares
 from lookalike.report.headline import Statement
 
-FAST = "fast"
 LABELS = {LOOKS: "someone looks at the results", ACTS: "it acts alone", FAST: "fast"}
+WORSE = "significantly worse"
 MOST_ROWS = 12  # of the chart; the board has all
 
 
@@ -43,6 +43,7 @@ class Need:
     index: str
     best: Run | None
     rows: list[Row]
+    labelled: bool
 
     @property
     def shown(self) -> list[Row]:
@@ -53,7 +54,7 @@ class Need:
     def heading(self) -> str:
         """What the chart shows."""
         ordered = ", fastest first" if self.name == FAST else ""
-        return f"{words.metric(self.metric)}{ordered}, with 95{words.SPACE}% intervals"
+        return f"{words.metric(self.metric, labelled=self.labelled)}{ordered}, with 95{words.SPACE}% intervals"
 
 
 def needs(evidence: Evidence) -> list[Need]:
@@ -61,7 +62,7 @@ def needs(evidence: Evidence) -> list[Need]:
     found = [_need(evidence, LOOKS, headline.looks(evidence))]
     if alone := headline.acts_alone(evidence):
         found.append(_need(evidence, ACTS, alone))
-    fast = _fast(evidence, evidence.answers[LOOKS])
+    fast = _fast(evidence)
     return [*found, fast] if fast else found
 
 
@@ -73,7 +74,7 @@ def run_of(evidence: Evidence, answer: Answer) -> Run | None:
 
 
 def standing(evidence: Evidence, run: Run, by: str) -> str:
-    """A run compared with the best of its index by a metric: ``best``, ``behind``, ``cannot tell apart`` and so on."""
+    """A run compared with the best of its index by a metric: ``best``, WORSE, ``cannot tell apart`` and so on."""
     rivals = [rival for rival in evidence.runs if rival.index == run.index]
     top = headline.best(rivals, by)
     if top is None or run.estimate(by).value is None:
@@ -82,7 +83,7 @@ def standing(evidence: Evidence, run: Run, by: str) -> str:
     if run is top:
         # The highest number is not enough: "best" requires a significant difference from some other model.
         return "best" if "better" in verdicts.values() else "highest"
-    standings = {"better": "behind", "too few groups": "too few groups"}
+    standings = {"better": WORSE, "too few groups": "too few groups"}
     return standings.get(verdicts[run.model], "cannot tell apart") if run.model in verdicts else "not compared"
 
 
@@ -97,7 +98,9 @@ def _need(evidence: Evidence, name: str, statement: Statement) -> Need:
         for run in sorted(runs, key=lambda run: -(run.estimate(answer.metric).value or 0.0))
     ]
     alone = name == ACTS and not answer.estimate.value
-    return Need(name, LABELS[name], statement, answer.metric, answer.index, None if alone else best, rows)
+    return Need(
+        name, LABELS[name], statement, answer.metric, answer.index, None if alone else best, rows, evidence.labelled
+    )
 
 
 def _row(run: Run, metric: str, value: str, standing: str) -> Row:
@@ -105,44 +108,44 @@ def _row(run: Run, metric: str, value: str, standing: str) -> Row:
     return Row(run, x, low, high, value, standing)
 
 
-def _fast(evidence: Evidence, answer: Answer) -> Need | None:
+def _fast(evidence: Evidence) -> Need | None:
     """The fastest of the models that are not shown to be worse; None where no speed is known."""
-    timed = [(run, run.embed) for run in evidence.runs if run.index == answer.index and run.embed]
-    if not timed or not answer.best:
+    answer = evidence.answers.get(FAST)
+    if answer is None:
         return None
-    ordered = [run for run, timing in sorted(timed, key=lambda pair: -pair[1].images_per_second)]
-    good = [run for run in ordered if run.model in answer.best]
-    comparable = len({timing.device for _, timing in timed}) == 1
-    chosen = good[0] if good and comparable else None
+    timed = [run for run in evidence.runs if run.index == answer.index and run.model in answer.speeds]
+    ordered = sorted(timed, key=lambda run: -answer.speeds[run.model])
+    chosen = run_of(evidence, answer)
     rows = [
         _row(
             run,
             answer.metric,
-            f"{_rate(run)}/s",
-            "best" if run is chosen else "behind" if run.model in answer.worse else "not shown to be worse",
+            f"{_rate(answer, run)}/s",
+            "best" if run is chosen else WORSE if run.model in answer.worse else "not shown to be worse",
         )
         for run in ordered
     ]
     if chosen:
         statement = _fastest(evidence, answer, ordered, chosen)
-    elif good:
+    elif answer.verdict == "different devices":
         statement = Statement("Speeds cannot be compared: the models were measured on different devices.")
     else:
         statement = Statement("The speed of the models that may be the best is unknown.")
-    return Need(FAST, LABELS[FAST], statement, answer.metric, answer.index, chosen, rows)
+    return Need(FAST, LABELS[FAST], statement, answer.metric, answer.index, chosen, rows, evidence.labelled)
 
 
 def _fastest(evidence: Evidence, answer: Answer, ordered: Sequence[Run], chosen: Run) -> Statement:
-    top, metric = evidence.label(answer.best[0]), words.metric(answer.metric)
-    unknown = [model for model in answer.best if model not in {run.model for run in ordered}]
-    first, known = f"{chosen.label} embeds {_speed(chosen)}", " whose speed is known" if unknown else ""
-    if answer.best[0] != chosen.model:
-        shares = [words.percent(run.value) for run in (chosen.estimate(answer.metric), answer.estimate)]
+    looks = evidence.answers[LOOKS]
+    top, metric = evidence.label(looks.best[0]), words.metric(looks.metric, labelled=evidence.labelled)
+    unknown = [model for model in looks.best if model not in answer.speeds]
+    first, known = f"{chosen.label} embeds {_speed(answer, chosen)}", " whose speed is known" if unknown else ""
+    if looks.best[0] != chosen.model:
+        shares = [words.percent(estimate.value) for estimate in (answer.estimate, looks.estimate)]
         first += f", the fastest of the models{known} not shown to be worse than {top} by {metric} "
         first += f"({shares[0]} and {shares[1]})"
-        if run := next((run for run in ordered if run.model == answer.best[0]), None):
-            first += f"; {top} embeds {_speed(run)}"
-    elif len(answer.best) > 1:
+        if run := next((run for run in ordered if run.model == looks.best[0]), None):
+            first += f"; {top} embeds {_speed(answer, run)}"
+    elif len(looks.best) > 1:
         first += f", the fastest of the models{known} not shown to be worse by {metric}, which is highest for it"
     elif answer.worse:
         first += f"; all other models are significantly worse by {metric}"
@@ -150,7 +153,7 @@ def _fastest(evidence: Evidence, answer: Answer, ordered: Sequence[Run], chosen:
     more = []
     if faster:
         each = [
-            f"{run.label} ({_rate(run)} per second, {words.percent(run.estimate(answer.metric).value)})"
+            f"{run.label} ({_rate(answer, run)} per second, {words.percent(run.estimate(answer.metric).value)})"
             for run in faster
         ]
         more.append(f"Faster, but significantly worse than {top}: {words.listing(each, 99)}.")
@@ -161,10 +164,9 @@ def _fastest(evidence: Evidence, answer: Answer, ordered: Sequence[Run], chosen:
     return Statement(f"{first}.", " ".join(more))
 
 
-def _rate(run: Run) -> str:
-    assert run.embed
-    return words.number(run.embed.images_per_second)
+def _rate(answer: Answer, run: Run) -> str:
+    return words.number(answer.speeds[run.model])
 
 
-def _speed(run: Run) -> str:
-    return f"{_rate(run)}{words.SPACE}images per second"
+def _speed(answer: Answer, run: Run) -> str:
+    return f"{_rate(answer, run)}{words.SPACE}images per second"

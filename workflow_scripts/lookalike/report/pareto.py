@@ -1,4 +1,4 @@
-"""The Pareto front of accuracy vs. cost, and which models are significantly behind it."""
+"""The Pareto front of accuracy vs. cost, and which models are significantly worse than a cheaper one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Standing:
     """A run's position relative to the Pareto front.
 
     state: ``dominated`` if a run that costs no more is significantly better; else ``front`` if no run that costs no
-        more has a higher accuracy (or the same at a lower cost); else ``open``: behind, but not significantly
+        more has a higher accuracy (or the same at a lower cost); else ``open``: off the front, but not significantly
     dominated_by: the most accurate run that dominates this one
     """
 
@@ -56,17 +56,17 @@ def _accuracy(run: Run) -> float:
 
 
 def sentence(labelled: Sequence[tuple[Standing, str]]) -> str:
-    """Which models are on the front, behind it, or dominated; ``labelled`` pairs standings with names in the figure."""
+    """Which models are on the front, dominated, or neither; ``labelled`` pairs standings with names in the figure."""
     names = {(standing.run.model, standing.run.index): name for standing, name in labelled}
-    front, behind = ([name for standing, name in labelled if standing.state == state] for state in ("front", "open"))
+    front, undecided = ([name for standing, name in labelled if standing.state == state] for state in ("front", "open"))
     dominated = [
         f"{name} (by {names[rival.model, rival.index]})"
         for standing, name in labelled
         if (rival := standing.dominated_by)
     ]
     parts = [f"On the front: {words.listing(front, 99)}."]
-    if behind:
-        parts.append(f"Behind the front, but not significantly: {words.listing(behind, 99)}.")
+    if undecided:
+        parts.append(f"Off the front, but not significantly worse: {words.listing(undecided, 99)}.")
     if dominated:
         parts.append(f"Dominated by a model that costs no more: {words.listing(dominated, 99)}.")
     return " ".join(parts) if front else ""

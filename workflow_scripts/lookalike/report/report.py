@@ -97,19 +97,25 @@ def _template() -> jinja2.Template:
             "number",
             "size",
             "listing",
-            "metric",
             "operation",
             "evidence_name",
             "about",
             "score",
         )
     }
+    environment.filters["metric"] = _metric
     environment.globals |= {
         "count": words.count,
-        "style": _included("style.css") + _included("map.css"),
+        "style": _included("style.css") + _included("print.css") + _included("map.css"),
         "script": Markup(page_scripts.bundle()),
     }
     return environment.get_template("index.html.j2")
+
+
+@jinja2.pass_context
+def _metric(context: jinja2.runtime.Context, name: str) -> str:
+    """The name of a metric on this page."""
+    return words.metric(name, labelled=context["evidence"].labelled)
 
 
 def _included(name: str) -> str:
@@ -125,6 +131,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
     sections = [section for section in SECTIONS if section[0] != "use" or cards]
     return {
         "evidence": evidence,
+        "question": headline.question(evidence),
         "sections": sections,
         "appendix": present,
         "present": [name for name, _ in present],

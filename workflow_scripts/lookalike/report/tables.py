@@ -256,4 +256,9 @@ def settings(key: Any) -> Any:
 
 def definitions(evidence: Evidence) -> list[tuple[str, str]]:
     """The name and definition of each metric in the report."""
-    return [(words.metric(name), words.meaning(name)) for name in metric_names(evidence) if words.meaning(name)]
+    of = evidence.labelled
+    return [
+        (words.metric(name, labelled=of), meaning)
+        for name in metric_names(evidence)
+        if (meaning := words.meaning(name, labelled=of))
+    ]

@@ -103,6 +103,8 @@ METRIC_MEANINGS = {
     "automatic systems.",
     "scene": "{metric} where files of the same image count as one answer, and wrong neighbors that show the scene of "
     "the true match, or the image of the query itself, are taken out of the ranking.",
+    "copies": "{metric} where files of the same image count as one answer, and copies of the query itself are taken "
+    "out of the ranking.",
     "normalised": "{metric} after score normalisation: the mean similarity to the query’s nearest training images is "
     "subtracted from its scores, which lowers the scores of queries that resemble everything.",
 }
@@ -185,12 +187,15 @@ def listing(items: Sequence[str], most: int = 4) -> str:
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
-def metric(name: str) -> str:
-    """``accuracy_at_1`` as ``Accuracy@1``, ``uap_k10_sn`` as ``µAP, 10 per query, normalised``."""
+def metric(name: str, *, labelled: bool = False) -> str:
+    """``accuracy_at_1`` as ``Accuracy@1``, ``uap_k10_sn`` as ``µAP, 10 per query, normalised``.
+
+    labelled: whether the data set is a labelled collection, where what ``_scene`` metrics ignore are copies
+    """
     if name.endswith(NORMALISED):
         return f"{metric(name.removesuffix(NORMALISED))}, normalised"
     if name.endswith(SCENE):
-        return f"{metric(name.removesuffix(SCENE))}, scenes ignored"
+        return f"{metric(name.removesuffix(SCENE))}, {'copies' if labelled else 'scenes'} ignored"
     if name.startswith("uap_k"):
         return f"µAP, {name.removeprefix('uap_k')} per query"
     kind, _, at = name.rpartition("_at_")
@@ -199,12 +204,12 @@ def metric(name: str) -> str:
     return f"{kind.replace('_', ' ').capitalize()}@{at}"
 
 
-def meaning(name: str) -> str:
-    """The definition of a metric, or an empty string."""
+def meaning(name: str, *, labelled: bool = False) -> str:
+    """The definition of a metric, or an empty string; ``labelled`` as for ``metric``."""
     if name.endswith(NORMALISED):
         return METRIC_MEANINGS["normalised"].format(metric=metric(name.removesuffix(NORMALISED)))
     if name.endswith(SCENE):
-        return METRIC_MEANINGS["scene"].format(metric=metric(name.removesuffix(SCENE)))
+        return METRIC_MEANINGS["copies" if labelled else "scene"].format(metric=metric(name.removesuffix(SCENE)))
     if name.startswith("uap_k"):
         return METRIC_MEANINGS["uap_k"].format(k=name.removeprefix("uap_k"))
     kind, _, at = name.rpartition("_at_")

@@ -34,10 +34,12 @@ class Answer(Record):
     best: the model with the highest value, then those that are not shown to be worse
     worse: models that are significantly worse
     verdict: `best` (better than all others), `not worse` (better than some), `cannot tell` (than none), `too few
-        groups`, `only` (no other model), `not measured`
+        groups`, `only` (no other model), `not measured`. Of the need `fast`: `fastest` (of those not shown to be worse;
+        ``best`` is sorted by speed), `different devices` (speeds cannot be compared), `speed unknown`
     strict: the estimate before images of the same scene are ignored, if ``metric`` ignores them
     threshold: where a model acts alone, whether its threshold for 90 % `holds` (``thresholds.Target.verdict``)
     contradictions: to be said with the answer; empty if no other metric of the need contradicts it
+    speeds: for the need `fast`, images per second of each model whose speed is known
     """
 
     need: str
@@ -51,3 +53,4 @@ class Answer(Record):
     threshold: str = ""
     rivals: list[Rival] = []
     contradictions: list[Contradiction] = []
+    speeds: dict[str, float] = {}

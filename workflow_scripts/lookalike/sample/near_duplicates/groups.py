@@ -1,4 +1,4 @@
-"""Groups of images that are the same: candidates by two hashes, confirmed by their thumbnails."""
+"""Groups of images that are the same: candidates, confirmed by their thumbnails."""
 
 import heapq
 from collections.abc import Iterator
@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike.sample.near_duplicates.signatures import TURNS, Bytes, Rows, Signatures, turned
+from lookalike.sample.near_duplicates.candidates import PART, PARTS, candidates
+from lookalike.sample.near_duplicates.signatures import TURNS, Rows, Signatures, turned
 
-PHASH_BITS = 90  # of 256: largest distance of candidates
-DHASH_BITS = 70
 GREY = 6.0  # largest mean absolute difference of grey thumbnails, of 255
 TINT = 8.0  # and of their color differences
 ALIKE = 0.96  # least correlation of grey thumbnails
@@ -19,9 +18,6 @@ ALIKE = 0.96  # least correlation of grey thumbnails
 SURROUNDINGS = 5  # pixels of a thumbnail
 STRONG = 4.0  # grey values, of 255
 DETAILS = 0.8  # least correlation of details
-PARTS = 8  # a thumbnail has PARTS x PARTS parts, each of which must agree: a screenshot may differ in a few
-PART = 10.0  # largest difference of the mean grey value of a part
-BLOCK = 256  # images looked up at a time: bounds the memory where all images look alike
 PAIRS = 1 << 12  # pairs confirmed at a time
 MOST_PAIRS = 5_000_000  # confirmed pairs; beyond, groups are incomplete
 
@@ -48,37 +44,12 @@ def same_images(signatures: Signatures) -> Found:
 
 
 def _confirmed(signatures: Signatures) -> Iterator[Rows]:
-    for probe, row in _candidates(signatures):
+    for probe, row in candidates(signatures):
         for start in range(0, len(probe), PAIRS):
             chosen = slice(start, start + PAIRS)
             same = _are_same(signatures, probe[chosen], row[chosen])
             pairs = np.stack([signatures.image[probe[chosen]], row[chosen]], axis=1)[same]
             yield np.sort(pairs, axis=1)
-
-
-def _candidates(signatures: Signatures) -> Iterator[tuple[Rows, Rows]]:
-    """Probes and the images whose canonical hashes are near theirs: each pair at least once."""
-    import faiss
-
-    usable = np.flatnonzero(~signatures.flat)
-    index = faiss.IndexBinaryFlat(8 * signatures.phash.shape[1])
-    index.add(np.ascontiguousarray(signatures.phash[usable]))
-    probes = np.flatnonzero(~signatures.flat[signatures.image])
-    for start in range(0, len(probes), BLOCK):
-        block = probes[start : start + BLOCK]
-        limits, _, positions = index.range_search(np.ascontiguousarray(signatures.phash[block]), PHASH_BITS + 1)
-        probe, row = np.repeat(block, np.diff(limits).astype(np.int64)), usable[positions]
-        other = signatures.image[probe] != row
-        # two canonical orientations find each other: once is enough
-        other &= (signatures.turn[probe] > 0) | (signatures.image[probe] < row)
-        probe, row = probe[other], row[other]
-        near = _distance(signatures.dhash[probe], signatures.dhash[row]) <= DHASH_BITS
-        yield probe[near], row[near]
-
-
-def _distance(a: Bytes, b: Bytes) -> NDArray[np.int64]:
-    """The number of bits in which packed hashes differ."""
-    return np.asarray(np.bitwise_count(a ^ b).sum(axis=1, dtype=np.int64))
 
 
 def _are_same(signatures: Signatures, probe: Rows, row: Rows) -> NDArray[np.bool_]:

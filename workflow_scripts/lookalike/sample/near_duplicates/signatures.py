@@ -7,6 +7,7 @@ a re-saved copy may fall on the other side, so such an image is looked up in the
 
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,12 +69,11 @@ def sign(thumbnails: Bytes) -> Signatures:
         image.append(rows)
         turn.append(np.full(len(rows), number, np.uint8))
         hashes.append(_hashes(turned(canonical[rows, ..., 0], flags)))
-    step = SIDE // KEPT
-    grey = canonical[..., 0].reshape(-1, KEPT, step, KEPT, step).mean((2, 4))
-    tints = canonical[..., 1:].reshape(-1, TINTS, SIDE // TINTS, TINTS, SIDE // TINTS, 2).mean((2, 4))
+    grey = part_sums(canonical[..., 0], KEPT) / (SIDE // KEPT) ** 2
+    tints = np.stack([part_sums(canonical[..., band], TINTS) for band in (1, 2)], axis=1) / (SIDE // TINTS) ** 2
     return Signatures(
         grey=np.rint(grey).astype(np.uint8),
-        tints=np.rint(np.moveaxis(tints, -1, 1)).astype(np.uint8),
+        tints=np.rint(tints).astype(np.uint8),
         flat=np.asarray(grey.std((1, 2)) < FLAT),
         image=np.concatenate(image),
         turn=np.concatenate(turn),
@@ -112,6 +112,20 @@ def turned(images: Bytes, flags: Turn) -> Bytes:
     return images[:, ::-1] if flip else images
 
 
+def part_sums(images: Bytes, parts: int) -> NDArray[np.int16]:
+    """(n, parts, parts) int16: the sum of each part of (n, s, s) thumbnails; exact, as a part has at most 64 pixels."""
+    step = images.shape[1] // parts
+    return _row_sums(_row_sums(images, step).swapaxes(1, 2), step).swapaxes(1, 2)
+
+
+def _row_sums(images: NDArray[Any], step: int) -> NDArray[np.int16]:
+    """(n, s / step, s): sums of ``step`` successive rows. Slices are added, which is several times faster than sum."""
+    sums = images[:, ::step].astype(np.int16)
+    for number in range(1, step):
+        sums += images[:, number::step]
+    return sums
+
+
 def _canonical(thumbnails: Bytes) -> tuple[Bytes, NDArray[np.bool_]]:
     """Thumbnails in their canonical orientation; and (n, 8) bool, other TURNS of these that are close calls."""
     coefficients = _dct(thumbnails[..., 0])
@@ -144,7 +158,7 @@ def _hashes(grey: Bytes) -> tuple[Bytes, Bytes]:
     """
     low = _dct(grey).reshape(len(grey), BITS * BITS)
     step = SIDE // BITS
-    rows = grey.reshape(-1, BITS, step, SIDE).mean(2)
+    rows = _row_sums(grey, step) / step
     columns = rows @ _averages(SIDE, BITS + 1)
     return (
         np.packbits(low > np.median(low, axis=1, keepdims=True), axis=1),
