@@ -5,6 +5,7 @@ import sys
 sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
 
 from snakemake.logging import logger
+from snakemake.output_index import OutputIndex
 from snakemake.settings.types import DeploymentMethod
 
 from lookalike.job.errors import ConfigError
@@ -15,7 +16,9 @@ from lookalike.plan.start import (
     check_working_directory,
     collect_all_garbage_rarely,
     end_all_jobs_on_a_signal,
-    remember_signatures,
+    remember_parameters,
+    remember_producers,
+    remember_scripts,
     share_library,
     why_not_writable,
 )
@@ -49,7 +52,9 @@ onstart:
             )  # one at a time; more with --resources gpu=4
     else:
         logger.addHandler(cluster.Failures())
+        cluster.group_anew(workflow)
     if hasattr(workflow.executor_settings, "status_command"):
+        cluster.follow_jobs(sys.modules["snakemake_executor_plugin_slurm"])
         polls = workflow.executor_settings
         try:
             polls.status_command = cluster.status_command(
@@ -110,6 +115,11 @@ wildcard_constraints:
     experiment=plan.pattern(plan.config.experiments),
 
 
+# Files that are logs where jobs share a file system, and are declared where they travel through a storage plugin.
+travels = workflow.storage_settings.default_storage_provider is not None
+remote, local = (dict, lambda **_: {}) if travels else (lambda **_: {}, dict)
+
+
 localrules:
     all,
     fetch_weights,
@@ -145,4 +155,6 @@ for experiment in plan.config.experiments:
     workflow.get_rule(experiment).docstring = plan.title(experiment)
 
 
-remember_signatures(workflow.rules)
+remember_parameters(workflow.rules)
+remember_producers(OutputIndex)
+remember_scripts(workflow.sourcecache)

@@ -8,6 +8,7 @@ outputs:  results/weights/{weights}/weights.json              what exactly was f
           results/{dataset}/rejected/{model}/{shard}.parquet        images that could not be used, and why
 besides:  results/vector_store/                       vectors that were computed before; no rule's input or output, since
                                                      what it holds changes no file, and it may be deleted at any time
+          results/logs/embed/{dataset}/{model}/{shard}.json   how long it took: a log, an output on remote storage
 params:   what changes the vectors; resources: what does not
 """
 
@@ -66,11 +67,12 @@ rule embed:
         weights=lambda wildcards: plan.weights(wildcards.model),
         export=lambda wildcards: plan.exports(wildcards.model),
     output:
+        **remote(timing="results/logs/embed/{dataset}/{model}/{shard}.json"),
         embeddings="results/{dataset}/embeddings/{model}/{shard}.parquet",
         rejected="results/{dataset}/rejected/{model}/{shard}.parquet",
     log:
+        **local(timing="results/logs/embed/{dataset}/{model}/{shard}.json"),
         text="results/logs/embed/{dataset}/{model}/{shard}.log",
-        timing="results/logs/embed/{dataset}/{model}/{shard}.json",
     conda:
         plan.environment
     threads: lambda wildcards: plan.runtime(wildcards.model).threads

@@ -3,13 +3,23 @@
 inputs:   the results of one model's search with one index and the audit of its wrong answers; the sample, its true
           matches and near-duplicates; what the model saw of every image: sizes, and which were rejected
 outputs:  results/{dataset}/metrics/{model}/{index}.json
-reads besides: timings beside the logs, which may be missing (a clock must not decide about reruns)
+reads besides: timings, which may be missing where they are logs. A clock must not decide about reruns: on remote storage,
+          where jobs find only what is declared, they are inputs whose dates do not count (`ancient`); what changes
+          vectors or neighbors reruns this rule through those
 """
 
 
 rule measure:
     """Measure what a model found with an index"""
     input:
+        **remote(
+            timings=ancient(
+                lambda wildcards: plan.timings(wildcards.dataset, wildcards.model)
+            ),
+            search_timing=ancient(
+                "results/logs/search/{dataset}/{model}/{index}.json"
+            ),
+        ),
         neighbors="results/{dataset}/neighbors/{model}/{index}.parquet",
         candidates="results/{dataset}/neighbors/{model}/{index}.candidates.parquet",
         training="results/{dataset}/neighbors/{model}/{index}.training.parquet",

@@ -10,7 +10,8 @@ outputs:  results/{dataset}/images/{shard}.zip        images that the run makes,
 
 # A checkpoint, so that Snakemake decides about what reads an archive once it is there, by its content; one for each data
 # set, since the names of its archives follow from its configuration. The wildcard has one value: a rule with a
-# wildcard is not a target, so `snakemake --list-target-rules` lists experiments only.
+# wildcard is not a target, so `snakemake --list-target-rules` lists experiments only. It comes after the data set's
+# name: Snakemake compares each file that a job reads with all outputs that begin as it does.
 for dataset in plan.creating_datasets():
 
     checkpoint:
@@ -20,12 +21,12 @@ for dataset in plan.creating_datasets():
         input:
             **plan.images_input(dataset),
         output:
-            archives=plan.with_wildcard(dataset, plan.archives(dataset)),
-            manifest="results/{dataset}/images/manifest.parquet",
+            archives=plan.with_wildcard("images", plan.archives(dataset)),
+            manifest=f"results/{dataset}/{{stage}}/manifest.parquet",
         log:
-            "results/logs/make_images/{dataset}.log",
+            f"results/logs/make_{{stage}}/{dataset}.log",
         wildcard_constraints:
-            dataset=plan.pattern([dataset]),
+            stage="images",
         group:
             "sample"
         conda:
@@ -76,11 +77,11 @@ for rule_name, dataset, shard_files in plan.shard_jobs():
             images=f"results/{dataset}/sample/images.parquet",
             truth=f"results/{dataset}/sample/truth.parquet",
         output:
-            plan.with_wildcard(dataset, shard_files) if alone else shard_files,
+            plan.with_wildcard("shard", shard_files) if alone else shard_files,
         log:
-            f"results/logs/shard/{'{dataset}' if alone else rule_name.removeprefix('shard_')}.log",
+            f"results/logs/{'{stage}' if alone else 'shard'}/{rule_name.removeprefix('shard_')}.log",
         wildcard_constraints:
-            dataset=plan.pattern([dataset]),
+            stage="shard",
         group:  # with the sample, unless there are several: they would all run at once in one job
             "sample" if alone else rule_name
         conda:

@@ -9,6 +9,7 @@ outputs:  results/{dataset}/neighbors/{model}/{index}.parquet                que
           results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet  the candidates of normalised scores
           results/{dataset}/neighbors/{model}/{index}.classes.parquet        how much of its class each query found
           a table of a role that the data set lacks is empty, and its footer says `role: absent`
+besides:  results/logs/search/{dataset}/{model}/{index}.json  how long it took: a log, an output on remote storage
 refuses:  an index, ids and shards that were not made for each other
 """
 
@@ -21,6 +22,7 @@ rule search:
         embeddings=lambda wildcards: plan.embeddings(wildcards.dataset, wildcards.model),
         images="results/{dataset}/sample/images.parquet",
     output:
+        **remote(timing="results/logs/search/{dataset}/{model}/{index}.json"),
         neighbors="results/{dataset}/neighbors/{model}/{index}.parquet",
         showcase="results/{dataset}/neighbors/{model}/{index}.showcase.parquet",
         candidates="results/{dataset}/neighbors/{model}/{index}.candidates.parquet",
@@ -28,8 +30,8 @@ rule search:
         candidates_sn="results/{dataset}/neighbors/{model}/{index}.candidates_sn.parquet",
         classes="results/{dataset}/neighbors/{model}/{index}.classes.parquet",
     log:
+        **local(timing="results/logs/search/{dataset}/{model}/{index}.json"),
         text="results/logs/search/{dataset}/{model}/{index}.log",
-        timing="results/logs/search/{dataset}/{model}/{index}.json",
     conda:
         plan.environment
     threads: lambda wildcards: plan.index_runtime(wildcards.index).threads

@@ -1,16 +1,29 @@
 """What all tests share: images that they make."""
 
+import gc
 import os
 import resource
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+# Read when numpy or torch is imported: their threads sleep while they wait. By default they wait on a core that other
+# workers of pytest need.
+os.environ["OMP_WAIT_POLICY"] = "passive"
+os.environ["OPENBLAS_THREAD_TIMEOUT"] = "4"
 
 import numpy as np
 import pytest
 from PIL import Image
 
 REPOSITORY = Path(__file__).parents[1]
+
+with suppress(ImportError):  # a machine that only runs the tests of GPUs may lack it
+    from hypothesis import settings
+
+    settings.register_profile("however slow the machine is", deadline=None)
+    settings.load_profile("however slow the machine is")
 
 
 def shared_folder(factory: pytest.TempPathFactory) -> Path:
@@ -32,6 +45,30 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Runs of the workflow first: they take longest, and no worker should start one when the others have ended."""
     items.sort(key=lambda item: item.path.parent.name != "workflow")
+
+
+def pytest_collection_finish() -> None:
+    _forget_imports()
+    gc.set_threshold(*gc.get_threshold()[:2], 1000)
+
+
+def pytest_runtest_logfinish() -> None:
+    if len(sys.modules) > _forget_imports.of + 200:  # it has imported torch
+        _forget_imports()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
+
+
+def _forget_imports() -> None:
+    """Look for garbage no longer among all that was imported, which takes a tenth of the tests' CPU time."""
+    gc.collect()
+    gc.freeze()
+    _forget_imports.of = len(sys.modules)
+
+
+_forget_imports.of = 0
 
 
 def made_image(seed: int, size: tuple[int, int] = (60, 48)) -> Image.Image:

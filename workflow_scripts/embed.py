@@ -10,7 +10,7 @@ with job(f"embed {wildcards.dataset} {wildcards.model} {wildcards.shard}", snake
             weights=snakemake.input.weights,
             out=snakemake.output.embeddings,
             rejected_out=snakemake.output.rejected,
-            timing_out=snakemake.log.timing,
+            timing_out=snakemake.output.get("timing") or snakemake.log.timing,
             model=wildcards.model,
             key=snakemake.params.key,
             code=snakemake.params.code,

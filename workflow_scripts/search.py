@@ -15,7 +15,7 @@ with job(f"search {wildcards.dataset} {wildcards.model} {wildcards.index}", snak
             training_out=snakemake.output.training,
             candidates_sn_out=snakemake.output.candidates_sn,
             classes_out=snakemake.output.classes,
-            timing_out=snakemake.log.timing,
+            timing_out=snakemake.output.get("timing") or snakemake.log.timing,
             key=snakemake.params.key,
             build_key=snakemake.params.build_key,
             embedding_key=snakemake.params.embedding_key,

@@ -3,13 +3,13 @@
 import os
 import re
 import shlex
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from slurm.conftest import control
 from workflow.conftest import Run, Tree
 
 pytestmark = pytest.mark.slurm
@@ -30,26 +30,18 @@ CONFIG = {
 }
 
 
-LOST = "BUG: Out of jobs ready to be started"  # Snakemake sometimes forgets a group of jobs, and says so
-
-
 def on_slurm(tree: Tree, status: int = 0) -> Run:
     options = ("--profile", "profiles/slurm", *shlex.split(os.environ.get("SNAKEMAKE_SLURM", "")))
-    ran = tree.call("mine", options=options)
-    if LOST in ran.output:  # docs/troubleshooting.md: the same command continues
-        again = tree.call("mine", options=options)
-        ran = Run(again.status, ran.output + again.output)
-    assert ran.status == status, ran.output[-5000:]
-    return ran
+    return tree.run("mine", options=options, status=status)
 
 
 def requests(ran: Run) -> dict[str, str]:
     """What each submitted job requested, as SLURM tells it, by the name of the job."""
     found = {}
     for number in re.findall(r"has been submitted with SLURM jobid (\d+)", ran.output):
-        told = subprocess.run(["scontrol", "-o", "show", "job", number], capture_output=True, text=True, check=True)
-        name = re.search(r"Comment=(\S+)", told.stdout)
-        found[name[1] if name else number] = told.stdout
+        told = control("-o", "show", "job", number)
+        name = re.search(r"Comment=(\S+)", told)
+        found[name[1] if name else number] = told
     return found
 
 

@@ -7,6 +7,8 @@ import shlex
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from slurm.conftest import control
 from workflow.conftest import Tree
+
+PATIENCE = 500  # seconds, far more than anything takes
+SHARDS = "results/photos/embeddings/own/*.parquet"
 
 pytestmark = pytest.mark.slurm
 
@@ -46,6 +52,9 @@ def make(machine):
         time.sleep(60)
     if claims("fault-time"):
         time.sleep(600)
+    if claims("fault-memory"):
+        taken = np.ones(2 * 10**8)  # 1.6 GB
+        time.sleep(60)
     time.sleep(4)
     job = os.environ.get("SLURM_JOB_ID")
     told = subprocess.getoutput(f"scontrol -d show job {job}") if job else ""
@@ -91,16 +100,17 @@ def test_the_profile_uses_all_gpus_and_no_two_jobs_share_one(tree: Tree) -> None
 
 def test_jobs_that_die_are_explained_and_made_again(tree: Tree) -> None:
     local = tree.copy(tree.folder.parent / "local")
-    for fault in ("kill", "cancel", "time"):
+    for fault in ("kill", "cancel", "time", "memory"):
         (tree.folder / f"fault-{fault}").touch()
     output = tree.run(options=options("--quiet", "host", "rules")).output
     failed = [block for block in output.split("FAILED: ")[1:] if block.startswith("embed, which writes")]
-    assert len(failed) == 3, output
+    assert len(failed) == 4, output
     text = "\n".join(failed)
     assert "it was cancelled (scancel" in text
+    assert "it was killed for its memory. A retry gets more (--retries). Raise `mem_mb`" in text
     assert "it ran out of time. A retry gets more (--retries). Raise `minutes`" in text
     named = re.findall(r"^  log: \S+/slurm_logs/\S+\.log$", text, re.MULTILINE)
-    assert 2 <= len(named) <= 3  # an empty log is not named: a job may be cancelled before it writes anything
+    assert 3 <= len(named) <= 4  # an empty log is not named: a job may be cancelled before it writes anything
 
     local.run()
     for path in local.folder.glob("results/photos/**/*.parquet"):
@@ -116,28 +126,100 @@ def test_a_request_that_slurm_refuses_is_explained(tree: Tree) -> None:
     assert "SLURM" in output.split("FAILED: embed")[1]
 
 
-def test_jobs_that_end_after_their_master_was_killed_are_not_lost(tree: Tree) -> None:
+@contextmanager
+def started(tree: Tree) -> Iterator[subprocess.Popen[bytes]]:
+    """A run that has jobs on GPUs; killed in the end, if it is still running."""
     command = tree.command()
     command[command.index("--configfile") : command.index("--configfile")] = options()
     with (tree.folder / "output").open("w") as output:
         master = subprocess.Popen(command, cwd=tree.folder, env=tree.environment, stdout=output, stderr=output)
     try:
-        deadline = time.monotonic() + 500
-        while not list(tree.folder.glob("results/logs/embed/**/*.log")):
-            assert time.monotonic() < deadline
-            assert master.poll() is None, (tree.folder / "output").read_text()[-3000:]
-            time.sleep(0.2)
+        wait_for(lambda: [*tree.folder.glob("results/logs/embed/**/*.log")], tree, master)
+        yield master
     finally:
-        master.send_signal(signal.SIGKILL)
+        master.kill()
         master.wait()
-    while subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout.strip():
-        assert time.monotonic() < deadline
-        time.sleep(1)
+
+
+def wait_for(event: Callable[[], Any], tree: Tree, master: subprocess.Popen[bytes] | None = None) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not event():
+        output = (tree.folder / "output").read_text()[-3000:]
+        assert time.monotonic() < deadline, output
+        assert master is None or master.poll() is None, output
+        time.sleep(0.5)
+
+
+def check_embedded_once(tree: Tree, finished: dict[str, Any]) -> None:
+    """All shards are there, and those that were finished before the fault as they were."""
+    tables = [pq.read_table(path) for path in tree.folder.glob(SHARDS)]
+    assert sum(table.num_rows for table in tables) == 13
+    assert {name: tree.bytes_of(SHARDS)[name] for name in finished} == finished
+    assert tree.run(options=options()).jobs == []
+
+
+def test_ctrl_c_cancels_the_jobs(tree: Tree) -> None:
+    with started(tree) as master:
+        master.send_signal(signal.SIGINT)
+        master.wait(PATIENCE)
+    jobs = re.findall(r"has been submitted with SLURM jobid (\d+)", (tree.folder / "output").read_text())
+    wait_for(lambda: not re.search(r"JobState=(PENDING|RUNNING|COMPLETING)", "".join(map(state, jobs))), tree)
+    assert not [*tree.folder.glob(".snakemake/locks/*")]
+    finished = tree.bytes_of(SHARDS)
+    tree.run(options=options())
+    check_embedded_once(tree, finished)
+
+
+def test_jobs_that_end_after_their_master_was_killed_are_not_lost(tree: Tree) -> None:
+    with started(tree) as master:
+        master.kill()
+    wait_for(lambda: not subprocess.check_output(["squeue", "-h"]).strip(), tree)
+    finished = tree.bytes_of(SHARDS)
     tree.run("mine", options=("--unlock",))
     tree.run(options=options())
-    tables = [pq.read_table(path) for path in tree.folder.glob("results/photos/embeddings/own/*.parquet")]
-    assert sum(table.num_rows for table in tables) == 13
-    assert tree.run(options=options()).jobs == []
+    check_embedded_once(tree, finished)
+
+
+@pytest.mark.breaks_the_cluster
+def test_jobs_on_a_node_that_fails_are_made_again(tree: Tree) -> None:
+    with started(tree) as master:
+        listed = subprocess.check_output(["squeue", "-h", "-t", "running", "-o", "%i %N %k"], text=True)
+        jobs, nodes = zip(*re.findall(r"^(\d+) (\S+) .*embed", listed, re.MULTILINE), strict=True)
+        finished = tree.bytes_of(SHARDS)
+        control("update", f"nodename={nodes[0]}", "state=down", "reason=test")
+        try:
+            wait_for(lambda: "JobState=RUNNING" not in "".join(map(state, jobs)), tree, master)
+        finally:
+            with suppress(subprocess.CalledProcessError):  # it may return to service on its own
+                control("update", f"nodename={nodes[0]}", "state=resume")
+        for job in jobs:
+            with suppress(subprocess.CalledProcessError):  # where SLURM starts it again in two minutes
+                control("update", f"jobid={job}", "starttime=now")
+        assert master.wait(PATIENCE) == 0, (tree.folder / "output").read_text()[-5000:]
+    check_embedded_once(tree, finished)
+
+
+def state(job: str) -> str:
+    return control("-o", "show", "job", job)
+
+
+@pytest.mark.breaks_the_cluster
+def test_a_run_waits_for_a_controller_that_does_not_answer(tree: Tree) -> None:
+    output, accounts = tree.folder / "output", control("show", "config")
+    # no GPUs: for those that are not real, a SLURM of tests may forget at its start that they are free
+    tree.configure({**CONFIG, "models": {"own": {**CONFIG["models"]["own"], "runtime": {**RUNTIME, "gpu": 0}}}})
+    with started(tree) as master:
+        finished = tree.bytes_of(SHARDS)
+        control("shutdown", "slurmctld")
+        try:
+            if "accounting_storage/none" in accounts:
+                wait_for(lambda: output.read_text().count("SLURM does not answer. Waiting for it") >= 2, tree, master)
+            else:  # `sacct` needs no controller, but does not learn of ended jobs
+                time.sleep(30)
+        finally:
+            subprocess.run("slurmctld", check=True)
+        assert master.wait(PATIENCE) == 0, output.read_text()[-5000:]
+    check_embedded_once(tree, finished)
 
 
 PARTITIONS = """
@@ -156,8 +238,7 @@ def test_models_that_compute_on_the_cpu_stay_off_the_gpu_partition(tree: Tree) -
     output = tree.run(options=(*alone, *limits, *polls)).output
     partitions: dict[str, set[str]] = {"own": set(), "pixels": set()}
     for number in re.findall(r"has been submitted with SLURM jobid (\d+)", output):
-        told = subprocess.run(["scontrol", "-o", "show", "job", number], capture_output=True, text=True, check=True)
-        comment, partition = (re.search(rf"{name}=(\S+)", told.stdout) for name in ("Comment", "Partition"))
+        comment, partition = (re.search(rf"{name}=(\S+)", state(number)) for name in ("Comment", "Partition"))
         for model in ("own", "pixels"):
             if comment and partition and "embed" in comment[1] and f"_{model}_" in comment[1]:
                 partitions[model].add(partition[1])

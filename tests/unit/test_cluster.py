@@ -1,13 +1,16 @@
 """What is checked before a run on a cluster, with fake commands, and how failed jobs are explained."""
 
+import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from enum import Enum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from snakemake.jobs import GroupJobFactory
 from typer.testing import CliRunner
 
 from lookalike.cli.main import app
@@ -90,8 +93,16 @@ def job(**more: Any) -> dict[str, Any]:
         ("2026-11-27 14:00:00,000 ERROR a.jpg: does not fit\n", "", "", "reason: a.jpg: does not fit\n  log: results"),
         ("", "slurmstepd: error: *** JOB 9 ON gpu1 CANCELLED AT x DUE TO TIME LIMIT ***", "", "ran out of time"),
         ("", "slurmstepd: error: Detected 1 oom_kill event in StepId=9.batch.", "", "killed for its memory"),
+        (
+            "",
+            "slurmstepd: error: StepId=9.0 exceeded memory limit, being killed",
+            "",
+            "killed for its memory",
+        ),
         ("", "", "SLURM-job '9' failed, SLURM status is: 'TIMEOUT'.", "ran out of time"),
         ("", "slurmstepd: error: *** JOB 9 ON gpu1 CANCELLED AT x ***", "", "it was cancelled"),
+        ("", "srun: error: Unable to create step\n", "Reason: Unknown.", "reason: srun: error: Unable to create step"),
+        ("", "srun: error: gpu1: task 0: Exited with exit code 1\n", "Reason: Unknown.", "reason: Reason: Unknown."),
         ("", "", "sbatch: error: invalid partition", "reason: sbatch: error: invalid partition"),
     ],
 )
@@ -146,3 +157,62 @@ def test_the_doctor_names_what_would_make_a_run_fail(
     assert ill.exit_code == 1
     assert "PROBLEM SLURM: SLURM's controller does not answer" in ill.output
     assert "PROBLEM locks: " in ill.output
+
+
+class InGroup:
+    """What Snakemake's groups need of a job and its plan."""
+
+    def __init__(self) -> None:
+        self.dag = self.workflow = self.execution_settings = self
+        self.attempt = 1
+
+
+def test_a_group_that_is_made_anew_has_no_job_that_was_replaced() -> None:
+    plan: Any = SimpleNamespace(dag=SimpleNamespace(group_job_factory=GroupJobFactory()))
+    cluster.group_anew(plan)
+    factory = plan.dag.group_job_factory
+    index, audit = InGroup(), InGroup()
+    factory.new("model", [index], {}).merge(factory.new("model", [index, audit], {}))
+    assert set(factory.new("model", [index], {}).jobs) == {index}
+
+
+def test_jobs_are_waited_for_until_slurm_says_that_they_ended(caplog: pytest.LogCaptureFixture) -> None:
+    answers: list[dict[str, str] | None] = [None, {"7": "RUNNING"}, {"7": "CANCELLED by 0"}]
+
+    async def query(command: str) -> tuple[dict[str, str] | None, float | None]:
+        answer = answers.pop(0)
+        return answer, None if answer is None else 0.1
+
+    class Executor:
+        logger = logging.getLogger("slurm")
+        wait = True
+
+        async def sleep(self) -> None:
+            await asyncio.sleep(1000)
+
+        async def check_active_jobs(self, active_jobs: list[str]) -> AsyncIterator[str]:
+            states, _ = await plugin.query_job_status("squeue")
+            for job in active_jobs if states else []:
+                if states[job] != "CANCELLED":
+                    yield job
+
+    plugin: Any = SimpleNamespace(query_job_status=query, Executor=Executor)
+    cluster.follow_jobs(plugin)
+
+    async def poll() -> list[str]:
+        return [job async for job in Executor().check_active_jobs(["7"])]
+
+    assert [asyncio.run(poll()) for _ in range(3)] == [["7"], ["7"], []]
+    interrupted = Executor()
+    interrupted.wait = False
+    asyncio.run(interrupted.sleep())
+    assert caplog.text.count("SLURM does not answer. Waiting for it and for jobs: 1") == 1
+
+
+@pytest.mark.parametrize(("ping", "reason"), [("exit 0", "more time or memory"), ("exit 1", "does not answer")])
+def test_jobs_that_were_not_taken_are_explained(
+    commands: Commands, capsys: pytest.CaptureFixture[str], ping: str, reason: str
+) -> None:
+    commands(scontrol=ping)
+    cluster.Failures().emit(failure(Event.GROUP_ERROR, job_error_info=[job(rule_msg=None)], aux_logs=[]))
+    assert reason in capsys.readouterr().err

@@ -94,7 +94,7 @@ def test_each_module_runs_again_exactly_the_stages_that_import_it(library: Path)
         if top in STAGES - {"sample", "index", "compare"} and not is_neutral(module):
             besides = {"fetch_weights", "export"} if top == "embed" else set()
             beside = {"measure": "audit", "search": "project"}
-            parts = {"measure.audit": {"audit"}, "search.projection": {"project"}}
+            parts = {"measure.audit": {"audit"}, "search.projection": {"project"}, "search.tsne": {"project"}}
             own = next((rules for part, rules in parts.items() if module.startswith(part)), {top})
             own |= {beside[module]} if module in beside else set()
             assert rules - besides == (own if rules - {"export"} else set()), f"{module} changes {rules}"

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from test_index import Chain, Floats
 
+from chain import Chain, Floats
 from conftest import made_image
 from lookalike.config.datasets import Copies, Folder
 from lookalike.io import identity, relevance, store

@@ -94,6 +94,18 @@ def filled_cache(cached: Path, cache: Path) -> Path:
     return Path(shutil.copytree(cached, cache))
 
 
+def test_attention_is_exported_without_a_test_for_rows_that_are_masked(
+    vit: Path, cached: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import onnx
+
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(cached))
+    _, out = made(transformers_entry(vit), tmp_path)
+    operators = {node.op_type for node in onnx.load(out.with_name(export.FILE)).graph.node}
+    assert "Softmax" in operators
+    assert "IsNaN" not in operators
+
+
 @pytest.mark.parametrize(("architecture", "feature"), FEATURES)
 def test_vectors_equal_torchs_with_every_pooling_and_in_every_batch(
     architecture: str, feature: str, tmp_path: Path
@@ -139,10 +151,10 @@ def test_a_torchscript_network_is_exported(tmp_path: Path) -> None:
 
 def test_a_map_has_no_class_token_in_either_engine(tmp_path: Path) -> None:
     folder = tiny.convnext(tmp_path / "convnext")
-    weights, path = made(transformers_entry(folder, pooling="mean"), tmp_path)
+    weights, path = made(transformers_entry(folder, "hidden_states[-1]", "mean"), tmp_path)
     for export_file in (path, None):
         with pytest.raises(LookalikeError, match=r"is a map without a class token. Use pooling: mean or gem"):
-            encoders.load(transformers_entry(folder), weights, encoders.Machine(), export_file)
+            encoders.load(transformers_entry(folder, "hidden_states[-1]"), weights, encoders.Machine(), export_file)
 
 
 EMBED = """
@@ -319,8 +331,8 @@ def test_a_network_exported_in_another_way_is_another_one_for_the_vector_store(v
     assert first != encoders.export(encoders.load(transformers_entry(vit), weights, encoders.Machine(), path))
 
 
-def test_other_weights_are_exported_again_and_never_mixed_up(tmp_path: Path, cache: Path) -> None:
-    key = transformers_entry(tiny.vit(tmp_path / "vit"))
+def test_other_weights_are_exported_again_and_never_mixed_up(vit: Path, tmp_path: Path, filled_cache: Path) -> None:
+    key = transformers_entry(Path(shutil.copytree(vit, tmp_path / "vit")))
     before, path = made(key, tmp_path)
     file = tmp_path / "vit/model.safetensors"
     content = bytearray(file.read_bytes())
@@ -328,7 +340,7 @@ def test_other_weights_are_exported_again_and_never_mixed_up(tmp_path: Path, cac
     file.write_bytes(content)
     after, other = made(key, tmp_path, "again")
     assert after != before
-    assert len([*cache.glob("exports/*")]) == 2
+    assert len([*filled_cache.glob("exports/*")]) == 2
     assert_same_vectors(key, after, other)
     with pytest.raises(LookalikeError, match="was exported from other weights or settings"):
         encoders.load(key, after, encoders.Machine(), path)

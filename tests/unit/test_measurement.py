@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from test_index import Chain
 
+from chain import Chain
 from lookalike.io import identity, store
 from lookalike.io.formats.records import EmbedTiming, Metrics, SearchTiming
 from lookalike.io.formats.tables import IMAGES, INDEX_IMAGES, NEIGHBORS, TRUTH

@@ -9,7 +9,7 @@ import torch
 
 from conftest import made_image
 from lookalike.config.models import Embed
-from lookalike.embed import encoders
+from lookalike.embed import encoders, precision
 from lookalike.io.formats.records import Weights
 from lookalike.job.errors import LookalikeError
 
@@ -87,6 +87,18 @@ def test_crop_takes_the_central_square_and_squash_all_of_it() -> None:
     np.testing.assert_array_equal(crop(wide), np.asarray(wide.crop((30, 0, 60, 30))))
     squash = Geometry.square(30, "squash", "bicubic")
     np.testing.assert_array_equal(squash(wide), np.asarray(wide.resize((30, 30), 3)))
+
+
+def test_efficientnet_lite_computes_in_bfloat16_where_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_flags", lambda: {"avx512_bf16"})
+    found, computed = [], []
+    for setting in ({}, {"compute_dtype": "bfloat16"}):
+        entry = encoders.parse(key := json.dumps({"family": "efficientnet_lite", "variant": "lite0", **setting}))
+        encoder: Any = encoders.load(key, encoders.family(entry).fetch(entry), MACHINE)
+        found.append(vectors(encoder, 1)[0])
+        computed.append(encoder.compute_dtype)
+    assert computed == ["float32", "bfloat16"]
+    assert 1e-4 < np.linalg.norm(found[0] - found[1]) / np.linalg.norm(found[0]) < 0.2  # rounded in each layer
 
 
 def test_weights_that_differ_from_the_recorded_ones_are_rejected() -> None:

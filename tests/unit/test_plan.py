@@ -242,6 +242,10 @@ def test_results_that_cannot_be_written_are_said_before_the_first_job(tmp_path: 
     assert start.why_not_writable(str(tmp_path / "results")) is None
     assert not [*(tmp_path / "results").iterdir()]
     (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("/disk/that/is/gone")
+    said = start.why_not_writable(str(tmp_path / "link"))
+    assert said is not None
+    assert "(a link to /disk/that/is/gone, which does not exist), so nothing was run. Mount the disk" in said
     said = start.why_not_writable(str(tmp_path / "file/results"))
     assert said == (
         f"{tmp_path}/file/results: cannot be written (Not a directory), so nothing was run. Mount the disk writable, "

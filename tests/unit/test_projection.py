@@ -1,5 +1,7 @@
 """The map's projection: which images are on it, and that it is the same in every run."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import pytest
 from lookalike.io import identity, store
 from lookalike.io.formats.tables import EMBEDDINGS, IMAGES, MAP, NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
-from lookalike.search.projection import ProjectJob, kept_neighbors, plane, project
+from lookalike.search import tsne
+from lookalike.search.projection import FEW, ProjectJob, kept_neighbors, plane, project
 from tables import images_table, neighbors_table, truth_table
 
 QUERIES = [f"q-{number:02}" for number in range(20)]
@@ -113,3 +116,31 @@ def test_equal_vectors_and_vectors_of_one_number_have_a_map() -> None:
     assert plane(np.ones((40, 4), np.float32))[1] == "all vectors are equal"
     places, _ = plane(np.linspace(0, 1, 40, dtype=np.float32)[:, None])
     assert np.isfinite(places).all()
+
+
+def test_a_small_map_is_as_good_as_scikit_learns_exact_one_and_needs_no_scikit_learn() -> None:
+    from sklearn.manifold import TSNE
+
+    draw = np.random.default_rng(2)
+    points = np.repeat(draw.normal(size=(50, 20)), 2, axis=0) + 0.3 * draw.normal(size=(100, 20))
+    points = points @ np.linalg.svd(points - points.mean(axis=0))[2].T  # its first coordinates are components
+    near = tsne.similarities(points, 30)
+    theirs = TSNE(init="pca", perplexity=30, max_iter=750, random_state=0, method="exact")
+    theirs.fit(points.astype(np.float32))
+    places = tsne.embed(points, 30, 750)
+    weights = 1 / (1 + ((places[:, None] - places[None]) ** 2).sum(axis=2))
+    np.fill_diagonal(weights, 0)
+    pairs = ~np.eye(100, dtype=bool)
+    divergence = (near[pairs] * np.log(near[pairs] / (weights / weights.sum())[pairs])).sum()
+    assert divergence < 1.1 * theirs.kl_divergence_
+    small = "import sys, numpy as np; from lookalike.search.projection import FEW, plane; "
+    small += "plane(np.random.default_rng(0).normal(size=(40, 8)).astype('f4')); assert 'sklearn' not in sys.modules"
+    subprocess.run([sys.executable, "-c", small], check=True)
+
+
+@pytest.mark.parametrize("count", [FEW, FEW + 1])
+def test_a_projection_is_the_same_again_in_either_way_to_compute_it(count: int) -> None:
+    points = np.random.default_rng(0).normal(size=(count, 12)).astype(np.float32)
+    places, method = plane(points)
+    assert np.array_equal(plane(points)[0], places)
+    assert method == "PCA to 12 dimensions, then t-SNE with perplexity 30"

@@ -18,7 +18,7 @@ from PIL import Image
 
 import tiny
 from conftest import REPOSITORY, made_image
-from lookalike.embed import encoders, pretrained
+from lookalike.embed import encoders, precision
 from lookalike.embed.embed import EmbedJob, embed_shard
 from lookalike.embed.fetch_weights import fetch_weights
 from lookalike.embed.pretrained import load_model
@@ -547,7 +547,7 @@ def test_missing_weights_are_rejected_if_the_vectors_depend_on_them(tmp_path: Pa
 def test_half_precision_on_a_cpu_without_instructions_for_it_falls_back_with_a_warning(
     dtype: str, checkpoint: Callable[[str], Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretrained, "cpu_flags", lambda: {"avx2", "avx512f"})
+    monkeypatch.setattr(precision, "cpu_flags", lambda: {"avx2", "avx512f"})
     encoder = load(checkpoint("vit"), pooling="cls", compute_dtype=dtype)
     assert encoder.compute_dtype == "float32"
     assert f"computing in float32, not {dtype}, on the CPU" in caplog.text
@@ -560,7 +560,7 @@ def test_a_cpu_with_instructions_for_bfloat16_computes_in_it(
     checkpoint: Callable[[str], Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torch computes bfloat16 on any CPU, if slowly."""
-    monkeypatch.setattr(pretrained, "cpu_flags", lambda: {"avx2", "avx512_bf16"})
+    monkeypatch.setattr(precision, "cpu_flags", lambda: {"avx2", "avx512_bf16"})
     encoder = load(checkpoint("vit"), pooling="cls", compute_dtype="bfloat16")
     assert encoder.compute_dtype == "bfloat16"
     assert "float32" not in caplog.text

@@ -6,6 +6,7 @@ import fcntl
 import os
 import py_compile
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,30 @@ MINE = {
     "experiments": {"mine": {"dataset": "copies", "models": ["pixels", "color-histogram"]}},
 }
 SHARDS = ["queries-00000", "queries-00001", "references-00000"]  # of the copies
+
+
+@cache
+def _python() -> Path:
+    """A Python that starts Snakemake as a fork."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    forked = shlex.join([sys.executable, "-IS", str(Path(__file__).parents[1] / "warm_client.py"), SNAKEMAKE.address])
+    real = shlex.quote(sys.executable)
+    program = folder / "python"
+    program.write_text(f'#!/bin/sh\n[ "$1 $2" = "-m snakemake" ] && exec {forked} "$@"\nexec {real} "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+def lookalike(
+    *arguments: str, folder: Path, copy: Path = REPOSITORY, status: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run `lookalike` of a copy of the workflow to a status: as a fork, as Snakemake and its jobs."""
+    program = f"import sys; sys.executable = {str(_python())!r}; from lookalike.cli.main import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(copy / "workflow_scripts"), SCRIPTS: JOBS.address}
+    ended = JOBS.run("-c", program, *arguments, cwd=folder, env=environment)
+    assert ended.returncode == status, ended.stderr[-5000:]
+    return ended
 
 
 @cache

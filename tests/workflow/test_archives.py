@@ -1,15 +1,13 @@
 """A data set whose images are in tar shards and zip archives, from the sample to a search."""
 
 import io
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from conftest import made_image
-from workflow.conftest import Tree
+from workflow.conftest import Tree, lookalike
 
 CONFIG = {
     "run": ["packed"],
@@ -60,15 +58,8 @@ def test_tar_shards_are_sampled_embedded_and_searched_and_packing_them_again_emb
 
     made_image(7).save(tree.folder / "photo.png")
     command = "search photo.png --experiment packed --model pixels --configfile mine.yaml -k 1 --sheet sheet.png"
-    found = subprocess.run(
-        [sys.executable, "-c", "from lookalike.cli.main import main; main()", *command.split()],
-        cwd=tree.folder,
-        env=tree.environment | {"PYTHONPATH": str(tree.folder / "workflow_scripts")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "00001.tar!000007.png" in found.stdout, found.stderr
+    found = lookalike(*command.split(), folder=tree.folder, copy=tree.folder)
+    assert "00001.tar!000007.png" in found.stdout
     assert (tree.folder / "sheet.png").exists()
 
     index = "results/packed/indexes/pixels/flat.faiss"

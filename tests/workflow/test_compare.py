@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from conftest import REPOSITORY, ImageFolder, made_image
+from workflow.conftest import SNAKEMAKE, lookalike
 
-MAIN = [sys.executable, "-c", "from lookalike.cli.main import main; main()"]
-COMPARE = [*MAIN, "compare", "../Pictures", "--out", ".", "--cores", "2"]
+COMPARE = [sys.executable, "-c", "from lookalike.cli.main import main; main()", "compare", "../Pictures", "--out", "."]
 
 
 def environment() -> dict[str, str]:
@@ -32,20 +32,8 @@ def here(tmp_path: Path, image_folder: ImageFolder) -> Path:
 
 
 def attempt(here: Path, *options: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [
-        *MAIN,
-        "compare",
-        "../Pictures",
-        "--out",
-        ".",
-        "--cores",
-        "2",
-        "--models",
-        "pixels,color-histogram",
-        *options,
-    ]
-    ended = subprocess.run(command, cwd=here, env=environment(), capture_output=True, text=True, check=False)
-    assert ended.returncode == status, ended.stderr[-5000:]
+    arguments = ("compare", "../Pictures", "--out", ".", "--cores", "1", "--models", "pixels,color-histogram")
+    ended = lookalike(*arguments, *options, folder=here, status=status)
     assert "Traceback" not in ended.stderr
     return ended
 
@@ -73,8 +61,8 @@ def test_one_command_from_a_folder_to_a_leaderboard(here: Path) -> None:
     assert "color-histogram" in again.stdout
 
     (line,) = (one for one in (here / found["configuration"]).read_text().splitlines() if one.startswith("#   "))
-    command = [sys.executable, "-m", *shlex.split(line.removeprefix("#   "))]
-    kept = subprocess.run(command, cwd=here, env=environment(), capture_output=True, text=True, check=False)
+    command = ["-m", *shlex.split(line.removeprefix("#   "))]
+    kept = SNAKEMAKE.run(*command, cwd=here, env=environment())
     assert kept.returncode == 0, kept.stderr
     assert "Nothing to be done" in kept.stdout + kept.stderr
 
@@ -86,9 +74,7 @@ def test_what_a_comparison_leaves_is_what_the_next_commands_use(here: Path, imag
 
     def find(number: int) -> str:
         made_image(number).save(here / "photo.png")
-        command = [*MAIN, "find", "photo.png", "--no-sheet", "--json"]
-        ended = subprocess.run(command, cwd=here, env=environment(), capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, ended.stderr
+        ended = lookalike("find", "photo.png", "--no-sheet", "--json", "--cores", "1", folder=here)
         return str(json.loads(ended.stdout)["neighbors"][0]["image_id"])
 
     assert find(3) == "p3.png"
@@ -116,7 +102,7 @@ def test_ctrl_c_ends_the_workflow_and_its_jobs(here: Path) -> None:
     said = here / "said.txt"
     with said.open("w") as output:
         process = subprocess.Popen(
-            [*COMPARE, "--queries", "5000", "--models", "pixels"],
+            [*COMPARE, "--cores", "2", "--queries", "5000", "--models", "pixels"],
             cwd=here,
             env=environment(),
             stderr=output,

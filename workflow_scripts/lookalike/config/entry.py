@@ -24,4 +24,4 @@ UserPath = Annotated[str, AfterValidator(_path)]
 class Entry(BaseModel):
     """A mapping of the configuration: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)

@@ -42,7 +42,7 @@ class EfficientNetLite(OnTorch):
     family: Literal["efficientnet_lite"]
     variant: Literal["lite0", "lite1", "lite2", "lite3", "lite4"] = Field(description="size of the network")
     resize: Literal["squash", "crop"] = Field("squash", description="squash the whole image, or crop its center")
-    compute_dtype: Literal["float32"] = Field("float32", description="precision to compute in")
+    compute_dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="precision to compute in")
 
     weights_fields = ("variant",)
     export_fields = ("resize",)

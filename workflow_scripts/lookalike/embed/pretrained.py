@@ -14,7 +14,6 @@ from safetensors import SafetensorError
 from lookalike.config.models import Checkpoint
 from lookalike.embed import checkpoints, timm_settings
 from lookalike.embed.encoders import Size
-from lookalike.embed.onnx_session import cpu_flags
 from lookalike.embed.preprocess import Geometry, Values, geometry_of, invalid_setting
 from lookalike.job.devices import out_of_memory
 from lookalike.job.errors import LookalikeError
@@ -38,7 +37,6 @@ FAILURES = (
     TypeError,
     ValueError,
 )
-BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # flags of CPUs that multiply matrices in bfloat16
 Prepare = Callable[[Image.Image], NDArray[Any]]
 
 
@@ -313,15 +311,6 @@ def quiet() -> Iterator[None]:
         noise.set_verbosity(level)
         if bars:
             noise.enable_progress_bar()
-
-
-def choose_dtype(configured: str, device: "torch.device", where: str) -> str:
-    """The dtype to compute in: float32 on a CPU, unless that has instructions for bfloat16 and the entry says so."""
-    if configured == "float32" or device.type != "cpu" or (configured == "bfloat16" and BFLOAT16 & cpu_flags()):
-        return configured
-    why = "" if configured != "bfloat16" else ", which has no instructions for that (AVX512-BF16 or AMX)"
-    log.warning("%s: computing in float32, not %s, on the CPU%s", where, configured, why)
-    return "float32"
 
 
 def load_model(architecture: Any, where: str, *arguments: Any, **settings: Any) -> Any:

@@ -1,5 +1,7 @@
-"""Jobs that do not use pandas do not import it: that takes a third of a second."""
+"""What a job need not do: a run of small stages is hundreds of processes that start and end."""
 
+import atexit
+import gc
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -29,3 +31,11 @@ def leave_pandas_out() -> None:
         pa.array([0])
     finally:
         sys.meta_path.remove(_NoPandas)
+
+
+def end_quickly() -> None:
+    """Let Python not look through all objects again when the process ends: the system takes them back anyway.
+
+    That is a tenth of the CPU time of a small job. Handlers of other modules for the end of the process still run.
+    """
+    atexit.register(gc.freeze)

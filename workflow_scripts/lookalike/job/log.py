@@ -11,7 +11,7 @@ from pathlib import Path
 from lookalike.job import packages
 from lookalike.job.devices import out_of_memory
 from lookalike.job.errors import LookalikeError, writing
-from lookalike.job.lean import leave_pandas_out
+from lookalike.job.lean import end_quickly, leave_pandas_out
 from lookalike.job.telemetry import switch_off_telemetry
 from lookalike.job.usage import peak_memory_mb
 
@@ -37,6 +37,7 @@ def job(name: str, log_file: str) -> Iterator[None]:
     """
     switch_off_telemetry()
     leave_pandas_out()
+    end_quickly()
     try:
         with writing(log_file):
             Path(log_file).parent.mkdir(parents=True, exist_ok=True)

@@ -60,7 +60,7 @@ def measure(job: MeasureJob) -> None:
     """Write the ``records.Metrics`` of one model and index on one data set to ``out``.
 
     ``seen`` is the INDEX_IMAGES table: the hash, size or rejection reason of every image. ``timings`` and
-    ``search_timing`` are kept with the logs; missing or damaged timings are skipped. Raises LookalikeError if inputs
+    ``search_timing`` say how long jobs took; missing or damaged ones are skipped. Raises LookalikeError if inputs
     are missing, damaged or of different searches.
     """
     sample_sha256 = identity.check_sample(job.images, job.truth, job.seen, *job.results.files)
@@ -176,7 +176,7 @@ def _rejected_ids(path: str | Path, seen: pa.Table, sample: pa.Table) -> pa.Arra
 
 
 def _timing(path: str | Path, record: type[T]) -> T | None:
-    """A timing kept with the logs. No metric depends on it, so a damaged one is treated as missing."""
+    """How long a job took. No metric depends on it, so a damaged one is treated as missing."""
     if not Path(path).exists():
         return None
     try:

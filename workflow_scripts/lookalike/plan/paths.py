@@ -48,9 +48,9 @@ class Paths:
         return "|".join(re.escape(name) for name in sorted(names, reverse=True)) or "(?!)"
 
     @staticmethod
-    def with_wildcard(dataset: str, paths: Iterable[str]) -> list[str]:
-        """A data set's paths with the wildcard ``{dataset}`` for its name."""
-        return [path.replace(f"results/{dataset}/", "results/{dataset}/", 1) for path in paths]
+    def with_wildcard(stage: str, paths: Iterable[str]) -> list[str]:
+        """Paths with the wildcard ``{stage}`` in the name of their folder, where it says ``stage``."""
+        return [re.sub(rf"{stage}(?=[^/]*/[^/]+$)", "{stage}", path) for path in paths]
 
     def shard_pattern(self) -> str:
         """A regular expression for shard ids: of the parts, as an alternation of thousands of ids is slow."""
@@ -212,7 +212,7 @@ class Paths:
         return [f"results/{dataset}/rejected/{model}/{shard}.parquet" for shard in self.shard_ids(dataset)]
 
     def timings(self, dataset: str, model: str) -> list[str]:
-        """Where the embed jobs leave their timings: beside the logs, so that no rule's input changes with the clock."""
+        """Where the embed jobs leave their timings, on which no rerun depends (rules/measure.smk)."""
         return [f"results/logs/embed/{dataset}/{model}/{shard}.json" for shard in self.shard_ids(dataset)]
 
     def per_model(self, experiment: str, pattern: str) -> list[str]:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,12 @@ def why_not_writable(folder: str) -> str | None:
         with tempfile.TemporaryFile(dir=folder):
             return None
     except OSError as error:
+        path = Path(folder).absolute()
+        dangling = path.is_symlink() and not path.exists()
+        reason = f"a link to {path.readlink()}, which does not exist" if dangling else error.strerror
         return (
-            f"{Path(folder).absolute()}: cannot be written ({error.strerror}), so nothing was run. Mount the disk "
-            "writable, give yourself the rights, or run in another folder (--directory)."
+            f"{path}: cannot be written ({reason}), so nothing was run. Mount the disk writable, give yourself the "
+            "rights, or run in another folder (--directory)."
         )
 
 
@@ -72,17 +76,44 @@ def collect_all_garbage_rarely() -> None:
     gc.set_threshold(young, middle, 1000)
 
 
-def remember_signatures(rules: Iterable[Any]) -> None:
+def remember_parameters(rules: Iterable[Any]) -> None:
     """Make Python look up the parameters of each function in the rules once, not two dozen times a job.
 
-    Snakemake asks `inspect` for them whenever it calls one: a tenth of the CPU time that planning takes.
+    Snakemake asks `inspect` for them whenever it calls one, unless the function has this attribute: a sixth of the CPU
+    time that planning takes.
     """
     for rule in rules:
         for value in (*rule.input, *rule.params, *rule.resources.values()):
             inner = [getattr(value, name, None) for name in ("callable", "_evaluator")]  # of an input, of a resource
             for function in (value, *inner, getattr(type(value), "evaluate", None)):
-                if inspect.isfunction(function) and not hasattr(function, "__signature__"):
-                    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+                if inspect.isfunction(function) and not hasattr(function, "_overwrite_params"):
+                    function._overwrite_params = inspect.signature(function).parameters  # type: ignore[attr-defined]
+
+
+def remember_scripts(sources: Any) -> None:
+    """Make Snakemake look up its copy of each script once, not three times a job.
+
+    It parses the path as that of a remote file each time: a tenth of the CPU time that planning takes. It makes no
+    other copy while it runs.
+    """
+    look_up, copies = sources._cache, {}
+
+    def remembered(file: Any) -> Any:
+        path = file.get_path_or_uri(secret_free=True)
+        if path not in copies:
+            copies[path] = look_up(file)
+        return copies[path]
+
+    sources._cache = remembered
+
+
+def remember_producers(outputs: Any) -> None:
+    """Make Snakemake match each file with the outputs of all rules once, not once for each job that reads it.
+
+    ``outputs``: its class that does, in newer versions; a twentieth of the CPU time that planning takes.
+    """
+    if hasattr(outputs, "match_producers"):
+        outputs.match_producers = cache(outputs.match_producers)
 
 
 def check_working_directory() -> None:

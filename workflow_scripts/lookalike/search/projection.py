@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lookalike.io import identity, store, vectors
 from lookalike.io.formats.tables import MAP, NEIGHBORS, TRUTH
 from lookalike.job.errors import LookalikeError
+from lookalike.search import tsne
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ COMPONENTS = 50  # of the PCA before t-SNE
 PERPLEXITY = 30.0
 ITERATIONS = 750
 FEWEST = 10  # images that t-SNE is worth it for
+FEW = 300  # images up to which all pairs are computed; with more, scikit-learn is faster, with the second of its import
 NEAR = 10  # neighbors of each image that are looked for on the map
 SEED = 0  # of the choice of images, and of the projection
 
@@ -143,27 +145,42 @@ def plane(points: Floats) -> tuple[Floats, str]:
 
     One thread, since the sums of several differ in their last bits, which t-SNE makes large.
     """
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
     count, dimension = points.shape
     centered = points - points.mean(axis=0, keepdims=True) if count else points
     if count < 2 or not np.any(np.abs(centered) > 1e-6):
         return np.zeros((count, 2), np.float32), "all vectors are equal"
+    components = min(COMPONENTS, count, dimension)
+    perplexity = min(PERPLEXITY, (count - 1) / 3)
+    method = f"PCA to {components} dimensions, then t-SNE with perplexity {perplexity:.3g}"
     with threadpool_limits(1):
-        components = min(COMPONENTS, count, dimension)
-        solver = "randomized" if components < min(count, dimension) // 2 else "full"
-        reduced = PCA(components, svd_solver=solver, random_state=SEED).fit_transform(centered)
+        reduced = _reduced(centered, components)
         if count < FEWEST or components < 2:
             places, method = np.pad(reduced[:, :2], ((0, 0), (0, max(0, 2 - components)))), "PCA to 2 dimensions"
+        elif count <= FEW:
+            places = tsne.embed(reduced, perplexity, ITERATIONS)
         else:
-            perplexity = min(PERPLEXITY, (count - 1) / 3)
-            method = f"PCA to {components} dimensions, then t-SNE with perplexity {perplexity:.3g}"
-            tsne = TSNE(init="pca", perplexity=perplexity, max_iter=ITERATIONS, random_state=SEED)
-            places = tsne.fit_transform(reduced)
+            from sklearn.manifold import TSNE
+
+            approximate = TSNE(init="pca", perplexity=perplexity, max_iter=ITERATIONS, random_state=SEED)
+            places = approximate.fit_transform(reduced.astype(np.float32))
     places = places - (places.max(axis=0) + places.min(axis=0)) / 2
     return np.asarray(places / max(np.abs(places).max(), 1e-12), np.float32), method
+
+
+def _reduced(centered: Floats, components: int) -> NDArray[np.float64]:
+    """The first principal components of centered vectors; the largest entry of each is positive."""
+    if len(centered) <= FEW:
+        left, singular, _ = np.linalg.svd(centered.astype(np.float64), full_matrices=False)
+        found = left[:, :components] * singular[:components]
+    else:
+        from sklearn.decomposition import PCA
+
+        solver = "randomized" if components < min(centered.shape) // 2 else "full"
+        found = PCA(components, svd_solver=solver, random_state=SEED).fit_transform(centered).astype(np.float64)
+    largest = found[np.abs(found).argmax(axis=0), np.arange(components)]
+    return np.asarray(found * np.where(largest < 0, -1, 1))
 
 
 def kept_neighbors(points: Floats, places: Floats) -> float | None:

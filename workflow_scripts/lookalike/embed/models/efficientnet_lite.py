@@ -16,6 +16,7 @@ from lookalike.config.models import EfficientNetLite
 from lookalike.embed.encoders import Machine
 from lookalike.embed.file_hashes import sha256
 from lookalike.embed.layout import MAP
+from lookalike.embed.precision import choose_dtype
 from lookalike.embed.preprocess import Geometry
 from lookalike.embed.torch_encoder import TorchEncoder, exact_float32
 from lookalike.embed.trial import try_out
@@ -79,7 +80,6 @@ def _weights_file(variant: str) -> Path:
 class Network(TorchEncoder):
     """The network, loaded on a device; ``dimension`` is 1280 for every variant."""
 
-    compute_dtype = "float32"
     dimension = 1280
     layout = MAP
     geometry: Geometry
@@ -91,12 +91,14 @@ class Network(TorchEncoder):
         super().__init__(machine)
         exact_float32()
         self.where = f"efficientnet_lite {entry.variant}"
+        self.compute_dtype = choose_dtype(entry.compute_dtype, self.torch_device, self.where)
+        self.dtype = getattr(torch, self.compute_dtype)
         self.geometry = Geometry.square(SIZES[entry.variant], entry.resize, "bicubic")
         if entry.decode == "fast":
             self.needs = self.geometry.needs
         network = EfficientNet.from_name(f"efficientnet-{entry.variant}")
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        self.network = network.eval().to(self.torch_device, memory_format=torch.channels_last)
+        self.network = network.eval().to(self.torch_device, self.dtype, memory_format=torch.channels_last)
         try_out(
             self,
             self.where,
@@ -113,5 +115,5 @@ class Network(TorchEncoder):
     def feature(self, batch: "torch.Tensor") -> "torch.Tensor":
         """Map (n, size, size, 3) uint8 to the last feature map, (n, 1280, ...) float32."""
         pixels = (batch.permute(0, 3, 1, 2).float() - 127) / 128  # as in TensorFlow's Lite models
-        feature: torch.Tensor = self.network.extract_features(pixels)
-        return feature
+        feature: torch.Tensor = self.network.extract_features(pixels.to(self.dtype))
+        return feature.float()

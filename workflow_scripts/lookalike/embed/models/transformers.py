@@ -12,7 +12,8 @@ from lookalike.config.models import Transformers
 from lookalike.embed import checkpoints, timm_settings
 from lookalike.embed.encoders import Machine
 from lookalike.embed.layout import MAP, VECTOR
-from lookalike.embed.pretrained import FAILURES, Preparation, choose_dtype, load_model
+from lookalike.embed.precision import choose_dtype
+from lookalike.embed.pretrained import FAILURES, Preparation, load_model
 from lookalike.embed.torch_encoder import TorchEncoder, exact_float32
 from lookalike.embed.trial import try_out
 from lookalike.io import store

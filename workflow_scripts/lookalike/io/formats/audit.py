@@ -10,7 +10,7 @@ BY_COLUMN, BY_FEATURES = "scene", "features"
 class AuditPair(BaseModel):
     """A miss whose first neighbor shows the same image or scene as the true match."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     query: str
     match: str
@@ -27,7 +27,7 @@ class Audit(BaseModel):
     metrics of scenes have no value. ``pairs`` are some of the same image and of the same scene, for the report.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     misses: int
     same_image: int
