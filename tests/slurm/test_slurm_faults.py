@@ -192,9 +192,7 @@ def test_jobs_on_a_node_that_fails_are_made_again(tree: Tree) -> None:
         finally:
             with suppress(subprocess.CalledProcessError):  # it may return to service on its own
                 control("update", f"nodename={nodes[0]}", "state=resume")
-        for job in jobs:
-            with suppress(subprocess.CalledProcessError):  # where SLURM starts it again in two minutes
-                control("update", f"jobid={job}", "starttime=now")
+        # SLURM starts it again in two minutes; sooner, the node may still have it, and is drained ("Duplicate jobid")
         assert master.wait(PATIENCE) == 0, (tree.folder / "output").read_text()[-5000:]
     check_embedded_once(tree, finished)
 

@@ -215,6 +215,20 @@ def test_against_lists_what_is_in_both_folders(photos: Path, tmp_path: Path) -> 
         assert len(list(csv.DictReader(file))) == 2
 
 
+def test_a_copy_of_an_image_that_both_folders_have_is_found_from_either_side(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+        for number in (1, 2):
+            photograph(number).save(folder / f"{number}.jpg", quality=95)
+    photograph(1).save(one / "again.webp", quality=70)
+    for first, second, name in ((one, other, "image"), (other, one, "match")):
+        data = json.loads(run(first, "--against", second, "--json").stdout)
+        pairs = {(Path(pair["image"]).name, Path(pair["match"]).name) for pair in data["pairs"]}
+        again = ("again.webp", "1.jpg") if name == "image" else ("1.jpg", "again.webp")
+        assert pairs == {("1.jpg", "1.jpg"), ("2.jpg", "2.jpg"), again}
+
+
 @pytest.mark.parametrize(
     ("option", "value", "status"),
     [
@@ -393,7 +407,7 @@ def test_matches_within_one_of_two_folders_are_not_wrong_matches_between_them() 
     copies = 400
     found = pairs_of([0.9] * copies, [0.95] * 30, copies)
     own = Pairs(np.array([(0, 399)]), np.array([0.95], np.float32), np.array([SURE], np.float32))
-    sides = np.arange(copies) < 200
+    sides = np.stack([np.arange(copies) < 200, np.arange(copies) >= 200], axis=1)
     assert calibration.choose(found, np.arange(copies), own, copies, 95).threshold is None
     between = calibration.choose(found, np.arange(copies), own, copies, 95, sides=sides)
     assert (between.threshold, between.false_per_image) == (pytest.approx(0.9), 0)

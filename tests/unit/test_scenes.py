@@ -168,7 +168,7 @@ def test_removing_junk_never_lowers_a_rank(judge: Judge) -> None:
             ]
             for query in QUERIES
         }
-        outcomes = judge.evaluate().outcomes
+        outcomes = judge.evaluate(k=6).outcomes  # all that were found are known
         for cutoff in (1, 3):
             strict, lenient = outcomes[f"accuracy_at_{cutoff}"], outcomes[f"accuracy_at_{cutoff}_scene"]
             assert strict is not None
@@ -346,3 +346,25 @@ def test_r_precision_without_copies_needs_the_whole_class_among_the_neighbors() 
     assert measured(3, [0, 0, 2, 3, 4, 5])["r_precision_scene"] is not None
     assert measured(3, [0, 0, 0, 3, 4, 5])["r_precision_scene"] is None, "an elk's neighbors are one cat, for two elks"
     assert measured(2, [0, 0, 2, 3, 4, 5]) == {}, "two neighbors cannot hold two right images and a wrong one"
+
+
+def test_accuracy_without_copies_is_unknown_where_they_use_up_the_kept_neighbors() -> None:
+    """Four copies of a cat, and another cat: with three neighbors kept, only the copies are seen."""
+    names = ["cat", "cat-1", "cat-2", "cat-3", "tom", "elk"]
+    images = images_table(names, names, brought={"class": dict.fromkeys(names[:5], "cat") | {"elk": "elk"}})
+    found = {
+        name: [(other, 1 - 0.1 * rank) for rank, other in enumerate(other for other in names if other != name)]
+        for name in names
+    }
+    scenes = Scenes(np.array([0, 0, 0, 0, 4, 5]), np.full(6, -1), AUDIT.schema().empty_table())
+
+    def measured(kept: int) -> list[float] | None:
+        some = neighbors_table({name: pairs[:kept] for name, pairs in found.items()})
+        ranking = rank(some, truth_table([]), images, searched=6, kept=kept)
+        values = outcomes_of_scenes(
+            some, truth_table([]), images, scenes, strict=at_k(ranking, 1), ranking=ranking, searched=6
+        )["accuracy_at_1_scene"]
+        return None if values is None else values.tolist()
+
+    assert measured(3) is None
+    assert measured(5) == [1, 1, 1, 1, 1]

@@ -1,5 +1,6 @@
 """Decoding for commands under a watchdog: an image that hangs or kills its decoder is rejected by the next attempt."""
 
+import fcntl
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,8 +18,17 @@ SECONDS = 120.0  # longest time to decode one image
 def guarding(folder: Path, paths: Sequence[str]) -> Iterator[in_work.Guard]:
     """Note which of some images are being decoded, in a file in ``folder``, for the next command with the same ones."""
     sha256 = hashlib.sha256("\0".join(paths).encode(errors="surrogateescape")).hexdigest()
-    with in_work.guarding(folder / "in_work" / f"{sha256[:32]}.in_work", sha256, SECONDS) as guard:
-        yield guard
+    notes = folder / "in_work" / f"{sha256[:32]}.in_work"
+    notes.parent.mkdir(parents=True, exist_ok=True)
+    with notes.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # another command has the same images in work: its notes tell nothing of a crash
+            yield in_work.Guard()
+            return
+        with in_work.guarding(notes, sha256, SECONDS) as guard:
+            yield guard
+        notes.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def read_image(path: Path) -> bytes:

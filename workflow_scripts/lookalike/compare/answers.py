@@ -14,7 +14,10 @@ from lookalike.metrics.rates import NOTHING, TOO_FEW
 from lookalike.metrics.scenes import SCENE
 
 LOOKS, ACTS, FAST = "someone_looks", "acts_alone", "fast"
-NEEDS = {LOOKS: ("accuracy_at_1", "accuracy_at_3"), ACTS: ("recall_at_p90", "uap")}  # the first decides
+NEEDS = {  # the first decides; the last two are those of labelled collections
+    LOOKS: ("accuracy_at_1", "accuracy_at_3", "r_precision", "map_at_r"),
+    ACTS: ("recall_at_p90", "uap"),
+}
 
 
 def headline_metrics(records: Sequence[Metrics]) -> list[str]:

@@ -22,13 +22,12 @@ from lookalike.embed import encoders
 from lookalike.embed.batches import Batches, Embedded, Keep, Seconds, ShardImage, rounded, table
 from lookalike.embed.reuse import Known, Reuse, embed_missing
 from lookalike.embed.worker import Settings
-from lookalike.embed.workers import Workers
+from lookalike.embed.workers import Workers, out_of_memory
 from lookalike.io import color_profiles, images, in_work, made_images, phone_formats, store
 from lookalike.io.formats.records import EmbedTiming, Weights, bottleneck
 from lookalike.io.formats.tables import EMBEDDINGS, REJECTED, SHARD
 from lookalike.io.vector_store import VectorStore
 from lookalike.job import memory
-from lookalike.job.errors import LookalikeError
 from lookalike.job.progress import Progress
 from lookalike.job.usage import peak_gpu_memory_mb, peak_memory_mb
 
@@ -271,9 +270,9 @@ def _prepared(rows: pa.Table, preparer: _Preparer, threads: int, batch_size: int
                 return
             yield from waiting.popleft().result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # after an error, a thread may hang
-        if workers:
+        if workers:  # first: its processes end with the threads that started them
             workers.close()
+        pool.shutdown(wait=False, cancel_futures=True)  # after an error, a thread may hang
 
 
 def _workers(preparer: _Preparer, images: int, threads: int) -> Workers | None:
@@ -295,11 +294,8 @@ def _prepare(row: Row, preparer: _Preparer) -> ShardImage:
         with preparer.files.share() as take_file, preparer.pixels.share() as take_pixels:
             take_file(row["bytes"])
             return _read_and_prepare(row, preparer, take_pixels)
-    except MemoryError as error:  # not the image's fault: rejecting it would depend on what else was in memory
-        raise LookalikeError(
-            f"{row['root']}/{row['path']}: out of memory while reading it ({error}). Run on a machine with more "
-            "memory, raise runtime.mem_mb on a cluster, lower runtime.threads, or remove the image from the data set."
-        ) from error
+    except MemoryError as error:
+        raise out_of_memory(row, error) from error
 
 
 def _read_and_prepare(row: Row, preparer: _Preparer, reserve: memory.Take) -> ShardImage:

@@ -96,7 +96,7 @@ class Workers:
         library = str(Path(__file__).parents[2])
         paths = os.pathsep.join(filter(None, [library, os.environ.get("PYTHONPATH")]))
         child = subprocess.Popen(
-            [sys.executable, "-m", "lookalike.embed.worker"],
+            [sys.executable, "-P", "-m", "lookalike.embed.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
@@ -121,7 +121,7 @@ class Workers:
                     take(value)
                     _send(child, None)
                 elif kind == "out of memory":
-                    raise MemoryError(value)
+                    raise out_of_memory(row, value)
                 elif kind == "error":
                     raise LookalikeError(value)
                 else:
@@ -144,15 +144,25 @@ class Workers:
         needs = settings.geometry.needs if settings.shrinks else None
         try:
             data = self._guard.read(row)
-            image, size = alone.decode(data, needs, settings.seconds, settings.icc)
+            image, size = alone.decode(data, needs, settings.seconds, settings.icc, self._all.append)
         except images.BadImage as bad:
             return ShardImage(row["image_id"], row["path"], reason=str(bad))
         except alone.FatalError as error:
             self._guard.rejected += 1
             return ShardImage(row["image_id"], row["path"], reason=f"{in_work.NOT_DECODED}{error}, twice")
+        except MemoryError as error:
+            raise out_of_memory(row, error) from error
         sha256 = hashlib.sha256(data).hexdigest()
         prepared, profile = settings.geometry(image), image.info.get("profile", "")
         return ShardImage(row["image_id"], row["path"], sha256, size, prepared, profile=profile)
+
+
+def out_of_memory(row: Row, error: object) -> LookalikeError:
+    """Not the image's fault: rejecting it would depend on what else was in memory."""
+    return LookalikeError(
+        f"{row['root']}/{row['path']}: out of memory while reading it ({error}). Run on a machine with more "
+        "memory, raise runtime.mem_mb on a cluster, lower runtime.threads, or remove the image from the data set."
+    )
 
 
 def _send(child: "subprocess.Popen[bytes]", message: Any) -> None:

@@ -31,19 +31,27 @@ class FatalError(Exception):
     """The process hung or died; the message says how."""
 
 
-def decode(data: bytes, needs: Needs | None, seconds: float, icc: Icc = "ignore") -> tuple[Image.Image, Size]:
+def decode(
+    data: bytes,
+    needs: Needs | None,
+    seconds: float,
+    icc: Icc = "ignore",
+    started: "Callable[[subprocess.Popen[bytes]], None]" = lambda _: None,
+) -> tuple[Image.Image, Size]:
     """Decode an image in a child process: the image, and its full size (``images.full_size``).
 
-    Raises BadImage and MemoryError as ``images.decode`` does, and FatalError if the child hangs or dies.
+    ``started`` is given the child. Raises BadImage and MemoryError as ``images.decode`` does, and FatalError if the
+    child hangs or dies.
     """
     library = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, [library, os.environ.get("PYTHONPATH")]))
     child = subprocess.Popen(
-        [sys.executable, "-m", "lookalike.io.alone", str(seconds)],
+        [sys.executable, "-P", "-m", "lookalike.io.alone", str(seconds)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": paths},
     )
+    started(child)
     try:
         answer = _converse(child, data, needs, icc)
     finally:

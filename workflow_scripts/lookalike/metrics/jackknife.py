@@ -172,4 +172,6 @@ def pooled_difference(a: Pooled, b: Pooled, matches: Ints, n: int) -> tuple[Esti
     groups = intervals.effective_groups(matches)
     low, high = intervals.of_difference(gap, spread, groups)
     p = intervals.t_test(gap, spread, groups, int(np.count_nonzero(matches)))
+    if not (a.positive or b.positive):  # both may truly be 0
+        low, high, p = min(low, 0.0), max(high, 0.0), 1.0
     return Estimate(value=gap, low=min(low, gap), high=max(high, gap), n=n), p, spread

@@ -195,10 +195,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict(difference: Estimate, p_holm: float, groups: int = FEWEST) -> str:
-    """The first model is significantly ``better`` or ``worse``, or ``cannot tell``; or there are ``too few groups``."""
+    """The first model is significantly ``better`` or ``worse``, or ``cannot tell``; or there are ``too few groups``.
+
+    Significant is what the corrected test and the interval agree on: they come from two methods.
+    """
     if difference.value is not None and groups < FEWEST:
         return TOO_FEW
     if difference.value is None or difference.value == 0 or p_holm >= SIGNIFICANCE:
+        return "cannot tell"
+    if difference.low is not None and difference.high is not None and difference.low <= 0 <= difference.high:
         return "cannot tell"
     return "better" if difference.value > 0 else "worse"
 

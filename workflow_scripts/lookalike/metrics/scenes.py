@@ -170,7 +170,10 @@ def outcomes_of_scenes(
     ranking: Ranking,
     searched: int,
 ) -> dict[str, Floats | None]:
-    """The accuracies among ``strict`` with junk taken out, by name; None if the audit is not complete.
+    """The accuracies among ``strict`` with junk taken out, by name.
+
+    None if the audit is not complete, or if junk takes so many of the kept neighbors of a query that fewer answers are
+    left than the accuracy looks at, none of them right.
 
     strict, ranking: what the truth alone says (``ranking.at_k``). In a labelled collection, a query whose class has no
     other image than its own keeps the strict outcome, as nothing is left to be found. R-precision and mAP@R are among
@@ -184,18 +187,22 @@ def outcomes_of_scenes(
     first = np.full(images.num_rows, np.iinfo(np.int64).max)
     right = judged.right[order]
     np.minimum.at(first, query[right], place[right])
+    rows = np.bincount(judged.joined.query, minlength=images.num_rows)
+    cut_off = (rows >= ranking.kept) & (searched - images["reference"].to_numpy() > rows)
+    answers = _ordered(judged, images, drop=np.zeros(len(judged.right), np.bool_))
+    left = np.bincount(judged.joined.query[answers], minlength=images.num_rows)
     outcomes: dict[str, Floats | None] = {}
     for name, values in strict.items():
         cutoff = name.removeprefix(ACCURACY)
         if cutoff != name:
             hits = (first[ranking.counted] <= int(cutoff)).astype(np.float64)
-            outcomes[f"{name}{SCENE}"] = hits if values is not None and scenes.is_complete else None
+            unknown = (cut_off & (left < int(cutoff)) & (first > int(cutoff)))[ranking.counted].any()
+            known = values is not None and scenes.is_complete and not unknown
+            outcomes[f"{name}{SCENE}"] = hits if known else None
     if not relevance.is_labelled(images):
         return outcomes
     sought = _sought(images, scenes)
     if ranking.matches.max(initial=0) < ranking.kept:
-        rows = np.bincount(judged.joined.query, minlength=images.num_rows)
-        cut_off = (rows >= ranking.kept) & (searched - images["reference"].to_numpy() > rows)
         short = (cut_off & (np.bincount(query, minlength=images.num_rows) < sought))[ranking.counted]
         within = right & (place <= sought[query])
         for name, credit in (("map_at_r", _precision(starts, right, place)), ("r_precision", np.ones(len(query)))):

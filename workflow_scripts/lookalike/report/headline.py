@@ -14,6 +14,7 @@ from lookalike.report.evidence import ACTS, LOOKS, Evidence, Run
 FEW_GROUPS = 10  # below, the report warns at the top
 DECIDABLE = 6  # as ``rates.FEWEST``, which the report must not depend on; a test compares them
 
+COPIES_COUNT = "copies of the query count"
 UNVERIFIED = {  # what is said of a threshold that is not safe
     "too few queries": "unverified: too few queries",
     "does not hold": "on other queries, that precision does not hold",
@@ -113,7 +114,8 @@ def _ranks(evidence: Evidence, answer: Answer) -> str:
 def _found(evidence: Evidence, answer: Answer) -> str:
     share = words.percent(answer.estimate.value, _decimals(answer.estimate.n))
     precision = f"of the matches with 90{words.SPACE}% precision"
-    remarks = [remark for remark in (UNVERIFIED.get(answer.threshold), _strictly(evidence, answer)) if remark]
+    counted = "" if answer.strict or not evidence.labelled or not evidence.answers[LOOKS].strict else COPIES_COUNT
+    remarks = [remark for remark in (UNVERIFIED.get(answer.threshold), _strictly(evidence, answer), counted) if remark]
     return f"{share} {precision}" + (f" ({'; '.join(remarks)})" if remarks else "")
 
 

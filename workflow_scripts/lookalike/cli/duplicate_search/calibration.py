@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lookalike.cli.duplicate_search.comparing import SURE, Pairs, compared
+from lookalike.cli.duplicate_search.comparing import SURE, Pairs, across, compared
 from lookalike.cli.duplicate_search.reading import Collection, SmallImages
 from lookalike.config.datasets import Operation
 from lookalike.embed.library import Model
@@ -100,7 +100,8 @@ def calibrate(
         return collection.small.get(collection.contents[row]) if row < count else small.get(str(row - count))
 
     is_copy = np.arange(len(vectors)) >= count
-    found = compared(vectors, known, small_of, least=least, threads=threads, between=is_copy, most=NEAREST)
+    between = np.stack([is_copy, ~is_copy], axis=1)
+    found = compared(vectors, known, small_of, least=least, threads=threads, between=between, most=NEAREST)
     return choose(found, np.array(chosen), pairs, count, percent, sides=sides)
 
 
@@ -129,7 +130,7 @@ def choose(
     confirmed = {(int(a), int(b)) for a, b in pairs.rows[pairs.score >= SURE]}
     confirmed |= {(b, a) for a, b in confirmed}
     also = np.array([(int(sources[c]), int(i)) in confirmed for i, c in zip(image, copy, strict=True)], bool)
-    wanted = ~also if sides is None else ~also & (sides[image] != sides[sources[copy]])
+    wanted = ~also if sides is None else ~also & across(sides[image], sides[sources[copy]])
     counts = (found.score > 0) & (right | wanted)
     order = np.lexsort((right[counts], -found.score[counts]))
     score = found.score[counts][order].astype(np.float64)

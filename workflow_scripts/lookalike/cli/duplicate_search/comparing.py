@@ -63,13 +63,13 @@ def compared(
     """Compare the images of n unit vectors.
 
     least: cosine from which on a pair is a candidate. small: a small version of an image, by its row.
-    between: (n,) bool; if given, only pairs of one image for which it is true and one for which it is false count
+    between: (n, 2) bool, the sides that each image is on; if given, only pairs across both count
     most: candidates of an image, the most similar ones
     """
     usable = ~signatures.flat
     same = same_images(signatures).pairs
     if between is not None:
-        same = same[between[same[:, 0]] != between[same[:, 1]]]
+        same = same[across(between[same[:, 0]], between[same[:, 1]])]
     near = np.array([*_candidates(vectors, usable, least, between, most)], np.int64).reshape(-1, 2)
     alike = {(int(a), int(b)) for a, b in same}
     pairs = sorted({(int(a), int(b)) for a, b in [*_first(same, most), *near]})
@@ -100,6 +100,11 @@ def _first(pairs: Ints, most: int) -> Iterator[tuple[int, int]]:
             yield a, b
 
 
+def across(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(p,) bool: whether the images of each pair, (p, 2) bool, are on different sides; one may be on both."""
+    return np.asarray((first & second[:, ::-1]).any(axis=1))
+
+
 def _candidates(
     vectors: Vectors, usable: NDArray[np.bool_], least: float, between: NDArray[np.bool_] | None, most: int
 ) -> Iterator[tuple[int, int]]:
@@ -111,7 +116,7 @@ def _candidates(
         block[:, ~usable] = -1
         block[np.arange(len(block)), np.arange(start, start + len(block))] = -1
         if between is not None:
-            block[between[start : start + BLOCK][:, None] == between[None]] = -1
+            block[~(between[start : start + BLOCK] @ between[:, ::-1].T)] = -1
         count = min(most, block.shape[1] - 1)
         if count < 1:
             return

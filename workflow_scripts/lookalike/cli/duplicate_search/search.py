@@ -136,11 +136,11 @@ def _least(name: str, threshold: float | None) -> float:
 
 
 def _sides(collection: Collection, roots: Sequence[str]) -> NDArray[np.bool_] | None:
-    """(n,) bool: whether a content is in the first of two folders; None for one folder."""
+    """(n, 2) bool: whether a content is in each of two folders; it may be in both. None for one folder."""
     if len(roots) < 2:
         return None
-    first = {file.sha256 for file in collection.files if file.root == roots[0]}
-    return np.array([sha256 in first for sha256 in collection.contents], bool)
+    inside = [{file.sha256 for file in collection.files if (file.root == roots[0]) is first} for first in (True, False)]
+    return np.array([[sha256 in side for side in inside] for sha256 in collection.contents], bool).reshape(-1, 2)
 
 
 def _matches(collection: Collection, pairs: Pairs, threshold: float, first: str) -> list[Match]:
