@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,6 +55,7 @@ class Workers:
         self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
         self._all: list[subprocess.Popen[bytes]] = []
         self._closed = False
+        self._starting = Lock()
 
     def prepare(self, rows: list[Row]) -> list[ShardImage]:
         """Prepare the images of some rows, in order. Called from several threads."""
@@ -63,7 +65,8 @@ class Workers:
 
     def close(self) -> None:
         """End all processes, whatever they are doing."""
-        self._closed = True
+        with self._starting:  # none is started after this
+            self._closed = True
         for child in self._all:
             note_helper(child.pid)
             child.kill()
@@ -91,17 +94,18 @@ class Workers:
     def _take(self) -> "subprocess.Popen[bytes]":
         with suppress(Empty):
             return self._idle.get_nowait()
-        if self._closed:
-            raise LookalikeError("the job is ending")  # in a thread whose result nobody reads any more
-        library = str(Path(__file__).parents[2])
-        paths = os.pathsep.join(filter(None, [library, os.environ.get("PYTHONPATH")]))
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "lookalike.embed.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        )
-        self._all.append(child)
+        with self._starting:
+            if self._closed:
+                raise LookalikeError("the job is ending")  # in a thread whose result nobody reads any more
+            library = str(Path(__file__).parents[2])
+            paths = os.pathsep.join(filter(None, [library, os.environ.get("PYTHONPATH")]))
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-m", "lookalike.embed.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+            self._all.append(child)
         assert child.stdout
         with suppress(OSError):
             fcntl.fcntl(child.stdout, SET_PIPE_SIZE, PIPE)
