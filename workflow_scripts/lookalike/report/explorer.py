@@ -11,6 +11,7 @@ import numpy as np
 
 from lookalike.io.formats.tables import BY
 from lookalike.report import figures, words
+from lookalike.report.evidence import LOOKS
 from lookalike.report.examples import captions_of
 from lookalike.report.maps import Map
 from lookalike.report.queries import MOST_MATCHES, OUTCOMES, SHOWN, Found, Queries
@@ -103,6 +104,7 @@ def _map(queries: Queries, one: Map, number: np.ndarray[Any, np.dtype[np.int64]]
         "x": places[:, 0].tolist(),
         "y": places[:, 1].tolist(),
         "about": _about(one),
+        "leads": one.run.model in queries.evidence.answers[LOOKS].best[:1],
     }
 
 

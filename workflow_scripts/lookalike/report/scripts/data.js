@@ -28,6 +28,7 @@
  * @property {number[]} x
  * @property {number[]} y
  * @property {string} about
+ * @property {boolean} leads  whether the page's first sentence is about its model
  *
  * @typedef {object} Data
  * @property {string} experiment

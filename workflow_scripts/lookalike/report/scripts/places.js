@@ -23,16 +23,14 @@ export function areaText({ x0, y0, x1, y1 }) {
 }
 
 /**
- * The map that a state is about; without a choice, that of the model that finds most.
+ * The map that a state is about; without a choice, that of the model of the page's first sentence.
  *
  * @param {import("./data.js").Data} data
  * @param {{map: string}} state
  */
 export function mapOf(data, state) {
-  const found = (/** @type {import("./data.js").ImageMap} */ map) =>
-    data.models[map.model].rank.reduce((sum, rank) => sum + Number(rank === 1), 0);
-  const best = () => data.maps.reduce((a, b) => (found(b) > found(a) ? b : a));
-  return data.maps.find(({ model }) => data.models[model].model === state.map) ?? best();
+  const chosen = data.maps.find(({ model }) => data.models[model].model === state.map);
+  return chosen ?? data.maps.find(({ leads }) => leads) ?? data.maps[0];
 }
 
 /**
