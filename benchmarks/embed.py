@@ -48,6 +48,7 @@ import torch
 import transformers
 import yaml
 from full_size import CLIP, build
+from photographs import image_folder
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -55,9 +56,8 @@ from rich.table import Table
 from lookalike.embed import embed, encoders
 from lookalike.embed.export import ExportJob, export
 from lookalike.embed.preprocess import Geometry
-from lookalike.io import content_hashes, images, store
+from lookalike.io import images, store
 from lookalike.io.formats.records import bottleneck
-from lookalike.io.formats.tables import SHARD
 
 CATALOGUE = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())["models"]
 PEERS = ("loop", "pipeline", "s-t")
@@ -66,31 +66,6 @@ SIDE = 3072  # of the matrices whose product is measured
 DISC21 = 151_448  # images: 150,000 references and 1,448 queries
 FEWEST = 2  # images and rounds
 FEW_BESIDE_A_GPU = 64  # images, for the ways that use one core and leave the GPU idle
-
-
-# --- images ---
-
-
-def image_folder(folder: Path, size: tuple[int, int], count: int) -> pa.Table:
-    """JPEG images with edges and texture, about as large in bytes as photographs; a SHARD table of them."""
-    folder.mkdir()
-    names = [f"{number:05d}.jpg" for number in range(count)]
-    with ProcessPoolExecutor() as pool:
-        list(pool.map(partial(write_image, size), [folder / name for name in names], chunksize=16))
-    sizes = [(folder / name).stat().st_size for name in names]
-    columns = {"image_id": names, "root": [str(folder)] * count, "path": names, "bytes": sizes}
-    columns["content_hash"] = [content_hashes.of_file(folder / name) for name in names]
-    return pa.table(columns, SHARD.schema())
-
-
-def write_image(size: tuple[int, int], path: Path) -> None:
-    """An image that follows from its number."""
-    draw = np.random.default_rng(int(path.stem))
-    coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
-    texture = draw.normal(0, 9, (size[1] // 2, size[0] // 2)).repeat(2, 0).repeat(2, 1)
-    canvas = np.asarray(coarse, np.float32).copy()
-    canvas[: texture.shape[0], : texture.shape[1]] += texture[..., None]
-    Image.fromarray(canvas.clip(0, 255).astype(np.uint8)).save(path, quality=90)
 
 
 # --- the ways to embed ---
